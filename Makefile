@@ -1,0 +1,43 @@
+# One command to start, one to check everything. ARGS is passed on: make demo ARGS="--json"
+PYTHON ?= python3
+BIN := .venv/bin
+.DEFAULT_GOAL := help
+
+.PHONY: help setup demo test fast lint types bench lock clean
+
+help: ## this list
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
+
+setup: .venv/ready ## the environment, from the lock file
+
+.venv/ready: requirements.lock pyproject.toml
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@echo "setting up .venv from requirements.lock" >&2
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r requirements.lock >&2
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --no-index --editable . >&2
+	@touch $@
+
+demo: setup ## a simulated shop on a local broker and store, all roles as real processes
+	@$(BIN)/segstream demo $(ARGS)
+
+test: setup ## every test; real Kafka and Redis are started by the tests
+	@$(BIN)/python -m pytest $(ARGS)
+
+fast: setup ## the tests that need no server, in under a minute
+	@$(BIN)/python -m pytest -m "not servers and not slow" $(ARGS)
+
+lint: setup ## ruff, for faults and for form
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
+
+types: setup ## mypy, strict, tests too
+	@$(BIN)/mypy
+
+bench: setup ## the whole job against the ceiling and the plain loop, on real Kafka
+	@$(BIN)/python -m ops.bench $(ARGS)
+
+lock: ## write requirements.lock anew from pyproject.toml (needs uv)
+	uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-annotate \
+	  --python-version 3.11 --all-extras --group dev pyproject.toml -o requirements.lock
+
+clean: ## forget the environment and caches
+	rm -rf .venv .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis

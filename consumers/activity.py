@@ -1,0 +1,728 @@
+"""Turns clicks and purchases into saved features and recorded changes.
+
+Comes in: bytes from Kafka, of the partitions this worker owns. Goes out: one commit after the
+other to the store, refused messages to the dead letters. `decode` makes columns of the bytes,
+`stream.partition` makes commits of the columns; the outbox is the publisher's.
+
+Live mode gathers for some milliseconds, folds, looks at who acted, and sweeps everyone on a
+tick. Watermark mode gathers from mark to mark: when both topics of a partition have reached a
+mark, everything before it is folded, everyone is looked at as of the mark, and the partition
+goes on when the trainer has completed the round of that mark. So what it does depends on the
+log alone, not on when or in what portions it was read.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from confluent_kafka import OFFSET_END, Consumer, KafkaError, KafkaException, TopicPartition
+
+from consumers.client import activity_options, membership
+from consumers.decode import Batch, Decoder, Reject
+from consumers.rejects import RejectGuard
+from stream import metrics
+from stream.config import Settings
+from stream.errors import BrokerUnavailableError, OffsetOutOfRangeError
+from stream.events import Counts, EventColumns
+from stream.features import FeatureTable
+from stream.health import Health, Pulse
+from stream.partition import Partition, SampleRequest
+from stream.segments import PublishRule
+from stream.state import Answer, Commit, Position, Store, StoreUnavailableError
+from stream.trainer import TrainerState
+
+log = logging.getLogger(__name__)
+
+CONSUME = 1_000
+"""Messages taken at once: numpy's cost a call is spread over them, and they still fit the cache."""
+ROUND_POLL_SECONDS = 0.001
+RETRY_SECONDS = 0.05
+FIRST_OFFSET = 0
+
+
+class StateLostError(Exception):
+    """The store has lost a partition's state; the message says what can be done."""
+
+
+class DeadLetterSink(Protocol):
+    """Files refused messages; returns when they are safe."""
+
+    def file(self, refused: Sequence[Reject]) -> None: ...
+
+
+@dataclass
+class _Stretch:
+    """What one topic of a partition brought up to a mark, or so far."""
+
+    batches: list[Batch] = field(default_factory=list)
+    mark_ms: int = 0
+    sent_ms: int = 0
+    next_offset: int = 0
+
+
+@dataclass
+class _Owned:
+    """A partition this worker owns, and what of it is under way.
+
+    Attributes:
+        offsets: next offset to read that is not yet part of a commit, by topic.
+        live: batches waiting to be folded (live mode).
+        stretches: by topic, closed stretches and one open one at the end (watermark mode).
+        waiting: a commit that the store could not take yet.
+        after: what to do when it has been taken.
+        awaiting_round: the mark whose trainer round must be completed before going on, or 0.
+    """
+
+    partition: Partition
+    token: str
+    offsets: list[int]
+    live: list[Batch] = field(default_factory=list)
+    stretches: tuple[deque[_Stretch], deque[_Stretch]] = field(
+        default_factory=lambda: (deque([_Stretch()]), deque([_Stretch()]))
+    )
+    waiting: Commit | None = None
+    waiting_since: float = 0.0
+    next_try: float = 0.0
+    after: Callable[[], None] | None = None
+    awaiting_round: int = 0
+    swept: float = 0.0
+    paused: set[int] = field(default_factory=set)
+    gathered: int = 0
+    ahead: list[int] = field(default_factory=lambda: [0, 0])
+    touched_at: float = 0.0
+    read_at: float = 0.0
+
+
+class ActivityWorker:
+    """One member of the group of activity workers.
+
+    `run` ends when `stop` says so, or with an error: `StoreUnavailableError` and
+    `BrokerUnavailableError` ask to be started again later, any other asks for a person.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        store: Store,
+        dead_letters: DeadLetterSink,
+        health: Health,
+        pulse: Pulse,
+        wall_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
+    ) -> None:
+        self._settings = settings
+        self._store = store
+        self._dead_letters = dead_letters
+        self._health = health
+        self._pulse = pulse
+        self._wall_ms = wall_ms
+        self._table = FeatureTable(settings.features)
+        self._decoder = Decoder(self._table, settings.worker)
+        self._guard = RejectGuard(settings.worker)
+        publish = settings.publish
+        self._rule = PublishRule(
+            publish.margin_twice,
+            publish.margin_once,
+            publish.provisional_looks,
+            int(publish.dwell_seconds * 1_000),
+        )
+        self._topics = settings.topics.inputs
+        self._by_marks = settings.clock.mode == "watermark"
+        self._assigned: set[tuple[str, int]] = set()
+        self._owned: dict[int, _Owned] = {}
+        self._late_pairs: list[int] = []
+        self._failure: Exception | None = None
+        self._round = 0
+        self._trainer = TrainerState()
+        self._round_checked = 0.0
+        self._protocol = "consumer"
+        self._progress: dict[int, Position] = {}
+        self._shown = 0.0
+
+    # -- the loop -----------------------------------------------------------------------------
+
+    def run(self, stop: Callable[[], bool]) -> None:
+        """Own and serve partitions until told to stop."""
+        self._protocol = membership(self._settings.broker)
+        self._refresh_model()
+        consumer = Consumer(activity_options(self._settings.broker, self._protocol))
+        try:
+            consumer.subscribe(
+                list(self._topics),
+                on_assign=self._on_assign,
+                on_revoke=self._on_revoke,
+                on_lost=self._on_lost,
+            )
+            while not stop():
+                self._turn(consumer)
+            self._finish(consumer)
+        except KafkaException as error:
+            raise BrokerUnavailableError(str(error.args[0])) from error
+        finally:
+            for number in list(self._owned):
+                self._forget(number)
+            self._assigned.clear()
+            consumer.close()
+
+    def _turn(self, consumer: Consumer) -> None:
+        """One look at the broker, and whatever is due then."""
+        worker = self._settings.worker
+        started = time.monotonic()
+        gathered = 0
+        while True:
+            patience = worker.batch_seconds - (time.monotonic() - started)
+            if any(o.awaiting_round or o.waiting for o in self._owned.values()):
+                patience = min(patience, ROUND_POLL_SECONDS)
+            messages = consumer.consume(CONSUME, max(patience, 0.0))
+            self._raise_failure()
+            gathered += self._sort(messages)
+            if patience <= ROUND_POLL_SECONDS or gathered >= worker.batch_events:
+                break
+        self._pulse.beat()
+        self._pair_up(consumer)
+        if not self._by_marks or any(o.awaiting_round for o in self._owned.values()):
+            self._look_for_round()
+        for number in list(self._owned):
+            self._serve(number, consumer)
+        self._show_progress(consumer)
+
+    def _serve(self, number: int, consumer: Consumer) -> None:
+        """Do what is due for one partition; drop it if the store says that it is another's."""
+        owned = self._owned[number]
+        try:
+            if owned.waiting is not None and not self._try_commit(owned):
+                return
+            if self._by_marks:
+                while number in self._owned and self._step_to_mark(owned):
+                    pass
+                self._throttle(owned, consumer)
+            else:
+                self._step_live(owned)
+        except _NotOursError as error:
+            log.warning("partition %d: %s", number, error)
+            self._forget(number)
+            if all((topic, number) in self._assigned for topic in self._topics):
+                self._late_pairs.append(number)
+
+    def _finish(self, consumer: Consumer) -> None:
+        """Commit what is gathered (live mode) before leaving; nothing depends on it."""
+        if self._by_marks:
+            return
+        for number in list(self._owned):
+            owned = self._owned[number]
+            if owned.waiting is None:
+                self._serve(number, consumer)
+
+    # -- live mode ----------------------------------------------------------------------------
+
+    def _step_live(self, owned: _Owned) -> None:
+        partition = owned.partition
+        now = self._wall_ms()
+        model = self._trainer.model
+        if model is not None and (partition.model is None or partition.model.name != model.name):
+            partition.adopt(model, now, now)
+            metrics.model_adopted(model.epoch, model.version)
+            self._begin_commit(owned, partition.commit(owned.offsets, Counts(), now))
+            if owned.waiting is not None:
+                return
+        if owned.live:
+            self._act(owned, now)
+            if owned.waiting is not None:
+                return
+        since = time.monotonic() - owned.swept
+        if since >= self._settings.worker.sweep_seconds:
+            started = time.monotonic()
+            owned.swept = started
+            sample = self._sample_request(now)
+            statistics = partition.sweep(now, now, sample=sample)
+            metrics.swept(time.monotonic() - started)
+            metrics.users_counted(partition.number, len(partition))
+            commit = partition.commit(owned.offsets, Counts(), now, statistics=statistics)
+            self._begin_commit(owned, commit)
+
+    def _act(self, owned: _Owned, now: int) -> None:
+        """Fold what was gathered and look at who acted."""
+        partition = owned.partition
+        batches, owned.live = owned.live, []
+        owned.gathered = 0
+        counts = self._settle(owned, batches)
+        events = EventColumns.concatenate([batch.columns(partition) for batch in batches])
+        oldest = min((b.oldest_ms for b in batches if b.oldest_ms), default=now)
+        metrics.lag_measured(partition.number, max(now - oldest, 0) / 1_000)
+        duplicates = partition.act(events, now, oldest)
+        counts.applied -= duplicates
+        counts.duplicate += duplicates
+        self._begin_commit(owned, partition.commit(owned.offsets, counts, now), counts)
+
+    # -- watermark mode -----------------------------------------------------------------------
+
+    def _step_to_mark(self, owned: _Owned) -> bool:
+        """Take the partition one step on; False if it has to wait for something."""
+        partition = owned.partition
+        if owned.waiting is not None:
+            return False
+        if owned.awaiting_round:
+            return self._complete_round(owned)
+        heads = [stretches[0].mark_ms for stretches in owned.stretches]
+        if 0 in heads:
+            return self._go_by_events(owned)
+        mark = min(heads)
+        batches: list[Batch] = []
+        sent = 0
+        for topic, stretches in enumerate(owned.stretches):
+            if stretches[0].mark_ms == mark:
+                stretch = stretches.popleft()
+                batches.extend(stretch.batches)
+                owned.ahead[topic] -= sum(len(batch.users) for batch in stretch.batches)
+                owned.offsets[topic] = stretch.next_offset
+                sent = max(sent, stretch.sent_ms)
+        counts = self._settle(owned, batches)
+        events = EventColumns.concatenate([batch.columns(partition) for batch in batches])
+        owned.gathered -= len(events)
+        started = time.monotonic()
+        touched, duplicates = partition.fold(events)
+        counts.applied -= duplicates
+        counts.duplicate += duplicates
+        sample = self._sample_request(mark)
+        statistics = partition.sweep(mark, sent, acted=touched, sample=sample)
+        metrics.swept(time.monotonic() - started)
+        metrics.users_counted(partition.number, len(partition))
+        metrics.lag_measured(partition.number, max(self._wall_ms() - sent, 0) / 1_000)
+        commit = partition.commit(owned.offsets, counts, mark, mark_ms=mark, statistics=statistics)
+
+        def await_round() -> None:
+            owned.awaiting_round = mark
+
+        self._begin_commit(owned, commit, counts, await_round)
+        return owned.waiting is None
+
+    def _complete_round(self, owned: _Owned) -> bool:
+        """Adopt the model of the round the partition waits for, once it is there."""
+        mark, partition = owned.awaiting_round, owned.partition
+        if self._round < mark:
+            return False
+        owned.awaiting_round = 0
+        model = self._trainer.model
+        if model is None or (partition.model is not None and partition.model.name == model.name):
+            return True
+        partition.adopt(model, mark, self._wall_ms())
+        metrics.model_adopted(model.epoch, model.version)
+        commit = partition.commit(owned.offsets, Counts(), mark, round_ms=mark)
+        self._begin_commit(owned, commit)
+        return owned.waiting is None
+
+    def _go_by_events(self, owned: _Owned) -> bool:
+        """Without marks: after a silence, fold what is there, as of the newest event."""
+        if owned.partition.position.mark_ms or not owned.gathered:
+            return False
+        if any(s[0].mark_ms for s in owned.stretches):
+            return False
+        if time.monotonic() - owned.touched_at < self._settings.clock.idle_seconds:
+            return False
+        partition = owned.partition
+        batches: list[Batch] = []
+        for topic, stretches in enumerate(owned.stretches):
+            stretch = stretches[0]
+            batches.extend(stretch.batches)
+            stretch.batches = []
+            owned.ahead[topic] = 0
+            if stretch.next_offset:
+                owned.offsets[topic] = stretch.next_offset
+        owned.gathered = 0
+        counts = self._settle(owned, batches)
+        now = max(int(b.time_ms.max()) for b in batches if len(b.time_ms))
+        now = max(now, partition.position.clock_ms)
+        model = self._trainer.model
+        if model is not None and (partition.model is None or partition.model.name != model.name):
+            partition.adopt(model, now, self._wall_ms())
+        events = EventColumns.concatenate([batch.columns(partition) for batch in batches])
+        touched, duplicates = partition.fold(events)
+        counts.applied -= duplicates
+        counts.duplicate += duplicates
+        statistics = partition.sweep(
+            now, self._wall_ms(), acted=touched, sample=self._sample_request(now)
+        )
+        commit = partition.commit(owned.offsets, counts, now, statistics=statistics)
+        self._begin_commit(owned, commit, counts)
+        return False
+
+    def _throttle(self, owned: _Owned, consumer: Consumer) -> None:
+        """Pause a topic that runs far ahead of its partition's marks, resume it later."""
+        limit = self._settings.worker.buffer_events
+        for topic, stretches in enumerate(owned.stretches):
+            ahead = owned.ahead[topic]
+            where = [TopicPartition(self._topics[topic], owned.partition.number)]
+            if ahead > limit and topic not in owned.paused and stretches[0].mark_ms:
+                consumer.pause(where)
+                owned.paused.add(topic)
+            elif ahead <= limit // 2 and topic in owned.paused:
+                consumer.resume(where)
+                owned.paused.discard(topic)
+
+    # -- messages -----------------------------------------------------------------------------
+
+    def _sort(self, messages: list[Any]) -> int:
+        """Decode messages, in runs of one topic partition, into what their owner gathers."""
+        start, end, gathered = 0, len(messages), 0
+        while start < end:
+            first = messages[start]
+            error = first.error()
+            if error is not None:
+                self._judge_error(error)
+                start += 1
+                continue
+            topic, number = first.topic(), first.partition()
+            stop = start + 1
+            while stop < end:
+                message = messages[stop]
+                if (
+                    message.partition() != number
+                    or message.topic() != topic
+                    or message.error() is not None
+                ):
+                    break
+                stop += 1
+            owned = self._owned.get(number)
+            if owned is not None:
+                gathered += self._gather(owned, self._topics.index(topic), messages[start:stop])
+            start = stop
+        return gathered
+
+    def _gather(self, owned: _Owned, topic: int, messages: list[Any]) -> int:
+        expected = owned.stretches[topic][-1].next_offset or owned.offsets[topic]
+        if messages[0].offset() < expected:
+            messages = [message for message in messages if message.offset() >= expected]
+            if not messages:
+                return 0
+        owned.touched_at = time.monotonic()
+        if not owned.gathered:
+            owned.read_at = owned.touched_at
+        if not self._by_marks:
+            batch = self._decode(topic, messages)
+            owned.live.append(batch)
+            owned.gathered += len(batch.users)
+            return len(messages)
+        # A mark has no key, so a block can be cut behind each message without one.
+        start = 0
+        for cut in [i + 1 for i, m in enumerate(messages) if m.key() is None] + [len(messages)]:
+            if cut == start:
+                continue
+            batch = self._decode(topic, messages[start:cut])
+            start = cut
+            stretch = owned.stretches[topic][-1]
+            stretch.batches.append(batch)
+            stretch.next_offset = batch.next_offset
+            owned.gathered += len(batch.users)
+            owned.ahead[topic] += len(batch.users)
+            for mark, sent in batch.marks:
+                if mark > owned.partition.position.mark_ms:
+                    stretch.mark_ms, stretch.sent_ms = mark, sent
+                    owned.stretches[topic].append(_Stretch())
+                    stretch = owned.stretches[topic][-1]
+        return len(messages)
+
+    def _decode(self, topic: int, messages: list[Any]) -> Batch:
+        batch = self._decoder.decode(topic, messages)
+        trailing = 0
+        if batch.rejects:
+            refused = {reject.message.offset() for reject in batch.rejects}
+            while trailing < len(messages) and messages[-1 - trailing].offset() in refused:
+                trailing += 1
+        self._guard.saw(len(messages), len(batch.rejects), trailing)
+        return batch
+
+    def _settle(self, owned: _Owned, batches: list[Batch]) -> Counts:
+        """Count a step's batches and put its rejects away, before their offsets are passed."""
+        counts = Counts()
+        rejects: list[Reject] = []
+        for batch in batches:
+            counts.add(batch.counts)
+            rejects.extend(batch.rejects)
+            if not self._by_marks:
+                owned.offsets[batch.topic] = batch.next_offset
+        if rejects:
+            self._dead_letters.file(rejects)
+            for reject in rejects:
+                metrics.message_rejected(reject.reason)
+        return counts
+
+    def _judge_error(self, error: KafkaError) -> None:
+        """Ignore what passes by itself; raise what does not."""
+        code = error.code()
+        if code in (KafkaError.OFFSET_OUT_OF_RANGE, KafkaError._AUTO_OFFSET_RESET):  # noqa: SLF001
+            raise OffsetOutOfRangeError(
+                f"{error.str()}: the log no longer holds what comes after the stored offset; "
+                "restore the store from its backup, or start anew under another store.namespace"
+            )
+        if error.fatal() or code == KafkaError._MAX_POLL_EXCEEDED:  # noqa: SLF001
+            raise BrokerUnavailableError(error.str())
+        if code in (KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError.TOPIC_AUTHORIZATION_FAILED):
+            raise BrokerUnavailableError(f"{error.str()} (segstream topics apply creates topics)")
+        log.info("broker: %s", error.str())
+
+    # -- commits ------------------------------------------------------------------------------
+
+    def _begin_commit(
+        self,
+        owned: _Owned,
+        commit: Commit,
+        counts: Counts | None = None,
+        after: Callable[[], None] | None = None,
+    ) -> None:
+        """Hand a commit to the store; if it cannot take it now, it waits in `owned`."""
+        owned.waiting, owned.after = commit, after
+        owned.waiting_since, owned.next_try = time.monotonic(), 0.0
+        if counts is not None:
+            metrics.events_consumed(counts)
+        self._try_commit(owned)
+
+    def _try_commit(self, owned: _Owned) -> bool:
+        """Try the waiting commit; True once it has been applied.
+
+        Raises:
+            _NotOursError: another owns the partition, or the store is elsewhere than we are.
+            StoreUnavailableError: it has not answered until the deadline.
+        """
+        commit = owned.waiting
+        if commit is None:
+            return True
+        now = time.monotonic()
+        if now < owned.next_try:
+            return False
+        number = owned.partition.number
+        try:
+            answer = self._store.commit(number, owned.token, commit)
+        except StoreUnavailableError:
+            if now - owned.waiting_since > self._settings.store.commit_deadline_seconds:
+                raise
+            metrics.store_missed()
+            owned.next_try = time.monotonic() + RETRY_SECONDS
+            self._health.ready(False, "the store does not answer", part="activity")
+            return False
+        metrics.commit_answered(answer)
+        match answer:
+            case Answer.OK | Answer.APPLIED:
+                owned.waiting = None
+                owned.partition.committed(commit)
+                metrics.batch_committed(time.monotonic() - owned.read_at)
+                self._progress[number] = commit.position
+                self._health.ready(True, part="activity")
+                if owned.after is not None:
+                    owned.after()
+                return True
+            case Answer.FULL:
+                owned.next_try = time.monotonic() + RETRY_SECONDS
+                owned.waiting_since = now
+                return False
+            case Answer.LOST:
+                raise _state_lost(number)
+            case Answer.FENCED | Answer.DIVERGED:
+                raise _NotOursError(
+                    f"the store says {answer.value}; dropping what was not committed"
+                )
+
+    # -- the trainer's rounds -----------------------------------------------------------------
+
+    def _look_for_round(self) -> None:
+        """Fetch the trainer's state when it has completed another round."""
+        now = time.monotonic()
+        if not self._by_marks and now - self._round_checked < 0.25:
+            return
+        self._round_checked = now
+        try:
+            self._refresh_model()
+        except StoreUnavailableError:
+            metrics.store_missed()
+
+    def _refresh_model(self) -> None:
+        if self._store.round() == self._round:
+            return
+        found = self._store.model()
+        if found is None:
+            return
+        state = TrainerState.unpack(found[1])
+        if state.model is not None and state.model.schema != self._table.schema:
+            log.warning("the trainer's model is of another feature table; not adopted")
+            return
+        self._round, self._trainer = found[0], state
+
+    def _sample_request(self, now_ms: int) -> SampleRequest | None:
+        if now_ms < self._trainer.sample_due_ms:
+            return None
+        return SampleRequest(self._settings.learning.sample_users, self._trainer.sample_threshold)
+
+    # -- membership ---------------------------------------------------------------------------
+
+    def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        """Take over whole partitions. Never raises: `_raise_failure` ends the loop instead."""
+        try:
+            for where in partitions:
+                self._assigned.add((where.topic, where.partition))
+            numbers = sorted({where.partition for where in partitions})
+            whole = [n for n in numbers if all((t, n) in self._assigned for t in self._topics)]
+            for number in numbers:
+                if number not in whole:
+                    log.warning("partition %d came without all of its topics; waiting", number)
+            arrived = {(where.topic, where.partition) for where in partitions}
+            for number in whole:
+                if not all((topic, number) in arrived for topic in self._topics):
+                    self._late_pairs.append(number)
+                else:
+                    self._take_over(consumer, number)
+            starts = [
+                TopicPartition(
+                    where.topic,
+                    where.partition,
+                    self._owned[where.partition].offsets[self._topics.index(where.topic)]
+                    if where.partition in self._owned
+                    else OFFSET_END,
+                )
+                for where in partitions
+            ]
+            self._accept(consumer, starts)
+            idle = [w for w in starts if w.partition not in self._owned]
+            if idle:
+                consumer.pause(idle)
+        except Exception as error:  # noqa: BLE001 - it must not surface inside librdkafka
+            self._failure = self._failure or error
+            self._accept(
+                consumer,
+                [TopicPartition(w.topic, w.partition, OFFSET_END) for w in partitions],
+            )
+
+    def _accept(self, consumer: Consumer, starts: list[TopicPartition]) -> None:
+        if self._protocol == "consumer":
+            consumer.incremental_assign(starts)
+        else:
+            consumer.assign(starts)
+
+    def _on_revoke(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        """Give up partitions; what was not committed is the next owner's to read again."""
+        try:
+            if not self._by_marks:
+                for number in {w.partition for w in partitions} & set(self._owned):
+                    if self._owned[number].waiting is None:
+                        self._serve(number, consumer)
+        except Exception as error:  # noqa: BLE001 - it must not surface inside librdkafka
+            self._failure = self._failure or error
+        self._on_lost(consumer, partitions)
+        if self._protocol == "consumer":
+            consumer.incremental_unassign(partitions)
+        else:
+            consumer.unassign()
+
+    def _on_lost(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        """Forget partitions; nothing may be written for them any more."""
+        del consumer
+        for where in partitions:
+            self._assigned.discard((where.topic, where.partition))
+            self._forget(where.partition)
+
+    def _pair_up(self, consumer: Consumer) -> None:
+        """Take over partitions whose topics are assigned, but were not taken over then."""
+        if not self._late_pairs:
+            return
+        numbers, self._late_pairs = self._late_pairs, []
+        for number in numbers:
+            if number in self._owned:
+                continue
+            if not all((topic, number) in self._assigned for topic in self._topics):
+                continue
+            self._take_over(consumer, number)
+            for topic, offset in zip(self._topics, self._owned[number].offsets, strict=True):
+                where = TopicPartition(topic, number, offset)
+                consumer.seek(where)
+                consumer.resume([where])
+
+    def _take_over(self, consumer: Consumer, number: int) -> None:
+        """Fence whoever owned the partition, and load its users."""
+        token = secrets.token_hex(8)
+        found = self._store.acquire(number, token)
+        if found is None:
+            self._begin_anew(consumer, number, token)
+            found = self._store.acquire(number, token)
+            if found is None:
+                raise _state_lost(number)
+        sequence, position = found
+        self._refresh_model()
+        partition = Partition(number, self._table, self._rule, position, sequence)
+        partition.load(self._store.load(number))
+        owned = _Owned(partition, token, list(position.offsets))
+        if self._by_marks and position.mark_ms > position.round_ms:
+            owned.awaiting_round = position.mark_ms
+        if self._trainer.model is not None and position.model == self._trainer.model.name:
+            partition.model = self._trainer.model
+        self._owned[number] = owned
+        metrics.partition_acquired(number, len(partition))
+        log.info("partition %d taken over: %d users, commit %d", number, len(partition), sequence)
+
+    def _begin_anew(self, consumer: Consumer, number: int, token: str) -> None:
+        """Start a partition that has no state, unless that means that its state was lost."""
+        incarnation = 1
+        served = self._group_offset(consumer, number)
+        if served is not None:
+            if not self._settings.store.accept_loss:
+                raise _state_lost(number)
+            incarnation = served + 1
+            log.warning("partition %d starts anew: its state was lost", number)
+        position = Position([FIRST_OFFSET] * len(self._topics), self._table.schema, incarnation)
+        self._store.create(number, token, position)
+
+    def _group_offset(self, consumer: Consumer, number: int) -> int | None:
+        """The incarnation that group offsets, kept for lag tools, bear witness to; or None."""
+        found = consumer.committed(
+            [TopicPartition(topic, number) for topic in self._topics],
+            timeout=self._settings.store.timeout_seconds,
+        )
+        for where in found:
+            label, _, incarnation = (where.metadata or "").rpartition("/")
+            if where.offset >= 0 and label == self._settings.store.namespace:
+                return int(incarnation)
+        return None
+
+    def _show_progress(self, consumer: Consumer) -> None:
+        """Commit group offsets now and then: for lag tools, and as a witness of lost state."""
+        now = time.monotonic()
+        if now - self._shown < 1.0 or not self._progress:
+            return
+        self._shown = now
+        namespace = self._settings.store.namespace
+        offsets = [
+            TopicPartition(topic, number, offset, metadata=f"{namespace}/{position.incarnation}")
+            for number, position in self._progress.items()
+            if number in self._owned
+            for topic, offset in zip(self._topics, position.offsets, strict=True)
+        ]
+        self._progress.clear()
+        if offsets:
+            try:
+                consumer.commit(offsets=offsets, asynchronous=True)
+            except KafkaException as error:
+                log.info("group offsets not committed: %s", error.args[0])
+
+    def _forget(self, number: int) -> None:
+        """Drop a partition and everything of it that was not committed."""
+        if self._owned.pop(number, None) is not None:
+            metrics.partition_released(number)
+
+    def _raise_failure(self) -> None:
+        if self._failure is not None:
+            failure, self._failure = self._failure, None
+            raise failure
+
+
+class _NotOursError(Exception):
+    """What was under way for a partition must be forgotten."""
+
+
+def _state_lost(number: int) -> StateLostError:
+    return StateLostError(
+        f"partition {number} has no state in the store, but was served before. Restore the "
+        "store from its backup; or set store.accept_loss to start this partition anew from the "
+        "beginning of the log"
+    )

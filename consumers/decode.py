@@ -1,0 +1,394 @@
+"""Turns messages into columns, with what cannot be turned set aside under its reason.
+
+Comes in: messages of one topic partition, in offset order. Goes out: a `Batch` of columns, the
+rejects, and marks; the activity worker is next. Good messages pay for one decode and a few list
+comprehensions; only a block with a bad message in it is gone through one by one.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import lru_cache
+from typing import Any, Protocol
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from stream.config import Worker
+from stream.events import (
+    NO_EVENTS,
+    Counts,
+    EventColumns,
+    Floats,
+    Ints,
+    Mark,
+    Properties,
+    Reason,
+    Track,
+)
+from stream.features import FeatureTable
+from stream.hashing import hash_text, hash_texts
+from stream.partition import Partition
+
+LARGEST_NUMBER = 1e12
+LONGEST_USER = 256
+LATEST_MS = 4_102_444_800_000
+"""2100-01-01: a later time is a unit error, not a shopper."""
+OTHER_TYPES = frozenset({"identify", "page", "screen", "group", "alias"})
+
+
+class Message(Protocol):
+    """What is needed of a Kafka message."""
+
+    def value(self) -> bytes | None: ...
+    def timestamp(self) -> tuple[int, int]: ...
+    def offset(self) -> int | None: ...
+
+
+@dataclass(frozen=True)
+class Reject:
+    """A refused message and why."""
+
+    reason: Reason
+    detail: str
+    message: Any
+
+
+@dataclass
+class Batch:
+    """Columns of one topic partition, users by name.
+
+    Attributes:
+        users: name of each event's user; the other columns as in `EventColumns`.
+        counts: what became of the messages, except that duplicates are not known yet:
+            `applied` still contains them.
+        marks: (time, wall clock it was sent at) of each mark of the shop's clock.
+        next_offset: of the topic partition, after these messages.
+        oldest_ms: oldest record timestamp, 0 if there is no event.
+    """
+
+    topic: int
+    users: list[str]
+    kind: npt.NDArray[np.uint8]
+    time_ms: Ints
+    id: npt.NDArray[np.uint64]
+    value: Floats
+    quantity: Floats
+    category: npt.NDArray[np.uint64]
+    counts: Counts
+    rejects: list[Reject]
+    marks: list[tuple[int, int]]
+    next_offset: int
+    oldest_ms: int
+
+    def columns(self, partition: Partition) -> EventColumns:
+        """The same events with the partition's slots for users."""
+        if not self.users:
+            return NO_EVENTS
+        return EventColumns(
+            partition.slots(self.users),
+            np.full(len(self.users), self.topic, np.uint8),
+            self.kind,
+            self.time_ms,
+            self.id,
+            self.value,
+            self.quantity,
+            self.category,
+        )
+
+
+class _CategoryHashes(dict[str | None, int]):
+    """Hashes of the categories seen so far: a shop has few, and they come again and again."""
+
+    def __missing__(self, category: str | None) -> int:
+        if len(self) > 100_000:
+            self.clear()
+        found = self[category] = hash_text(category.encode()) if category else 0
+        return found
+
+
+class Decoder:
+    """Decodes for one feature table and one set of limits."""
+
+    def __init__(self, table: FeatureTable, worker: Worker) -> None:
+        self._track = msgspec.json.Decoder(Track).decode
+        self._mark = msgspec.json.Decoder(Mark).decode
+        self._any = msgspec.json.Decoder().decode
+        self._codes = table.codes
+        self._uses_value = table.uses_value
+        self._category = _CategoryHashes().__getitem__
+        self._bytes = worker.message_bytes
+        self._late_ms = int(worker.late_seconds * 1_000)
+        self._future_ms = int(worker.future_seconds * 1_000)
+
+    def decode(self, topic: int, messages: Sequence[Any]) -> Batch:
+        """Columns of messages of one topic partition.
+
+        Args:
+            topic: index of the input topic.
+            messages: in offset order, none an error.
+        """
+        values = [message.value() for message in messages]
+        rejects: list[Reject] = []
+        marks: list[tuple[int, int]] = []
+        ignored = 0
+        kept: Sequence[Any] = messages
+        try:
+            if max(map(len, values)) > self._bytes:
+                raise ValueError
+            tracks = list(map(self._track, values))
+        except (msgspec.MsgspecError, ValueError, TypeError):
+            tracks, kept, rejects, marks, ignored = self._one_by_one(messages, values)
+        users = [track.userId for track in tracks]
+        if not all(users) or max(map(len, users), default=0) > LONGEST_USER // 4:
+            tracks, kept = self._without_bad_users(tracks, kept, rejects)
+            users = [track.userId for track in tracks]
+        return self._to_columns(topic, messages, tracks, users, kept, rejects, marks, ignored)
+
+    def _to_columns(
+        self,
+        topic: int,
+        messages: Sequence[Any],
+        tracks: list[Track],
+        users: list[str],
+        kept: Sequence[Any],
+        rejects: list[Reject],
+        marks: list[tuple[int, int]],
+        ignored: int,
+    ) -> Batch:
+        count = len(tracks)
+        properties = [track.properties for track in tracks]
+        code = self._codes.get
+        kind = np.array([code(track.event, 255) for track in tracks], dtype=np.uint8)
+        time = parse_times([track.timestamp for track in tracks])
+        value, quantity = np.zeros(count), np.ones(count)
+        for i in np.flatnonzero(self._uses_value[kind]).tolist():
+            value[i], quantity[i] = amounts(properties[i])
+        appended = np.array([message.timestamp()[1] for message in kept], dtype=np.int64)
+
+        bad_time = (time < 0) | (time >= LATEST_MS)
+        out_of_range = ~(np.abs(value) <= LARGEST_NUMBER) | ~(np.abs(quantity) <= LARGEST_NUMBER)
+        bad = bad_time | out_of_range
+        unwatched = ~bad & (kind == 255)
+        late = ~bad & ~unwatched & (time < appended - self._late_ms)
+        for i in np.flatnonzero(bad).tolist():
+            if bad_time[i]:
+                detail = f"timestamp {tracks[i].timestamp!r}"
+                rejects.append(Reject(Reason.BAD_TIME, detail, kept[i]))
+            else:
+                rejects.append(Reject(Reason.OUT_OF_RANGE, "value or quantity", kept[i]))
+        limit = appended + self._future_ms
+        keep = np.flatnonzero(~(bad | unwatched | late))
+        clamped = int(np.count_nonzero(time[keep] > limit[keep]))
+        time = np.minimum(time, limit)
+        ids = hash_texts([track.messageId for track in tracks])
+        category = np.array(list(map(self._category, [p.category for p in properties])), np.uint64)
+        counts = Counts(
+            applied=len(keep),
+            late=int(np.count_nonzero(late)),
+            ignored=ignored + int(np.count_nonzero(unwatched)),
+            rejected=len(rejects),
+            clamped=clamped,
+            marks=len(marks),
+        )
+        batch = Batch(
+            topic, users, kind, time, ids, value, quantity, category, counts, rejects, marks,
+            messages[-1].offset() + 1, int(appended.min()) if count else 0,
+        )  # fmt: skip
+        if len(keep) == count:
+            return batch
+        batch.users = [users[i] for i in keep.tolist()]
+        for name in ("kind", "time_ms", "id", "value", "quantity", "category"):
+            setattr(batch, name, getattr(batch, name)[keep])
+        return batch
+
+    # -- the slow way, for blocks with something odd in them ----------------------------------
+
+    def _one_by_one(
+        self, messages: Sequence[Any], values: Sequence[bytes | None]
+    ) -> tuple[list[Track], list[Any], list[Reject], list[tuple[int, int]], int]:
+        tracks: list[Track] = []
+        kept: list[Any] = []
+        rejects: list[Reject] = []
+        marks: list[tuple[int, int]] = []
+        ignored = 0
+        for message, value in zip(messages, values, strict=True):
+            found = self._judge(value)
+            if isinstance(found, Track):
+                tracks.append(found)
+                kept.append(message)
+            elif isinstance(found, Mark):
+                sent = _parse_time(found.sentAt)
+                marks.append((_parse_time(found.timestamp), sent))
+            elif found is None:
+                ignored += 1
+            else:
+                rejects.append(Reject(found[0], found[1], message))
+        return tracks, kept, rejects, marks, ignored
+
+    def _judge(self, value: bytes | None) -> Track | Mark | tuple[Reason, str] | None:
+        """A track or a mark, a reason to refuse with details, or None for what is ignored."""
+        if not value:
+            return Reason.EMPTY, "no value"
+        if len(value) > self._bytes:
+            return Reason.TOO_LARGE, f"{len(value)} bytes, {self._bytes} are allowed"
+        try:
+            return self._track(value)
+        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+            problem = str(error)
+        try:
+            parsed = self._any(value)
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+            reason = Reason.TRUNCATED if "truncated" in str(error) else Reason.NOT_JSON
+            return reason, str(error)
+        if not isinstance(parsed, dict):
+            return Reason.WRONG_TYPE, "the message is no object"
+        kind = parsed.get("type")
+        if kind == "segstream-mark":
+            return self._judge_mark(value)
+        if kind in OTHER_TYPES:
+            return None
+        if parsed.get("userId") is None and isinstance(parsed.get("anonymousId"), str):
+            parsed["userId"] = parsed["anonymousId"]
+        elif parsed.get("userId") is None:
+            parsed["userId"] = ""
+        try:
+            return msgspec.convert(parsed, Track)
+        except msgspec.ValidationError as error:
+            problem = str(error)
+        if "missing required" in problem:
+            return Reason.MISSING_FIELD, problem
+        return Reason.WRONG_TYPE, problem
+
+    def _judge_mark(self, value: bytes) -> Mark | tuple[Reason, str]:
+        try:
+            mark = self._mark(value)
+        except msgspec.ValidationError as error:
+            return Reason.WRONG_TYPE, str(error)
+        if _parse_time(mark.timestamp) < 0 or _parse_time(mark.sentAt) < 0:
+            return Reason.BAD_TIME, "a mark without a time"
+        return mark
+
+    def _without_bad_users(
+        self,
+        tracks: list[Track],
+        kept: Sequence[Any],
+        rejects: list[Reject],
+    ) -> tuple[list[Track], list[Any]]:
+        good: list[Track] = []
+        good_messages: list[Any] = []
+        for track, message in zip(tracks, kept, strict=True):
+            if not track.userId:
+                rejects.append(Reject(Reason.NO_USER, "neither userId nor anonymousId", message))
+            elif len(track.userId.encode()) > LONGEST_USER:
+                rejects.append(Reject(Reason.OUT_OF_RANGE, "userId is too long", message))
+            else:
+                good.append(track)
+                good_messages.append(message)
+        return good, good_messages
+
+
+def amounts(properties: Properties) -> tuple[float, float]:
+    """Value and quantity of an event; NaN for what is not a finite number."""
+    quantity = 1.0 if properties.quantity is None else properties.quantity
+    for value in (properties.revenue, properties.total, properties.value):
+        if value is not None:
+            return _finite(value), _finite(quantity)
+    if properties.price is not None:
+        return _finite(properties.price * quantity), _finite(quantity)
+    return 0.0, _finite(quantity)
+
+
+def _finite(value: float) -> float:
+    return value if math.isfinite(value) else math.nan
+
+
+_SIGNS = tuple(zip((4, 7, 10, 13, 16, 19, 23), b"--T::.Z", strict=True))
+_ZERO = ord("0")
+
+
+def parse_times(texts: list[str]) -> Ints:
+    """Milliseconds since 1970 of RFC 3339 texts; -1 for what is none.
+
+    The form that browsers and Segment's libraries write, ``2026-11-21T09:00:00.000Z``, is
+    parsed in columns; any other goes through `datetime`.
+    """
+    if not texts:
+        return np.empty(0, np.int64)
+    try:
+        raw = np.array(texts, dtype="S")
+    except UnicodeEncodeError:
+        return np.array([_parse_time(text) for text in texts], dtype=np.int64)
+    if raw.itemsize < 24:
+        return np.array([_parse_time(text) for text in texts], dtype=np.int64)
+    letters = np.ascontiguousarray(raw.view(np.uint8).reshape(len(texts), -1).T)
+    plain = np.ones(len(texts), np.bool_) if len(letters) == 24 else ~letters[24:].any(axis=0)
+    for place, sign in _SIGNS:
+        plain &= letters[place] == sign
+    if (letters[:10] == letters[:10, :1]).all():
+        day_ms: Ints | int = _day(texts[0][:10])
+        plain &= day_ms >= 0
+    else:
+        day_ms, valid = _days(letters[:10])
+        plain &= valid
+    digits = letters[_CLOCK] - _ZERO
+    plain &= digits.max(axis=0) <= 9
+    clock = digits.astype(np.int32)
+    hour, minute = clock[0] * 10 + clock[1], clock[2] * 10 + clock[3]
+    second = clock[4] * 10 + clock[5]
+    plain &= (hour < 24) & (minute < 60) & (second < 60)
+    within = (hour * 60 + minute) * 60_000 + second * 1_000
+    within += clock[6] * 100 + clock[7] * 10 + clock[8]
+    times: Ints = day_ms + within.astype(np.int64)
+    if not plain.all():
+        for i in np.flatnonzero(~plain).tolist():
+            times[i] = _parse_time(texts[i])
+    return times
+
+
+_CLOCK = np.array([11, 12, 14, 15, 17, 18, 20, 21, 22])
+
+
+@lru_cache(maxsize=1_000)
+def _day(text: str) -> int:
+    """Milliseconds at the start of ``2026-11-21``; -1 if that is no day from 1970 on."""
+    return max(_parse_time(f"{text}T00:00:00.000Z"), -1)
+
+
+def _days(letters: npt.NDArray[np.uint8]) -> tuple[Ints, npt.NDArray[np.bool_]]:
+    """Milliseconds at the start of ``2026-11-21``, and whether that is a day from 1970 on.
+
+    Days from civil date: Hinnant, "chrono-compatible low-level date algorithms".
+    """
+    digits = letters[[0, 1, 2, 3, 5, 6, 8, 9]] - _ZERO
+    valid = digits.max(axis=0) <= 9
+    d = digits.astype(np.int64)
+    year = d[0] * 1_000 + d[1] * 100 + d[2] * 10 + d[3]
+    month, day = d[4] * 10 + d[5], d[6] * 10 + d[7]
+    shifted = year - (month <= 2)
+    era = shifted // 400
+    of_era = shifted - era * 400
+    of_year = (153 * (month + np.where(month > 2, -3, 9)) + 2) // 5 + day - 1
+    days = era * 146_097 + of_era * 365 + of_era // 4 - of_era // 100 + of_year - 719_468
+    leap = (year % 4 == 0) & ((year % 100 != 0) | (year % 400 == 0))
+    length = _MONTH_DAYS[np.minimum(month, 12)] + (leap & (month == 2))
+    valid &= (month >= 1) & (month <= 12) & (day >= 1) & (day <= length) & (year >= 1970)
+    return days * 86_400_000, valid
+
+
+_MONTH_DAYS = np.array([0, 31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31])
+
+
+def _parse_time(text: str) -> int:
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        return -1
+    if moment.tzinfo is None or len(text) < len("2026-11-21T09:00Z"):
+        return -1
+    since = moment - datetime(1970, 1, 1, tzinfo=UTC)
+    return max((since.days * 86_400 + since.seconds) * 1_000 + since.microseconds // 1_000, -1)

@@ -1,0 +1,336 @@
+"""Examines what the pipeline depends on, and names a remedy for whatever is wrong.
+
+Comes in: `Settings`, and the topics' differences from whoever knows the plan. Goes out:
+`Finding`s in the order in which one would repair them. Nothing is changed, except that one key
+is written to the store and deleted.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import redis
+from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka.admin import AdminClient
+from redis.exceptions import NoPermissionError
+
+from consumers.client import membership
+from stream.config import Settings, Store
+from stream.errors import BROKER_LOG, BrokerUnavailableError, report_broker_error
+from stream.redis_state import connect
+
+BROKER_SECONDS = 5.0
+OLDEST_REDIS = (7, 0)
+
+
+class TopicDifference(Protocol):
+    """One way in which a topic is not as planned; see `producers.topics.Difference`."""
+
+    @property
+    def topic(self) -> str: ...
+    @property
+    def setting(self) -> str: ...
+    @property
+    def expected(self) -> str: ...
+    @property
+    def found(self) -> str: ...
+    @property
+    def remedy(self) -> str: ...
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was looked at.
+
+    Attributes:
+        ok: whether it is as it should be.
+        subject: what was looked at, such as ``broker`` or ``store memory policy``.
+        finding: what was seen.
+        remedy: what to type or to set; empty if all is well.
+    """
+
+    ok: bool
+    subject: str
+    finding: str
+    remedy: str = ""
+
+
+def examine(
+    settings: Settings, differences: Callable[[], Sequence[TopicDifference]]
+) -> list[Finding]:
+    """Look at broker, topics and store.
+
+    Args:
+        settings: what to look for, and where.
+        differences: compares the topics with their plan; called only if the broker answers.
+
+    Returns:
+        A finding for everything looked at. What cannot be looked at because something before it
+        is wrong has none.
+    """
+    return [*_broker(settings, differences), *_store(settings.store)]
+
+
+# -- broker -----------------------------------------------------------------------------------
+
+
+def _broker(
+    settings: Settings, differences: Callable[[], Sequence[TopicDifference]]
+) -> list[Finding]:
+    broker = settings.broker
+    options: dict[str, Any] = {
+        "bootstrap.servers": broker.bootstrap,
+        "client.id": "segstream",
+        "logger": BROKER_LOG,
+        "error_cb": report_broker_error,
+    }
+    admin = AdminClient(options | broker.properties)
+    try:
+        metadata = admin.list_topics(timeout=BROKER_SECONDS)
+    except KafkaException as error:
+        inner = error.args[0] if error.args else error
+        reason = inner.str() if isinstance(inner, KafkaError) else str(error)
+        return [
+            Finding(
+                False,
+                "broker",
+                f"none answers at {broker.bootstrap}: {reason}",
+                "start Kafka, or set SEGSTREAM_BROKER__BOOTSTRAP=host:port; for TLS or SASL set"
+                " broker.properties",
+            )
+        ]
+    count = len(metadata.brokers)
+    findings = [
+        Finding(True, "broker", f"{broker.bootstrap} answers, {count} in the cluster"),
+        _membership(settings),
+    ]
+    if settings.topics.replication > count:
+        findings.append(
+            Finding(
+                False,
+                "replication",
+                f"topics.replication is {settings.topics.replication}, but there are {count}"
+                " brokers",
+                f"SEGSTREAM_TOPICS__REPLICATION={count}",
+            )
+        )
+    try:
+        found = list(differences())
+    except BrokerUnavailableError as error:
+        remedy = "give this user the right to describe topics and their settings"
+        return [*findings, Finding(False, "topics", str(error), remedy)]
+    counts = {name: len(topic.partitions) for name, topic in metadata.topics.items()}
+    return [*findings, *_topics(found), *_inputs(settings, counts), *_replay(settings, found)]
+
+
+def _membership(settings: Settings) -> Finding:
+    broker = settings.broker
+    subject = "group membership"
+    try:
+        protocol = membership(broker)
+    except BrokerUnavailableError as error:
+        return Finding(False, subject, str(error), "SEGSTREAM_BROKER__GROUP_PROTOCOL=classic")
+    told = "" if broker.group_protocol == "auto" else " (as set; not tried)"
+    if protocol == "consumer":
+        return Finding(True, subject, f"KIP-848, only moving partitions are revoked{told}")
+    return Finding(
+        True, subject, f"classic with range, everything is revoked at every change{told}"
+    )
+
+
+def _topics(differences: list[TopicDifference]) -> list[Finding]:
+    if not differences:
+        return [Finding(True, "topics", "all there and as they should be")]
+    findings = []
+    for difference in differences:
+        if difference.setting == "topic":
+            text = "does not exist"
+        else:
+            text = f"{difference.setting} is {difference.found}, expected {difference.expected}"
+        findings.append(Finding(False, f"topic {difference.topic}", text, difference.remedy))
+    return findings
+
+
+def _inputs(settings: Settings, counts: dict[str, int]) -> list[Finding]:
+    first, second = settings.topics.inputs
+    if first not in counts or second not in counts:
+        return []  # said by the differences
+    subject = "co-partitioning"
+    if counts[first] != counts[second]:
+        return [
+            Finding(
+                False,
+                subject,
+                f"{first} has {counts[first]} partitions and {second} has {counts[second]}: a"
+                " user's clicks and orders would meet different workers",
+                f"make a new {first if counts[first] < counts[second] else second} topic with"
+                f" {max(counts[first], counts[second])} partitions and write to that one",
+            )
+        ]
+    return [Finding(True, subject, f"{first} and {second} have {counts[first]} partitions each")]
+
+
+def _replay(settings: Settings, differences: list[TopicDifference]) -> list[Finding]:
+    """History has old timestamps, and Kafka deletes by timestamp."""
+    if settings.clock.mode != "watermark" or settings.topics.input_retention_seconds == 0:
+        return []
+    days = settings.topics.input_retention_seconds / 86_400
+    commands = [
+        f" && kafka-configs.sh --bootstrap-server {settings.broker.bootstrap} --alter"
+        f" --entity-type topics --entity-name {name} --add-config retention.ms=-1"
+        for name in settings.topics.inputs
+        if not any(d.topic == name and d.setting == "topic" for d in differences)
+    ]
+    return [
+        Finding(
+            False,
+            "retention",
+            f"the clock goes by the events (clock.mode = watermark), but the input topics keep"
+            f" only {days:g} days: Kafka deletes replayed history that is older",
+            "export SEGSTREAM_TOPICS__INPUT_RETENTION_SECONDS=0" + "".join(commands),
+        )
+    ]
+
+
+# -- store ------------------------------------------------------------------------------------
+
+
+def _store(store: Store) -> list[Finding]:
+    try:
+        client = connect(store.url, store.timeout_seconds)
+    except ValueError as error:
+        return [Finding(False, "store", str(error), "SEGSTREAM_STORE__URL=redis://host:port/0")]
+    try:
+        try:
+            information: dict[str, Any] = client.info()
+        except redis.AuthenticationError as error:
+            return [_refused(store, error)]
+        except NoPermissionError as error:
+            return [_refused(store, error), _write(client, store)]
+        except (redis.RedisError, OSError) as error:
+            return [
+                Finding(
+                    False,
+                    "store",
+                    f"none answers at {_shown(store.url)}: {error}",
+                    "start Redis, or set SEGSTREAM_STORE__URL=redis://host:port/0",
+                )
+            ]
+        return [
+            _version(store, information),
+            _memory_policy(information),
+            _append_only(information),
+            _replicas(client, information),
+            _write(client, store),
+        ]
+    finally:
+        client.close()
+
+
+def _refused(store: Store, error: redis.RedisError) -> Finding:
+    return Finding(
+        False,
+        "store",
+        f"{_shown(store.url)} refuses: {error}",
+        "give user and password in SEGSTREAM_STORE__URL=redis://user:password@host:port/0, and"
+        f" the rights: ACL SETUSER <user> +@all ~{store.namespace}:*",
+    )
+
+
+def _version(store: Store, information: dict[str, Any]) -> Finding:
+    text = str(information.get("redis_version", "0"))
+    numbers = tuple(int(part) for part in text.split(".")[:2] if part.isdigit())
+    name = f"Redis {text}"
+    if "valkey_version" in information:
+        name = f"Valkey {information['valkey_version']}"
+    if numbers < OLDEST_REDIS:
+        return Finding(
+            False, "store", f"{_shown(store.url)} is {name}", "install Redis 7 or Valkey 8"
+        )
+    return Finding(True, "store", f"{_shown(store.url)} answers, {name}")
+
+
+def _memory_policy(information: dict[str, Any]) -> Finding:
+    policy = str(information.get("maxmemory_policy", "unknown"))
+    subject = "store memory policy"
+    if policy == "noeviction":
+        return Finding(True, subject, "noeviction: a full store refuses instead of forgetting")
+    return Finding(
+        False,
+        subject,
+        f"{policy}: a full store would drop users silently",
+        "redis-cli CONFIG SET maxmemory-policy noeviction (and in redis.conf)",
+    )
+
+
+def _append_only(information: dict[str, Any]) -> Finding:
+    subject = "store persistence"
+    if int(information.get("aof_enabled", 0)):
+        return Finding(True, subject, "append-only file on")
+    return Finding(
+        False,
+        subject,
+        "append-only file off: a restart of the store loses everything since its last dump",
+        "redis-cli CONFIG SET appendonly yes (and in redis.conf: appendonly yes)",
+    )
+
+
+def _replicas(client: redis.Redis, information: dict[str, Any]) -> Finding:
+    subject = "store replicas"
+    replicas = int(information.get("connected_slaves", 0))
+    if replicas == 0:
+        return Finding(True, subject, "none: a lost store is only what Kafka still has to replay")
+    try:
+        answer = client.config_get("min-replicas-to-write")
+    except redis.RedisError:
+        return Finding(True, subject, f"{replicas}; min-replicas-to-write may not be read here")
+    needed = int(answer.get("min-replicas-to-write") or 0)
+    if needed:
+        return Finding(True, subject, f"{replicas}, min-replicas-to-write is {needed}")
+    return Finding(
+        True,
+        subject,
+        f"{replicas}, min-replicas-to-write is 0: a master cut off from its replicas goes on"
+        " taking writes that a failover loses (they are replayed from Kafka)",
+        "redis-cli CONFIG SET min-replicas-to-write 1",
+    )
+
+
+def _write(client: redis.Redis, store: Store) -> Finding:
+    """Try what a commit needs: to write, and to run a script."""
+    subject = "store writes"
+    key = f"{store.namespace}:doctor:{secrets.token_hex(4)}"
+    script = "#!lua\nreturn redis.call('DEL', KEYS[1])"
+    try:
+        client.set(key, b"", ex=10)
+        client.eval(script, 1, key)
+    except redis.ReadOnlyError:
+        return Finding(
+            False,
+            subject,
+            "this is a read-only replica",
+            "set SEGSTREAM_STORE__URL to the master: redis-cli INFO replication names it",
+        )
+    except redis.OutOfMemoryError:
+        return Finding(
+            False,
+            subject,
+            "the store is full (maxmemory)",
+            "redis-cli CONFIG SET maxmemory <more>, or 0 for no limit",
+        )
+    except (redis.RedisError, OSError) as error:
+        return Finding(
+            False,
+            subject,
+            f"refused: {error}",
+            f"ACL SETUSER <user> +@all ~{store.namespace}:*",
+        )
+    return Finding(True, subject, f"keys under {store.namespace}: can be written")
+
+
+def _shown(url: str) -> str:
+    """The address without user and password."""
+    return url.rsplit("@", 1)[-1].removeprefix("redis://").removeprefix("rediss://")

@@ -1,0 +1,1 @@
+"""What runs and measures segstream: servers for tests, benchmarks, settings of its neighbours."""

@@ -1,0 +1,200 @@
+"""Publishes recorded changes, acknowledging only what was delivered.
+
+Comes in: outbox entries from the store. Goes out: CloudEvents (binary mode) on
+`segment-changes`, partition by partition in order; campaigns are next.
+
+One publisher works at a time, by a lease; each partition's outbox is taken over with a token, so
+an earlier publisher can no longer acknowledge anything. What it sent without acknowledging is
+found by reading back the tail of the output and skipped by its ids, never by a high-water mark.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import time
+from collections.abc import Callable
+
+import msgspec
+from confluent_kafka import Producer
+
+from producers.client import producer_options
+from producers.delivery import DeliveryError, Headers, Record, deliver
+from stream import metrics
+from stream.config import Settings
+from stream.errors import BrokerUnavailableError
+from stream.state import OutboxEntry, Store, StoreUnavailableError
+
+log = logging.getLogger(__name__)
+
+BEGINNING = "0-0"
+SOURCE = "/segstream/activity"
+TYPE = "segstream.segment.changed"
+WAIT_SECONDS = 0.2
+
+
+class _Envelope(msgspec.Struct):
+    """The fields of a change that its headers repeat."""
+
+    id: str
+    user: str
+    at: str
+    kind_to: str
+
+
+class ChangePublisher:
+    """Empties the outboxes of all partitions.
+
+    `read_ids` reads the ids on an output partition from an offset to its end.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        store: Store,
+        read_ids: Callable[[int, int], set[str]],
+        wall_seconds: Callable[[], float] = time.time,
+    ) -> None:
+        self._settings = settings
+        self._store = store
+        self._read_ids = read_ids
+        self._wall_seconds = wall_seconds
+        self._token = secrets.token_hex(8)
+        self._partitions = range(settings.topics.partitions)
+        self._producer: Producer | None = None
+        self._leads = False
+        self._after: dict[int, str] = {}
+        self._delivered_to: dict[int, int] = {}
+        self._unchecked: set[int] = set()
+        self._known: dict[int, set[str]] = {}
+        self._looked = 0.0
+
+    @property
+    def leads(self) -> bool:
+        return self._leads
+
+    def step(self) -> bool:
+        """Deliver what is waiting; waits a moment if nothing is.
+
+        Returns:
+            Whether this publisher leads.
+
+        Raises:
+            StoreUnavailableError: the store does not answer; call again later.
+            BrokerUnavailableError: not everything was confirmed; call again later.
+        """
+        try:
+            if not self._hold_lease():
+                return False
+            found = self._store.outbox(
+                self._after, self._settings.publisher.batch_entries, WAIT_SECONDS
+            )
+            if found:
+                self._publish(found)
+            self._observe(bool(found))
+        except (StoreUnavailableError, BrokerUnavailableError):
+            # The store may have rolled back, the broker may have taken what it did not confirm.
+            self._leads = False
+            raise
+        return True
+
+    def close(self) -> None:
+        """Let a standby take over at once."""
+        if self._leads:
+            self._store.release("publisher", self._token)
+            self._leads = False
+
+    def _hold_lease(self) -> bool:
+        if not self._store.lease("publisher", self._token, self._settings.publisher.lease_seconds):
+            self._leads = False
+            return False
+        if not self._leads:
+            for partition in self._partitions:
+                self._take(partition)
+            self._leads = True
+            log.info("this publisher leads")
+        return True
+
+    def _take(self, partition: int) -> None:
+        """Take over a partition's outbox from its beginning."""
+        self._delivered_to[partition] = self._store.take_outbox(partition, self._token)
+        self._after[partition] = BEGINNING
+        self._unchecked.add(partition)
+        self._known.pop(partition, None)
+
+    def _publish(self, found: dict[int, list[OutboxEntry]]) -> None:
+        for partition in self._unchecked & set(found):
+            self._known[partition] = self._read_ids(partition, self._delivered_to[partition])
+            self._unchecked.discard(partition)
+        records: list[Record] = []
+        where: list[int] = []
+        for partition, entries in found.items():
+            known = self._known.get(partition, set())
+            for entry in entries:
+                for change in entry.changes:
+                    record = self._record(partition, change, known)
+                    if record is not None:
+                        records.append(record)
+                        where.append(partition)
+        if self._producer is None:
+            self._producer = Producer(producer_options(self._settings.broker, linger_seconds=0.001))
+        try:
+            offsets = deliver(self._producer, records, self._settings.publisher.deliver_seconds)
+        except DeliveryError as error:
+            self._producer = None
+            metrics.delivery_retried()
+            raise BrokerUnavailableError(f"changes not delivered: {error}") from error
+        now = self._wall_seconds()
+        for partition, offset in zip(where, offsets, strict=True):
+            self._delivered_to[partition] = max(self._delivered_to[partition], offset + 1)
+        for partition, entries in found.items():
+            self._acknowledge(partition, entries)
+            for entry in entries:
+                metrics.changes_delivered(
+                    len(entry.changes), max(now - entry.origin_ms / 1_000, 0.0)
+                )
+
+    def _acknowledge(self, partition: int, entries: list[OutboxEntry]) -> None:
+        ids = [entry.id for entry in entries]
+        if self._store.acknowledge(partition, self._token, ids, self._delivered_to[partition]):
+            self._after[partition] = ids[-1]
+        else:
+            log.info("partition %d: another publisher, or new state; taking it again", partition)
+            self._take(partition)
+
+    def _record(self, partition: int, change: bytes, known: set[str]) -> Record | None:
+        envelope = msgspec.json.decode(change, type=_Envelope)
+        if envelope.id in known:
+            return None
+        headers: Headers = [
+            ("ce_specversion", "1.0"),
+            ("ce_id", envelope.id),
+            ("ce_source", SOURCE),
+            ("ce_type", TYPE),
+            ("ce_time", envelope.at),
+            ("ce_subject", envelope.user),
+            ("ce_kindto", envelope.kind_to),
+            ("content-type", "application/json"),
+        ]
+        return Record(
+            self._settings.topics.changes, change, envelope.user.encode(), partition, headers
+        )
+
+    def _observe(self, busy: bool) -> None:
+        """Once a second, see how full the outboxes are; begin anew if something was passed over."""
+        now = time.monotonic()
+        if now - self._looked < 1.0:
+            return
+        self._looked = now
+        sizes = self._store.outbox_sizes(self._partitions)
+        for partition, size in enumerate(sizes):
+            metrics.outbox_measured(partition, size, self._age(partition) if size else 0.0)
+        if not busy:
+            for partition, size in enumerate(sizes):
+                if size:
+                    self._after[partition] = BEGINNING
+
+    def _age(self, partition: int) -> float:
+        """Seconds since the event behind the oldest entry of a partition."""
+        oldest = self._store.outbox({partition: BEGINNING}, 1, 0.0).get(partition, [])
+        return self._wall_seconds() - oldest[0].origin_ms / 1_000 if oldest else 0.0

@@ -1,0 +1,609 @@
+"""Sends history onto the input topics, in the order and with the marks of the shop's clock.
+
+Comes in: a file and its mapping, or whoever else has events in order (`traffic`). Goes out: `track`
+messages on the two input topics, and in watermark mode a mark in every partition of both at every
+multiple of ``clock.mark_seconds``. The activity worker is next.
+
+In each partition a mark M stands after every event before M and before every event from M on:
+one idempotent producer keeps the order in which it was given records of a partition. The first
+mark is the first multiple after the first event, the last one the first multiple after the last,
+unless more are asked for so that silence goes on being seen.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import IO, TYPE_CHECKING, Any, Literal, Self
+
+import msgspec
+import numpy as np
+from confluent_kafka import KafkaError, KafkaException, Producer
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+from rich.progress import Progress as Bars
+
+from producers.client import producer_options
+from producers.delivery import DeliveryError
+from producers.files import EventSorter, FileError, stage, stem
+from producers.mapping import (
+    BAD_NUMBER,
+    Event,
+    Mapping,
+    Refusal,
+    encode_message,
+    message_of,
+    topic_of,
+)
+from stream.config import ConfigError, Settings
+from stream.errors import BrokerUnavailableError, TopicMissingError
+from stream.events import Mark
+from stream.units import iso
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from confluent_kafka import Message
+    from rich.console import Console
+
+    from stream.events import Ints
+
+Speed = Literal["max"] | float
+"""As fast as it goes, or so many seconds of shop time a second."""
+
+_CONNECT_SECONDS = 30.0
+_EXAMPLES = 3
+"""Refused rows kept of each reason: one may be odd, three show the pattern."""
+_POLL_EVERY = 1_000
+_SHOW_EVERY = 500
+_SHORTEST_SLEEP_SECONDS = 0.005
+"""Events may be this late against the shop's clock; sleeping for each one would cost a core."""
+_LONGEST_SLEEP_SECONDS = 0.05
+"""How long a wish to stop, or a failed delivery, may go unnoticed."""
+
+
+@dataclass(frozen=True)
+class Clock:
+    """The clocks of the one loop here, to be wound by hand in tests."""
+
+    monotonic: Callable[[], float] = time.monotonic
+    sleep: Callable[[float], None] = time.sleep
+    now: Callable[[], float] = time.time
+
+
+CLOCK = Clock()
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far it is: rows read, then events sent and the shop time they have reached."""
+
+    phase: Literal["reading", "sending"]
+    done: int
+    total: int | None
+    time_ms: int | None = None
+
+
+class Stopped(Exception):  # noqa: N818 - not an error, the wish of whoever asked to stop
+    """Asked to stop while waiting or sending."""
+
+
+def parse_speed(text: str) -> Speed:
+    """``max``, or a factor such as ``60x`` or ``0.5``.
+
+    Raises:
+        ValueError: it is neither.
+    """
+    if text == "max":
+        return "max"
+    try:
+        factor = float(text.removesuffix("x"))
+    except ValueError:
+        factor = 0.0
+    if not 0 < factor < 1e9:
+        raise ValueError(f"speed {text!r}: expected max, or a factor of real time such as 60x")
+    return factor
+
+
+# -- writing in order --------------------------------------------------------------------------
+
+
+class InputWriter:
+    """Writes events and marks to the input topics, as fast as the shop's clock allows.
+
+    Attributes:
+        marks: ticks written, each into every partition of both topics.
+        first_ms: shop time of the first event, None before it.
+        last_ms: shop time of the last event.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        marks: bool = True,
+        speed: Speed = "max",
+        stop: Callable[[], bool] | None = None,
+        clock: Clock = CLOCK,
+        make_producer: Callable[[dict[str, Any]], Producer] = Producer,
+    ) -> None:
+        """Connect, and look at the topics.
+
+        Args:
+            settings: names broker and topics; marks are written in watermark mode only.
+            marks: whether marks are wanted at all.
+            speed: of the shop's clock.
+            stop: asked now and then; a yes raises `Stopped` out of `send` and `finish`.
+            clock: what time it is.
+            make_producer: makes a producer from its options.
+
+        Raises:
+            BrokerUnavailableError: no broker answers.
+            TopicMissingError: an input topic does not exist.
+            ConfigError: the input topics have different numbers of partitions.
+        """
+        self.marks = 0
+        self.first_ms: int | None = None
+        self.last_ms: int | None = None
+        self._topics = settings.topics.inputs
+        self._step_ms = round(settings.clock.mark_seconds * 1_000)
+        self._marking = marks and settings.clock.mode == "watermark" and self._step_ms > 0
+        self._next_mark_ms = 0
+        self._speed = None if speed == "max" else speed
+        self._origin: tuple[int, float] | None = None
+        self._reached_ms = -1 if self._speed is not None else 1 << 62
+        self._stop = stop or (lambda: False)
+        self._clock = clock
+        self._failure: str | None = None
+        self._until_poll = _POLL_EVERY
+        self._producer = make_producer(
+            producer_options(settings.broker, linger_seconds=0.02)
+            | {"delivery.report.only.error": True, "on_delivery": self._not_delivered}
+        )
+        self._partitions = self._look_up(settings.broker.bootstrap)
+
+    def send(self, topic: int, key: bytes, value: bytes | None, time_ms: int) -> None:
+        """Write an event, and before it the marks that are due.
+
+        Args:
+            topic: index of the input topic.
+            key: the user.
+            value: the message.
+            time_ms: shop time, at least that of the event before; the record's timestamp.
+
+        Raises:
+            DeliveryError: this or an earlier record was not delivered.
+            Stopped: asked to stop.
+        """
+        if self.first_ms is None:
+            self.first_ms = time_ms
+            self._next_mark_ms = self._after(time_ms)
+        if self._marking:
+            while time_ms >= self._next_mark_ms:
+                self._mark()
+        self._until_poll -= 1
+        if time_ms > self._reached_ms:
+            self._wait(time_ms)
+        elif self._until_poll <= 0:
+            self._breathe()
+        self._produce(self._topics[topic], key, value, time_ms, -1)
+        self.last_ms = time_ms
+
+    def finish(self, until_ms: int | None = None) -> None:
+        """Write the last marks and wait for every delivery.
+
+        Args:
+            until_ms: shop time up to which marks go on after the last event.
+
+        Raises:
+            DeliveryError: a record was not delivered.
+            Stopped: asked to stop; what was written so far has been delivered.
+        """
+        try:
+            if self._marking and self.last_ms is not None:
+                # Nothing is left to wait for: the day is closed as soon as it is over.
+                self._write_mark()
+                while until_ms is not None and self._next_mark_ms <= until_ms:
+                    self._mark()
+        finally:
+            self._flush()
+
+    def close(self) -> None:
+        """Drop whatever is not delivered, after `finish` nothing."""
+        self._producer.purge()
+        self._producer.flush(1.0)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _after(self, time_ms: int) -> int:
+        return (time_ms // self._step_ms + 1) * self._step_ms if self._step_ms else 0
+
+    def _mark(self) -> None:
+        self._until_poll -= len(self._topics) * self._partitions
+        if self._next_mark_ms > self._reached_ms:
+            self._wait(self._next_mark_ms)
+        elif self._until_poll <= 0:
+            self._breathe()
+        self._write_mark()
+
+    def _write_mark(self) -> None:
+        time_ms = self._next_mark_ms
+        value = msgspec.json.encode(Mark(iso(time_ms), iso(round(self._clock.now() * 1_000))))
+        for topic in self._topics:
+            for partition in range(self._partitions):
+                self._produce(topic, None, value, time_ms, partition)
+        self.marks += 1
+        self._next_mark_ms = time_ms + self._step_ms
+
+    def _produce(
+        self, topic: str, key: bytes | None, value: bytes | None, time_ms: int, partition: int
+    ) -> None:
+        while True:
+            try:
+                self._producer.produce(
+                    topic, value=value, key=key, partition=partition, timestamp=time_ms
+                )
+                break
+            except BufferError:
+                self._producer.poll(0.1)
+                self._raise_failure()
+            except KafkaException as error:
+                raise DeliveryError(str(error.args[0])) from None
+
+    def _breathe(self) -> None:
+        """Take note of failures and of a wish to stop; never half-way through a mark."""
+        self._until_poll = _POLL_EVERY
+        self._producer.poll(0)
+        self._raise_failure()
+        if self._stop():
+            self._stop = lambda: False  # asked and answered: the last mark is still written
+            raise Stopped
+
+    def _wait(self, time_ms: int) -> None:
+        """Until the shop's clock has reached a time."""
+        speed = self._speed
+        if speed is None:
+            return
+        if self._origin is None:
+            self._origin = (time_ms, self._clock.monotonic())
+        start_ms, start = self._origin
+        while True:
+            self._reached_ms = start_ms + int((self._clock.monotonic() - start) * speed * 1_000)
+            ahead = (time_ms - self._reached_ms) / 1_000 / speed
+            if ahead <= 0:
+                return
+            self._breathe()
+            self._clock.sleep(min(max(ahead, _SHORTEST_SLEEP_SECONDS), _LONGEST_SLEEP_SECONDS))
+
+    def _flush(self) -> None:
+        # Ends: what cannot be delivered fails after delivery.timeout.ms.
+        while self._producer.flush(1.0):
+            self._raise_failure()
+        self._raise_failure()
+
+    def _not_delivered(self, error: KafkaError | None, message: Message) -> None:
+        if error is not None and self._failure is None:
+            self._failure = f"a record for {message.topic()} was not delivered: {error.str()}"
+
+    def _raise_failure(self) -> None:
+        if self._failure is not None:
+            raise DeliveryError(self._failure)
+
+    def _look_up(self, bootstrap: str) -> int:
+        try:
+            # All topics: to ask for one by name would create it on some brokers.
+            known = self._producer.list_topics(timeout=_CONNECT_SECONDS).topics
+        except KafkaException:
+            raise BrokerUnavailableError(
+                f"no broker answers at {bootstrap} within {_CONNECT_SECONDS:.0f} s"
+            ) from None
+        for topic in self._topics:
+            if topic not in known:
+                raise TopicMissingError(
+                    f"topic {topic} does not exist; `segstream topics apply` makes it"
+                )
+        first, second = (len(known[topic].partitions) for topic in self._topics)
+        if first != second:
+            raise ConfigError(
+                f"topics {' and '.join(self._topics)} have {first} and {second} partitions; "
+                "they must have the same number"
+            )
+        return first
+
+
+def iso_texts(times_ms: Ints) -> list[str]:
+    """Times in the 24-character form, `stream.units.iso` for a whole column."""
+    texts = np.datetime_as_string(times_ms.astype("datetime64[ms]"), unit="ms")
+    return [f"{text}Z" for text in texts.tolist()]
+
+
+# -- replaying a file --------------------------------------------------------------------------
+
+
+@dataclass
+class ReplayReport:
+    """What became of a file.
+
+    Attributes:
+        rows: in the file.
+        refused: rows (or orders made of them) that became no event, by reason.
+        examples: the first few of each reason.
+        mapped: events after the rows of an order were added up.
+        events: events sent, by name.
+        unsent: events left out because of `limit` or `until`.
+        marks: ticks of the shop's clock, each written into every partition.
+        complete: False if it was stopped before the end.
+        rejected_to: where every refused row was written, if that was asked for.
+    """
+
+    rows: int = 0
+    refused: dict[str, int] = field(default_factory=dict)
+    examples: dict[str, list[Refusal]] = field(default_factory=dict)
+    mapped: int = 0
+    events: dict[str, int] = field(default_factory=dict)
+    unsent: int = 0
+    marks: int = 0
+    first_event_ms: int | None = None
+    last_event_ms: int | None = None
+    seconds: float = 0.0
+    complete: bool = True
+    rejected_to: Path | None = None
+
+    @property
+    def sent(self) -> int:
+        return sum(self.events.values())
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON: times as ISO 8601, examples with their columns."""
+        return {
+            "rows": self.rows,
+            "mapped": self.mapped,
+            "sent": self.sent,
+            "events": self.events,
+            "refused": self.refused,
+            "examples": {
+                reason: [refusal._asdict() for refusal in found]
+                for reason, found in self.examples.items()
+            },
+            "unsent": self.unsent,
+            "marks": self.marks,
+            "first_event_at": None if self.first_event_ms is None else iso(self.first_event_ms),
+            "last_event_at": None if self.last_event_ms is None else iso(self.last_event_ms),
+            "seconds": round(self.seconds, 3),
+            "complete": self.complete,
+            "rejected_to": None if self.rejected_to is None else str(self.rejected_to),
+        }
+
+    def lines(self) -> list[str]:
+        """The report for a terminal, with how to see what was refused."""
+        names = ", ".join(f"{count:,} {name}" for name, count in sorted(self.events.items()))
+        text = [f"{self.rows:,} rows, {self.sent:,} events sent ({names or 'none'})"]
+        if self.first_event_ms is not None and self.last_event_ms is not None:
+            text.append(
+                f"from {iso(self.first_event_ms)} to {iso(self.last_event_ms)}, "
+                f"{self.marks:,} marks, {self.seconds:.1f} s"
+            )
+        if self.unsent:
+            text.append(f"{self.unsent:,} events were left out")
+        if not self.complete:
+            text.append("stopped before the end")
+        if self.refused:
+            text.append(f"{sum(self.refused.values()):,} refused:")
+            for reason, count in sorted(self.refused.items(), key=lambda item: -item[1]):
+                first = self.examples[reason][0]
+                text.append(f"  {count:,} {reason}, such as row {first.row}: {first.why}")
+            text.append(
+                f"  all of them are in {self.rejected_to}"
+                if self.rejected_to
+                else "  to see every one: --rejected FILE writes them as JSON Lines"
+            )
+        return text
+
+
+class Refusals:
+    """Counts refused rows, keeps a few of each reason, and writes all to a file if asked to."""
+
+    def __init__(self, to: Path | None = None) -> None:
+        self.counts: Counter[str] = Counter()
+        self.examples: dict[str, list[Refusal]] = {}
+        self._to = to
+        self._file: IO[bytes] | None = None
+
+    def __enter__(self) -> Self:
+        if self._to is not None:
+            try:
+                self._file = self._to.open("wb")
+            except OSError as error:
+                raise FileError(f"{self._to}: cannot be written: {error.strerror}") from None
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._file is not None:
+            self._file.close()
+
+    def __call__(self, refusal: Refusal) -> None:
+        self.counts[refusal.reason] += 1
+        examples = self.examples.setdefault(refusal.reason, [])
+        if len(examples) < _EXAMPLES:
+            examples.append(refusal)
+        if self._file is not None:
+            self._file.write(msgspec.json.encode(refusal._asdict()) + b"\n")
+
+
+def replay(
+    settings: Settings,
+    file: Path,
+    mapping: Mapping,
+    *,
+    speed: Speed = "max",
+    progress: Callable[[Progress], None] | None = None,
+    marks: bool = True,
+    until: datetime | None = None,
+    limit: int | None = None,
+    rejected_to: Path | None = None,
+    stop: Callable[[], bool] | None = None,
+    clock: Clock = CLOCK,
+    make_producer: Callable[[dict[str, Any]], Producer] = Producer,
+) -> ReplayReport:
+    """Send a file's events onto the input topics, in event-time order.
+
+    Records carry the time of their event, so that late and future are judged by the shop's clock.
+
+    Args:
+        settings: names broker and topics; in watermark mode marks are written.
+        file: CSV, JSON Lines or Parquet, with .gz or without.
+        mapping: says what its columns mean.
+        speed: ``"max"``, or so many seconds of shop time a second.
+        progress: is told how far it is.
+        marks: False writes none even in watermark mode.
+        until: where the shop's clock ends: later events are left out, and marks go on until
+            there after the last event. Without a zone it is UTC.
+        limit: the largest number of events to send.
+        rejected_to: a file that takes every refused row as JSON Lines.
+        stop: asked now and then; a yes ends the replay early, with its last mark.
+        clock: what time it is.
+        make_producer: makes a producer from its options.
+
+    Raises:
+        FileError: the file cannot be read.
+        MappingError: the file lacks a column that the mapping needs.
+        BrokerUnavailableError: no broker answers.
+        TopicMissingError: an input topic does not exist.
+        ConfigError: the input topics have different numbers of partitions.
+        DeliveryError: a record was not delivered.
+    """
+    started = clock.monotonic()
+    report = ReplayReport(rejected_to=rejected_to)
+    until_ms = None if until is None else _milliseconds(until)
+
+    def show(phase: Literal["reading", "sending"], done: int, time_ms: int | None = None) -> None:
+        if progress is not None:
+            progress(Progress(phase, done, report.mapped or None, time_ms))
+
+    def read(rows: int) -> None:
+        show("reading", rows)
+        if stop is not None and stop():
+            raise Stopped
+
+    with Refusals(rejected_to) as refusals, EventSorter() as sorter:
+        try:
+            report.rows = stage(file, mapping, sorter, refusals, read)
+            report.mapped = sorter.sort()
+            refused = refusals.counts.total()
+            with InputWriter(
+                settings,
+                marks=marks,
+                speed=speed,
+                stop=stop,
+                clock=clock,
+                make_producer=make_producer,
+            ) as writer:
+                events = _until(sorter, until_ms, limit)
+                _send(
+                    writer,
+                    events,
+                    source=stem(file),
+                    report=report,
+                    refusals=refusals,
+                    show=show,
+                )
+                report.first_event_ms, report.last_event_ms = writer.first_ms, writer.last_ms
+                try:
+                    writer.finish(until_ms if report.complete else None)
+                finally:
+                    report.marks = writer.marks
+            report.unsent = report.mapped - report.sent - (refusals.counts.total() - refused)
+        except Stopped:
+            report.complete = False
+    report.refused = dict(refusals.counts)
+    report.examples = refusals.examples
+    report.seconds = clock.monotonic() - started
+    return report
+
+
+def _until(sorter: EventSorter, until_ms: int | None, limit: int | None) -> Iterator[list[Event]]:
+    """The sorted events before a time, and at most so many."""
+    left = 1 << 62 if limit is None else limit
+    for batch in sorter.batches():
+        kept = batch[:left]
+        if until_ms is not None:
+            kept = [event for event in kept if event.time_ms < until_ms]
+        left -= len(kept)
+        yield kept
+        if left <= 0 or len(kept) < len(batch):
+            return
+
+
+def _send(
+    writer: InputWriter,
+    batches: Iterator[list[Event]],
+    *,
+    source: str,
+    report: ReplayReport,
+    refusals: Refusals,
+    show: Callable[[Literal["sending"], int, int | None], None],
+) -> None:
+    """Send events and count them; a wish to stop ends it early."""
+    sent: Counter[str] = Counter()
+    done = 0
+    try:
+        for batch in batches:
+            times = iso_texts(np.array([event.time_ms for event in batch], dtype=np.int64))
+            for event, timestamp in zip(batch, times, strict=True):
+                try:
+                    message = message_of(event, timestamp, source)
+                except ValueError as error:
+                    shown = {"user": event.user, "order": event.order}
+                    refusals(Refusal(event.row, BAD_NUMBER, str(error), shown))
+                    continue
+                value = encode_message(message)
+                writer.send(topic_of(event.event), event.user.encode(), value, event.time_ms)
+                sent[event.event] += 1
+                done += 1
+                if done % _SHOW_EVERY == 0:
+                    show("sending", done, event.time_ms)
+    except Stopped:
+        report.complete = False
+    finally:
+        report.events = dict(sent)
+
+
+def _milliseconds(moment: datetime) -> int:
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=UTC)
+    return round(moment.timestamp() * 1_000)
+
+
+# -- showing it --------------------------------------------------------------------------------
+
+
+@contextmanager
+def progress_bar(console: Console) -> Iterator[Callable[[Progress], None]]:
+    """A bar on the terminal that takes what `replay` tells."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("{task.fields[at]}"),
+    )
+    with Bars(*columns, console=console, transient=True) as bars:
+        tasks = {
+            "reading": bars.add_task("rows read", total=None, at=""),
+            "sending": bars.add_task("events sent", total=None, at="", visible=False),
+        }
+
+        def show(told: Progress) -> None:
+            at = "" if told.time_ms is None else iso(told.time_ms)[:16].replace("T", " ")
+            bars.update(
+                tasks[told.phase], completed=told.done, total=told.total, at=at, visible=True
+            )
+
+        yield show

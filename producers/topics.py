@@ -1,0 +1,243 @@
+"""Says what the topics should be like, creates those missing, and tells what differs.
+
+Comes in: `Settings`. Goes out: a plan, one `TopicPlan` a topic, and `Difference`s between plan
+and broker, each with a remedy a person can type. Existing topics are never changed here: a
+topic's partitions and retention are their owner's decision.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka.admin import (  # type: ignore[attr-defined]  # it re-exports them silently
+    AdminClient,
+    ConfigEntry,
+    ConfigResource,
+    NewTopic,
+    ResourceType,
+)
+
+from producers.client import MESSAGE_BYTES
+from stream.config import Broker, Settings
+from stream.errors import BROKER_LOG, BrokerUnavailableError, report_broker_error
+
+LOG = logging.getLogger(__name__)
+
+DLQ_RETENTION_SECONDS = 30 * 86_400.0
+REQUEST_SECONDS = 15.0
+_FOR_EVER = str((1 << 63) - 1)
+
+
+@dataclass(frozen=True)
+class TopicPlan:
+    """What a topic should be like; `config` holds only what matters to us."""
+
+    name: str
+    partitions: int
+    replication: int
+    config: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One way in which a topic is not as planned.
+
+    Attributes:
+        setting: ``topic`` (it is missing), ``partitions``, or the name of a topic setting.
+        expected: by the plan.
+        found: on the broker; empty if the topic is missing.
+        remedy: what to type.
+    """
+
+    topic: str
+    setting: str
+    expected: str
+    found: str
+    remedy: str
+
+
+def plan(settings: Settings) -> list[TopicPlan]:
+    """What every topic of these settings should be like."""
+    topics = settings.topics
+    kept = {"cleanup.policy": "delete", "message.timestamp.type": "CreateTime"}
+    inputs = kept | {"retention.ms": _retention(topics.input_retention_seconds)}
+    if settings.clock.mode == "watermark":
+        # The shop's clock is not the broker's: by default Kafka refuses records that are more
+        # than an hour ahead of its own.
+        inputs["message.timestamp.after.max.ms"] = _FOR_EVER
+    changes = kept | {"retention.ms": _retention(topics.changes_retention_seconds)}
+    models = {"cleanup.policy": "compact"}
+    refused = {
+        "cleanup.policy": "delete",
+        "retention.ms": _retention(DLQ_RETENTION_SECONDS),
+        # A refused message may be as large as its topic allows, and headers come on top.
+        "max.message.bytes": str(MESSAGE_BYTES),
+    }
+    wanted: list[tuple[str, int, dict[str, str]]] = [
+        *((name, topics.partitions, inputs) for name in topics.inputs),
+        (topics.changes, topics.partitions, changes),
+        (topics.models, 1, models),
+        *((topics.dlq(name), 1, refused) for name in topics.inputs),
+    ]
+    return [
+        TopicPlan(name, partitions, topics.replication, config)
+        for name, partitions, config in wanted
+    ]
+
+
+def apply(
+    settings: Settings,
+    create: bool,
+    on_created: Callable[[TopicPlan], None] | None = None,
+) -> list[Difference]:
+    """Compare the plan with the broker, creating missing topics first if told to.
+
+    A setting that the broker says nothing about is unknown, not different: the local broker
+    knows only those it was given.
+
+    Args:
+        settings: what to plan from.
+        create: whether to create what is missing.
+        on_created: told of each topic that was created.
+
+    Returns:
+        What is missing or differs; empty if everything is as planned.
+
+    Raises:
+        BrokerUnavailableError: no broker answers, or it refuses to say or to create.
+    """
+    admin = _admin(settings.broker)
+    plans = plan(settings)
+    found = _partitions(admin, settings.broker)
+    differences: list[Difference] = []
+    there: list[TopicPlan] = []
+    for wanted in plans:
+        if wanted.name in found:
+            there.append(wanted)
+        elif create:
+            _create(admin, wanted, settings.broker)
+            LOG.info("created topic %s with %d partitions", wanted.name, wanted.partitions)
+            if on_created is not None:
+                on_created(wanted)
+        else:
+            differences.append(_missing(wanted))
+    configs = _configs(admin, there, settings.broker)
+    for wanted in there:
+        differences += _compare(
+            wanted, found[wanted.name], configs[wanted.name], settings.broker.bootstrap
+        )
+    return differences
+
+
+def _retention(seconds: float) -> str:
+    return str(round(seconds * 1_000)) if seconds > 0 else "-1"
+
+
+def _missing(wanted: TopicPlan) -> Difference:
+    return Difference(
+        wanted.name,
+        "topic",
+        f"{wanted.partitions} partitions",
+        "",
+        "segstream topics apply",
+    )
+
+
+def _compare(
+    wanted: TopicPlan, partitions: int, config: Mapping[str, str], bootstrap: str
+) -> list[Difference]:
+    differences = []
+    if partitions != wanted.partitions:
+        if wanted.partitions == 1:
+            remedy = "use another topic, or delete this one and run: segstream topics apply"
+        else:
+            # More partitions would send known users elsewhere, so the number follows the topic.
+            remedy = (
+                f"set topics.partitions = {partitions} (SEGSTREAM_TOPICS__PARTITIONS={partitions})"
+                " if all topics have that many, or use new topics: adding partitions to this one"
+                " would move its users"
+            )
+        differences.append(
+            Difference(wanted.name, "partitions", str(wanted.partitions), str(partitions), remedy)
+        )
+    for key, expected in wanted.config.items():
+        value = config.get(key)
+        if value is not None and value != expected:
+            remedy = (
+                f"kafka-configs.sh --bootstrap-server {bootstrap} --alter --entity-type topics"
+                f" --entity-name {wanted.name} --add-config {key}={expected}"
+            )
+            differences.append(Difference(wanted.name, key, expected, value, remedy))
+    return differences
+
+
+def _admin(broker: Broker) -> AdminClient:
+    options: dict[str, Any] = {
+        "bootstrap.servers": broker.bootstrap,
+        "client.id": "segstream",
+        "logger": BROKER_LOG,
+        "error_cb": report_broker_error,
+    }
+    return AdminClient(options | broker.properties)
+
+
+def _partitions(admin: AdminClient, broker: Broker) -> dict[str, int]:
+    """Number of partitions of every topic there is."""
+    try:
+        metadata = admin.list_topics(timeout=REQUEST_SECONDS)
+    except KafkaException as error:
+        raise BrokerUnavailableError(
+            f"no broker answers at {broker.bootstrap} ({_reason(error)}); is it up, and is"
+            " broker.bootstrap right?"
+        ) from None
+    return {name: len(topic.partitions) for name, topic in metadata.topics.items()}
+
+
+def _create(admin: AdminClient, wanted: TopicPlan, broker: Broker) -> None:
+    topic = NewTopic(
+        wanted.name,
+        num_partitions=wanted.partitions,
+        replication_factor=wanted.replication,
+        config=dict(wanted.config),
+    )
+    future = admin.create_topics([topic], request_timeout=REQUEST_SECONDS)[wanted.name]
+    try:
+        future.result()
+    except KafkaException as error:
+        if error.args[0].code() == KafkaError.TOPIC_ALREADY_EXISTS:
+            return  # somebody else was quicker, with the same plan
+        raise BrokerUnavailableError(
+            f"topic {wanted.name} was not created on {broker.bootstrap}: {_reason(error)}"
+        ) from None
+
+
+def _configs(
+    admin: AdminClient, plans: list[TopicPlan], broker: Broker
+) -> dict[str, dict[str, str]]:
+    """For each topic the settings that the broker tells."""
+    if not plans:
+        return {}
+    resources = [ConfigResource(ResourceType.TOPIC, wanted.name) for wanted in plans]
+    asked = admin.describe_configs(resources, request_timeout=REQUEST_SECONDS)
+    configs: dict[str, dict[str, str]] = {}
+    for resource, future in asked.items():
+        try:
+            entries: dict[str, ConfigEntry] = future.result()
+        except KafkaException as error:
+            raise BrokerUnavailableError(
+                f"the settings of topic {resource.name} cannot be read from {broker.bootstrap}:"
+                f" {_reason(error)}"
+            ) from None
+        configs[resource.name] = {
+            entry.name: entry.value for entry in entries.values() if entry.value is not None
+        }
+    return configs
+
+
+def _reason(error: KafkaException) -> str:
+    inner = error.args[0] if error.args else error
+    return str(inner.str()) if isinstance(inner, KafkaError) else str(error)

@@ -1,0 +1,1 @@
+"""Live segmentation of shoppers: events, features, segments, changes."""

@@ -1,0 +1,5 @@
+"""Lets ``python -m stream`` reach the command."""
+
+from stream.cli.main import main
+
+main()

@@ -1,0 +1,416 @@
+"""The command `segstream`: what it offers, and how errors are told.
+
+Comes in: arguments. Goes out: facts on stdout, everything else on stderr, and an exit code: 0 done
+or yes, 1 no or something is off, 2 wrong use or wrong configuration.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+import tomllib
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+from rich.console import Console
+from rich.logging import RichHandler
+from rich.table import Table
+from rich.text import Text
+
+from consumers.activity import StateLostError
+from consumers.audit import audit as run_audit
+from consumers.doctor import examine
+from consumers.rejects import TooManyRejectsError
+from producers import topics as topic_plans
+from producers.delivery import DeliveryError
+from producers.files import FileError
+from producers.mapping import HELP_EXAMPLE, MappingError, load_mapping
+from producers.replay import parse_speed, progress_bar, replay
+from stream import config
+from stream.cli import demo as demonstration
+from stream.cli import roles, views
+from stream.errors import (
+    BrokerUnavailableError,
+    OffsetOutOfRangeError,
+    ServerStartError,
+    TopicMissingError,
+)
+from stream.features import FeatureTable
+from stream.partition import SchemaMismatchError
+from stream.servers import LocalBroker, LocalStore
+from stream.state import StoreUnavailableError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+NO, WRONG = 1, 2
+
+out = Console(highlight=False)
+err = Console(stderr=True, highlight=False)
+
+app = typer.Typer(
+    name="segstream",
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help=(
+        "**Live segmentation of shoppers.** Clicks and purchases come in through Kafka, rolling "
+        "features live in Redis, an online K-means keeps learning what kinds of shoppers there "
+        "are, and whoever moves between segments, by acting or by falling silent, is announced "
+        "on a topic.\n\n"
+        "Try it: `segstream demo` needs no server. Use it: `segstream doctor` looks at your "
+        "Kafka and Redis, `segstream topics apply` makes the topics, `segstream run all` runs "
+        "everything for a small shop. Trust it: `segstream audit` recomputes what it did.\n\n"
+        "Exit codes: 0 done, or yes; 1 no, or something is off; 2 wrong use or configuration."
+    ),
+)
+topics_app = typer.Typer(no_args_is_help=True, help="The topics: create or check them.")
+run_app = typer.Typer(no_args_is_help=True, help="Run the roles, each as a process of its own.")
+config_app = typer.Typer(no_args_is_help=True, help="The settings in force.")
+app.add_typer(topics_app, name="topics")
+app.add_typer(run_app, name="run")
+app.add_typer(config_app, name="config")
+
+AsJson = Annotated[bool, typer.Option("--json", help="One JSON object as the last line on stdout.")]
+Local = Annotated[bool, typer.Option("--local", help="Start the local broker and store beside it.")]
+
+
+@dataclass
+class _Context:
+    file: Path | None
+    flags: dict[str, Any]
+
+    def load(self, **more: Any) -> tuple[config.Settings, dict[str, str]]:
+        flags = {key: dict(value) for key, value in self.flags.items()}
+        for section, values in more.items():
+            flags.setdefault(section, {}).update(values)
+        return config.load(self.file, flags=flags)
+
+    def settings(self, **more: Any) -> config.Settings:
+        return self.load(**more)[0]
+
+
+_context = _Context(None, {})
+
+
+@app.callback()
+def common(
+    settings_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--config", "-c", envvar="SEGSTREAM_CONFIG", help="Settings file, TOML.", metavar="FILE"
+        ),
+    ] = None,
+    assignments: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="One setting, as section.key=value.", metavar="KEY=VALUE"),
+    ] = None,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Say more on stderr.")] = False,
+) -> None:
+    """Read what all commands share."""
+    logging.basicConfig(
+        level=logging.INFO if verbose else logging.WARNING,
+        format="%(message)s",
+        handlers=[RichHandler(console=err, show_path=False)],
+        force=True,
+    )
+    flags: dict[str, Any] = {}
+    for assignment in assignments or []:
+        key, separator, value = assignment.partition("=")
+        if not separator or key.count(".") != 1:
+            raise config.ConfigError(f"--set {assignment}: expected section.key=value")
+        section, _, name = key.partition(".")
+        flags.setdefault(section, {})[name] = _value(value)
+    _context.file, _context.flags = settings_file, flags
+
+
+def _value(text: str) -> Any:
+    """A TOML value where it is one, else the text itself."""
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+# -- running ---------------------------------------------------------------------------------
+
+
+@app.command(epilog="Example: `segstream demo --seconds 30`")
+def demo(
+    seconds: Annotated[float, typer.Option(min=5, help="How long the shop runs.")] = 60.0,
+    keep: Annotated[
+        bool, typer.Option("--keep", help="Keep the servers running, to look around.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """A simulated shop on a local broker and store, all roles as real processes."""
+    stop = roles.stop_on_signals()
+    facts = demonstration.run(seconds, keep=keep, stop=stop, console=err)
+    if as_json:
+        _print_json(facts)
+    else:
+        demonstration.show_summary(out, facts)
+    if not facts["ok"]:
+        raise typer.Exit(NO)
+
+
+@run_app.command("activity", epilog="Example: `segstream -c shop.toml run activity`")
+def run_activity() -> None:
+    """An activity worker: owns partitions, folds events, moves users."""
+    _run(["activity"], local=False)
+
+
+@run_app.command("trainer", epilog="Example: `segstream -c shop.toml run trainer`")
+def run_trainer() -> None:
+    """The trainer: learns the model. A second one stands by."""
+    _run(["trainer"], local=False)
+
+
+@run_app.command("publisher", epilog="Example: `segstream -c shop.toml run publisher`")
+def run_publisher() -> None:
+    """The publisher: delivers changes. A second one stands by."""
+    _run(["publisher"], local=False)
+
+
+@run_app.command("all", epilog="Example: `segstream run all --local`")
+def run_all(local: Local = False) -> None:
+    """All roles in one process, for a small shop."""
+    _run(list(roles.ROLES), local=local)
+
+
+def _run(names: list[str], *, local: bool) -> None:
+    stop = roles.stop_on_signals()
+    with ExitStack() as stack:
+        more: dict[str, Any] = {}
+        if local:
+            broker = stack.enter_context(LocalBroker())
+            store = stack.enter_context(LocalStore())
+            more = {"broker": {"bootstrap": broker.bootstrap}, "store": {"url": store.url}}
+        settings = _context.settings(**more)
+        if local:
+            topic_plans.apply(settings, create=True)
+            err.print(f"local broker at {settings.broker.bootstrap}, store at {settings.store.url}")
+        roles.run(settings, names, stop)
+
+
+@topics_app.command("apply", epilog="Example: `segstream topics apply --check`")
+def topics_apply(
+    check: Annotated[bool, typer.Option("--check", help="Only say what differs.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Create the topics that are missing, and say what differs in the others."""
+    created: list[str] = []
+    differences = topic_plans.apply(
+        _context.settings(), not check, lambda plan: created.append(plan.name)
+    )
+    if as_json:
+        _print_json({"created": created, "differences": [asdict(d) for d in differences]})
+    else:
+        for name in created:
+            out.print(f"created {name}")
+        for difference in differences:
+            out.print(
+                f"{difference.topic}: {difference.setting} is {difference.found}, should be "
+                f"{difference.expected}; {difference.remedy}"
+            )
+        if not differences:
+            out.print("all topics are as they should be")
+    if differences:
+        raise typer.Exit(NO)
+
+
+@app.command("replay", epilog=HELP_EXAMPLE)
+def replay_file(
+    file: Annotated[Path, typer.Argument(help="CSV, JSON Lines or Parquet; .gz too.")],
+    mapping: Annotated[
+        str, typer.Option(help="A shipped mapping's name, or a TOML file.", metavar="NAME|FILE")
+    ],
+    speed: Annotated[str, typer.Option(help="max, or N times real time, as 60x.")] = "max",
+    until: Annotated[
+        datetime | None, typer.Option(help="Stop before this time, or let marks run on to it.")
+    ] = None,
+    limit: Annotated[int | None, typer.Option(help="Events to send at the most.", min=1)] = None,
+    rejected: Annotated[
+        Path | None, typer.Option(help="Write refused rows here, JSON Lines.", metavar="FILE")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Send a file's history onto the topics, in event-time order."""
+    settings = _context.settings()
+    chosen = load_mapping(mapping)
+    stop = roles.stop_on_signals()
+    try:
+        pace = parse_speed(speed)
+    except ValueError as error:
+        raise config.ConfigError(f"--speed: {error}") from None
+    with progress_bar(err) as progress:
+        report = replay(
+            settings, file, chosen, speed=pace, progress=progress, until=until, limit=limit,
+            rejected_to=rejected, stop=stop.is_set,
+        )  # fmt: skip
+    if as_json:
+        _print_json(report.as_dict())
+    else:
+        for line in report.lines():
+            out.print(line)
+    if not report.complete:
+        raise typer.Exit(NO)
+
+
+# -- looking ---------------------------------------------------------------------------------
+
+
+@app.command(epilog="Example: `segstream segments --json | jq .segments[0]`")
+def segments(as_json: AsJson = False) -> None:
+    """The segments: id, name, kind, size, what marks them, and how good the model is."""
+    settings = _context.settings()
+    table = FeatureTable(settings.features)
+    with roles.open_store(settings) as store:
+        facts = views.segments(views.trainer_state(store), table)
+    if as_json:
+        _print_json(facts)
+    else:
+        views.show_segments(out, facts, table)
+
+
+@app.command(epilog="Example: `segstream user 17850`")
+def user(
+    user_id: Annotated[str, typer.Argument(metavar="ID", help="The user, as in userId.")],
+    as_json: AsJson = False,
+) -> None:
+    """A user: features now, segment, since when, distances, the last changes and why."""
+    settings = _context.settings()
+    with roles.open_store(settings) as store:
+        reader = views.Reader(settings, store, FeatureTable(settings.features))
+        facts = reader.user(user_id)
+    if as_json:
+        _print_json(facts)
+    else:
+        views.show_user(out, facts)
+
+
+@app.command(epilog="Example: `segstream changes --follow --kind at_risk`")
+def changes(
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Wait for more.")] = False,
+    user_id: Annotated[str | None, typer.Option("--user", help="Only this user's.")] = None,
+    kind: Annotated[str | None, typer.Option(help="Only moves into this kind.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="JSON lines.")] = False,
+) -> None:
+    """The changes, oldest first."""
+    settings = _context.settings()
+    stop = roles.stop_on_signals() if follow else None
+    with roles.open_store(settings) as store:
+        reader = views.Reader(settings, store, FeatureTable(settings.features))
+        stream = reader.follow(stop.is_set) if stop is not None else reader.changes()
+        for change in stream:
+            if views.wanted(change, user_id, kind):
+                if as_json:
+                    print(json.dumps(change), flush=True)
+                else:
+                    out.print(views.change_line(change))
+
+
+@app.command(epilog="Example: `segstream audit --json`")
+def audit(as_json: AsJson = False) -> None:
+    """Recompute everything from the log, slowly, and compare. Exit 1 if anything is off."""
+    settings = _context.settings()
+    with roles.open_store(settings) as store, err.status("reading the log"):
+        report = run_audit(settings, store)
+    if as_json:
+        _print_json(asdict(report))
+    else:
+        table = Table(title="Audit", title_justify="left")
+        for column in ("check", "", "counted", "note"):
+            table.add_column(column, overflow="fold")
+        for check in report.checks:
+            verdict = Text("ok", "green") if check.ok else Text("OFF", "bold red")
+            offenders = "; ".join(str(offender) for offender in check.offenders)
+            note = "\n".join(part for part in (check.note, offenders) if part)
+            table.add_row(check.name, verdict, f"{check.counted:,}", note)
+        out.print(table)
+    if not report.ok:
+        raise typer.Exit(NO)
+
+
+@app.command(epilog="Example: `segstream -c shop.toml doctor`")
+def doctor(as_json: AsJson = False) -> None:
+    """Can the broker and the store be reached, and are they set up safely?"""
+    settings = _context.settings()
+    findings = examine(settings, lambda: topic_plans.apply(settings, create=False))
+    if as_json:
+        _print_json({"ok": all(f.ok for f in findings), "findings": [asdict(f) for f in findings]})
+    else:
+        for finding in findings:
+            verdict = Text("ok  ", "green") if finding.ok else Text("BAD ", "bold red")
+            out.print(Text.assemble(verdict, (f"{finding.subject}: ", "bold"), finding.finding))
+            if finding.remedy and not finding.ok:
+                out.print(f"      remedy: {finding.remedy}")
+    if not all(finding.ok for finding in findings):
+        raise typer.Exit(NO)
+
+
+@config_app.command("show", epilog="Example: `segstream --set learning.segments=6 config show`")
+def config_show(as_json: AsJson = False) -> None:
+    """Every setting in force, its unit, its meaning, and where it came from."""
+    settings, origins = _context.load()
+    rows = config.effective(settings, origins)
+    if as_json:
+        _print_json({"settings": rows})
+        return
+    table = Table(title="Settings", title_justify="left")
+    for column in ("key", "value", "unit", "from", "meaning"):
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        value = row["value"]
+        shown = f"{len(value)} rows" if isinstance(value, list) else str(value)
+        table.add_row(row["key"], shown, row["unit"] or "", row["origin"], row["meaning"] or "")
+    out.print(table)
+
+
+# -- ending ----------------------------------------------------------------------------------
+
+
+def _print_json(facts: dict[str, Any]) -> None:
+    print(json.dumps(facts, default=str), flush=True)
+
+
+_ANSWERS: Sequence[tuple[type[Exception], int]] = (
+    (config.ConfigError, WRONG),
+    (MappingError, WRONG),
+    (FileError, WRONG),
+    (SchemaMismatchError, WRONG),
+    (views.UnknownUserError, NO),
+    (views.NoModelError, NO),
+    (BrokerUnavailableError, NO),
+    (StoreUnavailableError, NO),
+    (TopicMissingError, NO),
+    (OffsetOutOfRangeError, NO),
+    (ServerStartError, NO),
+    (demonstration.DemoError, NO),
+    (DeliveryError, NO),
+    (StateLostError, NO),
+    (TooManyRejectsError, NO),
+)
+
+
+def main() -> NoReturn:
+    """Run the command; tell every error that a user can cause in a sentence."""
+    known = tuple(kind for kind, _ in _ANSWERS)
+    try:
+        app()
+        code = 0
+    except known as error:
+        err.print(Text.assemble(("segstream: ", "bold red"), str(error)))
+        code = next(code for kind, code in _ANSWERS if isinstance(error, kind))
+    except KeyboardInterrupt:
+        code = 130
+    except BrokenPipeError:
+        code = 0
+    sys.exit(code)

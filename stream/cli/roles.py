@@ -1,0 +1,166 @@
+"""Wires the roles from real parts and keeps them going until they are told to stop.
+
+Comes in: settings and an event that means stop. Goes out: a running activity worker, trainer or
+publisher, with its own store connection and its own health endpoint.
+"""
+
+from __future__ import annotations
+
+import logging
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from threading import Event
+
+from consumers.activity import ActivityWorker
+from consumers.client import read_to_end
+from producers.changes import ChangePublisher
+from producers.models import ModelAnnouncer
+from producers.rejects import DeadLetters
+from stream.config import Settings
+from stream.health import Health, HealthServer
+from stream.metrics import REGISTRY
+from stream.redis_state import RedisStore, connect
+from stream.supervise import keep_going
+from stream.trainer import Trainer
+
+log = logging.getLogger(__name__)
+
+IDLE_SECONDS = 0.002
+"""How long a trainer waits between two looks for a due round."""
+SILENCE_SECONDS = 60.0
+"""A role whose loop has not turned for this long is no longer alive."""
+
+Role = Callable[[Settings, Event, Health], None]
+
+
+@contextmanager
+def open_store(settings: Settings) -> Iterator[RedisStore]:
+    """A store connection of one's own."""
+    client = connect(settings.store.url, settings.store.timeout_seconds)
+    store = RedisStore(
+        client,
+        namespace=settings.store.namespace,
+        partitions=settings.topics.partitions,
+        outbox_cap=settings.store.outbox_cap,
+    )
+    try:
+        yield store
+    finally:
+        store.close()
+
+
+def activity(settings: Settings, stop: Event, health: Health) -> None:
+    """One activity worker."""
+
+    def work() -> None:
+        with open_store(settings) as store:
+            worker = ActivityWorker(settings, store, DeadLetters(settings), health, pulse)
+            worker.run(stop.is_set)
+
+    pulse = health.alive("activity", SILENCE_SECONDS)
+    keep_going("activity", work, stop)
+
+
+def trainer(settings: Settings, stop: Event, health: Health) -> None:
+    """One trainer; it stands by while another leads."""
+
+    def work() -> None:
+        with open_store(settings) as store:
+            trainer = Trainer(settings, store, ModelAnnouncer(settings))
+            try:
+                while not stop.is_set():
+                    busy = trainer.step()
+                    pulse.beat()
+                    health.ready(True, part="trainer")
+                    if not busy:
+                        stop.wait(IDLE_SECONDS if trainer.leads else 0.2)
+            finally:
+                if stop.is_set():
+                    trainer.close()
+
+    pulse = health.alive("trainer", SILENCE_SECONDS)
+    keep_going("trainer", work, stop)
+
+
+def publisher(settings: Settings, stop: Event, health: Health) -> None:
+    """One publisher; it stands by while another leads."""
+
+    def read_ids(partition: int, start: int) -> set[str]:
+        tail = read_to_end(
+            settings.broker, settings.topics.changes, [partition], start={partition: start}
+        )
+        return {
+            value.decode()
+            for message in tail
+            for name, value in list(message.headers() or ())
+            if name == "ce_id" and isinstance(value, bytes)
+        }
+
+    def work() -> None:
+        with open_store(settings) as store:
+            publisher = ChangePublisher(settings, store, read_ids)
+            try:
+                while not stop.is_set():
+                    leads = publisher.step()
+                    pulse.beat()
+                    health.ready(True, part="publisher")
+                    if not leads:
+                        stop.wait(0.2)
+            finally:
+                if stop.is_set():
+                    publisher.close()
+
+    pulse = health.alive("publisher", SILENCE_SECONDS)
+    keep_going("publisher", work, stop)
+
+
+ROLES: dict[str, Role] = {"activity": activity, "trainer": trainer, "publisher": publisher}
+
+
+def run(settings: Settings, names: list[str], stop: Event) -> None:
+    """Run roles in this process, each in a thread of its own, until told to stop.
+
+    Raises:
+        Exception: the first error of a role that does not pass by itself; the others are stopped.
+    """
+    failures: list[Exception] = []
+    health = Health()
+
+    def guarded(role: Role) -> None:
+        try:
+            role(settings, stop, health)
+        except Exception as error:  # noqa: BLE001 - raised again below, in the main thread
+            failures.append(error)
+        finally:
+            stop.set()
+
+    with HealthServer(health, REGISTRY, host=settings.metrics.host, port=settings.metrics.port):
+        threads = [
+            threading.Thread(target=partial(guarded, ROLES[name]), name=name, daemon=True)
+            for name in names
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            while thread.is_alive():
+                thread.join(0.5)
+    if failures:
+        raise failures[0]
+
+
+def stop_on_signals() -> Event:
+    """An event that SIGINT and SIGTERM set; a second signal ends the process at once."""
+    stop = Event()
+
+    def handle(number: int, frame: object) -> None:
+        del frame
+        if stop.is_set():
+            raise SystemExit(128 + number)
+        stop.set()
+
+    signal.signal(signal.SIGINT, handle)
+    signal.signal(signal.SIGTERM, handle)
+    return stop

@@ -1,0 +1,324 @@
+"""What the commands show of segments, users and changes: facts first, then a readable form.
+
+Comes in: the store and the change topic. Goes out: plain dicts for ``--json``, and rich tables of
+the same dicts for people.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+import numpy as np
+from confluent_kafka import OFFSET_BEGINNING, Consumer, TopicPartition
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from consumers.client import read_to_end, reader_options
+from stream.clustering import distances
+from stream.config import Settings
+from stream.events import SegmentChange
+from stream.features import FeatureTable
+from stream.hashing import partition_of
+from stream.model import Model
+from stream.segments import CHURN_RISK_KINDS
+from stream.state import Store
+from stream.trainer import TrainerState
+from stream.units import iso, readable_duration
+
+KIND_STYLES = {
+    "champion": "bold green",
+    "loyal": "green",
+    "promising": "cyan",
+    "new": "blue",
+    "browsing": "white",
+    "occasional": "white",
+    "at_risk": "yellow",
+    "dormant": "red",
+}
+
+
+class UnknownUserError(Exception):
+    """Nobody has heard of this user."""
+
+
+class NoModelError(Exception):
+    """No model has been learned yet."""
+
+
+def trainer_state(store: Store) -> TrainerState:
+    """The trainer's newest state.
+
+    Raises:
+        NoModelError: there is no model yet.
+    """
+    found = store.model()
+    state = None if found is None else TrainerState.unpack(found[1])
+    if state is None or state.model is None:
+        raise NoModelError(
+            "no model has been learned yet: it takes a trainer (segstream run trainer) and "
+            "events of at least learning.first_model_users shoppers"
+        )
+    return state
+
+
+def _model(state: TrainerState) -> Model:
+    assert state.model is not None
+    return state.model
+
+
+def segments(state: TrainerState, table: FeatureTable) -> dict[str, Any]:
+    """Facts of `segstream segments`."""
+    model = _model(state)
+    published = model.published(table)
+    rows = published["segments"]
+    for row, size in zip(rows, state.sizes or [s["size"] for s in rows], strict=False):
+        row["size"] = size
+    return {
+        "model": model.name,
+        "at": iso(state.round_ms),
+        "users": state.users,
+        "inertia": model.inertia,
+        "silhouette": model.silhouette,
+        "segments": rows,
+        "lineage": published["lineage"],
+    }
+
+
+def marks_of(segment: dict[str, Any], table: FeatureTable, count: int = 4) -> str:
+    """What marks a segment: the features farthest from the average, in natural units."""
+    weight = {feature.name: feature.weight for feature in table.features}
+    profile = [entry for entry in segment["profile"] if weight[entry["feature"]] > 0]
+    profile.sort(key=lambda entry: -abs(entry["z"]) * weight[entry["feature"]] ** 0.5)
+    return ", ".join(f"{e['feature']} {natural(e['value'])}" for e in profile[:count])
+
+
+def natural(value: float) -> str:
+    """A value in natural units, to three digits."""
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+
+
+def segments_table(facts: dict[str, Any], table: FeatureTable) -> Table:
+    shown = Table(title=f"Segments of model {facts['model']}", title_justify="left")
+    shown.add_column("id", justify="right")
+    shown.add_column("name")
+    shown.add_column("kind")
+    shown.add_column("users", justify="right")
+    shown.add_column("share", justify="right")
+    shown.add_column("what marks it", overflow="fold")
+    total = max(sum(row["size"] for row in facts["segments"]), 1)
+    for row in sorted(facts["segments"], key=lambda row: -row["size"]):
+        style = KIND_STYLES.get(row["kind"], "")
+        shown.add_row(
+            str(row["id"]),
+            row["name"],
+            Text(row["kind"], style=style),
+            f"{row['size']:,}",
+            f"{row['size'] / total:.0%}",
+            marks_of(row, table),
+        )
+    return shown
+
+
+def show_segments(console: Console, facts: dict[str, Any], table: FeatureTable) -> None:
+    """`segstream segments` for people."""
+    console.print(segments_table(facts, table))
+    silhouette = facts["silhouette"]
+    quality = f"inertia {facts['inertia']:.3f}"
+    if silhouette is not None:
+        quality += f", silhouette {silhouette:.3f} on the sample"
+    console.print(f"{facts['users']:,} users at {facts['at']}; {quality}")
+    for event in facts["lineage"]:
+        others = ", ".join(str(other) for other in event["others"])
+        console.print(f"  lineage: {event['event']} {event['segment']} {others}".rstrip())
+
+
+@dataclass(frozen=True)
+class Reader:
+    """Reads users and changes for the commands."""
+
+    settings: Settings
+    store: Store
+    table: FeatureTable
+
+    def user(self, name: str) -> dict[str, Any]:
+        """Facts of `segstream user`.
+
+        Raises:
+            UnknownUserError: no event of that user has been applied.
+        """
+        partition = partition_of(name.encode(), self.settings.topics.partitions)
+        raw = self.store.row(partition, name.encode())
+        position = self.store.position(partition)
+        if raw is None or position is None:
+            raise UnknownUserError(f"user {name!r} is unknown: no event of theirs was applied")
+        row = np.frombuffer(raw, dtype=self.table.dtype)
+        live = self.settings.clock.mode == "live"
+        now_ms = time.time_ns() // 1_000_000 if live else position.clock_ms
+        vectors = self.table.vectors(row, now_ms)
+        facts: dict[str, Any] = {
+            "user": name,
+            "partition": partition,
+            "at": iso(now_ms),
+            "first_seen": iso(int(row["first"][0])),
+            "last_seen": iso(int(row["seen"][0])),
+            "features": [
+                {"feature": feature.name, "value": float(value), "unit": feature.unit}
+                for feature, value in zip(self.table.features, vectors[0], strict=True)
+            ],
+            "segment": None,
+            "version": int(row["version"][0]),
+            "changes": self.changes_of(name, partition)[-5:],
+        }
+        try:
+            model = _model(trainer_state(self.store))
+        except NoModelError:
+            return facts
+        squared = distances(model.map.apply(vectors), model.centroids, model.map.weights)[0]
+        current = model.by_id.get(int(row["segment"][0]))
+        if current is not None:
+            facts["segment"] = {
+                "id": current.id,
+                "name": current.name,
+                "kind": current.kind,
+                "since": iso(int(row["since"][0])),
+            }
+        facts["model"] = model.name
+        facts["distances"] = sorted(
+            (
+                {"segment": s.id, "name": s.name, "distance": float(np.sqrt(max(d, 0.0)))}
+                for s, d in zip(model.segments, squared, strict=True)
+            ),
+            key=lambda entry: entry["distance"],
+        )
+        return facts
+
+    def changes_of(self, name: str, partition: int) -> list[dict[str, Any]]:
+        """A user's changes, oldest first, each once."""
+        found = self.changes([partition])
+        return [change for change in found if change["user"] == name]
+
+    def changes(self, partitions: list[int] | None = None) -> Iterator[dict[str, Any]]:
+        """Changes in topic order, each once."""
+        seen: set[str] = set()
+        topic = self.settings.topics.changes
+        for message in read_to_end(self.settings.broker, topic, partitions):
+            change = parse_change(message.value())
+            if change is not None and change["id"] not in seen:
+                seen.add(change["id"])
+                yield change
+
+    def follow(self, stop: Callable[[], bool]) -> Iterator[dict[str, Any]]:
+        """Changes as they come, from the oldest kept one on, each once."""
+        consumer = Consumer(reader_options(self.settings.broker))
+        topic = self.settings.topics.changes
+        consumer.assign(
+            [
+                TopicPartition(topic, partition, OFFSET_BEGINNING)
+                for partition in range(self.settings.topics.partitions)
+            ]
+        )
+        seen: set[str] = set()
+        try:
+            while not stop():
+                for message in consumer.consume(500, 0.2):
+                    change = None if message.error() else parse_change(message.value())
+                    if change is not None and change["id"] not in seen:
+                        seen.add(change["id"])
+                        yield change
+        finally:
+            consumer.close()
+
+
+def parse_change(value: bytes | None) -> dict[str, Any] | None:
+    """A record of the change topic; None for what is none."""
+    if not value:
+        return None
+    try:
+        parsed = msgspec.json.decode(value)
+    except msgspec.DecodeError:
+        return None
+    return parsed if isinstance(parsed, dict) and "kind_to" in parsed else None
+
+
+def wanted(change: dict[str, Any], user: str | None, kind: str | None) -> bool:
+    """Whether a change passes the filters of `segstream changes`."""
+    return (user is None or change["user"] == user) and (kind is None or change["kind_to"] == kind)
+
+
+def show_user(console: Console, facts: dict[str, Any]) -> None:
+    """`segstream user` for people."""
+    segment = facts["segment"]
+    title = f"User {facts['user']} at {facts['at']}"
+    console.print(Text(title, style="bold"))
+    if segment is None:
+        console.print("in no segment yet")
+    else:
+        kind = Text(segment["kind"], style=KIND_STYLES.get(segment["kind"], ""))
+        console.print(
+            Text.assemble(
+                f"segment {segment['id']}, {segment['name']} (",
+                kind,
+                f"), since {segment['since']}",
+            )
+        )
+    console.print(f"first seen {facts['first_seen']}, last seen {facts['last_seen']}")
+    features = Table(title="Features now", title_justify="left")
+    features.add_column("feature")
+    features.add_column("value", justify="right")
+    features.add_column("unit")
+    for entry in facts["features"]:
+        features.add_row(entry["feature"], natural(entry["value"]), entry["unit"])
+    console.print(features)
+    if facts.get("distances"):
+        near = Table(title="Nearest segments", title_justify="left")
+        near.add_column("segment", justify="right")
+        near.add_column("name")
+        near.add_column("distance, sd", justify="right")
+        for entry in facts["distances"][:4]:
+            near.add_row(str(entry["segment"]), entry["name"], f"{entry['distance']:.2f}")
+        console.print(near)
+    if facts["changes"]:
+        console.print(Text("Last changes", style="italic"))
+        for change in facts["changes"]:
+            console.print(change_line(change))
+
+
+def change_line(change: dict[str, Any] | SegmentChange) -> Text:
+    """One change as a sentence."""
+    kind_to = change["kind_to"]
+    line = Text(f"{change['at'][:16].replace('T', ' ')}  ", style="dim")
+    line.append(f"{change['user']}", style="bold")
+    if change["from"] is None:
+        line.append("  enters ")
+    else:
+        line.append("  ")
+        line.append(str(change["kind_from"] or "?"), KIND_STYLES.get(change["kind_from"] or "", ""))
+        line.append(f" {change['from']} -> ")
+    line.append(kind_to, KIND_STYLES.get(kind_to, ""))
+    line.append(f" {change['to']}  ")
+    line.append(change["cause"].replace("_", " "), "italic")
+    reasons = [
+        f"{reason['feature']} {natural(reason['value'])}"
+        for reason in change["why"]
+        if reason["contribution"] > 0
+    ]
+    if reasons:
+        line.append("  " + ", ".join(reasons), "dim")
+    return line
+
+
+def churn_risk_moves(changes: Iterable[dict[str, Any]]) -> int:
+    """Moves into a kind that stands for churn risk, from one that does not."""
+    return sum(
+        change["kind_to"] in CHURN_RISK_KINDS and change["kind_from"] not in CHURN_RISK_KINDS
+        for change in changes
+    )
+
+
+def latency(seconds: float | None) -> str:
+    return "-" if seconds is None else readable_duration(seconds)

@@ -1,0 +1,369 @@
+"""Declares every setting once: type, default, unit, meaning.
+
+Comes in: defaults, a TOML file, ``SEGSTREAM_SECTION__KEY`` variables and flags, the later over
+the earlier. Goes out: one frozen `Settings`, or a `ConfigError` that names the key, the value
+and what was expected. Everything that is a part of the program is handed its own section.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic.config import JsonDict
+
+from stream.features import DEFAULT_FEATURES, Feature
+from stream.segments import DEFAULT_KINDS, KindRule
+from stream.units import parse_duration
+
+ENVIRONMENT_PREFIX = "SEGSTREAM_"
+
+Seconds = Annotated[
+    float,
+    BeforeValidator(parse_duration),
+    Field(ge=0, json_schema_extra={"unit": "seconds"}),
+]
+
+
+class ConfigError(Exception):
+    """A setting that cannot be read; the message names key, value and expectation."""
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+def setting(default: Any, meaning: str, unit: str | None = None, **limits: Any) -> Any:
+    """One setting: its default, what it means, and its unit where it has one."""
+    extra: JsonDict | None = {"unit": unit} if unit else None
+    return Field(default, description=meaning, json_schema_extra=extra, **limits)
+
+
+class Broker(Section):
+    bootstrap: str = setting("127.0.0.1:9092", "Kafka brokers, host:port, comma-separated")
+    group: str = setting("segstream-activity", "consumer group of the activity workers")
+    group_protocol: Literal["auto", "consumer", "classic"] = setting(
+        "auto",
+        "membership: KIP-848 (consumer), classic with range, or whichever the broker speaks",
+    )
+    session_timeout_seconds: Seconds = setting(
+        10.0, "a silent member is taken for dead after this (classic membership only)"
+    )
+    max_poll_interval_seconds: Seconds = setting(
+        300.0, "a member that does not poll for this long loses its partitions"
+    )
+    fetch_wait_seconds: Seconds = setting(0.010, "how long a fetch may wait for data")
+    properties: dict[str, str] = setting(
+        {}, "further librdkafka properties, such as security.protocol or sasl.username"
+    )
+
+
+class Topics(Section):
+    clickstream: str = setting("clickstream", "topic of browsing events, keyed by user")
+    purchases: str = setting("purchases", "topic of orders and refunds, keyed by user")
+    changes: str = setting("segment-changes", "topic of segment changes, one record a change")
+    models: str = setting("segment-models", "compacted topic of published models")
+    dlq_suffix: str = setting(".dlq", "a refused message goes to its topic's name plus this")
+    partitions: int = setting(
+        12, "partitions of clickstream, purchases and changes", "partitions", ge=1, le=10_000
+    )
+    replication: int = setting(1, "copies of each partition", "brokers", ge=1)
+    input_retention_seconds: Seconds = setting(
+        30 * 86_400.0, "how long events are kept; 0 keeps them for ever (needed to replay history)"
+    )
+    changes_retention_seconds: Seconds = setting(
+        90 * 86_400.0, "how long changes are kept; 0 keeps them for ever"
+    )
+
+    @property
+    def inputs(self) -> tuple[str, str]:
+        """The input topics; a topic's place here is its index in columns and offsets."""
+        return (self.clickstream, self.purchases)
+
+    def dlq(self, topic: str) -> str:
+        return topic + self.dlq_suffix
+
+
+class Store(Section):
+    url: str = setting("redis://127.0.0.1:6379/0", "Redis or Valkey, as a redis:// URL")
+    namespace: str = setting("segstream", "prefix of every key", pattern=r"^[A-Za-z0-9_.-]+$")
+    timeout_seconds: Seconds = setting(5.0, "an answer later than this counts as none")
+    commit_deadline_seconds: Seconds = setting(
+        60.0, "a commit is repeated under the same id until this long after its first try"
+    )
+    outbox_cap: int = setting(
+        2_000,
+        "entries in a partition's outbox (up to 1,000 changes each) at which its worker waits",
+        "entries",
+        ge=1,
+    )
+    accept_loss: bool = setting(
+        False, "start a partition anew when its state is gone from the store"
+    )
+
+
+class Clock(Section):
+    mode: Literal["live", "watermark"] = setting(
+        "live", "what time it is: the wall clock, or the marks of the shop's clock (replay)"
+    )
+    mark_seconds: Seconds = setting(3_600.0, "shop time from one mark to the next (watermark mode)")
+    idle_seconds: Seconds = setting(
+        5.0,
+        "without marks: a topic this long silent no longer holds the partition's clock back",
+    )
+
+
+class Worker(Section):
+    batch_seconds: Seconds = setting(0.010, "how long events are gathered before they are folded")
+    batch_events: int = setting(
+        20_000, "events gathered at the most, over all partitions", "events", ge=1
+    )
+    sweep_seconds: Seconds = setting(5.0, "live mode: everyone is looked at this often")
+    late_seconds: Seconds = setting(
+        90 * 86_400.0, "an event this much older than its record's timestamp is dropped as late"
+    )
+    future_seconds: Seconds = setting(
+        300.0, "an event this far ahead of its record's timestamp is clamped to that limit"
+    )
+    message_bytes: int = setting(65_536, "a larger message is refused", "bytes", ge=256)
+    reject_consecutive_limit: int = setting(
+        1_000, "this many refusals in a row stop the worker", "messages", ge=1
+    )
+    reject_ratio_limit: float = setting(
+        0.5, "a larger share of refusals among recent messages stops the worker", gt=0, le=1
+    )
+    reject_ratio_window: int = setting(
+        10_000, "how many messages the ratio looks back on", "messages", ge=10
+    )
+    buffer_events: int = setting(
+        200_000,
+        "watermark mode: events a topic may run ahead before it is paused, a partition",
+        "events",
+        ge=1_000,
+    )
+
+
+class Learning(Section):
+    segments: int = setting(8, "number of segments (k)", "segments", ge=2, le=64)
+    sample_users: int = setting(
+        4_096, "users in the uniform sample that scaling and refits use", "users", ge=100
+    )
+    first_model_users: int = setting(
+        400, "users needed in the sample before the first model is learned", "users", ge=20
+    )
+    refit_seconds: Seconds = setting(60.0, "time between two refits, by the clock in use")
+    move_threshold: float = setting(
+        0.1, "a centroid that moved less than this is not published again", "sd", ge=0
+    )
+    starts: int = setting(8, "k-means++ starts of the first model", "starts", ge=1)
+    identity_overlap: float = setting(
+        0.5,
+        "an id survives a refit at this overlap, relative to the smaller of the two",
+        gt=0,
+        le=1,
+    )
+    seed: int = setting(1, "seed of the starts", ge=0)
+
+
+class Publish(Section):
+    margin_twice: float = setting(
+        0.1, "a margin z over this, twice running to the same segment, moves a user", ge=0
+    )
+    margin_once: float = setting(0.3, "a margin z over this moves a user at once", ge=0)
+    provisional_looks: int = setting(
+        3, "a first assignment is provisional for this many looks", "looks", ge=0, le=200
+    )
+    dwell_seconds: Seconds = setting(0.0, "a user stays at least this long in a segment")
+
+
+class Publisher(Section):
+    deliver_seconds: Seconds = setting(30.0, "a change not delivered after this is tried afresh")
+    batch_entries: int = setting(100, "outbox entries taken at once from a partition", ge=1)
+    lease_seconds: Seconds = setting(
+        5.0, "a publisher or trainer that does not renew for this long is replaced"
+    )
+
+
+class Metrics(Section):
+    host: str = setting("127.0.0.1", "address of /metrics, /live and /ready")
+    port: int = setting(0, "port of /metrics; 0 takes a free one and logs it", ge=0, le=65_535)
+
+
+class Settings(Section):
+    broker: Broker = Broker()
+    topics: Topics = Topics()
+    store: Store = Store()
+    clock: Clock = Clock()
+    worker: Worker = Worker()
+    learning: Learning = Learning()
+    publish: Publish = Publish()
+    publisher: Publisher = Publisher()
+    metrics: Metrics = Metrics()
+    features: tuple[Feature, ...] = Field(DEFAULT_FEATURES, min_length=1)
+    kinds: tuple[KindRule, ...] = Field(DEFAULT_KINDS)
+
+    @model_validator(mode="after")
+    def _names_are_known(self) -> Settings:
+        names = [feature.name for feature in self.features]
+        for name in names:
+            if names.count(name) > 1:
+                raise ValueError(f"features: the name {name!r} is used twice")
+        for rule in self.kinds:
+            for name in rule.when:
+                if name not in names:
+                    raise ValueError(f"kinds: {rule.kind!r} looks at {name!r}, which is no feature")
+        for feature in self.features:
+            for part in feature.ratio_parts:
+                if part not in names:
+                    raise ValueError(
+                        f"features: {feature.name!r} divides by or with {part!r}, which is no feature"
+                    )
+        return self
+
+
+Layer = dict[str, Any]
+
+
+def load(
+    file: Path | None = None,
+    environment: dict[str, str] | None = None,
+    flags: Layer | None = None,
+) -> tuple[Settings, dict[str, str]]:
+    """Read all layers.
+
+    Args:
+        file: a TOML file; None reads none.
+        environment: variables to look in; None takes the process's own.
+        flags: nested sections given on the command line.
+
+    Returns:
+        The settings, and for each dotted key its origin: file, environment or flag.
+
+    Raises:
+        ConfigError: a file, key or value that cannot be read.
+    """
+    env = dict(os.environ) if environment is None else environment
+    layers = [
+        ("file", _from_file(file) if file else {}),
+        ("environment", _from_environment(env)),
+        ("flag", flags or {}),
+    ]
+    merged: Layer = {}
+    origins: dict[str, str] = {}
+    for origin, layer in layers:
+        for key, value in _flatten(layer):
+            origins[key] = f"file {file}" if origin == "file" else origin
+            _put(merged, key, value)
+    try:
+        return Settings.model_validate(merged), origins
+    except ValidationError as error:
+        raise ConfigError(_explain(error, origins)) from None
+
+
+def effective(settings: Settings, origins: dict[str, str]) -> list[dict[str, Any]]:
+    """Every setting as a row: key, value, unit, origin, meaning."""
+    rows: list[dict[str, Any]] = []
+    for section, info in Settings.model_fields.items():
+        value = getattr(settings, section)
+        if isinstance(value, Section):
+            for key, field in type(value).model_fields.items():
+                rows.append(
+                    {
+                        "key": f"{section}.{key}",
+                        "value": getattr(value, key),
+                        "unit": _unit(field),
+                        "origin": origins.get(f"{section}.{key}", "default"),
+                        "meaning": field.description,
+                    }
+                )
+        else:
+            rows.append(
+                {
+                    "key": section,
+                    "value": [item.model_dump(exclude_defaults=True) for item in value],
+                    "unit": None,
+                    "origin": origins.get(section, "default"),
+                    "meaning": info.description or f"the table of {section}",
+                }
+            )
+    return rows
+
+
+def _unit(field: Any) -> str | None:
+    extra = field.json_schema_extra
+    if isinstance(extra, dict) and "unit" in extra:
+        return str(extra["unit"])
+    annotation = field.annotation
+    meta = [*field.metadata, *get_args(annotation)]
+    return "seconds" if any(isinstance(m, BeforeValidator) for m in meta) else None
+
+
+def _from_file(file: Path) -> Layer:
+    try:
+        return tomllib.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"settings file {file} does not exist") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
+        raise ConfigError(f"settings file {file} cannot be read: {error}") from None
+
+
+def _from_environment(environment: dict[str, str]) -> Layer:
+    layer: Layer = {}
+    for name, text in environment.items():
+        if not name.startswith(ENVIRONMENT_PREFIX) or "__" not in name:
+            continue
+        key = name.removeprefix(ENVIRONMENT_PREFIX).lower().replace("__", ".")
+        _put(layer, key, _parse_text(text))
+    return layer
+
+
+def _parse_text(text: str) -> Any:
+    """Tables and lists may be given as TOML values; anything else stays text for pydantic."""
+    if text[:1] in "[{":
+        try:
+            return tomllib.loads(f"value = {text}")["value"]
+        except tomllib.TOMLDecodeError:
+            return text
+    return text
+
+
+def _flatten(layer: Layer, prefix: str = "") -> list[tuple[str, Any]]:
+    pairs: list[tuple[str, Any]] = []
+    for key, value in layer.items():
+        dotted = f"{prefix}{key}"
+        if isinstance(value, dict) and not re.search(r"\.", dotted):
+            pairs.extend(_flatten(value, f"{dotted}."))
+        else:
+            pairs.append((dotted, value))
+    return pairs
+
+
+def _put(layer: Layer, key: str, value: Any) -> None:
+    *parents, last = key.split(".")
+    for parent in parents:
+        inner = layer.setdefault(parent, {})
+        if not isinstance(inner, dict):
+            raise ConfigError(f"{key}: {parent} is a value, not a section")
+        layer = inner
+    layer[last] = value
+
+
+def _explain(error: ValidationError, origins: dict[str, str]) -> str:
+    lines = []
+    for problem in error.errors():
+        key = ".".join(str(part) for part in problem["loc"]) or "settings"
+        short = ".".join(str(part) for part in problem["loc"][:2])
+        origin = origins.get(key) or origins.get(short) or origins.get(key.split(".")[0])
+        where = f" (from {origin})" if origin else ""
+        if problem["type"] == "extra_forbidden":
+            lines.append(f"{key}{where}: there is no such setting")
+        elif key == "settings":
+            lines.append(problem["msg"].removeprefix("Value error, "))
+        else:
+            expected = problem["msg"].removeprefix("Value error, ")
+            lines.append(f"{key} = {problem['input']!r}{where}: {expected}")
+    return "\n".join(lines)

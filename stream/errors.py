@@ -1,0 +1,47 @@
+"""What can go wrong outside this program, in words for whoever has to put it right.
+
+Comes in: a broker that does not answer, a topic that is not there, a server that does not start.
+Goes out: exceptions whose message is the whole story, to be shown as it is, and librdkafka's own
+complaints as log records instead of lines on the terminal. `stream.state` has its own
+`StoreUnavailableError`.
+"""
+
+from __future__ import annotations
+
+import logging
+
+from confluent_kafka import KafkaError
+
+BROKER_LOG = logging.getLogger("segstream.broker")
+# Without a handler Python prints warnings to stderr by itself, into the middle of a progress bar.
+BROKER_LOG.addHandler(logging.NullHandler())
+
+
+class BrokerUnavailableError(Exception):
+    """The broker does not answer; what was asked of it may or may not have happened."""
+
+
+class TopicMissingError(Exception):
+    """A topic that should exist does not."""
+
+
+class OffsetOutOfRangeError(Exception):
+    """A partition no longer has, or does not yet have, the offset to read from."""
+
+
+class ServerStartError(Exception):
+    """A server of our own could not be started."""
+
+
+def report_broker_error(error: KafkaError) -> None:
+    """Log what librdkafka says about its connections; an ``error_cb``.
+
+    It repairs connections by itself, so only "nobody answers" is a warning and only what it
+    gives up on is an error.
+    """
+    if error.fatal():
+        BROKER_LOG.error("%s", error.str())
+    elif error.code() == KafkaError._ALL_BROKERS_DOWN:  # noqa: SLF001 - that is its public name
+        BROKER_LOG.warning("no broker answers, trying on: %s", error.str())
+    else:
+        BROKER_LOG.info("%s", error.str())

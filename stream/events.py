@@ -1,0 +1,259 @@
+"""The vocabulary: what comes in, what goes out, what each word means.
+
+Comes in: `Track`, a Segment e-commerce v2 message. In between: `EventColumns`. Goes out:
+`SegmentChange` and `PublishedModel`, the records strangers read. No topic and no store is
+known here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from enum import StrEnum
+from typing import Annotated, Any, TypeAlias
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+from pydantic import Field, TypeAdapter
+from typing_extensions import TypedDict
+
+Floats: TypeAlias = npt.NDArray[np.float64]
+Ints: TypeAlias = npt.NDArray[np.int64]
+Hashes: TypeAlias = npt.NDArray[np.uint64]
+Bools: TypeAlias = npt.NDArray[np.bool_]
+Rows: TypeAlias = npt.NDArray[np.void]
+"""Users, one structured row each; `FeatureTable.dtype` declares the fields."""
+
+
+class Properties(msgspec.Struct, gc=False, frozen=True):
+    """The properties of a `track` message that features may use."""
+
+    category: str | None = None
+    quantity: float | None = None
+    price: float | None = None
+    revenue: float | None = None
+    total: float | None = None
+    value: float | None = None
+
+
+class Track(msgspec.Struct, gc=False):
+    """A `track` message, only the fields that are needed."""
+
+    event: str
+    userId: str  # noqa: N815 - Segment's spelling
+    messageId: str  # noqa: N815 - Segment's spelling
+    timestamp: str
+    properties: Properties = Properties()
+
+
+class Mark(msgspec.Struct, tag_field="type", tag="segstream-mark"):
+    """A tick of the shop's clock, written into every partition by `replay` and the simulation."""
+
+    timestamp: str
+    sentAt: str  # noqa: N815 - Segment's spelling
+
+
+class Reason(StrEnum):
+    """Why a message was refused."""
+
+    EMPTY = "empty"
+    TOO_LARGE = "too_large"
+    TRUNCATED = "truncated"
+    NOT_JSON = "not_json"
+    MISSING_FIELD = "missing_field"
+    WRONG_TYPE = "wrong_type"
+    NO_USER = "no_user"
+    BAD_TIME = "bad_time"
+    OUT_OF_RANGE = "out_of_range"
+
+
+class Cause(StrEnum):
+    """Why a user is in another segment than before."""
+
+    USER_MOVED = "user_moved"
+    TIME_PASSED = "time_passed"
+    MODEL_MOVED = "model_moved"
+    SEGMENT_RETIRED = "segment_retired"
+    IDENTITY_MERGED = "identity_merged"
+    ERASED = "erased"
+
+
+CAUSES: tuple[Cause, ...] = tuple(Cause)
+
+
+@dataclass(frozen=True)
+class EventColumns:
+    """A batch of events of one partition, a column a field, all of one length.
+
+    Within a topic the events stand in offset order. `slot` is the user's place in the owner's
+    table, `topic` 0 for clickstream and 1 for purchases, `kind` a code of
+    `FeatureTable.codes`, `id` and `category` stable 64-bit hashes (category 0: none).
+    """
+
+    slot: npt.NDArray[np.int64]
+    topic: npt.NDArray[np.uint8]
+    kind: npt.NDArray[np.uint8]
+    time_ms: Ints
+    id: Hashes
+    value: Floats
+    quantity: Floats
+    category: Hashes
+
+    def __len__(self) -> int:
+        return len(self.slot)
+
+    def where(self, keep: npt.NDArray[Any]) -> EventColumns:
+        """The events a mask or an index picks, in that order."""
+        return EventColumns(*(getattr(self, f.name)[keep] for f in fields(self)))
+
+    @staticmethod
+    def concatenate(parts: list[EventColumns]) -> EventColumns:
+        """All events, in the order given; no parts make no events."""
+        if not parts:
+            return NO_EVENTS
+        return EventColumns(
+            *(np.concatenate([getattr(p, f.name) for p in parts]) for f in fields(EventColumns))
+        )
+
+
+NO_EVENTS = EventColumns(
+    np.empty(0, np.int64),
+    np.empty(0, np.uint8),
+    np.empty(0, np.uint8),
+    np.empty(0, np.int64),
+    np.empty(0, np.uint64),
+    np.empty(0, np.float64),
+    np.empty(0, np.float64),
+    np.empty(0, np.uint64),
+)
+
+
+@dataclass
+class Counts:
+    """What became of consumed messages: consumed is the sum of the others.
+
+    `clamped` counts applied events whose time was cut back from the future; `marks` are ticks
+    of the shop's clock and no events; neither is part of the sum.
+    """
+
+    applied: int = 0
+    duplicate: int = 0
+    late: int = 0
+    ignored: int = 0
+    rejected: int = 0
+    clamped: int = 0
+    marks: int = 0
+
+    @property
+    def consumed(self) -> int:
+        return self.applied + self.duplicate + self.late + self.ignored + self.rejected
+
+    def add(self, other: Counts) -> None:
+        for field in fields(self):
+            setattr(self, field.name, getattr(self, field.name) + getattr(other, field.name))
+
+
+def _described(meaning: str) -> Any:
+    return Field(description=meaning)
+
+
+class Contribution(TypedDict):
+    """One feature's part in a move."""
+
+    feature: Annotated[str, _described("name of the feature")]
+    value: Annotated[float, _described("the user's value at that time, in natural units")]
+    contribution: Annotated[
+        float,
+        _described("squared distance to the old centroid less that to the new one, this feature"),
+    ]
+
+
+# "from" is a keyword, so the type is spelled as a call.
+SegmentChange = TypedDict(
+    "SegmentChange",
+    {
+        "id": Annotated[str, _described("identity of the change: user, incarnation, version")],
+        "user": Annotated[str, _described("the user who moved")],
+        "version": Annotated[int, _described("1 for a user's first change, then + 1 each")],
+        "from": Annotated[int | None, _described("segment before; null for the first change")],
+        "to": Annotated[int, _described("segment after")],
+        "name_from": Annotated[str | None, _described("name of the segment before")],
+        "name_to": Annotated[str, _described("name of the segment after")],
+        "kind_from": Annotated[str | None, _described("kind of the segment before")],
+        "kind_to": Annotated[str, _described("kind of the segment after, such as at_risk")],
+        "cause": Annotated[Cause, _described("why: the user, time, or the model")],
+        "at": Annotated[str, _described("when, by the clock in use; ISO 8601")],
+        "last_event_at": Annotated[str, _described("time of the user's newest event; ISO 8601")],
+        "model": Annotated[str, _described("epoch.version of the model that decided")],
+        "margin": Annotated[
+            float | None,
+            _described("z: 0 on the border, .5 at the new centroid; null for a first assignment"),
+        ],
+        "provisional": Annotated[bool, _described("true for a user's first assignment")],
+        "why": Annotated[
+            list[Contribution], _described("the features that contributed most to the move")
+        ],
+    },
+)
+SEGMENT_CHANGE: TypeAdapter[Any] = TypeAdapter(SegmentChange)
+
+
+class Profile(TypedDict):
+    """A centroid's value of one feature."""
+
+    feature: str
+    value: Annotated[float, _described("in natural units")]
+    unit: str
+    z: Annotated[float, _described("in standard deviations of the mapped feature over users")]
+
+
+class PublishedSegment(TypedDict):
+    """A segment as `segment-models` and people see it."""
+
+    id: int
+    name: str
+    kind: str
+    size: Annotated[int, _described("users assigned when the model was published")]
+    born: Annotated[str, _described("epoch.version that minted the id")]
+    profile: list[Profile]
+
+
+class RetiredSegment(TypedDict):
+    """A segment that is no more; its id is not used again."""
+
+    id: int
+    name: str
+    kind: str
+    born: str
+
+
+class Lineage(TypedDict):
+    """What happened to an id between two epochs."""
+
+    event: Annotated[
+        str,
+        _described("born, split, succeeded, absorbed, emerged, dissolved, or kind:<old>-><new>"),
+    ]
+    segment: int
+    others: Annotated[list[int], _described("the ids it came from or went to")]
+    at: str
+    model: str
+
+
+class PublishedModel(TypedDict):
+    """A model as published on `segment-models`."""
+
+    model: Annotated[str, _described("epoch.version")]
+    epoch: int
+    version: int
+    at: Annotated[str, _described("by the clock in use; ISO 8601")]
+    users: int
+    inertia: Annotated[float, _described("mean squared distance over the sample, in sd squared")]
+    silhouette: Annotated[float | None, _described("on the sample, at the last refit")]
+    segments: list[PublishedSegment]
+    lineage: Annotated[list[Lineage], _described("events of this model, not of earlier ones")]
+    retired: Annotated[list[RetiredSegment], _described("segments there were, oldest first")]
+    geometry: Annotated[dict[str, Any], _described("feature map and centroids, for owners")]
+
+
+PUBLISHED_MODEL: TypeAdapter[Any] = TypeAdapter(PublishedModel)

@@ -1,0 +1,98 @@
+"""Stable 64-bit hashes of text: what is stored must mean the same in every process.
+
+Comes in: text. Goes out: `uint64`. Python's own ``hash`` is salted a process and never stored.
+"""
+
+from __future__ import annotations
+
+from hashlib import blake2b
+
+import numpy as np
+
+from stream.events import Hashes
+
+_WORDS = 16
+_MASK = (1 << 64) - 1
+
+
+def _multipliers() -> Hashes:
+    digest = b"".join(blake2b(b"segstream %d" % i, digest_size=8).digest() for i in range(_WORDS))
+    return np.frombuffer(digest, dtype="<u8") | np.uint64(1)
+
+
+_MULTIPLIERS = _multipliers()
+
+
+def _finish(mixed: Hashes) -> Hashes:
+    """The finaliser of SplitMix64 (Steele, Lea, Flood 2014): every bit reaches every other."""
+    mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return mixed ^ (mixed >> np.uint64(31))
+
+
+def hash_texts(texts: list[bytes] | list[str]) -> Hashes:
+    """Hashes of n texts (their UTF-8) as ``(n,)`` uint64, never 0.
+
+    Words of eight bytes are multiplied by random odd numbers and added (Dietzfelbinger 1996),
+    then finished. Padding adds nothing, so a text's hash does not depend on its neighbours;
+    longer texts than 128 bytes are digested first.
+    """
+    if not texts:
+        return np.empty(0, np.uint64)
+    try:
+        padded = np.array(texts, dtype=np.bytes_)
+    except UnicodeEncodeError:
+        padded = np.array([t.encode() if isinstance(t, str) else t for t in texts])
+    if padded.itemsize > 8 * _WORDS:
+        limit = 8 * _WORDS
+        encoded = [t.encode() if isinstance(t, str) else t for t in texts]
+        padded = np.array(
+            [t if len(t) <= limit else blake2b(t, digest_size=64).digest() for t in encoded],
+            dtype=np.bytes_,
+        )
+    words = -(-padded.itemsize // 8)
+    block = np.zeros((len(texts), words), dtype="<u8")
+    block.view(np.uint8).reshape(len(texts), -1)[:, : padded.itemsize] = padded.view(
+        np.uint8
+    ).reshape(len(texts), -1)
+    mixed = np.zeros(len(texts), np.uint64)
+    with np.errstate(over="ignore"):
+        for word in range(words):
+            mixed += block[:, word] * _MULTIPLIERS[word] ^ (block[:, word] >> np.uint64(32))
+        hashes = _finish(mixed)
+    return np.maximum(hashes, np.uint64(1))
+
+
+def hash_text(text: bytes) -> int:
+    """The same hash for one text, in plain integers."""
+    if len(text) > 8 * _WORDS:
+        text = blake2b(text, digest_size=64).digest()
+    text = text.rstrip(b"\0")
+    mixed = 0
+    for index in range(-(-len(text) // 8)):
+        word = int.from_bytes(text[8 * index : 8 * index + 8].ljust(8, b"\0"), "little")
+        mixed += (word * int(_MULTIPLIERS[index]) & _MASK) ^ (word >> 32)
+    mixed &= _MASK
+    mixed = ((mixed ^ (mixed >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
+    mixed = ((mixed ^ (mixed >> 27)) * 0x94D049BB133111EB) & _MASK
+    return max(mixed ^ (mixed >> 31), 1)
+
+
+def partition_of(key: bytes, partitions: int) -> int:
+    """The partition that Kafka's own clients give a key: MurmurHash2, positive, modulo.
+
+    The hash is Austin Appleby's (public domain), with the seed of
+    ``org.apache.kafka.common.utils.Utils.murmur2``.
+    """
+    mask, multiplier = 0xFFFFFFFF, 0x5BD1E995
+    mixed = (0x9747B28C ^ len(key)) & mask
+    whole = len(key) - len(key) % 4
+    for at in range(0, whole, 4):
+        word = int.from_bytes(key[at : at + 4], "little") * multiplier & mask
+        word = (word ^ (word >> 24)) * multiplier & mask
+        mixed = (mixed * multiplier & mask) ^ word
+    if whole < len(key):
+        mixed ^= int.from_bytes(key[whole:], "little")
+        mixed = mixed * multiplier & mask
+    mixed = (mixed ^ (mixed >> 13)) * multiplier & mask
+    return ((mixed ^ (mixed >> 15)) & 0x7FFFFFFF) % partitions

@@ -1,0 +1,306 @@
+"""Declares every metric once, behind functions named for what happened.
+
+Comes in: happenings, as typed arguments. Goes out: Prometheus metrics in `REGISTRY`, served by
+`stream.health`. Nobody else touches a counter, so a name, its unit and its meaning stand here
+and nowhere else. All functions may be called from any thread.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    GCCollector,
+    Histogram,
+    PlatformCollector,
+    ProcessCollector,
+    disable_created_metrics,
+)
+from prometheus_client.core import HistogramMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from stream.events import Cause, Counts, Reason
+from stream.state import Answer
+
+REGISTRY = CollectorRegistry()
+# A second series for every counter, of no use to any of our rules.
+disable_created_metrics()  # type: ignore[no-untyped-call]
+ProcessCollector(registry=REGISTRY)
+PlatformCollector(registry=REGISTRY)
+GCCollector(registry=REGISTRY)
+
+_RESULTS = ("applied", "duplicate", "late", "ignored", "rejected")
+_NONE = "none"
+
+
+class _Age:
+    """Seconds since something last happened, told when asked; NaN before the first time."""
+
+    def __init__(self, name: str, meaning: str) -> None:
+        self._clock: Callable[[], float] = time.monotonic
+        self._at = math.nan
+        Gauge(name, meaning, registry=REGISTRY).set_function(lambda: self._clock() - self._at)
+
+    def restart(self) -> None:
+        self._at = self._clock()
+
+
+class _WeightedHistogram(Collector):
+    """A histogram that takes many equal observations at once.
+
+    prometheus_client's own takes one at a time, which for a thousand changes that were delivered
+    together costs more than delivering them.
+    """
+
+    def __init__(self, name: str, meaning: str, bounds: Sequence[float]) -> None:
+        self._name, self._meaning = name, meaning
+        self._bounds = (*bounds, math.inf)
+        self._counts = [0] * len(self._bounds)
+        self._sum = 0.0
+        self._lock = threading.Lock()
+        REGISTRY.register(self)
+
+    def observe(self, value: float, times: int) -> None:
+        with self._lock:
+            self._counts[bisect_left(self._bounds, value)] += times
+            self._sum += value * times
+
+    def collect(self) -> Iterable[Metric]:
+        with self._lock:
+            counts, total = list(self._counts), self._sum
+        running, buckets = 0, []
+        for bound, count in zip(self._bounds, counts, strict=True):
+            running += count
+            buckets.append(("+Inf" if math.isinf(bound) else repr(float(bound)), float(running)))
+        yield HistogramMetricFamily(self._name, self._meaning, buckets=buckets, sum_value=total)
+
+
+def _counter(name: str, meaning: str, *labels: str) -> Counter:
+    return Counter(f"segstream_{name}", meaning, labels, registry=REGISTRY)
+
+
+def _gauge(name: str, meaning: str, *labels: str) -> Gauge:
+    return Gauge(f"segstream_{name}", meaning, labels, registry=REGISTRY)
+
+
+def _histogram(name: str, meaning: str, bounds: Sequence[float]) -> Histogram:
+    return Histogram(f"segstream_{name}", meaning, registry=REGISTRY, buckets=bounds)
+
+
+# -- declarations -----------------------------------------------------------------------------
+
+_events = _counter(
+    "events_total",
+    "Messages by what became of them; their sum is what was consumed, marks aside.",
+    "result",
+)
+_clamped = _counter(
+    "events_clamped_total", "Applied events whose time lay in the future and was cut back."
+)
+_marks = _counter("marks_total", "Marks of the shop's clock; they are no events.")
+_rejects = _counter("rejects_total", "Refused messages by reason.", "reason")
+_lag = _gauge(
+    "lag_seconds",
+    "How far a partition's newest folded event lies behind the newest one in Kafka.",
+    "partition",
+)
+_batch = _histogram(
+    "batch_to_commit_seconds",
+    "From a batch's first event being read to its commit in the store.",
+    (0.002, 0.005, 0.01, 0.02, 0.03, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 15, 60),
+)
+_commits = _counter("commits_total", "Commits by the store's answer.", "answer")
+_owned = _gauge("partitions_owned", "Partitions this process owns.")
+_users = _gauge("partition_users", "Users of an owned partition.", "partition")
+_sweeps = _histogram(
+    "sweep_seconds",
+    "How long a sweep over everyone took.",
+    (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10),
+)
+_sweep_age = _Age("segstream_sweep_age_seconds", "Since the last sweep of this process.")
+_outbox = _gauge(
+    "outbox_entries", "Changes' entries committed and not yet confirmed by Kafka.", "partition"
+)
+_outbox_age = _gauge(
+    "outbox_age_seconds", "Age of a partition's oldest unconfirmed entry; 0 for none.", "partition"
+)
+_epoch = _gauge("model_epoch", "Epoch of the model in force; a refit begins a new one.")
+_version = _gauge("model_version", "Version of the model in force, within its epoch.")
+_model_age = _Age(
+    "segstream_model_age_seconds", "Since this process took up, or published, its model."
+)
+_segments = _gauge("segment_users", "Users in a segment.", "segment", "kind")
+_changes = _counter(
+    "changes_total", "Segment changes decided, by cause and kinds.", "cause", "kind_from", "kind_to"
+)
+_delivered = _counter("changes_delivered_total", "Changes confirmed by Kafka.")
+_delivery = _WeightedHistogram(
+    "segstream_change_delivery_seconds",
+    "From the event behind a change being read to Kafka's confirmation of the change.",
+    (0.005, 0.01, 0.02, 0.03, 0.04, 0.06, 0.1, 0.2, 0.5, 1, 2, 5, 15, 30, 60),
+)
+_retries = _counter("publisher_retries_total", "Deliveries given up and begun afresh.")
+_rounds = _histogram(
+    "trainer_round_seconds",
+    "How long a trainer round took: merge, move, publish.",
+    (0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10),
+)
+_refits = _histogram(
+    "trainer_refit_seconds",
+    "How long a refit took; each is part of a round.",
+    (0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30),
+)
+_unavailable = _counter("unavailable_total", "Times that a neighbour did not answer.", "neighbour")
+
+# Which series with changing labels exist now.
+_partitions: set[int] = set()
+_sized: set[tuple[int, str]] = set()
+_lock = threading.Lock()
+
+# A series that appears only with its first happening cannot be compared with before.
+for _result in _RESULTS:
+    _events.labels(_result)
+for _reason in Reason:
+    _rejects.labels(_reason.value)
+for _answer in Answer:
+    _commits.labels(_answer.value)
+for _neighbour in ("broker", "store"):
+    _unavailable.labels(_neighbour)
+
+
+# -- happenings of the activity worker --------------------------------------------------------
+
+
+def events_consumed(counts: Counts) -> None:
+    """Messages were read and found their result; `counts` are of these alone."""
+    for result in _RESULTS:
+        if number := getattr(counts, result):
+            _events.labels(result).inc(number)
+    if counts.clamped:
+        _clamped.inc(counts.clamped)
+    if counts.marks:
+        _marks.inc(counts.marks)
+
+
+def message_rejected(reason: Reason, times: int = 1) -> None:
+    """Messages were refused for a reason."""
+    _rejects.labels(reason.value).inc(times)
+
+
+def lag_measured(partition: int, seconds: float) -> None:
+    """A partition was found this far behind the newest event in Kafka."""
+    _lag.labels(str(partition)).set(seconds)
+
+
+def commit_answered(answer: Answer) -> None:
+    """The store answered to a commit."""
+    _commits.labels(answer.value).inc()
+
+
+def batch_committed(seconds: float) -> None:
+    """A batch was committed, this long after its first event was read."""
+    _batch.observe(seconds)
+
+
+def partition_acquired(partition: int, users: int) -> None:
+    """A partition was taken over, with so many users loaded."""
+    with _lock:
+        _partitions.add(partition)
+        _owned.set(len(_partitions))
+    _users.labels(str(partition)).set(users)
+
+
+def partition_released(partition: int) -> None:
+    """A partition was handed on or lost; its series end here."""
+    with _lock:
+        _partitions.discard(partition)
+        _owned.set(len(_partitions))
+    for gauge in (_users, _lag):
+        gauge.remove_by_labels({"partition": str(partition)})
+
+
+def users_counted(partition: int, users: int) -> None:
+    """A partition has so many users."""
+    _users.labels(str(partition)).set(users)
+
+
+def swept(seconds: float) -> None:
+    """Everyone was looked at, which took so long."""
+    _sweeps.observe(seconds)
+    _sweep_age.restart()
+
+
+def changes_decided(cause: Cause, kind_from: str | None, kind_to: str, times: int = 1) -> None:
+    """Users moved from one kind of segment to another; no kind before their first."""
+    _changes.labels(cause.value, kind_from or _NONE, kind_to).inc(times)
+
+
+def model_adopted(epoch: int, version: int) -> None:
+    """A model came into force here; at the trainer: was published."""
+    _epoch.set(epoch)
+    _version.set(version)
+    _model_age.restart()
+
+
+def segments_counted(sizes: Mapping[tuple[int, str], int]) -> None:
+    """The segments, by id and kind, have so many users; those not named no longer exist."""
+    global _sized  # noqa: PLW0603 - which series exist is this module's to know
+    with _lock:
+        for segment, kind in _sized - sizes.keys():
+            _segments.remove(str(segment), kind)
+        for (segment, kind), users in sizes.items():
+            _segments.labels(str(segment), kind).set(users)
+        _sized = set(sizes)
+
+
+# -- happenings of the publisher --------------------------------------------------------------
+
+
+def outbox_measured(partition: int, entries: int, age_seconds: float) -> None:
+    """A partition's outbox has so many entries, the oldest this old (0 if there is none)."""
+    _outbox.labels(str(partition)).set(entries)
+    _outbox_age.labels(str(partition)).set(age_seconds)
+
+
+def changes_delivered(changes: int, seconds: float) -> None:
+    """Changes of one entry were confirmed, this long after the event behind them was read."""
+    _delivered.inc(changes)
+    _delivery.observe(seconds, changes)
+
+
+def delivery_retried() -> None:
+    """A delivery failed; the producer is made anew and the outbox taken up afresh."""
+    _retries.inc()
+
+
+# -- happenings of the trainer ----------------------------------------------------------------
+
+
+def round_completed(seconds: float) -> None:
+    """A round of the trainer was completed, which took so long."""
+    _rounds.observe(seconds)
+
+
+def refitted(seconds: float) -> None:
+    """The model was fitted anew, which took so long."""
+    _refits.observe(seconds)
+
+
+# -- happenings anywhere ----------------------------------------------------------------------
+
+
+def store_missed() -> None:
+    """The store did not answer, or refused to write."""
+    _unavailable.labels("store").inc()
+
+
+def broker_missed() -> None:
+    """The broker did not answer."""
+    _unavailable.labels("broker").inc()

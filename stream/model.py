@@ -1,0 +1,187 @@
+"""A model: an immutable set of segments with their centroids, and its published form.
+
+Comes in: what the trainer learned. Goes out: JSON for `segment-models` and the store, and back
+to the bit. Names and kinds are derived here from the centroids in natural units.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+
+from stream.clustering import FeatureMap, separated
+from stream.events import Floats, Lineage, PublishedModel, PublishedSegment
+from stream.features import FeatureTable
+from stream.segments import KindRule, kind_of
+from stream.units import iso
+
+
+@dataclass(frozen=True)
+class Segment:
+    """What a user can be in."""
+
+    id: int
+    name: str
+    kind: str
+    size: int
+    born: str
+
+
+@dataclass(frozen=True)
+class Model:
+    """An immutable model.
+
+    Attributes:
+        centroids: ``(k, features)`` on the grid, a row a segment.
+        schema: of the feature table it was learned with.
+        retired: every segment there ever was and is no more, so that old ids keep a name.
+    """
+
+    epoch: int
+    version: int
+    at_ms: int
+    schema: str
+    map: FeatureMap
+    centroids: Floats
+    segments: tuple[Segment, ...]
+    users: int = 0
+    inertia: float = 0.0
+    silhouette: float | None = None
+    lineage: tuple[Lineage, ...] = field(default=())
+    retired: tuple[Segment, ...] = field(default=())
+
+    @property
+    def name(self) -> str:
+        return f"{self.epoch}.{self.version}"
+
+    @cached_property
+    def ids(self) -> npt.NDArray[np.int32]:
+        return np.array([segment.id for segment in self.segments], dtype=np.int32)
+
+    @cached_property
+    def by_id(self) -> dict[int, Segment]:
+        """Every segment there is or was."""
+        return {segment.id: segment for segment in (*self.retired, *self.segments)}
+
+    @cached_property
+    def gaps(self) -> Floats:
+        return separated(self.centroids, self.map.weights)
+
+    def natural(self) -> Floats:
+        """Centroids in natural units, ``(k, features)``."""
+        return self.map.invert(self.centroids)
+
+    def published(self, table: FeatureTable) -> PublishedModel:
+        """The record strangers read; `from_published` turns it back."""
+        natural = self.natural()
+        return {
+            "model": self.name,
+            "epoch": self.epoch,
+            "version": self.version,
+            "at": iso(self.at_ms),
+            "users": self.users,
+            "inertia": self.inertia,
+            "silhouette": self.silhouette,
+            "segments": [
+                self._published_segment(table, row, natural[row]) for row in range(len(self.ids))
+            ],
+            "lineage": list(self.lineage),
+            "retired": [
+                {"id": s.id, "name": s.name, "kind": s.kind, "born": s.born} for s in self.retired
+            ],
+            "geometry": {
+                "at_ms": self.at_ms,
+                "schema": self.schema,
+                "features": list(table.names),
+                "map": self.map.to_json(),
+                "centroids": self.centroids.tolist(),
+            },
+        }
+
+    def _published_segment(
+        self, table: FeatureTable, row: int, natural: Floats
+    ) -> PublishedSegment:
+        segment = self.segments[row]
+        return {
+            "id": segment.id,
+            "name": segment.name,
+            "kind": segment.kind,
+            "size": segment.size,
+            "born": segment.born,
+            "profile": [
+                {"feature": name, "value": float(value), "unit": unit, "z": float(z)}
+                for name, value, unit, z in zip(
+                    table.names, natural, table.units, self.centroids[row], strict=True
+                )
+            ],
+        }
+
+    @staticmethod
+    def from_published(data: PublishedModel) -> Model:
+        geometry = data["geometry"]
+        return Model(
+            epoch=data["epoch"],
+            version=data["version"],
+            at_ms=geometry["at_ms"],
+            schema=geometry["schema"],
+            map=FeatureMap.from_json(geometry["map"]),
+            centroids=np.array(geometry["centroids"], dtype=float),
+            segments=tuple(
+                Segment(s["id"], s["name"], s["kind"], s["size"], s["born"])
+                for s in data["segments"]
+            ),
+            users=data["users"],
+            inertia=data["inertia"],
+            silhouette=data["silhouette"],
+            lineage=tuple(data["lineage"]),
+            retired=tuple(
+                Segment(s["id"], s["name"], s["kind"], 0, s["born"]) for s in data["retired"]
+            ),
+        )
+
+
+def kinds(natural: Floats, table: FeatureTable, rules: Sequence[KindRule]) -> list[str]:
+    """Kind of each centroid, from its values in natural units."""
+    return [kind_of(dict(zip(table.names, row, strict=True)), rules) for row in natural.tolist()]
+
+
+def propose_names(
+    centroids: Floats, weights: Floats, table: FeatureTable, kind_list: Sequence[str]
+) -> list[str]:
+    """A readable name a segment: its kind, and the two features that mark it most.
+
+    A feature marks a segment by how far its centroid is from the average one, in standard
+    deviations times the feature's weight. Equal names are told apart by a third feature, or a
+    number.
+    """
+    offset = (centroids - centroids.mean(axis=0)) * np.sqrt(weights)
+    names: list[str] = []
+    for row, kind in enumerate(kind_list):
+        words = _phrases(offset[row], table)
+        name = _title(kind, words[:2])
+        if name in names:
+            name = _title(kind, words[:3])
+        stem, number = name, 2
+        while name in names:
+            name, number = f"{stem} ({number})", number + 1
+        names.append(name)
+    return names
+
+
+def _phrases(offset: Floats, table: FeatureTable) -> list[str]:
+    phrases: list[str] = []
+    for column in np.argsort(-np.abs(offset), kind="stable"):
+        low, high = table.features[int(column)].words
+        phrase = high if offset[column] > 0 else low
+        if phrase and phrase not in phrases and abs(offset[column]) > 0.2:
+            phrases.append(phrase)
+    return phrases
+
+
+def _title(kind: str, words: Sequence[str]) -> str:
+    label = kind.replace("_", " ").capitalize()
+    return f"{label}: {', '.join(words)}" if words else label

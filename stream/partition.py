@@ -1,0 +1,362 @@
+"""Owns a partition's users: fold, sweep, assign, commit, in plain sight.
+
+Comes in: a batch of events and a time. Goes out: one `Commit`, with rows, position and change
+records together. `features` folds, `segments` decides who moves, the store applies the commit.
+
+A step, and what a crash leaves behind:
+
+1. fold the batch into the users' rows (memory only: a crash forgets it, the log still has it);
+2. look at the users, by the model in force, and record who moved (memory only);
+3. commit rows, offsets, counts and records in one call. Before it nothing has happened, after
+   it everything has; a repeated call is recognised by its id;
+4. the publisher delivers the records and acknowledges them, at its own pace.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from stream import metrics
+from stream.clustering import Statistics, distances, smallest_hashes
+from stream.events import CAUSES, Bools, Cause, Counts, EventColumns, Floats, Ints, Rows
+from stream.features import ROW_FORMAT, FeatureTable
+from stream.hashing import hash_texts
+from stream.model import Model
+from stream.segments import Moves, PublishRule, columns_of, contributions, look
+from stream.state import Commit, OutboxEntry, Position
+from stream.trainer import PartitionStatistics
+from stream.units import iso
+
+CHUNK = 8_192
+"""Users looked at in one go by a sweep: their rows and vectors stay in the cache."""
+CHANGES_PER_ENTRY = 1_000
+WHY = 3
+
+
+class SchemaMismatchError(Exception):
+    """The stored rows were written by another feature table; says what to do."""
+
+
+@dataclass(frozen=True)
+class SampleRequest:
+    """Which users the trainer wants to see."""
+
+    users: int
+    threshold: int
+
+
+class _Slots(dict[str, int]):
+    """User to slot; an unknown user gets the next one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: list[bytes] = []
+
+    def __missing__(self, user: str) -> int:
+        slot = self[user] = len(self.names)
+        self.names.append(user.encode())
+        return slot
+
+
+class Partition:
+    """The users of one partition, as columns, and what of them is not committed yet.
+
+    Attributes:
+        sequence: commits so far.
+        position: as last committed.
+        model: in force; None before the first.
+    """
+
+    def __init__(
+        self,
+        number: int,
+        table: FeatureTable,
+        rule: PublishRule,
+        position: Position,
+        sequence: int,
+        model: Model | None = None,
+    ) -> None:
+        if position.schema != table.schema:
+            raise SchemaMismatchError(
+                f"partition {number} holds rows of feature table {position.schema}, but the "
+                f"settings declare {table.schema}; put the old table back, or use another "
+                "store.namespace and replay the log"
+            )
+        self.number = number
+        self.sequence = sequence
+        self.position = position
+        self.model = model
+        self._table = table
+        self._rule = rule
+        self._slots = _Slots()
+        self._rows = table.blank(1_024)
+        self._hashes = np.zeros(1_024, np.uint64)
+        self._dirty = np.zeros(1_024, np.bool_)
+        self._pending: list[bytes] = []
+        self._origin_ms = 0
+
+    def __len__(self) -> int:
+        return len(self._slots.names)
+
+    # -- users --------------------------------------------------------------------------------
+
+    def load(self, stored: Iterable[tuple[bytes, bytes]]) -> None:
+        """Take in the rows the store holds."""
+        blobs: list[bytes] = []
+        for user, row in stored:
+            if self._slots[user.decode()] == len(blobs):
+                blobs.append(row)
+        if not blobs:
+            return
+        self._make_room()
+        rows = np.frombuffer(b"".join(blobs), dtype=self._table.dtype)
+        if (rows["format"] != ROW_FORMAT).any():
+            raise SchemaMismatchError(f"partition {self.number} holds rows of another format")
+        self._rows[: len(rows)] = rows
+
+    def slots(self, users: Sequence[str]) -> Ints:
+        """Slot of each user; unknown ones are taken in."""
+        slots = np.fromiter(map(self._slots.__getitem__, users), np.int64, len(users))
+        if len(self._slots.names) > len(self._hashes) or not self._hashes[len(self) - 1]:
+            self._make_room()
+        return slots
+
+    def _make_room(self) -> None:
+        """Rows, hashes and flags for every slot that has been given out."""
+        users = len(self)
+        if users > len(self._rows):
+            more = max(users, 2 * len(self._rows)) - len(self._rows)
+            self._rows = np.concatenate([self._rows, self._table.blank(more)])
+            self._hashes = np.concatenate([self._hashes, np.zeros(more, np.uint64)])
+            self._dirty = np.concatenate([self._dirty, np.zeros(more, np.bool_)])
+        known = int(np.count_nonzero(self._hashes))
+        self._hashes[known:users] = hash_texts(self._slots.names[known:])
+
+    # -- steps --------------------------------------------------------------------------------
+
+    def fold(self, events: EventColumns) -> tuple[Ints, int]:
+        """Fold a batch in; returns the touched slots and the number of duplicates."""
+        folded = self._table.fold(self._rows, events)
+        self._dirty[folded.touched] = True
+        return folded.touched, folded.duplicates
+
+    def act(self, events: EventColumns, now_ms: int, origin_ms: int) -> int:
+        """Fold a batch in and look at the users who acted; returns the number of duplicates."""
+        folded = self._table.fold(self._rows, events)
+        self._dirty[folded.touched] = True
+        if self.model is not None and len(folded.touched):
+            causes = np.full(len(folded.touched), CAUSES.index(Cause.USER_MOVED), np.uint8)
+            rows = folded.rows
+            vectors = self._table.vectors(rows, now_ms)
+            changed, _ = self._look(self.model, rows, folded.touched, vectors, causes, now_ms)
+            self._rows[folded.touched[changed]] = rows[changed]
+            self._originate(origin_ms)
+        return folded.duplicates
+
+    def sweep(
+        self,
+        now_ms: int,
+        origin_ms: int,
+        acted: Ints | None = None,
+        cause: Cause = Cause.TIME_PASSED,
+        sample: SampleRequest | None = None,
+    ) -> PartitionStatistics:
+        """Look at everyone, and count them for the trainer.
+
+        Args:
+            acted: slots whose users acted since the last look; the others moved by `cause`.
+            sample: asks for a sample with the statistics.
+        """
+        users, model = len(self), self.model
+        causes = np.full(users, CAUSES.index(cause), np.uint8)
+        if acted is not None:
+            causes[acted] = CAUSES.index(Cause.USER_MOVED)
+        wanted = self._sampled(sample)
+        total: Statistics | None = None
+        seen: list[Floats] = []
+        for start in range(0, users, CHUNK):
+            end = min(start + CHUNK, users)
+            rows = self._rows[start:end]
+            if model is None and not wanted[start:end].any():
+                continue
+            vectors = self._table.vectors(rows, now_ms)
+            seen.append(vectors[wanted[start:end]])
+            if model is None:
+                continue
+            slots = np.arange(start, end)
+            changed, counted = self._look(model, rows, slots, vectors, causes[start:end], now_ms)
+            self._dirty[start + changed] = True
+            total = counted if total is None else total + counted
+        self._originate(origin_ms)
+        hashes = self._hashes[:users][wanted]
+        return PartitionStatistics(
+            at_ms=now_ms,
+            model="" if model is None else model.name,
+            users=users,
+            counts=[] if total is None else total.counts.tolist(),
+            sums=b"" if total is None else total.sums.tobytes(),
+            inertia=0.0 if total is None else total.inertia,
+            sizes=[] if total is None else total.sizes.tolist(),
+            sample_hashes=None if sample is None else hashes.tobytes(),
+            sample_vectors=b"".join(vectors.tobytes() for vectors in seen),
+        )
+
+    def adopt(self, model: Model, now_ms: int, origin_ms: int) -> None:
+        """Put a model in force and look at everyone under it."""
+        self.model = model
+        self.sweep(now_ms, origin_ms, cause=Cause.MODEL_MOVED)
+
+    def _sampled(self, sample: SampleRequest | None) -> Bools:
+        """Who belongs to the sample: of the hashes up to the threshold, the smallest."""
+        users = len(self)
+        wanted = np.zeros(users, np.bool_)
+        if sample is not None:
+            hashes = self._hashes[:users]
+            candidates = np.flatnonzero(hashes <= np.uint64(sample.threshold))
+            wanted[candidates[smallest_hashes(hashes[candidates], sample.users)]] = True
+        return wanted
+
+    def _look(
+        self,
+        model: Model,
+        rows: Rows,
+        slots: Ints,
+        vectors: Floats,
+        causes: npt.NDArray[np.uint8],
+        now_ms: int,
+    ) -> tuple[Ints, Statistics]:
+        """Look at some users: rows change in place, moves are recorded."""
+        mapped = model.map.apply(vectors)
+        squared = distances(mapped, model.centroids, model.map.weights)
+        answer = look(rows, squared, model.ids, model.gaps, self._rule, causes, now_ms)
+        if len(answer.moves):
+            self._record(model, rows, slots, vectors, mapped, answer.moves, now_ms)
+        columns = columns_of(rows["segment"], model.ids)
+        return answer.changed, Statistics.of(mapped, squared, columns)
+
+    # -- records ------------------------------------------------------------------------------
+
+    def _record(
+        self,
+        model: Model,
+        rows: Rows,
+        slots: Ints,
+        vectors: Floats,
+        mapped: Floats,
+        moves: Moves,
+        now_ms: int,
+    ) -> None:
+        """Write a change record for everyone who moved."""
+        who = moves.index
+        old = model.centroids[np.maximum(moves.column_before, 0)]
+        parts = contributions(mapped[who], old, model.centroids[moves.column], model.map.weights)
+        top = np.argsort(-parts, axis=1, kind="stable")[:, :WHY].tolist()
+        parts_list, values = parts.tolist(), vectors[who].tolist()
+        explained = (moves.column_before >= 0).tolist()
+        names, at, version = self._table.names, iso(now_ms), rows["version"][who].tolist()
+        seen = rows["seen"][who].tolist()
+        hashes, known = self._hashes[slots[who]].tolist(), model.by_id
+        incarnation, users = self.position.incarnation, self._slots.names
+        margins = [None if np.isnan(z) else z for z in moves.margin.tolist()]
+        for i, slot in enumerate(slots[who].tolist()):
+            before, after = int(moves.before[i]), known[int(moves.after[i])]
+            previous = known.get(before)
+            why = [
+                {
+                    "feature": names[f],
+                    "value": values[i][f],
+                    "contribution": parts_list[i][f],
+                }
+                for f in (top[i] if explained[i] else ())
+            ]
+            record: dict[str, Any] = {
+                "id": f"{hashes[i]:016x}-{incarnation}-{version[i]}",
+                "user": users[slot].decode(),
+                "version": version[i],
+                "from": before or None,
+                "to": after.id,
+                "name_from": previous.name if previous else None,
+                "name_to": after.name,
+                "kind_from": previous.kind if previous else None,
+                "kind_to": after.kind,
+                "cause": CAUSES[moves.cause[i]],
+                "at": at,
+                "last_event_at": iso(seen[i]),
+                "model": model.name,
+                "margin": margins[i],
+                "provisional": bool(moves.provisional[i]),
+                "why": why,
+            }
+            self._pending.append(msgspec.json.encode(record))
+            metrics.changes_decided(record["cause"], record["kind_from"], after.kind)
+
+    def _originate(self, origin_ms: int) -> None:
+        if self._pending and not self._origin_ms:
+            self._origin_ms = origin_ms
+
+    # -- commit -------------------------------------------------------------------------------
+
+    @property
+    def uncommitted(self) -> bool:
+        """Whether anything but the position has changed since the last commit."""
+        return bool(self._pending) or bool(self._dirty[: len(self)].any())
+
+    def commit(
+        self,
+        offsets: Sequence[int],
+        counts: Counts,
+        now_ms: int,
+        *,
+        mark_ms: int | None = None,
+        round_ms: int | None = None,
+        statistics: PartitionStatistics | None = None,
+    ) -> Commit:
+        """Gather everything since the last commit into one.
+
+        Args:
+            offsets: next offset to read, by input topic.
+            counts: what became of the messages since the last commit.
+        """
+        total = replace(self.position.counts)
+        total.add(counts)
+        position = Position(
+            offsets=list(offsets),
+            schema=self.position.schema,
+            incarnation=self.position.incarnation,
+            clock_ms=max(now_ms, self.position.clock_ms),
+            mark_ms=self.position.mark_ms if mark_ms is None else mark_ms,
+            round_ms=self.position.round_ms if round_ms is None else round_ms,
+            model="" if self.model is None else self.model.name,
+            counts=total,
+        )
+        slots = np.flatnonzero(self._dirty[: len(self)])
+        names = self._slots.names
+        return Commit(
+            sequence=self.sequence,
+            position=position,
+            users=[names[slot] for slot in slots.tolist()],
+            rows=self._rows[slots].tobytes(),
+            outbox=[
+                OutboxEntry(
+                    self._origin_ms,
+                    tuple(self._pending[start : start + CHANGES_PER_ENTRY]),
+                    position.incarnation,
+                )
+                for start in range(0, len(self._pending), CHANGES_PER_ENTRY)
+            ],
+            statistics=None if statistics is None else statistics.pack(),
+        )
+
+    def committed(self, commit: Commit) -> None:
+        """The store has applied the commit."""
+        self.sequence = commit.sequence + 1
+        self.position = commit.position
+        self._dirty[: len(self)] = False
+        self._pending.clear()
+        self._origin_ms = 0

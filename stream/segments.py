@@ -1,0 +1,209 @@
+"""Decides who moves, how far is far enough, and why; and what kind of segment a centroid is.
+
+Comes in: where users were, and their distances to the centroids of a model. Goes out: who is
+where now, with cause and margin; `producers/changes` is next. The publish rule asks for a margin
+and for two looks, so that nobody flaps on a border.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from stream.events import CAUSES, Bools, Cause, Floats, Ints, Rows
+
+FALLBACK_KIND = "occasional"
+
+
+class Bounds(BaseModel):
+    """Limits on a centroid's value of a feature, in natural units, both included."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    min: float | None = None
+    max: float | None = None
+
+    @model_validator(mode="after")
+    def _one_at_least(self) -> Bounds:
+        if self.min is None and self.max is None:
+            raise ValueError("give min, max or both")
+        return self
+
+    def hold(self, value: float) -> bool:
+        return (self.min is None or value >= self.min) and (self.max is None or value <= self.max)
+
+
+class KindRule(BaseModel):
+    """A kind, and what a centroid must look like to be of it; the first rule that holds wins."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: str = Field(pattern=r"^[a-z][a-z_]*$")
+    when: dict[str, Bounds] = Field(description="feature to limits; all must hold", min_length=1)
+
+
+def _kind(kind: str, **when: tuple[float | None, float | None]) -> KindRule:
+    return KindRule(
+        kind=kind, when={name: Bounds(min=low, max=high) for name, (low, high) in when.items()}
+    )
+
+
+DEFAULT_KINDS: tuple[KindRule, ...] = (
+    _kind("dormant", days_since_seen=(120, None)),
+    _kind("at_risk", days_since_seen=(45, None)),
+    _kind("champion", orders_30d=(1.5, None), days_since_order=(None, 30)),
+    _kind("loyal", orders_180d=(1.5, None)),
+    _kind("new", tenure_days=(None, 21)),
+    _kind("promising", orders_180d=(0.4, None)),
+    _kind("browsing", views_7d=(0.5, None)),
+)
+CHURN_RISK_KINDS = ("at_risk", "dormant")
+
+
+def kind_of(profile: Mapping[str, float], rules: Sequence[KindRule]) -> str:
+    """The first kind whose limits a profile in natural units keeps."""
+    for rule in rules:
+        if all(bounds.hold(profile[name]) for name, bounds in rule.when.items()):
+            return rule.kind
+    return FALLBACK_KIND
+
+
+@dataclass(frozen=True)
+class PublishRule:
+    """When a nearer centroid is near enough; see `config.Publish`."""
+
+    margin_twice: float
+    margin_once: float
+    provisional_looks: int
+    dwell_ms: int
+
+
+@dataclass(frozen=True)
+class Moves:
+    """Who moved in a look, a column a field.
+
+    Attributes:
+        index: place in the looked-at rows, ascending.
+        before: segment before, 0 for none.
+        after: segment after.
+        column: place of the segment after in the model.
+        column_before: place of the segment before in the model, -1 if it has none.
+        cause: code in `CAUSES`.
+        margin: z, or NaN where there was nothing to compare with.
+        provisional: whether the user has had few looks so far.
+    """
+
+    index: Ints
+    before: npt.NDArray[np.int32]
+    after: npt.NDArray[np.int32]
+    column: Ints
+    column_before: Ints
+    cause: npt.NDArray[np.uint8]
+    margin: Floats
+    provisional: Bools
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+
+@dataclass(frozen=True)
+class Look:
+    """Answer of `look`: the moves, and which rows differ from before."""
+
+    moves: Moves
+    changed: Ints
+
+
+def look(
+    rows: Rows,
+    distances: Floats,
+    ids: npt.NDArray[np.int32],
+    gaps: Floats,
+    rule: PublishRule,
+    causes: npt.NDArray[np.uint8],
+    now_ms: int,
+) -> Look:
+    """Look at users once and move whom the publish rule lets move; rows change in place.
+
+    Args:
+        rows: ``(n,)`` users.
+        distances: ``(n, k)`` squared distances to the model's centroids.
+        ids: ``(k,)`` segment ids, ascending or not, none 0.
+        gaps: ``(k, k)`` squared distances between centroids.
+        causes: ``(n,)`` codes in `CAUSES`: what made us look at the user.
+        now_ms: the time of the look.
+    """
+    current = rows["segment"]
+    place = columns_of(current, ids)
+    best = distances.argmin(axis=1)
+    user = np.arange(len(rows))
+    first = current == 0
+    retired = ~first & (place < 0)
+    settled = place >= 0
+    old = np.where(settled, place, 0)
+    rival = settled & (best != old)
+
+    separation = gaps[old, best]
+    difference = distances[user, old] - distances[user, best]
+    margin = np.where(rival, difference / (2.0 * np.where(separation > 0, separation, 1.0)), 0.0)
+    far_once = rival & (margin > rule.margin_once)
+    far = rival & (margin > rule.margin_twice)
+    candidate, streak = rows["candidate"], rows["streak"]
+    wanted = ids[best]
+    again = far & (candidate == wanted) & (streak > 0)
+    stayed = now_ms - rows["since"] >= rule.dwell_ms
+    moved = first | retired | ((far_once | again) & stayed)
+
+    # A move that took two looks was due from the first of them, unless the user acted since.
+    began = rows["cause"]
+    acted = causes == CAUSES.index(Cause.USER_MOVED)
+    cause = np.where(again & ~acted, began, causes).astype(np.uint8)
+    cause[retired] = CAUSES.index(Cause.SEGMENT_RETIRED)
+
+    waiting = far & ~moved
+    new_candidate = np.where(waiting, wanted, 0)
+    new_streak = np.where(waiting, np.where(again, np.minimum(streak, 254) + 1, 1), 0)
+    new_cause = np.where(waiting, np.where(again, began, causes), 0)
+    looks = rows["looks"]
+    provisional = looks < rule.provisional_looks
+    new_looks = np.where(acted & (looks < 255), looks + 1, looks)
+    changed = moved | (new_candidate != candidate) | (new_streak != streak) | (new_looks != looks)
+
+    index = np.flatnonzero(moved)
+    moves = Moves(
+        index=index,
+        before=current[index].copy(),
+        after=wanted[index].astype(np.int32),
+        column=best[index],
+        column_before=place[index],
+        cause=cause[index],
+        margin=np.where(rival[index], margin[index], np.nan),
+        provisional=provisional[index],
+    )
+    rows["candidate"], rows["streak"], rows["cause"] = new_candidate, new_streak, new_cause
+    rows["looks"] = new_looks
+    rows["segment"][index] = moves.after
+    rows["since"][index] = now_ms
+    rows["version"][index] += 1
+    return Look(moves, np.flatnonzero(changed))
+
+
+def columns_of(segments: npt.NDArray[np.int32], ids: npt.NDArray[np.int32]) -> Ints:
+    """Column of each segment in the model; -1 for none."""
+    order = np.argsort(ids)
+    found = np.minimum(np.searchsorted(ids[order], segments), len(ids) - 1)
+    place = order[found]
+    return np.where(ids[place] == segments, place, -1)
+
+
+def contributions(mapped: Floats, old: Floats, new: Floats, weights: Floats) -> Floats:
+    """What each feature adds to ``d2(x, old) - d2(x, new)``, ``(n, features)``.
+
+    The squared distance is a sum over features, so these add up to the margin exactly.
+    """
+    parts: Floats = weights * ((mapped - old) ** 2 - (mapped - new) ** 2)
+    return parts

@@ -1,0 +1,342 @@
+"""Promises what a store does, beside an in-memory store that does it.
+
+A store keeps, for each partition, its users' rows, the position in the log they stand for, the
+changes not yet delivered and the statistics for the trainer; and, once, the trainer's model.
+Every commit of a partition is all or nothing, is refused to whoever no longer owns the
+partition, and is recognised when it is repeated.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Protocol
+
+import msgspec
+
+from stream.events import Counts
+
+
+class Answer(StrEnum):
+    """What the store says to a commit."""
+
+    OK = "ok"
+    APPLIED = "applied"
+    """This very commit was applied before; the reply was lost."""
+    FENCED = "fenced"
+    """Another owner holds the partition."""
+    DIVERGED = "diverged"
+    """The store is not where the owner thinks: it rolled back."""
+    LOST = "lost"
+    """The partition's state is gone."""
+    FULL = "full"
+    """The outbox has reached its cap; nothing was written, try again later."""
+
+
+class StoreUnavailableError(Exception):
+    """The store does not answer, or refuses to write (out of memory, read-only)."""
+
+
+class Position(msgspec.Struct):
+    """How far a partition's state has come: kept with it, changed only by a commit.
+
+    Attributes:
+        offsets: next offset to read, for each input topic.
+        schema: of the rows, see `FeatureTable.schema`.
+        incarnation: 1, then one more each time the state was lost and started anew.
+        clock_ms: the partition's time at the commit.
+        mark_ms: newest mark of the shop's clock that was completed; 0 for none.
+        round_ms: newest mark whose trainer round was completed; 0 for none.
+        model: epoch.version of the model in force; empty for none.
+        counts: what became of all messages before `offsets`.
+    """
+
+    offsets: list[int]
+    schema: str
+    incarnation: int = 1
+    clock_ms: int = 0
+    mark_ms: int = 0
+    round_ms: int = 0
+    model: str = ""
+    counts: Counts = msgspec.field(default_factory=Counts)
+
+
+@dataclass(frozen=True)
+class OutboxEntry:
+    """Changes of one commit, up to 1,000 of them.
+
+    Attributes:
+        origin_ms: wall clock at which the oldest event behind them was seen, for latency.
+        changes: `SegmentChange` records as JSON, in order.
+        incarnation: of the state that wrote it.
+        id: place in the queue; set by the store.
+    """
+
+    origin_ms: int
+    changes: tuple[bytes, ...]
+    incarnation: int
+    id: str = ""
+
+
+@dataclass(frozen=True)
+class Commit:
+    """One atomic step of a partition.
+
+    Attributes:
+        sequence: number of commits before this one.
+        users: names, in UTF-8, of the users to write.
+        rows: their rows' bytes, one after the other, all of one length.
+        statistics: replaces the partition's statistics; None leaves them.
+        id: drawn once, kept when the commit is repeated.
+    """
+
+    sequence: int
+    position: Position
+    users: Sequence[bytes] = ()
+    rows: bytes = b""
+    outbox: Sequence[OutboxEntry] = ()
+    statistics: bytes | None = None
+    id: str = field(default_factory=lambda: secrets.token_hex(8))
+
+
+class Store(Protocol):
+    """What is promised of a store; each method may raise `StoreUnavailableError`."""
+
+    def acquire(self, partition: int, token: str) -> tuple[int, Position] | None:
+        """Take a partition over: commits under any other token are refused from now on.
+
+        Returns the number of commits so far and the position, or None if there is no state.
+        """
+        ...
+
+    def create(self, partition: int, token: str, position: Position) -> bool:
+        """Begin a partition's state; False if there is one already."""
+        ...
+
+    def load(self, partition: int) -> Iterator[tuple[bytes, bytes]]:
+        """Every user of a partition with their row."""
+        ...
+
+    def commit(self, partition: int, token: str, commit: Commit) -> Answer:
+        """Apply a commit whole, or not at all."""
+        ...
+
+    def position(self, partition: int) -> Position | None:
+        """Where a partition stands, for readers."""
+        ...
+
+    def row(self, partition: int, user: bytes) -> bytes | None:
+        """One user's row, for readers."""
+        ...
+
+    def take_outbox(self, partition: int, token: str) -> int:
+        """Take over delivering a partition's outbox; returns the offset delivered up to, or 0."""
+        ...
+
+    def outbox(
+        self, after: Mapping[int, str], limit: int, wait_seconds: float
+    ) -> dict[int, list[OutboxEntry]]:
+        """The oldest undelivered entries of partitions, in order.
+
+        Args:
+            after: for each partition, the entry to begin behind; "0-0" begins at the oldest.
+            limit: entries a partition at the most.
+            wait_seconds: if there are none, how long to wait for one.
+        """
+        ...
+
+    def outbox_sizes(self, partitions: Sequence[int]) -> list[int]:
+        """Undelivered entries of each partition."""
+        ...
+
+    def acknowledge(
+        self, partition: int, token: str, entries: Sequence[str], delivered_to: int
+    ) -> bool:
+        """Forget delivered entries; False, and nothing done, if another has taken over."""
+        ...
+
+    def statistics(self, partitions: Sequence[int]) -> list[bytes | None]:
+        """The last statistics of each partition."""
+        ...
+
+    def statistics_times(self, partitions: Sequence[int]) -> list[int]:
+        """The first eight bytes of each partition's statistics as a number; 0 for none."""
+        ...
+
+    def lease(self, role: str, token: str, seconds: float) -> bool:
+        """Become, or stay, the only one in a role for this long; False if another is."""
+        ...
+
+    def release(self, role: str, token: str) -> None:
+        """Leave a role now, if held."""
+        ...
+
+    def put_model(self, token: str, model: bytes, round_ms: int) -> bool:
+        """Store the trainer's model and round; False if the token no longer leads."""
+        ...
+
+    def lead(self, token: str) -> None:
+        """Fence every earlier trainer."""
+        ...
+
+    def model(self) -> tuple[int, bytes] | None:
+        """The newest round and model, if there is one."""
+        ...
+
+    def round(self) -> int:
+        """The newest completed round; 0 for none."""
+        ...
+
+
+@dataclass
+class _Partition:
+    token: str
+    position: bytes
+    sequence: int = 0
+    last_commit: str = ""
+    users: dict[bytes, bytes] = field(default_factory=dict)
+    outbox: list[OutboxEntry] = field(default_factory=list)
+    statistics: bytes | None = None
+    publisher: str = ""
+    delivered_to: int = 0
+
+
+class MemoryStore:
+    """A store in this process: for tests, and the clearest statement of the promises.
+
+    Leases end only when they are released: it owns no clock.
+    """
+
+    def __init__(self, outbox_cap: int = 2_000) -> None:
+        self._cap = outbox_cap
+        self._partitions: dict[int, _Partition] = {}
+        self._leases: dict[str, str] = {}
+        self._trainer: tuple[int, bytes] | None = None
+        self._leader = ""
+
+    def acquire(self, partition: int, token: str) -> tuple[int, Position] | None:
+        state = self._partitions.get(partition)
+        if state is None:
+            return None
+        state.token = token
+        return state.sequence, msgspec.json.decode(state.position, type=Position)
+
+    def create(self, partition: int, token: str, position: Position) -> bool:
+        if partition in self._partitions:
+            return False
+        self._partitions[partition] = _Partition(token, msgspec.json.encode(position))
+        return True
+
+    def load(self, partition: int) -> Iterator[tuple[bytes, bytes]]:
+        yield from self._partitions[partition].users.items()
+
+    def commit(self, partition: int, token: str, commit: Commit) -> Answer:
+        state = self._partitions.get(partition)
+        if state is None:
+            return Answer.LOST
+        if state.token != token:
+            return Answer.FENCED
+        if state.last_commit == commit.id:
+            return Answer.APPLIED
+        if state.sequence != commit.sequence:
+            return Answer.DIVERGED
+        if commit.outbox and len(state.outbox) >= self._cap:
+            return Answer.FULL
+        if commit.users:
+            size = len(commit.rows) // len(commit.users)
+            for index, user in enumerate(commit.users):
+                state.users[user] = commit.rows[index * size : (index + 1) * size]
+        for index, entry in enumerate(commit.outbox):
+            state.outbox.append(
+                OutboxEntry(
+                    entry.origin_ms,
+                    entry.changes,
+                    entry.incarnation,
+                    f"{commit.sequence + 1}-{index}",
+                )
+            )
+        if commit.statistics is not None:
+            state.statistics = commit.statistics
+        state.position = msgspec.json.encode(commit.position)
+        state.sequence += 1
+        state.last_commit = commit.id
+        return Answer.OK
+
+    def position(self, partition: int) -> Position | None:
+        state = self._partitions.get(partition)
+        return None if state is None else msgspec.json.decode(state.position, type=Position)
+
+    def row(self, partition: int, user: bytes) -> bytes | None:
+        state = self._partitions.get(partition)
+        return None if state is None else state.users.get(user)
+
+    def take_outbox(self, partition: int, token: str) -> int:
+        state = self._partitions.get(partition)
+        if state is None:
+            return 0
+        state.publisher = token
+        return state.delivered_to
+
+    def outbox(
+        self, after: Mapping[int, str], limit: int, wait_seconds: float
+    ) -> dict[int, list[OutboxEntry]]:
+        del wait_seconds
+        found: dict[int, list[OutboxEntry]] = {}
+        for partition, begin in after.items():
+            state = self._partitions.get(partition)
+            waiting = [] if state is None else state.outbox
+            entries = [e for e in waiting if _place(e.id) > _place(begin)][:limit]
+            if entries:
+                found[partition] = entries
+        return found
+
+    def outbox_sizes(self, partitions: Sequence[int]) -> list[int]:
+        states = [self._partitions.get(p) for p in partitions]
+        return [0 if state is None else len(state.outbox) for state in states]
+
+    def acknowledge(
+        self, partition: int, token: str, entries: Sequence[str], delivered_to: int
+    ) -> bool:
+        state = self._partitions.get(partition)
+        if state is None or state.publisher != token:
+            return False
+        state.outbox = [entry for entry in state.outbox if entry.id not in set(entries)]
+        state.delivered_to = delivered_to
+        return True
+
+    def statistics(self, partitions: Sequence[int]) -> list[bytes | None]:
+        states = [self._partitions.get(p) for p in partitions]
+        return [None if state is None else state.statistics for state in states]
+
+    def statistics_times(self, partitions: Sequence[int]) -> list[int]:
+        return [int.from_bytes((raw or b"")[:8], "big") for raw in self.statistics(partitions)]
+
+    def lease(self, role: str, token: str, seconds: float) -> bool:
+        del seconds
+        return self._leases.setdefault(role, token) == token
+
+    def release(self, role: str, token: str) -> None:
+        if self._leases.get(role) == token:
+            del self._leases[role]
+
+    def lead(self, token: str) -> None:
+        self._leader = token
+
+    def put_model(self, token: str, model: bytes, round_ms: int) -> bool:
+        if self._leader != token:
+            return False
+        self._trainer = (round_ms, model)
+        return True
+
+    def model(self) -> tuple[int, bytes] | None:
+        return self._trainer
+
+    def round(self) -> int:
+        return 0 if self._trainer is None else self._trainer[0]
+
+
+def _place(entry_id: str) -> tuple[int, int]:
+    sequence, index = entry_id.split("-")
+    return int(sequence), int(index)

@@ -1,0 +1,739 @@
+"""The audit finds a truthful world clean, and names whatever is broken in it on purpose."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta, timezone
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from consumers.audit import AuditReport, audit, explain
+from stream.config import Broker, Settings, Topics, Worker
+from stream.errors import TopicMissingError
+from stream.events import Cause, Counts, Reason
+from stream.features import DEFAULT_FEATURES, Feature, FeatureTable
+from stream.hashing import hash_text
+from stream.oracle import Fate, Judge, Message, Oracle, fold_log, parse_time
+from stream.state import Commit, MemoryStore, OutboxEntry, Position
+from stream.units import DAY_MS, iso
+from tests.strategies import (
+    EVERY_AGGREGATE,
+    MESSAGES,
+    ORDER,
+    REFUND,
+    START_MS,
+    VIEW,
+    columns,
+    encoded,
+)
+
+# -- the oracle's verdict on a message ---------------------------------------------------------
+
+
+@pytest.mark.parametrize("value, fate, reason", MESSAGES)
+def test_what_becomes_of_a_message(value: bytes | None, fate: Fate, reason: Reason | None) -> None:
+    outcome = Judge(DEFAULT_FEATURES, Worker()).judge(Message(value, START_MS, 0))
+    assert (outcome.fate, outcome.reason) == (fate, reason)
+
+
+@given(
+    st.datetimes(datetime(1970, 1, 3), datetime(2099, 12, 29)),  # noqa: DTZ001 - zones are drawn
+    st.integers(-23 * 60, 23 * 60),
+)
+def test_a_time_is_the_same_however_it_is_written(moment: datetime, minutes: int) -> None:
+    true = (moment.replace(tzinfo=UTC) - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(
+        milliseconds=1
+    )
+    elsewhere = moment.replace(tzinfo=UTC).astimezone(timezone(timedelta(minutes=minutes)))
+    assert parse_time(iso(true)) == true
+    assert parse_time(elsewhere.isoformat(timespec="microseconds")) == true
+    assert parse_time(moment.isoformat(" ", "seconds") + "z") == true - true % 1_000
+
+
+def test_an_event_of_the_future_is_clamped_and_one_without_a_record_time_is_not() -> None:
+    judge = Judge(DEFAULT_FEATURES, Worker())
+    value = encoded(time_ms=START_MS + DAY_MS)
+    clamped = judge.judge(Message(value, START_MS, 0)).event
+    taken = judge.judge(Message(value, None, 0)).event
+    assert clamped is not None
+    assert taken is not None
+    assert (clamped.time_ms, clamped.clamped) == (START_MS + 300_000, True)
+    assert (taken.time_ms, taken.clamped) == (START_MS + DAY_MS, False)
+
+
+@pytest.mark.parametrize(
+    ("properties", "amounts"),
+    [
+        ({}, (0.0, 1.0)),
+        ({"price": 3, "quantity": 4}, (12.0, 4.0)),
+        ({"price": 3}, (3.0, 1.0)),
+        ({"price": 3, "value": 5, "quantity": 2}, (5.0, 2.0)),
+        ({"price": 3, "value": 5, "total": 7}, (7.0, 1.0)),
+        ({"value": 5, "total": 7, "revenue": 0}, (0.0, 1.0)),
+        ({"total": None, "value": 5, "revenue": None}, (5.0, 1.0)),
+    ],
+)
+def test_what_an_event_is_worth(properties: dict[str, Any], amounts: tuple[float, float]) -> None:
+    judge = Judge(DEFAULT_FEATURES, Worker())
+    event = judge.judge(Message(encoded(properties=properties), START_MS, 1)).event
+    assert event is not None
+    assert (event.value, event.quantity) == amounts
+
+
+def test_a_repeated_message_is_counted_as_such() -> None:
+    log = [Message(encoded(messageId=name), START_MS, 1) for name in "abcab"]
+    assert fold_log(DEFAULT_FEATURES, Worker(), [[], log]).counts == Counts(applied=3, duplicate=2)
+
+
+# -- a small world -----------------------------------------------------------------------------
+
+
+@dataclass
+class FakeRecord:
+    """A Kafka record as far as the audit looks at it."""
+
+    in_partition: int
+    at_offset: int
+    payload: bytes | None
+    about: bytes | None = None
+    time_ms: int = START_MS
+    told: list[tuple[str, bytes]] = field(default_factory=list)
+
+    def partition(self) -> int:
+        return self.in_partition
+
+    def offset(self) -> int:
+        return self.at_offset
+
+    def key(self) -> bytes | None:
+        return self.about
+
+    def value(self) -> bytes | None:
+        return self.payload
+
+    def headers(self) -> list[tuple[str, bytes]]:
+        return self.told
+
+    def timestamp(self) -> tuple[int, int]:
+        return (1, self.time_ms)
+
+
+class World:
+    """Two partitions, a few shoppers, everything as it should be."""
+
+    def __init__(self, features: tuple[Feature, ...] = EVERY_AGGREGATE) -> None:
+        self.settings = Settings(topics=Topics(partitions=2), features=features)
+        self.table = FeatureTable(features)
+        self.store = MemoryStore()
+        topics = self.settings.topics
+        self.topics: dict[str, list[FakeRecord]] = {
+            name: [] for name in (*topics.inputs, topics.changes, *map(topics.dlq, topics.inputs))
+        }
+
+    def read(self, broker: Broker, topic: str) -> Iterator[FakeRecord]:
+        assert broker == self.settings.broker
+        if topic not in self.topics:
+            raise TopicMissingError(topic)
+        yield from self.topics[topic]
+
+    def audit(self) -> AuditReport:
+        return audit(self.settings, self.store, self.read)
+
+    # -- making it ----
+
+    def send(
+        self, topic: str, partition: int, payload: bytes | None, time_ms: int = START_MS
+    ) -> FakeRecord:
+        offset = sum(r.in_partition == partition for r in self.topics[topic])
+        record = FakeRecord(partition, offset, payload, time_ms=time_ms)
+        self.topics[topic].append(record)
+        return record
+
+    def click(self, partition: int, user: str, minute: int, **rest: Any) -> None:
+        time_ms = START_MS + minute * 60_000
+        fields = {"event": VIEW, "messageId": f"c{minute}", "properties": {"category": "shoes"}}
+        payload = encoded(time_ms=time_ms, userId=user, **(fields | rest))
+        self.send("clickstream", partition, payload, time_ms)
+
+    def buy(self, partition: int, user: str, minute: int, revenue: float, **rest: Any) -> None:
+        time_ms = START_MS + minute * 60_000
+        fields = {"messageId": f"p{minute}", "properties": {"revenue": revenue}}
+        payload = encoded(time_ms=time_ms, userId=user, **(fields | rest))
+        self.send("purchases", partition, payload, time_ms)
+
+    def refuse(self, topic: str, partition: int, payload: bytes | None, reason: Reason) -> None:
+        record = self.send(topic, partition, payload)
+        letter = self.send(self.settings.topics.dlq(topic), 0, payload)
+        letter.told = [
+            ("segstream-topic", topic.encode()),
+            ("segstream-partition", b"%d" % partition),
+            ("segstream-offset", b"%d" % record.at_offset),
+            ("segstream-reason", reason.encode()),
+        ]
+
+    def change(self, user: str, version: int, before: int | None, after: int, **rest: Any) -> bytes:
+        incarnation = rest.pop("incarnation", 1)
+        return msgspec.json.encode(
+            {
+                "id": f"{hash_text(user.encode()):016x}-{incarnation}-{version}",
+                "user": user,
+                "version": version,
+                "from": before,
+                "to": after,
+                "name_from": before and f"segment {before}",
+                "name_to": f"segment {after}",
+                "kind_from": before and "loyal",
+                "kind_to": "at_risk",
+                "cause": Cause.TIME_PASSED,
+                "at": iso(START_MS + version * DAY_MS),
+                "last_event_at": iso(START_MS),
+                "model": "1.4",
+                "margin": None if before is None else 0.25,
+                "provisional": version == 1,
+                "why": [{"feature": "seen", "value": 40.0, "contribution": 1.0}],
+                **rest,
+            }
+        )
+
+    def announce(self, partition: int, payload: bytes) -> FakeRecord:
+        record = self.send(self.settings.topics.changes, partition, payload)
+        change = json.loads(payload)
+        record.about = change["user"].encode()
+        record.told = [
+            ("ce_specversion", b"1.0"),
+            ("ce_id", change["id"].encode()),
+            ("ce_type", b"segstream.segment.changed"),
+        ]
+        return record
+
+    def process(
+        self,
+        partition: int,
+        assigned: dict[str, tuple[int, int]] | None = None,
+        outbox: tuple[bytes, ...] = (),
+        incarnation: int = 1,
+    ) -> None:
+        """Fold what is in a partition's topics into the store, as a worker would."""
+        oracle = Oracle(self.settings.features, self.settings.worker)
+        slots: dict[str, int] = {}
+        rows = self.table.blank(8)
+        offsets = []
+        for index, topic in enumerate(self.settings.topics.inputs):
+            records = [r for r in self.topics[topic] if r.in_partition == partition]
+            offsets.append(len(records))
+            for record in records:
+                message = Message(record.payload, record.time_ms, index)
+                event = oracle.take(message).event
+                if event is not None:
+                    self.table.fold(rows, columns(self.table, slots, [event]))
+        for user, (version, segment) in (assigned or {}).items():
+            rows["version"][slots[user]] = version
+            rows["segment"][slots[user]] = segment
+        position = Position(
+            offsets,
+            self.table.schema,
+            incarnation=incarnation,
+            clock_ms=START_MS + DAY_MS,
+            counts=oracle.counts,
+        )
+        self.store.create(partition, "owner", position)
+        entries = [OutboxEntry(0, outbox, incarnation)] if outbox else []
+        users = [user.encode() for user in slots]
+        folded = rows[: len(users)].tobytes()
+        self.store.commit(partition, "owner", Commit(0, position, users, folded, entries))
+
+    # -- breaking it ----
+
+    def users(self, partition: int) -> dict[bytes, bytes]:
+        return self.store._partitions[partition].users
+
+    def edit(self, partition: int, user: str, name: str, change: Callable[[Any], Any]) -> None:
+        row = np.frombuffer(self.users(partition)[user.encode()], self.table.dtype).copy()
+        row[name][0] = change(row[name][0])
+        self.users(partition)[user.encode()] = row.tobytes()
+
+    def reposition(self, partition: int, **rest: Any) -> None:
+        state = self.store._partitions[partition]
+        position = msgspec.structs.replace(
+            msgspec.json.decode(state.position, type=Position), **rest
+        )
+        state.position = msgspec.json.encode(position)
+
+    def recount(self, partition: int, **rest: int) -> None:
+        position = self.store.position(partition)
+        assert position is not None
+        self.reposition(partition, counts=replace(position.counts, **rest))
+
+    @property
+    def changes(self) -> list[FakeRecord]:
+        return self.topics[self.settings.topics.changes]
+
+
+def truthful() -> World:
+    world = World()
+    for minute in (0, 1, 20, 60, 61, 62, 3_000):
+        world.click(0, "ann", minute)
+        world.click(1, "cid", minute + 7)
+    world.click(0, "ann", 3_000)  # a duplicate
+    world.click(0, "ann", 30, messageId="out of order")
+    world.click(0, "ann", 40, event="Page Scrolled")  # ignored
+    world.click(1, "dot", 5, timestamp=iso(START_MS - 100 * DAY_MS))  # late
+    world.click(1, "dot", 6, timestamp=iso(START_MS + 100 * DAY_MS))  # clamped
+    mark = {"type": "segstream-mark", "timestamp": iso(START_MS), "sentAt": iso(START_MS)}
+    world.send("clickstream", 0, json.dumps(mark).encode())
+    world.buy(0, "ann", 70, 120.0)
+    world.buy(0, "bob", 80, 30.0, properties={"price": 10, "quantity": 3})
+    world.buy(0, "bob", 90, 30.0, event=REFUND)
+    world.buy(1, "dot", 95, 1e9)
+    world.buy(1, "dot", 96, 1e9, event=REFUND)
+    world.refuse("purchases", 0, b"hello", Reason.NOT_JSON)
+    world.refuse("purchases", 1, None, Reason.EMPTY)
+    world.refuse("clickstream", 1, encoded(userId=""), Reason.NO_USER)
+
+    world.announce(0, world.change("ann", 1, None, 3))
+    world.announce(1, world.change("cid", 1, None, 2))
+    world.announce(0, world.change("bob", 1, None, 1))
+    world.announce(0, world.change("ann", 2, 3, 1))
+    world.announce(0, world.change("ann", 3, 1, 3))
+    waiting = (world.change("bob", 2, 1, 4),)
+    world.process(0, {"ann": (3, 3), "bob": (2, 4)}, waiting)
+    world.process(1, {"cid": (1, 2)})
+    return world
+
+
+def failed(report: AuditReport) -> dict[str, list[str]]:
+    return {check.name: check.offenders for check in report.checks if not check.ok}
+
+
+def test_a_truthful_world_is_clean() -> None:
+    report = truthful().audit()
+    assert failed(report) == {}
+    assert report.ok
+    assert (report.lost, report.duplicated, report.rejected) == (0, 0, 3)
+    assert (report.users, report.changes, report.pending) == (4, 5, 1)
+    assert report.counts == {
+        "consumed": 25,
+        "applied": 19,
+        "duplicate": 1,
+        "late": 1,
+        "ignored": 1,
+        "rejected": 3,
+        "clamped": 1,
+        "marks": 1,
+    }
+    assert report.backlog == {"clickstream": 0, "purchases": 0}
+    assert all(check.counted for check in report.checks)
+
+
+def test_the_report_is_json_and_readable() -> None:
+    world = truthful()
+    del world.users(0)[b"bob"]
+    report = world.audit()
+    assert json.loads(json.dumps(report.as_json()))["checks"][1]["wrong"] == 1
+    text = "\n".join(explain(report))
+    assert "OFF state equals log" in text
+    assert "user 'bob' (partition 0) is in the log, but not in the store" in text
+
+
+def test_five_offenders_are_named_and_all_are_counted() -> None:
+    world = World()
+    for n in range(8):
+        world.click(0, f"user {n}", n)
+    world.process(0)
+    world.users(0).clear()
+    check = next(c for c in world.audit().checks if c.name == "state_equals_log")
+    assert (check.wrong, len(check.offenders)) == (8, 5)
+
+
+def test_a_torn_number_may_have_been_filed_as_either() -> None:
+    world = truthful()
+    world.topics["purchases.dlq"][0].told[3] = ("segstream-reason", b"truncated")
+    assert world.audit().ok
+
+
+def test_unread_messages_are_a_backlog_and_no_fault() -> None:
+    world = truthful()
+    world.buy(0, "eve", 200, 10.0)
+    world.send("clickstream", 1, b"nonsense")
+    report = world.audit()
+    assert report.ok
+    assert report.backlog == {"clickstream": 1, "purchases": 1}
+
+
+def test_a_letter_filed_ahead_of_the_commit_is_no_fault() -> None:
+    world = truthful()
+    world.refuse("purchases", 0, b"hello again", Reason.NOT_JSON)
+    assert world.audit().ok
+
+
+def test_a_message_refused_twice_may_have_two_letters() -> None:
+    world = truthful()
+    letters = world.topics["purchases.dlq"]
+    letters.append(replace(letters[0], at_offset=len(letters)))
+    assert world.audit().ok
+
+
+def test_a_change_delivered_but_not_acknowledged_is_neither_lost_nor_doubled() -> None:
+    world = truthful()
+    world.announce(0, world.change("bob", 2, 1, 4))
+    report = world.audit()
+    assert report.ok
+    assert (report.lost, report.duplicated, report.pending) == (0, 0, 0)
+
+
+def test_nothing_processed_yet_is_said_and_is_no_fault() -> None:
+    world = World()
+    world.click(0, "ann", 0)
+    report = world.audit()
+    assert report.ok
+    assert report.backlog["clickstream"] == 1
+    assert any("nothing has been processed" in check.note for check in report.checks)
+
+
+def test_topics_without_letters_need_not_exist() -> None:
+    world = World()
+    world.click(0, "ann", 0)
+    world.process(0)
+    del world.topics["clickstream.dlq"]
+    assert world.audit().ok
+
+
+def test_an_earlier_incarnation_has_a_chain_of_its_own() -> None:
+    world = World()
+    world.click(0, "ann", 0)
+    world.announce(0, world.change("ann", 1, None, 3))
+    world.announce(0, world.change("ann", 2, 3, 1))
+    world.announce(0, world.change("ann", 1, None, 2, incarnation=2))
+    world.process(0, {"ann": (1, 2)}, incarnation=2)
+    assert failed(world.audit()) == {}
+
+
+def test_a_pipeline_at_work_is_judged_as_of_its_snapshot() -> None:
+    """Between the reading of the store and of the changes a worker commits once more."""
+    world = truthful()
+
+    def read(broker: Broker, topic: str) -> Iterator[FakeRecord]:
+        if topic == world.settings.topics.changes:
+            world.announce(0, world.change("ann", 4, 3, 1))
+            world.reposition(0, clock_ms=START_MS + 2 * DAY_MS)
+        yield from world.read(broker, topic)
+
+    report = audit(world.settings, world.store, read)
+    assert failed(report) == {}
+    assert any("written to during the audit" in check.note for check in report.checks)
+
+
+def test_a_pipeline_that_never_pauses_cannot_be_proved() -> None:
+    world = truthful()
+
+    class Busy(MemoryStore):
+        ticks = START_MS
+
+        def position(self, partition: int) -> Position | None:
+            Busy.ticks += 1
+            world.reposition(partition, clock_ms=Busy.ticks)
+            return world.store.position(partition)
+
+    busy = Busy()
+    busy._partitions = world.store._partitions
+    report = audit(world.settings, busy, world.read)
+    assert "log_is_complete" in failed(report)
+    assert "without a pause" in failed(report)["log_is_complete"][0]
+
+
+# -- broken on purpose -------------------------------------------------------------------------
+
+
+def delete_key(world: World) -> None:
+    del world.users(0)[b"bob"]
+
+
+def delete_partition(world: World) -> None:
+    del world.store._partitions[1]
+
+
+def delete_everything(world: World) -> None:
+    world.store._partitions.clear()
+
+
+def invent_user(world: World) -> None:
+    world.users(1)[b"ghost"] = world.users(1)[b"cid"]
+
+
+def move_user_to_other_partition(world: World) -> None:
+    world.users(1)[b"bob"] = world.users(0).pop(b"bob")
+
+
+def change_sum(world: World) -> None:
+    world.edit(0, "ann", "sums", lambda sums: sums * (1 + 1e-5))
+
+
+def change_tile(world: World) -> None:
+    def one_more(tiles: Any) -> Any:
+        tiles[0, 3] += 1
+        return tiles
+
+    world.edit(0, "ann", "tiles", one_more)
+
+
+def change_last(world: World) -> None:
+    world.edit(0, "ann", "last", lambda last: last - 1)
+
+
+def change_first(world: World) -> None:
+    world.edit(0, "ann", "first", lambda first: first + 1)
+
+
+def change_seen(world: World) -> None:
+    world.edit(0, "ann", "seen", lambda seen: seen + 1)
+
+
+def change_click(world: World) -> None:
+    world.edit(0, "ann", "click", lambda click: click - 1)
+
+
+def change_bucket(world: World) -> None:
+    world.edit(0, "ann", "distinct", lambda seconds: np.maximum(seconds, 1))
+
+
+def change_ring(world: World) -> None:
+    world.edit(0, "ann", "ring", lambda ring: ring ^ np.uint64(1))
+
+
+def cut_row(world: World) -> None:
+    world.users(0)[b"ann"] = world.users(0)[b"ann"][:-8]
+
+
+def double_with_other_payload(world: World) -> None:
+    world.announce(0, world.change("ann", 2, 3, 1, model="9.9"))
+
+
+def wait_with_other_payload(world: World) -> None:
+    world.announce(0, world.change("bob", 2, 1, 4, model="9.9"))
+
+
+def double_with_same_payload(world: World) -> None:
+    world.announce(0, world.change("ann", 2, 3, 1))
+
+
+def remove_record(world: World) -> None:
+    del world.changes[3]
+
+
+def remove_last_record(world: World) -> None:
+    del world.changes[4]
+
+
+def remove_all_of_a_user(world: World) -> None:
+    del world.changes[1]
+
+
+def empty_outbox(world: World) -> None:
+    world.store._partitions[0].outbox.clear()
+
+
+def swap_records(world: World) -> None:
+    world.changes[3], world.changes[4] = world.changes[4], world.changes[3]
+
+
+def gap_in_versions(world: World) -> None:
+    world.announce(0, world.change("ann", 5, 3, 1))
+    world.edit(0, "ann", "version", lambda _: 5)
+    world.edit(0, "ann", "segment", lambda _: 1)
+
+
+def wrong_from(world: World) -> None:
+    world.changes[4] = world.announce(0, world.change("ann", 3, 2, 3))
+    world.changes.pop()
+
+
+def first_from_somewhere(world: World) -> None:
+    world.changes[1] = world.announce(1, world.change("cid", 1, 5, 2))
+    world.changes.pop()
+
+
+def change_segment(world: World) -> None:
+    world.edit(0, "ann", "segment", lambda _: 1)
+
+
+def change_version(world: World) -> None:
+    world.edit(0, "ann", "version", lambda _: 2)
+
+
+def announce_stranger(world: World) -> None:
+    world.announce(1, world.change("ghost", 1, None, 2))
+
+
+def announce_on_other_partition(world: World) -> None:
+    world.changes[0].in_partition = 1
+
+
+def lose_field(world: World) -> None:
+    payload = json.loads(world.changes[0].payload or b"")
+    del payload["cause"]
+    world.changes[0].payload = json.dumps(payload).encode()
+
+
+def bury_record(world: World) -> None:
+    world.changes[0].payload = None
+
+
+def misname_change(world: World) -> None:
+    payload = (world.changes[0].payload or b"").replace(b'-1-1"', b'-1-7"')
+    world.changes[0].payload = payload
+
+
+def wrong_header(world: World) -> None:
+    world.changes[0].told[1] = ("ce_id", b"another")
+
+
+def wrong_key(world: World) -> None:
+    world.changes[0].about = b"bob"
+
+
+def miscount(world: World) -> None:
+    world.recount(0, late=3)
+
+
+def miscount_within_the_sum(world: World) -> None:
+    world.recount(0, late=1, ignored=0)
+
+
+def lose_letter(world: World) -> None:
+    world.topics["purchases.dlq"].pop()
+
+
+def misfile_letter(world: World) -> None:
+    world.topics["purchases.dlq"][0].told[3] = ("segstream-reason", b"bad_time")
+
+
+def change_letter(world: World) -> None:
+    world.topics["purchases.dlq"][0].payload = b"hallo"
+
+
+def file_good_message(world: World) -> None:
+    letter = world.topics["purchases.dlq"][0]
+    told = [*letter.told]
+    told[2] = ("segstream-offset", b"0")
+    world.topics["purchases.dlq"].append(replace(letter, told=told))
+
+
+def file_without_origin(world: World) -> None:
+    world.topics["purchases.dlq"][0].told.clear()
+
+
+def lose_message_in_the_middle(world: World) -> None:
+    """The log says one message less than was applied."""
+    clicks = world.topics["clickstream"]
+    clicks.remove(next(r for r in clicks if r.in_partition == 0 and r.at_offset == 3))
+
+
+def cut_log(world: World) -> None:
+    clicks = world.topics["clickstream"]
+    clicks.remove(next(r for r in clicks if r.in_partition == 0 and r.at_offset == 0))
+
+
+def make_log_anew(world: World) -> None:
+    world.topics["purchases"] = [r for r in world.topics["purchases"] if r.in_partition == 0]
+
+
+def other_schema(world: World) -> None:
+    world.reposition(1, schema="0123456789abcdef")
+
+
+STATE, COUNTS, LETTERS, LOG = (
+    "state_equals_log",
+    "counts_are_conserved",
+    "refused_messages_are_filed",
+    "log_is_complete",
+)
+VALID, PAYLOAD, ONCE, VERSIONS, FROM, ASSIGNED = (
+    "change_records_are_valid",
+    "one_payload_an_id",
+    "each_change_is_delivered_once",
+    "versions_are_unbroken",
+    "from_is_the_previous_to",
+    "assignment_equals_changes",
+)
+
+
+@pytest.mark.parametrize(
+    ("break_it", "checks", "lost", "duplicated"),
+    [
+        (delete_key, {STATE, ASSIGNED}, 0, 0),
+        (delete_partition, {STATE, ASSIGNED}, 0, 0),
+        (delete_everything, {STATE, ASSIGNED}, 0, 0),
+        (invent_user, {STATE, ASSIGNED}, 1, 0),
+        (move_user_to_other_partition, {STATE, ASSIGNED}, 2, 0),
+        (change_sum, {STATE}, 0, 0),
+        (change_tile, {STATE}, 0, 0),
+        (change_last, {STATE}, 0, 0),
+        (change_first, {STATE}, 0, 0),
+        (change_seen, {STATE}, 0, 0),
+        (change_click, {STATE}, 0, 0),
+        (change_bucket, {STATE}, 0, 0),
+        (change_ring, {STATE}, 0, 0),
+        (cut_row, {STATE, ASSIGNED}, 0, 0),
+        (double_with_other_payload, {PAYLOAD, ONCE}, 0, 1),
+        (wait_with_other_payload, {PAYLOAD}, 0, 0),
+        (double_with_same_payload, {ONCE}, 0, 1),
+        (remove_record, {VERSIONS}, 1, 0),
+        (remove_last_record, {ASSIGNED}, 1, 0),
+        (remove_all_of_a_user, {ASSIGNED}, 1, 0),
+        (empty_outbox, {ASSIGNED}, 1, 0),
+        (swap_records, {VERSIONS}, 0, 0),
+        (gap_in_versions, {VERSIONS}, 1, 0),
+        (wrong_from, {FROM}, 0, 0),
+        (first_from_somewhere, {FROM}, 0, 0),
+        (change_segment, {ASSIGNED}, 0, 0),
+        (change_version, {ASSIGNED}, 0, 0),
+        (announce_stranger, {ASSIGNED}, 0, 0),
+        (announce_on_other_partition, {VERSIONS, ASSIGNED}, 1, 0),
+        (lose_field, {VALID, VERSIONS}, 1, 0),
+        (bury_record, {VALID, VERSIONS}, 1, 0),
+        (misname_change, {VALID, VERSIONS}, 1, 0),
+        (wrong_header, {VALID}, 0, 0),
+        (wrong_key, {VALID}, 0, 0),
+        (miscount, {COUNTS}, 0, 0),
+        (miscount_within_the_sum, {COUNTS}, 0, 0),
+        (lose_letter, {LETTERS}, 0, 0),
+        (misfile_letter, {LETTERS}, 0, 0),
+        (change_letter, {LETTERS}, 0, 0),
+        (file_good_message, {LETTERS}, 0, 0),
+        (file_without_origin, {LETTERS}, 0, 0),
+        (lose_message_in_the_middle, {STATE, COUNTS}, 0, 0),
+        (cut_log, {LOG}, 0, 0),
+        (make_log_anew, {LOG, LETTERS}, 0, 0),
+        (other_schema, {LOG, ASSIGNED}, 0, 0),
+    ],
+)
+def test_what_is_broken_is_named(
+    break_it: Callable[[World], None], checks: set[str], lost: int, duplicated: int
+) -> None:
+    world = truthful()
+    break_it(world)
+    report = world.audit()
+    assert failed(report).keys() == checks, failed(report)
+    assert not report.ok
+    assert (report.lost, report.duplicated) == (lost, duplicated)
+
+
+def test_an_offender_is_named_so_that_one_can_go_and_look() -> None:
+    world = truthful()
+    change_sum(world)
+    lose_letter(world)
+    gap_in_versions(world)
+    offenders = [words for names in failed(world.audit()).values() for words in names]
+    assert "user 'ann' (partition 0): all_1h is" in offenders[0]
+    assert "purchases/1@2 was refused (empty), but is not on purchases.dlq" in offenders
+    assert "user 'ann' (partition 0): version 5 follows 3 (segment-changes/0@4)" in offenders
+
+
+assert ORDER in FeatureTable(EVERY_AGGREGATE).codes

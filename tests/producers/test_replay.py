@@ -1,0 +1,417 @@
+"""A file arrives on the topics in order, with marks between, and nothing is lost unnoticed."""
+
+from __future__ import annotations
+
+import json
+import os
+from datetime import UTC, datetime
+from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, cast
+
+import pytest
+from confluent_kafka import KafkaError, KafkaException
+from rich.console import Console
+
+from consumers.client import read_to_end
+from producers.delivery import DeliveryError
+from producers.files import FileError
+from producers.mapping import load_mapping
+from producers.replay import (
+    Clock,
+    InputWriter,
+    Progress,
+    parse_speed,
+    progress_bar,
+    replay,
+)
+from producers.topics import apply
+from stream.config import ConfigError, Settings
+from stream.errors import BrokerUnavailableError, TopicMissingError
+from stream.units import iso
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from confluent_kafka import Producer
+
+    from tests.conftest import BrokerServer, SettingsFor
+
+HOUR = 3_600_000
+SHOPS = Path(os.environ.get("SEGSTREAM_SHOPS", Path(__file__).parents[3] / "shared" / "data"))
+LIVE = Settings.model_validate({"broker": {"bootstrap": "nowhere:1"}})
+WATERMARK = Settings.model_validate(
+    {"broker": {"bootstrap": "nowhere:1"}, "clock": {"mode": "watermark"}}
+)
+
+CSV = """\
+customer,date,amount
+ann,2026-03-01T10:30:00Z,20
+bob,2026-03-01T10:10:00Z,10
+,2026-03-01T10:20:00Z,10
+ann,2026-03-01T13:00:00Z,-5
+cat,soon,5
+"""
+
+
+class Recorder:
+    """A producer that keeps what it is given; `topics` says how many partitions there are."""
+
+    def __init__(self, **topics: int) -> None:
+        self.topics = topics or {"clickstream": 2, "purchases": 2}
+        self.records: list[SimpleNamespace] = []
+        self.full = 0
+        self.fail_at = -1
+        self.report: Callable[..., None] = lambda *_: None
+        self.pending = 0
+
+    def make(self, options: dict[str, Any]) -> Producer:
+        self.report = options["on_delivery"]
+        assert options["enable.idempotence"]
+        return cast("Producer", self)
+
+    def list_topics(self, **_: Any) -> Any:
+        return SimpleNamespace(
+            topics={
+                name: SimpleNamespace(partitions=dict.fromkeys(range(count)))
+                for name, count in self.topics.items()
+            }
+        )
+
+    def produce(self, topic: str, **record: Any) -> None:
+        if self.full:
+            self.full -= 1
+            raise BufferError
+        self.records.append(SimpleNamespace(topic=topic, **record))
+
+    def poll(self, _: float) -> int:
+        if 0 <= self.fail_at <= len(self.records):
+            self.report(KafkaError(KafkaError._MSG_TIMED_OUT), SimpleNamespace(topic=lambda: "t"))
+        return 0
+
+    def flush(self, _: float) -> int:
+        self.poll(0)
+        return 0
+
+    def purge(self) -> None:
+        pass
+
+    def story(self) -> list[str]:
+        """Events by user, marks by hour, in order, each mark once."""
+        told: list[str] = []
+        for record in self.records:
+            value = json.loads(record.value)
+            if value["type"] == "track":
+                told.append(value["userId"])
+            elif record.topic == "clickstream" and record.partition == 0:
+                told.append(value["timestamp"][11:16])
+        return told
+
+
+class Hand:
+    """A clock wound by hand: sleeping is what moves it."""
+
+    def __init__(self) -> None:
+        self.at = 0.0
+        self.slept: list[float] = []
+
+    def sleep(self, seconds: float) -> None:
+        self.slept.append(seconds)
+        self.at += seconds
+
+    @property
+    def clock(self) -> Clock:
+        return Clock(lambda: self.at, self.sleep, lambda: 1_000_000_000 + self.at)
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "orders.csv"
+    path.write_text(CSV)
+    return path
+
+
+def run(file: Path, recorder: Recorder, settings: Settings = WATERMARK, **options: Any) -> Any:
+    return replay(settings, file, load_mapping("simple"), make_producer=recorder.make, **options)
+
+
+# -- order and marks ---------------------------------------------------------------------------
+
+
+def test_marks_stand_exactly_between_the_events(file: Path) -> None:
+    recorder = Recorder()
+    report = run(file, recorder, clock=Hand().clock)
+    # 13:00 itself comes after the mark of 13:00; the last mark is the first one after it.
+    assert recorder.story() == ["bob", "ann", "11:00", "12:00", "13:00", "ann", "14:00"]
+    assert report.marks == 4
+    marks = [r for r in recorder.records if r.key is None]
+    assert len(marks) == 4 * 2 * 2
+    for topic in ("clickstream", "purchases"):
+        for partition in range(2):
+            mine = [r for r in marks if (r.topic, r.partition) == (topic, partition)]
+            assert [iso(r.timestamp)[11:16] for r in mine] == ["11:00", "12:00", "13:00", "14:00"]
+    assert json.loads(marks[0].value) == {
+        "type": "segstream-mark",
+        "timestamp": "2026-03-01T11:00:00.000Z",
+        "sentAt": "2001-09-09T01:46:40.000Z",
+    }
+
+
+def test_records_carry_user_and_event_time(file: Path) -> None:
+    recorder = Recorder()
+    run(file, recorder)
+    first, second, third = [r for r in recorder.records if r.key is not None]
+    assert (first.topic, first.key, first.partition) == ("purchases", b"bob", -1)
+    assert (
+        iso(first.timestamp) == json.loads(first.value)["timestamp"] == "2026-03-01T10:10:00.000Z"
+    )
+    assert json.loads(second.value)["messageId"] == "orders-1-1772361000000"
+    assert json.loads(third.value)["event"] == "Order Refunded"
+
+
+def test_live_clock_and_a_wish_write_no_marks(file: Path) -> None:
+    for settings, options in ((LIVE, {}), (WATERMARK, {"marks": False})):
+        recorder = Recorder()
+        assert run(file, recorder, settings, **options).marks == 0
+        assert recorder.story() == ["bob", "ann", "ann"]
+
+
+def test_until_ends_the_clock_early_or_lets_silence_go_on(file: Path) -> None:
+    recorder = Recorder()
+    report = run(file, recorder, until=datetime(2026, 3, 1, 16, tzinfo=UTC))
+    assert recorder.story()[-4:] == ["ann", "14:00", "15:00", "16:00"]
+    assert report.unsent == 0
+
+    recorder = Recorder()
+    report = run(file, recorder, until=datetime(2026, 3, 1, 13))  # noqa: DTZ001 - UTC if it says nothing
+    assert recorder.story() == ["bob", "ann", "11:00", "12:00", "13:00"]
+    assert (report.sent, report.unsent) == (2, 1)
+
+
+def test_limit(file: Path) -> None:
+    recorder = Recorder()
+    report = run(file, recorder, limit=1)
+    assert recorder.story() == ["bob", "11:00"]
+    assert (report.sent, report.unsent) == (1, 2)
+
+
+# -- the report --------------------------------------------------------------------------------
+
+
+def test_every_row_is_accounted_for(file: Path, tmp_path: Path) -> None:
+    rejected = tmp_path / "rejected.jsonl"
+    told: list[Progress] = []
+    report = run(file, Recorder(), rejected_to=rejected, progress=told.append)
+    assert report.rows == 5
+    assert report.events == {"Order Completed": 2, "Order Refunded": 1}
+    assert report.refused == {"no_user": 1, "bad_time": 1}
+    assert report.complete
+    lines = [json.loads(line) for line in rejected.read_text().splitlines()]
+    assert [(line["row"], line["reason"]) for line in lines] == [(3, "no_user"), (5, "bad_time")]
+    assert lines[1]["columns"] == {"customer": "cat", "date": "soon", "amount": "5"}
+    assert str(rejected) in "\n".join(report.lines())
+    assert json.loads(json.dumps(report.as_dict()))["last_event_at"] == "2026-03-01T13:00:00.000Z"
+    assert {t.phase for t in told} >= {"reading"}
+
+
+def test_the_report_says_how_to_see_what_was_refused(file: Path) -> None:
+    text = "\n".join(run(file, Recorder()).lines())
+    assert "--rejected FILE" in text
+    assert "row 5: date = 'soon' is no time" in text
+
+
+def test_orders_of_negative_worth_are_refused(tmp_path: Path) -> None:
+    file = tmp_path / "retail.csv"
+    file.write_text(
+        "InvoiceNo,Quantity,InvoiceDate,UnitPrice,CustomerID\n"
+        "1,1,2011-01-01 10:00:00,5,a\n1,-2,2011-01-01 10:00:00,5,a\n2,1,2011-01-01 10:00:00,5,a\n"
+    )
+    report = replay(WATERMARK, file, load_mapping("online_retail"), make_producer=Recorder().make)
+    assert (report.rows, report.mapped, report.sent, report.unsent) == (3, 2, 1, 0)
+    assert report.refused == {"bad_number": 1}
+
+
+def test_a_file_for_refused_rows_that_cannot_be_written(file: Path, tmp_path: Path) -> None:
+    with pytest.raises(FileError, match="cannot be written"):
+        run(file, Recorder(), rejected_to=tmp_path / "no" / "where.jsonl")
+
+
+def test_progress_bar_takes_what_replay_tells(file: Path) -> None:
+    console = Console(file=open(os.devnull, "w"))  # noqa: SIM115, PTH123 - closed below
+    with console.file, progress_bar(console) as show:
+        run(file, Recorder(), progress=show)
+        show(Progress("sending", 1, 3, HOUR))
+
+
+# -- pace --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "speed"), [("max", "max"), ("60x", 60.0), ("0.5", 0.5), ("1e3x", 1_000.0)]
+)
+def test_speeds(text: str, speed: float) -> None:
+    assert parse_speed(text) == speed
+
+
+@pytest.mark.parametrize("text", ["fast", "0x", "-1", "x", "inf", "nan"])
+def test_what_is_no_speed(text: str) -> None:
+    with pytest.raises(ValueError, match="such as 60x"):
+        parse_speed(text)
+
+
+def test_the_shop_clock_runs_at_the_speed_asked_for(file: Path) -> None:
+    hand = Hand()
+    recorder = Recorder()
+    report = run(file, recorder, speed=3_600.0, clock=hand.clock)
+    # 10:10 to 13:00 is 2.83 hours: one second an hour.
+    assert report.seconds == pytest.approx(10_200 / 3_600, abs=0.02)
+    assert max(hand.slept) <= 0.05
+    sent = {
+        v["timestamp"][11:16]: v["sentAt"]
+        for v in (json.loads(r.value) for r in recorder.records)
+        if v["type"] == "segstream-mark"
+    }
+    assert sent["11:00"] < sent["12:00"] < sent["13:00"]
+
+
+def test_a_wish_to_stop_ends_with_a_mark(file: Path) -> None:
+    hand = Hand()
+    recorder = Recorder()
+    report = run(
+        file, recorder, speed=3_600.0, clock=hand.clock, stop=lambda: hand.at > 1.5,
+        until=datetime(2026, 3, 9, tzinfo=UTC),
+    )  # fmt: skip
+    assert recorder.story() == ["bob", "ann", "11:00", "12:00"]
+    assert not report.complete
+    assert "stopped" in "\n".join(report.lines())
+
+
+# -- what can go wrong -------------------------------------------------------------------------
+
+
+def test_a_full_queue_waits(file: Path) -> None:
+    recorder = Recorder()
+    recorder.full = 5
+    assert run(file, recorder).sent == 3
+
+
+@pytest.mark.parametrize("fail_at", [0, 3])
+def test_a_failed_delivery_is_an_error(file: Path, fail_at: int) -> None:
+    recorder = Recorder()
+    recorder.fail_at = fail_at
+    with pytest.raises(DeliveryError, match="a record for t was not delivered"):
+        run(file, recorder)
+
+
+def test_topics_that_do_not_fit() -> None:
+    with pytest.raises(TopicMissingError, match=r"purchases.*topics apply"):
+        InputWriter(WATERMARK, make_producer=Recorder(clickstream=2).make)
+    with pytest.raises(ConfigError, match="2 and 3 partitions"):
+        InputWriter(WATERMARK, make_producer=Recorder(clickstream=2, purchases=3).make)
+
+
+def test_no_broker(file: Path) -> None:
+    recorder = Recorder()
+
+    def nobody(**_: Any) -> Any:
+        raise KafkaException(KafkaError(KafkaError._TRANSPORT))
+
+    recorder.list_topics = nobody  # type: ignore[method-assign]
+    with pytest.raises(BrokerUnavailableError, match="nowhere:1"):
+        run(file, recorder)
+
+
+# -- a real shop -------------------------------------------------------------------------------
+
+needs_shops = pytest.mark.skipif(
+    not (SHOPS / "online_retail_uk.csv.gz").is_file(),
+    reason="needs the data sets: set SEGSTREAM_SHOPS to their folder",
+)
+
+
+@needs_shops
+@pytest.mark.slow
+def test_online_retail_has_the_orders_that_are_known_of_it() -> None:
+    recorder = Recorder()
+    report = replay(
+        WATERMARK, SHOPS / "online_retail_uk.csv.gz", load_mapping("online_retail"),
+        marks=False, make_producer=recorder.make,
+    )  # fmt: skip
+    assert report.rows == 541_909
+    assert report.events == {"Order Completed": 18_536, "Order Refunded": 3_654}
+    # Every line with a customer is in an order; the three of book-keeping have none anyway.
+    assert report.refused == {"no_user": 135_077, "book_keeping": 3}
+    assert len({r.key for r in recorder.records}) == 4_372
+    times = [r.timestamp for r in recorder.records]
+    assert times == sorted(times)
+
+
+@needs_shops
+@pytest.mark.parametrize(
+    ("name", "mapping", "events"),
+    [
+        (
+            "taobao_behavior_9days",
+            "taobao",
+            {"Product Viewed": 75_693, "Product Added": 4_494, "Product Added to Wishlist": 2_351,
+             "Order Completed": 1_749},
+        ),
+        # 214 purchases in 200 sessions: the publisher counts a session's as one order.
+        (
+            "rees46_multicategory_3h",
+            "rees46",
+            {"Product Viewed": 17_055, "Product Added": 165, "Order Completed": 200},
+        ),
+    ],
+)  # fmt: skip
+def test_clickstreams_have_the_events_that_are_known_of_them(
+    name: str, mapping: str, events: dict[str, int]
+) -> None:
+    report = replay(
+        WATERMARK, SHOPS / f"{name}.csv.gz", load_mapping(mapping),
+        marks=False, make_producer=Recorder().make,
+    )  # fmt: skip
+    assert report.events == events
+    assert not report.refused
+
+
+# -- a real broker -----------------------------------------------------------------------------
+
+
+@pytest.mark.servers
+def test_on_a_real_broker_marks_bound_the_events_of_every_partition(
+    broker_server: BrokerServer, settings_for: SettingsFor, tmp_path: Path
+) -> None:
+    rows = [
+        f"u{n % 40},2026-03-{1 + n // 200:02}T{n % 24:02}:{n % 60:02}:00Z,{n % 90 + 1}"
+        for n in range(2_000)
+    ]
+    file = tmp_path / "orders.csv"
+    file.write_text("\n".join(["customer,date,amount", *rows]))
+    settings = settings_for(
+        broker_server.bootstrap,
+        topics={"input_retention_seconds": 0},
+        clock={"mode": "watermark"},
+    )
+    apply(settings, create=True)
+    report = replay(settings, file, load_mapping("simple"))
+    assert report.sent == 2_000
+
+    events = 0
+    for topic in settings.topics.inputs:
+        marks: dict[int, list[int]] = {}
+        for message in read_to_end(settings.broker, topic):
+            mine = marks.setdefault(message.partition() or 0, [])
+            at = message.timestamp()[1]
+            value = json.loads(message.value() or b"")
+            assert value["timestamp"] == iso(at)
+            if value["type"] == "segstream-mark":
+                mine.append(at)
+            else:
+                events += 1
+                assert not mine or mine[-1] <= at < mine[-1] + HOUR
+        assert len(marks) == settings.topics.partitions
+        for mine in marks.values():
+            assert len(mine) == report.marks
+            assert mine == list(range(mine[0], mine[-1] + 1, HOUR))
+    assert events == 2_000

@@ -1,0 +1,300 @@
+"""Generates histories worth being afraid of.
+
+Comes in: Hypothesis' choices. Goes out: feature tables of every aggregate, what a few shoppers
+did (in bursts, at once, late, twice, across the edge of a session or a tile), ways to cut it
+into batches, and messages as strangers send them, each with what should become of it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+from hypothesis import strategies as st
+
+from stream.events import EventColumns, Reason
+from stream.features import BROWSE, DEFAULT_FEATURES, RING, SESSION_GAP_MS, Feature, FeatureTable
+from stream.hashing import hash_text
+from stream.oracle import Event, Fate
+from stream.units import DAY_MS, iso
+
+START_MS = 1_764_547_200_000
+"""2025-12-01, where histories begin."""
+ORDER, REFUND, VIEW, CART = (
+    "Order Completed",
+    "Order Refunded",
+    "Product Viewed",
+    "Product Added",
+)
+
+
+def feature(name: str, aggregate: Any, **rest: Any) -> Feature:
+    return Feature(name=name, aggregate=aggregate, **rest)
+
+
+EVERY_AGGREGATE: tuple[Feature, ...] = (
+    feature("seen", "last"),
+    feature("bought", "last", on=(ORDER,), absent=400.0),
+    feature("tenure", "first"),
+    feature("all_1h", "count", half_life="1h"),
+    feature("orders_1d", "count", on=(ORDER,), half_life="1d"),
+    feature("carts_1d", "count", on=(CART,), half_life="1d"),
+    feature("net_1d", "sum", on=(ORDER,), minus=(REFUND,), of="value", half_life="1d"),
+    feature("items_1d", "mean", on=(ORDER,), of="quantity", half_life="1d", absent=-1.0),
+    feature("basket_1h", "mean", on=(ORDER,), minus=(REFUND,), of="value", half_life="1h"),
+    feature("browsed_1d", "sum", on=BROWSE, of="browse_seconds", half_life="1d"),
+    feature("sessions_1d", "count", of="sessions", half_life="1d"),
+    feature("categories_7d", "distinct", on=BROWSE, of="category", half_life="7d"),
+    feature("all_7d", "count", window="7d"),
+    feature("net_1h", "sum", on=(ORDER,), minus=(REFUND,), of="value", window="1h", tiles=12),
+    feature("items_7d", "mean", on=(ORDER,), of="quantity", window="7d", tiles=7, absent=-1.0),
+    feature("browsed_1h", "sum", of="browse_seconds", window="1h", tiles=1),
+    feature("sessions_7d", "count", of="sessions", window="7d", tiles=7),
+    feature("conversion", "ratio", numerator="orders_1d", denominator="sessions_1d", absent=2.0),
+    feature("net_rate", "ratio", numerator="net_1h", denominator="all_7d"),
+)
+"""A table in which no part of the row layout is missing."""
+
+feature_tables = st.sampled_from([DEFAULT_FEATURES, EVERY_AGGREGATE])
+
+# Steps between events: none, within and at the edge of a session and a tile, days, and back.
+_STEPS = st.one_of(
+    st.just(0),
+    st.integers(1, 60_000),
+    st.sampled_from([SESSION_GAP_MS - 1, SESSION_GAP_MS, SESSION_GAP_MS + 1]),
+    st.sampled_from([5 * 60_000, 3_600_000, 6 * 3_600_000, DAY_MS, 7 * DAY_MS, 40 * DAY_MS]),
+    st.integers(-3 * DAY_MS, -1),
+    st.just(-20 * DAY_MS),
+)
+_AMOUNTS = st.one_of(
+    st.sampled_from([0.0, 1.0, 19.99, -5.0, 1e-3, 1e9]),
+    st.floats(0, 1_000, allow_subnormal=False),
+)
+_WHAT = st.tuples(
+    st.sampled_from([0, 0, 0, 0, 1, 2]),  # user: one does most
+    st.sampled_from([0, 0, 0, 1]),  # topic: clicks are many
+    st.sampled_from([ORDER, ORDER, REFUND, VIEW, VIEW, CART]),
+    _STEPS,
+    st.one_of(st.none(), st.integers(1, RING + 2)),  # a new message id, or one from so far back
+    _AMOUNTS,
+    st.integers(1, 5),
+    st.integers(0, 40),  # category, 0 for none
+)
+
+
+@st.composite
+def histories(draw: st.DrawFn, max_events: int = 60) -> list[Event]:
+    """Events of three users on both topics, in one possible order of arrival."""
+    count = draw(st.integers(1, max_events))
+    time = START_MS
+    events: list[Event] = []
+    for user, topic, name, step, back, value, quantity, category in draw(
+        st.lists(_WHAT, min_size=count, max_size=count)
+    ):
+        time = max(time + step, START_MS)
+        message = hash_text(b"message %d" % len(events))
+        if back is not None:
+            before = [e.id for e in events if (e.user, e.topic) == (f"user-{user}", topic)]
+            message = before[-back] if back <= len(before) else message
+        events.append(
+            Event(
+                user=f"user-{user}",
+                topic=topic,
+                name=name,
+                time_ms=time,
+                id=message,
+                value=value,
+                quantity=float(quantity),
+                category=hash_text(b"category %d" % category) if category else 0,
+            )
+        )
+    return events
+
+
+def cuts(events: Sequence[Event]) -> st.SearchStrategy[list[list[Event]]]:
+    """The same events in batches; each topic keeps its order, the two mix anew."""
+
+    def cut(choice: tuple[list[int], list[int]]) -> list[list[Event]]:
+        ranks, ends = choice
+        places = {topic: iter([e for e in events if e.topic == topic]) for topic in (0, 1)}
+        mixed = sorted(range(len(events)), key=lambda i: ranks[i])
+        order = [next(places[events[i].topic]) for i in mixed]
+        edges = [0, *sorted(ends), len(order)]
+        return [order[low:high] for low, high in pairwise(edges)]
+
+    count = len(events)
+    return st.tuples(
+        st.lists(st.integers(0, count), min_size=count, max_size=count),
+        st.lists(st.integers(0, count), max_size=8),
+    ).map(cut)
+
+
+def columns(table: FeatureTable, slots: dict[str, int], events: Sequence[Event]) -> EventColumns:
+    """A batch as the fold takes it; unknown users get the next slot."""
+    return EventColumns(
+        slot=np.array([slots.setdefault(e.user, len(slots)) for e in events], np.int64),
+        topic=np.array([e.topic for e in events], np.uint8),
+        kind=np.array([table.codes[e.name] for e in events], np.uint8),
+        time_ms=np.array([e.time_ms for e in events], np.int64),
+        id=np.array([e.id for e in events], np.uint64),
+        value=np.array([e.value for e in events], np.float64),
+        quantity=np.array([e.quantity for e in events], np.float64),
+        category=np.array([e.category for e in events], np.uint64),
+    )
+
+
+def track(time_ms: int = START_MS, **fields: Any) -> dict[str, Any]:
+    """A good `track` message; a field given as ``...`` is left out."""
+    whole: dict[str, Any] = {
+        "type": "track",
+        "event": ORDER,
+        "userId": "u1",
+        "messageId": "m1",
+        "timestamp": iso(time_ms),
+        "properties": {"revenue": 20.0},
+        **fields,
+    }
+    return {key: value for key, value in whole.items() if value is not ...}
+
+
+def encoded(**fields: Any) -> bytes:
+    return json.dumps(track(**fields)).encode()
+
+
+_GOOD = encoded()
+_REFUSED = Fate.REJECTED
+MESSAGES: tuple[tuple[bytes | None, Fate, Reason | None], ...] = (
+    (_GOOD, Fate.APPLIED, None),
+    (b" " + _GOOD + b"\n", Fate.APPLIED, None),
+    (encoded(type=...), Fate.APPLIED, None),
+    (encoded(properties=...), Fate.APPLIED, None),
+    (encoded(properties={"revenue": None, "total": 3, "coupon": ["x"]}), Fate.APPLIED, None),
+    (encoded(context={"deep": [{"er": 1}]}), Fate.APPLIED, None),
+    (encoded(userId="Zoë"), Fate.APPLIED, None),
+    (encoded(userId=None, anonymousId="a1"), Fate.APPLIED, None),
+    (encoded(userId=..., anonymousId="a1"), Fate.APPLIED, None),
+    (encoded(userId="é" * 128), Fate.APPLIED, None),
+    (encoded(timestamp="2025-12-01T00:00:00Z"), Fate.APPLIED, None),
+    (encoded(timestamp="2025-12-01T01:30:00.123456789+01:30"), Fate.APPLIED, None),
+    (encoded(timestamp="2025-12-01t00:00:00.5z"), Fate.APPLIED, None),
+    (encoded(timestamp="2025-12-01 00:00:00.5-00:00"), Fate.APPLIED, None),
+    (None, _REFUSED, Reason.EMPTY),
+    (b"", _REFUSED, Reason.EMPTY),
+    (encoded(context="x" * 70_000), _REFUSED, Reason.TOO_LARGE),
+    (b"x" * 70_000, _REFUSED, Reason.TOO_LARGE),
+    (b" ", _REFUSED, Reason.TRUNCATED),
+    *((_GOOD[:end], _REFUSED, Reason.TRUNCATED) for end in range(1, len(_GOOD) - 5)),
+    ('{"event": "Zoë'.encode()[:-1], _REFUSED, Reason.TRUNCATED),
+    (b'{"event": "Zo\\u00', _REFUSED, Reason.TRUNCATED),
+    (b"hello", _REFUSED, Reason.NOT_JSON),
+    (_GOOD + b"}", _REFUSED, Reason.NOT_JSON),
+    (b"\xef\xbb\xbf" + _GOOD, _REFUSED, Reason.NOT_JSON),
+    (_GOOD.replace(b"u1", b"u\xff"), _REFUSED, Reason.NOT_JSON),
+    (_GOOD.replace(b"u1", b"\\ud800, and more"), _REFUSED, Reason.NOT_JSON),
+    (_GOOD.replace(b"20.0", b"NaN"), _REFUSED, Reason.NOT_JSON),
+    (_GOOD.replace(b"20.0", b"020"), _REFUSED, Reason.NOT_JSON),
+    (_GOOD.replace(b'"track"', b"[" * 20_000 + b"]" * 20_000), _REFUSED, Reason.NOT_JSON),
+    (_GOOD.decode().encode("utf-16"), _REFUSED, Reason.NOT_JSON),
+    (b"[]", _REFUSED, Reason.WRONG_TYPE),
+    (b"null", _REFUSED, Reason.WRONG_TYPE),
+    (b"17", _REFUSED, Reason.WRONG_TYPE),
+    (encoded(event=5), _REFUSED, Reason.WRONG_TYPE),
+    (encoded(event=None), _REFUSED, Reason.WRONG_TYPE),
+    (encoded(userId=17), _REFUSED, Reason.WRONG_TYPE),
+    (encoded(messageId=17), _REFUSED, Reason.WRONG_TYPE),
+    (encoded(timestamp=START_MS), _REFUSED, Reason.WRONG_TYPE),
+    (encoded(properties=None), _REFUSED, Reason.WRONG_TYPE),
+    (encoded(properties=[]), _REFUSED, Reason.WRONG_TYPE),
+    (encoded(properties={"revenue": "20"}), _REFUSED, Reason.WRONG_TYPE),
+    (encoded(properties={"revenue": True}), _REFUSED, Reason.WRONG_TYPE),
+    (encoded(properties={"category": 3}), _REFUSED, Reason.WRONG_TYPE),
+    (encoded(event=5, messageId=...), _REFUSED, Reason.WRONG_TYPE),
+    (encoded(event=...), _REFUSED, Reason.MISSING_FIELD),
+    (encoded(messageId=...), _REFUSED, Reason.MISSING_FIELD),
+    (encoded(timestamp=...), _REFUSED, Reason.MISSING_FIELD),
+    (encoded(userId=..., event=...), _REFUSED, Reason.MISSING_FIELD),
+    (b"{}", _REFUSED, Reason.MISSING_FIELD),
+    (encoded(userId=...), _REFUSED, Reason.NO_USER),
+    (encoded(userId=None), _REFUSED, Reason.NO_USER),
+    (encoded(userId=""), _REFUSED, Reason.NO_USER),
+    (encoded(userId="", anonymousId="a1"), _REFUSED, Reason.NO_USER),
+    (encoded(userId=None, anonymousId=""), _REFUSED, Reason.NO_USER),
+    (encoded(userId=None, anonymousId=17), _REFUSED, Reason.NO_USER),
+    (encoded(userId="", timestamp="soon"), _REFUSED, Reason.NO_USER),
+    (encoded(userId="é" * 129), _REFUSED, Reason.OUT_OF_RANGE),
+    *(
+        (encoded(timestamp=text), _REFUSED, Reason.BAD_TIME)
+        for text in (
+            "",
+            "soon",
+            "2025-12-01",
+            "2025-12-01T00:00Z",
+            "2025-12-01T00:00:00",
+            "2025-12-01T00:00:00.000",
+            "2025-12-01T00:00:00+0000",
+            "2025-12-01T00:00:00.0000000",
+            "2025-12-01T00:00:00,000Z",
+            "20251201T000000.000Z",
+            "2025-W49-1T00:00:00Z",
+            "2025-12-01T24:00:00.000Z",
+            "2025-12-01T23:60:00.000Z",
+            "2025-12-01T23:59:60.000Z",
+            "2025-02-29T00:00:00.000Z",
+            "2025-13-01T00:00:00.000Z",
+            "2025-00-01T00:00:00.000Z",
+            "2025-12-00T00:00:00.000Z",
+            "2025-12-01T00:00:00.000Z ",
+            "2025-12-01T00:00:00.000+24:00",
+            "٢٠٢٥-12-01T00:00:00.000Z",
+            "0000-12-01T00:00:00.000Z",
+            "1969-12-31T23:59:59.999Z",
+            "1970-01-01T00:00:00+00:01",
+            "2100-01-01T00:00:00.000Z",
+            "9999-12-31T23:59:59.999Z",
+            "9999-12-31T23:59:59-01:00",
+        )
+    ),
+    (encoded(properties={"revenue": 1.1e12}), _REFUSED, Reason.OUT_OF_RANGE),
+    (encoded(properties={"revenue": -1.1e12}), _REFUSED, Reason.OUT_OF_RANGE),
+    (encoded(properties={"revenue": 1, "quantity": 1e13}), _REFUSED, Reason.OUT_OF_RANGE),
+    (encoded(properties={"price": 1e300, "quantity": 1e300}), _REFUSED, Reason.OUT_OF_RANGE),
+    (_GOOD.replace(b"20.0", b"1e999"), _REFUSED, Reason.OUT_OF_RANGE),
+    (_GOOD.replace(b"20.0", b"1" * 5_000), _REFUSED, Reason.OUT_OF_RANGE),
+    (encoded(event=VIEW, properties={"revenue": 1.1e12}), Fate.APPLIED, None),
+    (encoded(event="Page Scrolled", properties={"revenue": 1.1e12}), Fate.IGNORED, None),
+    (encoded(event="Page Scrolled"), Fate.IGNORED, None),
+    (encoded(event=""), Fate.IGNORED, None),
+    (encoded(event="Page Scrolled", timestamp="soon"), _REFUSED, Reason.BAD_TIME),
+    (encoded(event="Page Scrolled", userId=None), _REFUSED, Reason.NO_USER),
+    (encoded(event="Page Scrolled", timestamp="2001-01-01T00:00:00Z"), Fate.IGNORED, None),
+    *(
+        (encoded(type=kind, event=..., userId=...), Fate.IGNORED, None)
+        for kind in ("identify", "page", "screen", "group", "alias")
+    ),
+    (encoded(type="identify", event=5), Fate.IGNORED, None),
+    (encoded(time_ms=START_MS - 90 * DAY_MS), Fate.APPLIED, None),
+    (encoded(time_ms=START_MS - 90 * DAY_MS - 1), Fate.LATE, None),
+    (encoded(timestamp="1970-01-01T00:00:00Z"), Fate.LATE, None),
+    (encoded(time_ms=START_MS + 400 * DAY_MS), Fate.APPLIED, None),
+    (
+        json.dumps(
+            {
+                "type": "segstream-mark",
+                "timestamp": iso(START_MS),
+                "sentAt": "2026-11-21T09:00:00.000Z",
+            }
+        ).encode(),
+        Fate.MARK,
+        None,
+    ),
+    (b'{"type": "segstream-mark"}', _REFUSED, Reason.WRONG_TYPE),
+    (
+        b'{"type": "segstream-mark", "timestamp": "soon", "sentAt": "2026-11-21T09:00:00Z"}',
+        _REFUSED,
+        Reason.BAD_TIME,
+    ),
+)
+"""Messages, in a record of time `START_MS`, and what becomes of each under the defaults."""

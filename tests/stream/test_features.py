@@ -1,0 +1,277 @@
+"""The vectorised fold is held to the oracle, however its input arrives."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from stream.events import Rows
+from stream.features import DEFAULT_FEATURES, RING, SESSION_GAP_MS, Feature, FeatureTable
+from stream.hashing import hash_text
+from stream.oracle import Event, OracleUser
+from stream.units import DAY_MS
+from tests.strategies import (
+    CART,
+    EVERY_AGGREGATE,
+    ORDER,
+    REFUND,
+    START_MS,
+    VIEW,
+    columns,
+    cuts,
+    feature,
+    feature_tables,
+    histories,
+)
+
+TABLES = {features: FeatureTable(features) for features in (DEFAULT_FEATURES, EVERY_AGGREGATE)}
+RELATIVE = 1e-9
+NOTHING = 1e-12
+"""Sums that have all but decayed away differ by less than this."""
+
+
+def table_of(features: tuple[Feature, ...]) -> FeatureTable:
+    return TABLES.get(features) or FeatureTable(features)
+
+
+def fold(
+    table: FeatureTable, batches: Sequence[Sequence[Event]]
+) -> tuple[dict[str, int], Rows, int]:
+    """Slots and rows of all users, and the number of duplicates."""
+    slots: dict[str, int] = {}
+    rows, duplicates = table.blank(8), 0
+    for batch in batches:
+        duplicates += table.fold(rows, columns(table, slots, batch)).duplicates
+    return slots, rows, duplicates
+
+
+def truth(events: Sequence[Event]) -> tuple[dict[str, OracleUser], int]:
+    """Oracle's users, and the number of duplicates."""
+    users: dict[str, OracleUser] = {}
+    duplicates = 0
+    for event in events:
+        duplicates += not users.setdefault(event.user, OracleUser()).fold_event(event)
+    return users, duplicates
+
+
+def times_of_interest(events: Sequence[Event]) -> list[int]:
+    newest = max(event.time_ms for event in events)
+    return [0, START_MS, newest, newest + 1, newest + 3_600_000, newest + 5 * DAY_MS]
+
+
+def assert_equal(
+    table: FeatureTable, slots: dict[str, int], rows: Rows, events: Sequence[Event]
+) -> None:
+    users, _ = truth(events)
+    assert slots.keys() == users.keys()
+    for now in times_of_interest(events):
+        vectors = table.vectors(rows, now)
+        for name, user in users.items():
+            for column, (feature_name, reading) in enumerate(
+                user.readings(table.features, now).items()
+            ):
+                got = float(vectors[slots[name], column])
+                assert reading.agrees(got, RELATIVE, NOTHING), (
+                    f"{feature_name} of {name} at {now}: {got} is not {reading}"
+                )
+    for name, user in users.items():
+        row = rows[slots[name]]
+        assert row["first"] == user.first_ms
+        assert row["seen"] == user.seen_ms
+        assert row["click"] == (user.click_ms or 0)
+        assert row["arrivals"].tolist() == user.arrivals
+        for topic, recent in enumerate(user.recent):
+            ring = row["ring"][topic].tolist()
+            head = user.arrivals[topic] % RING
+            assert [i for i in ring[head:] + ring[:head] if i] == list(recent)
+
+
+@given(feature_tables, st.data())
+@settings(max_examples=300, deadline=None)
+def test_any_history_in_any_batches_is_what_the_oracle_says(
+    features: tuple[Feature, ...], data: st.DataObject
+) -> None:
+    table = table_of(features)
+    events = data.draw(histories())
+    slots, rows, duplicates = fold(table, data.draw(cuts(events)))
+    assert duplicates == truth(events)[1]
+    assert_equal(table, slots, rows, events)
+
+
+@given(histories(max_events=30))
+@settings(max_examples=30)
+def test_users_do_not_see_each_other(events: list[Event]) -> None:
+    table = TABLES[EVERY_AGGREGATE]
+    together, rows, _ = fold(table, [events])
+    for user, slot in together.items():
+        _, alone, _ = fold(table, [[event for event in events if event.user == user]])
+        assert alone[0].tobytes() == rows[slot].tobytes()
+
+
+@given(histories())
+@settings(max_examples=30)
+def test_reading_writes_nothing_and_says_the_same_twice(events: list[Event]) -> None:
+    table = TABLES[EVERY_AGGREGATE]
+    _, rows, _ = fold(table, [events])
+    before = rows.tobytes()
+    first = table.vectors(rows, START_MS + 9 * DAY_MS)
+    assert np.array_equal(first, table.vectors(rows, START_MS + 9 * DAY_MS))
+    assert rows.tobytes() == before
+
+
+def test_the_fold_tells_whom_it_touched_and_leaves_the_others_alone() -> None:
+    table = TABLES[DEFAULT_FEATURES]
+    rows = table.blank(3)
+    before = rows.tobytes()
+    slots = {"a": 0, "b": 1, "c": 2}
+    folded = table.fold(rows, columns(table, slots, [event("c"), event("a"), event("c", id=1)]))
+    assert folded.touched.tolist() == [0, 2]
+    assert folded.rows.tobytes() == rows[[0, 2]].tobytes()
+    assert rows[1].tobytes() == before[rows.itemsize : 2 * rows.itemsize]
+    assert folded.duplicates == 0
+
+
+def test_no_events_change_nothing() -> None:
+    table = TABLES[DEFAULT_FEATURES]
+    rows = table.blank(2)
+    before = rows.tobytes()
+    assert len(table.fold(rows, columns(table, {}, [])).touched) == 0
+    assert rows.tobytes() == before
+
+
+def test_who_never_did_anything_reads_as_absent() -> None:
+    for features in (DEFAULT_FEATURES, EVERY_AGGREGATE):
+        vector = TABLES[features].vectors(TABLES[features].blank(1), START_MS)[0]
+        absent = {f.name: f.absent for f in features}
+        assert dict(zip(absent, vector.tolist(), strict=True)) == absent
+
+
+# -- one rule at a time ----------------------------------------------------------------------
+
+
+def event(
+    user: str = "u",
+    name: str = VIEW,
+    at_ms: int = 0,
+    id: int = 0,  # noqa: A002 - the word everywhere
+    **rest: float,
+) -> Event:
+    return Event(
+        user=user,
+        topic=int(rest.get("topic", name in (ORDER, REFUND))),
+        name=name,
+        time_ms=START_MS + at_ms,
+        id=hash_text(b"%d" % (id or at_ms)),
+        value=rest.get("value", 0.0),
+        quantity=rest.get("quantity", 1.0),
+        category=int(rest.get("category", 0)),
+    )
+
+
+def value_of(declared: Feature, events: Sequence[Event], now_ms: int, *, each: bool) -> float:
+    """One feature of one user, folded one by one or at once."""
+    table = FeatureTable([declared, *EVERY_AGGREGATE])
+    batches = [[e] for e in events] if each else [list(events)]
+    _, rows, _ = fold(table, batches)
+    return float(table.vectors(rows, START_MS + now_ms)[0, 0])
+
+
+def both_ways(declared: Feature, events: Sequence[Event], now_ms: int = 0) -> float:
+    one, all_at_once = (value_of(declared, events, now_ms, each=e) for e in (True, False))
+    assert one == all_at_once or abs(one - all_at_once) <= 1e-12 * abs(one)
+    return one
+
+
+COUNT = feature("x", "count", half_life="1d")
+SESSIONS = feature("x", "count", of="sessions", half_life="36500d")
+
+
+def test_a_repeated_message_counts_once_while_it_is_remembered() -> None:
+    others = [event(at_ms=1, id=i) for i in range(1, RING + 1)]
+    near = [event(id=99), *others[:-1], event(id=99)]
+    far = [event(id=99), *others, event(id=99)]
+    assert round(both_ways(COUNT, near)) == RING
+    assert round(both_ways(COUNT, far)) == RING + 2
+
+
+def test_a_repeat_keeps_itself_in_memory() -> None:
+    """Arrivals are counted, not acceptances: a stream of repeats never becomes fresh."""
+    events = [event(at_ms=1, id=1), *(event(at_ms=1, id=1) for _ in range(3 * RING))]
+    assert round(both_ways(COUNT, events)) == 1
+
+
+def test_the_same_id_on_the_other_topic_is_another_message() -> None:
+    assert round(both_ways(COUNT, [event(id=1), event(id=1, name=ORDER)])) == 2
+
+
+def test_a_late_event_weighs_what_it_would_have_weighed() -> None:
+    newer, older = event(at_ms=DAY_MS), event(at_ms=0, id=5)
+    in_time = both_ways(COUNT, [older, newer], 2 * DAY_MS)
+    assert both_ways(COUNT, [newer, older], 2 * DAY_MS) == in_time == 0.5 + 0.25
+
+
+def test_a_refund_takes_back() -> None:
+    net = feature("x", "sum", on=(ORDER,), minus=(REFUND,), of="value", half_life="1d")
+    events = [event(name=ORDER, value=80.0, id=1), event(name=REFUND, value=30.0, id=2)]
+    assert both_ways(net, events) == 50.0
+    assert both_ways(net, events, DAY_MS) == 25.0
+
+
+def test_a_session_ends_after_half_an_hour_of_silence() -> None:
+    gap = SESSION_GAP_MS
+    for times, sessions in (
+        ([0], 1),
+        ([0, gap], 1),
+        ([0, gap + 1], 2),
+        ([0, gap, 2 * gap], 1),
+        ([gap + 1, 0], 1),
+        ([0, 2 * gap + 2, gap + 1], 2),
+    ):
+        clicks = [event(at_ms=t, id=i + 1) for i, t in enumerate(times)]
+        assert round(both_ways(SESSIONS, clicks), 3) == sessions, times
+
+
+def test_a_repeated_click_opens_no_session() -> None:
+    repeated = [event(at_ms=0, id=1), event(at_ms=2 * SESSION_GAP_MS, id=1)]
+    assert round(both_ways(SESSIONS, repeated), 3) == 1
+
+
+def test_browsing_time_is_between_clicks_of_a_session() -> None:
+    browsed = feature("x", "sum", on=(VIEW,), of="browse_seconds", half_life="36500d")
+    clicks = [
+        event(at_ms=0),
+        event(at_ms=60_000),
+        event(at_ms=90_000, name=CART),
+        event(at_ms=100_000),
+        event(at_ms=100_000 + 2 * SESSION_GAP_MS),
+        event(at_ms=50_000, id=7),
+    ]
+    assert round(both_ways(browsed, clicks, 100_000 + 2 * SESSION_GAP_MS), 3) == 60 + 10
+
+
+def test_a_window_is_exact_in_tiles() -> None:
+    window = feature("x", "count", window="7d", tiles=7)
+    events = [event(at_ms=day * DAY_MS, id=day + 1) for day in range(10)]
+    assert both_ways(window, events, 9 * DAY_MS) == 7
+    assert both_ways(window, events, 10 * DAY_MS - 1) == 7
+    assert both_ways(window, events, 10 * DAY_MS) == 6
+    assert both_ways(window, events, 15 * DAY_MS) == 1
+    assert both_ways(window, events, 16 * DAY_MS) == 0
+    assert both_ways(window, [events[9], events[2], events[3]], 9 * DAY_MS) == 2
+
+
+def test_breadth_counts_categories_about_right() -> None:
+    breadth = feature("x", "distinct", of="category", half_life="36500d")
+    events = [event(at_ms=i, id=i + 1, category=hash_text(b"%d" % (i % 12))) for i in range(100)]
+    assert 9 < both_ways(breadth, events) < 16
+
+
+def test_a_schema_is_a_matter_of_meaning_not_of_words() -> None:
+    one, *rest = EVERY_AGGREGATE
+    schema = FeatureTable(EVERY_AGGREGATE).schema
+    assert FeatureTable([one.model_copy(update={"weight": 0.5}), *rest]).schema == schema
+    assert FeatureTable([one.model_copy(update={"absent": 9.0}), *rest]).schema != schema
+    assert FeatureTable(rest).schema != schema

@@ -1,0 +1,116 @@
+"""Happenings become the metrics that are promised."""
+
+from __future__ import annotations
+
+import importlib
+import math
+import re
+
+import pytest
+from prometheus_client import generate_latest
+from prometheus_client.parser import text_string_to_metric_families
+
+from stream import metrics
+from stream.events import Cause, Counts, Reason
+from stream.state import Answer
+
+
+def value(name: str, **labels: str) -> float:
+    found = metrics.REGISTRY.get_sample_value(f"segstream_{name}", labels)
+    return math.nan if found is None else found
+
+
+def there(name: str, **labels: str) -> bool:
+    return metrics.REGISTRY.get_sample_value(f"segstream_{name}", labels) is not None
+
+
+def test_the_conservation_sum_is_counted_by_result() -> None:
+    results = ("applied", "duplicate", "late", "ignored", "rejected")
+    before = {result: value("events_total", result=result) for result in results}
+    clamped, marks = value("events_clamped_total"), value("marks_total")
+    metrics.events_consumed(Counts(5, 4, 3, 2, 1, clamped=7, marks=8))
+    gained = [value("events_total", result=result) - before[result] for result in results]
+    assert gained == [5, 4, 3, 2, 1]
+    assert value("events_clamped_total") - clamped == 7
+    assert value("marks_total") - marks == 8
+
+
+def test_series_exist_before_anything_happens() -> None:
+    for answer in Answer:
+        assert there("commits_total", answer=answer.value)
+    for reason in Reason:
+        assert there("rejects_total", reason=reason.value)
+
+
+def test_a_released_partition_leaves_no_series() -> None:
+    metrics.partition_acquired(3, 100)
+    metrics.lag_measured(3, 1.5)
+    assert value("partitions_owned") == 1
+    assert value("partition_users", partition="3") == 100
+    metrics.partition_released(3)
+    assert value("partitions_owned") == 0
+    assert not there("partition_users", partition="3")
+    assert not there("lag_seconds", partition="3")
+    metrics.partition_released(3)
+
+
+def test_a_retired_segment_leaves_no_series() -> None:
+    metrics.segments_counted({(1, "loyal"): 10, (2, "at_risk"): 5})
+    metrics.segments_counted({(1, "loyal"): 8, (2, "dormant"): 7})
+    assert value("segment_users", segment="1", kind="loyal") == 8
+    assert value("segment_users", segment="2", kind="dormant") == 7
+    assert not there("segment_users", segment="2", kind="at_risk")
+
+
+def test_changes_delivered_together_weigh_as_many() -> None:
+    name = "change_delivery_seconds"
+    count, total = value(f"{name}_count"), value(f"{name}_sum")
+    low, high = value(f"{name}_bucket", le="0.01"), value(f"{name}_bucket", le="0.02")
+    metrics.changes_delivered(1_000, 0.02)
+    assert value(f"{name}_count") - count == 1_000
+    assert value(f"{name}_sum") - total == pytest.approx(20)
+    assert value(f"{name}_bucket", le="0.01") == low
+    assert value(f"{name}_bucket", le="0.02") - high == 1_000
+
+
+def test_ages_begin_with_the_first_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    metrics.swept(0.1)
+    age = value("sweep_age_seconds")
+    assert 0 <= age < 60
+    monkeypatch.setattr(metrics._sweep_age, "_clock", lambda: metrics._sweep_age._at + 90)
+    assert value("sweep_age_seconds") == 90
+
+
+def test_every_other_happening_is_counted() -> None:
+    metrics.commit_answered(Answer.FENCED)
+    metrics.batch_committed(0.02)
+    metrics.changes_decided(Cause.TIME_PASSED, None, "at_risk", 2)
+    metrics.model_adopted(2, 7)
+    metrics.outbox_measured(1, 3, 0.5)
+    metrics.delivery_retried()
+    metrics.round_completed(0.1)
+    metrics.refitted(1.0)
+    metrics.store_missed()
+    metrics.broker_missed()
+    metrics.message_rejected(Reason.NO_USER)
+    metrics.users_counted(1, 4)
+    labels = {"cause": "time_passed", "kind_from": "none", "kind_to": "at_risk"}
+    assert value("changes_total", **labels) == 2
+    assert (value("model_epoch"), value("model_version")) == (2, 7)
+    assert value("outbox_age_seconds", partition="1") == 0.5
+    assert value("unavailable_total", neighbour="store") == 1
+
+
+def test_names_carry_their_unit_and_every_metric_its_meaning() -> None:
+    text = generate_latest(metrics.REGISTRY).decode()
+    ours = [f for f in text_string_to_metric_families(text) if f.name.startswith("segstream_")]
+    assert len(ours) > 20
+    unit = re.compile(r"_(seconds|entries|users|owned|epoch|version)$")
+    for family in ours:
+        assert family.documentation.endswith(".")
+        # The parser takes _total off a counter's name.
+        assert family.type == "counter" or unit.search(family.name), family.name
+
+
+def test_importing_again_registers_nothing_twice() -> None:
+    importlib.reload(metrics)
