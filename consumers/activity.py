@@ -27,7 +27,7 @@ from consumers.client import activity_options, membership
 from consumers.decode import Batch, Decoder, Reject
 from consumers.rejects import RejectGuard
 from stream import metrics
-from stream.config import Settings
+from stream.config import ConfigError, Settings
 from stream.errors import BrokerUnavailableError, OffsetOutOfRangeError
 from stream.events import Counts, EventColumns
 from stream.features import FeatureTable
@@ -135,7 +135,7 @@ class ActivityWorker:
         self._by_marks = settings.clock.mode == "watermark"
         self._assigned: set[tuple[str, int]] = set()
         self._owned: dict[int, _Owned] = {}
-        self._late_pairs: list[int] = []
+        self._late_pairs: dict[int, float] = {}
         self._failure: Exception | None = None
         self._round = 0
         self._trainer = TrainerState()
@@ -158,6 +158,7 @@ class ActivityWorker:
                 on_revoke=self._on_revoke,
                 on_lost=self._on_lost,
             )
+            self._health.ready(True, part="activity")
             while not stop():
                 self._turn(consumer)
             self._finish(consumer)
@@ -207,7 +208,8 @@ class ActivityWorker:
             log.warning("partition %d: %s", number, error)
             self._forget(number)
             if all((topic, number) in self._assigned for topic in self._topics):
-                self._late_pairs.append(number)
+                patience = self._settings.broker.session_timeout_seconds if error.fenced else 0.0
+                self._late_pairs[number] = time.monotonic() + patience
 
     def _finish(self, consumer: Consumer) -> None:
         """Commit what is gathered (live mode) before leaving; nothing depends on it."""
@@ -522,9 +524,7 @@ class ActivityWorker:
             case Answer.LOST:
                 raise _state_lost(number)
             case Answer.FENCED | Answer.DIVERGED:
-                raise _NotOursError(
-                    f"the store says {answer.value}; dropping what was not committed"
-                )
+                raise _NotOursError(answer)
 
     # -- the trainer's rounds -----------------------------------------------------------------
 
@@ -571,7 +571,7 @@ class ActivityWorker:
             arrived = {(where.topic, where.partition) for where in partitions}
             for number in whole:
                 if not all((topic, number) in arrived for topic in self._topics):
-                    self._late_pairs.append(number)
+                    self._late_pairs[number] = 0.0
                 else:
                     self._take_over(consumer, number)
             starts = [
@@ -624,11 +624,14 @@ class ActivityWorker:
             self._forget(where.partition)
 
     def _pair_up(self, consumer: Consumer) -> None:
-        """Take over partitions whose topics are assigned, but were not taken over then."""
-        if not self._late_pairs:
-            return
-        numbers, self._late_pairs = self._late_pairs, []
-        for number in numbers:
+        """Take over partitions whose topics are assigned, but were not taken over then.
+
+        After another owner fenced us, only when a session has passed: by then the group has told
+        a member that slept through its session that the partition is no longer its own.
+        """
+        now = time.monotonic()
+        for number in [n for n, due in self._late_pairs.items() if due <= now]:
+            del self._late_pairs[number]
             if number in self._owned:
                 continue
             if not all((topic, number) in self._assigned for topic in self._topics):
@@ -641,6 +644,11 @@ class ActivityWorker:
 
     def _take_over(self, consumer: Consumer, number: int) -> None:
         """Fence whoever owned the partition, and load its users."""
+        if number >= self._settings.topics.partitions:
+            raise ConfigError(
+                f"topics.partitions = {self._settings.topics.partitions}, but the broker has a "
+                f"partition {number}; set it to the number of partitions of the input topics"
+            )
         token = secrets.token_hex(8)
         found = self._store.acquire(number, token)
         if found is None:
@@ -718,6 +726,10 @@ class ActivityWorker:
 
 class _NotOursError(Exception):
     """What was under way for a partition must be forgotten."""
+
+    def __init__(self, answer: Answer) -> None:
+        super().__init__(f"the store says {answer.value}; dropping what was not committed")
+        self.fenced = answer is Answer.FENCED
 
 
 def _state_lost(number: int) -> StateLostError:

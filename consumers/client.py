@@ -265,8 +265,10 @@ class _Reader:
             raise self._out_of_range(partition)
         elif code in (KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_PARTITION):  # noqa: SLF001
             raise TopicMissingError(f"topic {self._topic} is gone")
-        elif not error.retriable():
+        elif error.fatal() or code == KafkaError.TOPIC_AUTHORIZATION_FAILED:
             raise BrokerUnavailableError(f"topic {self._topic} cannot be read: {error.str()}")
+        else:
+            report_broker_error(error)  # librdkafka tries on, and so do we until nothing comes
 
     def _done(self, partition: int) -> None:
         if self._high.pop(partition, None) is not None:
@@ -303,15 +305,22 @@ class _Reader:
         return set(topic.partitions)
 
     def _watermark(self, partition: int) -> int:
-        try:
-            answer = self._consumer.get_watermark_offsets(
-                TopicPartition(self._topic, partition), timeout=self._stall_seconds
-            )
-        except KafkaException as error:
-            raise self._unavailable(error) from None
-        if answer is None:
-            raise BrokerUnavailableError(f"no broker answers at {self._broker.bootstrap}")
-        return int(answer[1])
+        """The high watermark, waited for: a broker that just came up has no leaders yet."""
+        deadline = time.monotonic() + self._stall_seconds
+        while True:
+            left = deadline - time.monotonic()
+            try:
+                answer = self._consumer.get_watermark_offsets(
+                    TopicPartition(self._topic, partition), timeout=max(0.1, left)
+                )
+            except KafkaException as error:
+                if left <= 0 or error.args[0].code() == KafkaError.TOPIC_AUTHORIZATION_FAILED:
+                    raise self._unavailable(error) from None
+                time.sleep(0.1)
+                continue
+            if answer is None:
+                raise BrokerUnavailableError(f"no broker answers at {self._broker.bootstrap}")
+            return int(answer[1])
 
     def _unavailable(self, error: KafkaException) -> BrokerUnavailableError:
         reason = error.args[0].str() if error.args else str(error)

@@ -128,6 +128,8 @@ def _csv(database: Any, file: Path, mapping: Mapping, refuse: Refuse) -> Table:
         while found := bad.fetchmany(BATCH_ROWS):
             for line, message in found:
                 why = f"line {line}: {str(message).splitlines()[0]}"
+                if "unicode" in why.lower():
+                    why += ' The mapping can say encoding = "latin-1".'
                 refuse(Refusal(line, UNREADABLE, why, {}))
 
     available = _columns(database, source, values)

@@ -97,8 +97,8 @@ def _several(value: Any) -> Any:
 
 
 def _as_table(key: str) -> BeforeValidator:
-    """A bare text stands for a table with this one key."""
-    return BeforeValidator(lambda value: {key: value} if isinstance(value, str) else value)
+    """A bare text or list stands for a table with this one key."""
+    return BeforeValidator(lambda value: {key: value} if isinstance(value, str | list) else value)
 
 
 def _as_text(value: Any) -> Any:
@@ -329,12 +329,16 @@ def _shipped_names() -> list[str]:
     return sorted(name.removesuffix(".toml") for name in names if name.endswith(".toml"))
 
 
+_PYDANTIC_WORDS = re.compile(r"valid dictionary or instance of \w+")
+
+
 def _explain(error: ValidationError, source: str) -> str:
     lines = []
     for problem in error.errors():
         place = [str(part + 1) if isinstance(part, int) else part for part in problem["loc"]]
         key = ".".join(place) or "mapping"
         expected = problem["msg"].removeprefix("Value error, ")
+        expected = _PYDANTIC_WORDS.sub("valid table", expected).replace("tuple", "list")
         match problem["type"]:
             case "extra_forbidden":
                 expected = "there is no such key"

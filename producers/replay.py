@@ -126,6 +126,7 @@ class InputWriter:
         *,
         marks: bool = True,
         speed: Speed = "max",
+        linger_seconds: float = 0.02,
         stop: Callable[[], bool] | None = None,
         clock: Clock = CLOCK,
         make_producer: Callable[[dict[str, Any]], Producer] = Producer,
@@ -136,6 +137,7 @@ class InputWriter:
             settings: names broker and topics; marks are written in watermark mode only.
             marks: whether marks are wanted at all.
             speed: of the shop's clock.
+            linger_seconds: how long a record may wait for company on its way to the broker.
             stop: asked now and then; a yes raises `Stopped` out of `send` and `finish`.
             clock: what time it is.
             make_producer: makes a producer from its options.
@@ -160,7 +162,7 @@ class InputWriter:
         self._failure: str | None = None
         self._until_poll = _POLL_EVERY
         self._producer = make_producer(
-            producer_options(settings.broker, linger_seconds=0.02)
+            producer_options(settings.broker, linger_seconds=linger_seconds)
             | {"delivery.report.only.error": True, "on_delivery": self._not_delivered}
         )
         self._partitions = self._look_up(settings.broker.bootstrap)
@@ -180,7 +182,10 @@ class InputWriter:
         """
         if self.first_ms is None:
             self.first_ms = time_ms
-            self._next_mark_ms = self._after(time_ms)
+            # The opening mark tells owners that marks will come, however slowly.
+            self._next_mark_ms = self._before(time_ms)
+            if self._marking:
+                self._write_mark()
         if self._marking:
             while time_ms >= self._next_mark_ms:
                 self._mark()
@@ -222,8 +227,8 @@ class InputWriter:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _after(self, time_ms: int) -> int:
-        return (time_ms // self._step_ms + 1) * self._step_ms if self._step_ms else 0
+    def _before(self, time_ms: int) -> int:
+        return time_ms // self._step_ms * self._step_ms if self._step_ms else 0
 
     def _mark(self) -> None:
         self._until_poll -= len(self._topics) * self._partitions

@@ -8,6 +8,7 @@ topic's partitions and retention are their owner's decision.
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +20,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # it re-expor
     ConfigResource,
     NewTopic,
     ResourceType,
+    TopicMetadata,
 )
 
 from producers.client import MESSAGE_BYTES
@@ -112,19 +114,23 @@ def apply(
     """
     admin = _admin(settings.broker)
     plans = plan(settings)
-    found = _partitions(admin, settings.broker)
+    found = {name: len(topic.partitions) for name, topic in _listed(admin, settings.broker).items()}
     differences: list[Difference] = []
     there: list[TopicPlan] = []
+    created: list[TopicPlan] = []
     for wanted in plans:
         if wanted.name in found:
             there.append(wanted)
         elif create:
-            _create(admin, wanted, settings.broker)
-            LOG.info("created topic %s with %d partitions", wanted.name, wanted.partitions)
-            if on_created is not None:
-                on_created(wanted)
+            if _create(admin, wanted, settings.broker):
+                created.append(wanted)
         else:
             differences.append(_missing(wanted))
+    _await(admin, created, settings.broker)
+    for wanted in created:
+        LOG.info("created topic %s with %d partitions", wanted.name, wanted.partitions)
+        if on_created is not None:
+            on_created(wanted)
     configs = _configs(admin, there, settings.broker)
     for wanted in there:
         differences += _compare(
@@ -185,19 +191,20 @@ def _admin(broker: Broker) -> AdminClient:
     return AdminClient(options | broker.properties)
 
 
-def _partitions(admin: AdminClient, broker: Broker) -> dict[str, int]:
-    """Number of partitions of every topic there is."""
+def _listed(admin: AdminClient, broker: Broker) -> dict[str, TopicMetadata]:
+    """Every topic there is."""
     try:
-        metadata = admin.list_topics(timeout=REQUEST_SECONDS)
+        listed: dict[str, TopicMetadata] = admin.list_topics(timeout=REQUEST_SECONDS).topics
     except KafkaException as error:
         raise BrokerUnavailableError(
             f"no broker answers at {broker.bootstrap} ({_reason(error)}); is it up, and is"
             " broker.bootstrap right?"
         ) from None
-    return {name: len(topic.partitions) for name, topic in metadata.topics.items()}
+    return listed
 
 
-def _create(admin: AdminClient, wanted: TopicPlan, broker: Broker) -> None:
+def _create(admin: AdminClient, wanted: TopicPlan, broker: Broker) -> bool:
+    """Create a topic; False if somebody else was quicker, with the same plan."""
     topic = NewTopic(
         wanted.name,
         num_partitions=wanted.partitions,
@@ -209,10 +216,30 @@ def _create(admin: AdminClient, wanted: TopicPlan, broker: Broker) -> None:
         future.result()
     except KafkaException as error:
         if error.args[0].code() == KafkaError.TOPIC_ALREADY_EXISTS:
-            return  # somebody else was quicker, with the same plan
+            return False
         raise BrokerUnavailableError(
             f"topic {wanted.name} was not created on {broker.bootstrap}: {_reason(error)}"
         ) from None
+    return True
+
+
+def _await(admin: AdminClient, created: list[TopicPlan], broker: Broker) -> None:
+    """Wait until the topics can be used: their leaders are known a moment after creation."""
+    deadline = time.monotonic() + REQUEST_SECONDS
+    waiting = {wanted.name for wanted in created}
+    while waiting:
+        listed = _listed(admin, broker)
+        waiting = {name for name in waiting if name not in listed or not _led(listed[name])}
+        if waiting and time.monotonic() > deadline:
+            raise BrokerUnavailableError(
+                f"{broker.bootstrap} created {', '.join(sorted(waiting))}, but no broker leads it"
+            )
+        if waiting:
+            time.sleep(0.05)
+
+
+def _led(topic: TopicMetadata) -> bool:
+    return topic.error is None and all(p.leader >= 0 for p in topic.partitions.values())
 
 
 def _configs(

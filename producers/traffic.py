@@ -513,7 +513,7 @@ def run_shop(
         days: length in shop days.
         seconds: length by the wall clock, its nights as short as its days; None: at once.
         stop: asked now and then; a yes ends it early, with its last mark.
-        progress: is told how far it is.
+        progress: is told how far it is, in days.
         faults: share of events that are accompanied by a duplicate, a record that cannot be
             read, or a copy of the event that is too late; the events themselves are as without.
         start_ms: midnight, UTC, of the first day.
@@ -532,7 +532,14 @@ def run_shop(
     mischief = _Mischief(seed, faults, round(settings.worker.late_seconds * 1_000))
     came = np.zeros(users, dtype=np.bool_)
     with InputWriter(
-        settings, speed=speed, stop=stop, clock=clock, make_producer=make_producer
+        settings,
+        speed=speed,
+        # The local broker slows down at some 5,000 batches a partition: a batch every 20 ms is
+        # well below for a demo of a minute, a longer one takes larger batches.
+        linger_seconds=max(0.02, (seconds or 0.0) / 4_000),
+        stop=stop,
+        clock=clock,
+        make_producer=make_producer,
     ) as writer:
         try:
             for day, batch in enumerate(simulate(seed, users, days, start_ms)):

@@ -203,8 +203,8 @@ class Settings(Section):
     publish: Publish = Publish()
     publisher: Publisher = Publisher()
     metrics: Metrics = Metrics()
-    features: tuple[Feature, ...] = Field(DEFAULT_FEATURES, min_length=1)
-    kinds: tuple[KindRule, ...] = Field(DEFAULT_KINDS)
+    features: tuple[Feature, ...] = Field(default=DEFAULT_FEATURES, min_length=1)
+    kinds: tuple[KindRule, ...] = Field(default=DEFAULT_KINDS)
 
     @model_validator(mode="after")
     def _names_are_known(self) -> Settings:

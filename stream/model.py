@@ -144,9 +144,17 @@ class Model:
         )
 
 
-def kinds(natural: Floats, table: FeatureTable, rules: Sequence[KindRule]) -> list[str]:
-    """Kind of each centroid, from its values in natural units."""
-    return [kind_of(dict(zip(table.names, row, strict=True)), rules) for row in natural.tolist()]
+def kinds(
+    natural: Floats,
+    table: FeatureTable,
+    rules: Sequence[KindRule],
+    current: Sequence[str | None],
+) -> list[str]:
+    """Kind of each centroid, from its values in natural units and the kind it had."""
+    return [
+        kind_of(dict(zip(table.names, row, strict=True)), rules, before)
+        for row, before in zip(natural.tolist(), current, strict=True)
+    ]
 
 
 def propose_names(

@@ -274,10 +274,11 @@ def _begins_literal(rest: str) -> bool:
 
 
 def _check_mark(mark: Mapping[str, Any]) -> None:
-    for key in ("timestamp", "sentAt"):
-        if not isinstance(mark.get(key), str):
-            raise _RefusedError(Reason.WRONG_TYPE)
-        parse_time(mark[key])
+    times = [mark.get(key) for key in ("timestamp", "sentAt")]
+    if not all(isinstance(time, str) for time in times):
+        raise _RefusedError(Reason.WRONG_TYPE)
+    for time in times:
+        parse_time(str(time))
 
 
 def _check_types(track: Mapping[str, Any]) -> None:
@@ -424,6 +425,8 @@ class OracleUser:
     def readings(self, features: Sequence[Feature], now_ms: int) -> dict[str, Reading]:
         """Features at a time, with what is needed to compare them."""
         declared = {feature.name: feature for feature in features}
+        # Asked for a time before the newest event, sums answer for the time of that event.
+        aged_to = max(now_ms, self.seen_ms)
         read: dict[str, Reading] = {}
 
         def of(name: str) -> Reading:
@@ -433,12 +436,12 @@ class OracleUser:
                     top, bottom = (of(part) for part in feature.ratio_parts)
                     read[name] = _divide(top, bottom, feature.absent)
                 else:
-                    read[name] = self._read(feature, now_ms)
+                    read[name] = self._read(feature, now_ms, aged_to)
             return read[name]
 
         return {name: of(name) for name in declared}
 
-    def _read(self, feature: Feature, now_ms: int) -> Reading:
+    def _read(self, feature: Feature, now_ms: int, aged_to: int) -> Reading:
         match feature.aggregate:
             case "first":
                 return _days_since([e.time_ms for e in self.events], min, now_ms, feature)
@@ -448,33 +451,12 @@ class OracleUser:
             case "distinct":
                 return self._distinct(feature, now_ms)
             case "mean":
-                top = self._timed(feature, _contributions(feature, self.events), now_ms)
+                top = _timed(feature, _contributions(feature, self.events), now_ms, aged_to)
                 counted = [(e.time_ms, 1.0) for e in self.events if _watches(feature.on, e)]
-                return _divide(top, self._timed(feature, counted, now_ms), feature.absent)
+                bottom = _timed(feature, counted, now_ms, aged_to)
+                return _divide(top, bottom, feature.absent)
             case _:
-                return self._timed(feature, _contributions(feature, self.events), now_ms)
-
-    def _timed(
-        self, feature: Feature, contributions: Sequence[tuple[int, float]], now_ms: int
-    ) -> Reading:
-        """The sum of (time, amount): decayed, or of those in the window.
-
-        Asked for a time before the newest event, it answers for the time of that event.
-        """
-        if not contributions:
-            return Reading(0.0, 0.0)
-        if feature.half_life is not None:
-            at = max(now_ms, self.seen_ms)
-            parts = [
-                amount * math.exp2(-(at - time) / (1_000 * feature.half_life))
-                for time, amount in contributions
-            ]
-        else:
-            assert feature.window is not None
-            tile_ms = int(feature.window * 1_000) // feature.tiles
-            newest = max(now_ms, *(time for time, _ in contributions)) // tile_ms
-            parts = [a for time, a in contributions if time // tile_ms > newest - feature.tiles]
-        return Reading(math.fsum(parts), math.fsum(map(abs, parts)))
+                return _timed(feature, _contributions(feature, self.events), now_ms, aged_to)
 
     def _distinct(self, feature: Feature, now_ms: int) -> Reading:
         """Categories seen, by linear counting over buckets that fade."""
@@ -488,6 +470,23 @@ class OracleUser:
         filled = math.fsum(math.exp2(-age / feature.half_life) for age in ages)
         free = max(1.0 - filled / BUCKETS, 0.5 / BUCKETS)
         return Reading(-BUCKETS * math.log(free), filled / free)
+
+
+def _timed(
+    feature: Feature, contributions: Sequence[tuple[int, float]], now_ms: int, aged_to: int
+) -> Reading:
+    """The sum of (time, amount): decayed, or of those in the window."""
+    if not contributions:
+        return Reading(0.0, 0.0)
+    if feature.half_life is not None:
+        half_life_ms = 1_000 * feature.half_life
+        parts = [a * math.exp2((time - aged_to) / half_life_ms) for time, a in contributions]
+    else:
+        assert feature.window is not None
+        tile_ms = int(feature.window * 1_000) // feature.tiles
+        newest = max(now_ms, *(time for time, _ in contributions)) // tile_ms
+        parts = [a for time, a in contributions if time // tile_ms > newest - feature.tiles]
+    return Reading(math.fsum(parts), math.fsum(map(abs, parts)))
 
 
 def _watches(names: Sequence[str], event: Applied) -> bool:

@@ -14,6 +14,7 @@ A step, and what a crash leaves behind:
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -31,12 +32,14 @@ from stream.model import Model
 from stream.segments import Moves, PublishRule, columns_of, contributions, look
 from stream.state import Commit, OutboxEntry, Position
 from stream.trainer import PartitionStatistics
-from stream.units import iso
+from stream.units import iso, isos
 
 CHUNK = 8_192
 """Users looked at in one go by a sweep: their rows and vectors stay in the cache."""
 CHANGES_PER_ENTRY = 1_000
 WHY = 3
+
+_encode = msgspec.json.Encoder().encode
 
 
 class SchemaMismatchError(Exception):
@@ -97,6 +100,7 @@ class Partition:
         self._slots = _Slots()
         self._rows = table.blank(1_024)
         self._hashes = np.zeros(1_024, np.uint64)
+        self._hashed = 0
         self._dirty = np.zeros(1_024, np.bool_)
         self._pending: list[bytes] = []
         self._origin_ms = 0
@@ -123,7 +127,7 @@ class Partition:
     def slots(self, users: Sequence[str]) -> Ints:
         """Slot of each user; unknown ones are taken in."""
         slots = np.fromiter(map(self._slots.__getitem__, users), np.int64, len(users))
-        if len(self._slots.names) > len(self._hashes) or not self._hashes[len(self) - 1]:
+        if len(self._slots.names) > self._hashed:
             self._make_room()
         return slots
 
@@ -135,7 +139,7 @@ class Partition:
             self._rows = np.concatenate([self._rows, self._table.blank(more)])
             self._hashes = np.concatenate([self._hashes, np.zeros(more, np.uint64)])
             self._dirty = np.concatenate([self._dirty, np.zeros(more, np.bool_)])
-        known = int(np.count_nonzero(self._hashes))
+        known, self._hashed = self._hashed, users
         self._hashes[known:users] = hash_texts(self._slots.names[known:])
 
     # -- steps --------------------------------------------------------------------------------
@@ -254,47 +258,78 @@ class Partition:
     ) -> None:
         """Write a change record for everyone who moved."""
         who = moves.index
-        old = model.centroids[np.maximum(moves.column_before, 0)]
-        parts = contributions(mapped[who], old, model.centroids[moves.column], model.map.weights)
-        top = np.argsort(-parts, axis=1, kind="stable")[:, :WHY].tolist()
-        parts_list, values = parts.tolist(), vectors[who].tolist()
-        explained = (moves.column_before >= 0).tolist()
-        names, at, version = self._table.names, iso(now_ms), rows["version"][who].tolist()
-        seen = rows["seen"][who].tolist()
-        hashes, known = self._hashes[slots[who]].tolist(), model.by_id
-        incarnation, users = self.position.incarnation, self._slots.names
-        margins = [None if np.isnan(z) else z for z in moves.margin.tolist()]
-        for i, slot in enumerate(slots[who].tolist()):
-            before, after = int(moves.before[i]), known[int(moves.after[i])]
-            previous = known.get(before)
-            why = [
-                {
-                    "feature": names[f],
-                    "value": values[i][f],
-                    "contribution": parts_list[i][f],
-                }
-                for f in (top[i] if explained[i] else ())
+        explained = moves.column_before >= 0
+        why = iter(self._reasons(model, vectors, mapped, moves, explained))
+        version, times = rows["version"][who].tolist(), isos(rows["seen"][who])
+        incarnation, users, name = self.position.incarnation, self._slots.names, model.name
+        at, known = iso(now_ms), model.by_id
+        told: Counter[tuple[Cause, str | None, str]] = Counter()
+        for slot, number, hashed, seen, old, new, code, margin, has_why, provisional in zip(
+            slots[who].tolist(),
+            version,
+            self._hashes[slots[who]].tolist(),
+            times,
+            moves.before.tolist(),
+            moves.after.tolist(),
+            moves.cause.tolist(),
+            moves.margin.tolist(),
+            explained.tolist(),
+            moves.provisional.tolist(),
+            strict=True,
+        ):
+            before, after, cause = known.get(old), known[new], CAUSES[code]
+            kind_from = before.kind if before else None
+            told[cause, kind_from, after.kind] += 1
+            self._pending.append(
+                _encode(
+                    {
+                        "id": f"{hashed:016x}-{incarnation}-{number}",
+                        "user": users[slot].decode(),
+                        "version": number,
+                        "from": old or None,
+                        "to": new,
+                        "name_from": before.name if before else None,
+                        "name_to": after.name,
+                        "kind_from": kind_from,
+                        "kind_to": after.kind,
+                        "cause": cause,
+                        "at": at,
+                        "last_event_at": seen,
+                        "model": name,
+                        "margin": margin if has_why else None,
+                        "provisional": provisional,
+                        "why": next(why) if has_why else (),
+                    }
+                )
+            )
+        for (cause, kind_from, kind_to), users_moved in told.items():
+            metrics.changes_decided(cause, kind_from, kind_to, users_moved)
+
+    def _reasons(
+        self, model: Model, vectors: Floats, mapped: Floats, moves: Moves, explained: Bools
+    ) -> list[list[dict[str, Any]]]:
+        """The features that contributed most to each move that has a segment before."""
+        who = moves.index[explained]
+        if len(who) == 0:
+            return []
+        old, new = moves.column_before[explained], moves.column[explained]
+        parts = contributions(
+            mapped[who], model.centroids[old], model.centroids[new], model.map.weights
+        )
+        top = np.argsort(-parts, axis=1, kind="stable")[:, :WHY]
+        names = self._table.names
+        return [
+            [
+                {"feature": names[feature], "value": value, "contribution": part}
+                for feature, value, part in zip(*one, strict=True)
             ]
-            record: dict[str, Any] = {
-                "id": f"{hashes[i]:016x}-{incarnation}-{version[i]}",
-                "user": users[slot].decode(),
-                "version": version[i],
-                "from": before or None,
-                "to": after.id,
-                "name_from": previous.name if previous else None,
-                "name_to": after.name,
-                "kind_from": previous.kind if previous else None,
-                "kind_to": after.kind,
-                "cause": CAUSES[moves.cause[i]],
-                "at": at,
-                "last_event_at": iso(seen[i]),
-                "model": model.name,
-                "margin": margins[i],
-                "provisional": bool(moves.provisional[i]),
-                "why": why,
-            }
-            self._pending.append(msgspec.json.encode(record))
-            metrics.changes_decided(record["cause"], record["kind_from"], after.kind)
+            for one in zip(
+                top.tolist(),
+                np.take_along_axis(vectors[who], top, axis=1).tolist(),
+                np.take_along_axis(parts, top, axis=1).tolist(),
+                strict=True,
+            )
+        ]
 
     def _originate(self, origin_ms: int) -> None:
         if self._pending and not self._origin_ms:

@@ -17,6 +17,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from stream.events import CAUSES, Bools, Cause, Floats, Ints, Rows
 
 FALLBACK_KIND = "occasional"
+KIND_SLACK = 0.15
+"""Of a limit: more than a centroid moves between two refits, less than two kinds lie apart."""
 
 
 class Bounds(BaseModel):
@@ -33,8 +35,10 @@ class Bounds(BaseModel):
             raise ValueError("give min, max or both")
         return self
 
-    def hold(self, value: float) -> bool:
-        return (self.min is None or value >= self.min) and (self.max is None or value <= self.max)
+    def hold(self, value: float, slack: float = 0.0) -> bool:
+        """Whether a value keeps the limits, each moved outwards by a share of itself."""
+        low = self.min is None or value >= self.min - slack * abs(self.min)
+        return low and (self.max is None or value <= self.max + slack * abs(self.max))
 
 
 class KindRule(BaseModel):
@@ -64,10 +68,17 @@ DEFAULT_KINDS: tuple[KindRule, ...] = (
 CHURN_RISK_KINDS = ("at_risk", "dormant")
 
 
-def kind_of(profile: Mapping[str, float], rules: Sequence[KindRule]) -> str:
-    """The first kind whose limits a profile in natural units keeps."""
+def kind_of(
+    profile: Mapping[str, float], rules: Sequence[KindRule], current: str | None = None
+) -> str:
+    """The first kind whose limits a profile in natural units keeps.
+
+    A segment that has a kind keeps it while the limits, loosened by `KIND_SLACK`, still hold:
+    a centroid that trembles on a limit must not change what campaigns think of its users.
+    """
     for rule in rules:
-        if all(bounds.hold(profile[name]) for name, bounds in rule.when.items()):
+        slack = KIND_SLACK if rule.kind == current else 0.0
+        if all(bounds.hold(profile[name], slack) for name, bounds in rule.when.items()):
             return rule.kind
     return FALLBACK_KIND
 

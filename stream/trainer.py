@@ -261,7 +261,8 @@ def _refit(
             happened(event, segment_id, others)
 
     natural = new_map.invert(centroids)
-    kind_list = kinds(natural, table, rules)
+    kept = {} if old is None else {s.id: s.kind for s in old.segments}
+    kind_list = kinds(natural, table, rules, [kept.get(i) for i in ids])
     names = propose_names(centroids, new_map.weights, table, kind_list)
     squared = distances(mapped, centroids, new_map.weights)
     counts = np.bincount(squared.argmin(axis=1), minlength=len(ids))

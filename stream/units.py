@@ -9,6 +9,9 @@ import re
 from datetime import UTC, datetime
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 DAY_MS = 86_400_000
 
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3_600.0, "d": 86_400.0, "w": 604_800.0}
@@ -33,6 +36,12 @@ def iso(time_ms: int) -> str:
     """Milliseconds since 1970 as ISO 8601 in UTC."""
     moment = datetime.fromtimestamp(time_ms / 1000, UTC)
     return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def isos(times_ms: npt.NDArray[np.int64]) -> list[str]:
+    """The same of many times, ``(n,)``."""
+    texts: list[str] = np.datetime_as_string(times_ms.astype("datetime64[ms]")).tolist()
+    return [text + "Z" for text in texts]
 
 
 def readable_duration(seconds: float) -> str:

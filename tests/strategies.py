@@ -193,6 +193,7 @@ MESSAGES: tuple[tuple[bytes | None, Fate, Reason | None], ...] = (
     (_GOOD + b"}", _REFUSED, Reason.NOT_JSON),
     (b"\xef\xbb\xbf" + _GOOD, _REFUSED, Reason.NOT_JSON),
     (_GOOD.replace(b"u1", b"u\xff"), _REFUSED, Reason.NOT_JSON),
+    (_GOOD.replace(b"track", b"tr\xffck"), _REFUSED, Reason.NOT_JSON),
     (_GOOD.replace(b"u1", b"\\ud800, and more"), _REFUSED, Reason.NOT_JSON),
     (_GOOD.replace(b"20.0", b"NaN"), _REFUSED, Reason.NOT_JSON),
     (_GOOD.replace(b"20.0", b"020"), _REFUSED, Reason.NOT_JSON),
@@ -275,6 +276,7 @@ MESSAGES: tuple[tuple[bytes | None, Fate, Reason | None], ...] = (
         for kind in ("identify", "page", "screen", "group", "alias")
     ),
     (encoded(type="identify", event=5), Fate.IGNORED, None),
+    (encoded(type="page"), Fate.IGNORED, None),
     (encoded(time_ms=START_MS - 90 * DAY_MS), Fate.APPLIED, None),
     (encoded(time_ms=START_MS - 90 * DAY_MS - 1), Fate.LATE, None),
     (encoded(timestamp="1970-01-01T00:00:00Z"), Fate.LATE, None),

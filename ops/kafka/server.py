@@ -13,6 +13,9 @@ import shutil
 import subprocess
 from pathlib import Path
 
+from confluent_kafka import KafkaException
+from confluent_kafka.admin import AdminClient
+
 from stream.errors import ServerStartError
 from stream.servers import Server, broker_answers, free_port
 
@@ -104,7 +107,15 @@ class RealKafka(Server):
         return [*java, "kafka.Kafka", str(settings)]
 
     def _answers(self) -> bool:
-        return broker_answers(self.bootstrap)
+        """Also whether every partition has its leader, which after a restart takes a little."""
+        if not broker_answers(self.bootstrap):
+            return False
+        admin = AdminClient({"bootstrap.servers": self.bootstrap})
+        try:
+            topics = admin.list_topics(timeout=1.0).topics.values()
+        except KafkaException:
+            return False
+        return all(p.leader >= 0 for topic in topics for p in topic.partitions.values())
 
 
 def why_unavailable() -> str | None:

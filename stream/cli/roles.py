@@ -6,6 +6,7 @@ publisher, with its own store connection and its own health endpoint.
 
 from __future__ import annotations
 
+import gc
 import logging
 import signal
 import threading
@@ -60,6 +61,10 @@ def activity(settings: Settings, stop: Event, health: Health) -> None:
             worker = ActivityWorker(settings, store, DeadLetters(settings), health, pulse)
             worker.run(stop.is_set)
 
+    # Decoding makes and drops thousands of objects a batch, none in cycles; the collector would
+    # walk every user's name each time it is set off by them.
+    gc.freeze()
+    gc.set_threshold(100_000, 50, 100)
     pulse = health.alive("activity", SILENCE_SECONDS)
     keep_going("activity", work, stop)
 

@@ -207,6 +207,14 @@ def test_other_encodings_and_delimiters(tmp_path: Path) -> None:
     assert [(e.user, e.amount) for e in events] == [("Jürgen", 1234.5)]
 
 
+def test_a_wrong_encoding_is_refused_with_its_remedy(tmp_path: Path) -> None:
+    content = "customer,date,amount\nJürgen,2026-01-01,3\nann,2026-01-01,3\n".encode("latin-1")
+    file = write(tmp_path / "orders.csv", content)
+    (event,), (refused,), _ = read(file, load_mapping("simple"))
+    assert event.user == "ann"
+    assert "encoding" in refused.why
+
+
 def test_json_and_parquet_reach_into_objects(tmp_path: Path) -> None:
     track = {
         "type": "track", "event": "Order Completed", "userId": "u", "messageId": "m",

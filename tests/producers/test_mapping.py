@@ -289,6 +289,30 @@ def test_segment_messages_pass() -> None:
     assert refusal(declared, **row | {"type": "page"}).reason == "not_track"
 
 
+@pytest.mark.parametrize(
+    ("name", "row", "expected"),
+    [
+        (
+            "ga4",
+            {"user_id": "", "user_pseudo_id": "p", "event_timestamp": "1763715600000000",
+             "event_name": "purchase", "transaction_id": "t-1", "purchase_revenue": "12.5"},
+            {"order_id": "t-1", "quantity": 1.0, "revenue": 12.5},
+        ),
+        (
+            "retailrocket",
+            {"timestamp": "1763715600000", "visitorid": "p", "event": "transaction",
+             "itemid": "9", "transactionid": "4"},
+            {"order_id": "4", "quantity": 1.0},
+        ),
+    ],
+)  # fmt: skip
+def test_orders_of_other_shops(name: str, row: dict[str, str], expected: dict[str, Any]) -> None:
+    found = message(event(load_mapping(name), **row))
+    assert (found["event"], found["userId"]) == ("Order Completed", "p")
+    assert found["timestamp"] == "2025-11-21T09:00:00.000Z"
+    assert found["properties"] == expected
+
+
 def test_topics() -> None:
     assert [topic_of(name) for name in ("Product Viewed", "Order Completed", "Order Refunded")] == [
         0, 1, 1,
@@ -306,6 +330,7 @@ def test_topics() -> None:
         ('user = "u"\ntime = "t"\nevent = "e"\nwho = 1', "who: there is no such key"),
         ('user = 3\ntime = "t"\nevent = "e"', "user = 3"),
         ('user = "u"\ntime = "t"\nevent = ""', "event.constant"),
+        ('user = "u"\ntime = "t"\nevent = 5', "event = 5: Input should be a valid table"),
         ('user = "u"\ntime = "t"\nevent = {}', "expected an event name"),
         ('user = "u"\nevent = "e"\ntime = {column = "t", zone = "Mars/Base"}', "'Mars/Base'"),
         ('user = "u"\nevent = "e"\ntime = {column = "t", format = "DD.MM"}', "strptime"),

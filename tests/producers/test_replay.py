@@ -142,8 +142,8 @@ def test_marks_stand_exactly_between_the_events(file: Path) -> None:
     recorder = Recorder()
     report = run(file, recorder, clock=Hand().clock)
     # 13:00 itself comes after the mark of 13:00; the last mark is the first one after it.
-    assert recorder.story() == ["bob", "ann", "11:00", "12:00", "13:00", "ann", "14:00"]
-    assert report.marks == 4
+    assert recorder.story() == ["10:00", "bob", "ann", "11:00", "12:00", "13:00", "ann", "14:00"]
+    assert report.marks == 5
     marks = [r for r in recorder.records if r.key is None]
     assert len(marks) == 4 * 2 * 2
     for topic in ("clickstream", "purchases"):
@@ -184,14 +184,14 @@ def test_until_ends_the_clock_early_or_lets_silence_go_on(file: Path) -> None:
 
     recorder = Recorder()
     report = run(file, recorder, until=datetime(2026, 3, 1, 13))  # noqa: DTZ001 - UTC if it says nothing
-    assert recorder.story() == ["bob", "ann", "11:00", "12:00", "13:00"]
+    assert recorder.story() == ["10:00", "bob", "ann", "11:00", "12:00", "13:00"]
     assert (report.sent, report.unsent) == (2, 1)
 
 
 def test_limit(file: Path) -> None:
     recorder = Recorder()
     report = run(file, recorder, limit=1)
-    assert recorder.story() == ["bob", "11:00"]
+    assert recorder.story() == ["10:00", "bob", "11:00"]
     assert (report.sent, report.unsent) == (1, 2)
 
 
@@ -281,9 +281,16 @@ def test_a_wish_to_stop_ends_with_a_mark(file: Path) -> None:
         file, recorder, speed=3_600.0, clock=hand.clock, stop=lambda: hand.at > 1.5,
         until=datetime(2026, 3, 9, tzinfo=UTC),
     )  # fmt: skip
-    assert recorder.story() == ["bob", "ann", "11:00", "12:00"]
+    assert recorder.story() == ["10:00", "bob", "ann", "11:00", "12:00"]
     assert not report.complete
     assert "stopped" in "\n".join(report.lines())
+
+
+def test_a_wish_to_stop_is_heard_while_reading(file: Path) -> None:
+    recorder = Recorder()
+    report = run(file, recorder, stop=lambda: True)
+    assert not report.complete
+    assert not recorder.records
 
 
 # -- what can go wrong -------------------------------------------------------------------------

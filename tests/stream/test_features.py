@@ -90,7 +90,7 @@ def assert_equal(
 
 
 @given(feature_tables, st.data())
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 def test_any_history_in_any_batches_is_what_the_oracle_says(
     features: tuple[Feature, ...], data: st.DataObject
 ) -> None:
