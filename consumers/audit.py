@@ -10,7 +10,6 @@ backlog, no fault. `stream.oracle` folds them, slowly and obviously.
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, field, fields
@@ -111,9 +110,6 @@ class AuditReport:
     pending: int
     counts: dict[str, int]
     backlog: dict[str, int]
-
-    def as_json(self) -> dict[str, Any]:
-        return asdict(self)
 
 
 def audit(settings: Settings, store: Store, read: Read = read_to_end) -> AuditReport:
@@ -643,7 +639,3 @@ def explain(report: AuditReport) -> Iterator[str]:
             yield f"      {offender}"
         if check.note:
             yield f"      {check.note}"
-
-
-def to_json(report: AuditReport) -> str:
-    return json.dumps(report.as_json())

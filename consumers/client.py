@@ -24,7 +24,7 @@ from confluent_kafka import (
 
 from stream.config import Broker
 from stream.errors import (
-    BROKER_LOG,
+    LIBRARY_LOG,
     BrokerUnavailableError,
     OffsetOutOfRangeError,
     TopicMissingError,
@@ -343,7 +343,7 @@ def _common(broker: Broker) -> Options:
         "fetch.max.bytes": 64 << 20,
         # A broker that comes back is found within two seconds, not ten.
         "reconnect.backoff.max.ms": 2_000,
-        "logger": BROKER_LOG,
+        "logger": LIBRARY_LOG,
         "error_cb": report_broker_error,
     }
 

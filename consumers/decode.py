@@ -7,7 +7,9 @@ comprehensions; only a block with a bad message in it is gone through one by one
 
 from __future__ import annotations
 
+import json
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -36,6 +38,8 @@ from stream.partition import Partition
 
 LARGEST_NUMBER = 1e12
 LONGEST_USER = 256
+EARLIEST_MS = 86_400_000
+"""1970-01-02: a time on the first day is a missing or zero timestamp, not a shopper."""
 LATEST_MS = 4_102_444_800_000
 """2100-01-01: a later time is a unit error, not a shopper."""
 OTHER_TYPES = frozenset({"identify", "page", "screen", "group", "alias"})
@@ -140,8 +144,12 @@ class Decoder:
         try:
             if max(map(len, values)) > self._bytes:
                 raise ValueError
+            # msgspec skips fields that are not declared without looking at their encoding.
+            together = b"".join(values)
+            if not together.isascii():
+                together.decode()
             tracks = list(map(self._track, values))
-        except (msgspec.MsgspecError, ValueError, TypeError):
+        except (msgspec.MsgspecError, ValueError, TypeError, RecursionError):
             tracks, kept, rejects, marks, ignored = self._one_by_one(messages, values)
         users = [track.userId for track in tracks]
         if not all(users) or max(map(len, users), default=0) > LONGEST_USER // 4:
@@ -169,8 +177,9 @@ class Decoder:
         for i in np.flatnonzero(self._uses_value[kind]).tolist():
             value[i], quantity[i] = amounts(properties[i])
         appended = np.array([message.timestamp()[1] for message in kept], dtype=np.int64)
+        appended = np.where(appended < 0, time, appended)
 
-        bad_time = (time < 0) | (time >= LATEST_MS)
+        bad_time = (time < EARLIEST_MS) | (time >= LATEST_MS)
         out_of_range = ~(np.abs(value) <= LARGEST_NUMBER) | ~(np.abs(quantity) <= LARGEST_NUMBER)
         bad = bad_time | out_of_range
         unwatched = ~bad & (kind == 255)
@@ -237,32 +246,50 @@ class Decoder:
         if len(value) > self._bytes:
             return Reason.TOO_LARGE, f"{len(value)} bytes, {self._bytes} are allowed"
         try:
+            value.decode()
             return self._track(value)
-        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-            problem = str(error)
-        try:
-            parsed = self._any(value)
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-            reason = Reason.TRUNCATED if "truncated" in str(error) else Reason.NOT_JSON
-            return reason, str(error)
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+            pass
+        parsed = self._parse(value)
         if not isinstance(parsed, dict):
-            return Reason.WRONG_TYPE, "the message is no object"
+            return parsed
         kind = parsed.get("type")
         if kind == "segstream-mark":
             return self._judge_mark(value)
-        if kind in OTHER_TYPES:
+        if isinstance(kind, str) and kind in OTHER_TYPES:
             return None
+        parsed["type"] = "track"
         if parsed.get("userId") is None and isinstance(parsed.get("anonymousId"), str):
             parsed["userId"] = parsed["anonymousId"]
         elif parsed.get("userId") is None:
             parsed["userId"] = ""
         try:
-            return msgspec.convert(parsed, Track)
+            track = msgspec.convert(parsed, Track)
         except msgspec.ValidationError as error:
             problem = str(error)
-        if "missing required" in problem:
-            return Reason.MISSING_FIELD, problem
-        return Reason.WRONG_TYPE, problem
+            reason = Reason.MISSING_FIELD if "missing required" in problem else Reason.WRONG_TYPE
+            return reason, problem
+        if track.userId and _parse_time(track.timestamp) >= EARLIEST_MS and _infinite(track):
+            return Reason.OUT_OF_RANGE, "a number that no computer holds"
+        return track
+
+    def _parse(self, value: bytes) -> dict[str, Any] | tuple[Reason, str]:
+        """The object in a message, or why there is none."""
+        try:
+            value.decode()
+            parsed = self._any(value)
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+            if "out of range" not in str(error):
+                cut = "truncated" in str(error) or "unexpected end of data" in str(error)
+                reason = Reason.TRUNCATED if cut else Reason.NOT_JSON
+                return reason, str(error)
+            try:
+                parsed = json.loads(value, parse_int=float)
+            except ValueError as not_json:
+                return Reason.NOT_JSON, str(not_json)
+        if not isinstance(parsed, dict):
+            return Reason.WRONG_TYPE, "the message is no object"
+        return parsed
 
     def _judge_mark(self, value: bytes) -> Mark | tuple[Reason, str]:
         try:
@@ -383,12 +410,21 @@ def _days(letters: npt.NDArray[np.uint8]) -> tuple[Ints, npt.NDArray[np.bool_]]:
 _MONTH_DAYS = np.array([0, 31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31])
 
 
+_RFC_3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)", re.ASCII)
+
+
 def _parse_time(text: str) -> int:
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
+    if _RFC_3339.fullmatch(text) is None:
         return -1
-    if moment.tzinfo is None or len(text) < len("2026-11-21T09:00Z"):
+    try:
+        moment = datetime.fromisoformat(text.upper())
+    except ValueError:
         return -1
     since = moment - datetime(1970, 1, 1, tzinfo=UTC)
     return max((since.days * 86_400 + since.seconds) * 1_000 + since.microseconds // 1_000, -1)
+
+
+def _infinite(track: Track) -> bool:
+    p = track.properties
+    numbers = (p.quantity, p.price, p.revenue, p.total, p.value)
+    return any(number is not None and not math.isfinite(number) for number in numbers)

@@ -19,7 +19,7 @@ from redis.exceptions import NoPermissionError
 
 from consumers.client import membership
 from stream.config import Settings, Store
-from stream.errors import BROKER_LOG, BrokerUnavailableError, report_broker_error
+from stream.errors import LIBRARY_LOG, BrokerUnavailableError, report_broker_error
 from stream.redis_state import connect
 
 BROKER_SECONDS = 5.0
@@ -84,7 +84,7 @@ def _broker(
     options: dict[str, Any] = {
         "bootstrap.servers": broker.bootstrap,
         "client.id": "segstream",
-        "logger": BROKER_LOG,
+        "logger": LIBRARY_LOG,
         "error_cb": report_broker_error,
     }
     admin = AdminClient(options | broker.properties)

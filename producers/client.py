@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import Any, TypeAlias
 
 from stream.config import Broker
-from stream.errors import BROKER_LOG, report_broker_error
+from stream.errors import LIBRARY_LOG, report_broker_error
 
 Options: TypeAlias = dict[str, Any]
 
@@ -46,7 +46,7 @@ def producer_options(
         "queue.buffering.max.kbytes": 256 << 10,
         # A broker that comes back is found within two seconds, not ten.
         "reconnect.backoff.max.ms": 2_000,
-        "logger": BROKER_LOG,
+        "logger": LIBRARY_LOG,
         "error_cb": report_broker_error,
     }
     return options | broker.properties

@@ -6,7 +6,7 @@ multiple of ``clock.mark_seconds``. The activity worker is next.
 
 In each partition a mark M stands after every event before M and before every event from M on:
 one idempotent producer keeps the order in which it was given records of a partition. The first
-mark is the first multiple after the first event, the last one the first multiple after the last,
+mark is the last multiple up to the first event, the last one the first multiple after the last,
 unless more are asked for so that silence goes on being seen.
 """
 

@@ -25,7 +25,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # it re-expor
 
 from producers.client import MESSAGE_BYTES
 from stream.config import Broker, Settings
-from stream.errors import BROKER_LOG, BrokerUnavailableError, report_broker_error
+from stream.errors import LIBRARY_LOG, BrokerUnavailableError, report_broker_error
 
 LOG = logging.getLogger(__name__)
 
@@ -185,7 +185,7 @@ def _admin(broker: Broker) -> AdminClient:
     options: dict[str, Any] = {
         "bootstrap.servers": broker.bootstrap,
         "client.id": "segstream",
-        "logger": BROKER_LOG,
+        "logger": LIBRARY_LOG,
         "error_cb": report_broker_error,
     }
     return AdminClient(options | broker.properties)

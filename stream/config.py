@@ -216,11 +216,12 @@ class Settings(Section):
             for name in rule.when:
                 if name not in names:
                     raise ValueError(f"kinds: {rule.kind!r} looks at {name!r}, which is no feature")
-        for feature in self.features:
+        for place, feature in enumerate(self.features):
             for part in feature.ratio_parts:
-                if part not in names:
+                if part not in names[:place]:
                     raise ValueError(
-                        f"features: {feature.name!r} divides by or with {part!r}, which is no feature"
+                        f"features: {feature.name!r} is a ratio with {part!r}, which is no "
+                        "feature declared before it"
                     )
         return self
 

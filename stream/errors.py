@@ -9,12 +9,18 @@ complaints as log records instead of lines on the terminal. `stream.state` has i
 from __future__ import annotations
 
 import logging
+import time
 
 from confluent_kafka import KafkaError
 
 BROKER_LOG = logging.getLogger("segstream.broker")
 # Without a handler Python prints warnings to stderr by itself, into the middle of a progress bar.
 BROKER_LOG.addHandler(logging.NullHandler())
+LIBRARY_LOG = logging.getLogger("segstream.broker.librdkafka")
+# Every failed attempt to connect is an error to the library; what matters of it comes through
+# `report_broker_error`. The command's --verbose shows all of it.
+LIBRARY_LOG.setLevel(logging.CRITICAL)
+QUIET_SECONDS = 10.0
 
 
 class BrokerUnavailableError(Exception):
@@ -33,6 +39,9 @@ class ServerStartError(Exception):
     """A server of our own could not be started."""
 
 
+_said: dict[str, float] = {}
+
+
 def report_broker_error(error: KafkaError) -> None:
     """Log what librdkafka says about its connections; an ``error_cb``.
 
@@ -42,6 +51,9 @@ def report_broker_error(error: KafkaError) -> None:
     if error.fatal():
         BROKER_LOG.error("%s", error.str())
     elif error.code() == KafkaError._ALL_BROKERS_DOWN:  # noqa: SLF001 - that is its public name
-        BROKER_LOG.warning("no broker answers, trying on: %s", error.str())
+        now = time.monotonic()
+        if now - _said.get("down", -QUIET_SECONDS) >= QUIET_SECONDS:
+            _said["down"] = now
+            BROKER_LOG.warning("no broker answers, trying on: %s", error.str())
     else:
         BROKER_LOG.info("%s", error.str())

@@ -36,7 +36,7 @@ class Properties(msgspec.Struct, gc=False, frozen=True):
     value: float | None = None
 
 
-class Track(msgspec.Struct, gc=False):
+class Track(msgspec.Struct, gc=False, tag_field="type", tag="track"):
     """A `track` message, only the fields that are needed."""
 
     event: str

@@ -80,6 +80,16 @@ class Feature(BaseModel):
             raise ValueError(f"{self.name}: give half_life or window, not both")
         if self.aggregate in ("count", "sum", "mean") and not timed:
             raise ValueError(f"{self.name}: a {self.aggregate} needs half_life or window")
+        if self.minus and not self.on:
+            raise ValueError(f"{self.name}: minus needs on: events to take away from")
+        if self.of == "sessions" and (self.on or self.minus):
+            raise ValueError(f"{self.name}: sessions are of all clicks; leave on and minus out")
+        if self.aggregate in ("last", "first", "ratio") and self.of is not None:
+            raise ValueError(f"{self.name}: a {self.aggregate} takes no of")
+        if self.aggregate in ("first", "ratio") and self.on:
+            raise ValueError(f"{self.name}: a {self.aggregate} takes no on")
+        if self.window is not None and round(self.window * 1_000) % self.tiles:
+            raise ValueError(f"{self.name}: window must be a whole number of tiles in milliseconds")
         if self.aggregate == "distinct" and (self.half_life is None or self.of != "category"):
             raise ValueError(f"{self.name}: distinct needs of = 'category' and a half_life")
         if self.aggregate in ("sum", "mean") and self.of in (None, "sessions", "category"):
@@ -426,7 +436,7 @@ class FeatureTable:
             which, amount = columns[measure_index]
             if len(which) == 0:
                 continue
-            length = int(window * 1_000) // tiles
+            length = round(window * 1_000) // tiles
             tile = time[which] // length
             at = _starts(user[which])
             whom = user[which][at]
@@ -472,7 +482,7 @@ class FeatureTable:
                 column: Floats = sums[:, index] * decayed[self._decays[index][1]]
                 return column
             _, window, tiles = self._windows[index]
-            newest = now_ms // (int(window * 1_000) // tiles)
+            newest = now_ms // (round(window * 1_000) // tiles)
             number = _tile_numbers(rows["head"][:, index], tiles)
             ring = rows["tiles"][:, index, :tiles]
             total: Floats = np.where(number > newest - tiles, ring, 0.0).sum(axis=1)

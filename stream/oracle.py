@@ -11,7 +11,7 @@ What a message becomes, the first that fits:
 2. a mark is a mark; what is no `track` (identify, page ..) is *ignored*;
 3. fields of a wrong JSON type are *wrong type*, absent ones *missing field*;
 4. nobody to count it for is *no user*;
-5. a time that is not RFC 3339 with a zone, or outside 1970 to 2099, is *bad time*;
+5. a time that is not RFC 3339 with a zone, or outside 1970-01-02 to 2099, is *bad time*;
 6. a number that is read and beyond `LARGEST_NUMBER` is *out of range*;
 7. a name that no feature watches is *ignored*;
 8. a time long before the record's is *late*; long after, it is clamped;
@@ -202,7 +202,7 @@ def parse_time(text: str) -> int:
     """Milliseconds since 1970 of an RFC 3339 text, cut to whole ones.
 
     Raises:
-        _RefusedError: it is none, or outside 1970 to `LAST_YEAR`.
+        _RefusedError: it is none, or outside 1970-01-02 to `LAST_YEAR`.
     """
     match = _RFC_3339.fullmatch(text)
     if match is None:
@@ -219,11 +219,12 @@ def parse_time(text: str) -> int:
         offset = int(hours) * 3_600 + int(minutes) * 60
         seconds -= offset if sign == "+" else -offset
     time_ms = seconds * 1_000 + int(((fraction or "") + "000")[:3])
-    if not 0 <= time_ms < _END_MS:
+    if not _FIRST_MS <= time_ms < _END_MS:
         raise _RefusedError(Reason.BAD_TIME)
     return time_ms
 
 
+_FIRST_MS = 86_400_000
 _END_MS = int(datetime(LAST_YEAR + 1, 1, 1, tzinfo=UTC).timestamp()) * 1_000
 
 

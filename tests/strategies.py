@@ -279,7 +279,7 @@ MESSAGES: tuple[tuple[bytes | None, Fate, Reason | None], ...] = (
     (encoded(type="page"), Fate.IGNORED, None),
     (encoded(time_ms=START_MS - 90 * DAY_MS), Fate.APPLIED, None),
     (encoded(time_ms=START_MS - 90 * DAY_MS - 1), Fate.LATE, None),
-    (encoded(timestamp="1970-01-01T00:00:00Z"), Fate.LATE, None),
+    (encoded(timestamp="1970-01-02T00:00:00Z"), Fate.LATE, None),
     (encoded(time_ms=START_MS + 400 * DAY_MS), Fate.APPLIED, None),
     (
         json.dumps(

@@ -35,6 +35,7 @@ from stream import config
 from stream.cli import demo as demonstration
 from stream.cli import roles, views
 from stream.errors import (
+    LIBRARY_LOG,
     BrokerUnavailableError,
     OffsetOutOfRangeError,
     ServerStartError,
@@ -121,6 +122,8 @@ def common(
         handlers=[RichHandler(console=err, show_path=False)],
         force=True,
     )
+    if verbose:
+        LIBRARY_LOG.setLevel(logging.INFO)
     flags: dict[str, Any] = {}
     for assignment in assignments or []:
         key, separator, value = assignment.partition("=")

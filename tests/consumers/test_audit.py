@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
@@ -335,7 +335,7 @@ def test_the_report_is_json_and_readable() -> None:
     world = truthful()
     del world.users(0)[b"bob"]
     report = world.audit()
-    assert json.loads(json.dumps(report.as_json()))["checks"][1]["wrong"] == 1
+    assert json.loads(json.dumps(asdict(report)))["checks"][1]["wrong"] == 1
     text = "\n".join(explain(report))
     assert "OFF state equals log" in text
     assert "user 'bob' (partition 0) is in the log, but not in the store" in text

@@ -145,14 +145,14 @@ def test_marks_stand_exactly_between_the_events(file: Path) -> None:
     assert recorder.story() == ["10:00", "bob", "ann", "11:00", "12:00", "13:00", "ann", "14:00"]
     assert report.marks == 5
     marks = [r for r in recorder.records if r.key is None]
-    assert len(marks) == 4 * 2 * 2
+    assert len(marks) == 5 * 2 * 2
     for topic in ("clickstream", "purchases"):
         for partition in range(2):
             mine = [r for r in marks if (r.topic, r.partition) == (topic, partition)]
-            assert [iso(r.timestamp)[11:16] for r in mine] == ["11:00", "12:00", "13:00", "14:00"]
+            assert [iso(r.timestamp)[11:13] for r in mine] == ["10", "11", "12", "13", "14"]
     assert json.loads(marks[0].value) == {
         "type": "segstream-mark",
-        "timestamp": "2026-03-01T11:00:00.000Z",
+        "timestamp": "2026-03-01T10:00:00.000Z",
         "sentAt": "2001-09-09T01:46:40.000Z",
     }
 
