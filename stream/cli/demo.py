@@ -138,7 +138,6 @@ class _Shop:
 
     report: ShopReport | None = None
     error: Exception | None = None
-    sent: int = 0
     at_ms: int = 0
 
 
@@ -208,7 +207,7 @@ def _watch(
 
 def _run_shop(settings: config.Settings, shop: _Shop, seconds: float, stop: Event) -> None:
     def progress(told: Progress) -> None:
-        shop.sent, shop.at_ms = told.done, told.time_ms or shop.at_ms
+        shop.at_ms = told.time_ms or shop.at_ms
 
     try:
         shop.report = run_shop(
@@ -338,8 +337,8 @@ class _Picture:
             f"shop time {iso(self._shop.at_ms)[:16].replace('T', ' ')}   ",
             (f"{rate:,.0f}", "bold cyan"),
             " events/s   ",
-            (f"{self._shop.sent:,}", "bold"),
-            " sent   lag ",
+            (f"{consumed:,}", "bold"),
+            " so far   lag ",
             (readable_duration(behind), "bold"),
             " of shop time   ",
             (f"{self._tail.changes:,}", "bold"),

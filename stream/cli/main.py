@@ -247,6 +247,11 @@ def replay_file(
 ) -> None:
     """Send a file's history onto the topics, in event-time order."""
     settings = _context.settings()
+    if settings.clock.mode == "watermark" and settings.topics.input_retention_seconds > 0:
+        err.print(
+            "note: topics.input_retention_seconds is not 0, and Kafka deletes by record time; if "
+            "the topics were made with it, history older than that will not stay (see doctor)"
+        )
     chosen = load_mapping(mapping)
     stop = roles.stop_on_signals()
     try:
@@ -296,7 +301,7 @@ def user(
     if as_json:
         _print_json(facts)
     else:
-        views.show_user(out, facts)
+        views.show_user(out, facts, reader.table)
 
 
 @app.command(epilog="Example: `segstream changes --follow --kind at_risk`")

@@ -22,13 +22,13 @@ from consumers.client import read_to_end, reader_options
 from stream.clustering import distances
 from stream.config import Settings
 from stream.events import SegmentChange
-from stream.features import FeatureTable
+from stream.features import Feature, FeatureTable
 from stream.hashing import partition_of
 from stream.model import Model
 from stream.segments import CHURN_RISK_KINDS
 from stream.state import Store
 from stream.trainer import TrainerState
-from stream.units import iso, readable_duration
+from stream.units import iso
 
 KIND_STYLES = {
     "champion": "bold green",
@@ -91,15 +91,26 @@ def segments(state: TrainerState, table: FeatureTable) -> dict[str, Any]:
 
 def marks_of(segment: dict[str, Any], table: FeatureTable, count: int = 4) -> str:
     """What marks a segment: the features farthest from the average, in natural units."""
-    weight = {feature.name: feature.weight for feature in table.features}
-    profile = [entry for entry in segment["profile"] if weight[entry["feature"]] > 0]
-    profile.sort(key=lambda entry: -abs(entry["z"]) * weight[entry["feature"]] ** 0.5)
-    return ", ".join(f"{e['feature']} {natural(e['value'])}" for e in profile[:count])
+    known = {feature.name: feature for feature in table.features}
+    profile = [entry for entry in segment["profile"] if known[entry["feature"]].weight > 0]
+    profile.sort(key=lambda entry: -abs(entry["z"]) * known[entry["feature"]].weight ** 0.5)
+    return ", ".join(
+        f"{entry['feature']} {reading(entry['value'], known[entry['feature']])}"
+        for entry in profile[:count]
+    )
 
 
 def natural(value: float) -> str:
-    """A value in natural units, to three digits."""
+    """A value in natural units, to three digits; what would show as nothing is 0."""
+    if abs(value) < 0.005:
+        return "0"
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+
+
+def reading(value: float, feature: Feature) -> str:
+    """A value of a feature; "never" where the event it waits for has not been seen."""
+    never = feature.aggregate == "last" and feature.absent > 0 and value >= 0.99 * feature.absent
+    return "never" if never else natural(value)
 
 
 def segments_table(facts: dict[str, Any], table: FeatureTable) -> Table:
@@ -250,8 +261,9 @@ def wanted(change: dict[str, Any], user: str | None, kind: str | None) -> bool:
     return (user is None or change["user"] == user) and (kind is None or change["kind_to"] == kind)
 
 
-def show_user(console: Console, facts: dict[str, Any]) -> None:
+def show_user(console: Console, facts: dict[str, Any], table: FeatureTable) -> None:
     """`segstream user` for people."""
+    known = {feature.name: feature for feature in table.features}
     segment = facts["segment"]
     title = f"User {facts['user']} at {facts['at']}"
     console.print(Text(title, style="bold"))
@@ -272,7 +284,9 @@ def show_user(console: Console, facts: dict[str, Any]) -> None:
     features.add_column("value", justify="right")
     features.add_column("unit")
     for entry in facts["features"]:
-        features.add_row(entry["feature"], natural(entry["value"]), entry["unit"])
+        features.add_row(
+            entry["feature"], reading(entry["value"], known[entry["feature"]]), entry["unit"]
+        )
     console.print(features)
     if facts.get("distances"):
         near = Table(title="Nearest segments", title_justify="left")
@@ -318,7 +332,3 @@ def churn_risk_moves(changes: Iterable[dict[str, Any]]) -> int:
         change["kind_to"] in CHURN_RISK_KINDS and change["kind_from"] not in CHURN_RISK_KINDS
         for change in changes
     )
-
-
-def latency(seconds: float | None) -> str:
-    return "-" if seconds is None else readable_duration(seconds)
