@@ -182,7 +182,12 @@ class ActivityWorker:
             messages = consumer.consume(CONSUME, max(patience, 0.0))
             self._raise_failure()
             gathered += self._sort(messages)
-            if patience <= ROUND_POLL_SECONDS or gathered >= worker.batch_events:
+            # With a backlog, whole blocks come at once: a larger batch then costs less an event,
+            # because a user who comes twice in it is looked at and written once.
+            behind = len(messages) == CONSUME and gathered < worker.batch_events
+            if not behind and patience <= ROUND_POLL_SECONDS:
+                break
+            if gathered >= worker.batch_events:
                 break
         self._pulse.beat()
         self._pair_up(consumer)

@@ -120,7 +120,7 @@ class Clock(Section):
 class Worker(Section):
     batch_seconds: Seconds = setting(0.010, "how long events are gathered before they are folded")
     batch_events: int = setting(
-        20_000, "events gathered at the most, over all partitions", "events", ge=1
+        40_000, "events gathered at the most, over all partitions", "events", ge=1
     )
     sweep_seconds: Seconds = setting(5.0, "live mode: everyone is looked at this often")
     late_seconds: Seconds = setting(

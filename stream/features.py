@@ -266,7 +266,7 @@ class FeatureTable:
         return rows
 
     def fold(self, rows: Rows, events: EventColumns) -> _Fold:
-        """Fold a batch into the users' rows, in place.
+        """Fold a batch into the rows of the users it touches; `rows` itself stays as it is.
 
         Args:
             rows: ``(users,)`` rows of every user of the partition.
@@ -290,7 +290,6 @@ class FeatureTable:
             events, user = events.where(fresh), user[fresh]
         if len(events):
             self._apply(mine, user, events)
-        rows[touched] = mine
         return _Fold(touched, mine, duplicates)
 
     def _duplicates(self, mine: Rows, user: npt.NDArray[np.int64], events: EventColumns) -> Bools:
@@ -519,10 +518,17 @@ def _divide(top: Floats, bottom: Floats, absent: float) -> Floats:
 
 
 def _distinct(last_seconds: npt.NDArray[np.uint32], now_ms: int, half_life: float) -> Floats:
-    """Decayed occupancy of the buckets, corrected for collisions by linear counting."""
-    age = np.maximum(now_ms // 1_000 - last_seconds.astype(np.int64), 0)
-    filled = np.where(last_seconds > 0, np.exp2(age / -half_life), 0.0).sum(axis=1)
-    free = np.maximum(1.0 - filled / BUCKETS, 0.5 / BUCKETS)
+    """Decayed occupancy of the buckets, corrected for collisions by linear counting.
+
+    Most buckets of most users are empty, so only the filled ones are aged.
+    """
+    flat = np.ascontiguousarray(last_seconds).reshape(-1)
+    filled = np.flatnonzero(flat)
+    age = np.maximum(now_ms // 1_000 - flat[filled].astype(np.int64), 0)
+    occupied = np.bincount(
+        filled // BUCKETS, weights=np.exp2(age / -half_life), minlength=len(last_seconds)
+    )
+    free = np.maximum(1.0 - occupied / BUCKETS, 0.5 / BUCKETS)
     estimate: Floats = BUCKETS * -np.log(free) + 0.0
     return estimate
 

@@ -231,7 +231,8 @@ class World:
                 message = Message(record.payload, record.time_ms, index)
                 event = oracle.take(message).event
                 if event is not None:
-                    self.table.fold(rows, columns(self.table, slots, [event]))
+                    folded = self.table.fold(rows, columns(self.table, slots, [event]))
+                    rows[folded.touched] = folded.rows
         for user, (version, segment) in (assigned or {}).items():
             rows["version"][slots[user]] = version
             rows["segment"][slots[user]] = segment
