@@ -87,6 +87,7 @@ class _Owned:
         default_factory=lambda: (deque([_Stretch()]), deque([_Stretch()]))
     )
     waiting: Commit | None = None
+    submitted: bool = False
     waiting_since: float = 0.0
     next_try: float = 0.0
     after: Callable[[], None] | None = None
@@ -95,7 +96,6 @@ class _Owned:
     paused: set[int] = field(default_factory=set)
     gathered: int = 0
     ahead: list[int] = field(default_factory=lambda: [0, 0])
-    touched_at: float = 0.0
     read_at: float = 0.0
 
 
@@ -184,10 +184,10 @@ class ActivityWorker:
             gathered += self._sort(messages)
             # With a backlog, whole blocks come at once: a larger batch then costs less an event,
             # because a user who comes twice in it is looked at and written once.
-            behind = len(messages) == CONSUME and gathered < worker.batch_events
-            if not behind and patience <= ROUND_POLL_SECONDS:
-                break
             if gathered >= worker.batch_events:
+                break
+            behind = len(messages) == CONSUME and not self._by_marks
+            if not behind and patience <= ROUND_POLL_SECONDS:
                 break
         self._pulse.beat()
         self._pair_up(consumer)
@@ -218,12 +218,16 @@ class ActivityWorker:
 
     def _finish(self, consumer: Consumer) -> None:
         """Commit what is gathered (live mode) before leaving; nothing depends on it."""
-        if self._by_marks:
-            return
+        deadline = time.monotonic() + self._settings.store.timeout_seconds
         for number in list(self._owned):
-            owned = self._owned[number]
-            if owned.waiting is None:
-                self._serve(number, consumer)
+            self._drain(number, consumer, deadline)
+
+    def _drain(self, number: int, consumer: Consumer, deadline: float) -> None:
+        """Fold and commit what a partition has gathered, as far as a deadline allows."""
+        while time.monotonic() < deadline and (owned := self._owned.get(number)) is not None:
+            if owned.waiting is None and (self._by_marks or not owned.live):
+                return
+            self._serve(number, consumer)
 
     # -- live mode ----------------------------------------------------------------------------
 
@@ -324,12 +328,17 @@ class ActivityWorker:
         return owned.waiting is None
 
     def _go_by_events(self, owned: _Owned) -> bool:
-        """Without marks: after a silence, fold what is there, as of the newest event."""
+        """A log without marks: now and then, fold what is there, as of the newest event.
+
+        A log with marks begins with one (`replay` sees to it), so it never comes here.
+        """
         if owned.partition.position.mark_ms or not owned.gathered:
             return False
         if any(s[0].mark_ms for s in owned.stretches):
             return False
-        if time.monotonic() - owned.touched_at < self._settings.clock.idle_seconds:
+        waited = time.monotonic() - owned.read_at
+        limit = self._settings.worker.buffer_events
+        if waited < self._settings.clock.idle_seconds and owned.gathered < limit:
             return False
         partition = owned.partition
         batches: list[Batch] = []
@@ -406,9 +415,8 @@ class ActivityWorker:
             messages = [message for message in messages if message.offset() >= expected]
             if not messages:
                 return 0
-        owned.touched_at = time.monotonic()
         if not owned.gathered:
-            owned.read_at = owned.touched_at
+            owned.read_at = time.monotonic()
         if not self._by_marks:
             batch = self._decode(topic, messages)
             owned.live.append(batch)
@@ -502,14 +510,23 @@ class ActivityWorker:
         if now < owned.next_try:
             return False
         number = owned.partition.number
+        answer: Answer | None
         try:
-            answer = self._store.commit(number, owned.token, commit)
+            if owned.submitted:
+                owned.submitted = False
+                answer = self._store.collect(number, owned.token, commit)
+            else:
+                answer = self._store.submit(number, owned.token, commit)
         except StoreUnavailableError:
             if now - owned.waiting_since > self._settings.store.commit_deadline_seconds:
                 raise
             metrics.store_missed()
             owned.next_try = time.monotonic() + RETRY_SECONDS
             self._health.ready(False, "the store does not answer", part="activity")
+            return False
+        if answer is None:
+            # While the store is at it, the next batch is read and decoded.
+            owned.submitted = True
             return False
         metrics.commit_answered(answer)
         match answer:
@@ -609,10 +626,9 @@ class ActivityWorker:
     def _on_revoke(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         """Give up partitions; what was not committed is the next owner's to read again."""
         try:
-            if not self._by_marks:
-                for number in {w.partition for w in partitions} & set(self._owned):
-                    if self._owned[number].waiting is None:
-                        self._serve(number, consumer)
+            deadline = time.monotonic() + self._settings.store.timeout_seconds
+            for number in {w.partition for w in partitions} & set(self._owned):
+                self._drain(number, consumer, deadline)
         except Exception as error:  # noqa: BLE001 - it must not surface inside librdkafka
             self._failure = self._failure or error
         self._on_lost(consumer, partitions)
@@ -721,6 +737,7 @@ class ActivityWorker:
     def _forget(self, number: int) -> None:
         """Drop a partition and everything of it that was not committed."""
         if self._owned.pop(number, None) is not None:
+            self._store.abandon(number)
             metrics.partition_released(number)
 
     def _raise_failure(self) -> None:

@@ -277,11 +277,16 @@ class Decoder:
         """The object in a message, or why there is none."""
         try:
             value.decode()
+        except UnicodeDecodeError as error:
+            # A cut through a character is a cut if the text before it was going on.
+            before = self._parse(value[: error.start]) if "end of data" in error.reason else None
+            cut = isinstance(before, tuple) and before[0] is Reason.TRUNCATED
+            return (Reason.TRUNCATED if cut else Reason.NOT_JSON), str(error)
+        try:
             parsed = self._any(value)
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        except (msgspec.MsgspecError, RecursionError) as error:
             if "out of range" not in str(error):
-                cut = "truncated" in str(error) or "unexpected end of data" in str(error)
-                reason = Reason.TRUNCATED if cut else Reason.NOT_JSON
+                reason = Reason.TRUNCATED if "truncated" in str(error) else Reason.NOT_JSON
                 return reason, str(error)
             try:
                 parsed = json.loads(value, parse_int=float)

@@ -112,15 +112,17 @@ class Clock(Section):
     )
     mark_seconds: Seconds = setting(3_600.0, "shop time from one mark to the next (watermark mode)")
     idle_seconds: Seconds = setting(
-        5.0,
-        "without marks: a topic this long silent no longer holds the partition's clock back",
+        5.0, "watermark mode, a log without marks: events wait at most this long to be folded"
     )
 
 
 class Worker(Section):
     batch_seconds: Seconds = setting(0.010, "how long events are gathered before they are folded")
     batch_events: int = setting(
-        40_000, "events gathered at the most, over all partitions", "events", ge=1
+        100_000,
+        "events gathered at the most when there is a backlog, over all partitions",
+        "events",
+        ge=1,
     )
     sweep_seconds: Seconds = setting(5.0, "live mode: everyone is looked at this often")
     late_seconds: Seconds = setting(

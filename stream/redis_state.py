@@ -15,7 +15,7 @@ key                        type     what
 ``{t}`` is the partition's hash tag, chosen so that partitions are spread evenly over the slots
 of a Redis Cluster; all keys of a partition share it, so a commit stays within one slot.
 
-The commit is ``WATCH`` and a check, then ``MULTI`` .. ``EXEC`` in one frame on one connection:
+A partition's commits go over a connection of its own: ``WATCH`` and a check, then ``MULTI`` .. ``EXEC`` in one frame:
 if the owner token or the sequence changes in between, ``EXEC`` writes nothing. That is as
 strong as a script and takes less than half its time (``ops/decisions``). The frame is packed
 here because redis-py's packer costs more than the whole fold.
@@ -117,7 +117,7 @@ class RedisStore:
         tags = [hash_tag(p, partitions) for p in range(partitions)]
         self._prefixes = [f"{namespace}:{{{tag}}}:" for tag in tags]
         self._trainer = f"{namespace}:trainer"
-        self._connection: Any = None
+        self._links: dict[int, _Link] = {}
         self._scripts = {
             text: client.register_script(text)
             for text in (_RELEASE, _LEASE, _ACQUIRE, _CREATE, _TAKE, _ACKNOWLEDGE, _PUT_MODEL)
@@ -145,24 +145,40 @@ class RedisStore:
                 return
 
     def commit(self, partition: int, token: str, commit: Commit) -> Answer:
+        answer = self.submit(partition, token, commit)
+        return self.collect(partition, token, commit) if answer is None else answer
+
+    def submit(self, partition: int, token: str, commit: Commit) -> Answer | None:
         try:
-            return self._commit(partition, token, commit)
+            return self._submit(partition, token, commit)
         except (redis.RedisError, OSError) as error:
-            self.drop_connection()
+            self.abandon(partition)
             raise StoreUnavailableError(f"commit of partition {partition}: {error}") from error
 
-    def _commit(self, partition: int, token: str, commit: Commit) -> Answer:
+    def collect(self, partition: int, token: str, commit: Commit) -> Answer:
+        try:
+            while True:
+                if self._links[partition].applied():
+                    return Answer.OK
+                # Somebody changed the partition between the check and EXEC; the check tells who.
+                answer = self._submit(partition, token, commit)
+                if answer is not None:
+                    return answer
+        except (redis.RedisError, OSError) as error:
+            self.abandon(partition)
+            raise StoreUnavailableError(f"commit of partition {partition}: {error}") from error
+
+    def abandon(self, partition: int) -> None:
+        link = self._links.pop(partition, None)
+        if link is not None:
+            link.close()
+
+    def _submit(self, partition: int, token: str, commit: Commit) -> Answer | None:
         meta, out = self._key(partition, "meta"), self._key(partition, "out")
-        if self._connection is None:
-            self._connection = self._client.connection_pool.get_connection()
-        connection = self._connection
-        check = [_frame("WATCH", meta), _frame("HMGET", meta, "token", "sequence", "commit")]
-        if commit.outbox:
-            check.append(_frame("XLEN", out))
-        connection.send_packed_command(check)
-        connection.read_response()
-        held, sequence, last = connection.read_response()
-        waiting = connection.read_response() if commit.outbox else 0
+        link = self._links.get(partition)
+        if link is None:
+            link = self._links[partition] = _Link(self._client, meta, out)
+        held, sequence, last, waiting = link.check()
         refusal = None
         if sequence is None:
             refusal = Answer.LOST
@@ -175,11 +191,9 @@ class RedisStore:
         elif commit.outbox and waiting >= self._cap:
             refusal = Answer.FULL
         if refusal is not None:
-            connection.send_packed_command([_frame("UNWATCH")])
-            connection.read_response()
             return refusal
 
-        frames = [_frame("MULTI")]
+        frames = []
         if commit.users:
             frames.append(_rows_frame(self._key(partition, "users"), commit.users, commit.rows))
         for index, entry in enumerate(commit.outbox):
@@ -198,21 +212,8 @@ class RedisStore:
                 "position", msgspec.json.encode(commit.position),
             )
         )  # fmt: skip
-        frames.append(_frame("EXEC"))
-        connection.send_packed_command(frames)
-        refused: redis.ResponseError | None = None
-        answer = None
-        for _ in frames:
-            try:
-                answer = connection.read_response()
-            except redis.ResponseError as error:
-                refused = refused or error
-        if refused is not None:
-            raise refused
-        if answer is None:
-            # Somebody changed the partition between the check and EXEC: the next look tells who.
-            return self._commit(partition, token, commit)
-        return Answer.OK
+        link.execute(frames)
+        return None
 
     # -- readers ------------------------------------------------------------------------------
 
@@ -299,15 +300,9 @@ class RedisStore:
 
     # -- plumbing -----------------------------------------------------------------------------
 
-    def drop_connection(self) -> None:
-        """Forget the commit connection; whatever is still under way on it has no reader."""
-        if self._connection is not None:
-            self._connection.disconnect()
-            self._client.connection_pool.release(self._connection)
-            self._connection = None
-
     def close(self) -> None:
-        self.drop_connection()
+        for partition in list(self._links):
+            self.abandon(partition)
         self._client.close()
 
     def _key(self, partition: int, name: str) -> str:
@@ -321,6 +316,66 @@ class RedisStore:
             return method(*arguments, **options)
         except (redis.RedisError, OSError) as error:
             raise StoreUnavailableError(str(error)) from error
+
+
+class _Link:
+    """One partition's own connection, on which its commits follow each other.
+
+    The check for the next commit is sent right behind each `EXEC`, so it has long been answered
+    when that commit comes: a commit then costs one frame out and one answer back. What changes
+    after the check makes its `EXEC` write nothing, however long ago the check was.
+    """
+
+    def __init__(self, client: redis.Redis, meta: str, out: str) -> None:
+        self._pool = client.connection_pool
+        self._connection: Any = self._pool.get_connection()
+        self._check = (
+            _frame("WATCH", meta)
+            + _frame("HMGET", meta, "token", "sequence", "commit")
+            + _frame("XLEN", out)
+        )
+        self._checked = False
+        self._under_way = 0
+
+    def check(self) -> tuple[bytes | None, bytes | None, bytes | None, int]:
+        """Token, sequence, last commit and outbox entries, watched from then on."""
+        if not self._checked:
+            self._connection.send_packed_command([self._check])
+        self._checked = False
+        self._connection.read_response()
+        token, sequence, commit = self._connection.read_response()
+        return token, sequence, commit, self._connection.read_response()
+
+    def execute(self, frames: list[bytes]) -> None:
+        """Send commands as one transaction, and the next check behind it."""
+        self._under_way = len(frames) + 2
+        self._connection.send_packed_command(
+            [_frame("MULTI"), *frames, _frame("EXEC"), self._check]
+        )
+        self._checked = True
+
+    def applied(self) -> bool:
+        """Whether the transaction under way was applied, or found something changed.
+
+        Raises:
+            redis.ResponseError: the server refused a command, and so all of them.
+        """
+        refused: redis.ResponseError | None = None
+        answer = None
+        for _ in range(self._under_way):
+            try:
+                answer = self._connection.read_response()
+            except redis.ResponseError as error:
+                refused = refused or error
+        self._under_way = 0
+        if refused is not None:
+            raise refused
+        return answer is not None
+
+    def close(self) -> None:
+        """Whatever is still under way has no reader any more."""
+        self._connection.disconnect()
+        self._pool.release(self._connection)
 
 
 def _frame(*parts: str | bytes) -> bytes:

@@ -120,7 +120,23 @@ class Store(Protocol):
         ...
 
     def commit(self, partition: int, token: str, commit: Commit) -> Answer:
-        """Apply a commit whole, or not at all."""
+        """Apply a commit whole, or not at all; waits for the answer."""
+        ...
+
+    def submit(self, partition: int, token: str, commit: Commit) -> Answer | None:
+        """Hand a commit over without waiting for it to be applied.
+
+        Returns the answer if it is known already, or None: then `collect` has it. One commit of
+        a partition is under way at a time.
+        """
+        ...
+
+    def collect(self, partition: int, token: str, commit: Commit) -> Answer:
+        """The answer to a submitted commit; waits for it."""
+        ...
+
+    def abandon(self, partition: int) -> None:
+        """Forget a commit that is under way; it may or may not be applied."""
         ...
 
     def position(self, partition: int) -> Position | None:
@@ -263,6 +279,15 @@ class MemoryStore:
         state.sequence += 1
         state.last_commit = commit.id
         return Answer.OK
+
+    def submit(self, partition: int, token: str, commit: Commit) -> Answer | None:
+        return self.commit(partition, token, commit)
+
+    def collect(self, partition: int, token: str, commit: Commit) -> Answer:
+        return self.commit(partition, token, commit)
+
+    def abandon(self, partition: int) -> None:
+        """Nothing is ever under way here."""
 
     def position(self, partition: int) -> Position | None:
         state = self._partitions.get(partition)
