@@ -301,7 +301,8 @@ class Decoder:
             mark = self._mark(value)
         except msgspec.ValidationError as error:
             return Reason.WRONG_TYPE, str(error)
-        if _parse_time(mark.timestamp) < 0 or _parse_time(mark.sentAt) < 0:
+        times = (_parse_time(mark.timestamp), _parse_time(mark.sentAt))
+        if not all(EARLIEST_MS <= time < LATEST_MS for time in times):
             return Reason.BAD_TIME, "a mark without a time"
         return mark
 

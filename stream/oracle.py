@@ -265,9 +265,14 @@ def _why_no_json(text: str, error: json.JSONDecodeError) -> Reason:
         not rest
         or error.msg.startswith("Unterminated string")
         or (error.msg == "Expecting value" and _begins_literal(rest))
-        or (error.msg.startswith("Invalid \\u") and len(rest) < len("uXXXX"))
+        or (error.msg.startswith("Invalid \\u") and _begins_escape(rest))
     )
     return Reason.TRUNCATED if unfinished else Reason.NOT_JSON
+
+
+def _begins_escape(rest: str) -> bool:
+    """Too short for four digits; Python also complains of an escape that nothing follows."""
+    return len(rest) < len("uXXXX") or re.fullmatch("u[0-9a-fA-F]{4}", rest) is not None
 
 
 def _begins_literal(rest: str) -> bool:
