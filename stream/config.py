@@ -361,6 +361,9 @@ def _explain(error: ValidationError, origins: dict[str, str]) -> str:
         key = ".".join(str(part) for part in problem["loc"]) or "settings"
         short = ".".join(str(part) for part in problem["loc"][:2])
         origin = origins.get(key) or origins.get(short) or origins.get(key.split(".")[0])
+        if origin is None:
+            below = (name for name in origins if name.startswith(f"{key}."))
+            origin = origins.get(next(below, ""))
         where = f" (from {origin})" if origin else ""
         if problem["type"] == "extra_forbidden":
             lines.append(f"{key}{where}: there is no such setting")

@@ -24,7 +24,7 @@ here because redis-py's packer costs more than the whole fold.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 import redis
@@ -178,18 +178,11 @@ class RedisStore:
         link = self._links.get(partition)
         if link is None:
             link = self._links[partition] = _Link(self._client, meta, out)
-        held, sequence, last, waiting = link.check()
-        refusal = None
-        if sequence is None:
-            refusal = Answer.LOST
-        elif held != token.encode():
-            refusal = Answer.FENCED
-        elif last == commit.id.encode():
-            refusal = Answer.APPLIED
-        elif int(sequence) != commit.sequence:
-            refusal = Answer.DIVERGED
-        elif commit.outbox and waiting >= self._cap:
-            refusal = Answer.FULL
+        ahead = link.checked
+        refusal = self._refusal(link.check(), token, commit)
+        if refusal is not None and ahead:
+            # What stood in the way when the check was sent may be gone by now.
+            refusal = self._refusal(link.check(), token, commit)
         if refusal is not None:
             return refusal
 
@@ -213,6 +206,19 @@ class RedisStore:
             )
         )  # fmt: skip
         link.execute(frames)
+        return None
+
+    def _refusal(self, checked: _Checked, token: str, commit: Commit) -> Answer | None:
+        if checked.sequence is None:
+            return Answer.LOST
+        if checked.token != token.encode():
+            return Answer.FENCED
+        if checked.commit == commit.id.encode():
+            return Answer.APPLIED
+        if int(checked.sequence) != commit.sequence:
+            return Answer.DIVERGED
+        if commit.outbox and checked.waiting >= self._cap:
+            return Answer.FULL
         return None
 
     # -- readers ------------------------------------------------------------------------------
@@ -318,6 +324,15 @@ class RedisStore:
             raise StoreUnavailableError(str(error)) from error
 
 
+class _Checked(NamedTuple):
+    """What stands in the store before a commit; None where there is no state."""
+
+    token: bytes | None
+    sequence: bytes | None
+    commit: bytes | None
+    waiting: int
+
+
 class _Link:
     """One partition's own connection, on which its commits follow each other.
 
@@ -334,17 +349,17 @@ class _Link:
             + _frame("HMGET", meta, "token", "sequence", "commit")
             + _frame("XLEN", out)
         )
-        self._checked = False
+        self.checked = False
         self._under_way = 0
 
-    def check(self) -> tuple[bytes | None, bytes | None, bytes | None, int]:
+    def check(self) -> _Checked:
         """Token, sequence, last commit and outbox entries, watched from then on."""
-        if not self._checked:
+        if not self.checked:
             self._connection.send_packed_command([self._check])
-        self._checked = False
+        self.checked = False
         self._connection.read_response()
         token, sequence, commit = self._connection.read_response()
-        return token, sequence, commit, self._connection.read_response()
+        return _Checked(token, sequence, commit, self._connection.read_response())
 
     def execute(self, frames: list[bytes]) -> None:
         """Send commands as one transaction, and the next check behind it."""
@@ -352,7 +367,7 @@ class _Link:
         self._connection.send_packed_command(
             [_frame("MULTI"), *frames, _frame("EXEC"), self._check]
         )
-        self._checked = True
+        self.checked = True
 
     def applied(self) -> bool:
         """Whether the transaction under way was applied, or found something changed.

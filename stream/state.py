@@ -246,7 +246,9 @@ class MemoryStore:
         return True
 
     def load(self, partition: int) -> Iterator[tuple[bytes, bytes]]:
-        yield from self._partitions[partition].users.items()
+        state = self._partitions.get(partition)
+        if state is not None:
+            yield from state.users.items()
 
     def commit(self, partition: int, token: str, commit: Commit) -> Answer:
         state = self._partitions.get(partition)

@@ -171,7 +171,8 @@ def learn(
     sampled = [part for part in parts if part.sample_hashes is not None]
     if round_ms >= state.sample_due_ms and len(sampled) == len(parts):
         sample = Sample.merge(sampled, len(table.names), settings.sample_users)
-        if len(sample.hashes) >= settings.first_model_users or model is not None:
+        needed = settings.first_model_users if model is None else 2 * len(model.ids)
+        if len(sample.hashes) >= needed:
             return _refit(state, sample, round_ms, table, settings, rules)
         return state
     if model is None or merged is None:

@@ -49,5 +49,5 @@ def readable_duration(seconds: float) -> str:
     for name, size in (("days", 86_400.0), ("hours", 3_600.0), ("min", 60.0)):
         if abs(seconds) >= 2 * size:
             value = seconds / size
-            return f"{value:.0f} {name}" if value >= 10 else f"{value:.1f} {name}"
+            return f"{value:.0f} {name}" if abs(value) >= 10 else f"{value:.1f} {name}"
     return f"{seconds:.0f} s" if abs(seconds) >= 10 else f"{seconds:.2g} s"

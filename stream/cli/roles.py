@@ -20,7 +20,7 @@ from consumers.client import read_to_end
 from producers.changes import ChangePublisher
 from producers.models import ModelAnnouncer
 from producers.rejects import DeadLetters
-from stream.config import Settings
+from stream.config import ConfigError, Settings
 from stream.health import Health, HealthServer
 from stream.metrics import REGISTRY
 from stream.redis_state import RedisStore, connect
@@ -129,6 +129,7 @@ def run(settings: Settings, names: list[str], stop: Event) -> None:
     """Run roles in this process, each in a thread of its own, until told to stop.
 
     Raises:
+        ConfigError: the address of the metrics cannot be listened on.
         Exception: the first error of a role that does not pass by itself; the others are stopped.
     """
     failures: list[Exception] = []
@@ -142,7 +143,15 @@ def run(settings: Settings, names: list[str], stop: Event) -> None:
         finally:
             stop.set()
 
-    with HealthServer(health, REGISTRY, host=settings.metrics.host, port=settings.metrics.port):
+    host, port = settings.metrics.host, settings.metrics.port
+    try:
+        server = HealthServer(health, REGISTRY, host=host, port=port)
+    except OSError as error:
+        raise ConfigError(
+            f"metrics.port = {port}: {host}:{port} cannot be listened on ({error.strerror}); "
+            "give each process a port of its own, or 0 for a free one"
+        ) from None
+    with server:
         threads = [
             threading.Thread(target=partial(guarded, ROLES[name]), name=name, daemon=True)
             for name in names
