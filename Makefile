@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 .DEFAULT_GOAL := help
 
-.PHONY: help setup demo test fast lint types bench lock clean
+.PHONY: help setup demo test fast lint types bench lock schemas up clean
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -38,6 +38,15 @@ bench: setup ## the whole job against the ceiling and the plain loop, on real Ka
 lock: ## write requirements.lock anew from pyproject.toml (needs uv)
 	uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-annotate \
 	  --python-version 3.11 --all-extras --group dev pyproject.toml -o requirements.lock
+	uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-annotate \
+	  --python-version 3.11 --extra files --constraint requirements.lock pyproject.toml \
+	  -o requirements-core.lock
+
+schemas: setup ## write the JSON Schemas of what goes out
+	@$(BIN)/python -m ops.schemas
+
+up: ## Kafka, Redis, all roles, Prometheus and Grafana in containers
+	docker compose up --build --wait
 
 clean: ## forget the environment and caches
 	rm -rf .venv .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis

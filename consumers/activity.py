@@ -43,6 +43,8 @@ CONSUME = 1_000
 """Messages taken at once: numpy's cost a call is spread over them, and they still fit the cache."""
 ROUND_POLL_SECONDS = 0.001
 RETRY_SECONDS = 0.05
+WAIT_CHECK_SECONDS = 1.0
+"""Longer than any round takes, so that it costs nothing while all is well."""
 FIRST_OFFSET = 0
 
 
@@ -92,11 +94,13 @@ class _Owned:
     next_try: float = 0.0
     after: Callable[[], None] | None = None
     awaiting_round: int = 0
+    next_check: float = 0.0
     swept: float = 0.0
     paused: set[int] = field(default_factory=set)
     gathered: int = 0
     ahead: list[int] = field(default_factory=lambda: [0, 0])
     read_at: float = 0.0
+    committing_since: float = 0.0
 
 
 class ActivityWorker:
@@ -308,6 +312,7 @@ class ActivityWorker:
 
         def await_round() -> None:
             owned.awaiting_round = mark
+            owned.next_check = time.monotonic() + WAIT_CHECK_SECONDS
 
         self._begin_commit(owned, commit, counts, await_round)
         return owned.waiting is None
@@ -316,6 +321,7 @@ class ActivityWorker:
         """Adopt the model of the round the partition waits for, once it is there."""
         mark, partition = owned.awaiting_round, owned.partition
         if self._round < mark:
+            self._see_that_it_is_there(owned)
             return False
         owned.awaiting_round = 0
         model = self._trainer.model
@@ -326,6 +332,31 @@ class ActivityWorker:
         commit = partition.commit(owned.offsets, Counts(), mark, round_ms=mark)
         self._begin_commit(owned, commit)
         return owned.waiting is None
+
+    def _see_that_it_is_there(self, owned: _Owned) -> None:
+        """Ask a waiting partition's state, now and then, for what a commit would find out.
+
+        If the store forgot or rolled back, the trainer has no statistics of this mark any more:
+        the round would never come, and who waits for it would never commit and never know.
+
+        Raises:
+            StateLostError: the state is gone.
+            _NotOursError: the state is that of an earlier mark.
+        """
+        now = time.monotonic()
+        if now < owned.next_check:
+            return
+        owned.next_check = now + WAIT_CHECK_SECONDS
+        number = owned.partition.number
+        try:
+            position = self._store.position(number)
+        except StoreUnavailableError:
+            metrics.store_missed()
+            return
+        if position is None:
+            raise _state_lost(number)
+        if position.mark_ms < owned.awaiting_round:
+            raise _NotOursError(Answer.DIVERGED)
 
     def _go_by_events(self, owned: _Owned) -> bool:
         """A log without marks: now and then, fold what is there, as of the newest event.
@@ -443,12 +474,22 @@ class ActivityWorker:
 
     def _decode(self, topic: int, messages: list[Any]) -> Batch:
         batch = self._decoder.decode(topic, messages)
-        trailing = 0
-        if batch.rejects:
-            refused = {reject.message.offset() for reject in batch.rejects}
-            while trailing < len(messages) and messages[-1 - trailing].offset() in refused:
-                trailing += 1
-        self._guard.saw(len(messages), len(batch.rejects), trailing)
+        # A mark ends its block, and is no good message: it must not break a run of refusals.
+        judged = messages[:-1] if self._by_marks and batch.marks else messages
+        refused = {reject.message.offset() for reject in batch.rejects}
+        good = run = 0
+        for message in judged if refused else ():
+            if message.offset() in refused:
+                run += 1
+                continue
+            if run:
+                self._guard.saw(good + run, run, run)
+                good = run = 0
+            good += 1
+        if not refused:
+            good = len(judged)
+        if good or run:
+            self._guard.saw(good + run, run, run)
         return batch
 
     def _settle(self, owned: _Owned, batches: list[Batch]) -> Counts:
@@ -492,6 +533,7 @@ class ActivityWorker:
         """Hand a commit to the store; if it cannot take it now, it waits in `owned`."""
         owned.waiting, owned.after = commit, after
         owned.waiting_since, owned.next_try = time.monotonic(), 0.0
+        owned.committing_since = owned.read_at if counts is not None else 0.0
         if counts is not None:
             metrics.events_consumed(counts)
         self._try_commit(owned)
@@ -533,7 +575,8 @@ class ActivityWorker:
             case Answer.OK | Answer.APPLIED:
                 owned.waiting = None
                 owned.partition.committed(commit)
-                metrics.batch_committed(time.monotonic() - owned.read_at)
+                if owned.committing_since:
+                    metrics.batch_committed(time.monotonic() - owned.committing_since)
                 self._progress[number] = commit.position
                 self._health.ready(True, part="activity")
                 if owned.after is not None:

@@ -139,6 +139,17 @@ def apply(
     return differences
 
 
+def missing(settings: Settings) -> list[str]:
+    """Names of the topics an activity worker needs and the broker does not have.
+
+    Raises:
+        BrokerUnavailableError: no broker answers.
+    """
+    names = [*settings.topics.inputs, *map(settings.topics.dlq, settings.topics.inputs)]
+    found = _listed(_admin(settings.broker), settings.broker)
+    return [name for name in names if name not in found]
+
+
 def _retention(seconds: float) -> str:
     return str(round(seconds * 1_000)) if seconds > 0 else "-1"
 

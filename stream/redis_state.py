@@ -15,10 +15,10 @@ key                        type     what
 ``{t}`` is the partition's hash tag, chosen so that partitions are spread evenly over the slots
 of a Redis Cluster; all keys of a partition share it, so a commit stays within one slot.
 
-A partition's commits go over a connection of its own: ``WATCH`` and a check, then ``MULTI`` .. ``EXEC`` in one frame:
-if the owner token or the sequence changes in between, ``EXEC`` writes nothing. That is as
-strong as a script and takes less than half its time (``ops/decisions``). The frame is packed
-here because redis-py's packer costs more than the whole fold.
+A partition's commits go over a connection of its own: ``WATCH`` and a check, then ``MULTI`` ..
+``EXEC`` in one frame: if the owner token or the sequence changes in between, ``EXEC`` writes
+nothing. That is as strong as a script and costs the server about half (``ops/decisions``). The
+frame is packed here because redis-py's packer costs more than the whole fold.
 """
 
 from __future__ import annotations

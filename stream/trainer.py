@@ -162,8 +162,10 @@ def learn(
     """
     model = state.model
     state = replace(state, round_ms=round_ms, users=sum(part.users for part in parts))
-    current = [p for p in parts if model is not None and p.model.split(".")[0] == str(model.epoch)]
-    complete = len(current) == len([p for p in parts if p.users])
+    peopled = [part for part in parts if part.users]
+    epoch = None if model is None else str(model.epoch)
+    current = [part for part in peopled if part.model.split(".")[0] == epoch]
+    complete = len(current) == len(peopled)
     merged = _merge(current) if current and complete else None
     if merged is not None:
         state = replace(state, sizes=tuple(merged.sizes.tolist()))

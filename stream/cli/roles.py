@@ -17,10 +17,12 @@ from threading import Event
 
 from consumers.activity import ActivityWorker
 from consumers.client import read_to_end
+from producers import topics as topic_plans
 from producers.changes import ChangePublisher
 from producers.models import ModelAnnouncer
 from producers.rejects import DeadLetters
 from stream.config import ConfigError, Settings
+from stream.errors import BrokerUnavailableError
 from stream.health import Health, HealthServer
 from stream.metrics import REGISTRY
 from stream.redis_state import RedisStore, connect
@@ -57,6 +59,13 @@ def activity(settings: Settings, stop: Event, health: Health) -> None:
     """One activity worker."""
 
     def work() -> None:
+        # A member of a KIP-848 group is told nothing of a topic that is not there: it would wait
+        # in silence.
+        if absent := topic_plans.missing(settings):
+            raise BrokerUnavailableError(
+                f"{', '.join(absent)}: no such topic on {settings.broker.bootstrap}; "
+                "`segstream topics apply` makes it"
+            )
         with open_store(settings) as store:
             worker = ActivityWorker(settings, store, DeadLetters(settings), health, pulse)
             worker.run(stop.is_set)

@@ -1,0 +1,1 @@
+"""Scenarios that measure, and results that are appended, never replaced."""

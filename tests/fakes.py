@@ -1,0 +1,351 @@
+"""Stand-ins that a test moves by hand: a clock, a scripted consumer, a recording producer.
+
+Comes in: what should happen, and in which order. Goes out: what the code under test made of it.
+None of them sleeps, starts a thread or opens a socket; whoever waits moves the clock on.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from confluent_kafka import KafkaError, KafkaException, TopicPartition
+
+from stream.state import Answer, Commit, MemoryStore, StoreUnavailableError
+from stream.units import iso
+
+START_SECONDS = 1_764_547_200.0
+"""2025-12-01, where clocks begin."""
+
+
+class Clock:
+    """Time that passes only when told to; takes the place of a module's ``time``."""
+
+    def __init__(self, seconds: float = START_SECONDS) -> None:
+        self.seconds = seconds
+
+    def advance(self, seconds: float) -> None:
+        self.seconds += seconds
+
+    sleep = advance
+
+    def time(self) -> float:
+        return self.seconds
+
+    monotonic = perf_counter = time
+
+    def time_ns(self) -> int:
+        return round(self.seconds * 1e9)
+
+    def wall_ms(self) -> int:
+        return round(self.seconds * 1e3)
+
+
+# -- what comes in -------------------------------------------------------------------------------
+
+
+@dataclass
+class FakeMessage:
+    """A Kafka message, or an error in place of one."""
+
+    raw: bytes | None
+    key_bytes: bytes | None = b"key"
+    timestamp_ms: int = round(START_SECONDS * 1_000)
+    topic_name: str = "clickstream"
+    number: int = 0
+    place: int = 0
+    failure: KafkaError | None = None
+
+    def error(self) -> KafkaError | None:
+        return self.failure
+
+    def value(self) -> bytes | None:
+        return self.raw
+
+    def key(self) -> bytes | None:
+        return self.key_bytes
+
+    def timestamp(self) -> tuple[int, int]:
+        return (1, self.timestamp_ms)
+
+    def topic(self) -> str:
+        return self.topic_name
+
+    def partition(self) -> int:
+        return self.number
+
+    def offset(self) -> int:
+        return self.place
+
+
+def mark_value(time_ms: int, sent_ms: int = 0) -> bytes:
+    """A tick of the shop's clock, as `replay` writes it."""
+    mark = {"type": "segstream-mark", "timestamp": iso(time_ms), "sentAt": iso(sent_ms)}
+    return json.dumps(mark).encode()
+
+
+Action = Callable[[], None]
+
+
+class ScriptedConsumer:
+    """A consumer group's member over a log that a test writes.
+
+    Each `consume` takes the next action of the script, if there is one, and then what the log
+    has; where it has nothing, the clock moves on by the time the caller was ready to wait.
+    """
+
+    def __init__(self, clock: Clock) -> None:
+        self.clock = clock
+        self.log: dict[tuple[str, int], list[FakeMessage]] = {}
+        self.script: deque[Action] = deque()
+        self.positions: dict[tuple[str, int], int] = {}
+        self.paused: set[tuple[str, int]] = set()
+        self.group: dict[tuple[str, int], TopicPartition] = {}
+        self.idle = 0
+        self.closed = False
+        self._errors: list[FakeMessage] = []
+        self._callbacks: dict[str, Callable[[Any, list[TopicPartition]], None]] = {}
+
+    # -- for the test --
+
+    def append(
+        self,
+        topic: str,
+        partition: int,
+        value: bytes | None,
+        timestamp_ms: int,
+        key: bytes | None = b"key",
+    ) -> None:
+        """Write a record behind the others."""
+        messages = self.log.setdefault((topic, partition), [])
+        messages.append(FakeMessage(value, key, timestamp_ms, topic, partition, len(messages)))
+
+    def then(self, *actions: Action) -> None:
+        """Go on with the script."""
+        self.script.extend(actions)
+
+    def give(self, *where: tuple[str, int]) -> Action:
+        """Assign partitions, as the group does."""
+        return lambda: self._callbacks["on_assign"](self, [TopicPartition(*w) for w in where])
+
+    def take(self, *where: tuple[str, int]) -> Action:
+        """Revoke partitions, as the group does."""
+        return lambda: self._callbacks["on_revoke"](self, [TopicPartition(*w) for w in where])
+
+    def lose(self, *where: tuple[str, int]) -> Action:
+        """Take partitions away that are another's already."""
+
+        def lost() -> None:
+            self._callbacks["on_lost"](self, [TopicPartition(*w) for w in where])
+            self._drop(where)
+
+        return lost
+
+    def fail(self, code: int) -> Action:
+        """Report an error in place of a message."""
+        return lambda: self._errors.append(FakeMessage(None, failure=KafkaError(code)))
+
+    # -- for the code --
+
+    def subscribe(self, topics: Sequence[str], **callbacks: Any) -> None:
+        del topics
+        self._callbacks = callbacks
+
+    def consume(self, count: int, timeout: float) -> list[FakeMessage]:
+        if self.script:
+            self.idle = 0
+            self.script.popleft()()
+        found, self._errors = self._errors, []
+        for where, position in self.positions.items():
+            if where in self.paused:
+                continue
+            fresh = self.log.get(where, [])[position : position + count - len(found)]
+            self.positions[where] += len(fresh)
+            found.extend(fresh)
+        if found:
+            self.idle = 0
+        else:
+            self.idle += 1
+            # A consumer asked to wait for nothing still takes some time to say so.
+            self.clock.advance(max(timeout, 1e-4))
+        return found
+
+    def incremental_assign(self, where: Sequence[TopicPartition]) -> None:
+        for one in where:
+            self._seek(one)
+
+    assign = incremental_assign
+
+    def incremental_unassign(self, where: Sequence[TopicPartition]) -> None:
+        self._drop([(one.topic, one.partition) for one in where])
+
+    def unassign(self) -> None:
+        self.positions.clear()
+
+    def seek(self, where: TopicPartition) -> None:
+        self._seek(where)
+
+    def pause(self, where: Sequence[TopicPartition]) -> None:
+        self.paused |= {(one.topic, one.partition) for one in where}
+
+    def resume(self, where: Sequence[TopicPartition]) -> None:
+        self.paused -= {(one.topic, one.partition) for one in where}
+
+    def committed(self, where: Sequence[TopicPartition], timeout: float) -> list[TopicPartition]:
+        del timeout
+        return [self.group.get((one.topic, one.partition), one) for one in where]
+
+    def commit(self, offsets: Sequence[TopicPartition], asynchronous: bool) -> None:
+        del asynchronous
+        self.group |= {(one.topic, one.partition): one for one in offsets}
+
+    def close(self) -> None:
+        self.closed = True
+
+    def _seek(self, where: TopicPartition) -> None:
+        key = (where.topic, where.partition)
+        end = len(self.log.get(key, []))
+        self.positions[key] = where.offset if where.offset >= 0 else end
+
+    def _drop(self, where: Sequence[tuple[str, int]]) -> None:
+        for one in where:
+            self.positions.pop(one, None)
+            self.paused.discard(one)
+
+
+# -- what is kept --------------------------------------------------------------------------------
+
+
+class UnreliableStore(MemoryStore):
+    """A memory store whose commits go wrong as scripted, and which remembers every one.
+
+    `trouble` holds what the next commits meet: "down" (nothing is written, no answer), "mute" (it
+    is applied, but the answer is lost), an `Answer` to refuse with, or an action to take before
+    the commit is applied.
+    """
+
+    def __init__(self, outbox_cap: int = 2_000) -> None:
+        super().__init__(outbox_cap)
+        self.trouble: deque[str | Answer | Action] = deque()
+        self.commits: list[tuple[int, Commit, Answer | None]] = []
+
+    def commit(self, partition: int, token: str, commit: Commit) -> Answer:
+        trouble = self.trouble.popleft() if self.trouble else None
+        answer: Answer | None = None
+        if isinstance(trouble, Answer):
+            answer = trouble
+        elif trouble != "down":
+            if callable(trouble):
+                trouble()
+            answer = super().commit(partition, token, commit)
+        heard = None if trouble == "mute" else answer
+        self.commits.append((partition, commit, heard))
+        if heard is None:
+            raise StoreUnavailableError("no answer")
+        return heard
+
+
+# -- what goes out -------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Sent:
+    """A record that a topic has."""
+
+    topic: str
+    partition: int
+    key: bytes | None
+    value: bytes | None
+    headers: dict[str, str | bytes | None]
+
+
+@dataclass
+class RecordingBroker:
+    """Topics in memory, and producers that write there.
+
+    Attributes:
+        trouble: what the next flushes meet: "refused" (reported as failed, not written), "silent"
+            (not written, no report), "unconfirmed" (written, but reported as timed out).
+        full: how many of the next calls of `produce` find the queue full.
+        producers: those made so far; the last one is in use.
+    """
+
+    trouble: deque[str] = field(default_factory=deque)
+    full: int = 0
+    sent: list[Sent] = field(default_factory=list)
+    producers: list[RecordingProducer] = field(default_factory=list)
+    fatal: bool = False
+
+    def producer(self, options: dict[str, Any]) -> RecordingProducer:
+        """Takes the place of ``confluent_kafka.Producer``."""
+        made = RecordingProducer(self, options)
+        self.producers.append(made)
+        return made
+
+    def on(self, topic: str, partition: int | None = None) -> list[Sent]:
+        """Records of a topic, in order."""
+        return [
+            sent
+            for sent in self.sent
+            if sent.topic == topic and partition in (None, sent.partition)
+        ]
+
+    def write(self, sent: Sent) -> int:
+        """Append a record; returns its offset."""
+        self.sent.append(sent)
+        return len(self.on(sent.topic, sent.partition)) - 1
+
+
+class RecordingProducer:
+    """A producer that delivers when it is flushed, or fails as its broker says."""
+
+    def __init__(self, broker: RecordingBroker, options: dict[str, Any]) -> None:
+        self.options = options
+        self.purged = False
+        self.polls = 0
+        self._broker = broker
+        self._queue: list[tuple[Sent, Callable[[KafkaError | None, Any], None]]] = []
+
+    def produce(
+        self,
+        topic: str,
+        value: bytes | None,
+        key: bytes | None,
+        partition: int,
+        headers: list[tuple[str, Any]],
+        on_delivery: Callable[[KafkaError | None, Any], None],
+    ) -> None:
+        if self._broker.fatal:
+            raise KafkaException(KafkaError(KafkaError._FATAL))
+        if self._broker.full:
+            self._broker.full -= 1
+            raise BufferError
+        sent = Sent(topic, max(partition, 0), key, value, dict(headers))
+        self._queue.append((sent, on_delivery))
+
+    def poll(self, timeout: float) -> int:
+        del timeout
+        self.polls += 1
+        return 0
+
+    def flush(self, timeout: float) -> int:
+        del timeout
+        trouble = self._broker.trouble.popleft() if self._broker.trouble else None
+        if trouble == "silent":
+            return len(self._queue)
+        queue, self._queue = self._queue, []
+        for sent, report in queue:
+            if trouble == "refused":
+                report(KafkaError(KafkaError._MSG_TIMED_OUT), FakeMessage(None, place=-1))
+                continue
+            offset = self._broker.write(sent)
+            failed = KafkaError(KafkaError._MSG_TIMED_OUT) if trouble == "unconfirmed" else None
+            report(failed, FakeMessage(None, place=offset))
+        return 0
+
+    def purge(self) -> None:
+        self.purged = True
+        self._queue.clear()

@@ -1,0 +1,290 @@
+"""Every setting says where it came from, and a wrong one stops the start and says why."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from stream.config import ConfigError, Section, Settings, effective, load
+
+EMPTY: dict[str, str] = {}
+
+
+def written(folder: Path, text: str) -> Path:
+    file = folder / "segstream.toml"
+    file.write_text(text, encoding="utf-8")
+    return file
+
+
+def complaint(
+    file: Path | None = None,
+    environment: dict[str, str] | None = None,
+    flags: dict[str, Any] | None = None,
+) -> str:
+    with pytest.raises(ConfigError) as caught:
+        load(file, environment or EMPTY, flags)
+    return str(caught.value)
+
+
+# -- layers --------------------------------------------------------------------------------------
+
+
+def test_nothing_given_is_all_defaults() -> None:
+    settings, origins = load(None, EMPTY)
+    assert settings == Settings()
+    assert origins == {}
+
+
+def test_the_later_layer_wins_key_by_key(tmp_path: Path) -> None:
+    file = written(
+        tmp_path,
+        """
+        [store]
+        namespace = "from-file"
+        timeout_seconds = "2s"
+        outbox_cap = 7
+        [topics]
+        partitions = 3
+        """,
+    )
+    environment = {
+        "SEGSTREAM_STORE__NAMESPACE": "from-environment",
+        "SEGSTREAM_STORE__TIMEOUT_SECONDS": "250ms",
+        "SEGSTREAM_OTHER": "no section, so none of ours",
+        "STORE__NAMESPACE": "no prefix",
+    }
+    flags = {"store": {"namespace": "from-flag"}}
+    settings, origins = load(file, environment, flags)
+    assert settings.store.namespace == "from-flag"
+    assert settings.store.timeout_seconds == 0.25
+    assert settings.store.outbox_cap == 7
+    assert settings.topics.partitions == 3
+    assert origins == {
+        "store.namespace": "flag",
+        "store.timeout_seconds": "environment",
+        "store.outbox_cap": f"file {file}",
+        "topics.partitions": f"file {file}",
+    }
+
+
+def test_the_process_environment_is_read_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SEGSTREAM_TOPICS__PARTITIONS", "5")
+    settings, origins = load()
+    assert settings.topics.partitions == 5
+    assert origins["topics.partitions"] == "environment"
+
+
+def test_tables_can_be_given_in_the_environment() -> None:
+    settings, _ = load(
+        None, {"SEGSTREAM_BROKER__PROPERTIES": '{"security.protocol" = "ssl", "a.b" = "c"}'}
+    )
+    assert settings.broker.properties == {"security.protocol": "ssl", "a.b": "c"}
+
+
+def test_properties_with_dots_come_from_a_file_and_are_not_sections(tmp_path: Path) -> None:
+    file = written(tmp_path, '[broker.properties]\n"sasl.username" = "me"\n')
+    settings, origins = load(file, EMPTY)
+    assert settings.broker.properties == {"sasl.username": "me"}
+    assert origins == {"broker.properties": f"file {file}"}
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("250ms", 0.25), ("10s", 10.0), ("2m", 120.0), ("6h", 21_600.0), ("30d", 2_592_000.0),
+     ("1w", 604_800.0), ("5", 5.0), ("0", 0.0)],
+)  # fmt: skip
+def test_durations_are_written_as_people_write_them(text: str, seconds: float) -> None:
+    settings, _ = load(None, {"SEGSTREAM_WORKER__SWEEP_SECONDS": text})
+    assert settings.worker.sweep_seconds == seconds
+
+
+@pytest.mark.parametrize(("text", "value"), [("true", True), ("False", False), ("0", False)])
+def test_the_text_false_is_not_true(text: str, value: bool) -> None:
+    settings, _ = load(None, {"SEGSTREAM_STORE__ACCEPT_LOSS": text})
+    assert settings.store.accept_loss is value
+
+
+def test_features_and_kinds_can_be_declared(tmp_path: Path) -> None:
+    file = written(
+        tmp_path,
+        """
+        [[features]]
+        name = "orders"
+        aggregate = "count"
+        on = ["Order Completed"]
+        half_life = "30d"
+        [[kinds]]
+        kind = "at_risk"
+        when = { orders = { max = 0.5 } }
+        """,
+    )
+    settings, origins = load(file, EMPTY)
+    assert [feature.name for feature in settings.features] == ["orders"]
+    assert settings.features[0].half_life == 30 * 86_400
+    assert settings.kinds[0].when["orders"].hold(0.4)
+    assert origins["features"] == f"file {file}"
+
+
+# -- complaints ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "value", "expected"),
+    [
+        ("topics", "partitions", "many", "valid integer"),
+        ("topics", "partitions", "0", "greater than or equal to 1"),
+        ("topics", "partitions", "1.5", "valid integer"),
+        ("store", "timeout_seconds", "soon", "expected a duration such as 250ms, 10s, 6h or 30d"),
+        ("store", "timeout_seconds", "-1s", "expected a duration"),
+        ("store", "namespace", "a:b", "match pattern"),
+        ("store", "accept_loss", "maybe", "valid boolean"),
+        ("clock", "mode", "wall", "'live' or 'watermark'"),
+        ("broker", "group_protocol", "eager", "'auto', 'consumer' or 'classic'"),
+        ("worker", "reject_ratio_limit", "1.5", "less than or equal to 1"),
+        ("worker", "reject_ratio_limit", "0", "greater than 0"),
+        ("metrics", "port", "70000", "less than or equal to 65535"),
+        ("learning", "segments", "1", "greater than or equal to 2"),
+        ("broker", "properties", "x", "valid dictionary"),
+    ],
+)
+def test_a_wrong_value_names_key_value_expectation_and_origin(
+    section: str, key: str, value: str, expected: str
+) -> None:
+    said = complaint(environment={f"SEGSTREAM_{section}__{key}".upper(): value})
+    assert said.startswith(f"{section}.{key} = {value!r} (from environment): ")
+    assert expected in said
+    flagged = complaint(flags={section: {key: value}})
+    assert flagged.startswith(f"{section}.{key} = {value!r} (from flag): ")
+
+
+def test_the_origin_of_a_wrong_value_is_the_layer_that_won(tmp_path: Path) -> None:
+    file = written(tmp_path, "[topics]\npartitions = -3\n")
+    assert f"topics.partitions = -3 (from file {file}): " in complaint(file)
+    assert load(file, {"SEGSTREAM_TOPICS__PARTITIONS": "3"})[0].topics.partitions == 3
+
+
+def test_all_wrong_values_are_told_at_once() -> None:
+    said = complaint(
+        environment={"SEGSTREAM_TOPICS__PARTITIONS": "x", "SEGSTREAM_METRICS__PORT": "y"}
+    )
+    assert [line.split(" = ")[0] for line in said.splitlines()] == [
+        "topics.partitions",
+        "metrics.port",
+    ]
+
+
+@pytest.mark.parametrize("key", ["topics.partition", "topic.partitions", "nonsense.at.all"])
+def test_an_unknown_key_is_told(key: str) -> None:
+    said = complaint(environment={f"SEGSTREAM_{key.replace('.', '__').upper()}": "3"})
+    assert said.endswith("(from environment): there is no such setting")
+    assert key.startswith(said.split(" ", maxsplit=1)[0])
+
+
+def test_a_value_where_a_section_should_be_is_told() -> None:
+    said = complaint(flags={"store": 3})
+    assert said.startswith("store = 3 (from flag): ")
+    both = complaint(environment={"SEGSTREAM_STORE__URL": "redis://x"}, flags={"store": 3})
+    assert "store" in both
+
+
+def test_a_section_below_a_value_is_told(tmp_path: Path) -> None:
+    file = written(tmp_path, "store = 3\n")
+    said = complaint(file, {"SEGSTREAM_STORE__URL": "redis://x"})
+    assert said == "store.url: store is a value, not a section"
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [("[topics\n", "cannot be read"), ("partitions = ", "cannot be read")],
+)
+def test_a_file_that_is_no_toml_is_told(tmp_path: Path, text: str, reason: str) -> None:
+    file = written(tmp_path, text)
+    assert complaint(file).startswith(f"settings file {file} {reason}: ")
+
+
+def test_a_file_that_is_not_there_or_no_text_is_told(tmp_path: Path) -> None:
+    missing = tmp_path / "nowhere.toml"
+    assert complaint(missing) == f"settings file {missing} does not exist"
+    assert "cannot be read" in complaint(tmp_path)
+    binary = tmp_path / "binary.toml"
+    binary.write_bytes(b"\xff\xfe")
+    assert "cannot be read" in complaint(binary)
+
+
+_ORDERS = {"name": "orders", "aggregate": "count", "half_life": "1d"}
+_VIEWS = {"name": "views", "aggregate": "count", "half_life": "1d"}
+_RATE = {"name": "rate", "aggregate": "ratio", "numerator": "orders", "denominator": "views"}
+
+
+@pytest.mark.parametrize(
+    ("features", "words"),
+    [
+        ([_ORDERS, _ORDERS], "the name 'orders' is used twice"),
+        ([_ORDERS, _RATE], "'rate' is a ratio with 'views', which is no feature declared before"),
+        ([_ORDERS, _RATE, _VIEWS], "'rate' is a ratio with 'views', which is no feature declared"),
+        ([{"name": "a", "aggregate": "count"}], "a: a count needs half_life or window"),
+        ([{**_ORDERS, "window": "1d"}], "give half_life or window, not both"),
+        ([{**_ORDERS, "aggregate": "median"}], "'count', 'sum', 'mean'"),
+        ([{**_ORDERS, "half_life": "soon"}], "expected a duration"),
+        ([{**_ORDERS, "half_life": 0}], "greater than 0"),
+        ([{**_ORDERS, "name": "Orders!"}], "match pattern"),
+        ([{**_ORDERS, "colour": "red"}], "there is no such setting"),
+        ([], "at least 1 item"),
+    ],
+)
+def test_a_wrong_feature_table_is_told(features: list[Any], words: str) -> None:
+    said = complaint(flags={"features": features, "kinds": []})
+    assert words in said
+    assert "features" in said
+
+
+def test_a_kind_that_looks_at_no_feature_is_told() -> None:
+    rule = {"kind": "rich", "when": {"wealth": {"min": 1}}}
+    assert "'rich' looks at 'wealth', which is no feature" in complaint(flags={"kinds": [rule]})
+    empty = {"kind": "rich", "when": {"orders_30d": {}}}
+    assert "give min, max or both" in complaint(flags={"kinds": [empty]})
+
+
+# -- what is in force ----------------------------------------------------------------------------
+
+
+def test_every_setting_is_shown_with_value_unit_origin_and_meaning(tmp_path: Path) -> None:
+    file = written(tmp_path, "[topics]\npartitions = 3\n[[kinds]]\nkind = 'x'\n"
+                             "when = { orders_30d = { min = 1 } }\n")  # fmt: skip
+    settings, origins = load(
+        file, {"SEGSTREAM_WORKER__SWEEP_SECONDS": "1m"}, {"clock": {"mode": "watermark"}}
+    )
+    rows = {row["key"]: row for row in effective(settings, origins)}
+    assert rows["topics.partitions"]["value"] == 3
+    assert rows["topics.partitions"]["origin"] == f"file {file}"
+    assert rows["topics.partitions"]["unit"] == "partitions"
+    assert rows["worker.sweep_seconds"]["value"] == 60.0
+    assert rows["worker.sweep_seconds"]["unit"] == "seconds"
+    assert rows["worker.sweep_seconds"]["origin"] == "environment"
+    assert rows["clock.mode"]["origin"] == "flag"
+    assert rows["store.url"]["origin"] == "default"
+    assert rows["kinds"]["origin"] == f"file {file}"
+    assert rows["features"]["origin"] == "default"
+    keys = [
+        f"{name}.{key}"
+        for name, section in settings
+        if isinstance(section, Section)
+        for key in type(section).model_fields
+    ]
+    assert sorted(rows) == sorted([*keys, "features", "kinds"])
+    assert all(row["meaning"] for row in rows.values())
+    assert all(row["unit"] == "seconds" for key, row in rows.items() if key.endswith("_seconds"))
+
+
+def test_settings_cannot_be_changed_after_the_start() -> None:
+    settings = Settings()
+    with pytest.raises(ValueError, match="frozen"):
+        settings.topics.partitions = 3
+
+
+def test_input_topics_and_dead_letters_have_their_names() -> None:
+    topics = Settings().topics
+    assert topics.inputs == ("clickstream", "purchases")
+    assert topics.dlq("clickstream") == "clickstream.dlq"

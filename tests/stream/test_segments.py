@@ -1,0 +1,421 @@
+"""Who moves, how far is far enough, and why: by arithmetic on a line.
+
+Two centroids lie at 0 and 1, so a user at x who is in the first segment has the margin
+z = x - 1/2 towards the second: 0 on the border, 1/2 at the centroid.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from stream.clustering import GRID, distances, on_grid, separated
+from stream.events import CAUSES, Cause, Floats, Rows
+from stream.features import DEFAULT_FEATURES, FeatureTable
+from stream.segments import (
+    CHURN_RISK_KINDS,
+    DEFAULT_KINDS,
+    FALLBACK_KIND,
+    KIND_SLACK,
+    Bounds,
+    KindRule,
+    Look,
+    PublishRule,
+    columns_of,
+    contributions,
+    kind_of,
+    look,
+)
+
+TABLE = FeatureTable(DEFAULT_FEATURES)
+ONE = np.ones(1)
+LINE = np.array([[0.0], [1.0]])
+IDS = np.array([7, 9], np.int32)
+RULE = PublishRule(margin_twice=0.1, margin_once=0.3, provisional_looks=3, dwell_ms=0)
+NOW = 1_000_000
+ACTED, TIME, MODEL = Cause.USER_MOVED, Cause.TIME_PASSED, Cause.MODEL_MOVED
+
+
+def users(*segments: int) -> Rows:
+    """Users settled in these segments (0: not yet in any)."""
+    rows = TABLE.blank(len(segments))
+    rows["segment"] = segments
+    rows["version"] = [segment > 0 for segment in segments]
+    rows["looks"] = 10
+    return rows
+
+
+def look_at(
+    rows: Rows,
+    places: Sequence[float],
+    *,
+    rule: PublishRule = RULE,
+    cause: Cause = TIME,
+    now: int = NOW,
+    centroids: Floats = LINE,
+    ids: Sequence[int] = (7, 9),
+) -> Look:
+    """Look once at users who stand at these places."""
+    mapped = np.array(places, float)[:, None]
+    return look(
+        rows,
+        distances(mapped, centroids, ONE),
+        np.array(ids, np.int32),
+        separated(centroids, ONE),
+        rule,
+        np.full(len(rows), CAUSES.index(cause), np.uint8),
+        now,
+    )
+
+
+def moved(answer: Look) -> list[tuple[int, int, Cause]]:
+    """(before, after, cause) of each move."""
+    moves = answer.moves
+    return [
+        (b, a, CAUSES[c])
+        for b, a, c in zip(
+            moves.before.tolist(), moves.after.tolist(), moves.cause.tolist(), strict=True
+        )
+    ]
+
+
+# -- the margin ----------------------------------------------------------------------------------
+
+
+def test_the_border_moves_nobody_however_often() -> None:
+    rows = users(7, 9)
+    for _ in range(300):
+        answer = look_at(rows, [0.5, 0.5])
+        assert len(answer.moves) == 0
+        assert len(answer.changed) == 0
+    assert rows["segment"].tolist() == [7, 9]
+
+
+def test_a_clear_margin_moves_on_the_second_look_running() -> None:
+    rows = users(7)
+    first = look_at(rows, [0.65])
+    assert len(first.moves) == 0
+    assert first.changed.tolist() == [0], "the candidate is kept"
+    assert rows["candidate"].tolist() == [9]
+    second = look_at(rows, [0.65], now=NOW + 5)
+    assert moved(second) == [(7, 9, TIME)]
+    assert second.moves.margin.tolist() == pytest.approx([0.15])
+    assert rows["segment"].tolist() == [9]
+    assert rows["since"].tolist() == [NOW + 5]
+    assert rows["version"].tolist() == [2]
+    assert rows["candidate"].tolist() == rows["streak"].tolist() == [0]
+
+
+def test_a_large_margin_moves_at_once() -> None:
+    rows = users(7, 9)
+    answer = look_at(rows, [0.85, 0.15])
+    assert moved(answer) == [(7, 9, TIME), (9, 7, TIME)]
+    assert answer.moves.margin.tolist() == pytest.approx([0.35, 0.35])
+    assert (answer.moves.column_before.tolist(), answer.moves.column.tolist()) == ([0, 1], [1, 0])
+
+
+def test_the_margin_at_the_new_centroid_is_a_half() -> None:
+    assert look_at(users(7), [1.0]).moves.margin.tolist() == [0.5]
+
+
+def test_a_margin_of_just_the_limit_is_not_over_it() -> None:
+    rule = PublishRule(margin_twice=0.125, margin_once=0.25, provisional_looks=3, dwell_ms=0)
+    rows = users(7, 7)
+    for _ in range(5):
+        assert len(look_at(rows, [0.5 + 0.125, 0.5], rule=rule).moves) == 0
+        assert rows["candidate"].tolist() == [0, 0]
+    once = users(7)
+    assert len(look_at(once, [0.75], rule=rule).moves) == 0
+    assert len(look_at(once, [0.75], rule=rule).moves) == 1
+
+
+def test_a_look_back_over_the_border_starts_the_count_again() -> None:
+    for pause in (0.55, 0.5, 0.2):
+        rows = users(7)
+        for place in (0.65, pause, 0.65):
+            assert len(look_at(rows, [place]).moves) == 0
+        assert len(look_at(rows, [0.65]).moves) == 1
+
+
+def test_another_candidate_starts_the_count_again() -> None:
+    centroids, ids = np.array([[0.0], [1.0], [-1.0]]), (7, 9, 4)
+    rows = users(7)
+    for place in (0.65, -0.65, 0.65, -0.65):
+        assert len(look_at(rows, [place], centroids=centroids, ids=ids).moves) == 0
+    assert moved(look_at(rows, [-0.65], centroids=centroids, ids=ids)) == [(7, 4, TIME)]
+
+
+# -- first, retired, dwelling --------------------------------------------------------------------
+
+
+def test_a_first_assignment_goes_to_the_nearest_at_once() -> None:
+    rows = users(0, 0)
+    rows["looks"] = 0
+    answer = look_at(rows, [0.49, 0.51], cause=ACTED)
+    assert moved(answer) == [(0, 7, ACTED), (0, 9, ACTED)]
+    assert np.isnan(answer.moves.margin).all()
+    assert answer.moves.column_before.tolist() == [-1, -1]
+    assert answer.moves.provisional.all()
+    assert rows["version"].tolist() == [1, 1]
+
+
+def test_a_retired_segment_is_left_at_once_and_says_so() -> None:
+    rule = PublishRule(0.1, 0.3, 3, dwell_ms=10**9)
+    rows = users(5, 5)
+    rows["since"] = NOW
+    answer = look_at(rows, [0.5, 0.52], rule=rule, cause=MODEL)
+    assert moved(answer) == [(5, 7, Cause.SEGMENT_RETIRED), (5, 9, Cause.SEGMENT_RETIRED)]
+    assert np.isnan(answer.moves.margin).all()
+    assert not answer.moves.provisional.any()
+
+
+def test_a_user_stays_for_the_dwell_and_leaves_when_it_is_over() -> None:
+    rule = PublishRule(0.1, 0.3, 3, dwell_ms=1_000)
+    rows = users(7, 7)
+    rows["since"] = NOW
+    for now in (NOW, NOW + 500, NOW + 999):
+        assert len(look_at(rows, [0.65, 0.95], rule=rule, now=now).moves) == 0
+    assert len(look_at(rows, [0.65, 0.95], rule=rule, now=NOW + 1_000).moves) == 2
+
+
+def test_a_user_is_provisional_for_the_first_looks_at_their_own_acts() -> None:
+    rows = users(0)
+    rows["looks"] = 0
+    flags = []
+    for step in range(6):
+        here = float(step % 2)
+        flags += look_at(rows, [here], cause=ACTED).moves.provisional.tolist()
+        assert len(look_at(rows, [here], cause=TIME).moves) == 0
+    assert flags == [True, True, True, False, False, False]
+    assert rows["looks"].tolist() == [6]
+
+
+def test_counters_stop_at_their_ends() -> None:
+    rule = PublishRule(0.1, 0.3, 3, dwell_ms=10**9)
+    rows = users(7)
+    rows["since"], rows["looks"] = NOW, 254
+    for _ in range(300):
+        look_at(rows, [0.9], rule=rule, cause=ACTED)
+    assert rows["looks"].tolist() == [255]
+    assert rows["streak"].tolist() == [255]
+    assert len(look_at(rows, [0.65], rule=rule, now=NOW + 10**9).moves) == 1
+
+
+# -- causes --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "told"),
+    [
+        (TIME, TIME, TIME),
+        (ACTED, TIME, ACTED),
+        (ACTED, MODEL, ACTED),
+        (MODEL, TIME, MODEL),
+        (TIME, MODEL, TIME),
+        (TIME, ACTED, ACTED),
+        (MODEL, ACTED, ACTED),
+    ],
+)
+def test_a_move_of_two_looks_has_the_cause_of_the_first_unless_the_user_acted(
+    first: Cause, second: Cause, told: Cause
+) -> None:
+    rows = users(7)
+    look_at(rows, [0.65], cause=first)
+    assert moved(look_at(rows, [0.65], cause=second)) == [(7, 9, told)]
+
+
+def test_a_sudden_move_has_its_own_cause() -> None:
+    rows = users(7)
+    look_at(rows, [0.5], cause=ACTED)
+    assert moved(look_at(rows, [0.9], cause=TIME)) == [(7, 9, TIME)]
+
+
+def test_a_candidate_given_up_leaves_no_cause_behind() -> None:
+    rows = users(7)
+    look_at(rows, [0.65], cause=ACTED)
+    look_at(rows, [0.5], cause=TIME)
+    look_at(rows, [0.65], cause=MODEL)
+    assert moved(look_at(rows, [0.65], cause=TIME)) == [(7, 9, MODEL)]
+
+
+# -- the whole rule, against a plain one ---------------------------------------------------------
+
+
+@dataclass
+class PlainUser:
+    """The publish rule for one user on the line, in words that read like it."""
+
+    segment: int = 0
+    since: int = 0
+    candidate: int = 0
+    began: Cause = TIME
+    version: int = 0
+
+    def look(self, place: Fraction, cause: Cause, now: int, rule: PublishRule) -> Cause | None:
+        """The cause of the move, if there is one."""
+        nearest = 7 if place <= Fraction(1, 2) else 9
+        if self.segment == 0:
+            return self.move(nearest, cause, now)
+        margin = place - Fraction(1, 2) if self.segment == 7 else Fraction(1, 2) - place
+        if margin <= rule.margin_twice:
+            self.candidate = 0
+            return None
+        first_look = self.candidate != nearest
+        if first_look:
+            self.candidate, self.began = nearest, cause
+        due = margin > rule.margin_once or not first_look
+        if not due or now - self.since < rule.dwell_ms:
+            return None
+        return self.move(nearest, cause if cause is ACTED else self.began, now)
+
+    def move(self, to: int, cause: Cause, now: int) -> Cause:
+        self.segment, self.since, self.candidate = to, now, 0
+        self.version += 1
+        return cause
+
+
+_EXACT = PublishRule(margin_twice=0.125, margin_once=0.25, provisional_looks=3, dwell_ms=50)
+_PLACES = st.one_of(
+    st.sampled_from([0.0, 0.25, 0.375, 0.5, 0.625, 0.6875, 0.75, 0.8125, 1.0]),
+    st.integers(0, int(GRID)).map(lambda steps: steps / GRID),
+)
+
+
+@given(
+    st.lists(
+        st.tuples(_PLACES, st.sampled_from([ACTED, TIME, MODEL]), st.integers(0, 60)), max_size=30
+    )
+)
+@settings(max_examples=80, deadline=None)
+def test_the_rule_is_the_plain_one(looks: list[tuple[float, Cause, int]]) -> None:
+    rows, plain, now = users(0), PlainUser(), NOW
+    for place, cause, wait in looks:
+        now += wait
+        before = rows.copy()
+        answer = look_at(rows, [place], rule=_EXACT, cause=cause, now=now)
+        told = plain.look(Fraction(place), cause, now, _EXACT)
+        assert [c for _, _, c in moved(answer)] == ([] if told is None else [told])
+        assert rows["segment"].tolist() == [plain.segment]
+        assert rows["version"].tolist() == [plain.version]
+        assert rows["candidate"].tolist() == [plain.candidate]
+        if rows["segment"][0] and plain.version:
+            assert rows["since"].tolist() == [plain.since]
+        # `cause` is only read while there is a candidate; all else that changed is told.
+        same = rows.copy()
+        same["cause"] = before["cause"]
+        if same.tobytes() != before.tobytes():
+            assert answer.changed.tolist() == [0]
+
+
+@given(st.lists(st.integers(int(-0.1 * GRID), int(0.1 * GRID)), min_size=1, max_size=40))
+@settings(max_examples=40, deadline=None)
+def test_nobody_flaps_on_a_border(steps: list[int]) -> None:
+    rows = users(7, 9)
+    for step in steps:
+        place = 0.5 + step / GRID
+        assert len(look_at(rows, [place, place], cause=ACTED).moves) == 0
+    assert rows["segment"].tolist() == [7, 9]
+
+
+def test_users_do_not_depend_on_their_neighbours() -> None:
+    rng = np.random.default_rng(3)
+    segments = rng.choice([0, 5, 7, 9], 50).tolist()
+    together, apart = users(*segments), users(*segments)
+    for _ in range(8):
+        places = rng.uniform(0, 1, 50).tolist()
+        all_moves = moved(look_at(together, places))
+        each = [look_at(apart[i : i + 1], [place]) for i, place in enumerate(places)]
+        assert all_moves == [move for one in each for move in moved(one)]
+    assert together.tobytes() == apart.tobytes()
+
+
+def test_columns_are_found_whatever_the_order_of_ids() -> None:
+    segments = np.array([4, 9, 0, 7, 100], np.int32)
+    assert columns_of(segments, np.array([9, 4, 7], np.int32)).tolist() == [1, 0, -1, 2, -1]
+    assert columns_of(segments[:0], IDS).tolist() == []
+
+
+# -- why -----------------------------------------------------------------------------------------
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(1, 20))
+@settings(deadline=None)
+def test_contributions_add_up_to_the_difference_exactly(seed: int, features: int) -> None:
+    rng = np.random.default_rng(seed)
+    mapped, old, new = np.clip(on_grid(rng.normal(0, 2, (3, 4, features))), -4, 4)
+    weights = rng.integers(0, 65, features) / 64
+    parts = contributions(mapped, old, new, weights)
+    for user in range(4):
+        to_both = distances(mapped[user : user + 1], np.array([old[user], new[user]]), weights)[0]
+        total = sum((Fraction(part) for part in parts[user].tolist()), Fraction(0))
+        assert total == Fraction(to_both[0]) - Fraction(to_both[1])
+
+
+# -- kinds ---------------------------------------------------------------------------------------
+
+_PROFILE = {
+    "days_since_seen": 1.0,
+    "days_since_order": 400.0,
+    "tenure_days": 300.0,
+    "orders_30d": 0.0,
+    "orders_180d": 0.0,
+    "views_7d": 0.0,
+}
+
+
+@pytest.mark.parametrize(
+    ("kind", "values"),
+    [
+        ("dormant", {"days_since_seen": 120}),
+        ("dormant", {"days_since_seen": 500, "orders_180d": 9}),
+        ("at_risk", {"days_since_seen": 119.9}),
+        ("at_risk", {"days_since_seen": 45, "tenure_days": 1}),
+        ("champion", {"orders_30d": 1.5, "days_since_order": 30, "orders_180d": 5}),
+        ("loyal", {"orders_30d": 1.5, "days_since_order": 31, "orders_180d": 1.5}),
+        ("new", {"tenure_days": 21, "orders_180d": 1.0}),
+        ("promising", {"tenure_days": 22, "orders_180d": 0.4}),
+        ("browsing", {"views_7d": 0.5}),
+        (FALLBACK_KIND, {}),
+    ],
+)
+def test_the_first_rule_that_holds_names_the_kind(kind: str, values: dict[str, float]) -> None:
+    assert kind_of(_PROFILE | values, DEFAULT_KINDS) == kind
+
+
+def test_churn_risk_kinds_are_kinds() -> None:
+    assert set(CHURN_RISK_KINDS) <= {rule.kind for rule in DEFAULT_KINDS}
+
+
+def test_a_kind_is_kept_while_its_loosened_limits_hold() -> None:
+    limit = 45.0
+    just_below = {**_PROFILE, "days_since_seen": limit * (1 - KIND_SLACK)}
+    assert kind_of(just_below, DEFAULT_KINDS, "at_risk") == "at_risk"
+    assert kind_of(just_below, DEFAULT_KINDS, "loyal") == FALLBACK_KIND
+    assert kind_of(just_below, DEFAULT_KINDS) == FALLBACK_KIND
+    farther = {**_PROFILE, "days_since_seen": limit * (1 - KIND_SLACK) - 0.01}
+    assert kind_of(farther, DEFAULT_KINDS, "at_risk") == FALLBACK_KIND
+
+
+@given(st.floats(-100, 100), st.floats(-100, 100), st.floats(-200, 200))
+def test_slack_only_ever_loosens(low: float, high: float, value: float) -> None:
+    for bounds in (Bounds(min=low), Bounds(max=high), Bounds(min=low, max=high)):
+        assert bounds.hold(value, 0.15) or not bounds.hold(value)
+
+
+def test_an_earlier_rule_wins_over_a_kept_kind() -> None:
+    profile = {**_PROFILE, "days_since_seen": 130.0}
+    assert kind_of(profile, DEFAULT_KINDS, "at_risk") == "dormant"
+
+
+def test_a_rule_needs_limits() -> None:
+    with pytest.raises(ValidationError, match="give min, max or both"):
+        Bounds()
+    with pytest.raises(ValidationError):
+        KindRule(kind="x", when={})

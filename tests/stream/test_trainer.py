@@ -1,0 +1,555 @@
+"""A round is a pure function; a trainer leads, is fenced, and tells every model it made."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from stream.clustering import Statistics, distances
+from stream.config import Learning, Settings
+from stream.errors import BrokerUnavailableError
+from stream.events import PUBLISHED_MODEL, Floats, Hashes, Ints
+from stream.features import DEFAULT_FEATURES, FeatureTable
+from stream.segments import DEFAULT_KINDS
+from stream.state import Answer, Commit, MemoryStore, Position
+from stream.trainer import PartitionStatistics, Trainer, TrainerState, learn
+
+TABLE = FeatureTable(DEFAULT_FEATURES)
+LEARNING = Learning(segments=4, starts=2, first_model_users=100, sample_users=300)
+DAY_MS = 86_400_000
+FEATURES = len(TABLE.names)
+COLUMN = {name: column for column, name in enumerate(TABLE.names)}
+
+
+_SORTS: tuple[dict[str, float], ...] = (
+    {"days_since_seen": 2, "days_since_order": 8, "tenure_days": 300, "orders_30d": 3,
+     "orders_180d": 9, "revenue_30d": 120, "revenue_180d": 400, "basket_value": 40},
+    {"days_since_seen": 1, "days_since_order": 5, "tenure_days": 8, "orders_30d": 1,
+     "orders_180d": 1, "revenue_30d": 30, "revenue_180d": 30, "basket_value": 30},
+    {"days_since_seen": 1, "days_since_order": 400, "tenure_days": 60, "views_7d": 30,
+     "views_1d": 9, "sessions_7d": 5, "sessions_30d": 9, "categories_7d": 6},
+    {"days_since_seen": 160, "days_since_order": 200, "tenure_days": 400,
+     "orders_180d": 0.5, "revenue_180d": 15, "basket_value": 30},
+)  # fmt: skip
+"""Typical regulars, newcomers, window shoppers, and those who left."""
+
+
+@dataclass(frozen=True)
+class Shop:
+    """Users as vectors in natural units, with the hashes of their names."""
+
+    vectors: Floats
+    hashes: Hashes
+
+    def part(self, chosen: Any) -> Shop:
+        return Shop(self.vectors[chosen], self.hashes[chosen])
+
+
+def a_shop(users: int = 500, seed: int = 1) -> Shop:
+    """Four sorts of shoppers: regulars, newcomers, window shoppers and those who left."""
+    rng = np.random.default_rng(seed)
+    sorts = np.zeros((4, FEATURES))
+    for sort, values in enumerate(_SORTS):
+        for name, value in values.items():
+            sorts[sort, COLUMN[name]] = value
+    vectors = sorts[rng.integers(0, 4, users)] * rng.lognormal(0, 0.2, (users, FEATURES))
+    return Shop(vectors, rng.integers(1, 2**64 - 1, users, dtype=np.uint64))
+
+
+def statistics_of(
+    shop: Shop, state: TrainerState, at_ms: int, sample: bool | None = None
+) -> PartitionStatistics:
+    """What an owner of these users would send."""
+    model = state.model
+    due = at_ms >= state.sample_due_ms if sample is None else sample
+    chosen = np.argsort(shop.hashes)[: LEARNING.sample_users] if due else np.empty(0, np.int64)
+    part = PartitionStatistics(
+        at_ms,
+        "" if model is None else model.name,
+        len(shop.hashes),
+        sample_hashes=shop.hashes[chosen].tobytes() if due else None,
+        sample_vectors=shop.vectors[chosen].tobytes(),
+    )
+    if model is None or len(shop.hashes) == 0:
+        return part
+    mapped = model.map.apply(shop.vectors)
+    squared = distances(mapped, model.centroids, model.map.weights)
+    nearest: Ints = squared.argmin(axis=1)
+    merged = Statistics.of(mapped, squared, nearest)
+    part.counts, part.sizes = merged.counts.tolist(), merged.sizes.tolist()
+    part.sums, part.inertia = merged.sums.tobytes(), merged.inertia
+    return part
+
+
+def parts_of(
+    shop: Shop, state: TrainerState, at_ms: int, partitions: int = 1, **rest: Any
+) -> list[PartitionStatistics]:
+    owner = shop.hashes % np.uint64(partitions)
+    return [statistics_of(shop.part(owner == p), state, at_ms, **rest) for p in range(partitions)]
+
+
+def run(
+    state: TrainerState,
+    parts: Sequence[PartitionStatistics],
+    round_ms: int,
+    learning: Learning = LEARNING,
+) -> TrainerState:
+    return learn(state, parts, round_ms, TABLE, learning, DEFAULT_KINDS)
+
+
+def first_state(shop: Shop, partitions: int = 1) -> TrainerState:
+    return run(TrainerState(), parts_of(shop, TrainerState(), 1, partitions), 1)
+
+
+# -- a round -------------------------------------------------------------------------------------
+
+
+def test_a_round_gives_the_same_each_time_and_leaves_its_input_alone() -> None:
+    shop, state = a_shop(), TrainerState()
+    for round_ms in (1, 2, 70_000, 140_000):
+        parts = parts_of(shop, state, round_ms)
+        before = state.pack(TABLE), [part.pack() for part in parts]
+        one, other = run(state, parts, round_ms), run(state, parts, round_ms)
+        assert one.pack(TABLE) == other.pack(TABLE)
+        assert (state.pack(TABLE), [part.pack() for part in parts]) == before
+        state = one
+    assert state.model is not None
+    assert state.model.epoch == 3
+
+
+@pytest.mark.parametrize("partitions", [2, 4, 7])
+def test_many_partitions_teach_what_one_does(partitions: int) -> None:
+    one = many = TrainerState()
+    for step, round_ms in enumerate((1, 10_000, 20_000, 70_000, 80_000)):
+        shop = a_shop(seed=step // 2)
+        one = run(one, parts_of(shop, one, round_ms), round_ms)
+        many = run(many, parts_of(shop, many, round_ms, partitions), round_ms)
+        assert one.pack(TABLE) == many.pack(TABLE)
+    assert one.model is not None
+    assert one.model.epoch == 2
+
+
+@given(st.permutations(range(5)))
+@settings(max_examples=10, deadline=None)
+def test_the_order_of_partitions_makes_no_difference(order: list[int]) -> None:
+    shop = a_shop(300)
+    first = first_state(shop)
+    moved = a_shop(300, seed=9)
+    for state, at_ms in ((TrainerState(), 1), (first, 100), (first, 90_000)):
+        parts = parts_of(moved, state, at_ms, 5)
+        shuffled = [parts[p] for p in order]
+        assert run(state, parts, at_ms).pack(TABLE) == run(state, shuffled, at_ms).pack(TABLE)
+
+
+def test_the_same_statistics_again_change_nothing_but_the_round() -> None:
+    shop = a_shop()
+    state = first_state(shop)
+    state = run(state, parts_of(a_shop(seed=5), state, 100, 3), 100)
+    parts = parts_of(a_shop(seed=5), state, 200, 3)
+    once = run(state, parts, 200)
+    again = run(run(once, parts, 200), parts, 300)
+    assert replace(again, round_ms=200).pack(TABLE) == once.pack(TABLE)
+
+
+def test_the_first_model_waits_for_enough_users() -> None:
+    few, enough = a_shop(LEARNING.first_model_users - 1), a_shop(LEARNING.first_model_users)
+    waiting = run(TrainerState(), parts_of(few, TrainerState(), 5), 5)
+    assert waiting == TrainerState(round_ms=5, users=len(few.hashes))
+    state = run(waiting, parts_of(enough, waiting, 6), 6)
+    assert state.model is not None
+    assert state.model.name == "1.0"
+    assert state.model.ids.tolist() == [1, 2, 3, 4]
+    assert [(e["event"], e["segment"]) for e in state.model.lineage] == [
+        ("born", i) for i in (1, 2, 3, 4)
+    ]
+    assert state.next_id == 5
+    assert sum(state.sizes) == len(enough.hashes)
+    assert state.sample_due_ms == 6 + 60_000
+
+
+def test_nobody_at_all_teaches_nothing() -> None:
+    empty = a_shop().part(slice(0, 0))
+    assert run(TrainerState(), parts_of(empty, TrainerState(), 5), 5) == TrainerState(round_ms=5)
+
+
+def test_a_first_model_sees_sorts_of_shoppers_and_names_their_kinds() -> None:
+    model = first_state(a_shop(600)).model
+    assert model is not None
+    assert {segment.kind for segment in model.segments} == {
+        "champion", "new", "browsing", "dormant"
+    }  # fmt: skip
+    assert len({segment.name for segment in model.segments}) == 4
+    assert model.silhouette is not None
+    assert model.silhouette > 0.5
+
+
+def test_fewer_sorts_than_segments_give_fewer_segments() -> None:
+    shop = a_shop()
+    twins = Shop(shop.vectors[np.arange(500) % 3], shop.hashes)
+    model = first_state(twins).model
+    assert model is not None
+    assert len(model.segments) <= 3
+
+
+def test_users_with_numbers_that_are_none_do_not_spoil_the_sample() -> None:
+    shop = a_shop()
+    vectors = shop.vectors.copy()
+    vectors[::7, 3] = np.nan
+    vectors[1::7, 4] = np.inf
+    model = first_state(Shop(vectors, shop.hashes)).model
+    assert model is not None
+    assert np.isfinite(model.centroids).all()
+
+
+# -- between refits ------------------------------------------------------------------------------
+
+
+def shifted(shop: Shop, factor: float) -> Shop:
+    """The same users, everyone seen and bought longer ago."""
+    vectors = shop.vectors.copy()
+    vectors[:, COLUMN["revenue_180d"]] *= factor
+    return Shop(vectors, shop.hashes)
+
+
+def test_a_model_that_hardly_moved_is_not_published_again() -> None:
+    shop = a_shop()
+    state = first_state(shop)
+    after = run(state, parts_of(shifted(shop, 1.0001), state, 100, 3), 100)
+    assert after.model is state.model
+    assert after.round_ms == 100
+
+
+@pytest.mark.parametrize("partitions", [1, 3])
+def test_a_model_that_moved_is_a_new_version_of_the_same_segments(partitions: int) -> None:
+    shop = a_shop()
+    state = first_state(shop)
+    after = run(state, parts_of(shifted(shop, 3.0), state, 100, partitions), 100)
+    assert state.model is not None
+    assert after.model is not None
+    assert after.model.name == "1.1"
+    assert after.model.ids.tolist() == state.model.ids.tolist()
+    assert [s.name for s in after.model.segments] == [s.name for s in state.model.segments]
+    assert after.model.map is state.model.map
+    assert after.model.lineage == ()
+    moved = after.model.centroids - state.model.centroids
+    shift = np.sqrt((state.model.map.weights * moved**2).sum(axis=1)).max()
+    assert shift > LEARNING.move_threshold
+    lazy = LEARNING.model_copy(update={"move_threshold": float(shift)})
+    assert run(state, parts_of(shifted(shop, 3.0), state, 100), 100, lazy).model is state.model
+
+
+def test_partitions_without_users_do_not_hold_the_others_up() -> None:
+    shop = a_shop()
+    state = first_state(shop)
+    nobody = shop.part(slice(0, 0))
+    parts = [
+        statistics_of(nobody, state, 100),
+        statistics_of(shifted(shop, 3.0), state, 100),
+        statistics_of(nobody, TrainerState(), 100),
+    ]
+    for part in parts:
+        part.sample_hashes = None
+    moved = run(state, parts, 100).model
+    assert moved is not None
+    assert moved.name == "1.1"
+
+
+def test_statistics_of_an_earlier_epoch_are_not_mixed_in() -> None:
+    shop = a_shop()
+    old = first_state(shop)
+    parts = parts_of(shop, old, 70_000, 2)
+    state = run(old, parts, 70_000)
+    assert state.model is not None
+    assert state.model.epoch == 2
+    late = [parts[0], *parts_of(shifted(shop, 3.0), state, 70_001, 2)[1:]]
+    for part in late:
+        part.sample_hashes = None
+    after = run(state, late, 70_001)
+    assert after.model is state.model
+    assert after.sizes == state.sizes
+
+
+# -- refits --------------------------------------------------------------------------------------
+
+
+def test_refits_of_a_steady_shop_keep_every_id() -> None:
+    state = first_state(a_shop(seed=0))
+    assert state.model is not None
+    names = {s.id: s.kind for s in state.model.segments}
+    for step in range(1, 6):
+        round_ms = 1 + step * 60_000
+        state = run(state, parts_of(a_shop(seed=step), state, round_ms, 3), round_ms)
+        assert state.model is not None
+        assert state.model.name == f"{step + 1}.0"
+        assert {s.id: s.kind for s in state.model.segments} == names
+        assert state.model.lineage == ()
+        assert state.model.retired == ()
+        assert {s.born for s in state.model.segments} == {"1.0"}
+    assert state.next_id == 5
+
+
+def test_a_shop_that_became_another_retires_and_mints_ids() -> None:
+    state = first_state(a_shop())
+    assert state.model is not None
+    old_ids = set(state.model.ids.tolist())
+    rng = np.random.default_rng(4)
+    other = Shop(rng.lognormal(2, 2, (500, FEATURES)), a_shop().hashes)
+    strict = LEARNING.model_copy(update={"identity_overlap": 1.0})
+    after = run(state, parts_of(other, state, 70_000), 70_000, strict)
+    assert after.model is not None
+    kept = old_ids & set(after.model.ids.tolist())
+    fresh = set(after.model.ids.tolist()) - old_ids
+    assert fresh
+    assert min(fresh) >= 5
+    assert after.next_id == 5 + len(fresh)
+    assert {s.id for s in after.model.retired} == old_ids - kept
+    assert {s.born for s in after.model.segments if s.id in fresh} == {"2.0"}
+    told = [e["event"].partition(":")[0] for e in after.model.lineage]
+    assert len([e for e in told if e != "kind"]) == len(fresh) + len(old_ids - kept)
+    assert all(e["model"] == "2.0" for e in after.model.lineage)
+
+
+def test_a_refit_waits_for_samples_of_all_partitions() -> None:
+    shop = a_shop()
+    state = first_state(shop)
+    parts = parts_of(shop, state, 70_000, 3)
+    parts[1].sample_hashes = None
+    after = run(state, parts, 70_000)
+    assert after.model is state.model
+    assert after.sample_due_ms == state.sample_due_ms
+
+
+def test_owners_are_asked_for_enough_of_the_sample_and_not_for_much_more() -> None:
+    shop = a_shop(5_000)
+    state = first_state(shop)
+    offered = int(np.count_nonzero(shop.hashes <= np.uint64(state.sample_threshold)))
+    assert LEARNING.sample_users <= offered <= 1.5 * LEARNING.sample_users
+    # The shop has shrunk: fewer than wanted are let through, so next time more are asked for.
+    small = shop.part(shop.hashes <= np.uint64(state.sample_threshold)).part(slice(0, 100))
+    rest = Shop(small.vectors, small.hashes)
+    parts = parts_of(rest, state, 70_000)
+    parts[0].users = 5_000
+    assert run(state, parts, 70_000).sample_threshold == 2 * state.sample_threshold
+
+
+# -- bytes ---------------------------------------------------------------------------------------
+
+
+def test_a_state_comes_back_to_the_bit() -> None:
+    for state in (TrainerState(), TrainerState(round_ms=7, users=3), first_state(a_shop())):
+        packed = state.pack(TABLE)
+        assert TrainerState.unpack(packed).pack(TABLE) == packed
+
+
+def test_a_trainer_restarted_after_each_round_learns_the_same() -> None:
+    kept = fresh = TrainerState()
+    for step, round_ms in enumerate((1, 10_000, 70_000, 80_000, 140_000)):
+        parts = parts_of(a_shop(seed=step), kept, round_ms, 2)
+        kept = run(kept, parts, round_ms)
+        fresh = TrainerState.unpack(run(fresh, parts, round_ms).pack(TABLE))
+        assert fresh.pack(TABLE) == kept.pack(TABLE)
+
+
+def test_statistics_come_back_and_tell_their_time_first() -> None:
+    part = statistics_of(a_shop(), first_state(a_shop()), 1_764_547_200_123, sample=True)
+    packed = part.pack()
+    assert int.from_bytes(packed[:8], "big") == 1_764_547_200_123
+    assert PartitionStatistics.unpack(packed) == part
+    back, here = PartitionStatistics.unpack(packed).statistics(), part.statistics()
+    assert back.sums.tobytes() == here.sums.tobytes()
+    assert back.counts.tolist() == here.counts.tolist()
+
+
+# -- the trainer ---------------------------------------------------------------------------------
+
+
+@dataclass
+class Announcements:
+    """Models announced, after as many failures as are asked for."""
+
+    failures: int = 0
+    models: list[str] = field(default_factory=list)
+
+    def __call__(self, key: bytes, value: bytes) -> None:
+        assert key == b"current"
+        if self.failures:
+            self.failures -= 1
+            raise BrokerUnavailableError("the broker is away")
+        self.models.append(PUBLISHED_MODEL.validate_json(value)["model"])
+
+
+@dataclass
+class Scene:
+    """A store with two partitions whose statistics a test writes."""
+
+    mode: str = "watermark"
+    store: MemoryStore = field(default_factory=MemoryStore)
+    announce: Announcements = field(default_factory=Announcements)
+
+    def __post_init__(self) -> None:
+        self.settings = Settings.model_validate(
+            {
+                "topics": {"partitions": 2},
+                "clock": {"mode": self.mode},
+                "learning": LEARNING.model_dump(),
+            }
+        )
+        for partition in range(2):
+            self.store.create(partition, "owner", Position([0, 0], TABLE.schema))
+
+    def trainer(self) -> Trainer:
+        return Trainer(self.settings, self.store, self.announce)
+
+    def state(self) -> TrainerState:
+        found = self.store.model()
+        return TrainerState() if found is None else TrainerState.unpack(found[1])
+
+    def send(self, at_ms: int, shop: Shop | None = None, only: int | None = None) -> None:
+        """Owners commit their statistics as of a time."""
+        for partition, part in enumerate(parts_of(shop or a_shop(), self.state(), at_ms, 2)):
+            if only in (None, partition):
+                found = self.store.acquire(partition, "owner")
+                assert found is not None
+                commit = Commit(found[0], found[1], statistics=part.pack())
+                assert self.store.commit(partition, "owner", commit) is Answer.OK
+
+
+def leads(trainer: Trainer) -> bool:
+    return trainer.leads
+
+
+def test_a_trainer_leads_and_runs_a_round_when_it_is_due() -> None:
+    scene = Scene()
+    trainer = scene.trainer()
+    assert not leads(trainer)
+    assert not trainer.step(), "nothing has been sent"
+    assert leads(trainer)
+    scene.send(10, only=0)
+    assert not trainer.step(), "the other partition has not reached the mark"
+    scene.send(10, only=1)
+    assert trainer.step()
+    assert scene.store.round() == 10
+    assert scene.announce.models == ["1.0"]
+    assert not trainer.step(), "no round twice"
+    scene.send(20)
+    assert trainer.step()
+    assert scene.store.round() == 20
+    assert scene.announce.models == ["1.0"], "the model did not move"
+
+
+def test_in_live_mode_a_round_follows_any_news() -> None:
+    scene = Scene(mode="live")
+    trainer = scene.trainer()
+    scene.send(10, only=0)
+    assert trainer.step()
+    assert scene.store.round() == 10
+    assert not trainer.step()
+    scene.send(30, only=1)
+    assert trainer.step()
+    assert scene.store.round() == 30
+
+
+def test_the_round_of_a_mark_is_kept_by_the_slowest() -> None:
+    scene = Scene()
+    trainer = scene.trainer()
+    scene.send(10, only=0)
+    scene.send(30, only=1)
+    assert trainer.step()
+    assert scene.store.round() == 10
+
+
+def test_a_second_trainer_stands_by_and_goes_on_from_the_same_state() -> None:
+    scene = Scene()
+    first, second = scene.trainer(), scene.trainer()
+    scene.send(10)
+    assert first.step()
+    assert not second.step()
+    assert not leads(second)
+    first.close()
+    assert not leads(first)
+    scene.send(20)
+    assert second.step()
+    assert leads(second)
+    assert scene.store.round() == 20
+    assert scene.announce.models == ["1.0", "1.0"], "who takes over announces what is in force"
+    assert not first.step()
+    scene.send(80_000)
+    assert second.step()
+    assert scene.announce.models[-1] == "2.0"
+
+
+def test_a_trainer_that_was_replaced_writes_nothing_and_finds_out() -> None:
+    scene = Scene()
+    trainer = scene.trainer()
+    scene.send(10)
+    assert trainer.step()
+    before = scene.store.model()
+    scene.store.lead("another")
+    scene.send(80_000)
+    assert trainer.step()
+    assert not leads(trainer)
+    assert scene.store.model() == before
+    assert scene.announce.models == ["1.0"], "what was not stored is not told"
+    # The lease is still its own: it leads again, from what is stored.
+    assert trainer.step()
+    assert scene.store.round() == 80_000
+    assert scene.announce.models == ["1.0", "1.0", "2.0"]
+
+
+def test_a_model_that_could_not_be_told_is_told_before_anything_else() -> None:
+    scene = Scene()
+    trainer = scene.trainer()
+    scene.announce.failures = 1
+    scene.send(10)
+    with pytest.raises(BrokerUnavailableError):
+        trainer.step()
+    assert scene.store.round() == 10, "owners go on with it all the same"
+    assert scene.announce.models == []
+    assert not trainer.step()
+    assert scene.announce.models == ["1.0"]
+    assert not trainer.step()
+    assert scene.announce.models == ["1.0"]
+
+
+def test_a_successor_tells_the_model_its_predecessor_could_not() -> None:
+    scene = Scene()
+    trainer = scene.trainer()
+    scene.announce.failures = 2
+    scene.send(10)
+    with pytest.raises(BrokerUnavailableError):
+        trainer.step()
+    scene.store.release("trainer", trainer._token)
+    successor = scene.trainer()
+    with pytest.raises(BrokerUnavailableError):
+        successor.step()
+    successor.step()
+    assert scene.announce.models == ["1.0"]
+
+
+def test_a_trainer_killed_at_any_round_leaves_the_same_models() -> None:
+    steady, killed = Scene(), Scene()
+    trainer = steady.trainer()
+    for step, mark in enumerate((10, 20, 70_000, 80_000, 150_000)):
+        shop = a_shop(seed=step)
+        for scene in (steady, killed):
+            scene.send(mark, shop)
+        assert trainer.step()
+        fresh = killed.trainer()
+        assert fresh.step()
+        fresh.close()
+        assert steady.store.model() == killed.store.model()
+
+
+def test_the_state_tells_owners_what_they_need() -> None:
+    state = first_state(a_shop())
+    data = msgspec.json.decode(state.pack(TABLE))
+    assert data["sample_due_ms"] == 60_001
+    assert data["sample_threshold"] == state.sample_threshold
+    assert data["model"]["geometry"]["schema"] == TABLE.schema

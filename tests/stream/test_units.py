@@ -1,0 +1,84 @@
+"""Durations and times are read back as they were written."""
+
+from __future__ import annotations
+
+import math
+from datetime import UTC, datetime, timedelta
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from stream.units import DAY_MS, iso, isos, parse_duration, readable_duration
+
+_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3_600.0, "d": 86_400.0, "w": 604_800.0}
+_TIMES = st.integers(0, 4_102_444_799_999)
+
+
+@given(
+    st.decimals(0, 100_000, places=3),
+    st.sampled_from(sorted(_UNITS)),
+    st.sampled_from(["", " ", "  "]),
+)
+def test_a_duration_is_its_number_of_units(number: object, unit: str, space: str) -> None:
+    expected = float(str(number)) * _UNITS[unit]
+    assert parse_duration(f"{space}{number}{space}{unit}{space}") == expected
+
+
+@given(st.floats(0, 1e9))
+def test_a_number_is_seconds(number: float) -> None:
+    assert parse_duration(number) == number
+    assert parse_duration(f"{number:f}") == float(f"{number:f}")
+
+
+@pytest.mark.parametrize(
+    "text", ["", " ", "d", "10 y", "10 days", "-1s", "1e3s", "1,5h", "1.s", ".5s", "1h30m", "inf"]
+)
+def test_other_text_is_no_duration(text: str) -> None:
+    with pytest.raises(ValueError, match="expected a duration such as 250ms, 10s, 6h or 30d"):
+        parse_duration(text)
+
+
+@given(_TIMES)
+def test_a_time_is_written_to_the_millisecond_and_read_back(time_ms: int) -> None:
+    text = iso(time_ms)
+    assert len(text) == len("2026-11-21T09:00:00.000Z")
+    back = datetime.fromisoformat(text) - datetime(1970, 1, 1, tzinfo=UTC)
+    assert back // timedelta(milliseconds=1) == time_ms
+
+
+@given(st.lists(_TIMES, max_size=20))
+def test_many_times_are_written_as_one_is(times: list[int]) -> None:
+    assert isos(np.array(times, np.int64)) == [iso(time) for time in times]
+
+
+def test_the_epoch_and_a_day() -> None:
+    assert iso(0) == "1970-01-01T00:00:00.000Z"
+    assert iso(DAY_MS) == "1970-01-02T00:00:00.000Z"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0.0, "0 s"),
+        (0.25, "0.25 s"),
+        (45, "45 s"),
+        (119, "119 s"),
+        (120, "2.0 min"),
+        (3_600, "60 min"),
+        (3.25 * 3_600, "3.2 hours"),
+        (3.2 * 86_400, "3.2 days"),
+        (12 * 86_400, "12 days"),
+        (-86_400, "-24 hours"),
+    ],
+)
+def test_a_duration_is_readable(seconds: float, text: str) -> None:
+    assert readable_duration(seconds) == text
+
+
+@given(st.floats(1, 1e8))
+def test_a_readable_duration_is_nearly_the_duration(seconds: float) -> None:
+    number, unit = readable_duration(seconds).split()
+    size = {"s": 1.0, "min": 60.0, "hours": 3_600.0, "days": 86_400.0}[unit]
+    assert math.isclose(float(number) * size, seconds, rel_tol=0.051)
