@@ -609,6 +609,8 @@ class ActivityWorker:
             return
         found = self._store.model()
         if found is None:
+            # The store rolled back to before the first round.
+            self._round, self._trainer = 0, TrainerState()
             return
         state = TrainerState.unpack(found[1])
         if state.model is not None and state.model.schema != self._table.schema:

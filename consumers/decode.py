@@ -33,7 +33,7 @@ from stream.events import (
     Track,
 )
 from stream.features import FeatureTable
-from stream.hashing import hash_text, hash_texts
+from stream.hashing import hash_text, hash_texts, letters_of
 from stream.partition import Partition
 
 LARGEST_NUMBER = 1e12
@@ -195,7 +195,9 @@ class Decoder:
         clamped = int(np.count_nonzero(time[keep] > limit[keep]))
         time = np.minimum(time, limit)
         ids = hash_texts([track.messageId for track in tracks])
-        category = np.array(list(map(self._category, [p.category for p in properties])), np.uint64)
+        category = np.fromiter(
+            map(self._category, [p.category for p in properties]), np.uint64, count
+        )
         counts = Counts(
             applied=len(keep),
             late=int(np.count_nonzero(late)),
@@ -352,13 +354,10 @@ def parse_times(texts: list[str]) -> Ints:
     """
     if not texts:
         return np.empty(0, np.int64)
-    try:
-        raw = np.array(texts, dtype="S")
-    except UnicodeEncodeError:
+    raw = letters_of(texts)
+    if raw is None or raw.shape[1] < 24:
         return np.array([_parse_time(text) for text in texts], dtype=np.int64)
-    if raw.itemsize < 24:
-        return np.array([_parse_time(text) for text in texts], dtype=np.int64)
-    letters = np.ascontiguousarray(raw.view(np.uint8).reshape(len(texts), -1).T)
+    letters = np.ascontiguousarray(raw.T)
     plain = np.ones(len(texts), np.bool_) if len(letters) == 24 else ~letters[24:].any(axis=0)
     for place, sign in _SIGNS:
         plain &= letters[place] == sign

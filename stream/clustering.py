@@ -18,7 +18,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from sklearn.cluster import kmeans_plusplus
 
 from stream.events import Bools, Floats, Ints
 
@@ -182,6 +181,9 @@ def seed_and_fit(
     mapped: Floats, k: int, weights: Floats, starts: int, seed: int
 ) -> tuple[Floats, float]:
     """The best of several k-means++ starts; centroids and their inertia over the users given."""
+    # Imported by the one who seeds: it takes longer than everything else a command imports.
+    from sklearn.cluster import kmeans_plusplus  # noqa: PLC0415
+
     best: tuple[Floats, float] | None = None
     scaled = mapped * np.sqrt(weights)
     for start in range(starts):

@@ -6,8 +6,10 @@ Comes in: text. Goes out: `uint64`. Python's own ``hash`` is salted a process an
 from __future__ import annotations
 
 from hashlib import blake2b
+from typing import cast
 
 import numpy as np
+import numpy.typing as npt
 
 from stream.events import Hashes
 
@@ -39,28 +41,43 @@ def hash_texts(texts: list[bytes] | list[str]) -> Hashes:
     """
     if not texts:
         return np.empty(0, np.uint64)
-    try:
-        padded = np.array(texts, dtype=np.bytes_)
-    except UnicodeEncodeError:
-        padded = np.array([t.encode() if isinstance(t, str) else t for t in texts])
-    if padded.itemsize > 8 * _WORDS:
+    letters = letters_of(texts)
+    if letters is None or letters.shape[1] > 8 * _WORDS:
         limit = 8 * _WORDS
         encoded = [t.encode() if isinstance(t, str) else t for t in texts]
-        padded = np.array(
-            [t if len(t) <= limit else blake2b(t, digest_size=64).digest() for t in encoded],
-            dtype=np.bytes_,
-        )
-    words = -(-padded.itemsize // 8)
+        short = [t if len(t) <= limit else blake2b(t, digest_size=64).digest() for t in encoded]
+        letters = _padded(np.array(short, dtype=np.bytes_))
+    words = -(-letters.shape[1] // 8)
     block = np.zeros((len(texts), words), dtype="<u8")
-    block.view(np.uint8).reshape(len(texts), -1)[:, : padded.itemsize] = padded.view(
-        np.uint8
-    ).reshape(len(texts), -1)
+    block.view(np.uint8).reshape(len(texts), -1)[:, : letters.shape[1]] = letters
     mixed = np.zeros(len(texts), np.uint64)
     with np.errstate(over="ignore"):
         for word in range(words):
             mixed += block[:, word] * _MULTIPLIERS[word] ^ (block[:, word] >> np.uint64(32))
         hashes = _finish(mixed)
     return np.maximum(hashes, np.uint64(1))
+
+
+def letters_of(texts: list[bytes] | list[str]) -> npt.NDArray[np.uint8] | None:
+    """Bytes of n texts, ``(n, longest)``, padded with zeros; None if one is not ASCII.
+
+    Texts of one length, as ids and times mostly are, are joined and cut: twice as fast.
+    """
+    first = texts[0]
+    width = len(first)
+    if isinstance(first, str) and width and set(map(len, texts)) == {width}:
+        joined = "".join(cast("list[str]", texts))
+        if not joined.isascii():
+            return None
+        return np.frombuffer(joined.encode(), np.uint8).reshape(len(texts), width)
+    try:
+        return _padded(np.array(texts, dtype=np.bytes_))
+    except UnicodeEncodeError:
+        return None
+
+
+def _padded(texts: npt.NDArray[np.bytes_]) -> npt.NDArray[np.uint8]:
+    return texts.view(np.uint8).reshape(len(texts), -1)
 
 
 def hash_text(text: bytes) -> int:

@@ -260,6 +260,8 @@ def _no_constant(_name: str) -> None:
 
 def _why_no_json(text: str, error: json.JSONDecodeError) -> Reason:
     """Truncated, if more text could have made it JSON; a number cut in two is taken for wrong."""
+    if error.msg.startswith("Invalid control character"):
+        return Reason.NOT_JSON
     rest = text[error.pos :].strip(" \t\r\n")
     unfinished = (
         not rest

@@ -16,7 +16,6 @@ from typing import Any
 
 import msgspec
 import numpy as np
-from sklearn.metrics import silhouette_score
 
 from stream import metrics
 from stream.clustering import (
@@ -316,6 +315,8 @@ def _threshold(state: TrainerState, sample: Sample, settings: Learning) -> int:
 
 
 def _silhouette(mapped: Floats, squared: Floats, weights: Floats) -> float | None:
+    from sklearn.metrics import silhouette_score  # noqa: PLC0415 - slow to import, see clustering
+
     few = mapped[:SILHOUETTE_USERS] * np.sqrt(weights)
     labels = squared[:SILHOUETTE_USERS].argmin(axis=1)
     if not 1 < len(np.unique(labels)) < len(few):
@@ -366,6 +367,9 @@ class Trainer:
         else:
             due = times != self._seen and max(times) > self._state.round_ms
         if not due:
+            if self._store.round() < self._state.round_ms:
+                # The store rolled back, and owners wait for rounds that we think are done.
+                self._leads = False
             return False
         self._seen = times
         self._round(min(times) if self._settings.clock.mode == "watermark" else max(times))

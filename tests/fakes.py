@@ -10,7 +10,8 @@ import json
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from itertools import count
+from typing import Any, Literal
 
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
 
@@ -19,6 +20,8 @@ from stream.units import iso
 
 START_SECONDS = 1_764_547_200.0
 """2025-12-01, where clocks begin."""
+READING_SECONDS = 0.004
+"""What a look takes that finds something; far longer than in truth, so that batches stay small."""
 
 
 class Clock:
@@ -35,7 +38,12 @@ class Clock:
     def time(self) -> float:
         return self.seconds
 
-    monotonic = perf_counter = time
+    def monotonic(self) -> float:
+        """Looking at a watch takes a moment, so that waiting for a time comes to an end."""
+        self.seconds += 1e-5
+        return self.seconds
+
+    perf_counter = monotonic
 
     def time_ns(self) -> int:
         return round(self.seconds * 1e9)
@@ -81,9 +89,10 @@ class FakeMessage:
         return self.place
 
 
-def mark_value(time_ms: int, sent_ms: int = 0) -> bytes:
-    """A tick of the shop's clock, as `replay` writes it."""
-    mark = {"type": "segstream-mark", "timestamp": iso(time_ms), "sentAt": iso(sent_ms)}
+def mark_value(time_ms: int, sent_ms: int | None = None) -> bytes:
+    """A tick of the shop's clock, as `replay` writes it; sent at once if nothing else is said."""
+    sent_at = iso(time_ms if sent_ms is None else sent_ms)
+    mark = {"type": "segstream-mark", "timestamp": iso(time_ms), "sentAt": sent_at}
     return json.dumps(mark).encode()
 
 
@@ -95,6 +104,10 @@ class ScriptedConsumer:
 
     Each `consume` takes the next action of the script, if there is one, and then what the log
     has; where it has nothing, the clock moves on by the time the caller was ready to wait.
+
+    Attributes:
+        portion: messages given at once at the most, however many are asked for.
+        idle: how often in a row there was nothing.
     """
 
     def __init__(self, clock: Clock) -> None:
@@ -104,9 +117,12 @@ class ScriptedConsumer:
         self.positions: dict[tuple[str, int], int] = {}
         self.paused: set[tuple[str, int]] = set()
         self.group: dict[tuple[str, int], TopicPartition] = {}
+        self.portion = 1_000
         self.idle = 0
         self.closed = False
         self._errors: list[FakeMessage] = []
+        self._served: dict[tuple[str, int], int] = {}
+        self._turns = count(1)
         self._callbacks: dict[str, Callable[[Any, list[TopicPartition]], None]] = {}
 
     # -- for the test --
@@ -154,23 +170,26 @@ class ScriptedConsumer:
         del topics
         self._callbacks = callbacks
 
-    def consume(self, count: int, timeout: float) -> list[FakeMessage]:
+    def consume(self, limit: int, timeout: float) -> list[FakeMessage]:
         if self.script:
             self.idle = 0
             self.script.popleft()()
         found, self._errors = self._errors, []
-        for where, position in self.positions.items():
+        room = min(limit, self.portion)
+        # Nobody is always served first: the one who was goes to the end of the queue.
+        for where in sorted(self.positions, key=lambda one: self._served.get(one, 0)):
+            position = self.positions[where]
             if where in self.paused:
                 continue
-            fresh = self.log.get(where, [])[position : position + count - len(found)]
+            if room:
+                self._served[where] = next(self._turns)
+            fresh = self.log.get(where, [])[position : position + room]
             self.positions[where] += len(fresh)
+            room -= len(fresh)
             found.extend(fresh)
-        if found:
-            self.idle = 0
-        else:
-            self.idle += 1
-            # A consumer asked to wait for nothing still takes some time to say so.
-            self.clock.advance(max(timeout, 1e-4))
+        self.idle = 0 if found else self.idle + 1
+        # Even a consumer that need not wait takes some time.
+        self.clock.advance(READING_SECONDS if found else max(timeout, 1e-4))
         return found
 
     def incremental_assign(self, where: Sequence[TopicPartition]) -> None:
@@ -219,20 +238,45 @@ class ScriptedConsumer:
 # -- what is kept --------------------------------------------------------------------------------
 
 
+Trouble = Literal["down", "mute"] | Answer | Action
+
+
 class UnreliableStore(MemoryStore):
     """A memory store whose commits go wrong as scripted, and which remembers every one.
 
-    `trouble` holds what the next commits meet: "down" (nothing is written, no answer), "mute" (it
-    is applied, but the answer is lost), an `Answer` to refuse with, or an action to take before
-    the commit is applied.
+    Attributes:
+        trouble: what the next commits meet: "down" (nothing is written, no answer), "mute" (it is
+            applied, but the answer is lost), an `Answer` to refuse with, or an action to take
+            before the commit is applied.
+        commits: partition, commit and the answer that was heard of each try.
+        deferred: whether answers are given only when they are collected, as a server's are.
     """
 
-    def __init__(self, outbox_cap: int = 2_000) -> None:
+    def __init__(self, outbox_cap: int = 2_000, *, deferred: bool = False) -> None:
         super().__init__(outbox_cap)
-        self.trouble: deque[str | Answer | Action] = deque()
+        self.trouble: deque[Trouble] = deque()
         self.commits: list[tuple[int, Commit, Answer | None]] = []
+        self.deferred = deferred
+        self._under_way: dict[int, Answer | None] = {}
 
     def commit(self, partition: int, token: str, commit: Commit) -> Answer:
+        return self._heard(self._try(partition, token, commit))
+
+    def submit(self, partition: int, token: str, commit: Commit) -> Answer | None:
+        if not self.deferred:
+            return self.commit(partition, token, commit)
+        assert partition not in self._under_way, "one commit at a time"
+        self._under_way[partition] = self._try(partition, token, commit)
+        return None
+
+    def collect(self, partition: int, token: str, commit: Commit) -> Answer:
+        del token, commit
+        return self._heard(self._under_way.pop(partition))
+
+    def abandon(self, partition: int) -> None:
+        self._under_way.pop(partition, None)
+
+    def _try(self, partition: int, token: str, commit: Commit) -> Answer | None:
         trouble = self.trouble.popleft() if self.trouble else None
         answer: Answer | None = None
         if isinstance(trouble, Answer):
@@ -243,9 +287,12 @@ class UnreliableStore(MemoryStore):
             answer = super().commit(partition, token, commit)
         heard = None if trouble == "mute" else answer
         self.commits.append((partition, commit, heard))
-        if heard is None:
-            raise StoreUnavailableError("no answer")
         return heard
+
+    def _heard(self, answer: Answer | None) -> Answer:
+        if answer is None:
+            raise StoreUnavailableError("no answer")
+        return answer
 
 
 # -- what goes out -------------------------------------------------------------------------------

@@ -31,8 +31,8 @@ from stream.trainer import Trainer
 
 log = logging.getLogger(__name__)
 
-IDLE_SECONDS = 0.002
-"""How long a trainer waits between two looks for a due round."""
+IDLE_SECONDS = {"watermark": 0.002, "live": 0.05}
+"""How long a trainer waits between two looks for a due round: owners wait for it at a mark."""
 SILENCE_SECONDS = 60.0
 """A role whose loop has not turned for this long is no longer alive."""
 
@@ -90,7 +90,7 @@ def trainer(settings: Settings, stop: Event, health: Health) -> None:
                     pulse.beat()
                     health.ready(True, part="trainer")
                     if not busy:
-                        stop.wait(IDLE_SECONDS if trainer.leads else 0.2)
+                        stop.wait(IDLE_SECONDS[settings.clock.mode] if trainer.leads else 0.2)
             finally:
                 if stop.is_set():
                     trainer.close()

@@ -231,8 +231,8 @@ class World:
                 message = Message(record.payload, record.time_ms, index)
                 event = oracle.take(message).event
                 if event is not None:
-                    folded = self.table.fold(rows, columns(self.table, slots, [event]))
-                    rows[folded.touched] = folded.rows
+                    answer = self.table.fold(rows, columns(self.table, slots, [event]))
+                    rows[answer.touched] = answer.rows
         for user, (version, segment) in (assigned or {}).items():
             rows["version"][slots[user]] = version
             rows["segment"][slots[user]] = segment

@@ -55,6 +55,7 @@ def a_round(ceiling: float, plain: float, whole: float) -> Round:
     return Round(
         Speed(1_000, ceiling, ceiling),
         Speed(1_000, plain, plain, 0.001),
+        Speed(1_000, plain, plain, 0.001),
         Speed(1_000, whole, whole, 0.002),
     )
 

@@ -6,7 +6,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stream.lineage import Heritage, inherit
@@ -27,6 +27,7 @@ def tables(draw: st.DrawFn) -> tuple[tuple[int, ...], list[int], list[int], int,
 
 
 @given(tables())
+@settings(max_examples=60, deadline=None)
 def test_every_difference_is_told_and_no_id_is_used_twice(
     table: tuple[tuple[int, ...], list[int], list[int], int, float],
 ) -> None:
@@ -71,6 +72,7 @@ def test_every_difference_is_told_and_no_id_is_used_twice(
 
 
 @given(st.permutations(range(6)), st.lists(st.integers(0, 5), max_size=50))
+@settings(max_examples=40, deadline=None)
 def test_ids_follow_their_users_through_a_permutation(order: list[int], more: list[int]) -> None:
     old = [*range(6), *more]
     found = told((11, 12, 13, 14, 15, 16), old, [order[column] for column in old], 6)

@@ -231,7 +231,7 @@ _STEPS = st.integers(0, 33)
     st.dictionaries(_STEPS, st.sampled_from(["before", "after"]), max_size=6),
     st.none() | st.integers(0, 1_000),
 )
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=8, deadline=None)
 def test_a_crash_at_any_point_changes_nothing(crashes: dict[int, str], shuffle: int | None) -> None:
     assert_as_steady(Owner(crashes, shuffle).play())
 

@@ -137,7 +137,7 @@ def test_many_partitions_teach_what_one_does(partitions: int) -> None:
 
 
 @given(st.permutations(range(5)))
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=4, deadline=None)
 def test_the_order_of_partitions_makes_no_difference(order: list[int]) -> None:
     shop = a_shop(300)
     first = first_state(shop)

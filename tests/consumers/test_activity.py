@@ -1,0 +1,779 @@
+"""The worker, from bytes to rows: what goes wrong around it changes nothing in what it makes."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections import Counter, defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import pytest
+from confluent_kafka import KafkaError, TopicPartition
+
+from consumers import activity
+from consumers.activity import ActivityWorker, StateLostError
+from consumers.decode import Reject
+from stream.config import ConfigError, Settings
+from stream.errors import BrokerUnavailableError, OffsetOutOfRangeError
+from stream.features import DEFAULT_FEATURES, FeatureTable
+from stream.health import Health
+from stream.oracle import Message, Oracle, fold_log
+from stream.state import Answer, Position, StoreUnavailableError
+from stream.trainer import Trainer
+from stream.units import DAY_MS
+from tests.fakes import Clock, ScriptedConsumer, Trouble, UnreliableStore, mark_value
+from tests.strategies import CART, MESSAGES, ORDER, REFUND, START_MS, VIEW, encoded
+
+TABLE = FeatureTable(DEFAULT_FEATURES)
+PARTITIONS = 2
+INPUTS = ("clickstream", "purchases")
+EVERYTHING = [(topic, number) for number in range(PARTITIONS) for topic in INPUTS]
+TURNS = 30_000
+IDLE = 400
+"""Looks at an empty log after which there is nothing to come: four seconds of the clock."""
+
+
+@dataclass
+class Letters:
+    """Dead letters, kept; a number of attempts may fail."""
+
+    filed: list[Reject] = field(default_factory=list)
+    failures: int = 0
+
+    def file(self, refused: Sequence[Reject]) -> None:
+        if self.failures:
+            self.failures -= 1
+            raise BrokerUnavailableError("dead letters not delivered")
+        self.filed.extend(refused)
+
+
+class Scene:
+    """A log, a store, a trainer and the worker between them."""
+
+    def __init__(
+        self,
+        monkeypatch: pytest.MonkeyPatch,
+        *,
+        mode: str = "live",
+        store: UnreliableStore | None = None,
+        train: bool = True,
+        log: dict[tuple[str, int], list[Any]] | None = None,
+        store_section: dict[str, Any] | None = None,
+        **sections: dict[str, Any],
+    ) -> None:
+        layers: dict[str, dict[str, Any]] = {
+            "broker": {"group_protocol": "consumer", "session_timeout_seconds": 2.0},
+            "topics": {"partitions": PARTITIONS},
+            "clock": {"mode": mode},
+            "store": store_section or {},
+            "worker": {"sweep_seconds": 0.2},
+            "learning": {"segments": 3, "starts": 1, "first_model_users": 20, "sample_users": 200},
+        }
+        for name, section in sections.items():
+            layers[name] = layers.get(name, {}) | section
+        self.settings = Settings.model_validate(layers)
+        self.clock = Clock(START_MS / 1_000 + 40 * 86_400)
+        self.consumer = ScriptedConsumer(self.clock)
+        self.consumer.log = log or {}
+        self.store = store or UnreliableStore()
+        self.letters = Letters()
+        self.health = Health(self.clock.monotonic)
+        self.models: list[str] = []
+        self.trainer = Trainer(self.settings, self.store, self._announce) if train else None
+        monkeypatch.setattr(activity, "Consumer", lambda _options: self.consumer)
+        monkeypatch.setattr(activity, "time", self.clock)
+
+    def _announce(self, key: bytes, value: bytes) -> None:
+        del key
+        self.models.append(json.loads(value)["model"])
+
+    def run(
+        self,
+        each_turn: Callable[[], None] = lambda: None,
+        until: Callable[[], bool] = lambda: False,
+        idle: int = IDLE,
+    ) -> Scene:
+        """Run one worker until it has nothing more to do; it is given everything at first."""
+        if not self.consumer.script:
+            self.consumer.then(self.consumer.give(*EVERYTHING))
+        self.consumer.idle = 0
+        turns = 0
+
+        def stop() -> bool:
+            nonlocal turns
+            turns += 1
+            assert turns < TURNS, "the worker does not come to an end"
+            each_turn()
+            if self.trainer is not None:
+                self.trainer.step()
+            return until() or self.consumer.idle > idle
+
+        self.consumer.positions.clear()
+        self.consumer.paused.clear()
+        pulse = self.health.alive("activity", 1_000.0)
+        worker = ActivityWorker(
+            self.settings, self.store, self.letters, self.health, pulse, self.clock.wall_ms
+        )
+        try:
+            worker.run(stop)
+        finally:
+            assert self.consumer.closed
+            self.consumer.closed = False
+        return self
+
+    # -- what came of it --
+
+    def position(self, number: int) -> Position:
+        found = self.store.position(number)
+        assert found is not None
+        return found
+
+    def rows(self, number: int) -> dict[bytes, bytes]:
+        return dict(self.store.load(number))
+
+    def entries(self, number: int) -> list[Any]:
+        return self.store.outbox({number: "0-0"}, 10**6, 0.0).get(number, [])
+
+    def changes(self, number: int) -> list[dict[str, Any]]:
+        return [json.loads(c) for entry in self.entries(number) for c in entry.changes]
+
+    def truth(self, number: int) -> Oracle:
+        return fold_log(
+            DEFAULT_FEATURES,
+            self.settings.worker,
+            [
+                [
+                    Message(message.value(), message.timestamp()[1], topic)
+                    for message in self.consumer.log.get((name, number), [])
+                ]
+                for topic, name in enumerate(INPUTS)
+            ],
+        )
+
+    def everything(self) -> tuple[Any, ...]:
+        """All that a replay makes, but for wall-clock times."""
+        return (
+            [self.rows(n) for n in range(PARTITIONS)],
+            [self.changes(n) for n in range(PARTITIONS)],
+            [self.position(n) for n in range(PARTITIONS)],
+            self.store.model(),
+        )
+
+
+def assert_true(scene: Scene) -> None:
+    """Rows are the fold of the log, counts are its sum, and changes lead to the rows."""
+    for number in range(PARTITIONS):
+        truth, rows, position = scene.truth(number), scene.rows(number), scene.position(number)
+        assert position.counts == truth.counts
+        assert position.offsets == [
+            len(scene.consumer.log.get((topic, number), [])) for topic in INPUTS
+        ]
+        assert sorted(truth.users) == sorted(user.decode() for user in rows)
+        now = scene.clock.wall_ms()
+        for name, user in truth.users.items():
+            row = np.frombuffer(rows[name.encode()], TABLE.dtype)
+            vector = TABLE.vectors(row, now)[0]
+            for column, reading in enumerate(user.readings(DEFAULT_FEATURES, now).values()):
+                assert reading.agrees(float(vector[column]), 1e-9, 1e-9), (name, column)
+        assert_chained(scene, number)
+
+
+def assert_chained(scene: Scene, number: int) -> None:
+    last: dict[str, dict[str, Any]] = {}
+    records = scene.changes(number)
+    assert len({record["id"] for record in records}) == len(records)
+    for record in records:
+        before = last.get(record["user"])
+        assert record["from"] == (before["to"] if before else None)
+        assert record["version"] == (before["version"] + 1 if before else 1)
+        last[record["user"]] = record
+    for user, raw in scene.rows(number).items():
+        row = np.frombuffer(raw, TABLE.dtype)[0]
+        record = last.get(user.decode(), {"to": 0, "version": 0})
+        assert (row["segment"], row["version"]) == (record["to"], record["version"])
+
+
+@lru_cache
+def events(seed: int, days: int = 14) -> list[tuple[int, str, int, bytes]]:
+    """(time, topic, partition, message) in order of time: habits, silences, repeats, rubbish."""
+    rng = np.random.default_rng(seed)
+    users = 45
+    habit = rng.choice([0.5, 0.15, 0.05], users)
+    found: list[tuple[int, str, int, bytes]] = []
+    for day in range(days):
+        for user in np.flatnonzero(rng.random(users) < habit).tolist():
+            for _ in range(int(rng.integers(1, 5))):
+                name = str(rng.choice([VIEW, CART, ORDER, REFUND], p=[0.5, 0.2, 0.25, 0.05]))
+                time_ms = START_MS + day * DAY_MS + int(rng.integers(0, DAY_MS))
+                raw = encoded(
+                    time_ms=time_ms,
+                    event=name,
+                    userId=f"user {user}",
+                    messageId=f"m{len(found)}",
+                    properties={"revenue": int(rng.integers(1, 90)), "category": f"c{user % 5}"},
+                )
+                copies = 1 + int(rng.random() < 0.05)
+                topic = INPUTS[name in {ORDER, REFUND}]
+                found.extend([(time_ms, topic, user % PARTITIONS, raw)] * copies)
+        odd, _, _ = MESSAGES[int(rng.integers(len(MESSAGES)))]
+        if odd is not None and b"segstream-mark" not in odd:
+            time_ms = START_MS + day * DAY_MS
+            found.append((time_ms, INPUTS[day % 2], day % PARTITIONS, odd))
+    return sorted(found, key=lambda one: one[0])
+
+
+def write(scene: Scene, log: Sequence[tuple[int, str, int, bytes]]) -> None:
+    for time_ms, topic, number, raw in log:
+        scene.consumer.append(topic, number, raw, time_ms)
+
+
+def write_marked(
+    scene: Scene, log: Sequence[tuple[int, str, int, bytes]], until_day: int = 30
+) -> None:
+    """The same with a mark a day in every partition, the first before all events."""
+    todo = list(log)
+    for day in range(until_day):
+        mark = START_MS + day * DAY_MS
+        while todo and todo[0][0] < mark:
+            time_ms, topic, number, raw = todo.pop(0)
+            scene.consumer.append(topic, number, raw, time_ms)
+        for topic, number in EVERYTHING:
+            scene.consumer.append(topic, number, mark_value(mark), mark, key=None)
+    assert not todo
+
+
+# -- live mode -----------------------------------------------------------------------------------
+
+
+@pytest.fixture(params=[False, True], ids=["at once", "deferred"])
+def store(request: pytest.FixtureRequest) -> UnreliableStore:
+    """A store that answers at once, and one that answers later."""
+    return UnreliableStore(deferred=request.param)
+
+
+@pytest.fixture
+def live(monkeypatch: pytest.MonkeyPatch) -> Scene:
+    """Live mode, with a fortnight of events in the log and a store that answers later."""
+    scene = Scene(monkeypatch, store=UnreliableStore(deferred=True))
+    scene.consumer.portion = 5
+    write(scene, events(1))
+    return scene
+
+
+def test_live_the_log_becomes_rows_changes_and_counts(
+    live: Scene, store: UnreliableStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    live = Scene(monkeypatch, store=store, log=live.consumer.log)
+    live.consumer.portion = 5
+    assert_true(live.run())
+    assert live.models[0] == "1.0"
+    assert sum(len(live.changes(n)) for n in range(PARTITIONS)) >= 40
+    assert all(live.position(n).model for n in range(PARTITIONS))
+    rejected = sum(live.position(n).counts.rejected for n in range(PARTITIONS))
+    assert len(live.letters.filed) == rejected > 5
+
+
+def test_live_every_known_kind_of_message_gets_its_fate(
+    monkeypatch: pytest.MonkeyPatch, store: UnreliableStore
+) -> None:
+    scene = Scene(monkeypatch, store=store, worker={"reject_ratio_limit": 1.0})
+    write(scene, [(START_MS, INPUTS[i % 2], 0, raw) for i, (raw, _, _) in enumerate(MESSAGES)
+                  if raw is not None])  # fmt: skip
+    scene.consumer.append(INPUTS[0], 0, None, START_MS)
+    assert_true(scene.run())
+    found = Counter(reject.reason for reject in scene.letters.filed)
+    assert found == Counter(reason for _, _, reason in MESSAGES if reason)
+
+
+def test_live_a_sweep_moves_who_is_silent(live: Scene) -> None:
+    live.run()
+    before = [len(live.changes(n)) for n in range(PARTITIONS)]
+    live.clock.advance(200 * 86_400)
+    live.run()
+    assert_true(live)
+    later = [c for n in range(PARTITIONS) for c in live.changes(n)[before[n] :]]
+    assert {"time_passed", "model_moved"} & {c["cause"] for c in later}
+
+
+def test_live_a_worker_that_starts_again_goes_on_where_it_was(live: Scene) -> None:
+    half = {where: messages[: len(messages) // 2] for where, messages in live.consumer.log.items()}
+    whole, live.consumer.log = live.consumer.log, half
+    live.run()
+    first = live.position(0)
+    live.consumer.log = whole
+    tried = len(live.store.commits)
+    live.run()
+    assert_true(live)
+    again = [commit for number, commit, _ in live.store.commits[tried:] if number == 0]
+    assert again[0].position.offsets[0] >= first.offsets[0]
+    assert again[0].position.counts.consumed >= first.counts.consumed
+
+
+def test_live_group_offsets_follow_for_lag_tools(live: Scene) -> None:
+    live.run()
+    for number in range(PARTITIONS):
+        for topic, offset in zip(INPUTS, live.position(number).offsets, strict=True):
+            shown = live.consumer.group[topic, number]
+            assert shown.offset == offset
+            assert shown.metadata == "segstream/1"
+
+
+# -- refusals of the store -----------------------------------------------------------------------
+
+
+def test_fenced_it_drops_everything_and_takes_over_again_after_a_session(live: Scene) -> None:
+    def steal() -> None:
+        live.store.acquire(0, "another")
+
+    live.store.trouble.extend([lambda: None] * 3 + [steal])
+    live.run()
+    assert_true(live)
+    answers = [(number, answer) for number, _, answer in live.store.commits]
+    assert answers.count((0, Answer.FENCED)) == 1
+    fenced = answers.index((0, Answer.FENCED))
+    after = live.store.commits[fenced + 1 :]
+    assert any(number == 0 and answer is Answer.OK for number, _, answer in after)
+
+
+def test_fenced_it_waits_a_session_before_it_takes_over(live: Scene) -> None:
+    live.store.trouble.append(Answer.FENCED)
+    fenced_at: list[float] = []
+
+    def watch() -> None:
+        if not fenced_at and any(a is Answer.FENCED for _, _, a in live.store.commits):
+            fenced_at.append(live.clock.seconds)
+            live.store.acquire = record  # type: ignore[method-assign]
+
+    taken_at: list[float] = []
+    acquire = live.store.acquire
+
+    def record(partition: int, token: str) -> tuple[int, Position] | None:
+        taken_at.append(live.clock.seconds)
+        return acquire(partition, token)
+
+    live.run(watch)
+    assert taken_at[0] - fenced_at[0] >= 1.9
+    assert_true(live)
+
+
+def test_diverged_it_replays_from_what_the_store_has(live: Scene) -> None:
+    kept: list[Any] = []
+
+    def roll_back() -> None:
+        live.store._partitions[0] = kept[0]
+
+    def watch() -> None:
+        if not kept and len(live.store.commits) > 4:
+            kept.append(copy.deepcopy(live.store._partitions[0]))
+            live.store.trouble.extend([lambda: None, lambda: None, lambda: None, roll_back])
+
+    live.run(watch)
+    assert any(answer is Answer.DIVERGED for _, _, answer in live.store.commits)
+    assert_true(live)
+
+
+def test_a_rollback_brings_the_same_changes_under_the_same_ids(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    plain = Scene(monkeypatch, mode="watermark")
+    write_marked(plain, events(3))
+    plain.run()
+    scene = Scene(monkeypatch, mode="watermark", log=plain.consumer.log)
+    kept: list[Any] = []
+
+    def roll_back() -> None:
+        scene.store._partitions, scene.store._trainer = kept[0]
+
+    def watch() -> None:
+        if not kept and len(scene.store.commits) > 30:
+            kept.append(copy.deepcopy((scene.store._partitions, scene.store._trainer)))
+            scene.store.trouble.extend([lambda: None] * 9 + [roll_back])
+
+    scene.run(watch)
+    assert Answer.DIVERGED in {answer for _, _, answer in scene.store.commits}
+    assert scene.everything() == plain.everything()
+
+
+def test_full_it_waits_and_goes_on_with_the_same_commit(
+    monkeypatch: pytest.MonkeyPatch, store: UnreliableStore
+) -> None:
+    store._cap = 1
+    scene = Scene(monkeypatch, store=store)
+    scene.consumer.portion = 2
+    write(scene, events(1))
+    delivered: dict[int, list[bytes]] = defaultdict(list)
+    due = [0.0]
+
+    def publish() -> None:
+        if scene.clock.seconds < due[0]:
+            return
+        due[0] = scene.clock.seconds + 0.2
+        for number in range(PARTITIONS):
+            scene.store.take_outbox(number, "p")
+            for entry in scene.entries(number):
+                delivered[number].extend(entry.changes)
+                scene.store.acknowledge(number, "p", [entry.id], 0)
+
+    scene.run(publish)
+    assert Counter(a for _, _, a in store.commits)[Answer.FULL] > 2
+    ids: dict[str, list[Answer | None]] = defaultdict(list)
+    for _, commit, answer in store.commits:
+        ids[commit.id].append(answer)
+    for answers in ids.values():
+        assert answers[:-1] == [Answer.FULL] * (len(answers) - 1)
+    assert any(len(answers) > 1 for answers in ids.values())
+    monkeypatch.setattr(
+        scene, "changes", lambda n: [
+            json.loads(c)
+            for c in [*delivered[n], *(c for e in scene.entries(n) for c in e.changes)]
+        ]
+    )  # fmt: skip
+    assert_true(scene)
+
+
+def test_full_the_worker_is_alive_and_reads_on(live: Scene) -> None:
+    live.store._cap = 0
+    beats: list[tuple[bool, list[str]]] = []
+    live.run(lambda: beats.append(live.health.liveness()), until=lambda: len(beats) > 600)
+    assert all(alive for alive, _ in beats)
+    assert sum(answer is Answer.FULL for _, _, answer in live.store.commits) > 10
+
+
+def test_lost_it_stops_and_says_what_can_be_done(live: Scene) -> None:
+    live.store.trouble.extend([lambda: None, live.store._partitions.clear])
+    with pytest.raises(StateLostError, match=r"set store\.accept_loss"):
+        live.run()
+
+
+def test_lost_before_the_start_is_seen_by_what_the_group_remembers(live: Scene) -> None:
+    live.run()
+    live.store._partitions.clear()
+    with pytest.raises(StateLostError, match="partition 0 has no state in the store"):
+        live.run()
+    assert live.store._partitions == {}
+
+
+def test_accepted_loss_starts_anew_as_another_incarnation(
+    monkeypatch: pytest.MonkeyPatch, live: Scene
+) -> None:
+    live.run()
+    ids = {c["id"] for n in range(PARTITIONS) for c in live.changes(n)}
+    scene = Scene(monkeypatch, log=live.consumer.log, store_section={"accept_loss": True})
+    scene.consumer.group = live.consumer.group
+    scene.run()
+    assert [scene.position(n).incarnation for n in range(PARTITIONS)] == [2, 2]
+    assert not ids & {c["id"] for n in range(PARTITIONS) for c in scene.changes(n)}
+    assert_true(scene)
+
+
+def test_another_groups_memory_is_no_witness(live: Scene) -> None:
+    for topic, number in EVERYTHING:
+        live.consumer.group[topic, number] = TopicPartition(
+            topic, number, 5, metadata="another-namespace/3"
+        )
+    assert_true(live.run())
+    assert live.position(0).incarnation == 1
+
+
+# -- outages -------------------------------------------------------------------------------------
+
+
+def test_an_outage_is_waited_out_under_the_same_commit_id(live: Scene) -> None:
+    live.store.trouble.extend([lambda: None, lambda: None, "down", "down", "mute", "down"])
+    ready: list[bool] = []
+    live.run(lambda: ready.append(live.health.readiness()[0]))
+    assert_true(live)
+    missed = [commit.id for _, commit, answer in live.store.commits if answer is None]
+    assert len(missed) == 4
+    final = {commit.id: answer for _, commit, answer in live.store.commits}
+    assert {final[identity] for identity in missed} <= {Answer.OK, Answer.APPLIED}
+    assert Answer.APPLIED in final.values()
+    assert False in ready
+    assert ready[-1]
+
+
+def test_an_outage_beyond_the_deadline_ends_the_run(
+    monkeypatch: pytest.MonkeyPatch, store: UnreliableStore
+) -> None:
+    scene = Scene(monkeypatch, store=store, store_section={"commit_deadline_seconds": 3.0})
+    write(scene, events(1))
+    scene.store.trouble.extend(["down"] * 5_000)
+    began = scene.clock.seconds
+    with pytest.raises(StoreUnavailableError):
+        scene.run(idle=10_000)
+    assert 3.0 <= scene.clock.seconds - began <= 4.0
+    scene.store.trouble.clear()
+    assert_true(scene.run())
+
+
+def test_a_store_that_is_away_at_the_takeover_ends_the_run(
+    live: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away(partition: int, token: str) -> None:
+        raise StoreUnavailableError(f"away: {partition} {len(token)}")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(live.store, "acquire", away)
+        with pytest.raises(StoreUnavailableError):
+            live.run()
+    assert_true(live.run())
+
+
+def test_a_trainers_state_that_cannot_be_fetched_is_fetched_later(
+    live: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = [0]
+    model = live.store.model
+
+    def flaky() -> tuple[int, bytes] | None:
+        calls[0] += 1
+        if 3 < calls[0] < 9:
+            raise StoreUnavailableError("away")
+        return model()
+
+    live.run(until=lambda: bool(live.models))
+    monkeypatch.setattr(live.store, "model", flaky)
+    assert live.trainer is not None
+    live.trainer = None
+    assert_true(live.run())
+
+
+def test_dead_letters_that_cannot_be_filed_hold_the_offsets(live: Scene) -> None:
+    live.letters.failures = 1
+    with pytest.raises(BrokerUnavailableError):
+        live.run()
+    filed = sum(live.position(n).counts.rejected for n in range(PARTITIONS))
+    assert filed == len(live.letters.filed) == 0
+    assert_true(live.run())
+
+
+# -- membership ----------------------------------------------------------------------------------
+
+
+def test_what_is_revoked_is_committed_and_goes_on_elsewhere(live: Scene) -> None:
+    consumer = live.consumer
+    zero = [("clickstream", 0), ("purchases", 0)]
+    consumer.then(
+        consumer.give(*EVERYTHING), lambda: None, consumer.take(*zero), lambda: None, lambda: None
+    )
+    live.run()
+    revoked = live.position(0)
+    assert consumer.positions.keys() == {("clickstream", 1), ("purchases", 1)}
+    assert revoked.counts.consumed == sum(revoked.offsets) > 0
+    assert_true(live.run())
+
+
+def test_of_what_is_lost_nothing_is_written(live: Scene) -> None:
+    consumer = live.consumer
+    tried: list[int] = []
+    consumer.then(
+        consumer.give(*EVERYTHING),
+        *[lambda: None] * 6,
+        consumer.lose(("clickstream", 0), ("purchases", 0)),
+        lambda: tried.append(len([n for n, _, _ in live.store.commits if n == 0])),
+    )
+    live.run()
+    assert len([n for n, _, _ in live.store.commits if n == 0]) == tried[0] > 0
+    assert live.position(0).counts.consumed < live.position(1).counts.consumed
+    assert_true(live.run())
+
+
+def test_topics_that_come_one_after_the_other_wait_for_each_other(live: Scene) -> None:
+    consumer = live.consumer
+    clicks = [w for w in EVERYTHING if w[0] == "clickstream"]
+    purchases = [w for w in EVERYTHING if w[0] == "purchases"]
+    committed: list[int] = []
+    consumer.then(
+        consumer.give(*clicks),
+        *[lambda: None] * 20,
+        lambda: committed.append(len(live.store.commits)),
+        consumer.give(*purchases),
+    )
+    live.run()
+    assert committed == [0], "half of a partition is not served"
+    assert_true(live)
+
+
+def test_a_partition_too_many_is_a_wrong_setting(live: Scene) -> None:
+    live.consumer.then(live.consumer.give(("clickstream", 2), ("purchases", 2)))
+    with pytest.raises(ConfigError, match=r"topics.partitions = 2, but the broker has a partition"):
+        live.run()
+
+
+@pytest.mark.parametrize(
+    ("code", "error"),
+    [
+        (KafkaError.OFFSET_OUT_OF_RANGE, OffsetOutOfRangeError),
+        (KafkaError._AUTO_OFFSET_RESET, OffsetOutOfRangeError),
+        (KafkaError._MAX_POLL_EXCEEDED, BrokerUnavailableError),
+        (KafkaError.UNKNOWN_TOPIC_OR_PART, BrokerUnavailableError),
+        (KafkaError.TOPIC_AUTHORIZATION_FAILED, BrokerUnavailableError),
+    ],
+)
+def test_errors_that_do_not_pass_end_the_run(
+    live: Scene, code: int, error: type[Exception]
+) -> None:
+    live.consumer.then(live.consumer.give(*EVERYTHING), lambda: None, live.consumer.fail(code))
+    with pytest.raises(error):
+        live.run()
+    assert_true(live.run())
+
+
+def test_errors_that_pass_are_passed_over(live: Scene) -> None:
+    consumer = live.consumer
+    consumer.then(
+        consumer.give(*EVERYTHING),
+        consumer.fail(KafkaError._TRANSPORT),
+        consumer.fail(KafkaError._ALL_BROKERS_DOWN),
+    )
+    assert_true(live.run())
+
+
+def test_a_model_of_another_feature_table_is_not_adopted(live: Scene) -> None:
+    live.run(until=lambda: bool(live.models))
+    found = live.store.model()
+    assert found is not None
+    data = json.loads(found[1])
+    data["model"]["geometry"]["schema"] = "another"
+    live.store.lead("another")
+    live.store.put_model("another", json.dumps(data).encode(), found[0] + 1)
+    live.trainer = None
+    live.run()
+    assert_true(live)
+    assert not any(live.changes(n) for n in range(PARTITIONS))
+
+
+# -- watermark mode ------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def replayed() -> Scene:
+    """A fortnight and a silent one, replayed at once by a worker and a trainer that nothing happens to."""
+    with pytest.MonkeyPatch.context() as patch:
+        scene = Scene(patch, mode="watermark")
+        write_marked(scene, events(2))
+        return scene.run()
+
+
+def test_a_replay_is_true_and_follows_the_marks(replayed: Scene) -> None:
+    assert_true(replayed)
+    last = START_MS + 29 * DAY_MS
+    for number in range(PARTITIONS):
+        position = replayed.position(number)
+        assert position.mark_ms == position.clock_ms == last
+        assert {c["at"][11:] for c in replayed.changes(number)} == {"00:00:00.000Z"}
+    assert replayed.store.round() == last
+    assert len(replayed.models) > 3
+    causes = Counter(c["cause"] for n in range(PARTITIONS) for c in replayed.changes(n))
+    assert causes["user_moved"] > 5
+    assert causes["time_passed"] > 5
+    assert causes["model_moved"] > 20
+
+
+@pytest.mark.parametrize("portion", [1, 7, 100])
+@pytest.mark.parametrize("deferred", [False, True])
+def test_a_replay_does_not_depend_on_the_portions_it_is_read_in(
+    monkeypatch: pytest.MonkeyPatch, replayed: Scene, portion: int, deferred: bool
+) -> None:
+    store = UnreliableStore(deferred=deferred)
+    scene = Scene(monkeypatch, mode="watermark", log=replayed.consumer.log, store=store)
+    scene.consumer.portion = portion
+    assert scene.run().everything() == replayed.everything()
+
+
+def test_a_replay_does_not_depend_on_the_order_topics_come_in(
+    monkeypatch: pytest.MonkeyPatch, replayed: Scene
+) -> None:
+    scene = Scene(monkeypatch, mode="watermark", log=replayed.consumer.log)
+    scene.consumer.then(scene.consumer.give(*reversed(EVERYTHING)))
+    assert scene.run().everything() == replayed.everything()
+
+
+def test_a_replay_through_trouble_is_the_same_replay(
+    monkeypatch: pytest.MonkeyPatch, replayed: Scene
+) -> None:
+    scene = Scene(monkeypatch, mode="watermark", log=replayed.consumer.log)
+    troubles: list[Trouble] = ["mute", Answer.FULL, "down", Answer.DIVERGED, Answer.FENCED]
+    due = [5]
+
+    def something() -> None:
+        if len(scene.store.commits) >= due[0]:
+            due[0] += 7
+            scene.store.trouble.append(troubles[due[0] // 7 % 5])
+
+    scene.run(something, idle=4_000)
+    answers = {answer for _, _, answer in scene.store.commits}
+    assert answers >= {None, Answer.APPLIED, Answer.FENCED, Answer.DIVERGED, Answer.FULL}
+    assert scene.everything() == replayed.everything()
+
+
+def test_a_replay_stopped_anywhere_and_gone_on_with_is_the_same_replay(
+    monkeypatch: pytest.MonkeyPatch, replayed: Scene
+) -> None:
+    scene = Scene(monkeypatch, mode="watermark", log=replayed.consumer.log)
+    scene.consumer.portion = 20
+    rng = np.random.default_rng(6)
+    for _ in range(25):
+        enough = len(scene.store.commits) + int(rng.integers(1, 9))
+        scene.run(until=lambda enough=enough: len(scene.store.commits) >= enough)  # type: ignore[misc]
+        if rng.random() < 0.3:
+            assert scene.trainer is not None
+            scene.trainer.close()
+            scene.trainer = Trainer(scene.settings, scene.store, scene._announce)
+    assert scene.run().everything() == replayed.everything()
+
+
+def test_a_replay_waits_for_the_round_of_its_mark(monkeypatch: pytest.MonkeyPatch) -> None:
+    scene = Scene(monkeypatch, mode="watermark", train=False)
+    write_marked(scene, events(2))
+    scene.run()
+    assert [scene.position(n).mark_ms for n in range(PARTITIONS)] == [START_MS] * PARTITIONS
+    scene.trainer = Trainer(scene.settings, scene.store, scene._announce)
+    assert_true(scene.run())
+
+
+def test_a_worker_taken_over_before_its_round_waits_for_it_still(
+    monkeypatch: pytest.MonkeyPatch, replayed: Scene
+) -> None:
+    scene = Scene(monkeypatch, mode="watermark", log=replayed.consumer.log, train=False)
+    for _ in range(3):
+        scene.run()
+    assert scene.position(0).mark_ms == START_MS
+    scene.trainer = Trainer(scene.settings, scene.store, scene._announce)
+    assert scene.run().everything() == replayed.everything()
+
+
+def test_a_topic_that_runs_far_ahead_of_its_marks_is_paused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    scene = Scene(monkeypatch, mode="watermark", train=False, worker={"buffer_events": 1_000})
+    for topic, number in EVERYTHING:
+        scene.consumer.append(topic, number, mark_value(START_MS), START_MS, key=None)
+    for day in range(4):
+        for i in range(600):
+            raw = encoded(time_ms=START_MS + day * DAY_MS, messageId=f"{day} {i}", event=VIEW)
+            scene.consumer.append("clickstream", 0, raw, START_MS + day * DAY_MS)
+        mark = START_MS + (day + 1) * DAY_MS
+        for topic, number in EVERYTHING:
+            scene.consumer.append(topic, number, mark_value(mark), mark, key=None)
+    scene.consumer.portion = 100
+    paused: list[bool] = []
+    scene.run(lambda: paused.append(("clickstream", 0) in scene.consumer.paused))
+    assert paused[-1], "the trainer is not there, so nothing more can be folded"
+    assert scene.consumer.positions["clickstream", 0] < 1_500
+    scene.trainer = Trainer(scene.settings, scene.store, scene._announce)
+    assert_true(scene.run())
+
+
+def test_a_log_without_marks_goes_by_its_own_events(monkeypatch: pytest.MonkeyPatch) -> None:
+    scene = Scene(monkeypatch, mode="watermark", clock={"mode": "watermark", "idle_seconds": 0.5})
+    log = events(4)
+    write(scene, log)
+    assert_true(scene.run())
+    newest = [max(t for t, _, number, _ in log if number == n) for n in range(PARTITIONS)]
+    assert [scene.position(n).clock_ms for n in range(PARTITIONS)] == newest
+    assert scene.models

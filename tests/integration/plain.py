@@ -1,0 +1,308 @@
+"""Recomputes a shop's year from its file and the published models, one user at a time.
+
+Comes in: the CSV file as it was downloaded, and the models as they were announced. Goes out:
+every change that must have been announced, in the few fields that decide.
+
+It goes the other way round than the pipeline. That one takes a mark, and all users at it, and
+carries decayed sums along; this takes a user, and for every mark adds up all purchases before it,
+each with its weight. Then it walks along the marks with the publish rule as a person would read
+it. It shares no line with the code it judges but the declared features and settings.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, NamedTuple
+from zoneinfo import ZoneInfo
+
+import numpy as np
+import numpy.typing as npt
+
+from stream.config import Publish
+from stream.features import Feature
+from stream.units import DAY_MS
+
+Floats = npt.NDArray[np.float64]
+
+LONDON = ZoneInfo("Europe/London")
+GRID = 2.0**18
+
+
+class Purchase(NamedTuple):
+    """An invoice or a credit note, all its lines together."""
+
+    time_ms: int
+    row: int
+    user: str
+    event: str
+    value: float
+    quantity: float
+
+
+class Move(NamedTuple):
+    """What decides about a change record."""
+
+    user: str
+    version: int
+    before: int | None
+    after: int
+    cause: str
+    at: str
+    model: str
+    last_event_at: str
+    provisional: bool
+
+    @staticmethod
+    def of(change: dict[str, Any]) -> Move:
+        return Move(
+            change["user"],
+            change["version"],
+            change["from"],
+            change["to"],
+            change["cause"],
+            change["at"],
+            change["model"],
+            change["last_event_at"],
+            change["provisional"],
+        )
+
+
+def read_purchases(file: Path) -> list[Purchase]:
+    """Every invoice with a customer, by time; ties in the order of the file."""
+    lines: dict[tuple[str, str], list[tuple[int, int, float, float]]] = defaultdict(list)
+    with gzip.open(file, "rt", encoding="utf-8", newline="") as text:
+        for number, row in enumerate(csv.DictReader(text), start=1):
+            if not row["CustomerID"] or row["InvoiceNo"].startswith("A"):
+                continue
+            moment = datetime.fromisoformat(row["InvoiceDate"]).replace(tzinfo=LONDON)
+            quantity, price = float(row["Quantity"]), float(row["UnitPrice"])
+            line = (round(moment.timestamp() * 1_000), number, price * quantity, quantity)
+            lines[row["CustomerID"], row["InvoiceNo"]].append(line)
+    purchases: list[Purchase] = []
+    for (user, invoice), rows in lines.items():
+        refund = invoice.startswith("C")
+        value, quantity = round(sum(r[2] for r in rows), 6), sum(r[3] for r in rows)
+        if refund:
+            value, quantity = abs(value), abs(quantity)
+        assert value >= 0
+        event = "Order Refunded" if refund else "Order Completed"
+        purchases.append(
+            Purchase(min(r[0] for r in rows), rows[0][1], user, event, value, quantity)
+        )
+    return sorted(purchases, key=lambda p: (p.time_ms, p.row))
+
+
+@dataclass(frozen=True)
+class Occasion:
+    """A moment at which everyone is looked at, under one model.
+
+    Attributes:
+        sweep: a sweep of the mark itself; False where the mark's round has made a new model.
+    """
+
+    at_ms: int
+    model: dict[str, Any]
+    sweep: bool
+
+
+def occasions(models: Iterable[dict[str, Any]], marks: Sequence[int]) -> list[Occasion]:
+    """Each mark under the model in force, then under the one its round has made, if it has."""
+    born = {model["geometry"]["at_ms"]: model for model in models}
+    found: list[Occasion] = []
+    in_force: dict[str, Any] | None = None
+    for mark in marks:
+        if in_force is not None:
+            found.append(Occasion(mark, in_force, sweep=True))
+        if mark in born:
+            in_force = born[mark]
+            found.append(Occasion(mark, in_force, sweep=False))
+    return found
+
+
+def marks_of(purchases: Sequence[Purchase]) -> list[int]:
+    """Midnights, UTC, from the first after the first purchase to the first after the last."""
+    first = (purchases[0].time_ms // DAY_MS + 1) * DAY_MS
+    last = (purchases[-1].time_ms // DAY_MS + 1) * DAY_MS
+    return list(range(first, last + 1, DAY_MS))
+
+
+def recompute(
+    purchases: Sequence[Purchase],
+    models: Iterable[dict[str, Any]],
+    features: Sequence[Feature],
+    rule: Publish,
+) -> list[Move]:
+    """Every move there must have been, by user and version."""
+    looks = occasions(models, marks_of(purchases))
+    geometry = _Geometry(looks)
+    of_user: dict[str, list[Purchase]] = defaultdict(list)
+    for purchase in purchases:
+        of_user[purchase.user].append(purchase)
+    moves: list[Move] = []
+    for user in sorted(of_user):
+        known = [i for i, look in enumerate(looks) if look.at_ms > of_user[user][0].time_ms]
+        if known:
+            times = np.array([looks[i].at_ms for i in known])
+            distances = geometry.distances(vectors(of_user[user], features, times), known[0])
+            moves += _walk(of_user[user], looks[known[0] :], distances, geometry, rule, known[0])
+    return moves
+
+
+# -- features ----------------------------------------------------------------------------------
+
+
+def vectors(
+    purchases: Sequence[Purchase], features: Sequence[Feature], times: npt.NDArray[np.int64]
+) -> Floats:
+    """A user's features at some times, ``(times, features)``, from all purchases before each."""
+    when = np.array([p.time_ms for p in purchases])
+    before = when < times[:, None]
+    age = np.where(before, times[:, None] - when, 0)
+    columns: dict[str, Floats] = {}
+    weights: dict[float, Floats] = {}
+
+    def watched(names: Sequence[str]) -> Floats:
+        return np.array([1.0 if p.event in names or not names else 0.0 for p in purchases])
+
+    def faded(feature: Feature, amounts: Floats) -> Floats:
+        assert feature.half_life is not None, "this shop is recomputed with decayed sums only"
+        if feature.half_life not in weights:
+            fading = np.exp2(-age / (1_000 * feature.half_life))
+            weights[feature.half_life] = np.where(before, fading, 0.0)
+        total: Floats = weights[feature.half_life] @ amounts
+        return total
+
+    def days(feature: Feature, names: Sequence[str], *, newest: bool) -> Floats:
+        seen = before & (watched(names) > 0)
+        ages = np.where(seen, age, np.inf if newest else -np.inf)
+        found = ages.min(axis=1) if newest else ages.max(axis=1)
+        return np.where(seen.any(axis=1), found / DAY_MS, feature.absent)
+
+    for feature in features:
+        amounts = watched(feature.on)
+        if feature.minus:
+            amounts = amounts - watched(feature.minus)
+        if feature.of in ("value", "quantity"):
+            amounts = amounts * np.array([getattr(p, feature.of) for p in purchases])
+        match feature.aggregate, feature.of:
+            case "last", _:
+                column = days(feature, feature.on, newest=True)
+            case "first", _:
+                column = days(feature, (), newest=False)
+            case _, "sessions" | "browse_seconds" | "category":
+                column = np.zeros(len(times))  # nobody browses in this shop
+            case "mean", _:
+                number = faded(feature, watched(feature.on))
+                column = _divide(faded(feature, amounts), number, feature.absent)
+            case "ratio", _:
+                top, bottom = (columns[part] for part in feature.ratio_parts)
+                column = _divide(top, bottom, feature.absent)
+            case _:
+                column = faded(feature, amounts)
+        columns[feature.name] = column
+    return np.stack([columns[feature.name] for feature in features], axis=1)
+
+
+def _divide(top: Floats, bottom: Floats, absent: float) -> Floats:
+    return np.where(bottom > 1e-6, top / np.where(bottom > 1e-6, bottom, 1.0), absent)
+
+
+class _Geometry:
+    """What the published models say about distances, a row an occasion."""
+
+    def __init__(self, looks: Sequence[Occasion]) -> None:
+        published = [look.model["geometry"] for look in looks]
+        self._map = {
+            key: np.array([one["map"][key] for one in published])
+            for key in ("low", "high", "centre", "scale", "weights")
+        }
+        most = max(len(one["centroids"]) for one in published)
+        width = len(published[0]["features"])
+        self._centroids = np.full((len(looks), most, width), np.inf)
+        for row, one in zip(self._centroids, published, strict=True):
+            row[: len(one["centroids"])] = one["centroids"]
+
+    def distances(self, vectors: Floats, start: int) -> list[list[float]]:
+        """Squared distances of a user to the centroids, for each occasion from `start` on."""
+        low, high, centre, scale, weights = (rows[start:] for rows in self._map.values())
+        logs = np.clip(np.sign(vectors) * np.log1p(np.abs(vectors)), low, high)
+        mapped = np.round(np.clip((logs - centre) / scale, -4, 4) * GRID) / GRID
+        apart = (mapped[:, None, :] - self._centroids[start:]) ** 2
+        answer: list[list[float]] = np.einsum("lkf,lf->lk", apart, weights).tolist()
+        return answer
+
+    def gap(self, look: int, one: int, other: int) -> float:
+        """Squared distance between two centroids."""
+        apart = (self._centroids[look, one] - self._centroids[look, other]) ** 2
+        return float(apart @ self._map["weights"][look])
+
+
+# -- the rule ----------------------------------------------------------------------------------
+
+
+def _walk(
+    purchases: Sequence[Purchase],
+    looks: Sequence[Occasion],
+    distances: Sequence[Sequence[float]],
+    geometry: _Geometry,
+    rule: Publish,
+    start: int,
+) -> list[Move]:
+    """Follow one user from look to look."""
+    moves: list[Move] = []
+    segment, acts, wanted, because = 0, 0, 0, ""
+    done, seen = 0, 0
+    for number, (look, squared) in enumerate(zip(looks, distances, strict=True)):
+        cause = "time_passed" if look.sweep else "model_moved"
+        while done < len(purchases) and purchases[done].time_ms < look.at_ms:
+            seen, done = max(seen, purchases[done].time_ms), done + 1
+        if look.sweep and seen >= look.at_ms - DAY_MS:
+            cause = "user_moved"
+        ids = [one["id"] for one in look.model["segments"]]
+        best = squared.index(min(squared))
+        target, reason = ids[best], ""
+        first_wanted, first_because = wanted, because
+        wanted, because = 0, ""
+        if segment == 0:
+            reason = cause
+        elif segment not in ids:
+            reason = "segment_retired"
+        elif target != segment:
+            here = ids.index(segment)
+            gap = geometry.gap(start + number, here, best)
+            margin = (squared[here] - squared[best]) / (2 * gap)
+            if margin > rule.margin_twice and first_wanted == target:
+                # Due since the first look, whose reason counts, unless the user acted since.
+                reason = cause if cause == "user_moved" else first_because
+            elif margin > rule.margin_once:
+                reason = cause
+            elif margin > rule.margin_twice:
+                wanted, because = target, cause
+        if reason:
+            moves.append(
+                Move(
+                    purchases[0].user,
+                    len(moves) + 1,
+                    segment or None,
+                    target,
+                    reason,
+                    _iso(look.at_ms),
+                    look.model["model"],
+                    _iso(seen),
+                    acts < rule.provisional_looks,
+                )
+            )
+            segment = target
+        acts += cause == "user_moved"
+    return moves
+
+
+def _iso(time_ms: int) -> str:
+    moment = datetime.fromtimestamp(time_ms / 1_000, UTC)
+    return moment.strftime("%Y-%m-%dT%H:%M:%S.") + f"{time_ms % 1_000:03d}Z"

@@ -1,0 +1,123 @@
+"""A year of a real shop: purchases and cancellations of 4,372 customers, replayed in seconds."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from stream.units import DAY_MS, iso
+from tests import harness
+from tests.harness import Reference
+from tests.integration.plain import Move, read_purchases, recompute
+
+pytestmark = [pytest.mark.servers, pytest.mark.slow]
+
+Change = dict[str, Any]
+SILENCE = ("time_passed", "model_moved", "segment_retired")
+"""Causes that are not an event of the user's."""
+RISK = ("at_risk", "dormant")
+
+
+def steps(year: Reference) -> Iterable[tuple[Change, Change]]:
+    """Each change of a user with the one before it."""
+    for before, after in pairwise(year.outcome.changes):
+        if before["user"] == after["user"]:
+            yield before, after
+
+
+def test_the_audit_is_clean(year: Reference) -> None:
+    harness.assert_clean(year.report)
+    assert year.report.users == len(year.outcome.users) == 4_372
+    assert year.report.rejected == 0
+    assert year.outcome.counts["applied"] == year.history.report.sent == 22_190
+    assert year.history.report.marks >= 375
+
+
+def test_the_segments_are_sensible(year: Reference) -> None:
+    last = list(year.outcome.models.values())[-1]
+    kinds = {segment["kind"] for segment in last["segments"]}
+    assert kinds & {"champion", "loyal"}
+    assert {"at_risk", "dormant"} <= kinds
+
+    # What the words say, the profiles show.
+    profile = {
+        s["id"]: {entry["feature"]: entry["value"] for entry in s["profile"]}
+        for s in last["segments"]
+    }
+    silent = {
+        kind: [profile[s["id"]]["days_since_seen"] for s in last["segments"] if s["kind"] == kind]
+        for kind in kinds
+    }
+    present = [days for kind in kinds - set(RISK) for days in silent[kind]]
+    assert max(present) < min(silent["at_risk"]) <= max(silent["at_risk"]) < min(silent["dormant"])
+    orders = {s["kind"]: profile[s["id"]]["orders_180d"] for s in last["segments"]}
+    assert max(orders[k] for k in ("champion", "loyal") if k in orders) > orders["dormant"]
+    assert sum(segment["size"] for segment in last["segments"]) > 4_000
+    assert len({segment["name"] for segment in last["segments"]}) == len(last["segments"])
+
+
+def test_the_silent_move_to_at_risk_and_on_to_dormant_without_an_event(year: Reference) -> None:
+    into = Counter(
+        change["kind_to"]
+        for before, change in steps(year)
+        if change["kind_to"] in RISK
+        and change["kind_from"] != change["kind_to"]
+        and change["cause"] in SILENCE
+        and change["last_event_at"] < before["at"]
+        # The state before was decided after the last event, and no event has come since.
+        and change["last_event_at"] == before["last_event_at"]
+    )
+    assert into["at_risk"] > 1_000
+    assert into["dormant"] > 500
+
+    # Whoever moves because time passed did nothing since the mark before.
+    for _, change in steps(year):
+        if change["cause"] == "time_passed":
+            assert change["last_event_at"] < _a_day_before(change["at"])
+
+
+def test_whoever_buys_again_comes_back(year: Reference) -> None:
+    back = [
+        change
+        for _, change in steps(year)
+        if change["kind_from"] in RISK
+        and change["kind_to"] not in RISK
+        and change["cause"] == "user_moved"
+    ]
+    assert sum(change["kind_from"] == "at_risk" for change in back) > 500
+    assert sum(change["kind_from"] == "dormant" for change in back) > 200
+    for change in back:
+        # By the purchase alone, or by a second look at the next mark that confirms it.
+        assert change["last_event_at"] >= _a_day_before(change["at"], days=2)
+
+
+def test_every_move_agrees_with_a_plain_recomputation(year: Reference, online_retail: Path) -> None:
+    models = year.outcome.models
+    moves = recompute(
+        read_purchases(online_retail),
+        models.values(),
+        year.settings.features,
+        year.settings.publish,
+    )
+    assert len(moves) > 10_000
+    announced = [Move.of(change) for change in year.outcome.changes]
+    wrong = sorted(set(moves) ^ set(announced))
+    assert wrong == [], f"{len(wrong)} of {len(moves)}"
+    assert moves == announced
+
+    # And so does the number of moves into each kind, by cause.
+    kinds = {
+        name: {s["id"]: s["kind"] for s in (*model["retired"], *model["segments"])}
+        for name, model in models.items()
+    }
+    recomputed = Counter((kinds[m.model][m.after], m.cause) for m in moves)
+    assert recomputed == Counter((c["kind_to"], c["cause"]) for c in year.outcome.changes)
+
+
+def _a_day_before(at: str, days: int = 1) -> str:
+    return iso(harness.milliseconds(at) - days * DAY_MS)
