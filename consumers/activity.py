@@ -21,16 +21,17 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+import numpy as np
 from confluent_kafka import OFFSET_END, Consumer, KafkaError, KafkaException, TopicPartition
 
 from consumers.client import activity_options, membership
-from consumers.decode import Batch, Decoder, Reject
+from consumers.decode import Batch, Block, Decoder, Reject
 from consumers.rejects import RejectGuard
 from stream import metrics
 from stream.config import ConfigError, Settings
 from stream.errors import BrokerUnavailableError, OffsetOutOfRangeError
 from stream.events import Counts, EventColumns
-from stream.features import FeatureTable
+from stream.features import FeatureTable, starts_of
 from stream.health import Health, Pulse
 from stream.partition import Partition, SampleRequest
 from stream.segments import PublishRule
@@ -41,7 +42,8 @@ log = logging.getLogger(__name__)
 
 CONSUME = 1_000
 """Messages taken at once: numpy's cost a call is spread over them, and they still fit the cache."""
-ROUND_POLL_SECONDS = 0.001
+POLL_SECONDS = 0.001
+"""Between two looks at what somebody else has to do: a commit, a round. Kafka's finest clock."""
 RETRY_SECONDS = 0.05
 WAIT_CHECK_SECONDS = 1.0
 """Longer than any round takes, so that it costs nothing while all is well."""
@@ -139,6 +141,7 @@ class ActivityWorker:
         self._by_marks = settings.clock.mode == "watermark"
         self._assigned: set[tuple[str, int]] = set()
         self._owned: dict[int, _Owned] = {}
+        self._held: list[Any] = []
         self._late_pairs: dict[int, float] = {}
         self._failure: Exception | None = None
         self._round = 0
@@ -175,50 +178,59 @@ class ActivityWorker:
             consumer.close()
 
     def _turn(self, consumer: Consumer) -> None:
-        """One look at the broker, and whatever is due then."""
+        """Gather for a moment, then do whatever is due."""
         worker = self._settings.worker
-        started = time.monotonic()
+        deadline = time.monotonic() + worker.batch_seconds
         gathered = 0
         while True:
-            patience = worker.batch_seconds - (time.monotonic() - started)
-            if any(o.awaiting_round or o.waiting for o in self._owned.values()):
-                patience = min(patience, ROUND_POLL_SECONDS)
+            left = deadline - time.monotonic()
+            waits = any(o.awaiting_round or o.waiting for o in self._owned.values())
+            patience = min(left, POLL_SECONDS) if waits else left
             messages = consumer.consume(CONSUME, max(patience, 0.0))
             self._raise_failure()
-            gathered += self._sort(messages)
+            self._held += messages
             # With a backlog, whole blocks come at once: a larger batch then costs less an event,
             # because a user who comes twice in it is looked at and written once.
-            if gathered >= worker.batch_events:
-                break
+            if len(self._held) >= CONSUME:
+                gathered += self._sort()
             behind = len(messages) == CONSUME and not self._by_marks
-            if not behind and patience <= ROUND_POLL_SECONDS:
+            if gathered >= worker.batch_events or (left <= POLL_SECONDS and not behind):
                 break
+            if waits and self._by_marks:
+                break
+            if waits:
+                for number in list(self._owned):
+                    self._serve(number, self._collect)
+        self._sort()
         self._pulse.beat()
         self._pair_up(consumer)
         if not self._by_marks or any(o.awaiting_round for o in self._owned.values()):
             self._look_for_round()
         for number in list(self._owned):
-            self._serve(number, consumer)
+            self._serve(number, self._step, consumer)
         self._show_progress(consumer)
 
-    def _serve(self, number: int, consumer: Consumer) -> None:
-        """Do what is due for one partition; drop it if the store says that it is another's."""
-        owned = self._owned[number]
+    def _serve(self, number: int, what: Callable[..., object], *arguments: Any) -> None:
+        """Do something for a partition; drop it if the store says that it is another's."""
         try:
-            if owned.waiting is not None and not self._try_commit(owned):
-                return
-            if self._by_marks:
-                while number in self._owned and self._step_to_mark(owned):
-                    pass
-                self._throttle(owned, consumer)
-            else:
-                self._step_live(owned)
+            what(self._owned[number], *arguments)
         except _NotOursError as error:
             log.warning("partition %d: %s", number, error)
             self._forget(number)
             if all((topic, number) in self._assigned for topic in self._topics):
                 patience = self._settings.broker.session_timeout_seconds if error.fenced else 0.0
                 self._late_pairs[number] = time.monotonic() + patience
+
+    def _step(self, owned: _Owned, consumer: Consumer) -> None:
+        """What is due for one partition."""
+        if not self._collect(owned):
+            return
+        if not self._by_marks:
+            self._step_live(owned)
+            return
+        while owned.partition.number in self._owned and self._step_to_mark(owned):
+            pass
+        self._throttle(owned, consumer)
 
     def _finish(self, consumer: Consumer) -> None:
         """Commit what is gathered (live mode) before leaving; nothing depends on it."""
@@ -231,7 +243,9 @@ class ActivityWorker:
         while time.monotonic() < deadline and (owned := self._owned.get(number)) is not None:
             if owned.waiting is None and (self._by_marks or not owned.live):
                 return
-            self._serve(number, consumer)
+            self._serve(number, self._step, consumer)
+            if owned.waiting is not None:
+                time.sleep(POLL_SECONDS)
 
     # -- live mode ----------------------------------------------------------------------------
 
@@ -413,52 +427,53 @@ class ActivityWorker:
 
     # -- messages -----------------------------------------------------------------------------
 
-    def _sort(self, messages: list[Any]) -> int:
-        """Decode messages, in runs of one topic partition, into what their owner gathers."""
-        start, end, gathered = 0, len(messages), 0
-        while start < end:
-            first = messages[start]
-            error = first.error()
-            if error is not None:
-                self._judge_error(error)
-                start += 1
-                continue
-            topic, number = first.topic(), first.partition()
-            stop = start + 1
-            while stop < end:
-                message = messages[stop]
-                if (
-                    message.partition() != number
-                    or message.topic() != topic
-                    or message.error() is not None
-                ):
-                    break
-                stop += 1
+    def _sort(self) -> int:
+        """Decode what is held, and give it to the partitions; returns how many messages."""
+        messages, self._held = self._held, []
+        errors = [message.error() for message in messages]
+        if any(error is not None for error in errors):
+            messages = [m for m, error in zip(messages, errors, strict=True) if error is None]
+            for error in errors:
+                if error is not None:
+                    self._judge_error(error)
+        if not messages:
+            return 0
+        # Decoding is done once for all of them: numpy's calls cost the same for one or a hundred.
+        topics = list(map(self._topics.index, [message.topic() for message in messages]))
+        pairs = np.array([message.partition() for message in messages]) * 2 + np.array(topics)
+        starts = starts_of(pairs)
+        if len(starts) > len(set(pairs[starts].tolist())):
+            order = np.argsort(pairs, kind="stable")
+            messages, pairs = [messages[place] for place in order.tolist()], pairs[order]
+            starts = starts_of(pairs)
+        block = self._decoder.decode(messages)
+        for seen, refused in block.refusals():
+            self._guard.saw(seen, refused, refused)
+        for start, end in zip(starts.tolist(), [*starts[1:].tolist(), len(messages)], strict=True):
+            number, topic = divmod(int(pairs[start]), 2)
             owned = self._owned.get(number)
             if owned is not None:
-                gathered += self._gather(owned, self._topics.index(topic), messages[start:stop])
-            start = stop
-        return gathered
+                self._gather(owned, topic, block, start, end)
+        return len(messages)
 
-    def _gather(self, owned: _Owned, topic: int, messages: list[Any]) -> int:
+    def _gather(self, owned: _Owned, topic: int, block: Block, start: int, end: int) -> None:
+        """Take in the messages of one topic partition."""
         expected = owned.stretches[topic][-1].next_offset or owned.offsets[topic]
-        if messages[0].offset() < expected:
-            messages = [message for message in messages if message.offset() >= expected]
-            if not messages:
-                return 0
+        while start < end and block.messages[start].offset() < expected:
+            start += 1
+        if start == end:
+            return
         if not owned.gathered:
             owned.read_at = time.monotonic()
         if not self._by_marks:
-            batch = self._decode(topic, messages)
+            batch = block.batch(topic, start, end)
             owned.live.append(batch)
             owned.gathered += len(batch.users)
-            return len(messages)
-        # A mark has no key, so a block can be cut behind each message without one.
-        start = 0
-        for cut in [i + 1 for i, m in enumerate(messages) if m.key() is None] + [len(messages)]:
+            return
+        for cut in [place + 1 for place in sorted(block.marks) if start <= place < end] + [end]:
             if cut == start:
                 continue
-            batch = self._decode(topic, messages[start:cut])
+            batch = block.batch(topic, start, cut)
             start = cut
             stretch = owned.stretches[topic][-1]
             stretch.batches.append(batch)
@@ -469,28 +484,6 @@ class ActivityWorker:
                 if mark > owned.partition.position.mark_ms:
                     stretch.mark_ms, stretch.sent_ms = mark, sent
                     owned.stretches[topic].append(_Stretch())
-                    stretch = owned.stretches[topic][-1]
-        return len(messages)
-
-    def _decode(self, topic: int, messages: list[Any]) -> Batch:
-        batch = self._decoder.decode(topic, messages)
-        # A mark ends its block, and is no good message: it must not break a run of refusals.
-        judged = messages[:-1] if self._by_marks and batch.marks else messages
-        refused = {reject.message.offset() for reject in batch.rejects}
-        good = run = 0
-        for message in judged if refused else ():
-            if message.offset() in refused:
-                run += 1
-                continue
-            if run:
-                self._guard.saw(good + run, run, run)
-                good = run = 0
-            good += 1
-        if not refused:
-            good = len(judged)
-        if good or run:
-            self._guard.saw(good + run, run, run)
-        return batch
 
     def _settle(self, owned: _Owned, batches: list[Batch]) -> Counts:
         """Count a step's batches and put its rejects away, before their offsets are passed."""
@@ -536,9 +529,9 @@ class ActivityWorker:
         owned.committing_since = owned.read_at if counts is not None else 0.0
         if counts is not None:
             metrics.events_consumed(counts)
-        self._try_commit(owned)
+        self._collect(owned)
 
-    def _try_commit(self, owned: _Owned) -> bool:
+    def _collect(self, owned: _Owned) -> bool:
         """Try the waiting commit; True once it has been applied.
 
         Raises:
@@ -672,6 +665,7 @@ class ActivityWorker:
         """Give up partitions; what was not committed is the next owner's to read again."""
         try:
             deadline = time.monotonic() + self._settings.store.timeout_seconds
+            self._sort()
             for number in {w.partition for w in partitions} & set(self._owned):
                 self._drain(number, consumer, deadline)
         except Exception as error:  # noqa: BLE001 - it must not surface inside librdkafka
@@ -781,6 +775,7 @@ class ActivityWorker:
 
     def _forget(self, number: int) -> None:
         """Drop a partition and everything of it that was not committed."""
+        self._held = [message for message in self._held if message.partition() != number]
         if self._owned.pop(number, None) is not None:
             self._store.abandon(number)
             metrics.partition_released(number)

@@ -1,8 +1,8 @@
 """Turns messages into columns, with what cannot be turned set aside under its reason.
 
-Comes in: messages of one topic partition, in offset order. Goes out: a `Batch` of columns, the
-rejects, and marks; the activity worker is next. Good messages pay for one decode and a few list
-comprehensions; only a block with a bad message in it is gone through one by one.
+Comes in: messages. Goes out: a `Block` of columns with the fate of each message, cut into a
+`Batch` for each topic partition; the activity worker is next. Good messages pay for one decode
+and a few list comprehensions; only a block with a bad message in it is gone through one by one.
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from enum import IntEnum
 from functools import lru_cache
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import msgspec
 import numpy as np
@@ -23,6 +24,7 @@ import numpy.typing as npt
 from stream.config import Worker
 from stream.events import (
     NO_EVENTS,
+    Bools,
     Counts,
     EventColumns,
     Floats,
@@ -42,6 +44,8 @@ EARLIEST_MS = 86_400_000
 """1970-01-02: a time on the first day is a missing or zero timestamp, not a shopper."""
 LATEST_MS = 4_102_444_800_000
 """2100-01-01: a later time is a unit error, not a shopper."""
+UNWATCHED = 255
+"""Code of an event that no feature watches."""
 OTHER_TYPES = frozenset({"identify", "page", "screen", "group", "alias"})
 
 
@@ -105,6 +109,106 @@ class Batch:
         )
 
 
+class _Fate(IntEnum):
+    APPLIED = 0
+    LATE = 1
+    IGNORED = 2
+    REJECTED = 3
+    MARK = 4
+
+
+@dataclass
+class Block:
+    """What became of messages, an entry a message, of whatever topic partitions they are.
+
+    Attributes:
+        fate: of each message; the columns mean something only where it is applied.
+        appended_ms: record timestamps.
+        clamped: whose time was cut back from the future.
+        rejects: by place.
+        marks: by place, (time, wall clock it was sent at).
+    """
+
+    messages: Sequence[Any]
+    users: list[str]
+    kind: npt.NDArray[np.uint8]
+    time_ms: Ints
+    id: npt.NDArray[np.uint64]
+    value: Floats
+    quantity: Floats
+    category: npt.NDArray[np.uint64]
+    fate: npt.NDArray[np.uint8]
+    appended_ms: Ints
+    clamped: Bools
+    rejects: dict[int, Reject]
+    marks: dict[int, tuple[int, int]]
+
+    def refusals(self) -> list[tuple[int, int]]:
+        """Stretches of good messages and the refused ones behind them: how many, how many refused.
+
+        Marks are left out: they are no good messages, and must not break a run of refusals.
+        """
+        refused = self.fate[self.fate != _Fate.MARK] == _Fate.REJECTED
+        again = np.flatnonzero(refused[:-1] & ~refused[1:]) + 1
+        stretches = np.split(refused, again) if len(refused) else []
+        return [(len(one), int(np.count_nonzero(one))) for one in stretches]
+
+    def batch(self, topic: int, start: int, end: int) -> Batch:
+        """The messages of one topic partition, which stand together in offset order.
+
+        Args:
+            topic: index of the input topic.
+            start: place of the first.
+            end: place behind the last.
+        """
+        here = slice(start, end)
+        counted = np.bincount(self.fate[here], minlength=len(_Fate)).tolist()
+        applied = counted[_Fate.APPLIED]
+        counts = Counts(
+            applied=applied,
+            late=counted[_Fate.LATE],
+            ignored=counted[_Fate.IGNORED],
+            rejected=counted[_Fate.REJECTED],
+            clamped=int(np.count_nonzero(self.clamped[here])),
+            marks=counted[_Fate.MARK],
+        )
+        keep: slice | Ints = here
+        users = self.users[here]
+        if applied < end - start:
+            keep = start + np.flatnonzero(self.fate[here] == _Fate.APPLIED)
+            users = [self.users[place] for place in keep.tolist()]
+        return Batch(
+            topic, users, self.kind[keep], self.time_ms[keep], self.id[keep],
+            self.value[keep], self.quantity[keep], self.category[keep], counts,
+            [self.rejects[place] for place in sorted(self.rejects) if start <= place < end],
+            [self.marks[place] for place in sorted(self.marks) if start <= place < end],
+            self.messages[end - 1].offset() + 1,
+            int(self.appended_ms[keep].min()) if applied else 0,
+        )  # fmt: skip
+
+
+class _Odd(NamedTuple):
+    """Places of messages that are no events."""
+
+    rejects: dict[int, Reject]
+    marks: dict[int, tuple[int, int]]
+    ignored: set[int]
+
+    @property
+    def places(self) -> set[int]:
+        return self.rejects.keys() | self.marks.keys() | self.ignored
+
+
+_BLANK = Track("", "-", "-", "1970-01-02T00:00:00.000Z")
+
+
+class _Codes(dict[str, int]):
+    """Codes of the watched events; any other is not watched."""
+
+    def __missing__(self, event: str) -> int:
+        return UNWATCHED
+
+
 class _CategoryHashes(dict[str | None, int]):
     """Hashes of the categories seen so far: a shop has few, and they come again and again."""
 
@@ -122,25 +226,18 @@ class Decoder:
         self._track = msgspec.json.Decoder(Track).decode
         self._mark = msgspec.json.Decoder(Mark).decode
         self._any = msgspec.json.Decoder().decode
-        self._codes = table.codes
+        self._code = _Codes(table.codes).__getitem__
         self._uses_value = table.uses_value
         self._category = _CategoryHashes().__getitem__
         self._bytes = worker.message_bytes
         self._late_ms = int(worker.late_seconds * 1_000)
         self._future_ms = int(worker.future_seconds * 1_000)
 
-    def decode(self, topic: int, messages: Sequence[Any]) -> Batch:
-        """Columns of messages of one topic partition.
-
-        Args:
-            topic: index of the input topic.
-            messages: in offset order, none an error.
-        """
+    def decode(self, messages: Sequence[Any]) -> Block:
+        """Columns of messages, in the order they come; none is an error."""
         values = [message.value() for message in messages]
-        rejects: list[Reject] = []
-        marks: list[tuple[int, int]] = []
-        ignored = 0
-        kept: Sequence[Any] = messages
+        appended = np.array([message.timestamp()[1] for message in messages], dtype=np.int64)
+        odd = _Odd({}, {}, set())
         try:
             if max(map(len, values)) > self._bytes:
                 raise ValueError
@@ -150,96 +247,89 @@ class Decoder:
                 together.decode()
             tracks = list(map(self._track, values))
         except (msgspec.MsgspecError, ValueError, TypeError, RecursionError):
-            tracks, kept, rejects, marks, ignored = self._one_by_one(messages, values)
+            tracks = self._one_by_one(messages, values, odd)
         users = [track.userId for track in tracks]
-        if not all(users) or max(map(len, users), default=0) > LONGEST_USER // 4:
-            tracks, kept = self._without_bad_users(tracks, kept, rejects)
-            users = [track.userId for track in tracks]
-        return self._to_columns(topic, messages, tracks, users, kept, rejects, marks, ignored)
+        if not all(users) or max(map(len, users)) > LONGEST_USER // 4:
+            _refuse_bad_users(users, messages, odd)
+        return self._to_columns(messages, tracks, users, appended, odd)
 
     def _to_columns(
         self,
-        topic: int,
         messages: Sequence[Any],
         tracks: list[Track],
         users: list[str],
-        kept: Sequence[Any],
-        rejects: list[Reject],
-        marks: list[tuple[int, int]],
-        ignored: int,
-    ) -> Batch:
+        appended: Ints,
+        odd: _Odd,
+    ) -> Block:
         count = len(tracks)
         properties = [track.properties for track in tracks]
-        code = self._codes.get
-        kind = np.array([code(track.event, 255) for track in tracks], dtype=np.uint8)
+        kind = np.fromiter(map(self._code, [track.event for track in tracks]), np.uint8, count)
         time = parse_times([track.timestamp for track in tracks])
         value, quantity = np.zeros(count), np.ones(count)
         for i in np.flatnonzero(self._uses_value[kind]).tolist():
             value[i], quantity[i] = amounts(properties[i])
-        appended = np.array([message.timestamp()[1] for message in kept], dtype=np.int64)
         appended = np.where(appended < 0, time, appended)
 
         bad_time = (time < EARLIEST_MS) | (time >= LATEST_MS)
         out_of_range = ~(np.abs(value) <= LARGEST_NUMBER) | ~(np.abs(quantity) <= LARGEST_NUMBER)
-        bad = bad_time | out_of_range
-        unwatched = ~bad & (kind == 255)
-        late = ~bad & ~unwatched & (time < appended - self._late_ms)
-        for i in np.flatnonzero(bad).tolist():
+        fate = np.full(count, _Fate.APPLIED, np.uint8)
+        fate[time < appended - self._late_ms] = _Fate.LATE
+        fate[kind == UNWATCHED] = _Fate.IGNORED
+        known = odd.places
+        for i in np.flatnonzero(bad_time | out_of_range).tolist():
+            if i in known:
+                continue
             if bad_time[i]:
                 detail = f"timestamp {tracks[i].timestamp!r}"
-                rejects.append(Reject(Reason.BAD_TIME, detail, kept[i]))
+                odd.rejects[i] = Reject(Reason.BAD_TIME, detail, messages[i])
             else:
-                rejects.append(Reject(Reason.OUT_OF_RANGE, "value or quantity", kept[i]))
+                odd.rejects[i] = Reject(Reason.OUT_OF_RANGE, "value or quantity", messages[i])
+        for places, what in (
+            (odd.ignored, _Fate.IGNORED),
+            (odd.rejects, _Fate.REJECTED),
+            (odd.marks, _Fate.MARK),
+        ):
+            if places:
+                fate[list(places)] = what
         limit = appended + self._future_ms
-        keep = np.flatnonzero(~(bad | unwatched | late))
-        clamped = int(np.count_nonzero(time[keep] > limit[keep]))
-        time = np.minimum(time, limit)
-        ids = hash_texts([track.messageId for track in tracks])
-        category = np.fromiter(
-            map(self._category, [p.category for p in properties]), np.uint64, count
+        return Block(
+            messages=messages,
+            users=users,
+            kind=kind,
+            time_ms=np.minimum(time, limit),
+            id=hash_texts([track.messageId for track in tracks]),
+            value=value,
+            quantity=quantity,
+            category=np.fromiter(
+                map(self._category, [p.category for p in properties]), np.uint64, count
+            ),
+            fate=fate,
+            appended_ms=appended,
+            clamped=(time > limit) & (fate == _Fate.APPLIED),
+            rejects=odd.rejects,
+            marks=odd.marks,
         )
-        counts = Counts(
-            applied=len(keep),
-            late=int(np.count_nonzero(late)),
-            ignored=ignored + int(np.count_nonzero(unwatched)),
-            rejected=len(rejects),
-            clamped=clamped,
-            marks=len(marks),
-        )
-        batch = Batch(
-            topic, users, kind, time, ids, value, quantity, category, counts, rejects, marks,
-            messages[-1].offset() + 1, int(appended.min()) if count else 0,
-        )  # fmt: skip
-        if len(keep) == count:
-            return batch
-        batch.users = [users[i] for i in keep.tolist()]
-        for name in ("kind", "time_ms", "id", "value", "quantity", "category"):
-            setattr(batch, name, getattr(batch, name)[keep])
-        return batch
 
     # -- the slow way, for blocks with something odd in them ----------------------------------
 
     def _one_by_one(
-        self, messages: Sequence[Any], values: Sequence[bytes | None]
-    ) -> tuple[list[Track], list[Any], list[Reject], list[tuple[int, int]], int]:
+        self, messages: Sequence[Any], values: Sequence[bytes | None], odd: _Odd
+    ) -> list[Track]:
+        """A track for each message; what is none is noted, and a blank stands in its place."""
         tracks: list[Track] = []
-        kept: list[Any] = []
-        rejects: list[Reject] = []
-        marks: list[tuple[int, int]] = []
-        ignored = 0
-        for message, value in zip(messages, values, strict=True):
+        for place, value in enumerate(values):
             found = self._judge(value)
             if isinstance(found, Track):
                 tracks.append(found)
-                kept.append(message)
-            elif isinstance(found, Mark):
-                sent = _parse_time(found.sentAt)
-                marks.append((_parse_time(found.timestamp), sent))
+                continue
+            tracks.append(_BLANK)
+            if isinstance(found, Mark):
+                odd.marks[place] = (_parse_time(found.timestamp), _parse_time(found.sentAt))
             elif found is None:
-                ignored += 1
+                odd.ignored.add(place)
             else:
-                rejects.append(Reject(found[0], found[1], message))
-        return tracks, kept, rejects, marks, ignored
+                odd.rejects[place] = Reject(found[0], found[1], messages[place])
+        return tracks
 
     def _judge(self, value: bytes | None) -> Track | Mark | tuple[Reason, str] | None:
         """A track or a mark, a reason to refuse with details, or None for what is ignored."""
@@ -308,23 +398,17 @@ class Decoder:
             return Reason.BAD_TIME, "a mark without a time"
         return mark
 
-    def _without_bad_users(
-        self,
-        tracks: list[Track],
-        kept: Sequence[Any],
-        rejects: list[Reject],
-    ) -> tuple[list[Track], list[Any]]:
-        good: list[Track] = []
-        good_messages: list[Any] = []
-        for track, message in zip(tracks, kept, strict=True):
-            if not track.userId:
-                rejects.append(Reject(Reason.NO_USER, "neither userId nor anonymousId", message))
-            elif len(track.userId.encode()) > LONGEST_USER:
-                rejects.append(Reject(Reason.OUT_OF_RANGE, "userId is too long", message))
-            else:
-                good.append(track)
-                good_messages.append(message)
-        return good, good_messages
+
+def _refuse_bad_users(users: list[str], messages: Sequence[Any], odd: _Odd) -> None:
+    known = odd.places
+    for place, user in enumerate(users):
+        if place in known:
+            continue
+        if not user:
+            detail = "neither userId nor anonymousId"
+            odd.rejects[place] = Reject(Reason.NO_USER, detail, messages[place])
+        elif len(user.encode()) > LONGEST_USER:
+            odd.rejects[place] = Reject(Reason.OUT_OF_RANGE, "userId is too long", messages[place])
 
 
 def amounts(properties: Properties) -> tuple[float, float]:

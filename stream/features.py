@@ -279,7 +279,7 @@ class FeatureTable:
         key = (events.slot << 32) | (events.topic.astype(np.int64) << 31) | np.arange(len(events))
         key.sort()
         events = events.where(key & 0x7FFF_FFFF)
-        starts = _starts(events.slot)
+        starts = starts_of(events.slot)
         touched = events.slot[starts]
         user = np.repeat(np.arange(len(touched)), np.diff(starts, append=len(events)))
         mine = rows[touched]
@@ -299,7 +299,7 @@ class FeatureTable:
         not depend on where batches were cut. Takes the arrivals into the rings.
         """
         group = user * 2 + events.topic
-        starts = _starts(group)
+        starts = starts_of(group)
         counts = np.diff(starts, append=len(group))
         rank = np.arange(len(group)) - np.repeat(starts, counts)
         found = np.zeros(len(group), dtype=np.bool_)
@@ -326,7 +326,7 @@ class FeatureTable:
         return found
 
     def _apply(self, mine: Rows, user: npt.NDArray[np.int64], events: EventColumns) -> None:
-        starts = _starts(user)
+        starts = starts_of(user)
         who = user[starts]
         time = events.time_ms
         first = np.minimum.reduceat(time, starts)
@@ -352,7 +352,7 @@ class FeatureTable:
             which, amount = columns[measure_index]
             sums[who, index] *= elapsed[half_life]
             if len(which):
-                at = _starts(user[which])
+                at = starts_of(user[which])
                 added = np.add.reduceat(amount * weights[half_life][which], at)
                 sums[user[which][at], index] += added
         self._add_to_windows(mine, user, time, columns)
@@ -360,7 +360,7 @@ class FeatureTable:
         for index, names in enumerate(self._lasts):
             which = np.flatnonzero(self._watched(names, events.kind))
             if len(which):
-                at = _starts(user[which])
+                at = starts_of(user[which])
                 whom = user[which][at]
                 latest = np.maximum.reduceat(time[which], at)
                 mine["last"][whom, index] = np.maximum(mine["last"][whom, index], latest)
@@ -385,7 +385,7 @@ class FeatureTable:
         if len(clicks) == 0:
             return opens, browsed
         whom, time = user[clicks], events.time_ms[clicks]
-        starts = _starts(whom)
+        starts = starts_of(whom)
         base = int(time.min())
         span = int(time.max()) - base + 1
         shift = whom * span - base
@@ -437,7 +437,7 @@ class FeatureTable:
                 continue
             length = round(window * 1_000) // tiles
             tile = time[which] // length
-            at = _starts(user[which])
+            at = starts_of(user[which])
             whom = user[which][at]
             head = mine["head"][whom, index]
             newest = np.maximum(head, np.maximum.reduceat(tile, at))
@@ -540,11 +540,11 @@ def _tile_numbers(head: npt.NDArray[np.int64], tiles: int) -> npt.NDArray[np.int
     return numbers
 
 
-def _starts(sorted_keys: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+def starts_of(keys: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
     """Where each run of equal keys begins."""
-    if len(sorted_keys) == 0:
+    if len(keys) == 0:
         return np.empty(0, np.int64)
-    return np.concatenate(([0], np.flatnonzero(sorted_keys[1:] != sorted_keys[:-1]) + 1))
+    return np.concatenate(([0], np.flatnonzero(keys[1:] != keys[:-1]) + 1))
 
 
 def _index(items: list[Any], item: Any) -> int:

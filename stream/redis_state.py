@@ -240,9 +240,9 @@ class RedisStore:
         self, after: Mapping[int, str], limit: int, wait_seconds: float
     ) -> dict[int, list[OutboxEntry]]:
         streams = {self._key(p, "out"): begin for p, begin in after.items()}
-        found = self._call(
-            self._client.xread, streams, count=limit, block=max(int(wait_seconds * 1_000), 1)
-        )
+        # To Redis, blocking for 0 ms is blocking for ever.
+        block = max(int(wait_seconds * 1_000), 1) if wait_seconds > 0 else None
+        found = self._call(self._client.xread, streams, count=limit, block=block)
         partitions = {self._key(p, "out").encode(): p for p in after}
         return {
             partitions[key]: [

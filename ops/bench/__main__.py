@@ -8,8 +8,8 @@ they run one after the other, each a fresh process on a core of its own, servers
 roles on the rest:
 
 1. *ceiling*: consume in 500s and read the bytes;
-2. *plain loop*: msgspec into a struct, nine numbers a user, redis-py's ``mset`` every 10,000
-   events; and the *packed loop*, the same with a hand-made ``MSET`` frame;
+2. *plain loop*: msgspec into a struct, nine decayed sums a user, redis-py's ``mset`` every 10,000
+   events; and the *totals loop*, the same with totals, which never forget: less than the job;
 3. *whole job*: the shipped worker in live mode, with trainer and publisher beside it. Its users
    are cold. A model is in force from the first event on: the one learned in a warm-up that is
    thrown away, so that looking at users and recording their moves is part of every event's cost,
@@ -224,7 +224,7 @@ class _Run:
         """Each once; who begins changes from round to round."""
         speeds: dict[str, Speed] = {}
         details: dict[str, float] = {}
-        names = ["ceiling", "plain", "packed", "whole"]
+        names = ["ceiling", "plain", "totals", "whole"]
         first = number % len(names)
         for name in names[first:] + names[:first]:
             if name == "whole":
@@ -232,16 +232,16 @@ class _Run:
             elif name == "ceiling":
                 speeds[name] = self.ceiling(f"ceiling-{number}")
             else:
-                speeds[name] = self.plain(f"{name}-{number}", packed=name == "packed")
+                speeds[name] = self.plain(f"{name}-{number}", rolling=name == "plain")
         return Round(**speeds, whole_details=details)
 
     def ceiling(self, name: str) -> Speed:
         told = self._rival("ceiling", self._stage.settings(None, name))
         return Speed(told["events"], told["seconds"], told["cpu_seconds"])
 
-    def plain(self, name: str, *, packed: bool) -> Speed:
+    def plain(self, name: str, *, rolling: bool) -> Speed:
         with self._stage.store() as store:
-            told = self._rival("plain", self._stage.settings(store, name), packed=packed)
+            told = self._rival("plain", self._stage.settings(store, name), rolling=rolling)
             # The server is this run's own, and has done nothing else.
             worked = store_cpu_seconds(store.url)
         return Speed(told["events"], told["seconds"], told["cpu_seconds"], worked)

@@ -403,7 +403,8 @@ def test_full_it_waits_and_goes_on_with_the_same_commit(
     monkeypatch: pytest.MonkeyPatch, store: UnreliableStore
 ) -> None:
     store._cap = 1
-    scene = Scene(monkeypatch, store=store)
+    # So short that each portion is a step of its own, and there are many.
+    scene = Scene(monkeypatch, store=store, worker={"batch_seconds": 0.001})
     scene.consumer.portion = 2
     write(scene, events(1))
     delivered: dict[int, list[bytes]] = defaultdict(list)
@@ -419,7 +420,7 @@ def test_full_it_waits_and_goes_on_with_the_same_commit(
                 delivered[number].extend(entry.changes)
                 scene.store.acknowledge(number, "p", [entry.id], 0)
 
-    scene.run(publish, idle=300)
+    scene.run(publish, idle=3_000)
     assert Counter(a for _, _, a in store.commits)[Answer.FULL] > 2
     ids: dict[str, list[Answer | None]] = defaultdict(list)
     for _, commit, answer in store.commits:

@@ -50,7 +50,8 @@ def message(value: bytes | None, offset: int = 0, timestamp_ms: int = START_MS) 
 def decoded(
     values: Sequence[bytes | None], timestamp_ms: int = START_MS, decoder: Decoder = DECODER
 ) -> Batch:
-    return decoder.decode(1, [message(v, i, timestamp_ms) for i, v in enumerate(values)])
+    messages = [message(v, i, timestamp_ms) for i, v in enumerate(values)]
+    return decoder.decode(messages).batch(1, 0, len(messages))
 
 
 def events_of(batch: Batch) -> list[tuple[Any, ...]]:
@@ -372,13 +373,35 @@ def test_a_mark_tells_both_its_times() -> None:
 
 def test_the_next_offset_follows_the_last_message_whatever_it_was() -> None:
     gap = [message(encoded(), 7), message(b"hello", 9)]
-    assert DECODER.decode(0, gap).next_offset == 10
+    assert DECODER.decode(gap).batch(0, 0, 2).next_offset == 10
 
 
 def test_the_oldest_record_is_that_of_an_event() -> None:
     assert decoded([b"hello"]).oldest_ms == 0
     messages = [message(encoded(), 0, START_MS + 5), message(encoded(), 1, START_MS + 2)]
-    assert DECODER.decode(0, messages).oldest_ms == START_MS + 2
+    assert DECODER.decode(messages).batch(0, 0, 2).oldest_ms == START_MS + 2
+
+
+def test_a_block_is_cut_into_batches_by_place() -> None:
+    values = [encoded(userId=f"u{number}") for number in range(6)]
+    values[1] = b"hello"
+    values[4] = mark_value(START_MS, START_MS)
+    block = DECODER.decode([message(v, 10 + place) for place, v in enumerate(values)])
+    left, right = block.batch(0, 0, 3), block.batch(1, 3, 6)
+    assert (left.users, right.users) == (["u0", "u2"], ["u3", "u5"])
+    assert (left.topic, left.next_offset, right.topic, right.next_offset) == (0, 13, 1, 16)
+    assert (left.counts.rejected, left.counts.marks) == (1, 0)
+    assert (right.counts.rejected, right.counts.marks) == (0, 1)
+    assert [reject.reason for reject in left.rejects] == [Reason.NOT_JSON]
+    assert not right.rejects
+
+
+def test_refusals_are_told_in_stretches_that_end_with_them() -> None:
+    good, bad, mark = encoded(), b"hello", mark_value(START_MS, START_MS)
+    values = [bad, good, good, bad, mark, bad, good, mark]
+    block = DECODER.decode([message(v, place) for place, v in enumerate(values)])
+    assert block.refusals() == [(1, 1), (4, 2), (1, 0)]
+    assert DECODER.decode([message(mark)]).refusals() == []
 
 
 def test_columns_take_the_partitions_slots() -> None:

@@ -2,45 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from confluent_kafka import Consumer, TopicPartition
 
 from consumers.client import reader_options
-from ops.kafka.server import RealKafka, why_unavailable
+from ops.kafka.server import RealKafka
 from producers import topics as topic_plans
-from stream.servers import LocalStore, free_port, redis_binary
+from stream.servers import LocalStore
 from tests import harness
-from tests.conftest import unavailable
 from tests.harness import SPRING, Pipeline, Reference, Sections
 
 pytestmark = [pytest.mark.servers, pytest.mark.slow]
 
 IMPATIENT: Sections = {"store": {"timeout_seconds": 1.0}}
-
-
-@pytest.fixture
-def own_kafka() -> Iterator[RealKafka]:
-    """A Kafka that may be stopped; not started yet, its port known."""
-    if why := why_unavailable():
-        unavailable(why)
-    server = RealKafka(port=free_port())
-    try:
-        yield server
-    finally:
-        server.close()
-
-
-@pytest.fixture
-def own_store() -> Iterator[LocalStore]:
-    """A store that may be stopped; not started yet, its port known."""
-    server = LocalStore(binary=redis_binary(), appendonly=True, port=free_port())
-    try:
-        yield server
-    finally:
-        server.close()
 
 
 def test_outages_pass_by_themselves(

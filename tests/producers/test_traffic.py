@@ -129,7 +129,7 @@ def decoded(recorder: Recorder) -> tuple[Any, int]:
             )
             for r in records
         ]
-        batch = decoder.decode(topic, messages)
+        batch = decoder.decode(messages).batch(topic, 0, len(messages))
         doubled += len(batch.id) - len(np.unique(batch.id))
         if total is None:
             total = batch.counts
