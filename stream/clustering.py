@@ -23,8 +23,8 @@ from stream.events import Bools, Floats, Ints
 
 GRID = 2.0**18
 """Mapped values are multiples of 1/GRID standard deviations: 4 millionths, far below noise.
-|x| <= 4 makes products < 2^40 in units of GRID^-2, times weights < 2^8 in 64ths, summed over up
-to 32 features < 2^53: exact."""
+|x| <= 4 makes products < 2^42 in units of GRID^-2; sums weighted in 64ths stay below 2^53, and so
+exact, while the weights add up to 32 or less."""
 WEIGHT_GRID = 64.0
 CLIP = 4.0
 WINSOR = (0.01, 0.99)
