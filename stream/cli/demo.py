@@ -50,6 +50,8 @@ if TYPE_CHECKING:
 ROLES = ("activity", "activity", "trainer", "publisher")
 SHOP_DAYS = 42
 USERS_A_SECOND = 300
+MARKS_A_SECOND = 5
+"""More than these, and workers and trainer on two cores fall behind the shop's clock."""
 DRAIN_SECONDS = 90.0
 REFRESH_SECONDS = 0.5
 LAST_MOVES = 8
@@ -69,7 +71,7 @@ input_retention_seconds = 0
 
 [clock]
 mode = "watermark"
-mark_seconds = "4h"
+mark_seconds = "{mark_hours}h"
 
 [worker]
 late_seconds = "7d"
@@ -149,7 +151,11 @@ def run(seconds: float, *, keep: bool, stop: Event, console: Console) -> dict[st
             broker = stack.enter_context(LocalBroker())
             store_server = stack.enter_context(LocalStore())
         file = directory / "demo.toml"
-        file.write_text(SETTINGS.format(bootstrap=broker.bootstrap, url=store_server.url))
+        file.write_text(
+            SETTINGS.format(
+                bootstrap=broker.bootstrap, url=store_server.url, mark_hours=mark_hours(seconds)
+            )
+        )
         settings = config.load(file, environment={})[0]
         topic_plans.apply(settings, create=True)
         processes = stack.enter_context(_Processes(file, directory))
@@ -203,6 +209,13 @@ def _watch(
     processes.end()
     with console.status("the audit recomputes everything from the log"):
         return _facts(settings, store, shop, tail, took)
+
+
+def mark_hours(seconds: float) -> int:
+    """Hours of the shop between two marks: a shorter demo has fewer, a very short one a day's."""
+    hours = SHOP_DAYS * 24
+    fits = (each for each in (4, 6, 8, 12) if hours / each <= MARKS_A_SECOND * seconds)
+    return next(fits, 24)
 
 
 def _run_shop(settings: config.Settings, shop: _Shop, seconds: float, stop: Event) -> None:
