@@ -420,7 +420,7 @@ def test_full_it_waits_and_goes_on_with_the_same_commit(
                 delivered[number].extend(entry.changes)
                 scene.store.acknowledge(number, "p", [entry.id], 0)
 
-    scene.run(publish, idle=3_000)
+    scene.run(publish, idle=300)
     assert Counter(a for _, _, a in store.commits)[Answer.FULL] > 2
     ids: dict[str, list[Answer | None]] = defaultdict(list)
     for _, commit, answer in store.commits:
