@@ -36,7 +36,7 @@ from stream.health import Health, Pulse
 from stream.partition import Partition, SampleRequest
 from stream.segments import PublishRule
 from stream.state import Answer, Commit, Position, Store, StoreUnavailableError
-from stream.trainer import TrainerState
+from stream.trainer import PartitionStatistics, TrainerState
 
 log = logging.getLogger(__name__)
 
@@ -48,6 +48,10 @@ RETRY_SECONDS = 0.05
 WAIT_CHECK_SECONDS = 1.0
 """Longer than any round takes, so that it costs nothing while all is well."""
 FIRST_OFFSET = 0
+SLICE = 512
+"""Users at least looked at in a turn of a sweep: with fewer, numpy's calls cost more than they do."""
+SWEEP_SHARE = 0.5
+"""Of the time between two sweeps, for one sweep; the rest is reserve."""
 
 
 class StateLostError(Exception):
@@ -98,6 +102,8 @@ class _Owned:
     awaiting_round: int = 0
     next_check: float = 0.0
     swept: float = 0.0
+    sliced: float = 0.0
+    sweeping_for: float = 0.0
     paused: set[int] = field(default_factory=set)
     gathered: int = 0
     ahead: list[int] = field(default_factory=lambda: [0, 0])
@@ -250,31 +256,31 @@ class ActivityWorker:
     # -- live mode ----------------------------------------------------------------------------
 
     def _step_live(self, owned: _Owned) -> None:
-        partition = owned.partition
-        now = self._wall_ms()
-        model = self._trainer.model
-        if model is not None and (partition.model is None or partition.model.name != model.name):
-            partition.adopt(model, now, now)
-            metrics.model_adopted(model.epoch, model.version)
-            self._begin_commit(owned, partition.commit(owned.offsets, Counts(), now))
-            if owned.waiting is not None:
-                return
-        if owned.live:
-            self._act(owned, now)
-            if owned.waiting is not None:
-                return
-        since = time.monotonic() - owned.swept
-        if since >= self._settings.worker.sweep_seconds:
-            started = time.monotonic()
-            owned.swept = started
-            sample = self._sample_request(now)
-            statistics = partition.sweep(now, now, sample=sample)
-            metrics.swept(time.monotonic() - started)
-            metrics.users_counted(partition.number, len(partition))
-            commit = partition.commit(owned.offsets, Counts(), now, statistics=statistics)
-            self._begin_commit(owned, commit)
+        """Fold what was gathered, look at who acted and at some of the others, and commit.
 
-    def _act(self, owned: _Owned, now: int) -> None:
+        Sweeps and adoptions go on a slice a turn: whoever acts meanwhile need not wait for a look
+        at everyone, nor their changes behind those of everyone.
+        """
+        partition, now = owned.partition, self._wall_ms()
+        model, sweeping = self._trainer.model, partition.sweeping > 0
+        since = time.monotonic() - owned.swept
+        if model is not None and (partition.model is None or partition.model.name != model.name):
+            partition.begin_adoption(model)
+            metrics.model_adopted(model.epoch, model.version)
+            owned.sliced, sweeping = time.monotonic(), True
+        elif not sweeping and since >= self._settings.worker.sweep_seconds:
+            partition.begin_sweep(self._sample_request(now))
+            owned.swept = owned.sliced = time.monotonic()
+            sweeping = True
+        counts = self._act(owned, now) if owned.live else None
+        statistics = self._slice(owned, now) if sweeping else None
+        through = sweeping and not partition.sweeping
+        if counts is not None or through or partition.uncommitted:
+            known = counts or Counts()
+            commit = partition.commit(owned.offsets, known, now, statistics=statistics)
+            self._begin_commit(owned, commit, counts)
+
+    def _act(self, owned: _Owned, now: int) -> Counts:
         """Fold what was gathered and look at who acted."""
         partition = owned.partition
         batches, owned.live = owned.live, []
@@ -286,7 +292,26 @@ class ActivityWorker:
         duplicates = partition.act(events, now, oldest)
         counts.applied -= duplicates
         counts.duplicate += duplicates
-        self._begin_commit(owned, partition.commit(owned.offsets, counts, now), counts)
+        return counts
+
+    def _slice(self, owned: _Owned, now: int) -> PartitionStatistics | None:
+        """Look at as many users as the sweep under way needs to be through in half its time.
+
+        Returns:
+            What a sweep that is through tells the trainer; an adoption tells nothing.
+        """
+        partition, started = owned.partition, time.monotonic()
+        adopting = partition.adopting
+        elapsed, owned.sliced = started - owned.sliced, started
+        share = elapsed / (self._settings.worker.sweep_seconds * SWEEP_SHARE)
+        users = max(SLICE, int(partition.sweeping * share))
+        statistics = partition.sweep_on(users, now, now)
+        owned.sweeping_for += time.monotonic() - started
+        if statistics is not None:
+            metrics.swept(owned.sweeping_for)
+            metrics.users_counted(partition.number, len(partition))
+            owned.sweeping_for = 0.0
+        return None if adopting else statistics
 
     # -- watermark mode -----------------------------------------------------------------------
 

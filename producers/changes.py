@@ -13,7 +13,7 @@ from __future__ import annotations
 import logging
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import msgspec
 from confluent_kafka import Producer
@@ -45,14 +45,14 @@ class _Envelope(msgspec.Struct):
 class ChangePublisher:
     """Empties the outboxes of all partitions.
 
-    `read_ids` reads the ids on an output partition from an offset to its end.
+    `read_ids` reads the ids on output partitions, each from an offset to its end.
     """
 
     def __init__(
         self,
         settings: Settings,
         store: Store,
-        read_ids: Callable[[int, int], set[str]],
+        read_ids: Callable[[Mapping[int, int]], dict[int, set[str]]],
         wall_seconds: Callable[[], float] = time.time,
     ) -> None:
         self._settings = settings
@@ -89,6 +89,8 @@ class ChangePublisher:
             found = self._store.outbox(
                 self._after, self._settings.publisher.batch_entries, WAIT_SECONDS
             )
+            if self._unchecked:
+                self._read_back()
             if found:
                 self._publish(found)
             self._observe(bool(found))
@@ -122,10 +124,13 @@ class ChangePublisher:
         self._unchecked.add(partition)
         self._known.pop(partition, None)
 
+    def _read_back(self) -> None:
+        """See what was delivered but not acknowledged, of all partitions taken over, at once."""
+        starts = {partition: self._delivered_to[partition] for partition in self._unchecked}
+        self._known |= self._read_ids(starts)
+        self._unchecked.clear()
+
     def _publish(self, found: dict[int, list[OutboxEntry]]) -> None:
-        for partition in self._unchecked & set(found):
-            self._known[partition] = self._read_ids(partition, self._delivered_to[partition])
-            self._unchecked.discard(partition)
         records: list[Record] = []
         where: list[int] = []
         for partition, entries in found.items():

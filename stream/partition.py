@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import msgspec
@@ -66,6 +66,31 @@ class _Slots(dict[str, int]):
         slot = self[user] = len(self.names)
         self.names.append(user.encode())
         return slot
+
+
+@dataclass
+class _Sweep:
+    """A look at everyone who was there when it began, some at a time.
+
+    Attributes:
+        causes: code in `CAUSES` for each user, of a move that this look brings.
+        wanted: who is in the sample.
+        next: the first user not yet looked at.
+        total: of those looked at.
+        seen: vectors of the sample so far.
+    """
+
+    cause: Cause
+    causes: npt.NDArray[np.uint8]
+    sample: SampleRequest | None
+    wanted: Bools
+    next: int = 0
+    total: Statistics | None = None
+    seen: list[Floats] = field(default_factory=list)
+
+    @staticmethod
+    def over(users: int, cause: Cause, sample: SampleRequest | None, wanted: Bools) -> _Sweep:
+        return _Sweep(cause, np.full(users, CAUSES.index(cause), np.uint8), sample, wanted)
 
 
 class _Looked(NamedTuple):
@@ -140,6 +165,8 @@ class Partition:
         self._dirty = np.zeros(1_024, np.bool_)
         self._pending: list[bytes] = []
         self._origin_ms = 0
+        self._sweep: _Sweep | None = None
+        self._looked_under = position.model
 
     def __len__(self) -> int:
         return len(self._slots.names)
@@ -189,6 +216,7 @@ class Partition:
 
     def act(self, events: EventColumns, now_ms: int, origin_ms: int) -> int:
         """Fold a batch in and look at the users who acted; returns the number of duplicates."""
+        self._adopt_first(events.slot, now_ms)
         folded = self._table.fold(self._rows, events)
         self._dirty[folded.touched] = True
         if self.model is not None and len(folded.touched):
@@ -205,55 +233,103 @@ class Partition:
         now_ms: int,
         origin_ms: int,
         acted: Ints | None = None,
-        cause: Cause = Cause.TIME_PASSED,
         sample: SampleRequest | None = None,
     ) -> PartitionStatistics:
-        """Look at everyone, and count them for the trainer.
+        """Look at everyone at once, and count them for the trainer.
 
         Args:
-            acted: slots whose users acted since the last look; the others moved by `cause`.
+            acted: slots whose users acted since the last look; for the others, time has passed.
             sample: asks for a sample with the statistics.
         """
-        users, model = len(self), self.model
-        causes = np.full(users, CAUSES.index(cause), np.uint8)
+        self.begin_sweep(sample)
         if acted is not None:
-            causes[acted] = CAUSES.index(Cause.USER_MOVED)
-        wanted = self._sampled(sample)
-        total: Statistics | None = None
-        seen: list[Floats] = []
-        for start in range(0, users, CHUNK):
-            end = min(start + CHUNK, users)
-            rows = self._rows[start:end]
-            if model is None and not wanted[start:end].any():
+            assert self._sweep is not None
+            self._sweep.causes[acted] = CAUSES.index(Cause.USER_MOVED)
+        statistics = self.sweep_on(len(self), now_ms, origin_ms)
+        assert statistics is not None
+        return statistics
+
+    def adopt(self, model: Model, now_ms: int, origin_ms: int) -> None:
+        """Put a model in force and look at everyone under it."""
+        self.begin_adoption(model)
+        self.sweep_on(len(self), now_ms, origin_ms)
+
+    def begin_sweep(self, sample: SampleRequest | None = None) -> None:
+        """From now on, `sweep_on` looks at everyone who is there, because time has passed."""
+        self._sweep = _Sweep.over(len(self), Cause.TIME_PASSED, sample, self._sampled(sample))
+
+    def begin_adoption(self, model: Model) -> None:
+        """Put a model in force; `sweep_on` looks at everyone under it.
+
+        Until it is through, commits tell the model before: who takes over begins again.
+        """
+        self.model = model
+        self._sweep = _Sweep.over(len(self), Cause.MODEL_MOVED, None, self._sampled(None))
+
+    @property
+    def sweeping(self) -> int:
+        """How many users the sweep under way is over; 0 if there is none, or nobody."""
+        return 0 if self._sweep is None else len(self._sweep.causes)
+
+    @property
+    def adopting(self) -> bool:
+        """Whether the sweep under way is an adoption."""
+        return self._sweep is not None and self._sweep.cause is Cause.MODEL_MOVED
+
+    def sweep_on(self, users: int, now_ms: int, origin_ms: int) -> PartitionStatistics | None:
+        """Look at the next users of the sweep under way.
+
+        Returns:
+            What the trainer wants to know, when everyone has been looked at; None before.
+        """
+        sweep, model = self._sweep, self.model
+        assert sweep is not None
+        last = min(sweep.next + users, len(sweep.causes))
+        for start in range(sweep.next, last, CHUNK):
+            end = min(start + CHUNK, last)
+            rows, wanted = self._rows[start:end], sweep.wanted[start:end]
+            if model is None and not wanted.any():
                 continue
             vectors = self._table.vectors(rows, now_ms)
-            seen.append(vectors[wanted[start:end]])
+            sweep.seen.append(vectors[wanted])
             if model is None:
                 continue
             slots = np.arange(start, end)
-            looked = self._look(model, rows, slots, vectors, causes[start:end], now_ms)
+            looked = self._look(model, rows, slots, vectors, sweep.causes[start:end], now_ms)
             self._dirty[start + looked.changed] = True
             columns = columns_of(rows["segment"], model.ids)
             counted = Statistics.of(looked.mapped, looked.squared, columns)
-            total = counted if total is None else total + counted
+            sweep.total = counted if sweep.total is None else sweep.total + counted
+        sweep.next = last
         self._originate(origin_ms)
-        hashes = self._hashes[:users][wanted]
+        if last < len(sweep.causes):
+            return None
+        self._sweep = None
+        self._looked_under = "" if model is None else model.name
+        total, hashes = sweep.total, self._hashes[: len(sweep.wanted)][sweep.wanted]
         return PartitionStatistics(
             at_ms=now_ms,
             model="" if model is None else model.name,
-            users=users,
+            users=last,
             counts=[] if total is None else total.counts.tolist(),
             sums=b"" if total is None else total.sums.tobytes(),
             inertia=0.0 if total is None else total.inertia,
             sizes=[] if total is None else total.sizes.tolist(),
-            sample_hashes=None if sample is None else hashes.tobytes(),
-            sample_vectors=b"".join(vectors.tobytes() for vectors in seen),
+            sample_hashes=None if sweep.sample is None else hashes.tobytes(),
+            sample_vectors=b"".join(vectors.tobytes() for vectors in sweep.seen),
         )
 
-    def adopt(self, model: Model, now_ms: int, origin_ms: int) -> None:
-        """Put a model in force and look at everyone under it."""
-        self.model = model
-        self.sweep(now_ms, origin_ms, cause=Cause.MODEL_MOVED)
+    def _adopt_first(self, slots: Ints, now_ms: int) -> None:
+        """Look at users who act before an adoption came to them: what the model did is not theirs."""
+        sweep, model = self._sweep, self.model
+        if sweep is None or not self.adopting or model is None:
+            return
+        slots = np.unique(slots[(slots >= sweep.next) & (slots < len(sweep.causes))])
+        if len(slots):
+            rows = self._rows[slots]
+            vectors = self._table.vectors(rows, now_ms)
+            self._look(model, rows, slots, vectors, sweep.causes[slots], now_ms)
+            self._rows[slots] = rows
 
     def _sampled(self, sample: SampleRequest | None) -> Bools:
         """Who belongs to the sample: of the hashes up to the threshold, the smallest."""
@@ -399,7 +475,7 @@ class Partition:
             clock_ms=max(now_ms, self.position.clock_ms),
             mark_ms=self.position.mark_ms if mark_ms is None else mark_ms,
             round_ms=self.position.round_ms if round_ms is None else round_ms,
-            model="" if self.model is None else self.model.name,
+            model=self._looked_under,
             counts=total,
         )
         slots = np.flatnonzero(self._dirty[: len(self)])

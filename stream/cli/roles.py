@@ -10,7 +10,7 @@ import gc
 import logging
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from threading import Event
@@ -102,16 +102,13 @@ def trainer(settings: Settings, stop: Event, health: Health) -> None:
 def publisher(settings: Settings, stop: Event, health: Health) -> None:
     """One publisher; it stands by while another leads."""
 
-    def read_ids(partition: int, start: int) -> set[str]:
-        tail = read_to_end(
-            settings.broker, settings.topics.changes, [partition], start={partition: start}
-        )
-        return {
-            value.decode()
-            for message in tail
-            for name, value in list(message.headers() or ())
-            if name == "ce_id" and isinstance(value, bytes)
-        }
+    def read_ids(starts: Mapping[int, int]) -> dict[int, set[str]]:
+        found: dict[int, set[str]] = {partition: set() for partition in starts}
+        topic = settings.topics.changes
+        for message in read_to_end(settings.broker, topic, list(starts), start=starts):
+            ids = [value for name, value in list(message.headers() or ()) if name == "ce_id"]
+            found[message.partition() or 0] |= {i.decode() for i in ids if isinstance(i, bytes)}
+        return found
 
     def work() -> None:
         with open_store(settings) as store:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import deque
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -52,9 +53,12 @@ class Scene:
     def publisher(self) -> ChangePublisher:
         return ChangePublisher(self.settings, self.store, self.read_ids, self.clock.time)
 
-    def read_ids(self, partition: int, start: int) -> set[str]:
-        self.reads.append((partition, start))
-        return {str(sent.headers["ce_id"]) for sent in self.broker.on(TOPIC, partition)[start:]}
+    def read_ids(self, starts: Mapping[int, int]) -> dict[int, set[str]]:
+        self.reads += sorted(starts.items())
+        return {
+            partition: {str(s.headers["ce_id"]) for s in self.broker.on(TOPIC, partition)[start:]}
+            for partition, start in starts.items()
+        }
 
     def record(self, partition: int, *entries: int) -> None:
         """One commit with entries of so many changes each."""
@@ -162,7 +166,7 @@ def test_a_successor_reads_the_tail_from_what_was_confirmed_and_skips_what_is_th
     scene.reads.clear()
     second = scene.publisher()
     assert second.step()
-    assert scene.reads == [(0, 2)]
+    assert scene.reads == [(0, 2), (1, 0)]
     assert scene.sent_numbers(0) == [0, 1, 2, 3, 4]
     assert scene.sizes() == [0, 0]
 

@@ -513,3 +513,87 @@ def test_a_model_is_put_in_force_with_a_look_at_everyone() -> None:
     partition.committed(commit)
     partition.adopt(renamed, START_MS, 5)
     assert partition.commit([1, 0], Counts(), START_MS).outbox == [], "the same place, no move"
+
+
+# -- some at a time ------------------------------------------------------------------------------
+
+
+def loaded() -> Partition:
+    """Everyone of the history, under its last model, at its end."""
+    owner = Owner(store=steady().store)
+    owner.take_over()
+    return owner.partition
+
+
+def told(partition: Partition) -> list[dict[str, Any]]:
+    commit = partition.commit([0, 0], Counts(), 0)
+    return [json.loads(change) for entry in commit.outbox for change in entry.changes]
+
+
+@given(st.lists(st.integers(1, USERS), max_size=8))
+@settings(max_examples=20, deadline=None)
+def test_a_sweep_in_slices_is_a_sweep(slices: list[int]) -> None:
+    now = history()[-1].now_ms + 90 * DAY_MS
+    whole, sliced = loaded(), loaded()
+    expected = whole.sweep(now, now, sample=EVERYONE)
+    sliced.begin_sweep(EVERYONE)
+    found = None
+    for users in slices:
+        if found is None:
+            found = sliced.sweep_on(users, now, now)
+    if found is None:
+        assert sliced.sweeping == len(sliced)
+        found = sliced.sweep_on(USERS, now, now)
+    assert found is not None
+    assert not sliced.sweeping
+    assert found.pack() == expected.pack()
+    assert told(sliced) == told(whole)
+    assert told(whole)
+
+
+def test_who_takes_over_in_the_middle_of_an_adoption_begins_it_anew() -> None:
+    partition = partition_at()
+    partition.fold(batch(partition, [one for step in history()[:6] for one in step.events]))
+    partition.begin_adoption(models()[0])
+    partition.sweep_on(10, START_MS, START_MS)
+    assert partition.adopting
+    halfway = partition.commit([0, 0], Counts(), START_MS)
+    assert len(halfway.outbox[0].changes) == 10
+    assert halfway.position.model == ""
+    partition.committed(halfway)
+    assert partition.sweep_on(len(partition), START_MS, START_MS) is not None
+    through = partition.commit([0, 0], Counts(), START_MS)
+    assert len(through.outbox[0].changes) == len(partition) - 10
+    assert through.position.model == models()[0].name
+
+
+def test_who_acts_before_an_adoption_came_to_them_moves_by_the_model() -> None:
+    now = history()[-1].now_ms
+    expected, partition = loaded(), loaded()
+    model = replace(models()[1], epoch=9, centroids=np.roll(models()[1].centroids, 1, axis=0))
+    events = [event(f"user {n}", VIEW, now, 10_000 + n) for n in range(0, USERS, 2)]
+    expected.adopt(model, now, now)
+    expected.act(batch(expected, events), now, now)
+    partition.begin_adoption(model)
+    partition.sweep_on(USERS // 3, now, now)
+    partition.act(batch(partition, events), now, now)
+    partition.sweep_on(USERS, now, now)
+    by_model = [
+        {(r["user"], r["to"]) for r in told(one) if r["cause"] == Cause.MODEL_MOVED}
+        for one in (expected, partition)
+    ]
+    assert by_model[0]
+    assert by_model[1] >= by_model[0], "a second look may move a few more"
+
+
+def test_an_adoption_puts_an_end_to_a_sweep_under_way() -> None:
+    partition = loaded()
+    now = history()[-1].now_ms
+    partition.begin_sweep(EVERYONE)
+    assert partition.sweep_on(10, now, now) is None
+    partition.begin_adoption(models()[0])
+    assert partition.adopting
+    part = partition.sweep_on(USERS, now, now)
+    assert part is not None
+    assert part.model == models()[0].name
+    assert part.sample_hashes is None
