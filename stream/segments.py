@@ -59,11 +59,11 @@ def _kind(kind: str, **when: tuple[float | None, float | None]) -> KindRule:
 DEFAULT_KINDS: tuple[KindRule, ...] = (
     _kind("dormant", days_since_seen=(120, None)),
     _kind("at_risk", days_since_seen=(45, None)),
-    _kind("champion", orders_30d=(1.5, None), days_since_order=(None, 30)),
+    _kind("champion", orders_30d=(2, None), days_since_order=(None, 30)),
+    _kind("browsing", orders_180d=(None, 0.25), views_7d=(0.5, None)),
+    _kind("new", tenure_days=(None, 14), orders_180d=(None, 2)),
     _kind("loyal", orders_180d=(1.5, None)),
-    _kind("new", tenure_days=(None, 21)),
     _kind("promising", orders_180d=(0.4, None)),
-    _kind("browsing", views_7d=(0.5, None)),
 )
 CHURN_RISK_KINDS = ("at_risk", "dormant")
 

@@ -94,6 +94,8 @@ def test_whoever_buys_again_comes_back(year: Reference) -> None:
     for change in back:
         # By the purchase alone, or by a second look at the next mark that confirms it.
         assert change["last_event_at"] >= _a_day_before(change["at"], days=2)
+    # A customer of old who comes back is not taken for a new one.
+    assert sum(change["kind_to"] == "new" for change in back) < 0.03 * len(back)
 
 
 def test_every_move_agrees_with_a_plain_recomputation(year: Reference, online_retail: Path) -> None:
