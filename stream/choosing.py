@@ -146,6 +146,99 @@ class KMeans:
         return Groups(_nearest(space, centroids), centroids)
 
 
+@dataclass(frozen=True)
+class Density:
+    """Groups where users stand close together, of any shape and number: river's DBSTREAM.
+
+    DBSTREAM (Hahsler and Bolanos 2016) keeps small balls and counts the users that two balls share.
+    Taken from river: learning, one user at a time. Done here: which balls hang together, and who is
+    in them. river's own answer takes each shared edge one way only, so that groups fall apart, and
+    gives every user the nearest group, however far (`python -m ops.bench.clusters` shows both; its
+    DenStream never joins its balls at all).
+
+    Attributes:
+        neighbours: a ball's radius is `stretch` times the median distance of a user to the neighbour
+            of this rank: a scale that comes with the data.
+        stretch: 1.5 found the groups of every test set, 1 broke some apart.
+        shared: least share of two balls' users in their intersection for them to hang together;
+            from .2 on groups of one bell each fell apart.
+        crowd: users that make a ball, or a group, count at the least.
+        smallest: share of all users below which a group counts as nobody.
+    """
+
+    neighbours: int = 20
+    stretch: float = 1.5
+    shared: float = 0.1
+    crowd: int = 5
+    smallest: float = 0.01
+
+    def fit(self, space: Space) -> Groups:
+        from river.cluster import DBSTREAM  # noqa: PLC0415 - slow to import
+        from sklearn.neighbors import NearestNeighbors  # noqa: PLC0415 - slow, see clustering
+
+        flat = space.flat()[:, space.weights > 0]
+        radius = self._radius(flat)
+        # The users of a sample are all of one moment, so nothing fades and nothing is cleaned up.
+        stream = DBSTREAM(
+            clustering_threshold=radius,
+            fading_factor=1e-12,
+            cleanup_interval=2 * len(flat),
+            intersection_factor=self.shared,
+            minimum_weight=self.crowd,
+        )
+        for user in flat.tolist():
+            stream.learn_one(dict(enumerate(user)))
+        balls = [ball for ball in stream.micro_clusters.items() if ball[1].weight >= self.crowd]
+        labels = np.full(len(flat), NOISE, dtype=np.int64)
+        if balls:
+            group = self._joined(
+                {ball: micro.weight for ball, micro in balls}, stream.s
+            )
+            centres = np.array([list(micro.center.values()) for _, micro in balls])
+            near, nearest = NearestNeighbors(n_neighbors=1).fit(centres).kneighbors(flat)
+            # A ball moves while it learns: those it took in early may lie a little outside.
+            inside = near[:, 0] <= 1.5 * radius
+            labels[inside] = group[nearest[inside, 0]]
+            labels = self._without_small(labels)
+        return Groups(labels, means_of(space.points, labels))
+
+    def _radius(self, flat: Floats) -> float:
+        from sklearn.neighbors import NearestNeighbors  # noqa: PLC0415 - slow, see clustering
+
+        rank = min(self.neighbours, len(flat) - 1)
+        away = NearestNeighbors(n_neighbors=rank + 1).fit(flat).kneighbors(flat)[0][:, -1]
+        apart = away[away > 0]
+        return self.stretch * float(np.median(apart)) if len(apart) else 1e-6
+
+    def _joined(self, weights: dict[int, float], shared: dict[int, dict[int, float]]) -> Ints:
+        """Group of each ball: those connected by enough shared users, over however many others."""
+        from scipy.sparse import coo_array  # noqa: PLC0415 - slow to import
+        from scipy.sparse.csgraph import connected_components  # noqa: PLC0415
+
+        place = {ball: index for index, ball in enumerate(weights)}
+        edges = [
+            (place[a], place[b])
+            for a, others in shared.items()
+            for b, users in others.items()
+            if a in place and b in place and users > self.shared * (weights[a] + weights[b]) / 2
+        ]
+        ends = np.array(edges, dtype=np.int64).reshape(-1, 2).T
+        size = (len(place), len(place))
+        graph = coo_array((np.ones(len(edges)), (ends[0], ends[1])), shape=size)
+        return np.asarray(connected_components(graph, directed=False)[1], dtype=np.int64)
+
+    def _without_small(self, labels: Ints) -> Ints:
+        """Numbered by size, the largest 0; groups too small to speak of are noise."""
+        found, sizes = np.unique(labels[labels >= 0], return_counts=True)
+        enough = max(self.crowd, self.smallest * len(labels))
+        order = [label for label in found[np.argsort(-sizes, kind="stable")].tolist()]
+        size_of = dict(zip(found.tolist(), sizes.tolist(), strict=True))
+        out = np.full_like(labels, NOISE)
+        for number, label in enumerate(label for label in order if size_of[label] >= enough):
+            out[labels == label] = number
+        return out
+
+
 def _nearest(space: Space, centroids: Floats) -> Ints:
     return np.asarray(distances(space.points, centroids, space.weights).argmin(axis=1))
 
@@ -314,3 +407,34 @@ def distinct(space: Space) -> int:
     """How many different points there are: no more groups than that can be told apart."""
     return len(np.unique(np.round(space.flat(), 9), axis=0))
 
+
+
+# -- advice --------------------------------------------------------------------------------------
+
+
+class Advice(NamedTuple):
+    """How many segments to begin with, and how much that number means.
+
+    Attributes:
+        k: segments to begin with.
+        firmness: *firm*: there are gaps between them, and they come back when users are drawn
+            anew. *open*: gaps, but the groups do not come back. *chosen*: no gaps, so the number is
+            a choice, and up to this one the groups come back. *loose*: neither.
+    """
+
+    k: int
+    firmness: Literal["firm", "open", "chosen", "loose"]
+
+
+def advise(proposal: int, stable: dict[int, float]) -> Advice:
+    """Advice from the proposal of the merge-down and mean stability by k (from 2).
+
+    Without gaps it is the largest k that is stable: more segments say more, as long as they are
+    the same ones tomorrow.
+    """
+    if proposal > 1:
+        return Advice(proposal, "firm" if stable.get(proposal, 0.0) >= STABLE else "open")
+    lasting = [k for k, mean in stable.items() if mean >= STABLE]
+    if lasting:
+        return Advice(max(lasting), "chosen")
+    return Advice(max(stable, key=lambda k: stable[k]), "loose")
