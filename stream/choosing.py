@@ -191,9 +191,7 @@ class Density:
         balls = [ball for ball in stream.micro_clusters.items() if ball[1].weight >= self.crowd]
         labels = np.full(len(flat), NOISE, dtype=np.int64)
         if balls:
-            group = self._joined(
-                {ball: micro.weight for ball, micro in balls}, stream.s
-            )
+            group = self._joined({ball: micro.weight for ball, micro in balls}, stream.s)
             centres = np.array([list(micro.center.values()) for _, micro in balls])
             near, nearest = NearestNeighbors(n_neighbors=1).fit(centres).kneighbors(flat)
             # A ball moves while it learns: those it took in early may lie a little outside.
@@ -231,7 +229,7 @@ class Density:
         """Numbered by size, the largest 0; groups too small to speak of are noise."""
         found, sizes = np.unique(labels[labels >= 0], return_counts=True)
         enough = max(self.crowd, self.smallest * len(labels))
-        order = [label for label in found[np.argsort(-sizes, kind="stable")].tolist()]
+        order = list(found[np.argsort(-sizes, kind="stable")].tolist())
         size_of = dict(zip(found.tolist(), sizes.tolist(), strict=True))
         out = np.full_like(labels, NOISE)
         for number, label in enumerate(label for label in order if size_of[label] >= enough):
@@ -406,7 +404,6 @@ def stability(
 def distinct(space: Space) -> int:
     """How many different points there are: no more groups than that can be told apart."""
     return len(np.unique(np.round(space.flat(), 9), axis=0))
-
 
 
 # -- advice --------------------------------------------------------------------------------------

@@ -17,6 +17,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
 
 from consumers.decode import Decoder
 from producers.files import EventSorter, stage, stem
@@ -42,8 +45,9 @@ from stream.choosing import (
     space_of,
     stability,
 )
+from stream.cli.views import KIND_STYLES
 from stream.clustering import FeatureMap, distances, living, smallest_hashes
-from stream.config import Settings
+from stream.config import ConfigError, Settings
 from stream.events import Counts, EventColumns, Floats, Hashes, Ints, Rows
 from stream.features import ROW_FORMAT, FeatureTable
 from stream.hashing import hash_texts
@@ -53,8 +57,10 @@ from stream.segments import PublishRule, columns_of
 from stream.state import Position, Store
 from stream.units import iso
 
+AlgorithmName = Literal["kmeans", "density"]
 FEWEST_USERS = 20
 """Fewer are easier looked at one by one; `learning.first_model_users` allows no fewer either."""
+NEEDS = "pictures need matplotlib and jinja2: pip install 'segstream[explore]'"
 _CHUNK = 5_000
 BOOTSTRAP_STARTS = 3
 """Of k-means++, each time users are drawn again: fewer than a trainer's, so that stability is rather
@@ -125,9 +131,7 @@ def read_file(
     decoder = Decoder(table, settings.worker)
     counts = Counts()
     with Refusals() as refusals, EventSorter() as sorter:
-        rows = stage(
-            file, mapping, sorter, refusals, lambda done: tell(f"reading, {done:,} rows")
-        )
+        rows = stage(file, mapping, sorter, refusals, lambda done: tell(f"reading, {done:,} rows"))
         mapped = sorter.sort()
         last_ms = 0
         folded = 0
@@ -312,7 +316,7 @@ class Wish:
     """
 
     distance: Distance = "euclid"
-    algorithm: Literal["kmeans", "density"] = "kmeans"
+    algorithm: AlgorithmName = "kmeans"
     k_max: int = 10
     k: int | None = None
     bootstraps: int = 16
@@ -423,7 +427,9 @@ def study(
         tell("looking for dense regions")
         groups = Density().fit(space)
         if groups.k == 0:
-            raise ExploreError(f"{people.source}: nowhere do users stand densely enough for a group")
+            raise ExploreError(
+                f"{people.source}: nowhere do users stand densely enough for a group"
+            )
         again = stability(space, Density(), groups, min(wish.bootstraps, 4), learning.seed)
         lasting = float(again.mean())
     elif model is None or wish.k is not None:
@@ -561,3 +567,95 @@ def facts_of(found: Study, written: dict[str, str]) -> dict[str, Any]:
         ],
         "written": written,
     }  # fmt: skip
+
+
+# -- the command -------------------------------------------------------------------------------
+
+
+def write(found: Study, folder: Path, tell: Callable[[str], None]) -> dict[str, str]:
+    """Draw the pictures and the page into a folder; returns the path of each by name.
+
+    Raises:
+        ConfigError: what draws is not installed, or the folder cannot be written.
+    """
+    try:
+        # An extra, and slow to import.
+        from stream.cli.charts import draw  # noqa: PLC0415
+        from stream.cli.report import page  # noqa: PLC0415
+    except ImportError:
+        raise ConfigError(NEEDS) from None
+    tell("drawing")
+    pictures = draw(found)
+    written = {name: folder / f"{name}.png" for name in pictures}
+    report = folder / "report.html"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, path in written.items():
+            path.write_bytes(pictures[name])
+        report.write_text(page(found, pictures), encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"--out {folder}: cannot be written: {error.strerror}") from None
+    return {"report": str(report), **{name: str(path) for name, path in written.items()}}
+
+
+def see_that_it_can_draw() -> None:
+    """Before minutes of work, not after.
+
+    Raises:
+        ConfigError: an extra is missing.
+    """
+    try:
+        import jinja2  # noqa: F401, PLC0415 - an extra
+        import matplotlib as mpl  # noqa: F401, PLC0415 - an extra
+    except ImportError:
+        raise ConfigError(NEEDS) from None
+
+
+def show(console: Console, facts: dict[str, Any]) -> None:
+    """What was found, for people; the page says it at length."""
+    verdict = {
+        "firm": "there are gaps between them, and they last",
+        "open": "there are gaps between them, but the segments do not last",
+        "chosen": "there are no gaps, so it is a choice; up to this many the same ones come back",
+        "loose": "there are no gaps, and no number of segments lasts",
+    }[facts["firmness"]]
+    console.print(
+        Text.assemble(
+            (f"{facts['suggested']} segments suggested", "bold"),
+            f" for {facts['source']}: {verdict}",
+        )
+    )
+    shown = Table(title="Segments", title_justify="left")
+    for column in ("", "name", "kind"):
+        shown.add_column(column)
+    for column in ("users", "share"):
+        shown.add_column(column, justify="right")
+    for row in facts["segments"]:
+        shown.add_row(
+            str(row["id"]),
+            row["name"],
+            Text(row["kind"], style=KIND_STYLES.get(row["kind"], "")),
+            f"{row['size']:,}",
+            f"{row['share']:.0%}",
+        )
+    console.print(shown)
+    curves = facts["curves"]
+    table = Table(title="By number of segments", title_justify="left")
+    for column in ("k", "weakest border", "same again", "inertia", "silhouette"):
+        table.add_column(column, justify="right")
+    for k, value in curves["inertia"].items():
+        again = curves["stability"].get(k)
+        border = curves["separation"].get(k)
+        silhouette = curves["silhouette"].get(k)
+        table.add_row(
+            k,
+            "" if border is None else f"{border:.0%}",
+            "" if again is None else f"{again['mean']:.2f}",
+            f"{value:.2f}",
+            "" if silhouette is None else f"{silhouette:.2f}",
+            style="bold" if int(k) == facts["suggested"] else "",
+        )
+    console.print(table)
+    for note in facts["notes"]:
+        console.print(f"note: {note}", style="dim")
+    console.print(f"the page: {facts['written']['report']}", soft_wrap=True)
