@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 
@@ -179,7 +179,7 @@ class Density:
         flat = space.flat()[:, space.weights > 0]
         radius = self._radius(flat)
         # The users of a sample are all of one moment, so nothing fades and nothing is cleaned up.
-        stream = DBSTREAM(
+        stream: Any = DBSTREAM(
             clustering_threshold=radius,
             fading_factor=1e-12,
             cleanup_interval=2 * len(flat),

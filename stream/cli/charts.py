@@ -8,6 +8,7 @@ do not tell red from green; numbers stand beside every colour.
 
 from __future__ import annotations
 
+import re
 import textwrap
 from collections.abc import Callable
 from io import BytesIO
@@ -26,6 +27,7 @@ from stream.cli.views import reading
 if TYPE_CHECKING:
     from stream.cli.explore import Study
     from stream.events import Floats
+    from stream.features import Feature
 
 MUTED = (
     "#332288", "#CC6677", "#44AA99", "#DDCC77", "#882255",
@@ -38,6 +40,8 @@ DIVERGING = LinearSegmentedColormap.from_list(
     "orange-blue", ["#b35806", "#f1a340", "#fee0b6", "#fbfbfb", "#cfe1f2", "#5aa2cf", "#1f5a99"]
 )
 """ColorBrewer's PuOr and Blues, joined at white: orange below the average, blue above."""
+_SPAN = re.compile(r"(.+)_(\d+)([smhdw])")
+_SPANS = {"s": "second", "m": "minute", "h": "hour", "d": "day", "w": "week"}
 _DPI = 160
 _WIDE, _HIGH = 6.4, 4.0
 
@@ -59,6 +63,34 @@ def shade(z: float) -> str:
     """Background of a value that lies z standard deviations from the average."""
     red, green, blue, _ = DIVERGING(min(max(z / 4.0 + 0.5, 0.0), 1.0))
     return f"#{round(red * 255):02x}{round(green * 255):02x}{round(blue * 255):02x}"
+
+
+def label(feature: str) -> str:
+    """A feature's name for people: ``orders_30d`` is "orders (30 days)"."""
+    found = _SPAN.fullmatch(feature)
+    if found is None:
+        return feature.replace("_", " ")
+    number, unit = found[2], _SPANS[found[3]]
+    return f"{found[1].replace('_', ' ')} ({number} {unit}{'' if number == '1' else 's'})"
+
+
+def plain(value: float, feature: Feature) -> str:
+    """A typical member's value, no finer than anyone would say it."""
+    if reading(value, feature) == "never":
+        return "never"
+    digits = 0 if abs(value) >= 10 else 1 if abs(value) >= 1 else 2
+    text = f"{value:,.{digits}f}"
+    text = text.rstrip("0").rstrip(".") if digits else text
+    return "0" if text == "-0" else text
+
+
+def telling(study: Study) -> list[int]:
+    """Columns that count in distances and in which segments differ at all."""
+    apart = np.ptp(study.shown.centroids, axis=0) > 1e-6
+    if not apart.any():
+        apart[:] = True  # one segment only: everything describes it
+    features = enumerate(study.table.features)
+    return [c for c, feature in features if feature.weight > 0 and apart[c]]
 
 
 def draw(study: Study) -> dict[str, bytes]:
@@ -184,8 +216,8 @@ def sizes(study: Study) -> Figure | None:
 def profile(study: Study) -> Figure | None:
     """What is high and what is low in each segment."""
     shown, table = study.shown, study.table
-    columns = [c for c, feature in enumerate(table.features) if feature.weight > 0]
-    values = (shown.centroids - _average(study))[:, columns].T
+    columns = telling(study)
+    values = (shown.centroids - average(study))[:, columns].T
     figure, axes = _figure(
         width=max(_WIDE, 1.9 + 0.95 * len(shown.ids)), height=0.36 * len(columns) + 1.3
     )
@@ -193,11 +225,11 @@ def profile(study: Study) -> Figure | None:
     axes.imshow(np.clip(values, -2, 2), cmap=DIVERGING, norm=norm, aspect="auto")
     for y, column in enumerate(columns):
         for x in range(len(shown.ids)):
-            value = reading(float(shown.natural[x, column]), table.features[column])
+            value = plain(float(shown.natural[x, column]), table.features[column])
             strong = abs(values[y, x]) > 1.55
             axes.text(x, y, value, ha="center", va="center", fontsize=9,
                       color="white" if strong else INK)  # fmt: skip
-    axes.set_yticks(range(len(columns)), [_label(table.names[c]) for c in columns], fontsize=10)
+    axes.set_yticks(range(len(columns)), [label(table.names[c]) for c in columns], fontsize=10)
     axes.set_xticks(
         range(len(shown.ids)), [f"{n}\n{_kind(kind)}" for n, kind in _numbered(study)], fontsize=10
     )
@@ -247,7 +279,7 @@ def scatter(study: Study) -> Figure | None:
     ):
         top = np.argsort(-np.abs(direction), kind="stable")[:2]
         words = ", ".join(
-            ("more " if direction[c] > 0 else "less ") + _label(names[int(c)]) for c in top
+            ("more " if direction[c] > 0 else "less ") + label(names[int(c)]) for c in top
         )
         axis.set_label_text(f"{words} →\n({share:.0%} of the differences)")
         axis.set_ticks([])
@@ -323,7 +355,7 @@ def _numbered(study: Study) -> list[tuple[int, str]]:
     return list(zip(study.shown.ids, study.shown.kinds, strict=True))
 
 
-def _average(study: Study) -> Floats:
+def average(study: Study) -> Floats:
     """Of the users shown, in standard deviations."""
     counts = np.array(study.shown.sizes, dtype=float)
     average: Floats = np.average(study.shown.centroids, axis=0, weights=counts)
@@ -332,7 +364,3 @@ def _average(study: Study) -> Floats:
 
 def _kind(kind: str) -> str:
     return textwrap.shorten(kind.replace("_", " "), 14, placeholder="…")
-
-
-def _label(feature: str) -> str:
-    return feature.replace("_", " ")

@@ -354,6 +354,8 @@ class Study:
         inertia, silhouette: by k.
         stability: by k, ``(bootstraps,)``.
         separation: the merge-down.
+        configured: `learning.segments`.
+        model: whose segments are shown, if they are a running model's.
     """
 
     people: People
@@ -366,6 +368,7 @@ class Study:
     separation: MergeDown
     advice: Advice
     shown: Shown
+    configured: int
     model: str | None
 
     @property
@@ -457,6 +460,7 @@ def study(
         separation=separation,
         advice=advice,
         shown=shown,
+        configured=learning.segments,
         model=used,
     )
 

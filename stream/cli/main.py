@@ -32,6 +32,7 @@ from producers.files import FileError
 from producers.mapping import HELP_EXAMPLE, MappingError, load_mapping
 from producers.replay import parse_speed, progress_bar, replay
 from stream import config
+from stream.choosing import Distance
 from stream.cli import demo as demonstration
 from stream.cli import explore as exploring
 from stream.cli import roles, views
@@ -305,7 +306,7 @@ def explore_vectors(
         int | None, typer.Option(help="Segments to show; else as many as suggested.", min=1)
     ] = None,
     distance: Annotated[
-        exploring.Distance, typer.Option(help="What counts as alike; the pipeline takes euclid.")
+        Distance, typer.Option(help="What counts as alike; the pipeline takes euclid.")
     ] = "euclid",
     algorithm: Annotated[
         exploring.AlgorithmName, typer.Option(help="What finds the segments that are shown.")

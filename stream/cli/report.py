@@ -14,8 +14,7 @@ import numpy as np
 from jinja2 import Environment, StrictUndefined
 
 from stream.choosing import ENOUGH, STABLE, elbow
-from stream.cli.charts import colour, ink_on, shade
-from stream.cli.views import reading
+from stream.cli.charts import average, colour, ink_on, label, plain, shade, telling
 from stream.units import iso
 
 if TYPE_CHECKING:
@@ -143,6 +142,12 @@ def because(study: Study) -> list[str]:
     if study.silhouette:
         others.append(f"the silhouette {max(study.silhouette, key=lambda n: study.silhouette[n])}")
     lines.append(f"Other yardsticks: {', '.join(others)}. Both tend to name too few.")
+    lines.append(
+        f"The pipeline is set to learning.segments = {study.configured}, which counts when its "
+        "first model is learned."
+        if study.configured != k
+        else f"That is what the pipeline is set to (learning.segments = {k})."
+    )
     lasting = study.shown.stability
     if study.wish.algorithm == "density" and lasting is not None:
         lines.append(
@@ -156,13 +161,11 @@ def because(study: Study) -> list[str]:
 def typical(study: Study, row: int, count: int = 4) -> str:
     """What marks a segment's typical member, in natural units."""
     shown, table = study.shown, study.table
-    weights = study.table.features
-    average = np.average(shown.centroids, axis=0, weights=np.array(shown.sizes, dtype=float))
-    strength = np.abs(shown.centroids[row] - average) * np.array([f.weight**0.5 for f in weights])
+    weights = np.array([feature.weight for feature in table.features])
+    strength = np.abs(shown.centroids[row] - average(study)) * np.sqrt(weights)
     marks = [c for c in np.argsort(-strength, kind="stable").tolist() if strength[c] > 0][:count]
-    return ", ".join(
-        f"{table.names[c].replace('_', ' ')} "
-        f"{reading(float(shown.natural[row, c]), table.features[c])}"
+    return " · ".join(
+        f"{label(table.names[c])} {plain(float(shown.natural[row, c]), table.features[c])}"
         for c in marks
     )
 
@@ -185,22 +188,26 @@ def _content(study: Study, pictures: dict[str, bytes]) -> dict[str, Any]:
         }
         for row, number in enumerate(shown.ids)
     ]
-    average = np.average(shown.centroids, axis=0, weights=np.array(shown.sizes, dtype=float))
+    middle, columns = average(study), telling(study)
+    silent = [
+        label(feature.name)
+        for column, feature in enumerate(table.features)
+        if feature.weight > 0 and column not in columns
+    ]
     rows = [
         {
-            "feature": feature.name.replace("_", " "),
-            "unit": "" if feature.unit in feature.name else feature.unit,
+            "feature": label(table.names[column]),
+            "unit": "" if table.units[column] in table.names[column] else table.units[column],
             "cells": [
                 {
-                    "value": reading(float(shown.natural[row, column]), feature),
-                    "back": (back := shade(float(shown.centroids[row, column] - average[column]))),
+                    "value": plain(float(shown.natural[row, column]), table.features[column]),
+                    "back": (back := shade(float(shown.centroids[row, column] - middle[column]))),
                     "ink": ink_on(back),
                 }
                 for row in range(len(shown.ids))
             ],
         }
-        for column, feature in enumerate(table.features)
-        if feature.weight > 0
+        for column in columns
     ]
     charts = {
         name: {
@@ -227,6 +234,7 @@ def _content(study: Study, pictures: dict[str, bytes]) -> dict[str, Any]:
         "segments_note": _shown_note(study),
         "segments": segments,
         "profile": rows,
+        "silent": ", ".join(silent),
         "scale": [shade(z) for z in (-2.0, -1.0, 0.0, 1.0, 2.0)],
         "segment_charts": [
             charts[name] for name in ("sizes", "dendrogram", "scatter") if name in charts
