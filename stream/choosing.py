@@ -159,7 +159,8 @@ class Density:
     Attributes:
         neighbours: a ball's radius is `stretch` times the median distance of a user to the neighbour
             of this rank: a scale that comes with the data.
-        stretch: 1.5 found the groups of every test set, 1 broke some apart.
+        stretch: at 1 groups of one bell broke apart; at 1.5 two of five joined in 16 dimensions,
+            and both crescents stayed whole (`ops/decisions`).
         shared: least share of two balls' users in their intersection for them to hang together;
             from .2 on groups of one bell each fell apart.
         crowd: users that make a ball, or a group, count at the least.
@@ -177,7 +178,7 @@ class Density:
         from sklearn.neighbors import NearestNeighbors  # noqa: PLC0415 - slow, see clustering
 
         flat = space.flat()[:, space.weights > 0]
-        radius = self._radius(flat)
+        radius = self.radius(flat)
         # The users of a sample are all of one moment, so nothing fades and nothing is cleaned up.
         stream: Any = DBSTREAM(
             clustering_threshold=radius,
@@ -200,7 +201,8 @@ class Density:
             labels = self._without_small(labels)
         return Groups(labels, means_of(space.points, labels))
 
-    def _radius(self, flat: Floats) -> float:
+    def radius(self, flat: Floats) -> float:
+        """Of a ball, at the scale of these users."""
         from sklearn.neighbors import NearestNeighbors  # noqa: PLC0415 - slow, see clustering
 
         rank = min(self.neighbours, len(flat) - 1)
@@ -351,6 +353,12 @@ def merge_down(space: Space, start: Groups, enough: float = ENOUGH) -> MergeDown
     The proposal is the largest k at which, along every line between two centroids, the split
     explains at least `enough` of the variance; 1 if there is none. After each merge Lloyd settles
     the rest.
+
+    Measured (`python -m ops.bench.clusters --trials 100`: 2 to 7 bells with heavy tails and very
+    different sizes, in 4 to 16 dimensions): exact in 92 %, within one in 99 %; silhouette 52 and
+    83 %, Calinski-Harabasz 41 and 64 %, the elbow 28 and 54 %. On 60 such trials the share weighted
+    by size, as variance usually is, was exact in 65 %. With under some 100 users a group the
+    luckiest split of one bell reaches the limit too, and the answer tends to be one too many.
 
     Args:
         space: the users.

@@ -127,10 +127,7 @@ def separation(study: Study) -> Figure | None:
     clear = [share >= ENOUGH for share in shares]
     axes.bar(at, shares, width=0.68, color=[MAIN if yes else "#c9cbe0" for yes in clear], zorder=2)
     axes.axhline(ENOUGH, color=MARK, lw=1.6, ls="--", zorder=3)
-    axes.text(
-        max(at) + 0.45, ENOUGH + 0.012, "a gap begins here", color=MARK, ha="right", va="bottom",
-        fontsize=10,
-    )  # fmt: skip
+    axes.set_title("- -  a gap begins here", loc="right", color=MARK, fontsize=10)
     for k, share in zip(at, shares, strict=True):
         axes.text(k, share - 0.02, f"{share:.0%}", ha="center", va="top", fontsize=9,
                   color="white" if share >= ENOUGH else INK)  # fmt: skip
@@ -148,8 +145,7 @@ def stability(study: Study) -> Figure | None:
     low = [float(np.quantile(again, 0.1)) for again in study.stability.values()]
     high = [float(np.quantile(again, 0.9)) for again in study.stability.values()]
     axes.axhspan(STABLE, 1.02, color="#e8f4f1", zorder=0)
-    axes.text(max(at) + 0.4, 1.005, "the same segments again", color="#2b7a6d", ha="right",
-              va="top", fontsize=10)  # fmt: skip
+    axes.set_title("shaded: the same segments again", loc="right", color="#2b7a6d", fontsize=10)
     axes.vlines(at, low, high, color="#b9b6da", lw=6, zorder=2, capstyle="round")
     axes.plot(at, means, color=MAIN, lw=2, marker="o", ms=6, zorder=3)
     _mark_k(axes, study, dict(zip(at, means, strict=True)))
@@ -208,6 +204,7 @@ def sizes(study: Study) -> Figure | None:
     axes.invert_yaxis()
     axes.set_xlim(0, max(counts) * 1.22)
     axes.set_xticks([])
+    axes.grid(visible=False)
     axes.tick_params(length=0)
     axes.spines["bottom"].set_visible(False)
     return figure

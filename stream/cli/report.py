@@ -133,9 +133,9 @@ def because(study: Study) -> list[str]:
     lines = []
     k = study.advice.k
     if k in steps:
-        more = "at least" if steps[k] >= ENOUGH else "only"
+        only = "" if steps[k] >= ENOUGH else "only "
         lines.append(
-            f"Its blurriest border explains {more} {steps[k]:.0%} of the differences along the "
+            f"Its blurriest border explains {only}{steps[k]:.0%} of the differences along the "
             f"line between its two segments; a crowd without any gap comes to {ENOUGH:.0%}."
         )
     others = [f"the bend of the elbow says {elbow(list(study.inertia.values()))}"]
@@ -152,22 +152,22 @@ def because(study: Study) -> list[str]:
     if study.wish.algorithm == "density" and lasting is not None:
         lines.append(
             f"The segments below were found by density: {len(study.shown.ids)} of them, agreement "
-            f"{lasting:.2f} when drawn again, {study.noise / len(study.shown.labels):.0%} of "
+            f"{lasting:.2f} when drawn again, {_share(study.noise / len(study.shown.labels))} of "
             "shoppers in none."
         )
     return lines
 
 
-def typical(study: Study, row: int, count: int = 4) -> str:
-    """What marks a segment's typical member, in natural units."""
+def typical(study: Study, row: int, count: int = 4) -> list[tuple[str, str]]:
+    """What marks a segment's typical member: features and values in natural units."""
     shown, table = study.shown, study.table
     weights = np.array([feature.weight for feature in table.features])
     strength = np.abs(shown.centroids[row] - average(study)) * np.sqrt(weights)
-    marks = [c for c in np.argsort(-strength, kind="stable").tolist() if strength[c] > 0][:count]
-    return " · ".join(
-        f"{label(table.names[c])} {plain(float(shown.natural[row, c]), table.features[c])}"
+    marks = [c for c in np.argsort(-strength, kind="stable").tolist() if weights[c] > 0][:count]
+    return [
+        (label(table.names[c]), plain(float(shown.natural[row, c]), table.features[c]))
         for c in marks
-    )
+    ]
 
 
 def _content(study: Study, pictures: dict[str, bytes]) -> dict[str, Any]:
@@ -180,7 +180,7 @@ def _content(study: Study, pictures: dict[str, bytes]) -> dict[str, Any]:
             "name": shown.names[row],
             "kind": shown.kinds[row].replace("_", " "),
             "size": f"{shown.sizes[row]:,}",
-            "share": f"{shown.sizes[row] / looked_at:.0%}",
+            "share": _share(shown.sizes[row] / looked_at),
             "width": f"{100 * shown.sizes[row] / largest:.1f}%",
             "typical": typical(study, row),
             "colour": colour(row),
@@ -230,7 +230,9 @@ def _content(study: Study, pictures: dict[str, bytes]) -> dict[str, Any]:
         "verdict": VERDICTS[study.advice.firmness],
         "say": say(study),
         "because": because(study),
-        "segments_title": f"The {len(shown.ids)} segments",
+        "segments_title": "One segment"
+        if len(shown.ids) == 1
+        else f"The {len(shown.ids)} segments",
         "segments_note": _shown_note(study),
         "segments": segments,
         "profile": rows,
@@ -254,6 +256,10 @@ def _content(study: Study, pictures: dict[str, bytes]) -> dict[str, Any]:
             f"segments agree to {STABLE} over {study.wish.bootstraps} draws."
         ),
     }
+
+
+def _share(share: float) -> str:
+    return "under 1%" if 0 < share < 0.01 else f"{share:.0%}"
 
 
 def _shown_note(study: Study) -> str:
