@@ -23,6 +23,7 @@ from sklearn.metrics import adjusted_rand_score, calinski_harabasz_score
 
 from stream.choosing import (
     NOISE,
+    Algorithm,
     Density,
     Groups,
     KMeans,
@@ -132,7 +133,7 @@ def compare(shape: Shape) -> list[str]:
     """A row an algorithm: groups, who is in none, agreement with the truth, seconds."""
     space = Space(shape.users, np.ones(shape.users.shape[1]))
     k = len(set(shape.truth.tolist()) - {NOISE})
-    algorithms = {
+    algorithms: dict[str, Algorithm] = {
         f"k-means, k = {k} given": KMeans(k),
         "density (DBSTREAM, joined here)": Density(),
         "DBSTREAM as river answers": _OfRiver(_dbstream),

@@ -303,7 +303,7 @@ def explore_vectors(
     ] = None,
     k_max: Annotated[int, typer.Option(help="Segments to try at the most.", min=2, max=30)] = 10,
     k: Annotated[
-        int | None, typer.Option(help="Segments to show; else as many as suggested.", min=1)
+        int | None, typer.Option(help="Segments to show; else as many as suggested.", min=2)
     ] = None,
     distance: Annotated[
         Distance, typer.Option(help="What counts as alike; the pipeline takes euclid.")

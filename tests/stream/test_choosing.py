@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -132,7 +133,7 @@ def test_inertia_falls_and_silhouette_peaks_at_clear_groups() -> None:
     space = bells(1, 4, apart=10)
     fits = fits_by_k(space, 7)
     curve = [inertia(space, fit) for fit in fits.values()]
-    assert all(after <= before + 1e-9 for before, after in zip(curve, curve[1:], strict=False))
+    assert all(after <= before + 1e-9 for before, after in pairwise(curve))
     near = silhouettes(space, fits)
     assert set(near) == {2, 3, 4, 5, 6, 7}
     assert max(near, key=lambda k: near[k]) == 4
