@@ -32,7 +32,9 @@ from producers.files import FileError
 from producers.mapping import HELP_EXAMPLE, MappingError, load_mapping
 from producers.replay import parse_speed, progress_bar, replay
 from stream import config
+from stream.choosing import Distance
 from stream.cli import demo as demonstration
+from stream.cli import explore as exploring
 from stream.cli import roles, views
 from stream.errors import (
     LIBRARY_LOG,
@@ -50,6 +52,11 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 NO, WRONG = 1, 2
+EXPLORE_EXAMPLE = (
+    "Example: `segstream explore orders.csv --mapping orders.toml --out looks`\n\n"
+    "Without Kafka and Redis; a mapping to copy is in `segstream replay --help`. The same for a "
+    "running pipeline: `segstream -c shop.toml explore --live`"
+)
 
 out = Console(highlight=False)
 err = Console(stderr=True, highlight=False)
@@ -68,7 +75,8 @@ app = typer.Typer(
         "on a topic.\n\n"
         "Try it: `segstream demo` needs no server. Use it: `segstream doctor` looks at your "
         "Kafka and Redis, `segstream topics apply` makes the topics, `segstream run all` runs "
-        "everything for a small shop. Trust it: `segstream audit` recomputes what it did.\n\n"
+        "everything for a small shop. Choose: `segstream explore` shows how many segments a file "
+        "suggests. Trust it: `segstream audit` recomputes what it did.\n\n"
         "Exit codes: 0 done, or yes; 1 no, or something is off; 2 wrong use or configuration."
     ),
 )
@@ -275,6 +283,73 @@ def replay_file(
 # -- looking ---------------------------------------------------------------------------------
 
 
+@app.command("explore", epilog=EXPLORE_EXAMPLE)
+def explore_vectors(
+    file: Annotated[
+        Path | None, typer.Argument(help="CSV, JSON Lines or Parquet; .gz too. Or --live.")
+    ] = None,
+    mapping: Annotated[
+        str | None,
+        typer.Option(help="A shipped mapping's name, or a TOML file.", metavar="NAME|FILE"),
+    ] = None,
+    live: Annotated[
+        bool, typer.Option("--live", help="Look at the users in the store, under their model.")
+    ] = False,
+    out_folder: Annotated[
+        Path, typer.Option("--out", help="Folder for page and pictures.", metavar="DIR")
+    ] = Path("explore"),
+    at: Annotated[
+        datetime | None, typer.Option(help="FILE: as of this time; else as of its last event.")
+    ] = None,
+    k_max: Annotated[int, typer.Option(help="Segments to try at the most.", min=2, max=30)] = 10,
+    k: Annotated[
+        int | None, typer.Option(help="Segments to show; else as many as suggested.", min=2)
+    ] = None,
+    distance: Annotated[
+        Distance, typer.Option(help="What counts as alike; the pipeline takes euclid.")
+    ] = "euclid",
+    algorithm: Annotated[
+        exploring.AlgorithmName, typer.Option(help="What finds the segments that are shown.")
+    ] = "kmeans",
+    bootstraps: Annotated[
+        int, typer.Option(help="How often users are drawn again, for stability.", min=2, max=200)
+    ] = 16,
+    as_json: AsJson = False,
+) -> None:
+    """How many segments does the data suggest, and what are they? Pictures and a page."""
+    if live == (file is not None):
+        raise config.ConfigError("give either a FILE with --mapping, or --live")
+    if file is not None and mapping is None:
+        raise config.ConfigError("--mapping: a FILE needs one; see `segstream replay --help`")
+    if live and (mapping is not None or at is not None):
+        raise config.ConfigError("--mapping and --at belong to a FILE, not to --live")
+    if k is not None and k > k_max:
+        raise config.ConfigError(f"--k {k} is more than --k-max {k_max}")
+    if k is not None and algorithm == "density":
+        raise config.ConfigError("--k: density clustering finds its own number of segments")
+    settings = _context.settings()
+    table = FeatureTable(settings.features)
+    exploring.see_that_it_can_draw()
+    wish = exploring.Wish(distance, algorithm, k_max, k, bootstraps)
+    with err.status("reading") as status:
+        model = None
+        if file is not None and mapping is not None:
+            chosen = load_mapping(mapping)
+            people = exploring.read_file(settings, table, file, chosen, at, status.update)
+        else:
+            with roles.open_store(settings) as store:
+                model = views.trainer_state(store).model
+                assert model is not None
+                people = exploring.read_store(settings, table, store, model, status.update)
+        found = exploring.study(settings, table, people, wish, model, status.update)
+        written = exploring.write(found, out_folder, status.update)
+    facts = exploring.facts_of(found, written)
+    if as_json:
+        _print_json(facts)
+    else:
+        exploring.show(out, facts)
+
+
 @app.command(epilog="Example: `segstream segments --json | jq .segments[0]`")
 def segments(as_json: AsJson = False) -> None:
     """The segments: id, name, kind, size, what marks them, and how good the model is."""
@@ -394,6 +469,7 @@ _ANSWERS: Sequence[tuple[type[Exception], int]] = (
     (MappingError, WRONG),
     (FileError, WRONG),
     (SchemaMismatchError, WRONG),
+    (exploring.ExploreError, NO),
     (views.UnknownUserError, NO),
     (views.NoModelError, NO),
     (BrokerUnavailableError, NO),
