@@ -365,23 +365,38 @@ def merge_down(space: Space, start: Groups, enough: float = ENOUGH) -> MergeDown
         start: groups to begin with, more than there may be.
         enough: the share.
     """
-    centroids, labels = start.centroids, start.labels
+    groups = start
     steps: list[Step] = []
     proposal = 1
-    while len(centroids) > 1:
-        shares = explained(space, labels, centroids)
-        np.fill_diagonal(shares, np.inf)
-        a, b = (int(i) for i in np.unravel_index(shares.argmin(), shares.shape))
-        k, weakest = len(centroids), float(shares[a, b])
-        steps.append(Step(k, weakest, (a, b)))
-        if proposal == 1 and weakest >= enough:
-            proposal = k
-        sizes = np.bincount(labels, minlength=k)[[a, b]].clip(1)
-        merged = np.average(centroids[[a, b]], axis=0, weights=sizes)
-        kept = np.delete(centroids, [a, b], axis=0)
-        centroids = lloyd(space.points, np.vstack([kept, merged]), space.weights)
-        labels = _nearest(space, centroids)
+    while groups.k > 1:
+        step, merged = _merge_weakest(space, groups)
+        steps.append(step)
+        if proposal == 1 and step.weakest >= enough:
+            proposal = groups.k
+        groups = merged
     return MergeDown(proposal, tuple(steps))
+
+
+def merge_to(space: Space, start: Groups, k: int) -> Groups:
+    """Merge the least separated pair until `k` groups are left."""
+    groups = start
+    while groups.k > k:
+        _, groups = _merge_weakest(space, groups)
+    return groups
+
+
+def _merge_weakest(space: Space, groups: Groups) -> tuple[Step, Groups]:
+    """The least separated pair, and the groups without its border."""
+    centroids = groups.centroids
+    shares = explained(space, groups.labels, centroids)
+    np.fill_diagonal(shares, np.inf)
+    a, b = (int(i) for i in np.unravel_index(shares.argmin(), shares.shape))
+    sizes = np.bincount(groups.labels, minlength=groups.k)[[a, b]].clip(1)
+    merged = np.average(centroids[[a, b]], axis=0, weights=sizes)
+    kept = np.delete(centroids, [a, b], axis=0)
+    settled = lloyd(space.points, np.vstack([kept, merged]), space.weights)
+    step = Step(groups.k, float(shares[a, b]), (a, b))
+    return step, Groups(_nearest(space, settled), settled)
 
 
 # -- stability -----------------------------------------------------------------------------------

@@ -151,6 +151,11 @@ class Statistics:
             self.sizes + other.sizes,
         )
 
+    @property
+    def mean_inertia(self) -> float:
+        """Mean squared distance of a user to the nearest centroid."""
+        return self.inertia / max(int(self.counts.sum()), 1)
+
     def means(self, centroids: Floats) -> Floats:
         """Where the centroids belong: the means, or the old place where nobody is."""
         counts = self.counts[:, None]

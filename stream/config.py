@@ -158,6 +158,33 @@ class Learning(Section):
         400, "users needed in the sample before the first model is learned", "users", ge=20
     )
     refit_seconds: Seconds = setting(60.0, "time between two refits, by the clock in use")
+    refit_updates: int = setting(
+        0, "refit after so many updates as well; 0 goes by time alone", "updates", ge=0
+    )
+    alarm_share: float = setting(
+        0.2, "an alarm may bring a refit forward to this share of the time or updates", ge=0, le=1
+    )
+    drift_delta: float = setting(
+        0.002, "ADWIN's rate of false alarms about distances to centroids", gt=0, lt=1
+    )
+    drift_psi: float = setting(
+        0.25, "a population stability index of a feature above this is an alarm", gt=0
+    )
+    small_share: float = setting(
+        0.01, "a segment with a smaller share of users is an alarm", ge=0, lt=1
+    )
+    separation: float = setting(
+        0.6,
+        "two segments whose split explains less of the variance between them are an alarm",
+        ge=0,
+        le=1,
+    )
+    challenge_gain: float = setting(
+        0.005, "a challenger needs this share less inertia, in two refits running", ge=0, lt=1
+    )
+    spare_segments: int = setting(
+        2, "segments more than k from which a challenger merges down", "segments", ge=1, le=32
+    )
     move_threshold: float = setting(
         0.1, "a centroid that moved less than this is not published again", "sd", ge=0
     )

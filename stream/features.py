@@ -182,6 +182,8 @@ class FeatureTable:
         self.features = tuple(features)
         self.names = tuple(f.name for f in self.features)
         self.units = tuple(f.unit for f in self.features)
+        self.words = tuple(f.words for f in self.features)
+        self.weights = np.array([f.weight for f in self.features])
         watched = sorted({name for f in self.features for name in (*f.on, *f.minus)})
         self.codes = {name: code for code, name in enumerate(watched)}
         if len(watched) > 255:

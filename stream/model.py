@@ -9,15 +9,37 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from stream.clustering import FeatureMap, separated
 from stream.events import Floats, Lineage, PublishedModel, PublishedSegment
-from stream.features import FeatureTable
 from stream.segments import KindRule, kind_of
 from stream.units import iso
+
+
+class Axes(Protocol):
+    """What is known of each feature of a vector; `features.FeatureTable` knows it of the settings'.
+
+    Attributes:
+        names, units: of each feature.
+        words: of each feature, what a low and what a high value are called; empty for no word.
+        weights: of the squared distance.
+        schema: digest of what the vectors mean.
+    """
+
+    @property
+    def names(self) -> tuple[str, ...]: ...
+    @property
+    def units(self) -> tuple[str, ...]: ...
+    @property
+    def words(self) -> tuple[tuple[str, str], ...]: ...
+    @property
+    def weights(self) -> Floats: ...
+    @property
+    def schema(self) -> str: ...
 
 
 @dataclass(frozen=True)
@@ -75,7 +97,7 @@ class Model:
         """Centroids in natural units, ``(k, features)``."""
         return self.map.invert(self.centroids)
 
-    def published(self, table: FeatureTable) -> PublishedModel:
+    def published(self, axes: Axes) -> PublishedModel:
         """The record strangers read; `from_published` turns it back."""
         natural = self.natural()
         return {
@@ -87,7 +109,7 @@ class Model:
             "inertia": self.inertia,
             "silhouette": self.silhouette,
             "segments": [
-                self._published_segment(table, row, natural[row]) for row in range(len(self.ids))
+                self._published_segment(axes, row, natural[row]) for row in range(len(self.ids))
             ],
             "lineage": list(self.lineage),
             "retired": [
@@ -96,15 +118,13 @@ class Model:
             "geometry": {
                 "at_ms": self.at_ms,
                 "schema": self.schema,
-                "features": list(table.names),
+                "features": list(axes.names),
                 "map": self.map.to_json(),
                 "centroids": self.centroids.tolist(),
             },
         }
 
-    def _published_segment(
-        self, table: FeatureTable, row: int, natural: Floats
-    ) -> PublishedSegment:
+    def _published_segment(self, axes: Axes, row: int, natural: Floats) -> PublishedSegment:
         segment = self.segments[row]
         return {
             "id": segment.id,
@@ -115,7 +135,7 @@ class Model:
             "profile": [
                 {"feature": name, "value": float(value), "unit": unit, "z": float(z)}
                 for name, value, unit, z in zip(
-                    table.names, natural, table.units, self.centroids[row], strict=True
+                    axes.names, natural, axes.units, self.centroids[row], strict=True
                 )
             ],
         }
@@ -146,44 +166,53 @@ class Model:
 
 def kinds(
     natural: Floats,
-    table: FeatureTable,
+    axes: Axes,
     rules: Sequence[KindRule],
     current: Sequence[str | None],
 ) -> list[str]:
     """Kind of each centroid, from its values in natural units and the kind it had."""
     return [
-        kind_of(dict(zip(table.names, row, strict=True)), rules, before)
+        kind_of(dict(zip(axes.names, row, strict=True)), rules, before)
         for row, before in zip(natural.tolist(), current, strict=True)
     ]
 
 
 def propose_names(
-    centroids: Floats, weights: Floats, table: FeatureTable, kind_list: Sequence[str]
+    centroids: Floats,
+    weights: Floats,
+    axes: Axes,
+    kind_list: Sequence[str],
+    kept: Sequence[str | None] = (),
 ) -> list[str]:
     """A readable name a segment: its kind, and the two features that mark it most.
 
     A feature marks a segment by how far its centroid is from the average one, in standard
     deviations times the feature's weight. Equal names are told apart by a third feature, or a
     number.
+
+    Args:
+        kept: names that segments have already, and keep; None for one that needs a name.
     """
     offset = (centroids - centroids.mean(axis=0)) * np.sqrt(weights)
-    names: list[str] = []
+    names = list(kept) or [None] * len(kind_list)
     for row, kind in enumerate(kind_list):
-        words = _phrases(offset[row], table)
+        if names[row] is not None:
+            continue
+        words = _phrases(offset[row], axes)
         name = _title(kind, words[:2])
         if name in names:
             name = _title(kind, words[:3])
         stem, number = name, 2
         while name in names:
             name, number = f"{stem} ({number})", number + 1
-        names.append(name)
-    return names
+        names[row] = name
+    return [name or "" for name in names]
 
 
-def _phrases(offset: Floats, table: FeatureTable) -> list[str]:
+def _phrases(offset: Floats, axes: Axes) -> list[str]:
     phrases: list[str] = []
     for column in np.argsort(-np.abs(offset), kind="stable"):
-        low, high = table.features[int(column)].words
+        low, high = axes.words[int(column)]
         phrase = high if offset[column] > 0 else low
         if phrase and phrase not in phrases and abs(offset[column]) > 0.2:
             phrases.append(phrase)

@@ -28,10 +28,10 @@ from stream.clustering import Statistics, distances, smallest_hashes
 from stream.events import CAUSES, Bools, Cause, Counts, EventColumns, Floats, Ints, Rows
 from stream.features import ROW_FORMAT, FeatureTable
 from stream.hashing import hash_texts
+from stream.learning import PartitionStatistics
 from stream.model import Model
 from stream.segments import Moves, PublishRule, columns_of, contributions, look
 from stream.state import Commit, OutboxEntry, Position
-from stream.trainer import PartitionStatistics
 from stream.units import iso, isos
 
 CHUNK = 2_048
@@ -311,6 +311,7 @@ class Partition:
             at_ms=now_ms,
             model="" if model is None else model.name,
             users=last,
+            updates=self.position.counts.applied,
             counts=[] if total is None else total.counts.tolist(),
             sums=b"" if total is None else total.sums.tobytes(),
             inertia=0.0 if total is None else total.inertia,

@@ -37,9 +37,9 @@ from producers.replay import ReplayReport, replay
 from stream.config import Settings
 from stream.errors import BrokerUnavailableError
 from stream.features import FeatureTable
+from stream.learning import TrainerState
 from stream.redis_state import RedisStore, connect
 from stream.state import Position, StoreUnavailableError
-from stream.trainer import TrainerState
 
 ROOT = Path(__file__).parent.parent
 DATA = ROOT.parent / "shared" / "data"

@@ -394,8 +394,7 @@ def study(
         ExploreError: all users look the same, or nobody is in any group.
     """
     learning = settings.learning
-    weights = np.array([feature.weight for feature in table.features])
-    feature_map = FeatureMap.learn(people.vectors, weights) if model is None else model.map
+    feature_map = FeatureMap.learn(people.vectors, table.weights) if model is None else model.map
     mapped = feature_map.apply(people.vectors)
     space = space_of(wish.distance, mapped, feature_map.weights)
     different = distinct(space)

@@ -24,10 +24,10 @@ from stream.config import Settings
 from stream.events import SegmentChange
 from stream.features import Feature, FeatureTable
 from stream.hashing import partition_of
+from stream.learning import TrainerState
 from stream.model import Model
 from stream.segments import CHURN_RISK_KINDS
 from stream.state import Store
-from stream.trainer import TrainerState
 from stream.units import iso
 
 KIND_STYLES = {

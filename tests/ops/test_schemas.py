@@ -15,11 +15,11 @@ from ops.schemas import FOLDER, RECORDS, schemas
 from stream.config import Settings
 from stream.events import PUBLISHED_MODEL, SEGMENT_CHANGE, Cause, Counts, EventColumns
 from stream.features import FeatureTable
+from stream.learning import ALL_HASHES, TrainerState, learn
 from stream.model import Model
 from stream.partition import Partition, SampleRequest
 from stream.segments import PublishRule
 from stream.state import Position
-from stream.trainer import ALL_HASHES, TrainerState, learn
 from stream.units import DAY_MS
 
 START_MS = 1_764_547_200_000

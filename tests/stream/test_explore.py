@@ -23,10 +23,10 @@ from stream.cli import charts, explore, main, roles
 from stream.config import Settings
 from stream.events import Counts
 from stream.features import FeatureTable
+from stream.learning import PartitionStatistics, TrainerState, learn
 from stream.oracle import Message, fold_log
 from stream.partition import SchemaMismatchError
 from stream.state import Commit, MemoryStore, Position
-from stream.trainer import PartitionStatistics, TrainerState, learn
 from tests.conftest import NOWHERE
 
 START = datetime(2025, 1, 1, tzinfo=UTC)

@@ -19,12 +19,12 @@ from stream.config import Learning
 from stream.events import NO_EVENTS, SEGMENT_CHANGE, Cause, Counts, EventColumns
 from stream.features import DEFAULT_FEATURES, FeatureTable
 from stream.hashing import hash_text
+from stream.learning import ALL_HASHES, PartitionStatistics, TrainerState, learn
 from stream.model import Model, Segment
 from stream.oracle import Event
 from stream.partition import CHANGES_PER_ENTRY, Partition, SampleRequest, SchemaMismatchError
 from stream.segments import DEFAULT_KINDS, PublishRule
 from stream.state import Answer, Commit, MemoryStore, Position
-from stream.trainer import ALL_HASHES, PartitionStatistics, TrainerState, learn
 from stream.units import DAY_MS, iso
 from tests.strategies import CART, ORDER, REFUND, START_MS, VIEW, columns, feature
 

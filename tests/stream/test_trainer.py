@@ -17,9 +17,10 @@ from stream.config import Learning, Settings
 from stream.errors import BrokerUnavailableError
 from stream.events import PUBLISHED_MODEL, Floats, Hashes, Ints
 from stream.features import DEFAULT_FEATURES, FeatureTable
+from stream.learning import PartitionStatistics, TrainerState, learn
 from stream.segments import DEFAULT_KINDS
 from stream.state import Answer, Commit, MemoryStore, Position
-from stream.trainer import PartitionStatistics, Trainer, TrainerState, learn
+from stream.trainer import Trainer
 
 TABLE = FeatureTable(DEFAULT_FEATURES)
 LEARNING = Learning(segments=4, starts=2, first_model_users=100, sample_users=300)
@@ -68,7 +69,7 @@ def statistics_of(
 ) -> PartitionStatistics:
     """What an owner of these users would send."""
     model = state.model
-    due = at_ms >= state.sample_due_ms if sample is None else sample
+    due = sample is not False
     chosen = np.argsort(shop.hashes)[: LEARNING.sample_users] if due else np.empty(0, np.int64)
     part = PartitionStatistics(
         at_ms,
@@ -171,7 +172,7 @@ def test_the_first_model_waits_for_enough_users() -> None:
     ]
     assert state.next_id == 5
     assert sum(state.sizes) == len(enough.hashes)
-    assert state.sample_due_ms == 6 + 60_000
+    assert state.refit_ms == 6
 
 
 def test_nobody_at_all_teaches_nothing() -> None:
@@ -323,7 +324,7 @@ def test_a_refit_waits_for_samples_of_all_partitions() -> None:
     parts[1].sample_hashes = None
     after = run(state, parts, 70_000)
     assert after.model is state.model
-    assert after.sample_due_ms == state.sample_due_ms
+    assert after.refit_ms == state.refit_ms
 
 
 def test_owners_are_asked_for_enough_of_the_sample_and_not_for_much_more() -> None:
@@ -550,6 +551,6 @@ def test_a_trainer_killed_at_any_round_leaves_the_same_models() -> None:
 def test_the_state_tells_owners_what_they_need() -> None:
     state = first_state(a_shop())
     data = msgspec.json.decode(state.pack(TABLE))
-    assert data["sample_due_ms"] == 60_001
+    assert data["refit_ms"] == 1
     assert data["sample_threshold"] == state.sample_threshold
     assert data["model"]["geometry"]["schema"] == TABLE.schema

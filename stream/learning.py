@@ -1,0 +1,446 @@
+"""Learns: rounds that move centroids, refits that are guarded, and names that stay with an id.
+
+Comes in: each partition's `PartitionStatistics`. Goes out: the next `TrainerState` with an
+immutable model. A round is a pure function of the state and the statistics; `trainer` runs one
+when it is due, `segmenter` after so many updates.
+
+A refit is Lloyd from where the centroids are (the *champion*). Two *challengers* begin elsewhere:
+one merges down from more segments, one is seeded anew. A challenger takes over only if it is
+clearly better in two refits running, so that luck alone never renames anybody.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from stream.choosing import KMeans, Space, explained, merge_to
+from stream.clustering import (
+    FeatureMap,
+    Statistics,
+    distances,
+    living,
+    lloyd,
+    seed_and_fit,
+    smallest_hashes,
+)
+from stream.config import Learning
+from stream.drift import Drift
+from stream.events import Floats, Hashes, Lineage
+from stream.lineage import inherit
+from stream.model import Axes, Model, Segment, kinds, propose_names
+from stream.segments import KindRule
+from stream.units import iso
+
+ALL_HASHES = (1 << 64) - 1
+CHALLENGES = 2
+"""Refits running that a challenger must win: a single look costs identities (ARI .10) for luck."""
+CHALLENGER_STARTS = 2
+SILHOUETTE_USERS = 512
+"""Silhouette is quadratic in users; 512 of a uniform sample tell the mean to about .02."""
+
+
+class PartitionStatistics(msgspec.Struct):
+    """What an owner tells the trainer of its partition: absolute, so the last one wins.
+
+    Attributes:
+        at_ms: the mark (watermark mode) or sweep (live mode) it was taken at.
+        model: epoch.version it was taken under; empty for none.
+        users: everyone in the partition.
+        updates: of its users, ever.
+        counts, sums, inertia, sizes: see `clustering.Statistics`; empty without a model.
+        sample_hashes: user hashes in the sample, packed uint64; None if none was asked for.
+        sample_vectors: their vectors in natural units, packed float64.
+    """
+
+    at_ms: int
+    model: str
+    users: int
+    updates: int = 0
+    counts: list[int] = []
+    sums: bytes = b""
+    inertia: float = 0.0
+    sizes: list[int] = []
+    sample_hashes: bytes | None = None
+    sample_vectors: bytes = b""
+
+    def pack(self) -> bytes:
+        """Bytes for the store; the first eight tell the time without decoding the rest."""
+        return self.at_ms.to_bytes(8, "big") + msgspec.msgpack.encode(self)
+
+    @staticmethod
+    def unpack(raw: bytes) -> PartitionStatistics:
+        return msgspec.msgpack.decode(raw[8:], type=PartitionStatistics)
+
+    def statistics(self) -> Statistics:
+        k = len(self.counts)
+        return Statistics(
+            np.array(self.counts, dtype=np.int64),
+            np.frombuffer(self.sums).reshape(k, -1),
+            self.inertia,
+            np.array(self.sizes, dtype=np.int64),
+        )
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A uniform sample of users, by hash: the smallest `sample_users` of all living."""
+
+    hashes: Hashes
+    vectors: Floats
+    at_ms: int
+
+    @staticmethod
+    def merge(parts: Sequence[PartitionStatistics], features: int, size: int) -> Sample:
+        hashes = np.concatenate(
+            [np.frombuffer(p.sample_hashes or b"", dtype=np.uint64) for p in parts]
+        )
+        vectors = np.concatenate(
+            [np.frombuffer(p.sample_vectors).reshape(-1, features) for p in parts]
+        )
+        chosen = smallest_hashes(hashes, size)
+        chosen = chosen[living(vectors[chosen])]
+        return Sample(hashes[chosen], vectors[chosen], max(part.at_ms for part in parts))
+
+
+@dataclass(frozen=True)
+class TrainerState:
+    """All the trainer knows; what owners and readers need of it is in here too.
+
+    Attributes:
+        round_ms: the last completed round.
+        refit_ms: the last refit, 0 before the first.
+        updates: of users, ever, as of the last round.
+        refit_updates: the same as of the last refit.
+        sample_threshold: owners send only users whose hash is not above it.
+        sizes: users published in each segment, by column of the model, at the last round.
+        drift: what has been seen since the last refit.
+        challenged: refits running in which a challenger was clearly better.
+        given: names that a person gave, by segment id.
+    """
+
+    model: Model | None = None
+    round_ms: int = 0
+    refit_ms: int = 0
+    updates: int = 0
+    refit_updates: int = 0
+    next_id: int = 1
+    sample_threshold: int = ALL_HASHES
+    users: int = 0
+    sizes: tuple[int, ...] = ()
+    drift: Drift | None = None
+    challenged: int = 0
+    given: Mapping[int, str] = field(default_factory=dict)
+
+    def pack(self, axes: Axes) -> bytes:
+        told = {name: getattr(self, name) for name in _PLAIN}
+        model = None if self.model is None else self.model.published(axes)
+        return msgspec.json.encode({"model": model, **told})
+
+    @staticmethod
+    def unpack(raw: bytes) -> TrainerState:
+        data = msgspec.json.decode(raw, type=_Packed)
+        model = None if data.model is None else Model.from_published(data.model)
+        return TrainerState(model=model, **{name: getattr(data, name) for name in _PLAIN})
+
+
+class _Packed(msgspec.Struct):
+    """`TrainerState` as it is stored."""
+
+    model: Any
+    round_ms: int
+    refit_ms: int
+    updates: int
+    refit_updates: int
+    next_id: int
+    sample_threshold: int
+    users: int
+    sizes: tuple[int, ...]
+    drift: Drift | None
+    challenged: int
+    given: dict[int, str]
+
+
+_PLAIN = tuple(name for name in _Packed.__struct_fields__ if name != "model")
+
+
+def learn(
+    state: TrainerState,
+    parts: Sequence[PartitionStatistics],
+    round_ms: int,
+    axes: Axes,
+    settings: Learning,
+    rules: Sequence[KindRule],
+    given: Mapping[int, str] | None = None,
+) -> TrainerState:
+    """One round; the model of the answer is the same object if it need not be published anew.
+
+    Args:
+        parts: statistics in partition order, of every partition that has any.
+        round_ms: the time of the round, by the clock in use.
+        given: names that a person gave, by segment id; None leaves them as they are.
+    """
+    model = state.model
+    state = replace(
+        state,
+        round_ms=round_ms,
+        users=sum(part.users for part in parts),
+        updates=sum(part.updates for part in parts),
+        given=state.given if given is None else dict(given),
+    )
+    peopled = [part for part in parts if part.users]
+    epoch = None if model is None else str(model.epoch)
+    current = [part for part in peopled if part.model.split(".")[0] == epoch]
+    complete = len(current) == len(peopled)
+    merged = _merge(current) if current and complete else None
+    if merged is not None:
+        state = replace(state, sizes=tuple(merged.sizes.tolist()))
+
+    if parts and all(part.sample_hashes is not None for part in parts):
+        sample = Sample.merge(parts, len(axes.names), settings.sample_users)
+        needed = settings.first_model_users if model is None else 2 * len(model.ids)
+        if len(sample.hashes) >= needed:
+            refit, state = _refit_is_due(state, sample, merged, settings)
+            if refit:
+                return _refit(state, sample, axes, settings, rules)
+    if model is None:
+        return state
+    segments = _named(model.segments, state.given)
+    lineage = tuple(
+        _event("renamed", new.id, (), round_ms, f"{model.epoch}.{model.version + 1}")
+        for old, new in zip(model.segments, segments, strict=True)
+        if old != new
+    )
+    centroids = model.centroids if merged is None else merged.means(model.centroids)
+    shift = np.sqrt((model.map.weights * (centroids - model.centroids) ** 2).sum(axis=1)).max()
+    if shift <= settings.move_threshold and not lineage:
+        return state
+    moved = replace(
+        model,
+        version=model.version + 1,
+        at_ms=round_ms,
+        centroids=centroids,
+        segments=_sized(segments, state.sizes),
+        users=state.users,
+        inertia=model.inertia if merged is None else merged.mean_inertia,
+        lineage=lineage,
+    )
+    return replace(state, model=moved)
+
+
+def _event(name: str, segment: int, others: Sequence[int], at_ms: int, model: str) -> Lineage:
+    return {
+        "event": name,
+        "segment": segment,
+        "others": list(others),
+        "at": iso(at_ms),
+        "model": model,
+    }
+
+
+def _named(segments: tuple[Segment, ...], given: Mapping[int, str]) -> tuple[Segment, ...]:
+    return tuple(replace(s, name=given.get(s.id, s.name)) for s in segments)
+
+
+def _refit_is_due(
+    state: TrainerState, sample: Sample, merged: Statistics | None, settings: Learning
+) -> tuple[bool, TrainerState]:
+    """Whether to refit now; and the state with what this round has seen."""
+    model = state.model
+    if model is None:
+        return True, state
+    mapped = model.map.apply(sample.vectors)
+    squared = distances(mapped, model.centroids, model.map.weights)
+    drift = (state.drift or Drift.since(mapped, 0)).after(squared.min(axis=1), sample.at_ms)
+    state = replace(state, drift=drift)
+    progress = _progress(state, settings)
+    if progress >= 1.0:
+        return True, state
+    if progress < settings.alarm_share:
+        return False, state
+    # A challenger that won once is looked at again soon: until then its segments are in doubt.
+    if state.challenged:
+        return True, state
+    new = set(_misfits(model, mapped, squared, merged, settings)) - set(drift.known)
+    changed = drift.stability_index(mapped)[model.map.weights > 0] > settings.drift_psi
+    return bool(new or changed.any() or drift.distances_changed(settings.drift_delta)), state
+
+
+def _progress(state: TrainerState, settings: Learning) -> float:
+    """How much of the time, or of the updates, between two refits has passed."""
+    found = 0.0
+    if settings.refit_seconds:
+        found = (state.round_ms - state.refit_ms) / (settings.refit_seconds * 1_000)
+    if settings.refit_updates:
+        found = max(found, (state.updates - state.refit_updates) / settings.refit_updates)
+    return found
+
+
+def _misfits(
+    model: Model, mapped: Floats, squared: Floats, merged: Statistics | None, settings: Learning
+) -> list[str]:
+    """Segments that are too small, and pairs that are hardly two."""
+    labels = squared.argmin(axis=1)
+    counts = np.bincount(labels, minlength=len(model.ids)) if merged is None else merged.counts
+    small = counts < settings.small_share * counts.sum()
+    found = [f"small {i}" for i in model.ids[small].tolist()]
+    shares = explained(Space(mapped, model.map.weights), labels, model.centroids)
+    for a, b in zip(*np.nonzero(np.triu(shares < settings.separation, 1)), strict=True):
+        found.append(f"close {model.ids[a]} {model.ids[b]}")
+    return found
+
+
+def _merge(parts: Sequence[PartitionStatistics]) -> Statistics | None:
+    total: Statistics | None = None
+    for part in parts:
+        if part.counts:
+            total = part.statistics() if total is None else total + part.statistics()
+    return total
+
+
+def _sized(segments: tuple[Segment, ...], sizes: Sequence[int]) -> tuple[Segment, ...]:
+    if len(sizes) != len(segments):
+        return segments
+    return tuple(replace(s, size=size) for s, size in zip(segments, sizes, strict=True))
+
+
+def _refit(
+    state: TrainerState,
+    sample: Sample,
+    axes: Axes,
+    settings: Learning,
+    rules: Sequence[KindRule],
+) -> TrainerState:
+    """A new epoch: a new map from the sample, the best centroids, ids kept, meanings told."""
+    round_ms, old = state.round_ms, state.model
+    new_map = FeatureMap.learn(sample.vectors, axes.weights)
+    mapped = new_map.apply(sample.vectors)
+    weights = new_map.weights
+    epoch = 1 if old is None else old.epoch + 1
+    name = f"{epoch}.0"
+    lineage: list[Lineage] = []
+
+    def happened(event: str, segment: int, others: Sequence[int]) -> None:
+        lineage.append(_event(event, segment, others, round_ms, name))
+
+    challenged = 0
+    if old is None:
+        k = min(settings.segments, len(np.unique(mapped, axis=0)))
+        centroids, _ = seed_and_fit(mapped, k, weights, settings.starts, settings.seed)
+        ids, next_id = tuple(range(state.next_id, state.next_id + k)), state.next_id + k
+        born = dict.fromkeys(ids, name)
+        for segment_id in ids:
+            happened("born", segment_id, ())
+    else:
+        centroids = lloyd(mapped, old.map.carry(old.centroids, new_map), weights)
+        challenger = _challenger(Space(mapped, weights), centroids, epoch, settings)
+        if challenger is not None:
+            challenged = state.challenged + 1
+            if challenged >= CHALLENGES:
+                centroids, challenged = challenger, 0
+        before = distances(old.map.apply(sample.vectors), old.centroids, old.map.weights)
+        after = distances(mapped, centroids, weights)
+        heritage = inherit(
+            tuple(int(i) for i in old.ids),
+            before.argmin(axis=1),
+            after.argmin(axis=1),
+            len(centroids),
+            state.next_id,
+            settings.identity_overlap,
+        )
+        ids, next_id = heritage.ids, heritage.next_id
+        born = {i: old.by_id[i].born if i in old.by_id else name for i in ids}
+        for event, segment_id, others in heritage.events:
+            happened(event, segment_id, others)
+
+    living_before = {} if old is None else {s.id: s for s in old.segments}
+    was = [living_before.get(i) for i in ids]
+    natural = new_map.invert(centroids)
+    kind_list = kinds(natural, axes, rules, [None if s is None else s.kind for s in was])
+    # A name belongs to the id, until a person gives another or the segment turns into another kind.
+    kept = [
+        state.given.get(i, None if s is None or s.kind != kind else s.name)
+        for i, s, kind in zip(ids, was, kind_list, strict=True)
+    ]
+    names = propose_names(centroids, weights, axes, kind_list, kept)
+    squared = distances(mapped, centroids, weights)
+    counts = np.bincount(squared.argmin(axis=1), minlength=len(ids))
+    known = dict(zip(old.ids.tolist(), state.sizes, strict=False)) if old is not None else {}
+    estimate = np.round(counts * (state.users / max(len(mapped), 1))).astype(int).tolist()
+    segments = tuple(
+        Segment(i, names[c], kind_list[c], known.get(i, estimate[c]), born[i])
+        for c, i in enumerate(ids)
+    )
+    for before_it, segment in zip(was, segments, strict=True):
+        if before_it is not None and before_it.kind != segment.kind:
+            happened(f"kind:{before_it.kind}->{segment.kind}", segment.id, ())
+        elif before_it is not None and before_it.name != segment.name:
+            happened("renamed", segment.id, ())
+    retired: tuple[Segment, ...] = ()
+    if old is not None:
+        retired = (*old.retired, *(s for s in old.segments if s.id not in ids))
+    model = Model(
+        epoch=epoch,
+        version=0,
+        at_ms=round_ms,
+        schema=axes.schema,
+        map=new_map,
+        centroids=centroids,
+        segments=segments,
+        users=state.users,
+        inertia=float(squared.min(axis=1).mean()),
+        silhouette=_silhouette(mapped, squared, weights),
+        lineage=tuple(lineage),
+        retired=retired,
+    )
+    return replace(
+        state,
+        model=model,
+        next_id=next_id,
+        sizes=tuple(s.size for s in segments),
+        refit_ms=round_ms,
+        refit_updates=state.updates,
+        sample_threshold=_threshold(state, sample, settings),
+        drift=Drift.since(mapped, sample.at_ms, _misfits(model, mapped, squared, None, settings)),
+        challenged=challenged,
+    )
+
+
+def _challenger(space: Space, champion: Floats, epoch: int, settings: Learning) -> Floats | None:
+    """Centroids found from elsewhere with clearly less inertia than the champion's, if any."""
+    k = len(champion)
+    points, weights = space
+    spare = min(k + settings.spare_segments, len(points))
+    seed = settings.seed + epoch * CHALLENGER_STARTS
+    seeded, _ = seed_and_fit(points, k, weights, CHALLENGER_STARTS, seed)
+    merged = merge_to(space, KMeans(spare, CHALLENGER_STARTS, seed).fit(space), k).centroids
+    best = min((merged, seeded), key=lambda one: _inertia(space, one))
+    limit = (1.0 - settings.challenge_gain) * _inertia(space, champion)
+    return best if _inertia(space, best) < limit else None
+
+
+def _inertia(space: Space, centroids: Floats) -> float:
+    return float(distances(space.points, centroids, space.weights).min(axis=1).sum())
+
+
+def _threshold(state: TrainerState, sample: Sample, settings: Learning) -> int:
+    """A limit on hashes that lets about a quarter more users through than the sample needs."""
+    if len(sample.hashes) >= settings.sample_users:
+        return min(int(sample.hashes[-1]) // 4 * 5, ALL_HASHES)
+    if state.users > len(sample.hashes):
+        return min(state.sample_threshold * 2, ALL_HASHES)
+    return ALL_HASHES
+
+
+def _silhouette(mapped: Floats, squared: Floats, weights: Floats) -> float | None:
+    from sklearn.metrics import silhouette_score  # noqa: PLC0415 - slow to import, see clustering
+
+    few = mapped[:SILHOUETTE_USERS] * np.sqrt(weights)
+    labels = squared[:SILHOUETTE_USERS].argmin(axis=1)
+    if not 1 < len(np.unique(labels)) < len(few):
+        return None
+    return float(silhouette_score(few, labels))

@@ -1,0 +1,97 @@
+"""Plays a shop through one owner and one trainer in memory: what the roles do, without servers.
+
+Comes in: events up to a mark of the shop's clock, then the mark. Goes out: the change records and
+the model of each mark, the same as a worker and a trainer in watermark mode would make of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import msgspec
+import numpy as np
+
+from stream.config import Settings
+from stream.events import Counts, EventColumns, Ints, SegmentChange
+from stream.features import FeatureTable
+from stream.learning import TrainerState, learn
+from stream.partition import Partition, SampleRequest
+from stream.segments import PublishRule
+from stream.state import Position
+
+_decode = msgspec.json.Decoder().decode
+
+
+@dataclass(frozen=True)
+class Marked:
+    """What happened at a mark.
+
+    Attributes:
+        changes: records of who moved, in no order between users.
+        state: the trainer's, after its round.
+    """
+
+    at_ms: int
+    changes: list[SegmentChange]
+    state: TrainerState
+
+
+class Rehearsal:
+    """One partition with everyone in it, and its trainer.
+
+    Attributes:
+        partition: its owner's.
+        state: the trainer's, after the last mark.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._table = FeatureTable(settings.features)
+        publish = settings.publish
+        rule = PublishRule(
+            publish.margin_twice,
+            publish.margin_once,
+            publish.provisional_looks,
+            int(publish.dwell_seconds * 1_000),
+        )
+        self.partition = Partition(0, self._table, rule, Position([0, 0], self._table.schema), 0)
+        self.state = TrainerState()
+        self._touched: list[Ints] = []
+
+    @property
+    def table(self) -> FeatureTable:
+        return self._table
+
+    def fold(self, columns: Sequence[Callable[[Partition], EventColumns]]) -> int:
+        """Fold events of up to the next mark; returns how many were duplicates.
+
+        Args:
+            columns: give the events of a topic each, once they know the partition's users.
+        """
+        events = EventColumns.concatenate([one(self.partition) for one in columns])
+        touched, duplicates = self.partition.fold(events)
+        self._touched.append(touched)
+        return duplicates
+
+    def mark(self, at_ms: int) -> Marked:
+        """Look at everyone as of a mark, run the trainer's round, and adopt its model."""
+        partition, state = self.partition, self.state
+        touched = np.unique(np.concatenate(self._touched or [np.empty(0, np.int64)]))
+        self._touched.clear()
+        sample = SampleRequest(self._settings.learning.sample_users, state.sample_threshold)
+        statistics = partition.sweep(at_ms, at_ms, acted=touched, sample=sample)
+        changes = self._commit(at_ms)
+        state = learn(
+            state, [statistics], at_ms, self._table, self._settings.learning, self._settings.kinds
+        )
+        if state.model is not None and state.model is not self.state.model:
+            partition.adopt(state.model, at_ms, at_ms)
+            changes += self._commit(at_ms)
+        self.state = state
+        return Marked(at_ms, changes, state)
+
+    def _commit(self, at_ms: int) -> list[SegmentChange]:
+        commit = self.partition.commit([0, 0], Counts(), at_ms)
+        self.partition.committed(commit)
+        return [_decode(change) for entry in commit.outbox for change in entry.changes]
