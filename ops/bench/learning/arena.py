@@ -8,22 +8,33 @@ checkpoint, the common space, the batch KMeans there. `run` sends a method throu
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 
 import numpy as np
 from sklearn.cluster import KMeans
 from sklearn.metrics import adjusted_rand_score
 
-from ops.bench.learning.generator import SHARES, Stream
-from ops.bench.learning.rivals import Method
+from ops.bench.learning.generator import (
+    CONTINUUM,
+    CORRELATED,
+    MAIN,
+    SHARES,
+    STATIONARY,
+    Stream,
+    play,
+)
+from ops.bench.learning.ours import segstream
+from ops.bench.learning.rivals import RIVALS, Method
 from ops.bench.learning.scores import (
     Ledger,
     Snapshot,
     cell_means,
     centroid_bias,
     identities,
+    ids_of_two_groups,
     inertia,
     ratio,
 )
@@ -99,10 +110,10 @@ class Course:
             labels,
         )
 
-    def facts(self) -> dict[str, float]:
-        """How hard the stream is, whoever plays."""
+    def batch_ari(self) -> float:
+        """How hard the stream is, whoever plays: batch KMeans against the truth."""
         agreed = [adjusted_rand_score(c.truth, c.batch_labels) for c in self.checkpoints.values()]
-        return {"batch_ari_vs_truth": float(np.mean(agreed))}
+        return float(np.mean(agreed))
 
 
 class Watch:
@@ -121,31 +132,19 @@ class Watch:
         self.active = self._seen > batch.time - self._stream.active_seconds
 
 
-@dataclass(frozen=True)
-class Run:
-    """What became of a method on a course.
-
-    Attributes:
-        numbers: by the names of the report.
-        worst: the worst checkpoint's inertia ratio.
-        method: as it is after the last micro-batch.
-    """
-
-    numbers: dict[str, float]
-    worst: float
-    method: Method
+class BenchError(RuntimeError):
+    """It cannot be measured; the message says why."""
 
 
-def run(method: Method, course: Course) -> Run:
-    """Send a method through a course."""
+def run(method: Method, course: Course) -> dict[str, float]:
+    """Send a method through a course; numbers by name, NaN where there is nothing to tell."""
     stream = course.stream
     everyone = np.arange(stream.users)
     watch = Watch(stream)
     ledger = Ledger(stream.users, stream.scenario.groups)
     seconds = 0.0
     looks: list[dict[str, float]] = []
-    snapshot: Snapshot | None = None
-    kept = asked = 0
+    snapshots: list[Snapshot] = []
     ids: set[int] = set()
     minted = 0
     for number, batch in enumerate(stream.batches):
@@ -167,23 +166,20 @@ def run(method: Method, course: Course) -> Run:
         minted += len(live - ids) if number >= course.burnt_in else 0
         ids |= live
         if number in course.checkpoints:
+            if not live:
+                raise BenchError("a method has no centroids after the burn-in; take more updates")
             looks.append(_look(method, course.checkpoints[number]))
-            now = Snapshot(watch.active, watch.truth.copy(), published, batch.alive)
-            if snapshot is not None:
-                same, of = identities(snapshot, now)
-                kept, asked = kept + same, asked + of
-            snapshot = now
-    means = {name: float(np.mean([look[name] for look in looks])) for name in looks[0]}
-    worst = max(look["inertia_ratio_mean"] for look in looks)
-    numbers = {
-        **means,
-        "inertia_ratio_worst": worst,
+            snapshots.append(Snapshot(watch.active, watch.truth.copy(), published, batch.alive))
+    kept, asked = np.sum([identities(a, b) for a, b in pairwise(snapshots)], axis=0)
+    return {
+        **{name: float(np.mean([look[name] for look in looks])) for name in looks[0]},
+        "inertia_ratio_worst": max(look["inertia_ratio_mean"] for look in looks),
         **ledger.numbers(),
         "identity_kept": ratio(kept, asked),
+        "ids_of_two_groups": float(ids_of_two_groups(snapshots, stream.scenario.kin)),
         "ids_minted": float(minted),
         "seconds_per_10000_updates": seconds / stream.updates * 10_000,
     }
-    return Run(numbers, worst, method)
 
 
 def _look(method: Method, checkpoint: Checkpoint) -> dict[str, float]:
@@ -228,4 +224,106 @@ def rescore_seconds(method: Method, course: Course) -> float:
     return time.process_time() - started
 
 
-Maker = Callable[[Stream], Method]
+OURS = "segstream"
+STREAM_FACTS = "streams"
+STREAMS = (MAIN, STATIONARY, CORRELATED, CONTINUUM)
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How much is played.
+
+    Attributes:
+        slow_updates: of the stream for slow rivals; its users are fewer in proportion, so that
+            each acts as often.
+    """
+
+    users: int
+    updates: int
+    slow_updates: int
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """A method by name, made anew for each stream.
+
+    Attributes:
+        make, parallel: of the stream and the seed; `parallel` is the same on four workers.
+    """
+
+    name: str
+    make: Callable[[Stream, int], Method]
+    slow: bool = False
+    parallel: Callable[[Stream, int], Method] | None = None
+
+
+def contestants(rivals: Sequence[str]) -> list[Contestant]:
+    """Ours, and the rivals of these names."""
+
+    def of(make: Callable[[int, int, int], Method]) -> Callable[[Stream, int], Method]:
+        return lambda stream, seed: make(stream.users, K, seed)
+
+    def ours(workers: int) -> Callable[[Stream, int], Method]:
+        return lambda stream, seed: segstream(stream.users, K, seed, stream.active_seconds, workers)
+
+    found = [Contestant(OURS, ours(1), parallel=ours(4))]
+    for name in rivals:
+        entry = RIVALS[name]
+        parallel = None if entry.parallel is None else of(entry.parallel)
+        found.append(Contestant(name, of(entry.make), entry.slow, parallel))
+    return found
+
+
+def contest(
+    seed: int, sizes: Sizes, methods: Sequence[Contestant], say: Callable[[str], None]
+) -> dict[str, dict[str, float]]:
+    """Everyone on every stream of a seed: numbers by method, and what the streams are like.
+
+    Slow methods play the main stream only, and a shorter one.
+    """
+    found: dict[str, dict[str, float]] = {method.name: {} for method in methods}
+    found[STREAM_FACTS] = {}
+    quick = [method for method in methods if not method.slow]
+    slow = [method for method in methods if method.slow]
+    slow_users = max(sizes.users * sizes.slow_updates // sizes.updates, 1)
+    plan = [(scenario, quick, sizes.users, sizes.updates) for scenario in STREAMS]
+    plan.append((MAIN, slow, slow_users, sizes.slow_updates))
+    for scenario, playing, users, updates in plan:
+        if not playing:
+            continue
+        course = Course(play(scenario, seed, users, updates), seed)
+        if playing is quick:
+            found[STREAM_FACTS][f"{scenario.name}_batch_ari_vs_truth"] = course.batch_ari()
+        for contestant in playing:
+            say(f"seed {seed}, {scenario.name}: {contestant.name}")
+            method = contestant.make(course.stream, seed)
+            told = run(method, course)
+            if scenario is MAIN:
+                told |= _besides(contestant, method, course, seed)
+            found[contestant.name] |= headline(scenario.name, told)
+    return found
+
+
+def _besides(contestant: Contestant, method: Method, course: Course, seed: int) -> dict[str, float]:
+    """What is asked of a method once, after the main stream."""
+    told = {"seconds_per_million_rescored": rescore_seconds(method, course)}
+    if contestant.parallel is not None:
+        four = contestant.parallel(course.stream, seed)
+        for batch in course.stream.batches:
+            four.update(batch.users, batch.vectors, batch.time)
+        told |= workers_difference(method, four, course)
+    return told
+
+
+def headline(stream: str, told: dict[str, float]) -> dict[str, float]:
+    """The numbers of a stream by the names of the report.
+
+    The main stream's stand alone, the others' after their stream's name; but the centroid
+    bias of the report is the one where activity correlates with features.
+    """
+    if stream == MAIN.name:
+        return {name: value for name, value in told.items() if name != "centroid_bias_sd"}
+    if stream == CORRELATED.name:
+        return {"centroid_bias_sd": told["centroid_bias_sd"]}
+    wanted = ("inertia_ratio_mean", "spurious_changes_per_1000", "identity_kept", "ids_minted")
+    return {f"{stream}_{name}": told[name] for name in wanted}

@@ -105,23 +105,32 @@ class Scenario:
         """All that are ever alive."""
         return len(SHARES) + sum(isinstance(event, Split) for event in self.events)
 
+    @property
+    def kin(self) -> Ints:
+        """The group each split from; itself if from none."""
+        found = np.arange(self.groups)
+        for event in self.events:
+            if isinstance(event, Split):
+                found[event.into] = found[event.group]
+        return found
+
 
 MAIN = Scenario(
     "main",
     events=(
-        Gradual(1, 0.10, 0.90, 2.5),
-        Gradual(4, 0.20, 0.60, 1.5),
-        Abrupt(2, 0.30, 2.0),
+        Gradual(1, 0.10, 0.90, 3.0),
+        Gradual(4, 0.20, 0.60, 2.0),
+        Abrupt(2, 0.32, 3.0),
         Death(3, 0.35, 0.50, silent=0.5),
         Split(0, 5, 0.55, 0.60),
-        Abrupt(1, 0.75, 1.5),
+        Abrupt(1, 0.77, 2.5),
     ),
     moves=0.006,
 )
 """The stream of the table."""
 STATIONARY = Scenario("stationary")
 """Nobody moves and nothing drifts: every change is one too many."""
-CORRELATED = Scenario("correlated", separation=7.0, correlation=1.0)
+CORRELATED = Scenario("correlated", separation=7.0, correlation=0.6)
 """The busier, the farther from the group's centre; groups so far apart that nearly all k-means of
 the users find them, so that what is off is off for one reason."""
 CONTINUUM = Scenario("continuum", separation=1.5)
@@ -305,8 +314,11 @@ class _World:
 
     def _move(self, users: Ints, centres: Floats) -> None:
         """To another living group that is not about to die, each drawn alike."""
-        dying = [e.group for n, e in enumerate(self._scenario.events) if n in self._fate
-                 and isinstance(e, Death)]
+        dying = [
+            e.group
+            for n, e in enumerate(self._scenario.events)
+            if n in self._fate and isinstance(e, Death)
+        ]
         open_to = self._alive.copy()
         open_to[dying] = False
         before = self._group[users]

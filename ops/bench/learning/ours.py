@@ -66,9 +66,7 @@ class Segstream:
         return self._segmenter.ids, self._segmenter.centroids
 
 
-def segstream(
-    users: int, k: int, seed: int, active_seconds: float, workers: int = 1
-) -> Segstream:
+def segstream(users: int, k: int, seed: int, active_seconds: float, workers: int = 1) -> Segstream:
     """Ours, with the inactivity the stream calls for and its defaults else."""
     return Segstream(Interim(users, k, seed, active_seconds, workers))
 

@@ -24,7 +24,11 @@ read them and where each method can say what it means.
   more without another true change: how many are published under the id matched to the true
   group. Ids and groups are matched among users active now to share the most users (Hungarian).
 - *identity kept*: over consecutive checkpoints and living groups with `ENOUGH` users who are active
-  and in the group at both: how often the id most of them have is the same at both.
+  and in the group at both: how often the id most of them have is the same at both, and is not
+  also that of most users of another group. (Without the latter, one id for everyone were best.)
+- *ids of two groups*: ids that most users of one group have at a checkpoint and most users of another
+  at the same or another; a group and what split from it count as one.
+- *ids minted*: ids of live centroids never seen before; no rival ever mints one.
 - *centroid bias*: distance from a group's mean, each active user one vote, to the nearest live
   centroid in the common space; in standard deviations of a feature within groups, mean over groups.
 
@@ -33,6 +37,8 @@ Everything before the burn-in's end is learned from, but not scored.
 
 from __future__ import annotations
 
+from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -93,17 +99,6 @@ def majority_ids(groups_of: Ints, published: Ints, groups: int) -> Ints:
     return found
 
 
-def identities(before: Snapshot, after: Snapshot) -> tuple[int, int]:
-    """How many groups kept their id from a checkpoint to the next, and of how many."""
-    both = before.active & after.active & (before.truth == after.truth)
-    both &= (before.published >= 0) & (after.published >= 0)
-    groups = len(after.alive)
-    then = majority_ids(before.truth[both], before.published[both], groups)
-    now = majority_ids(after.truth[both], after.published[both], groups)
-    asked = before.alive & after.alive & (then >= 0)
-    return int((asked & (then == now)).sum()), int(asked.sum())
-
-
 @dataclass(frozen=True)
 class Snapshot:
     """Everyone at a checkpoint; columns of users.
@@ -117,6 +112,34 @@ class Snapshot:
     truth: Ints
     published: Ints
     alive: Bools
+
+
+def identities(before: Snapshot, after: Snapshot) -> tuple[int, int]:
+    """How many groups kept their id from a checkpoint to the next, and of how many."""
+    both = before.active & after.active & (before.truth == after.truth)
+    both &= (before.published >= 0) & (after.published >= 0)
+    groups = len(after.alive)
+    then = majority_ids(before.truth[both], before.published[both], groups)
+    now = majority_ids(after.truth[both], after.published[both], groups)
+    asked = before.alive & after.alive & (then >= 0)
+    ids, counts = np.unique(now[asked], return_counts=True)
+    own = np.isin(now, ids[counts == 1])
+    return int((asked & own & (then == now)).sum()), int(asked.sum())
+
+
+def ids_of_two_groups(snapshots: Sequence[Snapshot], kin: Ints) -> int:
+    """How many ids have stood for more than one group.
+
+    Args:
+        kin: ``(groups,)`` the group that each came from; itself if from none.
+    """
+    stood_for: defaultdict[int, set[int]] = defaultdict(set)
+    for one in snapshots:
+        known = one.active & (one.published >= 0)
+        found = majority_ids(one.truth[known], one.published[known], len(kin))
+        for group in np.flatnonzero((found >= 0) & one.alive).tolist():
+            stood_for[int(found[group])].add(int(kin[group]))
+    return sum(len(groups) > 1 for groups in stood_for.values())
 
 
 class Ledger:
