@@ -117,6 +117,10 @@ def section(report: Mapping[str, Any], at: datetime) -> str:
         f"{name.removesuffix('_batch_ari_vs_truth')} {value:.2f}"
         for name, value in report["streams"].items()
     )
+    played = (
+        f"Seeds {seeds}; {report['users']:,} users, {report['updates']:,} updates a stream. River's "
+        f"methods: {report['slow_updates']:,} updates of as many fewer users, main stream only."
+    )
     rivals: Mapping[str, Mapping[str, float | None]] = report["rivals"]
     columns: dict[str, Mapping[str, float | None]] = {OURS: report, **rivals}
     lines = [
@@ -125,8 +129,7 @@ def section(report: Mapping[str, Any], at: datetime) -> str:
         f"{on['cpu']}, {on['cores']} cores, one used; "
         + ", ".join(f"{name} {told}" for name, told in on["versions"].items()),
         "",
-        f"Seeds {seeds}; {report['users']:,} users, {report['updates']:,} updates a stream. River's "
-        f"methods: {report['slow_updates']:,} updates of as many fewer users, main stream only.",
+        played,
         "",
         f"Batch KMeans against the truth, ARI: {hardness}.",
         "",

@@ -218,7 +218,7 @@ class River:
 
     def __init__(self, users: int, model: Any) -> None:
         self._model = model
-        self._scaler = preprocessing.StandardScaler()
+        self._scaler: Any = preprocessing.StandardScaler()
         self._published = np.full(users, -1, dtype=np.int64)
 
     def update(self, users: Ints, vectors: Floats, time: float) -> None:
@@ -264,6 +264,8 @@ RIVER_STEP = 0.02
 one half makes a centroid little more than the last vector; but `STREAMKMeans` is at its best
 with it, because it learns from a handful of centroids a chunk."""
 RIVER_CHUNK = 500
+_STREAM_KMEANS: Any = cluster.STREAMKMeans
+"""River ships types, but not for this one."""
 
 
 @dataclass(frozen=True)
@@ -302,7 +304,7 @@ RIVALS: dict[str, Entry] = {
     "river-kmeans": Entry(_river(RIVER_STEP), slow=True),
     "river-streamkmeans": Entry(
         lambda users, k, seed: River(
-            users, cluster.STREAMKMeans(chunk_size=RIVER_CHUNK, n_clusters=k, seed=seed)
+            users, _STREAM_KMEANS(chunk_size=RIVER_CHUNK, n_clusters=k, seed=seed)
         ),
         slow=True,
     ),
