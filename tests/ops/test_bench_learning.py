@@ -16,6 +16,7 @@ from sklearn.cluster import KMeans
 from threadpoolctl import threadpool_limits
 
 from ops.bench.learning import __main__ as bench
+from ops.bench.learning import arena
 from ops.bench.learning.arena import (
     OURS,
     STREAM_FACTS,
@@ -66,9 +67,11 @@ scenarios = st.sampled_from((MAIN, STATIONARY, CORRELATED, Scenario("even", expo
 
 
 @pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    """As the benchmark itself: threads that wait for each other cost more than they give here."""
-    with threadpool_limits(1):
+def small_and_on_one_thread() -> Iterator[None]:
+    """One thread as in the benchmark itself; fewer checkpoints, because each fits a batch KMeans."""
+    with threadpool_limits(1), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(arena, "CHECKPOINTS", 5)
+        patch.setattr(arena, "MILLION", arena.CHUNK)
         yield
 
 
@@ -472,8 +475,9 @@ def test_a_small_benchmark_runs_to_its_end(
 ) -> None:
     results = tmp_path / "learning.md"
     monkeypatch.setattr(bench, "RESULTS", results)
-    monkeypatch.setattr("ops.bench.learning.arena.MILLION", 50_000)
-    small_run = "--json --seeds 1 --users 1000 --updates 20000 --rivals flink"
+    monkeypatch.setattr(bench, "LEAST_USERS", 600)
+    monkeypatch.setattr(bench, "LEAST_UPDATES", 8_000)
+    small_run = "--json --seeds 1 --users 600 --updates 8000 --rivals flink"
     assert bench.main(small_run.split()) == 0
     report = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert set(WANTED) <= set(report)

@@ -264,7 +264,7 @@ def contestants(rivals: Sequence[str]) -> list[Contestant]:
         return lambda stream, seed: make(stream.users, K, seed)
 
     def ours(workers: int) -> Callable[[Stream, int], Method]:
-        return lambda stream, seed: segstream(stream.users, K, seed, stream.active_seconds, workers)
+        return lambda stream, seed: segstream(stream, K, seed, workers)
 
     found = [Contestant(OURS, ours(1), parallel=ours(4))]
     for name in rivals:

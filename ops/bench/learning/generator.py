@@ -130,7 +130,7 @@ MAIN = Scenario(
 """The stream of the table."""
 STATIONARY = Scenario("stationary")
 """Nobody moves and nothing drifts: every change is one too many."""
-CORRELATED = Scenario("correlated", separation=7.0, correlation=0.6)
+CORRELATED = Scenario("correlated", separation=7.0, correlation=0.5)
 """The busier, the farther from the group's centre; groups so far apart that nearly all k-means of
 the users find them, so that what is off is off for one reason."""
 CONTINUUM = Scenario("continuum", separation=1.5)

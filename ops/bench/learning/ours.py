@@ -1,7 +1,8 @@
 """Decides how segstream itself stands in the benchmark, and nothing about how it learns.
 
-`Segstream` makes a `Method` of anything that has the shape of a `Segmenter`; `Interim` is one made
-of the parts there are (map, statistics, lineage, publish rule), until there is a class for it.
+`Segstream` makes a `Method` of anything that is `SegmenterLike`; `segstream` says which, and is
+all there is to change when the learner does. `Interim` is made of the parts there are (map,
+statistics, lineage, publish rule), until there is a class for it.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from typing import Protocol
 
 import numpy as np
 
+from ops.bench.learning.generator import Stream
 from stream.clustering import (
     FeatureMap,
     Statistics,
@@ -25,7 +27,7 @@ from stream.lineage import inherit
 from stream.segments import PublishRule, look
 
 
-class Segmenter(Protocol):
+class SegmenterLike(Protocol):
     """What is asked of it."""
 
     def update(self, users: Ints, vectors: Floats, time: float) -> object:
@@ -47,9 +49,9 @@ class Segmenter(Protocol):
 
 
 class Segstream:
-    """A `Segmenter` as a `Method`."""
+    """A segmenter as a `Method`."""
 
-    def __init__(self, segmenter: Segmenter) -> None:
+    def __init__(self, segmenter: SegmenterLike) -> None:
         self._segmenter = segmenter
 
     def update(self, users: Ints, vectors: Floats, time: float) -> None:
@@ -66,9 +68,9 @@ class Segstream:
         return self._segmenter.ids, self._segmenter.centroids
 
 
-def segstream(users: int, k: int, seed: int, active_seconds: float, workers: int = 1) -> Segstream:
-    """Ours, with the inactivity the stream calls for and its defaults else."""
-    return Segstream(Interim(users, k, seed, active_seconds, workers))
+def segstream(stream: Stream, k: int, seed: int, workers: int = 1) -> Segstream:
+    """Ours: told how long a silent user counts as active, and left to its defaults else."""
+    return Segstream(Interim(stream.users, k, seed, stream.active_seconds, workers))
 
 
 REFIT_UPDATES = 5_000
