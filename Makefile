@@ -3,10 +3,10 @@ PYTHON ?= python3
 BIN := .venv/bin
 .DEFAULT_GOAL := help
 
-.PHONY: help setup demo test fast lint types bench lock schemas up clean
+.PHONY: help setup demo test fast lint types bench bench-learning lock schemas up clean
 
 help: ## this list
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
 
 setup: .venv/ready ## the environment, from the lock file
 
@@ -34,6 +34,9 @@ types: setup ## mypy, strict, tests too
 
 bench: setup ## the whole job against the ceiling and the plain loop, on real Kafka
 	@$(BIN)/python -m ops.bench $(ARGS)
+
+bench-learning: setup ## how well segments are learned, named and published, against rivals
+	@$(BIN)/python -m ops.bench.learning $(ARGS)
 
 lock: ## write requirements.lock anew from pyproject.toml (needs uv)
 	uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-annotate \
