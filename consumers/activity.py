@@ -35,7 +35,6 @@ from stream.features import FeatureTable, starts_of
 from stream.health import Health, Pulse
 from stream.learning import PartitionStatistics, TrainerState
 from stream.partition import Partition, SampleRequest
-from stream.segments import PublishRule
 from stream.state import Answer, Commit, Position, Store, StoreUnavailableError
 
 log = logging.getLogger(__name__)
@@ -136,13 +135,7 @@ class ActivityWorker:
         self._table = FeatureTable(settings.features)
         self._decoder = Decoder(self._table, settings.worker)
         self._guard = RejectGuard(settings.worker)
-        publish = settings.publish
-        self._rule = PublishRule(
-            publish.margin_twice,
-            publish.margin_once,
-            publish.provisional_looks,
-            int(publish.dwell_seconds * 1_000),
-        )
+        self._rule = settings.publish.rule()
         self._topics = settings.topics.inputs
         self._by_marks = settings.clock.mode == "watermark"
         self._assigned: set[tuple[str, int]] = set()

@@ -17,7 +17,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from pydantic.config import JsonDict
 
 from stream.features import DEFAULT_FEATURES, Feature
-from stream.segments import DEFAULT_KINDS, KindRule
+from stream.segments import DEFAULT_KINDS, KindRule, PublishRule
 from stream.units import parse_duration
 
 ENVIRONMENT_PREFIX = "SEGSTREAM_"
@@ -207,6 +207,14 @@ class Publish(Section):
         3, "a first assignment is provisional for this many looks", "looks", ge=0, le=200
     )
     dwell_seconds: Seconds = setting(0.0, "a user stays at least this long in a segment")
+
+    def rule(self) -> PublishRule:
+        return PublishRule(
+            self.margin_twice,
+            self.margin_once,
+            self.provisional_looks,
+            int(self.dwell_seconds * 1_000),
+        )
 
 
 class Publisher(Section):

@@ -17,7 +17,6 @@ from stream.events import Counts, EventColumns, Ints, SegmentChange
 from stream.features import FeatureTable
 from stream.learning import TrainerState, learn
 from stream.partition import Partition, SampleRequest
-from stream.segments import PublishRule
 from stream.state import Position
 
 _decode = msgspec.json.Decoder().decode
@@ -48,13 +47,7 @@ class Rehearsal:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._table = FeatureTable(settings.features)
-        publish = settings.publish
-        rule = PublishRule(
-            publish.margin_twice,
-            publish.margin_once,
-            publish.provisional_looks,
-            int(publish.dwell_seconds * 1_000),
-        )
+        rule = settings.publish.rule()
         self.partition = Partition(0, self._table, rule, Position([0, 0], self._table.schema), 0)
         self.state = TrainerState()
         self._touched: list[Ints] = []
