@@ -328,15 +328,18 @@ class Segmenter:
         """Count everyone, learn, and look at everyone under what was learned."""
         self._since_round = 0
         before = self._state.model
-        found, parts = [], []
-        for shard in self._shards:
-            living = shard.living(now, self._forget_ms)
-            found.append(self._look(shard, living, Cause.MODEL_MOVED, now))
-            parts.append(shard.statistics(living, now, before, self._learning.sample_users))
+        parts = [
+            shard.statistics(
+                shard.living(now, self._forget_ms), now, before, self._learning.sample_users
+            )
+            for shard in self._shards
+        ]
         self._state = learn(self._state, parts, now, self._features, self._learning, self._kinds)
         model = self._state.model
         if model is None or model is before:
-            return found, ()
+            return [], ()
+        # Vectors do not age by themselves: only another model is a reason to look at everyone.
+        found = []
         for shard in self._shards:
             shard.adopt(model)
             slots = np.union1d(shard.living(now, self._forget_ms), shard.stranded(model))
