@@ -16,7 +16,7 @@ look for the end of the text.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import numba
 import numpy as np
@@ -73,7 +73,7 @@ class CompiledParser:
         users = str(lines, "ascii").split("\n")
         if len(left):
             return self._with_rest(values, left, users, columns)
-        return Parsed(users, *columns, odd=Odd({}, {}, set()))
+        return Parsed(users, Odd({}, {}, set()), *columns)
 
     def _with_rest(
         self, values: Sequence[Any], left: Ints, users: list[str], columns: list[Any]
@@ -84,10 +84,9 @@ class CompiledParser:
         rest = self._plain.parse([values[place] for place in places])
         for place, user in zip(places, rest.users, strict=True):
             users[place] = user
-        told = (rest.kind, rest.time_ms, rest.id, rest.value, rest.quantity, rest.category)
-        for column, found in zip(columns, told, strict=True):
+        for column, found in zip(columns, rest[2:], strict=True):
             column[left] = found
-        return Parsed(users, *columns, odd=rest.odd.moved(places))
+        return Parsed(users, rest.odd.moved(places), *columns)
 
 
 def _joined(values: Sequence[bytes]) -> tuple[Letters, Ints]:
@@ -106,9 +105,14 @@ def _table(names: Sequence[bytes]) -> Hashes:
     return table
 
 
+def _intrinsic(generator: Any) -> Callable[[Any], Any]:
+    """`numba.extending.intrinsic`: a function of one argument that is made of LLVM's instructions."""
+    return cast("Callable[[Any], Any]", intrinsic(generator))
+
+
 def _compiled(function: Function) -> Function:
     """Compiled within whatever calls it."""
-    return numba.njit(error_model="numpy")(function)  # type: ignore[no-any-return]
+    return cast("Function", numba.njit(error_model="numpy")(function))
 
 
 def _compiled_for(*arguments: Any) -> Callable[[Function], Function]:
@@ -116,9 +120,10 @@ def _compiled_for(*arguments: Any) -> Callable[[Function], Function]:
 
     def compile_now(function: Function) -> Function:
         try:
-            return numba.njit([arguments], error_model="numpy", cache=True)(function)  # type: ignore[no-any-return]
+            found = numba.njit([arguments], error_model="numpy", cache=True)(function)
         except RuntimeError:  # no folder for the cache can be written
-            return numba.njit([arguments], error_model="numpy")(function)  # type: ignore[no-any-return]
+            found = numba.njit([arguments], error_model="numpy")(function)
+        return cast("Function", found)
 
     return compile_now
 
@@ -127,7 +132,7 @@ def _compiled_for(*arguments: Any) -> Callable[[Function], Function]:
 # The functions below are given addresses: numba's arrays would cost more than what is done to them.
 
 
-@intrinsic
+@_intrinsic
 def _letter(_: Any, at: Any) -> Any:
     """The letter at an address."""
 
@@ -138,7 +143,7 @@ def _letter(_: Any, at: Any) -> Any:
     return types.uint8(at), generate
 
 
-@intrinsic
+@_intrinsic
 def _letters(_: Any, at: Any) -> Any:
     """Eight letters from an address on, the first in the lowest byte."""
 
@@ -151,7 +156,7 @@ def _letters(_: Any, at: Any) -> Any:
     return types.uint64(at), generate
 
 
-@intrinsic
+@_intrinsic
 def _low_zeros(_: Any, word: Any) -> Any:
     """How many bits are zero below the lowest one that is not."""
 
@@ -165,10 +170,11 @@ def _low_zeros(_: Any, word: Any) -> Any:
 @_compiled
 def _part(at: int, end: int) -> np.uint64:
     """Up to eight letters, zeros from the end on."""
-    missing = 8 - (end - at)
-    if missing <= 0:
-        return _letters(at)
-    return _letters(at) << np.uint64(8 * missing) >> np.uint64(8 * missing)
+    word: np.uint64 = _letters(at)
+    if end - at >= 8:
+        return word
+    beyond = np.uint64(8 * (8 - (end - at)))
+    return word << beyond >> beyond
 
 
 def _each(letter: int) -> np.uint64:
@@ -239,7 +245,8 @@ def _string(at: int) -> int:
 
 @_compiled
 def _is_digit(at: int) -> bool:
-    return _ZERO <= _letter(at) <= _NINE
+    letter: int = _letter(at)
+    return _ZERO <= letter <= _NINE
 
 
 @_compiled
@@ -577,7 +584,7 @@ def _parse(
     lefts = filled = 0
     starts, ends, amounts = np.zeros(6, np.int64), np.zeros(6, np.int64), np.empty(5)
     longest = 8 * len(multipliers)
-    at = np.int64(text.ctypes.data)
+    at: Any = np.int64(text.ctypes.data)
     for i in range(count):
         end = at + lengths[i]
         starts[_PROPERTIES] = ends[_PROPERTIES] = 0

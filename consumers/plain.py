@@ -63,13 +63,13 @@ class Parsed(NamedTuple):
     """What messages say, an entry a message; the columns mean nothing where one is odd."""
 
     users: list[str]
+    odd: Odd
     kind: npt.NDArray[np.uint8]
     time_ms: Ints
     id: Hashes
     value: Floats
     quantity: Floats
     category: Hashes
-    odd: Odd
 
 
 _BLANK = Track("", "-", "-", "1970-01-02T00:00:00.000Z")
@@ -132,13 +132,13 @@ class PlainParser:
         categories = map(self._category, [p.category for p in properties])
         return Parsed(
             users=users,
+            odd=odd,
             kind=kind,
             time_ms=time,
             id=hash_texts([track.messageId for track in tracks]),
             value=value,
             quantity=quantity,
             category=np.fromiter(categories, np.uint64, count),
-            odd=odd,
         )
 
     def _tracks(self, values: Sequence[Any], odd: Odd) -> list[Track]:

@@ -209,11 +209,11 @@ def _row(rounds: Any, report: dict[str, Any], title: str, name: str, form: str) 
     return f"| {title} | {form.format(report[name])} | {told} |"
 
 
-def append(file: Path, text: str) -> None:
+def append(file: Path, text: str, header: str = HEADER) -> None:
     """Add a section to the results; nothing there is ever replaced."""
     file.parent.mkdir(parents=True, exist_ok=True)
     with file.open("a", encoding="utf-8") as results:
-        results.write((HEADER if results.tell() == 0 else "") + "\n" + text)
+        results.write((header if results.tell() == 0 else "") + "\n" + text)
 
 
 def machine() -> dict[str, Any]:
@@ -221,7 +221,7 @@ def machine() -> dict[str, Any]:
     libraries = ("confluent-kafka", "msgspec", "numpy", "redis")
     kafka = next((_number(jar.name) for jar in JARS.glob("kafka_2*.jar")), "?")
     return {
-        "cpu": _cpu(),
+        "cpu": cpu(),
         "cores": os.cpu_count(),
         "versions": {
             "Python": platform.python_version(),
@@ -234,7 +234,7 @@ def machine() -> dict[str, Any]:
     }
 
 
-def _cpu() -> str:
+def cpu() -> str:
     try:
         text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
     except OSError:
