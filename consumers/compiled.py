@@ -519,15 +519,14 @@ def _time(at: int, end: int) -> int:
 
 
 @_compiled
-def _hash(at: int, end: int, multipliers: Hashes) -> np.uint64:
+def _hash(at: int, end: int, multipliers: int) -> np.uint64:
     """What `hashing.hash_text` says of a text that is not digested first."""
     mixed = np.uint64(0)
-    place = 0
     while at < end:
         word = _part(at, end)
-        mixed += (word * multipliers[place]) ^ (word >> np.uint64(32))
+        mixed += (word * _letters(multipliers)) ^ (word >> np.uint64(32))
         at += 8
-        place += 1
+        multipliers += 8
     mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return max(mixed ^ (mixed >> np.uint64(31)), np.uint64(1))
@@ -584,6 +583,7 @@ def _parse(
     lefts = filled = 0
     starts, ends, amounts = np.zeros(6, np.int64), np.zeros(6, np.int64), np.empty(5)
     longest = 8 * len(multipliers)
+    factors: Any = np.int64(multipliers.ctypes.data)
     at: Any = np.int64(text.ctypes.data)
     for i in range(count):
         end = at + lengths[i]
@@ -608,10 +608,10 @@ def _parse(
                 and abs(quantity[i]) <= limits[4]
             )
         if plain:
-            ids[i] = _hash(starts[_ID], ends[_ID], multipliers)
+            ids[i] = _hash(starts[_ID], ends[_ID], factors)
             category[i] = np.uint64(0)
             if ends[_PROPERTIES] > starts[_PROPERTIES]:
-                category[i] = _hash(starts[_PROPERTIES], ends[_PROPERTIES], multipliers)
+                category[i] = _hash(starts[_PROPERTIES], ends[_PROPERTIES], factors)
             for letter in range(starts[_USER], ends[_USER]):
                 lines[filled] = _letter(letter)
                 filled += 1
