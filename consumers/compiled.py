@@ -4,8 +4,8 @@ Comes in: values of messages. Goes out: `Parsed`, the same to the bit as from `p
 The extra ``segstream[fast]``: to import this module loads numba, and compiles `_parse` unless a
 cache on disk has it.
 
-A message is plain if it is JSON of ASCII without escapes, a `track` with every field once, not
-nested deep, with a time as browsers write it and numbers that one operation makes exact. The
+A message is plain if it is JSON, not nested deep, and a `track` with every field once, without
+escapes in those, with a time as browsers write it and numbers that one operation makes exact. The
 functions here see whether it is: a strict validator of that part of JSON, so that whatever is taken
 is valid for msgspec too. What is not plain may be good or bad. It is not judged here.
 
@@ -65,12 +65,16 @@ class CompiledParser:
         """Columns of messages, each bytes or None, in the order they come."""
         try:
             text, lengths = _joined(values)
-        except TypeError:
-            text, lengths = _joined([value or b"" for value in values])
+            if not text.isascii():
+                text.decode()
+        except (TypeError, UnicodeDecodeError):  # a message without a value, or not UTF-8
+            self.left += len(values)
+            return self._plain.parse(values)
         left, lines, *columns = _parse(
-            text, lengths, self._names, self._codes, self._uses_value, MULTIPLIERS, self._limits
-        )
-        users = str(lines, "ascii").split("\n")
+            np.frombuffer(text, np.uint8), lengths, self._names, self._codes, self._uses_value,
+            MULTIPLIERS, self._limits,
+        )  # fmt: skip
+        users = str(lines, "utf-8").split("\n")
         if len(left):
             return self._with_rest(values, left, users, columns)
         return Parsed(users, Odd({}, {}, set()), *columns)
@@ -89,10 +93,10 @@ class CompiledParser:
         return Parsed(users, rest.odd.moved(places), *columns)
 
 
-def _joined(values: Sequence[bytes]) -> tuple[Letters, Ints]:
+def _joined(values: Sequence[bytes]) -> tuple[bytes, Ints]:
     """All values, a zero byte behind each and eight behind all; and their lengths."""
     lengths = np.fromiter(map(len, values), np.int64, len(values))
-    return np.frombuffer(b"\0".join([*values, bytes(8)]), np.uint8), lengths
+    return b"\0".join([*values, bytes(8)]), lengths
 
 
 def _table(names: Sequence[bytes]) -> Hashes:
@@ -190,8 +194,8 @@ _QUOTES, _BACKSLASHES = _each(ord('"')), _each(ord("\\"))
 def _unusual(word: np.uint64) -> np.uint64:
     """The high bit of letters that are no plain part of a string; sure up to the first of them."""
     # Where a letter is less than what is taken from it, it borrows from the letters behind.
-    found = (word - _SPACES) | ((word ^ _QUOTES) - _ONES) | ((word ^ _BACKSLASHES) - _ONES) | word
-    return found & _HIGHS
+    found = (word - _SPACES) | ((word ^ _QUOTES) - _ONES) | ((word ^ _BACKSLASHES) - _ONES)
+    return found & ~word & _HIGHS
 
 
 @_compiled
@@ -210,7 +214,9 @@ def _find(at: int, end: int, names: Hashes) -> int:
 
 # -- tokens --------------------------------------------------------------------------------------
 
-_QUOTE, _COLON, _COMMA, _MINUS, _PLUS, _POINT, _ZERO, _NINE, _E, _N, _T, _F = b'":,-+.09entf'
+_QUOTE, _COLON, _COMMA, _MINUS, _PLUS, _POINT, _ZERO, _NINE, _BACKSLASH = b'":,-+.09\\'
+_A, _E, _F, _N, _T, _U = b"aefntu"
+_ESCAPES = np.isin(np.arange(256), list(b'"\\/bfnrt'))
 _OPEN, _CLOSE, _OPEN_LIST, _CLOSE_LIST = b"{}[]"
 _TRUE, _NULL, _FALS = (
     np.uint64(int.from_bytes(word, "little")) for word in (b"true", b"null", b"fals")
@@ -233,13 +239,48 @@ def _space(at: int) -> int:
 
 
 @_compiled
-def _string(at: int) -> int:
-    """The place of the closing quote, from behind the opening one; -1 if there is none."""
+def _run(at: int) -> int:
+    """The place of the next letter that ends a string or is no plain part of it."""
     odd = _unusual(_letters(at))
     while odd == np.uint64(0):
         at += 8
         odd = _unusual(_letters(at))
-    at += _low_zeros(odd) >> 3
+    passed: int = _low_zeros(odd) >> 3
+    return at + passed
+
+
+@_compiled
+def _string(at: int) -> int:
+    """The place of the closing quote, from behind the opening one; -1 if there is none."""
+    at = _run(at)
+    return at if _letter(at) == _QUOTE else -1
+
+
+@_compiled
+def _skip_string(at: int) -> int:
+    """The same for a string that nobody reads: there may be escapes in it."""
+    at = _run(at)
+    while _letter(at) == _BACKSLASH:
+        if _letter(at + 1) == _U:
+            number = 0
+            for place in range(at + 2, at + 6):
+                letter = _letter(place)
+                lower = letter | 0x20
+                if _ZERO <= letter <= _NINE:
+                    number = number * 16 + (letter - _ZERO)
+                elif _A <= lower <= _F:
+                    number = number * 16 + (lower - _A) + 10
+                else:
+                    return -1
+            if (
+                0xD800 <= number < 0xE000
+            ):  # half a character; whether the other follows is not plain
+                return -1
+            at = _run(at + 6)
+        elif _ESCAPES[_letter(at + 1)]:
+            at = _run(at + 2)
+        else:
+            return -1
     return at if _letter(at) == _QUOTE else -1
 
 
@@ -334,7 +375,7 @@ def _skip(at: int) -> int:
     while True:
         letter = _letter(at)
         if letter == _QUOTE:
-            at = _string(at + 1)
+            at = _skip_string(at + 1)
             if at < 0:
                 return -1
             at += 1
@@ -560,7 +601,7 @@ def _parse(
     """Columns of the plain messages, with gaps for those that are left.
 
     Args:
-        text: all messages, a zero byte behind each, and eight at least behind all.
+        text: all messages in UTF-8, a zero byte behind each, and eight at least behind all.
         lengths: of each message.
         names: table of the watched events.
         codes: of each name, and of any other.

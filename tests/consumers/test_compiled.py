@@ -65,6 +65,7 @@ def test_the_events_of_the_benchmark_are_plain() -> None:
     assert_same(values)
 
 
+GOOD = encoded()
 PLAIN = {
     "usual": encoded(),
     "white space": b" \n{ \t" + encoded()[1:-1] + b"\r\n} ",
@@ -86,6 +87,11 @@ PLAIN = {
     "largest number": encoded(properties={"revenue": 1e12}),
     "exact": encoded(properties={"revenue": 9007199254740992, "price": 1e-22}, event=VIEW),
     "leap day": encoded(timestamp="2024-02-29T23:59:59.999Z"),
+    "not ASCII": GOOD.replace(b"u1", "Zoë 😀".encode()),
+    "not ASCII elsewhere": GOOD[:-1] + ',"Größe":"Möbel"}'.encode(),
+    "longest user, not ASCII": GOOD.replace(b"u1", "é".encode() * 128),
+    "escapes elsewhere": encoded(page={"url": "/", "title": "Zoë \\ \n\0"})[:-1]
+    + rb',"x":["\"\\\/\b\f\n\r\t\u00E9\uFFFF\ud7ff\ue000"]}',
     "properties first": encoded(properties=...)[:-1] + b',"properties":{"price":3},"x":1}',
 }
 
@@ -96,14 +102,14 @@ def test_a_plain_message_is_not_left(what: str) -> None:
     assert_same([PLAIN[what]])
 
 
-GOOD = encoded()
 UNUSUAL = {
-    "none": None,
     "empty": b"",
-    "not ASCII": encoded(userId="Zoë"),
-    "not ASCII, not escaped": GOOD.replace(b"u1", "Zoë".encode()),
     "an escape": GOOD.replace(b"u1", b"a\\/b"),
-    "an escape elsewhere": GOOD[:-1] + b',"x":"\\n"}',
+    "an escaped letter": encoded(userId="Zoë"),
+    "an escape in a key": GOOD[:-1] + b',"\\n":1}',
+    "half a character": GOOD[:-1] + b',"x":"\\ud83d\\ude00"}',
+    "a wrong escape": GOOD[:-1] + b',"x":"\\x"}',
+    "a short escape": GOOD[:-1] + b',"x":"\\u00e"}',
     "a control character": GOOD.replace(b"u1", b"u\n1"),
     "a zero": GOOD.replace(b"u1", b"u\x001"),
     "a zero behind": GOOD + b"\0",
@@ -151,6 +157,12 @@ def test_an_unusual_message_is_left(what: str) -> None:
     assert_same([GOOD, value, encoded(userId="u2", event=VIEW), value])
 
 
+@pytest.mark.parametrize("value", [None, GOOD.replace(b"u1", b"u\xff"), b"\xed\xa0\x80"])
+def test_a_block_that_is_no_text_is_left_whole(value: bytes | None) -> None:
+    assert left_over(GOOD, value, GOOD) == 3
+    assert_same([GOOD, value, encoded(userId="u2", event=VIEW)])
+
+
 def test_every_cut_of_a_message_is_left() -> None:
     for value in (GOOD, PLAIN["others"], PLAIN["white space"][:-2]):
         cuts = [value[:end] for end in range(len(value))]
@@ -194,7 +206,20 @@ _SPELT_TEXT = st.one_of(
     st.text("abcXYZ 0-_:/", max_size=24),
     st.text("ab", min_size=120, max_size=140),
     st.sampled_from(
-        ["\\n", "\\u00e9", "\\ud83d\\ude00", "\\ud800", "\\x", "\\", "é", "\x01", "\x7f"]
+        [
+            "\\n",
+            "\\u00e9",
+            "\\ud83d\\ude00",
+            "\\ud800",
+            "\\x",
+            "\\",
+            "é",
+            "\x01",
+            "\x7f",
+            "\\/",
+            "\\u0000",
+            "😀",
+        ]
     ),
 ).map('"{}"'.format)
 _VALUE: st.SearchStrategy[str] = st.recursive(
