@@ -223,7 +223,9 @@ class PlainParser:
                 return reason, str(error)
             try:
                 parsed = json.loads(value, parse_int=float)
-            except ValueError as not_json:
+                # It lets halves of characters pass, which nobody can encode again.
+                json.dumps(parsed, ensure_ascii=False).encode()
+            except (ValueError, RecursionError) as not_json:
                 return Reason.NOT_JSON, str(not_json)
         if not isinstance(parsed, dict):
             return Reason.WRONG_TYPE, "the message is no object"
