@@ -195,8 +195,6 @@ MESSAGES: tuple[tuple[bytes | None, Fate, Reason | None], ...] = (
     (_GOOD.replace(b"u1", b"u\xff"), _REFUSED, Reason.NOT_JSON),
     (_GOOD.replace(b"track", b"tr\xffck"), _REFUSED, Reason.NOT_JSON),
     (_GOOD.replace(b"u1", b"\\ud800, and more"), _REFUSED, Reason.NOT_JSON),
-    (_GOOD.replace(b"20.0", b'1e999, "category": "\\ud800"'), _REFUSED, Reason.NOT_JSON),
-    (_GOOD.replace(b"20.0", b'1e999, "x": ' + b"[" * 20_000), _REFUSED, Reason.NOT_JSON),
     (_GOOD.replace(b"20.0", b"NaN"), _REFUSED, Reason.NOT_JSON),
     (_GOOD.replace(b"20.0", b"020"), _REFUSED, Reason.NOT_JSON),
     (_GOOD.replace(b'"track"', b"[" * 20_000 + b"]" * 20_000), _REFUSED, Reason.NOT_JSON),

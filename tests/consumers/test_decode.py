@@ -147,6 +147,15 @@ def test_every_message_gets_its_fate(
     assert_agrees(batch, JUDGE.judge(Message(value, START_MS, 1)))
 
 
+@pytest.mark.parametrize("more", [b'"category": "\\ud800"', b'"x": ' + b"[" * 20_000])
+def test_a_number_out_of_range_hides_nothing_worse(decoder: Decoder, more: bytes) -> None:
+    # Only for such a number is a message read by something more lenient than msgspec.
+    value = encoded().replace(b"20.0", b"1e999, " + more)
+    batch = decoded(decoder, [value])
+    assert verdict(batch) == (Fate.REJECTED, Reason.NOT_JSON)
+    assert_agrees(batch, JUDGE.judge(Message(value, START_MS, 1)))
+
+
 def test_a_block_of_everything_is_the_sum_of_its_messages(decoder: Decoder) -> None:
     whole = assert_adds_up(decoder, [value for value, _, _ in MESSAGES])
     fates = Counter(fate for _, fate, _ in MESSAGES)
