@@ -134,6 +134,7 @@ class ActivityWorker:
         self._wall_ms = wall_ms
         self._table = FeatureTable(settings.features)
         self._decoder = Decoder(self._table, settings.worker)
+        log.info("decoder: %s", self._decoder.way)
         self._guard = RejectGuard(settings.worker)
         self._rule = settings.publish.rule()
         self._topics = settings.topics.inputs

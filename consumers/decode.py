@@ -1,52 +1,25 @@
 """Turns messages into columns, with what cannot be turned set aside under its reason.
 
 Comes in: messages. Goes out: a `Block` of columns with the fate of each message, cut into a
-`Batch` for each topic partition; the activity worker is next. Good messages pay for one decode
-and a few list comprehensions; only a block with a bad message in it is gone through one by one.
+`Batch` for each topic partition; the activity worker is next. What the messages say is read by
+`plain`, or by `compiled` where that is installed; here is decided what becomes of them.
 """
 
 from __future__ import annotations
 
-import json
-import math
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from enum import IntEnum
-from functools import lru_cache
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Literal, Protocol
 
-import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from stream.config import Worker
-from stream.events import (
-    NO_EVENTS,
-    Bools,
-    Counts,
-    EventColumns,
-    Floats,
-    Ints,
-    Mark,
-    Properties,
-    Reason,
-    Track,
-)
+from consumers.plain import UNWATCHED, Parsed, PlainParser
+from stream.config import ConfigError, Worker
+from stream.events import NO_EVENTS, Bools, Counts, EventColumns, Floats, Ints, Reason
 from stream.features import FeatureTable
-from stream.hashing import hash_text, hash_texts, letters_of
 from stream.partition import Partition
-
-LARGEST_NUMBER = 1e12
-LONGEST_USER = 256
-EARLIEST_MS = 86_400_000
-"""1970-01-02: a time on the first day is a missing or zero timestamp, not a shopper."""
-LATEST_MS = 4_102_444_800_000
-"""2100-01-01: a later time is a unit error, not a shopper."""
-UNWATCHED = 255
-"""Code of an event that no feature watches."""
-OTHER_TYPES = frozenset({"identify", "page", "screen", "group", "alias"})
 
 
 class Message(Protocol):
@@ -187,106 +160,55 @@ class Block:
         )  # fmt: skip
 
 
-class _Odd(NamedTuple):
-    """Places of messages that are no events."""
+class Parser(Protocol):
+    """What reads messages."""
 
-    rejects: dict[int, Reject]
-    marks: dict[int, tuple[int, int]]
-    ignored: set[int]
-
-    @property
-    def places(self) -> set[int]:
-        return self.rejects.keys() | self.marks.keys() | self.ignored
-
-
-_BLANK = Track("", "-", "-", "1970-01-02T00:00:00.000Z")
-
-
-class _Codes(dict[str, int]):
-    """Codes of the watched events; any other is not watched."""
-
-    def __missing__(self, event: str) -> int:
-        return UNWATCHED
-
-
-class _CategoryHashes(dict[str | None, int]):
-    """Hashes of the categories seen so far: a shop has few, and they come again and again."""
-
-    def __missing__(self, category: str | None) -> int:
-        if len(self) > 100_000:
-            self.clear()
-        found = self[category] = hash_text(category.encode()) if category else 0
-        return found
+    def parse(self, values: Sequence[Any]) -> Parsed: ...
 
 
 class Decoder:
-    """Decodes for one feature table and one set of limits."""
+    """Decodes for one feature table and one set of limits.
+
+    Attributes:
+        way: which parser it uses.
+
+    Raises:
+        ConfigError: the compiled parser is demanded and cannot be had.
+    """
 
     def __init__(self, table: FeatureTable, worker: Worker) -> None:
-        self._track = msgspec.json.Decoder(Track).decode
-        self._mark = msgspec.json.Decoder(Mark).decode
-        self._any = msgspec.json.Decoder().decode
-        self._code = _Codes(table.codes).__getitem__
-        self._uses_value = table.uses_value
-        self._category = _CategoryHashes().__getitem__
-        self._bytes = worker.message_bytes
         self._late_ms = int(worker.late_seconds * 1_000)
         self._future_ms = int(worker.future_seconds * 1_000)
+        plain = PlainParser(table, worker.message_bytes)
+        self._parser: Parser = plain
+        self.way: Literal["plain", "compiled"] = "plain"
+        if worker.decoder == "plain":
+            return
+        try:
+            # Loads numba, which takes half a second, and compiles, which takes more the first time.
+            from consumers.compiled import CompiledParser  # noqa: PLC0415 - an extra
+        except ImportError as error:
+            if worker.decoder == "compiled":
+                raise ConfigError(
+                    f"worker.decoder = 'compiled': {error}; install segstream[fast], or set it to "
+                    "'auto' or 'plain'"
+                ) from None
+            return
+        self._parser = CompiledParser(table, worker.message_bytes, plain)
+        self.way = "compiled"
 
     def decode(self, messages: Sequence[Any]) -> Block:
         """Columns of messages, in the order they come; none is an error."""
-        values = [message.value() for message in messages]
         appended = np.array([message.timestamp()[1] for message in messages], dtype=np.int64)
-        odd = _Odd({}, {}, set())
-        try:
-            if max(map(len, values)) > self._bytes:
-                raise ValueError
-            # msgspec skips fields that are not declared without looking at their encoding.
-            together = b"".join(values)
-            if not together.isascii():
-                together.decode()
-            tracks = list(map(self._track, values))
-        except (msgspec.MsgspecError, ValueError, TypeError, RecursionError):
-            tracks = self._one_by_one(messages, values, odd)
-        users = [track.userId for track in tracks]
-        if not all(users) or max(map(len, users)) > LONGEST_USER // 4:
-            _refuse_bad_users(users, messages, odd)
-        return self._to_columns(messages, tracks, users, appended, odd)
-
-    def _to_columns(
-        self,
-        messages: Sequence[Any],
-        tracks: list[Track],
-        users: list[str],
-        appended: Ints,
-        odd: _Odd,
-    ) -> Block:
-        count = len(tracks)
-        properties = [track.properties for track in tracks]
-        kind = np.fromiter(map(self._code, [track.event for track in tracks]), np.uint8, count)
-        time = parse_times([track.timestamp for track in tracks])
-        value, quantity = np.zeros(count), np.ones(count)
-        for i in np.flatnonzero(self._uses_value[kind]).tolist():
-            value[i], quantity[i] = amounts(properties[i])
+        parsed = self._parser.parse([message.value() for message in messages])
+        time, odd = parsed.time_ms, parsed.odd
         appended = np.where(appended < 0, time, appended)
-
-        bad_time = (time < EARLIEST_MS) | (time >= LATEST_MS)
-        out_of_range = ~(np.abs(value) <= LARGEST_NUMBER) | ~(np.abs(quantity) <= LARGEST_NUMBER)
-        fate = np.full(count, _Fate.APPLIED, np.uint8)
+        fate = np.full(len(messages), _Fate.APPLIED, np.uint8)
         fate[time < appended - self._late_ms] = _Fate.LATE
-        fate[kind == UNWATCHED] = _Fate.IGNORED
-        known = odd.places
-        for i in np.flatnonzero(bad_time | out_of_range).tolist():
-            if i in known:
-                continue
-            if bad_time[i]:
-                detail = f"timestamp {tracks[i].timestamp!r}"
-                odd.rejects[i] = Reject(Reason.BAD_TIME, detail, messages[i])
-            else:
-                odd.rejects[i] = Reject(Reason.OUT_OF_RANGE, "value or quantity", messages[i])
+        fate[parsed.kind == UNWATCHED] = _Fate.IGNORED
         for places, what in (
             (odd.ignored, _Fate.IGNORED),
-            (odd.rejects, _Fate.REJECTED),
+            (odd.refused, _Fate.REJECTED),
             (odd.marks, _Fate.MARK),
         ):
             if places:
@@ -294,226 +216,19 @@ class Decoder:
         limit = appended + self._future_ms
         return Block(
             messages=messages,
-            users=users,
-            kind=kind,
+            users=parsed.users,
+            kind=parsed.kind,
             time_ms=np.minimum(time, limit),
-            id=hash_texts([track.messageId for track in tracks]),
-            value=value,
-            quantity=quantity,
-            category=np.fromiter(
-                map(self._category, [p.category for p in properties]), np.uint64, count
-            ),
+            id=parsed.id,
+            value=parsed.value,
+            quantity=parsed.quantity,
+            category=parsed.category,
             fate=fate,
             appended_ms=appended,
             clamped=(time > limit) & (fate == _Fate.APPLIED),
-            rejects=odd.rejects,
+            rejects={
+                place: Reject(reason, detail, messages[place])
+                for place, (reason, detail) in odd.refused.items()
+            },
             marks=odd.marks,
         )
-
-    # -- the slow way, for blocks with something odd in them ----------------------------------
-
-    def _one_by_one(
-        self, messages: Sequence[Any], values: Sequence[bytes | None], odd: _Odd
-    ) -> list[Track]:
-        """A track for each message; what is none is noted, and a blank stands in its place."""
-        tracks: list[Track] = []
-        for place, value in enumerate(values):
-            found = self._judge(value)
-            if isinstance(found, Track):
-                tracks.append(found)
-                continue
-            tracks.append(_BLANK)
-            if isinstance(found, Mark):
-                odd.marks[place] = (_parse_time(found.timestamp), _parse_time(found.sentAt))
-            elif found is None:
-                odd.ignored.add(place)
-            else:
-                odd.rejects[place] = Reject(found[0], found[1], messages[place])
-        return tracks
-
-    def _judge(self, value: bytes | None) -> Track | Mark | tuple[Reason, str] | None:
-        """A track or a mark, a reason to refuse with details, or None for what is ignored."""
-        if not value:
-            return Reason.EMPTY, "no value"
-        if len(value) > self._bytes:
-            return Reason.TOO_LARGE, f"{len(value)} bytes, {self._bytes} are allowed"
-        try:
-            value.decode()
-            return self._track(value)
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-            pass
-        parsed = self._parse(value)
-        if not isinstance(parsed, dict):
-            return parsed
-        kind = parsed.get("type")
-        if kind == "segstream-mark":
-            return self._judge_mark(value)
-        if isinstance(kind, str) and kind in OTHER_TYPES:
-            return None
-        parsed["type"] = "track"
-        if parsed.get("userId") is None and isinstance(parsed.get("anonymousId"), str):
-            parsed["userId"] = parsed["anonymousId"]
-        elif parsed.get("userId") is None:
-            parsed["userId"] = ""
-        try:
-            track = msgspec.convert(parsed, Track)
-        except msgspec.ValidationError as error:
-            problem = str(error)
-            reason = Reason.MISSING_FIELD if "missing required" in problem else Reason.WRONG_TYPE
-            return reason, problem
-        if track.userId and _parse_time(track.timestamp) >= EARLIEST_MS and _infinite(track):
-            return Reason.OUT_OF_RANGE, "a number that no computer holds"
-        return track
-
-    def _parse(self, value: bytes) -> dict[str, Any] | tuple[Reason, str]:
-        """The object in a message, or why there is none."""
-        try:
-            value.decode()
-        except UnicodeDecodeError as error:
-            # A cut through a character is a cut if the text before it was going on.
-            before = self._parse(value[: error.start]) if "end of data" in error.reason else None
-            cut = isinstance(before, tuple) and before[0] is Reason.TRUNCATED
-            return (Reason.TRUNCATED if cut else Reason.NOT_JSON), str(error)
-        try:
-            parsed = self._any(value)
-        except (msgspec.MsgspecError, RecursionError) as error:
-            if "out of range" not in str(error):
-                reason = Reason.TRUNCATED if "truncated" in str(error) else Reason.NOT_JSON
-                return reason, str(error)
-            try:
-                parsed = json.loads(value, parse_int=float)
-            except ValueError as not_json:
-                return Reason.NOT_JSON, str(not_json)
-        if not isinstance(parsed, dict):
-            return Reason.WRONG_TYPE, "the message is no object"
-        return parsed
-
-    def _judge_mark(self, value: bytes) -> Mark | tuple[Reason, str]:
-        try:
-            mark = self._mark(value)
-        except msgspec.ValidationError as error:
-            return Reason.WRONG_TYPE, str(error)
-        times = (_parse_time(mark.timestamp), _parse_time(mark.sentAt))
-        if not all(EARLIEST_MS <= time < LATEST_MS for time in times):
-            return Reason.BAD_TIME, "a mark without a time"
-        return mark
-
-
-def _refuse_bad_users(users: list[str], messages: Sequence[Any], odd: _Odd) -> None:
-    known = odd.places
-    for place, user in enumerate(users):
-        if place in known:
-            continue
-        if not user:
-            detail = "neither userId nor anonymousId"
-            odd.rejects[place] = Reject(Reason.NO_USER, detail, messages[place])
-        elif len(user.encode()) > LONGEST_USER:
-            odd.rejects[place] = Reject(Reason.OUT_OF_RANGE, "userId is too long", messages[place])
-
-
-def amounts(properties: Properties) -> tuple[float, float]:
-    """Value and quantity of an event; NaN for what is not a finite number."""
-    quantity = 1.0 if properties.quantity is None else properties.quantity
-    for value in (properties.revenue, properties.total, properties.value):
-        if value is not None:
-            return _finite(value), _finite(quantity)
-    if properties.price is not None:
-        return _finite(properties.price * quantity), _finite(quantity)
-    return 0.0, _finite(quantity)
-
-
-def _finite(value: float) -> float:
-    return value if math.isfinite(value) else math.nan
-
-
-_SIGNS = tuple(zip((4, 7, 10, 13, 16, 19, 23), b"--T::.Z", strict=True))
-_ZERO = ord("0")
-
-
-def parse_times(texts: list[str]) -> Ints:
-    """Milliseconds since 1970 of RFC 3339 texts; -1 for what is none.
-
-    The form that browsers and Segment's libraries write, ``2026-11-21T09:00:00.000Z``, is
-    parsed in columns; any other goes through `datetime`.
-    """
-    if not texts:
-        return np.empty(0, np.int64)
-    raw = letters_of(texts)
-    if raw is None or raw.shape[1] < 24:
-        return np.array([_parse_time(text) for text in texts], dtype=np.int64)
-    letters = np.ascontiguousarray(raw.T)
-    plain = np.ones(len(texts), np.bool_) if len(letters) == 24 else ~letters[24:].any(axis=0)
-    for place, sign in _SIGNS:
-        plain &= letters[place] == sign
-    if (letters[:10] == letters[:10, :1]).all():
-        day_ms: Ints | int = _day(texts[0][:10])
-        plain &= day_ms >= 0
-    else:
-        day_ms, valid = _days(letters[:10])
-        plain &= valid
-    digits = letters[_CLOCK] - _ZERO
-    plain &= digits.max(axis=0) <= 9
-    clock = digits.astype(np.int32)
-    hour, minute = clock[0] * 10 + clock[1], clock[2] * 10 + clock[3]
-    second = clock[4] * 10 + clock[5]
-    plain &= (hour < 24) & (minute < 60) & (second < 60)
-    within = (hour * 60 + minute) * 60_000 + second * 1_000
-    within += clock[6] * 100 + clock[7] * 10 + clock[8]
-    times: Ints = day_ms + within.astype(np.int64)
-    if not plain.all():
-        for i in np.flatnonzero(~plain).tolist():
-            times[i] = _parse_time(texts[i])
-    return times
-
-
-_CLOCK = np.array([11, 12, 14, 15, 17, 18, 20, 21, 22])
-
-
-@lru_cache(maxsize=1_000)
-def _day(text: str) -> int:
-    """Milliseconds at the start of ``2026-11-21``; -1 if that is no day from 1970 on."""
-    return max(_parse_time(f"{text}T00:00:00.000Z"), -1)
-
-
-def _days(letters: npt.NDArray[np.uint8]) -> tuple[Ints, npt.NDArray[np.bool_]]:
-    """Milliseconds at the start of ``2026-11-21``, and whether that is a day from 1970 on.
-
-    Days from civil date: Hinnant, "chrono-compatible low-level date algorithms".
-    """
-    digits = letters[[0, 1, 2, 3, 5, 6, 8, 9]] - _ZERO
-    valid = digits.max(axis=0) <= 9
-    d = digits.astype(np.int64)
-    year = d[0] * 1_000 + d[1] * 100 + d[2] * 10 + d[3]
-    month, day = d[4] * 10 + d[5], d[6] * 10 + d[7]
-    shifted = year - (month <= 2)
-    era = shifted // 400
-    of_era = shifted - era * 400
-    of_year = (153 * (month + np.where(month > 2, -3, 9)) + 2) // 5 + day - 1
-    days = era * 146_097 + of_era * 365 + of_era // 4 - of_era // 100 + of_year - 719_468
-    leap = (year % 4 == 0) & ((year % 100 != 0) | (year % 400 == 0))
-    length = _MONTH_DAYS[np.minimum(month, 12)] + (leap & (month == 2))
-    valid &= (month >= 1) & (month <= 12) & (day >= 1) & (day <= length) & (year >= 1970)
-    return days * 86_400_000, valid
-
-
-_MONTH_DAYS = np.array([0, 31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31])
-
-
-_RFC_3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)", re.ASCII)
-
-
-def _parse_time(text: str) -> int:
-    if _RFC_3339.fullmatch(text) is None:
-        return -1
-    try:
-        moment = datetime.fromisoformat(text.upper())
-    except ValueError:
-        return -1
-    since = moment - datetime(1970, 1, 1, tzinfo=UTC)
-    return max((since.days * 86_400 + since.seconds) * 1_000 + since.microseconds // 1_000, -1)
-
-
-def _infinite(track: Track) -> bool:
-    p = track.properties
-    numbers = (p.quantity, p.price, p.revenue, p.total, p.value)
-    return any(number is not None and not math.isfinite(number) for number in numbers)

@@ -131,6 +131,11 @@ class Worker(Section):
     future_seconds: Seconds = setting(
         300.0, "an event this far ahead of its record's timestamp is clamped to that limit"
     )
+    decoder: Literal["auto", "compiled", "plain"] = setting(
+        "auto",
+        "how messages are parsed: compiled needs segstream[fast]; auto is compiled where that is "
+        "installed",
+    )
     message_bytes: int = setting(65_536, "a larger message is refused", "bytes", ge=256)
     reject_consecutive_limit: int = setting(
         1_000, "this many refusals in a row stop the worker", "messages", ge=1

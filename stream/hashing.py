@@ -22,7 +22,7 @@ def _multipliers() -> Hashes:
     return np.frombuffer(digest, dtype="<u8") | np.uint64(1)
 
 
-_MULTIPLIERS = _multipliers()
+MULTIPLIERS = _multipliers()
 
 
 def _finish(mixed: Hashes) -> Hashes:
@@ -53,7 +53,7 @@ def hash_texts(texts: list[bytes] | list[str]) -> Hashes:
     mixed = np.zeros(len(texts), np.uint64)
     with np.errstate(over="ignore"):
         for word in range(words):
-            mixed += block[:, word] * _MULTIPLIERS[word] ^ (block[:, word] >> np.uint64(32))
+            mixed += block[:, word] * MULTIPLIERS[word] ^ (block[:, word] >> np.uint64(32))
         hashes = _finish(mixed)
     return np.maximum(hashes, np.uint64(1))
 
@@ -88,7 +88,7 @@ def hash_text(text: bytes) -> int:
     mixed = 0
     for index in range(-(-len(text) // 8)):
         word = int.from_bytes(text[8 * index : 8 * index + 8].ljust(8, b"\0"), "little")
-        mixed += (word * int(_MULTIPLIERS[index]) & _MASK) ^ (word >> 32)
+        mixed += (word * int(MULTIPLIERS[index]) & _MASK) ^ (word >> 32)
     mixed &= _MASK
     mixed = ((mixed ^ (mixed >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
     mixed = ((mixed ^ (mixed >> 27)) * 0x94D049BB133111EB) & _MASK

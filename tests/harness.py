@@ -56,6 +56,8 @@ WIDE = {"COLUMNS": "1000", "NO_COLOR": "1"}
 """Messages on one line, whatever terminal the tests run in."""
 
 Sections: TypeAlias = dict[str, dict[str, Any]]
+COMPILED: Sections = {"worker": {"decoder": "auto"}}
+"""The compiled decoder, where it is installed."""
 
 
 # -- settings ----------------------------------------------------------------------------------
@@ -90,6 +92,8 @@ def watermark_settings(
         # A sweep a day leaves time for a refit a week; leases short enough to wait for.
         "learning": {"refit_seconds": 7 * 86_400.0},
         "publisher": {"lease_seconds": 1.0},
+        # To load the compiled one takes each process 0.6 s; `reference` does, and all must agree.
+        "worker": {"decoder": "plain"},
     }
     for layer in layers:
         for name, section in layer.items():
@@ -473,7 +477,7 @@ def reference(found: History, store_url: str, directory: Path, *layers: Sections
     """Run a history undisturbed, once a session."""
     key = (found.bootstrap, store_url, found.inputs)
     if key not in _references:
-        with pipeline_on(found, store_url, directory, *layers) as pipeline:
+        with pipeline_on(found, store_url, directory, COMPILED, *layers) as pipeline:
             pipeline.start("activity", "trainer", "publisher")
             pipeline.finish(found.last_mark_ms, 300.0)
             _references[key] = Reference(

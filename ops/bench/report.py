@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -240,14 +241,14 @@ def append(file: Path, text: str, header: str = HEADER) -> None:
 
 def machine() -> dict[str, Any]:
     """What this was measured on; no names of machines or users."""
-    libraries = ("confluent-kafka", "msgspec", "numpy", "redis")
+    libraries = ("confluent-kafka", "msgspec", "numba", "numpy", "redis")
     kafka = next((_number(jar.name) for jar in JARS.glob("kafka_2*.jar")), "?")
     return {
         "cpu": cpu(),
         "cores": os.cpu_count(),
         "versions": {
             "Python": platform.python_version(),
-            **{name: version(name) for name in libraries},
+            **{name: version(name) for name in libraries if find_spec(name.replace("-", "_"))},
             "librdkafka": confluent_kafka.libversion()[0],
             "Kafka": kafka,
             "store": _said([str(redis_binary() or store_binary()), "--version"]),

@@ -125,7 +125,7 @@ def test_each_bad_message_is_counted_under_its_own_reason(
 ) -> None:
     # Most of this is bad; what the limits do is the next test.
     settings = harness.watermark_settings(
-        kafka.bootstrap, redis_url, {"worker": {"reject_ratio_limit": 1.0}}
+        kafka.bootstrap, redis_url, harness.COMPILED, {"worker": {"reject_ratio_limit": 1.0}}
     )
     messages: list[Message] = []
     users = [f"shopper-{n}" for n in range(12)]

@@ -15,6 +15,7 @@ import pytest
 from consumers.activity import ActivityWorker
 from consumers.decode import Batch, Decoder
 from ops.bench import __main__ as bench
+from ops.bench import decode as decode_bench
 from ops.bench.loops import STEPS, SWEEP, ClockedConsumer, step_of
 from ops.bench.report import (
     HEADER,
@@ -29,7 +30,8 @@ from ops.bench.report import (
 )
 from ops.bench.stage import ROOT, BenchError, Child, await_that
 from ops.kafka.server import why_unavailable
-from stream.features import FeatureTable
+from stream.config import Worker
+from stream.features import DEFAULT_FEATURES, FeatureTable
 from stream.partition import Partition
 from stream.redis_state import RedisStore
 from tests.conftest import unavailable
@@ -190,6 +192,41 @@ def test_waiting_has_an_end(tmp_path: Path) -> None:
             await_that(lambda: False, 0.05, child)
         with pytest.raises(BenchError, match="did not end"):
             child.wait(0.05)
+
+
+def test_decoding_is_measured_in_every_way(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    pytest.importorskip("numba", reason="needs the extra segstream[fast]")
+    results = tmp_path / "decode.md"
+    monkeypatch.setattr(decode_bench, "RESULTS", results)
+    assert decode_bench.main(["--json", "--events", "2500", "--rounds", "2"]) == 0
+    report = json.loads(capsys.readouterr().out.splitlines()[-1])
+    ways = {"plain", "compiled", "msgspec, to Track", "msgspec, skipping"}
+    assert report["events"] == 2_500
+    assert report["microseconds"].keys() == report["rounds"].keys() == ways
+    assert all(len(costs) == 2 and min(costs) > 0 for costs in report["rounds"].values())
+    text = results.read_text()
+    assert text.startswith(f"{decode_bench.HEADER}\n## ")
+    assert text.count("\n| ") == 1 + len(ways)
+    assert decode_bench.main(["--no-append", "--events", "100", "--rounds", "1"]) == 0
+    assert results.read_text() == text
+
+
+def test_decoding_that_differs_ends_the_benchmark() -> None:
+    [one], [other] = decode_bench.messages_of(10), decode_bench.messages_of(11)
+    decoder = Decoder(FeatureTable(DEFAULT_FEATURES), Worker(decoder="plain"))
+    decode_bench.verify(decoder.decode(one), decoder.decode(one))
+    with pytest.raises(SystemExit, match="differ in kind"):
+        decode_bench.verify(decoder.decode(one), decoder.decode(other))
+
+
+def test_without_numba_there_is_nothing_to_compare(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "consumers.compiled", None)
+    assert decode_bench.main(["--no-append", "--events", "100"]) == 1
+    assert "segstream[fast]" in capsys.readouterr().err
 
 
 @pytest.mark.servers

