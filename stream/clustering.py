@@ -72,16 +72,24 @@ class FeatureMap:
         logs = np.clip(_signed_log(vectors), self.low, self.high)
         return on_grid(np.clip((logs - self.centre) / self.scale, -CLIP, CLIP))
 
+    def logs(self, mapped: Floats) -> Floats:
+        """Log units of mapped vectors, which no map's scale is in."""
+        found: Floats = mapped * self.scale + self.centre
+        return found
+
+    def on_scale(self, logs: Floats) -> Floats:
+        """Mapped vectors of such in log units."""
+        return on_grid(np.clip((logs - self.centre) / self.scale, -CLIP, CLIP))
+
     def invert(self, mapped: Floats) -> Floats:
         """Natural units of mapped vectors: of a centroid, its typical member."""
-        logs = mapped * self.scale + self.centre
+        logs = self.logs(mapped)
         natural: Floats = np.sign(logs) * np.expm1(np.abs(logs))
         return natural
 
     def carry(self, centroids: Floats, other: FeatureMap) -> Floats:
         """Centroids under another map: an affine step, because both are linear in log units."""
-        logs = centroids * self.scale + self.centre
-        return on_grid(np.clip((logs - other.centre) / other.scale, -CLIP, CLIP))
+        return other.on_scale(self.logs(centroids))
 
     def to_json(self) -> dict[str, list[float]]:
         return {name: getattr(self, name).tolist() for name in _MAP_FIELDS}

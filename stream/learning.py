@@ -17,6 +17,7 @@ from typing import Any
 
 import msgspec
 import numpy as np
+import numpy.typing as npt
 
 from stream.choosing import KMeans, Space, explained, merge_to
 from stream.clustering import (
@@ -26,12 +27,13 @@ from stream.clustering import (
     living,
     lloyd,
     seed_and_fit,
+    separated,
     smallest_hashes,
 )
 from stream.config import Learning
 from stream.drift import Drift
-from stream.events import Floats, Hashes, Lineage
-from stream.lineage import inherit
+from stream.events import Floats, Hashes, Ints, Lineage
+from stream.lineage import Anchor, Heritage, inherit, others_people
 from stream.model import Axes, Model, Segment, kinds, propose_names
 from stream.segments import KindRule
 from stream.units import iso
@@ -39,7 +41,12 @@ from stream.units import iso
 ALL_HASHES = (1 << 64) - 1
 CHALLENGES = 2
 """Refits running that a challenger must win: a single look costs identities (ARI .10) for luck."""
-CHALLENGER_STARTS = 2
+SEARCH_USERS = 1_024
+ANCHOR_REFITS = 12
+"""An anchor is dropped after so many: long enough to see a segment die, which takes a few, and short
+enough for most of its people to be still about."""
+LEFT = 0.5
+"""Of the distance to the nearest other centroid: farther than this is another place."""
 SILHOUETTE_USERS = 512
 """Silhouette is quadratic in users; 512 of a uniform sample tell the mean to about .02."""
 
@@ -120,6 +127,7 @@ class TrainerState:
         sizes: users published in each segment, by column of the model, at the last round.
         drift: what has been seen since the last refit.
         challenged: refits running in which a challenger was clearly better.
+        anchor: what ids are held against, beside the model before.
         given: names that a person gave, by segment id.
     """
 
@@ -134,6 +142,7 @@ class TrainerState:
     sizes: tuple[int, ...] = ()
     drift: Drift | None = None
     challenged: int = 0
+    anchor: Anchor | None = None
     given: Mapping[int, str] = field(default_factory=dict)
 
     def pack(self, axes: Axes) -> bytes:
@@ -162,6 +171,7 @@ class _Packed(msgspec.Struct):
     sizes: tuple[int, ...]
     drift: Drift | None
     challenged: int
+    anchor: Anchor | None
     given: dict[int, str]
 
 
@@ -336,22 +346,34 @@ def _refit(
         for segment_id in ids:
             happened("born", segment_id, ())
     else:
-        centroids = lloyd(mapped, old.map.carry(old.centroids, new_map), weights)
-        challenger = _challenger(Space(mapped, weights), centroids, epoch, settings)
-        if challenger is not None:
-            challenged = state.challenged + 1
-            if challenged >= CHALLENGES:
-                centroids, challenged = challenger, 0
         before = distances(old.map.apply(sample.vectors), old.centroids, old.map.weights)
-        after = distances(mapped, centroids, weights)
-        heritage = inherit(
-            tuple(int(i) for i in old.ids),
-            before.argmin(axis=1),
-            after.argmin(axis=1),
-            len(centroids),
-            state.next_id,
-            settings.identity_overlap,
-        )
+        old_labels = before.argmin(axis=1)
+        space = Space(mapped, weights)
+        centroids = lloyd(mapped, old.map.carry(old.centroids, new_map), weights)
+        challenger, gain = _challenger(space, centroids, epoch, settings)
+        if gain > settings.challenge_gain:
+            challenged = state.challenged + 1
+        if challenged >= CHALLENGES:
+            centroids, challenged = challenger, 0
+        new_labels = distances(mapped, centroids, weights).argmin(axis=1)
+        then = None if state.anchor is None else state.anchor.segments_then(sample.hashes)
+
+        def inherited(dead: Sequence[int]) -> Heritage:
+            return inherit(
+                tuple(int(i) for i in old.ids),
+                old_labels,
+                new_labels,
+                len(centroids),
+                state.next_id,
+                settings.identity_overlap,
+                dead,
+                then,
+            )
+
+        heritage = inherited(())
+        if then is not None:
+            dead = _elsewhere(state, heritage.ids, new_map, centroids, new_labels, then, settings)
+            heritage = inherited(dead) if dead else heritage
         ids, next_id = heritage.ids, heritage.next_id
         born = {i: old.by_id[i].born if i in old.by_id else name for i in ids}
         for event, segment_id, others in heritage.events:
@@ -407,20 +429,63 @@ def _refit(
         sample_threshold=_threshold(state, sample, settings),
         drift=Drift.since(mapped, sample.at_ms, _misfits(model, mapped, squared, None, settings)),
         challenged=challenged,
+        anchor=_anchor(state, sample, np.array(ids)[squared.argmin(axis=1)], model),
     )
 
 
-def _challenger(space: Space, champion: Floats, epoch: int, settings: Learning) -> Floats | None:
-    """Centroids found from elsewhere with clearly less inertia than the champion's, if any."""
+def _challenger(
+    space: Space, champion: Floats, epoch: int, settings: Learning
+) -> tuple[Floats, float]:
+    """The best centroids found from elsewhere, and the share of inertia they save.
+
+    What takes long is done with some of the users, who are a uniform sample too.
+    """
     k = len(champion)
     points, weights = space
-    spare = min(k + settings.spare_segments, len(points))
-    seed = settings.seed + epoch * CHALLENGER_STARTS
-    seeded, _ = seed_and_fit(points, k, weights, CHALLENGER_STARTS, seed)
-    merged = merge_to(space, KMeans(spare, CHALLENGER_STARTS, seed).fit(space), k).centroids
-    best = min((merged, seeded), key=lambda one: _inertia(space, one))
-    limit = (1.0 - settings.challenge_gain) * _inertia(space, champion)
-    return best if _inertia(space, best) < limit else None
+    few = Space(points[:SEARCH_USERS], weights)
+    spare = min(k + settings.spare_segments, len(few.points))
+    seed = settings.seed + epoch
+    seeded, _ = seed_and_fit(few.points, k, weights, 1, seed)
+    merged = merge_to(few, KMeans(spare, 1, seed).fit(few), k).centroids
+    found = [lloyd(points, one, weights) for one in (merged, seeded)]
+    best = min(found, key=lambda one: _inertia(space, one))
+    return best, 1.0 - _inertia(space, best) / max(_inertia(space, champion), 1e-12)
+
+
+def _anchor(
+    state: TrainerState, sample: Sample, segments: npt.NDArray[Any], model: Model
+) -> Anchor:
+    """The anchor as it was, a refit older; or a new one. Who was born since is not in it."""
+    old = state.anchor
+    if old is None or old.age + 1 >= ANCHOR_REFITS:
+        logs = model.map.logs(model.centroids)
+        places = {int(i): place.tolist() for i, place in zip(model.ids, logs, strict=True)}
+        return Anchor.of(sample.hashes, segments, places)
+    return msgspec.structs.replace(old, age=old.age + 1)
+
+
+def _elsewhere(
+    state: TrainerState,
+    ids: Sequence[int],
+    new_map: FeatureMap,
+    centroids: Floats,
+    labels: Ints,
+    then: Ints,
+    settings: Learning,
+) -> list[int]:
+    """Ids whose centroid has left its place at the anchor, and whose members are others."""
+    assert state.anchor is not None
+    gaps = separated(centroids, new_map.weights) + np.diag(np.full(len(ids), np.inf))
+    found = []
+    for column, segment in enumerate(ids):
+        place = state.anchor.places.get(segment)
+        if place is None:
+            continue
+        step = centroids[column] - new_map.on_scale(np.array(place))
+        gone = (new_map.weights * step**2).sum() > LEFT**2 * gaps[column].min()
+        if gone and others_people(then, labels == column, segment, settings.identity_overlap):
+            found.append(segment)
+    return found
 
 
 def _inertia(space: Space, centroids: Floats) -> float:

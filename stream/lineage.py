@@ -2,17 +2,65 @@
 
 Comes in: the same sampled users under the old and the new centroids. Goes out: an id for each
 new centroid and the lineage events that explain every difference. Ids are minted once and
-never used again; `trainer` holds the next free one.
+never used again; `learning` holds the next free one.
+
+Many small steps can carry an id anywhere: a segment loses its people, its centroid catches a few of
+another's, then more, and from refit to refit most of its members stay. So an id is also held
+against an `Anchor`, some refits back: it does not survive elsewhere with other people.
 """
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
+import msgspec
 import numpy as np
-from scipy.optimize import linear_sum_assignment
+import numpy.typing as npt
 
-from stream.events import Ints
+from stream.events import Bools, Hashes, Ints
+
+
+class Anchor(msgspec.Struct, frozen=True):
+    """Where segments were some refits ago, and who was in them.
+
+    Attributes:
+        age: refits since.
+        hashes: of the sampled users then, packed uint64.
+        ids: segment of each then, packed int32.
+        places: centroid of each segment, by id, in log units: no map's.
+    """
+
+    hashes: bytes
+    ids: bytes
+    places: dict[int, list[float]]
+    age: int = 0
+
+    @staticmethod
+    def of(hashes: Hashes, ids: npt.NDArray[np.int32], places: dict[int, list[float]]) -> Anchor:
+        return Anchor(hashes.tobytes(), ids.astype(np.int32).tobytes(), places)
+
+    def segments_then(self, hashes: Hashes) -> Ints:
+        """Segment of these users then, 0 for who was not in the sample."""
+        known = np.frombuffer(self.hashes, np.uint64)
+        order = np.argsort(known)
+        place = np.minimum(np.searchsorted(known[order], hashes), len(known) - 1)
+        found = known[order][place] == hashes
+        return np.where(found, np.frombuffer(self.ids, np.int32)[order][place], 0).astype(np.int64)
+
+
+def others_people(then: Ints, now: Bools, segment: int, overlap: float) -> bool:
+    """Whether a segment's members now are not those of then.
+
+    Args:
+        then: ``(n,)`` segment of each user then, 0 for unknown; those are left out.
+        now: ``(n,)`` who is a member now.
+        overlap: share of the smaller of the two that makes them the same people.
+    """
+    known = then != 0
+    before, after = (then == segment) & known, now & known
+    smaller = min(int(before.sum()), int(after.sum()))
+    return smaller == 0 or int((before & after).sum()) < overlap * smaller
 
 
 @dataclass(frozen=True)
@@ -31,7 +79,14 @@ class Heritage:
 
 
 def inherit(
-    old_ids: tuple[int, ...], old: Ints, new: Ints, k: int, next_id: int, overlap: float
+    old_ids: tuple[int, ...],
+    old: Ints,
+    new: Ints,
+    k: int,
+    next_id: int,
+    overlap: float,
+    dead: Collection[int] = (),
+    then: Ints | None = None,
 ) -> Heritage:
     """Match new centroids with old ids by the users they share.
 
@@ -43,14 +98,20 @@ def inherit(
         old: ``(n,)`` old column of each sampled user.
         new: ``(n,)`` new column of each sampled user.
         k: number of new centroids.
+        dead: ids that do not survive, whatever the overlap.
+        then: ``(n,)`` id of each user's segment at the anchor, 0 for unknown: says where the
+            people came from whom a dead segment's centroid has caught.
     """
+    from scipy.optimize import linear_sum_assignment  # noqa: PLC0415 - a second to import
+
     shared = np.bincount(old * k + new, minlength=len(old_ids) * k).reshape(len(old_ids), k)
     old_sizes, new_sizes = shared.sum(axis=1), shared.sum(axis=0)
     ids = [0] * k
     survived: set[int] = set()
     for row, column in zip(*linear_sum_assignment(-shared), strict=True):
         smaller = min(old_sizes[row], new_sizes[column])
-        if smaller > 0 and shared[row, column] >= overlap * smaller:
+        keeps = smaller > 0 and shared[row, column] >= overlap * smaller
+        if keeps and old_ids[row] not in dead:
             ids[column] = old_ids[row]
             survived.add(int(row))
 
@@ -60,7 +121,14 @@ def inherit(
             continue
         ids[column], next_id = next_id, next_id + 1
         parent = int(shared[:, column].argmax())
-        if new_sizes[column] and shared[parent, column] >= 0.5 * new_sizes[column]:
+        members = new == column
+        if old_ids[parent] in dead and then is not None:
+            origin = np.array([int(((then == i) & members).sum()) for i in old_ids])
+            parent, among = int(origin.argmax()), int(((then != 0) & members).sum())
+            likely = among > 0 and origin[parent] >= 0.5 * among
+        else:
+            likely = new_sizes[column] > 0 and shared[parent, column] >= 0.5 * new_sizes[column]
+        if likely:
             event = "split" if parent in survived else "succeeded"
             events.append((event, ids[column], (old_ids[parent],)))
         else:

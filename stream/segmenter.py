@@ -501,13 +501,14 @@ class Segmenter:
             ValueError: the file is of something else, or of another version.
         """
         try:
-            with np.load(Path(file), allow_pickle=False) as arrays:
-                told = json.loads(arrays["about"].tobytes())
-                if told["format"] != FORMAT:
-                    raise ValueError(f"{file}: format {told['format']}, {FORMAT} was expected")
-                return cls._restored(told, dict(arrays))
-        except (KeyError, OSError, EOFError) as error:
+            with np.load(Path(file), allow_pickle=False) as kept:
+                arrays = dict(kept)
+            told = json.loads(arrays["about"].tobytes())
+        except (KeyError, OSError, EOFError, ValueError) as error:
             raise ValueError(f"{file}: this is no saved segmenter ({error})") from None
+        if told["format"] != FORMAT:
+            raise ValueError(f"{file}: format {told['format']}, {FORMAT} was expected")
+        return cls._restored(told, arrays)
 
     @classmethod
     def _restored(cls, told: dict[str, Any], arrays: dict[str, Any]) -> Self:

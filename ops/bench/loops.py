@@ -388,7 +388,7 @@ STEPS = {
     "RedisStore": "commit",
 }
 """What the worker is doing: the innermost of these methods, or classes, on its stack."""
-SWEEP = "Partition.sweep"
+SWEEP = "Partition.sweep_on"
 
 
 class Sampler:
