@@ -22,7 +22,15 @@ from pydantic import ValidationError
 from consumers.client import read_to_end
 from stream.config import Broker, Settings
 from stream.errors import TopicMissingError
-from stream.events import SEGMENT_CHANGE, Counts, Reason, Rows
+from stream.events import (
+    CHANGED,
+    LINEAGE,
+    LINEAGE_RECORD,
+    SEGMENT_CHANGE,
+    Counts,
+    Reason,
+    Rows,
+)
 from stream.features import RING, ROW_FORMAT, FeatureTable
 from stream.hashing import hash_text
 from stream.oracle import Fate, Message, Oracle, OracleUser
@@ -41,7 +49,7 @@ HALF_A_MS = 0.5 / DAY_MS
 NO_JSON = frozenset({Reason.TRUNCATED, Reason.NOT_JSON})
 """Two decoders may differ on whether a torn message was cut or is wrong; on nothing else."""
 
-CHANGE_HEADERS = {"ce_specversion": "1.0", "ce_type": "segstream.segment.changed"}
+CHANGE_HEADERS = {"ce_specversion": "1.0", "ce_type": CHANGED}
 
 
 class Record(Protocol):
@@ -176,6 +184,7 @@ class _Audit:
         self._unserved: Counter[int] = Counter()
         self._backlog: Counter[str] = Counter()
         self._digests: dict[str, bytes] = {}
+        self._lineage: dict[str, bytes] = {}
         self._delivered: Counter[str] = Counter()
         self._chains: dict[tuple[int, str, int], list[_Step]] = {}
         self._pending = 0
@@ -439,6 +448,9 @@ class _Audit:
             partition, offset = _place(record)
             where = f"{topic}/{partition}@{offset}"
             payload = _bytes(record.value())
+            if _headers(record).get("ce_type") == LINEAGE:
+                self._check_lineage(payload, where)
+                continue
             change = self._valid_change(payload, where)
             if change is None:
                 continue
@@ -475,6 +487,17 @@ class _Audit:
             )
             return None
         return change
+
+    def _check_lineage(self, payload: bytes, where: str) -> None:
+        """A record of a segment is valid; told again, after a restart, it says the same."""
+        self._valid.counted += 1
+        try:
+            told = LINEAGE_RECORD.validate_json(payload, strict=True)
+        except ValidationError as error:
+            self._valid.accuse(f"{where}: {error.errors()[0]['msg']}")
+            return
+        if self._lineage.setdefault(told["id"], payload) != payload:
+            self._valid.accuse(f"{where}: lineage {told['id']} was told in two ways")
 
     def _check_envelope(self, record: Record, change: dict[str, Any], where: str) -> None:
         headers = _headers(record)

@@ -23,13 +23,13 @@ from producers.delivery import DeliveryError, Headers, Record, deliver
 from stream import metrics
 from stream.config import Settings
 from stream.errors import BrokerUnavailableError
+from stream.events import CHANGED
 from stream.state import OutboxEntry, Store, StoreUnavailableError
 
 log = logging.getLogger(__name__)
 
 BEGINNING = "0-0"
 SOURCE = "/segstream/activity"
-TYPE = "segstream.segment.changed"
 WAIT_SECONDS = 0.2
 
 
@@ -175,7 +175,7 @@ class ChangePublisher:
             ("ce_specversion", "1.0"),
             ("ce_id", envelope.id),
             ("ce_source", SOURCE),
-            ("ce_type", TYPE),
+            ("ce_type", CHANGED),
             ("ce_time", envelope.at),
             ("ce_subject", envelope.user),
             ("ce_kindto", envelope.kind_to),

@@ -1,9 +1,12 @@
-"""Announces models on the compacted topic `segment-models`.
+"""Announces models on `segment-models`, and what became of segments on `segment-changes`.
 
-Comes in: a model record and its key. Goes out: the same, confirmed.
+Comes in: a model record and its lineage. Goes out: the same, confirmed: the model under one key of a
+compacted topic, each lineage event as one CloudEvent (binary mode) for all users it concerns.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 from confluent_kafka import Producer
 
@@ -11,6 +14,10 @@ from producers.client import producer_options
 from producers.delivery import DeliveryError, Record, deliver
 from stream.config import Settings
 from stream.errors import BrokerUnavailableError
+from stream.events import LINEAGE, LINEAGE_RECORD, LineageRecord
+
+KEY = b"current"
+SOURCE = "/segstream/trainer"
 
 
 class ModelAnnouncer:
@@ -20,17 +27,35 @@ class ModelAnnouncer:
         self._settings = settings
         self._producer: Producer | None = None
 
-    def __call__(self, key: bytes, value: bytes) -> None:
-        """Deliver one model record.
+    def __call__(self, model: bytes, lineage: Sequence[LineageRecord]) -> None:
+        """Deliver a model record and its lineage.
 
         Raises:
-            BrokerUnavailableError: it was not confirmed.
+            BrokerUnavailableError: they were not all confirmed.
         """
         if self._producer is None:
             self._producer = Producer(producer_options(self._settings.broker, linger_seconds=0.0))
-        record = Record(self._settings.topics.models, value, key)
+        records = [self._event(told) for told in lineage]
+        records.append(Record(self._settings.topics.models, model, KEY))
         try:
-            deliver(self._producer, [record], self._settings.publisher.deliver_seconds)
+            deliver(self._producer, records, self._settings.publisher.deliver_seconds)
         except DeliveryError as error:
             self._producer = None
             raise BrokerUnavailableError(f"model not announced: {error}") from error
+
+    def _event(self, told: LineageRecord) -> Record:
+        subject = f"segment {told['segment']}"
+        return Record(
+            self._settings.topics.changes,
+            LINEAGE_RECORD.dump_json(told),
+            subject.encode(),
+            headers=[
+                ("ce_specversion", "1.0"),
+                ("ce_id", told["id"]),
+                ("ce_source", SOURCE),
+                ("ce_type", LINEAGE),
+                ("ce_time", told["at"]),
+                ("ce_subject", subject),
+                ("content-type", "application/json"),
+            ],
+        )

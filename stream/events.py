@@ -196,6 +196,9 @@ SegmentChange = TypedDict(
     },
 )
 SEGMENT_CHANGE: TypeAdapter[Any] = TypeAdapter(SegmentChange)
+CHANGED = "segstream.segment.changed"
+LINEAGE = "segstream.segment.lineage"
+"""Types of the CloudEvents on `segment-changes`: a user's move, and what became of a segment."""
 
 
 class Profile(TypedDict):
@@ -232,12 +235,26 @@ class Lineage(TypedDict):
 
     event: Annotated[
         str,
-        _described("born, split, succeeded, absorbed, emerged, dissolved, or kind:<old>-><new>"),
+        _described(
+            "born, split, succeeded, absorbed, emerged, dissolved, renamed, or kind:<old>-><new>"
+        ),
     ]
     segment: int
     others: Annotated[list[int], _described("the ids it came from or went to")]
     at: str
     model: str
+
+
+class LineageRecord(Lineage):
+    """What happened to a segment, as one record for all of its users on `segment-changes`."""
+
+    id: Annotated[str, _described("identity of the record")]
+    name: Annotated[str, _described("name of the segment, its last if it is no more")]
+    kind: Annotated[str, _described("kind of the segment, its last if it is no more")]
+    users: Annotated[int, _described("users in it, as of the trainer's last round")]
+
+
+LINEAGE_RECORD: TypeAdapter[Any] = TypeAdapter(LineageRecord)
 
 
 class PublishedModel(TypedDict):

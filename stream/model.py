@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from stream.clustering import FeatureMap, separated
-from stream.events import Floats, Lineage, PublishedModel, PublishedSegment
+from stream.events import Floats, Lineage, LineageRecord, PublishedModel, PublishedSegment
 from stream.segments import KindRule, kind_of
 from stream.units import iso
 
@@ -123,6 +123,19 @@ class Model:
                 "centroids": self.centroids.tolist(),
             },
         }
+
+    def lineage_records(self) -> list[LineageRecord]:
+        """What became of segments with this model, one record each."""
+        return [
+            {
+                **told,
+                "id": f"{self.name}-{number}",
+                "name": self.by_id[told["segment"]].name,
+                "kind": self.by_id[told["segment"]].kind,
+                "users": self.by_id[told["segment"]].size,
+            }
+            for number, told in enumerate(self.lineage)
+        ]
 
     def _published_segment(self, axes: Axes, row: int, natural: Floats) -> PublishedSegment:
         segment = self.segments[row]

@@ -117,6 +117,7 @@ class RedisStore:
         tags = [hash_tag(p, partitions) for p in range(partitions)]
         self._prefixes = [f"{namespace}:{{{tag}}}:" for tag in tags]
         self._trainer = f"{namespace}:trainer"
+        self._names = f"{namespace}:names"
         self._links: dict[int, _Link] = {}
         self._scripts = {
             text: client.register_script(text)
@@ -303,6 +304,13 @@ class RedisStore:
 
     def round(self) -> int:
         return int(self._call(self._client.hget, self._trainer, "round") or 0)
+
+    def give_name(self, segment: int, name: str) -> None:
+        self._call(self._client.hset, self._names, str(segment), name)
+
+    def given_names(self) -> dict[int, str]:
+        found = self._call(self._client.hgetall, self._names)
+        return {int(segment): name.decode() for segment, name in found.items()}
 
     # -- plumbing -----------------------------------------------------------------------------
 

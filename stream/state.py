@@ -205,6 +205,14 @@ class Store(Protocol):
         """The newest completed round; 0 for none."""
         ...
 
+    def give_name(self, segment: int, name: str) -> None:
+        """Keep a name that a person gave to a segment; the trainer takes it up."""
+        ...
+
+    def given_names(self) -> dict[int, str]:
+        """Names that persons gave, by segment id."""
+        ...
+
 
 @dataclass
 class _Partition:
@@ -230,6 +238,7 @@ class MemoryStore:
         self._partitions: dict[int, _Partition] = {}
         self._leases: dict[str, str] = {}
         self._trainer: tuple[int, bytes] | None = None
+        self._names: dict[int, str] = {}
         self._leader = ""
 
     def acquire(self, partition: int, token: str) -> tuple[int, Position] | None:
@@ -362,6 +371,12 @@ class MemoryStore:
 
     def round(self) -> int:
         return 0 if self._trainer is None else self._trainer[0]
+
+    def give_name(self, segment: int, name: str) -> None:
+        self._names[segment] = name
+
+    def given_names(self) -> dict[int, str]:
+        return dict(self._names)
 
 
 def _place(entry_id: str) -> tuple[int, int]:

@@ -10,11 +10,11 @@ from __future__ import annotations
 import logging
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from stream import metrics
 from stream.config import Settings
-from stream.events import PUBLISHED_MODEL
+from stream.events import PUBLISHED_MODEL, LineageRecord
 from stream.features import FeatureTable
 from stream.learning import PartitionStatistics, TrainerState, learn
 from stream.model import Model
@@ -26,12 +26,15 @@ log = logging.getLogger(__name__)
 class Trainer:
     """Leads the rounds. One leads at a time, by a lease; a write by any other is refused.
 
-    `announce` publishes a model record on `segment-models`, key and value, and returns when it
-    is delivered.
+    `announce` publishes a model record on `segment-models` and its lineage on `segment-changes`,
+    and returns when they are delivered. A model may be announced again, after a restart.
     """
 
     def __init__(
-        self, settings: Settings, store: Store, announce: Callable[[bytes, bytes], None]
+        self,
+        settings: Settings,
+        store: Store,
+        announce: Callable[[bytes, Sequence[LineageRecord]], None],
     ) -> None:
         self._settings = settings
         self._store = store
@@ -101,7 +104,13 @@ class Trainer:
         parts = [PartitionStatistics.unpack(one) for one in raw if one is not None]
         before = self._state.model
         state = learn(
-            self._state, parts, round_ms, self._table, self._settings.learning, self._settings.kinds
+            self._state,
+            parts,
+            round_ms,
+            self._table,
+            self._settings.learning,
+            self._settings.kinds,
+            self._store.given_names(),
         )
         if not self._store.put_model(self._token, state.pack(self._table), round_ms):
             self._leads = False
@@ -124,5 +133,6 @@ class Trainer:
     def _publish(self, model: Model) -> None:
         """Announce a model; if that fails, the next step begins with it."""
         self._unannounced = model
-        self._announce(b"current", PUBLISHED_MODEL.dump_json(model.published(self._table)))
+        record = PUBLISHED_MODEL.dump_json(model.published(self._table))
+        self._announce(record, model.lineage_records())
         self._unannounced = None

@@ -36,6 +36,7 @@ from producers.mapping import load_mapping
 from producers.replay import ReplayReport, replay
 from stream.config import Settings
 from stream.errors import BrokerUnavailableError
+from stream.events import CHANGED, LINEAGE
 from stream.features import FeatureTable
 from stream.learning import TrainerState
 from stream.redis_state import RedisStore, connect
@@ -342,7 +343,21 @@ class Pipeline:
     def changes(self) -> list[dict[str, Any]]:
         """Change records in topic order, as often as they were delivered."""
         topic = self.settings.topics.changes
-        return [json.loads(value(m)) for m in read_to_end(self.settings.broker, topic)]
+        return [
+            json.loads(value(message))
+            for message in read_to_end(self.settings.broker, topic)
+            if headers(message)["ce_type"] == CHANGED
+        ]
+
+    def lineage(self) -> list[dict[str, Any]]:
+        """What became of segments, each once."""
+        topic = self.settings.topics.changes
+        told = [
+            json.loads(value(message))
+            for message in read_to_end(self.settings.broker, topic)
+            if headers(message)["ce_type"] == LINEAGE
+        ]
+        return list({record["id"]: record for record in told}.values())
 
     def outcome(self) -> Outcome:
         """Everything that came out, read back.

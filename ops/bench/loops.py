@@ -31,6 +31,7 @@ from producers.traffic import bench_events
 from stream import config
 from stream.cli import roles
 from stream.config import Settings
+from stream.events import CHANGED
 from stream.health import Health
 
 CONSUME = 500
@@ -150,6 +151,8 @@ def listen(settings: Settings, *, ready_file: str) -> dict[str, Any]:
             continue
         value = message.value()
         assert value is not None
+        if ("ce_type", CHANGED.encode()) not in list(message.headers() or ()):
+            continue
         change = decode(value)
         causes[change.cause] = causes.get(change.cause, 0) + 1
         if change.cause == "user_moved":

@@ -1,6 +1,6 @@
 """The JSON Schemas of what segstream publishes, written from the types that publish it.
 
-Comes in: `SegmentChange` and `PublishedModel` of `stream.events`. Goes out: a file each beside
+Comes in: `SegmentChange`, `LineageRecord` and `PublishedModel` of `stream.events`. Goes out: a file each beside
 this one, for consumers who are not written in Python. ``python -m ops.schemas`` writes them anew
 after a type was changed.
 
@@ -16,12 +16,16 @@ from typing import Any
 from pydantic import TypeAdapter
 from pydantic.json_schema import GenerateJsonSchema
 
-from stream.events import PUBLISHED_MODEL, SEGMENT_CHANGE
+from stream.events import LINEAGE_RECORD, PUBLISHED_MODEL, SEGMENT_CHANGE
 
 FOLDER = Path(__file__).parent
 
 RECORDS: dict[str, tuple[str, TypeAdapter[Any]]] = {
     "segment-change": ("The value of a record on the topic segment-changes.", SEGMENT_CHANGE),
+    "segment-lineage": (
+        "The value of a record on the topic segment-changes that tells what became of a segment.",
+        LINEAGE_RECORD,
+    ),
     "published-model": ("The value of a record on the topic segment-models.", PUBLISHED_MODEL),
 }
 """Name of the schema, its meaning, and the type it describes."""

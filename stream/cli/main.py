@@ -350,9 +350,15 @@ def explore_vectors(
         exploring.show(out, facts)
 
 
-@app.command(epilog="Example: `segstream segments --json | jq .segments[0]`")
-def segments(as_json: AsJson = False) -> None:
+segments_app = typer.Typer(rich_markup_mode="markdown")
+app.add_typer(segments_app, name="segments", epilog="Example: `segstream segments --json`")
+
+
+@segments_app.callback(invoke_without_command=True)
+def segments(context: typer.Context, as_json: AsJson = False) -> None:
     """The segments: id, name, kind, size, what marks them, and how good the model is."""
+    if context.invoked_subcommand is not None:
+        return
     settings = _context.settings()
     table = FeatureTable(settings.features)
     with roles.open_store(settings) as store:
@@ -361,6 +367,18 @@ def segments(as_json: AsJson = False) -> None:
         _print_json(facts)
     else:
         views.show_segments(out, facts, table)
+
+
+@segments_app.command(epilog="Example: `segstream segments rename 4 'Bargain hunters'`")
+def rename(
+    segment: Annotated[int, typer.Argument(metavar="ID", help="The segment, as in segments.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Its name from now on.")],
+) -> None:
+    """Give a segment a name that stays with its id, through every refit to come."""
+    settings = _context.settings()
+    with roles.open_store(settings) as store:
+        before = views.rename(store, segment, name)
+    out.print(f"segment {segment}, {before!r}, is called {name!r} from the trainer's next round on")
 
 
 @app.command(epilog="Example: `segstream user 17850`")
@@ -472,6 +490,7 @@ _ANSWERS: Sequence[tuple[type[Exception], int]] = (
     (exploring.ExploreError, NO),
     (views.UnknownUserError, NO),
     (views.NoModelError, NO),
+    (views.WrongNameError, NO),
     (BrokerUnavailableError, NO),
     (StoreUnavailableError, NO),
     (TopicMissingError, NO),

@@ -46,8 +46,15 @@ class UnknownUserError(Exception):
     """Nobody has heard of this user."""
 
 
+class WrongNameError(Exception):
+    """A segment cannot be called that."""
+
+
 class NoModelError(Exception):
     """No model has been learned yet."""
+
+
+LONGEST_NAME = 60
 
 
 def trainer_state(store: Store) -> TrainerState:
@@ -87,6 +94,25 @@ def segments(state: TrainerState, table: FeatureTable) -> dict[str, Any]:
         "segments": rows,
         "lineage": published["lineage"],
     }
+
+
+def rename(store: Store, segment: int, name: str) -> str:
+    """Give a living segment a name; returns the one it had.
+
+    Raises:
+        WrongNameError: there is no such segment, or the name will not do.
+        NoModelError: there is no model yet.
+    """
+    model = _model(trainer_state(store))
+    names = {one.id: one.name for one in model.segments} | store.given_names()
+    if segment not in model.ids:
+        raise WrongNameError(f"there is no segment {segment}; segstream segments lists them")
+    if not name.strip() or len(name) > LONGEST_NAME or not name.isprintable():
+        raise WrongNameError(f"a name has 1 to {LONGEST_NAME} printable characters")
+    if taken := [other for other, known in names.items() if known == name and other != segment]:
+        raise WrongNameError(f"segment {taken[0]} is called that already")
+    store.give_name(segment, name)
+    return names[segment]
 
 
 def marks_of(segment: dict[str, Any], table: FeatureTable, count: int = 4) -> str:

@@ -19,6 +19,7 @@ from consumers.activity import ActivityWorker, StateLostError
 from consumers.decode import Reject
 from stream.config import ConfigError, Settings
 from stream.errors import BrokerUnavailableError, OffsetOutOfRangeError
+from stream.events import LineageRecord
 from stream.features import DEFAULT_FEATURES, FeatureTable
 from stream.health import Health
 from stream.oracle import Message, Oracle, fold_log
@@ -88,9 +89,9 @@ class Scene:
         monkeypatch.setattr(activity, "Consumer", lambda _options: self.consumer)
         monkeypatch.setattr(activity, "time", self.clock)
 
-    def _announce(self, key: bytes, value: bytes) -> None:
-        del key
-        self.models.append(json.loads(value)["model"])
+    def _announce(self, model: bytes, lineage: Sequence[LineageRecord]) -> None:
+        del lineage
+        self.models.append(json.loads(model)["model"])
 
     def run(
         self,

@@ -388,6 +388,39 @@ def test_a_change_delivered_but_not_acknowledged_is_neither_lost_nor_doubled() -
     assert (report.lost, report.duplicated, report.pending) == (0, 0, 0)
 
 
+def told(world: World, **rest: Any) -> None:
+    """What became of a segment, among the changes of the users."""
+    record = {
+        "id": "3.0-0",
+        "event": "absorbed",
+        "segment": 4,
+        "others": [2],
+        "at": iso(START_MS),
+        "model": "3.0",
+        "name": "Bargain hunters",
+        "kind": "loyal",
+        "users": 12,
+    }
+    payload = json.dumps({name: v for name, v in (record | rest).items() if v is not None})
+    sent = world.send(world.settings.topics.changes, 1, payload.encode())
+    sent.told = [("ce_type", b"segstream.segment.lineage")]
+
+
+def test_what_became_of_segments_stands_among_the_changes() -> None:
+    world = truthful()
+    told(world)
+    told(world)
+    report = world.audit()
+    assert failed(report) == {}, "told again after a restart"
+    assert report.changes == 5
+    told(world, users=13)
+    assert failed(world.audit())["change_records_are_valid"][0].endswith(
+        "lineage 3.0-0 was told in two ways"
+    )
+    told(world, id="3.0-1", segment=None)
+    assert "Field required" in failed(world.audit())["change_records_are_valid"][1]
+
+
 def test_nothing_processed_yet_is_said_and_is_no_fault() -> None:
     world = World()
     world.click(0, "ann", 0)

@@ -352,6 +352,13 @@ class Promises:
         assert store.put_model("b", b"two", 20)
         assert (store.round(), store.model()) == (20, (20, b"two"))
 
+    def test_names_that_persons_gave_are_kept(self, store: Store) -> None:
+        assert store.given_names() == {}
+        store.give_name(4, "Bargain hunters")
+        store.give_name(12, "Über alle")
+        store.give_name(4, "Bargains")
+        assert store.given_names() == {4: "Bargains", 12: "Über alle"}
+
 
 class TestMemory(Promises):
     @pytest.fixture

@@ -15,7 +15,14 @@ from hypothesis import strategies as st
 from stream.clustering import Statistics, distances
 from stream.config import Learning, Settings
 from stream.errors import BrokerUnavailableError
-from stream.events import PUBLISHED_MODEL, Floats, Hashes, Ints
+from stream.events import (
+    LINEAGE_RECORD,
+    PUBLISHED_MODEL,
+    Floats,
+    Hashes,
+    Ints,
+    LineageRecord,
+)
 from stream.features import DEFAULT_FEATURES, FeatureTable
 from stream.learning import PartitionStatistics, TrainerState, learn
 from stream.segments import DEFAULT_KINDS
@@ -377,13 +384,14 @@ class Announcements:
 
     failures: int = 0
     models: list[str] = field(default_factory=list)
+    lineage: list[LineageRecord] = field(default_factory=list)
 
-    def __call__(self, key: bytes, value: bytes) -> None:
-        assert key == b"current"
+    def __call__(self, model: bytes, lineage: Sequence[LineageRecord]) -> None:
         if self.failures:
             self.failures -= 1
             raise BrokerUnavailableError("the broker is away")
-        self.models.append(PUBLISHED_MODEL.validate_json(value)["model"])
+        self.models.append(PUBLISHED_MODEL.validate_json(model)["model"])
+        self.lineage += [LINEAGE_RECORD.validate_python(told) for told in lineage]
 
 
 @dataclass
@@ -554,3 +562,53 @@ def test_the_state_tells_owners_what_they_need() -> None:
     assert data["refit_ms"] == 1
     assert data["sample_threshold"] == state.sample_threshold
     assert data["model"]["geometry"]["schema"] == TABLE.schema
+
+
+# -- names and lineage ---------------------------------------------------------------------------
+
+
+def test_a_name_that_a_person_gave_is_published_and_stays_with_the_id() -> None:
+    scene = Scene()
+    trainer = scene.trainer()
+    scene.send(10)
+    assert trainer.step()
+    model = scene.state().model
+    assert model is not None
+    chosen = model.segments[1]
+    scene.store.give_name(chosen.id, "Bargain hunters")
+    for mark in (20, 70_000, 140_000):
+        scene.send(mark, a_shop(seed=mark % 7))
+        assert trainer.step()
+        now = scene.state().model
+        assert now is not None
+        assert now.by_id[chosen.id].name == "Bargain hunters"
+    renamed = [told for told in scene.announce.lineage if told["event"] == "renamed"]
+    assert [(told["segment"], told["name"]) for told in renamed] == [(chosen.id, "Bargain hunters")]
+    assert scene.announce.models[:2] == ["1.0", "1.1"]
+
+
+def test_a_name_of_our_own_changes_only_with_the_kind() -> None:
+    state = first_state(a_shop())
+    for step, round_ms in enumerate((70_000, 140_000, 210_000)):
+        before = state.model
+        state = run(state, parts_of(a_shop(seed=step + 3), state, round_ms), round_ms)
+        model = state.model
+        assert before is not None
+        assert model is not None
+        assert model.epoch == before.epoch + 1
+        told = {event["segment"] for event in model.lineage}
+        for segment in model.segments:
+            was = before.by_id.get(segment.id)
+            if was is not None and (was.name, was.kind) != (segment.name, segment.kind):
+                assert segment.id in told
+
+
+def test_what_became_of_segments_is_told_once_for_all_of_their_users() -> None:
+    scene = Scene()
+    trainer = scene.trainer()
+    scene.send(10)
+    trainer.step()
+    born = scene.announce.lineage
+    assert [told["event"] for told in born] == ["born"] * 4
+    assert abs(sum(told["users"] for told in born) - 500) <= 4, "estimated from the sample"
+    assert len({told["id"] for told in born}) == 4
