@@ -205,7 +205,7 @@ class Learning(Section):
 
 class Publish(Section):
     margin_twice: float = setting(
-        0.1, "a margin z over this, twice running to the same segment, moves a user", ge=0
+        0.15, "a margin z over this, twice running to the same segment, moves a user", ge=0
     )
     margin_once: float = setting(0.3, "a margin z over this moves a user at once", ge=0)
     provisional_looks: int = setting(

@@ -232,7 +232,9 @@ def test_an_id_that_goes_to_another_group_is_found() -> None:
 
 
 def booked(
-    *steps: tuple[tuple[int, ...], tuple[int, ...]], splitting: tuple[int, ...] = ()
+    *steps: tuple[tuple[int, ...], tuple[int, ...]],
+    splitting: tuple[int, ...] = (),
+    live: tuple[int, ...] = (4, 5, 6, 7),
 ) -> Ledger:
     """A ledger of users who each act once in every step."""
     users = len(steps[0][0])
@@ -240,8 +242,14 @@ def booked(
     everyone = np.ones(users, dtype=np.int64)
     for truth, published in steps:
         active = everyone.astype(bool)
-        ledger.book(ints(*truth), ints(*published), everyone, active, splitting, scored=True)
+        ledger.book(ints(*truth), ints(*published), everyone, active, splitting, live, scored=True)
     return ledger
+
+
+def test_who_leaves_an_id_that_is_no_more_is_booked_apart() -> None:
+    ledger = booked(((0, 1), (4, 5)), ((0, 1), (6, 5)), ((0, 1), (6, 6)), live=(6, 5))
+    assert (ledger.published, ledger.spurious, ledger.retired) == (1, 1, 1)
+    assert ledger.numbers()["retired_changes_per_1000"] == 1_000 * 1 / 6
 
 
 def test_a_change_the_truth_does_not_owe_is_spurious() -> None:

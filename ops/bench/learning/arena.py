@@ -154,15 +154,16 @@ def run(method: Method, course: Course) -> dict[str, float]:
 
         watch.see(number)
         published = method.labels(everyone)
+        live = set(method.centroids()[0].tolist())
         ledger.book(
             watch.truth,
             published,
             np.bincount(batch.users, minlength=stream.users),
             watch.active,
             batch.splitting,
+            live,
             scored=number >= course.burnt_in,
         )
-        live = set(method.centroids()[0].tolist())
         minted += len(live - ids) if number >= course.burnt_in else 0
         ids |= live
         if number in course.checkpoints:

@@ -36,6 +36,7 @@ ROWS: tuple[tuple[str, str, str, str], ...] = (
     ("ARI against batch", "ari_vs_batch", "{:.3f}", ".97"),
     ("ARI against batch, as published", "ari_published", "{:.3f}", ""),
     ("spurious changes per 1,000 updates", "spurious_changes_per_1000", "{:.1f}", "3"),
+    ("moved by a retirement, per 1,000 updates", "retired_changes_per_1000", "{:.1f}", ""),
     ("published changes per true change", "published_per_true_change", "{:.2f}", ".8 to 1.1"),
     ("users who settle on the right segment", "settled_share", "{:.3f}", ".96"),
     ("identity kept from block to block", "identity_kept", "{:.3f}", ".985"),

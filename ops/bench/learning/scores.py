@@ -38,7 +38,7 @@ Everything before the burn-in's end is learned from, but not scored.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -157,7 +157,7 @@ class Ledger:
         self._owed = np.zeros(users, dtype=np.bool_)
         self._acts = np.full(users, -1, dtype=np.int64)
         """Since the last true change that is not yet judged; -1 for none."""
-        self.updates = self.published = self.spurious = self.true = 0
+        self.updates = self.published = self.spurious = self.true = self.retired = 0
         self.settled = self.judged = 0
 
     def book(
@@ -167,6 +167,7 @@ class Ledger:
         acts: Ints,
         active: Bools,
         splitting: tuple[int, ...],
+        live: Collection[int],
         *,
         scored: bool,
     ) -> None:
@@ -174,10 +175,14 @@ class Ledger:
 
         Args:
             truth, published: ``(users,)``; -1 for not known.
+            live: ids that a method still has. Who leaves an id that is no more is booked apart:
+                it is one event of the segment, told once, and nothing about the user.
             scored: whether the burn-in is over.
         """
         truly = (self._truth >= 0) & (truth != self._truth)
         changed = (self._published >= 0) & (published >= 0) & (published != self._published)
+        stranded = changed & ~np.isin(self._published, list(live))
+        changed &= ~stranded
         self._owed |= truly | np.isin(truth, splitting)
         spurious = changed & ~self._owed
         self._owed &= ~changed | np.isin(truth, splitting)
@@ -189,6 +194,7 @@ class Ledger:
             self.updates += int(acts.sum())
             self.true += int(truly.sum())
             self.published += int(changed.sum())
+            self.retired += int(stranded.sum())
             self.spurious += int(spurious.sum())
             if due.any():
                 right = matched(truth[active], published[active], self._groups)[truth[due]]
@@ -202,6 +208,7 @@ class Ledger:
         """By the names of the report; NaN where the truth gave nothing to judge."""
         return {
             "spurious_changes_per_1000": ratio(1_000 * self.spurious, self.updates),
+            "retired_changes_per_1000": ratio(1_000 * self.retired, self.updates),
             "published_per_true_change": ratio(self.published, self.true),
             "settled_share": ratio(self.settled, self.judged),
         }
