@@ -36,6 +36,7 @@ from ops.bench.learning.generator import (
     Stream,
     play,
 )
+from ops.bench.learning.ours import Segstream
 from ops.bench.learning.report import HEADER, ROWS, over_seeds, section, summary
 from ops.bench.learning.rivals import RIVALS, Flink, MiniBatch, Scale, Spark
 from ops.bench.learning.scores import (
@@ -51,6 +52,7 @@ from ops.bench.learning.scores import (
     matched,
 )
 from stream.events import Floats, Ints
+from stream.segmenter import LEARNING, Segmenter
 
 WANTED = (
     "inertia_ratio_mean",
@@ -415,7 +417,8 @@ def test_the_batch_at_a_checkpoint_is_scikit_learns() -> None:
 
 def test_a_method_without_centroids_is_refused() -> None:
     course = Course(small(STATIONARY), 1)
-    method = contestants([])[0].make(course.stream, 1)
+    late = LEARNING.model_copy(update={"first_model_users": 10_000})
+    method = Segstream(Segmenter(course.stream.features, 5, learning=late))
     with pytest.raises(BenchError, match="no centroids"):
         run(method, course)
 
