@@ -672,13 +672,13 @@ def test_a_replay_is_true_and_follows_the_marks(replayed: Scene) -> None:
     assert replayed.store.round() == last
     assert len(replayed.models) > 3
     causes = Counter(c["cause"] for n in range(PARTITIONS) for c in replayed.changes(n))
-    assert causes["user_moved"] > 5
-    assert causes["time_passed"] > 5
+    assert causes["user_moved"] > 3
+    assert causes["time_passed"] > 3
     assert causes["model_moved"] > 20
 
 
-@pytest.mark.parametrize("portion", [1, 7, 100])
-@pytest.mark.parametrize("deferred", [False, True])
+@pytest.mark.parametrize("portion", [pytest.param(1, marks=pytest.mark.slow), 7, 100])
+@pytest.mark.parametrize("deferred", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_a_replay_does_not_depend_on_the_portions_it_is_read_in(
     monkeypatch: pytest.MonkeyPatch, replayed: Scene, portion: int, deferred: bool
 ) -> None:

@@ -288,6 +288,7 @@ def spelt(draw: st.DrawFn) -> bytes:
     }[damage]
 
 
+@pytest.mark.slow
 @given(st.lists(spelt(), min_size=1, max_size=4))
 @settings(max_examples=400, deadline=None)
 @example([GOOD, b"", GOOD])

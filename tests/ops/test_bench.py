@@ -162,7 +162,7 @@ def test_the_profile_takes_the_innermost_step_and_knows_a_sweep() -> None:
             return step_of(here())
 
     class Partition:
-        def sweep(self) -> str:
+        def sweep_on(self) -> str:
             return FeatureTable().vectors()
 
     # Nested names have a prefix; give the code objects the names that real ones have.
@@ -172,7 +172,7 @@ def test_the_profile_takes_the_innermost_step_and_knows_a_sweep() -> None:
             method.__code__ = method.__code__.replace(co_qualname=name)
     assert FeatureTable().fold() == "fold"
     assert FeatureTable().vectors() == "look"
-    assert Partition().sweep() == "sweep"
+    assert Partition().sweep_on() == "sweep"
     assert step_of(here()) == "other"
 
 

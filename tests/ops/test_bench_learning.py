@@ -481,6 +481,7 @@ def test_arguments_have_defaults_and_limits(capsys: pytest.CaptureFixture[str]) 
     assert "'best' is no rival; there are minibatch, spark" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_small_benchmark_runs_to_its_end(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

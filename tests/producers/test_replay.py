@@ -353,6 +353,7 @@ def test_online_retail_has_the_orders_that_are_known_of_it() -> None:
     assert times == sorted(times)
 
 
+@pytest.mark.slow
 @needs_shops
 @pytest.mark.parametrize(
     ("name", "mapping", "events"),

@@ -206,6 +206,7 @@ def test_messages_are_tracks_with_stable_ids(life: list[EventBatch]) -> None:
 # -- the benchmark -----------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_bench_events_are_of_the_declared_make() -> None:
     n = 60_000
     made = list(bench_events(n, 5_000, 1, start_ms=SHOP_START_MS))

@@ -105,6 +105,7 @@ def test_a_file(shop: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -
     assert not re.search(r"""(src|href)=["']?(https?:|//)|@import|url\(""", page)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "more",
     [
@@ -193,6 +194,7 @@ def test_before_the_first_event(shop: Path, capfd: pytest.CaptureFixture[str]) -
     assert "no events before" in told
 
 
+@pytest.mark.slow
 def test_fewer_different_users_than_segments_to_try(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -240,6 +242,7 @@ def test_without_the_extra(
     assert "pip install 'segstream[explore]'" in told
 
 
+@pytest.mark.slow
 def test_a_folder_that_cannot_be_written(
     shop: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -256,6 +259,7 @@ def test_help_has_an_example() -> None:
     assert "segstream explore orders.csv" in answer.output
 
 
+@pytest.mark.slow
 def test_the_command_starts_without_what_draws() -> None:
     look = "import sys, stream.cli.main; print({'matplotlib', 'sklearn'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", look], capture_output=True, text=True, check=True)
@@ -309,6 +313,7 @@ def running(shop: Path) -> tuple[Settings, MemoryStore]:
     return settings, store
 
 
+@pytest.mark.slow
 def test_live(
     running: tuple[Settings, MemoryStore],
     tmp_path: Path,

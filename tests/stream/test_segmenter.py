@@ -161,6 +161,7 @@ def test_whoever_is_silent_for_long_no_longer_counts() -> None:
 # -- it is the same ------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @given(st.integers(2, 5))
 @settings(max_examples=3, deadline=None)
 def test_some_workers_are_as_one(workers: int) -> None:
@@ -170,6 +171,7 @@ def test_some_workers_are_as_one(workers: int) -> None:
     assert one.segments == several.segments
 
 
+@pytest.mark.slow
 @given(st.integers(0, 59), st.booleans())
 @settings(max_examples=6, deadline=None)
 def test_what_was_saved_goes_on_as_if_nothing_had_been(
