@@ -123,7 +123,14 @@ def test_whatever_keeps_data_keeps_it_in_a_volume() -> None:
         if not mount.startswith(".")
     }
     assert used == VOLUMES
-    assert len(used) == 4
+    assert len(used) == 5
+
+
+def test_the_compiled_decoder_outlives_the_container() -> None:
+    image = (ROOT / "ops/docker/Dockerfile").read_text()
+    [folder] = re.findall(r"^ENV NUMBA_CACHE_DIR=(\S+)$", image, re.MULTILINE)
+    assert f"install --directory --owner 10001 {folder}" in image
+    assert f"compiled:{folder}" in SERVICES["activity"]["volumes"]
 
 
 def test_there_are_no_secrets() -> None:
