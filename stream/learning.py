@@ -33,7 +33,7 @@ from stream.clustering import (
 from stream.config import Learning
 from stream.drift import Drift
 from stream.events import Floats, Hashes, Ints, Lineage
-from stream.lineage import Anchor, Heritage, inherit, others_people
+from stream.lineage import Anchor, inherit, others_people
 from stream.model import Axes, Model, Segment, kinds, propose_names
 from stream.segments import KindRule
 from stream.units import iso
@@ -358,22 +358,24 @@ def _refit(
         new_labels = distances(mapped, centroids, weights).argmin(axis=1)
         then = None if state.anchor is None else state.anchor.segments_then(sample.hashes)
 
-        def inherited(dead: Sequence[int]) -> Heritage:
-            return inherit(
+        apart: list[tuple[int, int]] = []
+        while True:
+            heritage = inherit(
                 tuple(int(i) for i in old.ids),
                 old_labels,
                 new_labels,
                 len(centroids),
                 state.next_id,
                 settings.identity_overlap,
-                dead,
+                apart,
                 then,
             )
-
-        heritage = inherited(())
-        if then is not None:
-            dead = _elsewhere(state, heritage.ids, new_map, centroids, new_labels, then, settings)
-            heritage = inherited(dead) if dead else heritage
+            if then is None:
+                break
+            found = _elsewhere(state, heritage.ids, new_map, centroids, new_labels, then, settings)
+            if not found:
+                break
+            apart += found
         ids, next_id = heritage.ids, heritage.next_id
         born = {i: old.by_id[i].born if i in old.by_id else name for i in ids}
         for event, segment_id, others in heritage.events:
@@ -472,8 +474,8 @@ def _elsewhere(
     labels: Ints,
     then: Ints,
     settings: Learning,
-) -> list[int]:
-    """Ids whose centroid has left its place at the anchor, and whose members are others."""
+) -> list[tuple[int, int]]:
+    """Ids that would stand elsewhere than at the anchor, with other people; each with its column."""
     assert state.anchor is not None
     gaps = separated(centroids, new_map.weights) + np.diag(np.full(len(ids), np.inf))
     found = []
@@ -484,7 +486,7 @@ def _elsewhere(
         step = centroids[column] - new_map.on_scale(np.array(place))
         gone = (new_map.weights * step**2).sum() > LEFT**2 * gaps[column].min()
         if gone and others_people(then, labels == column, segment, settings.identity_overlap):
-            found.append(segment)
+            found.append((segment, column))
     return found
 
 

@@ -85,7 +85,7 @@ def inherit(
     k: int,
     next_id: int,
     overlap: float,
-    dead: Collection[int] = (),
+    apart: Collection[tuple[int, int]] = (),
     then: Ints | None = None,
 ) -> Heritage:
     """Match new centroids with old ids by the users they share.
@@ -98,9 +98,9 @@ def inherit(
         old: ``(n,)`` old column of each sampled user.
         new: ``(n,)`` new column of each sampled user.
         k: number of new centroids.
-        dead: ids that do not survive, whatever the overlap.
+        apart: pairs (id, new column) that must not be matched, whatever they share.
         then: ``(n,)`` id of each user's segment at the anchor, 0 for unknown: says where the
-            people came from whom a dead segment's centroid has caught.
+            people came from in a column that a pair keeps apart.
     """
     from scipy.optimize import linear_sum_assignment  # noqa: PLC0415 - a second to import
 
@@ -108,10 +108,12 @@ def inherit(
     old_sizes, new_sizes = shared.sum(axis=1), shared.sum(axis=0)
     ids = [0] * k
     survived: set[int] = set()
-    for row, column in zip(*linear_sum_assignment(-shared), strict=True):
+    allowed = shared.copy()
+    for segment, column in apart:
+        allowed[old_ids.index(segment), column] = 0
+    for row, column in zip(*linear_sum_assignment(-allowed), strict=True):
         smaller = min(old_sizes[row], new_sizes[column])
-        keeps = smaller > 0 and shared[row, column] >= overlap * smaller
-        if keeps and old_ids[row] not in dead:
+        if smaller > 0 and allowed[row, column] >= overlap * smaller:
             ids[column] = old_ids[row]
             survived.add(int(row))
 
@@ -121,13 +123,13 @@ def inherit(
             continue
         ids[column], next_id = next_id, next_id + 1
         parent = int(shared[:, column].argmax())
-        members = new == column
-        if old_ids[parent] in dead and then is not None:
+        likely = new_sizes[column] > 0 and shared[parent, column] >= 0.5 * new_sizes[column]
+        if then is not None and (old_ids[parent], column) in apart:
+            members = new == column
             origin = np.array([int(((then == i) & members).sum()) for i in old_ids])
-            parent, among = int(origin.argmax()), int(((then != 0) & members).sum())
-            likely = among > 0 and origin[parent] >= 0.5 * among
-        else:
-            likely = new_sizes[column] > 0 and shared[parent, column] >= 0.5 * new_sizes[column]
+            among = int(((then != 0) & members).sum())
+            if among and origin.max() >= 0.5 * among:
+                parent, likely = int(origin.argmax()), True
         if likely:
             event = "split" if parent in survived else "succeeded"
             events.append((event, ids[column], (old_ids[parent],)))

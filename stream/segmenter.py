@@ -341,7 +341,8 @@ class Segmenter:
         # Vectors do not age by themselves: only another model is a reason to look at everyone.
         found = []
         for shard in self._shards:
-            shard.adopt(model)
+            if before is None or model.epoch != before.epoch:
+                shard.adopt(model)
             slots = np.union1d(shard.living(now, self._forget_ms), shard.stranded(model))
             found.append(self._look(shard, slots, Cause.MODEL_MOVED, now))
         return found, model.lineage
