@@ -45,7 +45,7 @@ SEARCH_USERS = 1_024
 ANCHOR_REFITS = 12
 """An anchor is dropped after so many: long enough to see a segment die, which takes a few, and short
 enough for most of its people to be still about."""
-LEFT = 0.5
+LEFT = 0.75
 """Of the distance to the nearest other centroid: farther than this is another place."""
 SILHOUETTE_USERS = 512
 """Silhouette is quadratic in users; 512 of a uniform sample tell the mean to about .02."""
@@ -460,8 +460,8 @@ def _anchor(
     """The anchor as it was, a refit older; or a new one. Who was born since is not in it."""
     old = state.anchor
     if old is None or old.age + 1 >= ANCHOR_REFITS:
-        logs = model.map.logs(model.centroids)
-        places = {int(i): place.tolist() for i, place in zip(model.ids, logs, strict=True)}
+        rows = zip(model.ids.tolist(), model.centroids.tolist(), strict=True)
+        places = dict(rows)
         return Anchor.of(sample.hashes, segments, places)
     return msgspec.structs.replace(old, age=old.age + 1)
 
@@ -483,7 +483,7 @@ def _elsewhere(
         place = state.anchor.places.get(segment)
         if place is None:
             continue
-        step = centroids[column] - new_map.on_scale(np.array(place))
+        step = centroids[column] - np.array(place)
         gone = (new_map.weights * step**2).sum() > LEFT**2 * gaps[column].min()
         if gone and others_people(then, labels == column, segment, settings.identity_overlap):
             found.append((segment, column))

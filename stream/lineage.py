@@ -28,7 +28,8 @@ class Anchor(msgspec.Struct, frozen=True):
         age: refits since.
         hashes: of the sampled users then, packed uint64.
         ids: segment of each then, packed int32.
-        places: centroid of each segment, by id, in log units: no map's.
+        places: centroid of each segment then, by id, in standard deviations over the users of
+            then: a shop in which everyone grows older moves nobody.
     """
 
     hashes: bytes
