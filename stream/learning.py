@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 import numpy as np
@@ -214,9 +214,9 @@ def learn(
         sample = Sample.merge(parts, len(axes.names), settings.sample_users)
         needed = settings.first_model_users if model is None else 2 * len(model.ids)
         if len(sample.hashes) >= needed:
-            refit, state = _refit_is_due(state, sample, merged, settings)
-            if refit:
-                return _refit(state, sample, axes, settings, rules)
+            why, state = _why_refit(state, sample, merged, settings)
+            if why is not None:
+                return _refit(state, sample, axes, settings, rules, challenge=why == "due")
     if model is None:
         return state
     segments = _named(model.segments, state.given)
@@ -256,28 +256,35 @@ def _named(segments: tuple[Segment, ...], given: Mapping[int, str]) -> tuple[Seg
     return tuple(replace(s, name=given.get(s.id, s.name)) for s in segments)
 
 
-def _refit_is_due(
+def _why_refit(
     state: TrainerState, sample: Sample, merged: Statistics | None, settings: Learning
-) -> tuple[bool, TrainerState]:
-    """Whether to refit now; and the state with what this round has seen."""
+) -> tuple[Literal["due", "drift"] | None, TrainerState]:
+    """Why to refit now, if so; and the state with what this round has seen.
+
+    A refit that is due, or one for segments that are no longer any, is open to challengers; one
+    that only follows a drift of users is not: it is the same segments elsewhere.
+    """
     model = state.model
     if model is None:
-        return True, state
+        return "due", state
     mapped = model.map.apply(sample.vectors)
     squared = distances(mapped, model.centroids, model.map.weights)
     drift = (state.drift or Drift.since(mapped, 0)).after(squared.min(axis=1), sample.at_ms)
     state = replace(state, drift=drift)
     progress = _progress(state, settings)
     if progress >= 1.0:
-        return True, state
+        return "due", state
     if progress < settings.alarm_share:
-        return False, state
+        return None, state
     # A challenger that won once is looked at again soon: until then its segments are in doubt.
-    if state.challenged:
-        return True, state
-    new = set(_misfits(model, mapped, squared, merged, settings)) - set(drift.known)
+    if state.challenged or set(_misfits(model, mapped, squared, merged, settings)) - set(
+        drift.known
+    ):
+        return "due", state
     changed = drift.stability_index(mapped)[model.map.weights > 0] > settings.drift_psi
-    return bool(new or changed.any() or drift.distances_changed(settings.drift_delta)), state
+    if changed.any() or drift.distances_changed(settings.drift_delta):
+        return "drift", state
+    return None, state
 
 
 def _progress(state: TrainerState, settings: Learning) -> float:
@@ -324,6 +331,8 @@ def _refit(
     axes: Axes,
     settings: Learning,
     rules: Sequence[KindRule],
+    *,
+    challenge: bool,
 ) -> TrainerState:
     """A new epoch: a new map from the sample, the best centroids, ids kept, meanings told."""
     round_ms, old = state.round_ms, state.model
@@ -350,11 +359,11 @@ def _refit(
         old_labels = before.argmin(axis=1)
         space = Space(mapped, weights)
         centroids = lloyd(mapped, old.map.carry(old.centroids, new_map), weights)
-        challenger, gain = _challenger(space, centroids, epoch, settings)
-        if gain > settings.challenge_gain:
-            challenged = state.challenged + 1
-        if challenged >= CHALLENGES:
-            centroids, challenged = challenger, 0
+        if challenge:
+            challenger, gain = _challenger(space, centroids, epoch, settings)
+            challenged = state.challenged + 1 if gain > settings.challenge_gain else 0
+            if challenged >= CHALLENGES:
+                centroids, challenged = challenger, 0
         new_labels = distances(mapped, centroids, weights).argmin(axis=1)
         then = None if state.anchor is None else state.anchor.segments_then(sample.hashes)
 

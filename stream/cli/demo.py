@@ -79,6 +79,7 @@ late_seconds = "7d"
 [learning]
 segments = 7
 refit_seconds = "3d"
+alarm_share = 1           # weeks go by in seconds: a refit is never far
 move_threshold = 0.15
 
 [[kinds]]
