@@ -34,8 +34,8 @@ from producers.replay import parse_speed, progress_bar, replay
 from stream import config
 from stream.choosing import Distance
 from stream.cli import demo as demonstration
+from stream.cli import explaining, roles, views
 from stream.cli import explore as exploring
-from stream.cli import roles, views
 from stream.errors import (
     LIBRARY_LOG,
     BrokerUnavailableError,
@@ -363,9 +363,12 @@ def segments(as_json: AsJson = False) -> None:
         views.show_segments(out, facts, table)
 
 
-@app.command(epilog="Example: `segstream user 17850`")
+@app.command(epilog="Example: `segstream user 17850 --why`")
 def user(
     user_id: Annotated[str, typer.Argument(metavar="ID", help="The user, as in userId.")],
+    why: Annotated[
+        bool, typer.Option("--why", help="What holds them there, and what would move them.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """A user: features now, segment, since when, distances, the last changes and why."""
@@ -373,10 +376,14 @@ def user(
     with roles.open_store(settings) as store:
         reader = views.Reader(settings, store, FeatureTable(settings.features))
         facts = reader.user(user_id)
+        if why:
+            facts["why"] = explaining.why(reader, user_id)
     if as_json:
         _print_json(facts)
     else:
         views.show_user(out, facts, reader.table)
+        if why:
+            explaining.show_why(out, facts["why"], reader.table)
 
 
 @app.command(epilog="Example: `segstream changes --follow --kind at_risk`")

@@ -21,11 +21,12 @@ from rich.text import Text
 from consumers.client import read_to_end, reader_options
 from stream.clustering import distances
 from stream.config import Settings
-from stream.events import SegmentChange
+from stream.events import Rows, SegmentChange
 from stream.features import Feature, FeatureTable
 from stream.hashing import partition_of
 from stream.learning import TrainerState
 from stream.model import Model
+from stream.partition import SchemaMismatchError
 from stream.segments import CHURN_RISK_KINDS
 from stream.state import Store
 from stream.units import iso
@@ -156,20 +157,35 @@ class Reader:
     store: Store
     table: FeatureTable
 
-    def user(self, name: str) -> dict[str, Any]:
-        """Facts of `segstream user`.
+    def row_of(self, name: str) -> tuple[int, Rows, int]:
+        """A user's partition, their row ``(1,)`` and the time by the clock in use.
 
         Raises:
             UnknownUserError: no event of that user has been applied.
+            SchemaMismatchError: the row was written by another feature table.
         """
         partition = partition_of(name.encode(), self.settings.topics.partitions)
         raw = self.store.row(partition, name.encode())
         position = self.store.position(partition)
         if raw is None or position is None:
             raise UnknownUserError(f"user {name!r} is unknown: no event of theirs was applied")
-        row = np.frombuffer(raw, dtype=self.table.dtype)
+        if position.schema != self.table.schema:
+            raise SchemaMismatchError(
+                f"partition {partition} holds rows of feature table {position.schema}, but the "
+                f"settings declare {self.table.schema}; use the settings the pipeline runs with"
+            )
         live = self.settings.clock.mode == "live"
         now_ms = time.time_ns() // 1_000_000 if live else position.clock_ms
+        return partition, np.frombuffer(raw, dtype=self.table.dtype), now_ms
+
+    def user(self, name: str) -> dict[str, Any]:
+        """Facts of `segstream user`.
+
+        Raises:
+            UnknownUserError: no event of that user has been applied.
+            SchemaMismatchError: the row was written by another feature table.
+        """
+        partition, row, now_ms = self.row_of(name)
         vectors = self.table.vectors(row, now_ms)
         facts: dict[str, Any] = {
             "user": name,
