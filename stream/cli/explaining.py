@@ -1,7 +1,7 @@
-"""What `segstream user --why` shows: what holds a user, what would move them, what silence will do.
+"""What `segstream user --why` and `segstream segments --rules` show.
 
-Comes in: a reader of the store. Goes out: plain dicts for ``--json``, and rich text of the same
-dicts for people. `stream.explain` finds it out.
+Comes in: a reader of the store, or a sample of its users. Goes out: plain dicts for ``--json``, and
+rich text of the same dicts for people. `stream.explain` and `stream.rules` find it out.
 """
 
 from __future__ import annotations
@@ -14,11 +14,13 @@ from rich.table import Table
 from rich.text import Text
 
 from stream.cli import views
+from stream.cli.explore import ExploreError, People
 from stream.cli.views import KIND_STYLES, natural, reading
 from stream.events import Floats
 from stream.explain import departures, margin, nearest_other, proposals
 from stream.features import Feature, FeatureTable
 from stream.model import Model
+from stream.rules import Condition, find_rules
 from stream.segments import columns_of
 from stream.units import iso
 
@@ -174,3 +176,96 @@ def _change_line(change: dict[str, Any], feature: Feature) -> str:
 
 def _days(days: int) -> str:
     return "at the next look" if days == 0 else "in 1 day" if days == 1 else f"in {days} days"
+
+
+# -- rules for all -----------------------------------------------------------------------------
+
+
+def rules(people: People, model: Model, table: FeatureTable) -> dict[str, Any]:
+    """Facts of `segstream segments --rules`, under its key `rules`.
+
+    Raises:
+        ExploreError: nobody is in a segment of the model yet.
+    """
+    ids = model.ids.tolist()
+    try:
+        found = find_rules(people.vectors, people.hashes, people.segments, ids)
+    except ValueError as error:
+        raise ExploreError(f"{people.source}: {error}") from None
+    return {
+        "fidelity": found.fidelity,
+        "learned_from": found.learned_from,
+        "judged_on": found.judged_on,
+        "users": people.total,
+        "segments": [
+            {
+                **_told(model, one.segment),
+                "covers": one.covers,
+                "purity": one.purity,
+                "rules": [
+                    {
+                        "conditions": [_condition(c, table) for c in rule.conditions],
+                        "covers": rule.covers,
+                        "purity": rule.purity,
+                        "users": rule.users,
+                    }
+                    for rule in one.rules
+                ],
+            }
+            for one in found.segments
+        ],
+    }
+
+
+def _condition(condition: Condition, table: FeatureTable) -> dict[str, Any]:
+    feature = table.features[condition.feature]
+    return {
+        "feature": feature.name,
+        "above": condition.above,
+        "upto": condition.upto,
+        "unit": feature.unit,
+    }
+
+
+def show_rules(console: Console, facts: dict[str, Any], table: FeatureTable) -> None:
+    """`segstream segments --rules` for people."""
+    known = {feature.name: feature for feature in table.features}
+    console.print(Text("Who is in which", style="bold"))
+    for one in facts["segments"]:
+        console.print(
+            Text.assemble(
+                (f"{one['segment']} {one['name']}", "bold"),
+                " (",
+                (one["kind"], KIND_STYLES.get(one["kind"], "")),
+                f"): {_shares(one)}" if one["rules"] else "): no rule of so few conditions",
+            )
+        )
+        for rule in one["rules"]:
+            said = " and ".join(_said(c, known[c["feature"]]) for c in rule["conditions"])
+            shares = f"  ({_shares(rule)})" if len(one["rules"]) > 1 else ""
+            console.print(Text.assemble(f"  {said or 'everyone'}", (shares, "dim")))
+    agreement = facts["fidelity"]
+    judged = "nobody was left to judge them on" if agreement is None else (
+        f"they put {agreement:.0%} of {facts['judged_on']:,} other users where they are"
+    )  # fmt: skip
+    console.print(f"learned from {facts['learned_from']:,} of {facts['users']:,} users; {judged}")
+
+
+def _shares(facts: dict[str, Any]) -> str:
+    covers, purity = facts["covers"], facts["purity"]
+    if covers is None or purity is None:
+        return "nobody to judge it on"
+    return f"{covers:.0%} of its members, {purity:.0%} pure"
+
+
+def _said(condition: dict[str, Any], feature: Feature) -> str:
+    """A condition in words."""
+    above, upto = condition["above"], condition["upto"]
+    never = feature.aggregate == "last" and feature.absent > 0 and upto is None
+    after = " or never" if never and above is not None and above < feature.absent else ""
+    name, unit = condition["feature"], f" {feature.unit}".rstrip()
+    if above is None:
+        return f"{name} up to {upto:,.6g}{unit}"
+    if upto is None:
+        return f"{name} over {above:,.6g}{unit}{after}"
+    return f"{name} over {above:,.6g} up to {upto:,.6g}{unit}"

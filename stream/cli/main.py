@@ -350,17 +350,29 @@ def explore_vectors(
         exploring.show(out, facts)
 
 
-@app.command(epilog="Example: `segstream segments --json | jq .segments[0]`")
-def segments(as_json: AsJson = False) -> None:
+@app.command(epilog="Example: `segstream segments --rules`")
+def segments(
+    rules: Annotated[
+        bool, typer.Option("--rules", help="Who is in which, in a few conditions each.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
     """The segments: id, name, kind, size, what marks them, and how good the model is."""
     settings = _context.settings()
     table = FeatureTable(settings.features)
     with roles.open_store(settings) as store:
-        facts = views.segments(views.trainer_state(store), table)
+        state = views.trainer_state(store)
+        facts = views.segments(state, table)
+        if rules and state.model is not None:
+            with err.status("reading") as status:
+                people = exploring.read_store(settings, table, store, state.model, status.update)
+            facts["rules"] = explaining.rules(people, state.model, table)
     if as_json:
         _print_json(facts)
     else:
         views.show_segments(out, facts, table)
+        if rules:
+            explaining.show_rules(out, facts["rules"], table)
 
 
 @app.command(epilog="Example: `segstream user 17850 --why`")
