@@ -37,7 +37,7 @@ def why(reader: views.Reader, name: str) -> dict[str, Any] | None:
     Raises:
         UnknownUserError: no event of that user has been applied.
     """
-    partition, row, now_ms = reader.row_of(name)
+    _, row, now_ms = reader.row_of(name)
     try:
         model = views.trainer_state(reader.store).model
     except views.NoModelError:
@@ -50,11 +50,11 @@ def why(reader: views.Reader, name: str) -> dict[str, Any] | None:
     vector = table.vectors(row, now_ms)[0]
     nearest = nearest_other(vector, model, own)
     targets = {nearest: "nearest"}
-    back = _previous(reader, name, partition, model)
-    if back not in (None, own, nearest):
-        targets[back] = "previous"
-    elif back == nearest:
-        targets[nearest] = "nearest and previous"
+    back = int(columns_of(row["previous"], model.ids)[0])
+    if back == nearest:
+        targets[nearest] = "nearest, and where they were before"
+    elif back >= 0:
+        targets[back] = "where they were before"
     return {
         "margin": asdict(margin(vector, model, table.features, own)),
         "margin_twice": rule.margin_twice,
@@ -72,14 +72,6 @@ def why(reader: views.Reader, name: str) -> dict[str, Any] | None:
             for one in departures(row, table, model, rule, now_ms)
         ],
     }
-
-
-def _previous(reader: views.Reader, name: str, partition: int, model: Model) -> int | None:
-    """Column of the segment the user was in before; None if there is none any more."""
-    changes = reader.changes_of(name, partition)
-    before = changes[-1]["from"] if changes else None
-    ids = model.ids.tolist()
-    return ids.index(before) if before in ids else None
 
 
 def _told(model: Model, segment: int) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from stream.clustering import distances
 from stream.config import Settings
 from stream.events import Rows, SegmentChange
 from stream.features import Feature, FeatureTable
+from stream.flapping import Tally
 from stream.hashing import partition_of
 from stream.learning import TrainerState
 from stream.model import Model
@@ -79,6 +80,9 @@ def segments(state: TrainerState, table: FeatureTable) -> dict[str, Any]:
     rows = published["segments"]
     for row, size in zip(rows, state.sizes or [s["size"] for s in rows], strict=False):
         row["size"] = size
+        rates = state.flapping.get(row["id"], Tally()).rates()
+        row["flapping"]["changes_per_user_day"] = rates.changes_per_user_day
+        row["flapping"]["reverted_share"] = rates.reverted_share
     return {
         "model": model.name,
         "at": iso(state.round_ms),
@@ -121,6 +125,8 @@ def segments_table(facts: dict[str, Any], table: FeatureTable) -> Table:
     shown.add_column("kind")
     shown.add_column("users", justify="right")
     shown.add_column("share", justify="right")
+    shown.add_column("leave a day", justify="right")
+    shown.add_column("of them back", justify="right")
     shown.add_column("what marks it", overflow="fold")
     total = max(sum(row["size"] for row in facts["segments"]), 1)
     for row in sorted(facts["segments"], key=lambda row: -row["size"]):
@@ -131,9 +137,16 @@ def segments_table(facts: dict[str, Any], table: FeatureTable) -> Table:
             Text(row["kind"], style=style),
             f"{row['size']:,}",
             f"{row['size'] / total:.0%}",
+            percent(row["flapping"]["changes_per_user_day"]),
+            percent(row["flapping"]["reverted_share"]),
             marks_of(row, table),
         )
     return shown
+
+
+def percent(share: float | None) -> str:
+    """A share to two digits; a dash where there is none."""
+    return "-" if share is None else f"{100 * share:.2g} %"
 
 
 def show_segments(console: Console, facts: dict[str, Any], table: FeatureTable) -> None:
