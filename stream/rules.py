@@ -4,10 +4,10 @@ Comes in: a sample of users, their vectors in natural units and the segments the
 Goes out: for each segment the rules that lead to it, and how far they can be trusted; `cli/explaining`
 shows them. Nobody is moved by them.
 
-A tree of depth 4 over segments tells nine users of ten right (Breiman et al. 1984 for the tree). It
-is learned from three quarters of the sample and judged on the others, who are told apart by their
-hash, so that a user is always on the same side. A threshold is the shortest number that parts the
-users as the tree does, so what is read is what was measured.
+The tree is that of Breiman et al. (1984). It is learned from three quarters of the sample and
+judged on the others, who are told apart by their hash, so that a user is always on the same side.
+A threshold is the shortest number that parts the users as the tree does, and what is judged are the
+rules as they are read.
 """
 
 from __future__ import annotations
@@ -21,9 +21,12 @@ import numpy as np
 from stream.events import Bools, Floats, Hashes, Ints
 
 DEPTH = 4
-"""Four conditions are a sentence; a fifth gains some 2 % of agreement and nobody reads it."""
+"""Four conditions are a sentence. In the demo's shop they put 86 % of users where they are and a
+fifth 3 % more, of the 92 % whose segment is the nearest at all; twice as many rules is dearer."""
 HELD_OUT = 4
 """One user in so many is kept back to judge the rules."""
+LEAST_SHARE = 0.01
+"""A rule for fewer of the users is noise: in the same shop it gains no agreement."""
 FEWEST_IN_A_LEAF = 5
 
 
@@ -167,9 +170,9 @@ def _leaves(vectors: Floats, segments: Ints, depth: int) -> list[tuple[tuple[Con
     """The tree's leaves, with what leads there; together they part all there can be."""
     from sklearn.tree import DecisionTreeClassifier  # noqa: PLC0415 - slow to import
 
-    tree = DecisionTreeClassifier(
-        max_depth=depth, min_samples_leaf=min(FEWEST_IN_A_LEAF, len(vectors)), random_state=0
-    ).fit(vectors, segments)
+    fewest = max(FEWEST_IN_A_LEAF, round(LEAST_SHARE * len(vectors)))
+    tree = DecisionTreeClassifier(max_depth=depth, min_samples_leaf=fewest, random_state=0)
+    tree.fit(vectors, segments)
     root = _read(tree.tree_, tree.classes_, vectors, 0)
     found: list[tuple[tuple[Condition, ...], int]] = []
 

@@ -10,6 +10,7 @@ from dataclasses import asdict
 from typing import Any
 
 from rich.console import Console
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
@@ -235,7 +236,8 @@ def show_rules(console: Console, facts: dict[str, Any], table: FeatureTable) -> 
         for rule in one["rules"]:
             said = " and ".join(_said(c, known[c["feature"]]) for c in rule["conditions"])
             shares = f"  ({_shares(rule)})" if len(one["rules"]) > 1 else ""
-            console.print(Text.assemble(f"  {said or 'everyone'}", (shares, "dim")))
+            line = Text.assemble(said or "everyone", (shares, "dim"))
+            console.print(Padding(line, (0, 0, 0, 4)))
     agreement = facts["fidelity"]
     judged = "nobody was left to judge them on" if agreement is None else (
         f"they put {agreement:.0%} of {facts['judged_on']:,} other users where they are"
@@ -255,9 +257,9 @@ def _said(condition: dict[str, Any], feature: Feature) -> str:
     above, upto = condition["above"], condition["upto"]
     never = feature.aggregate == "last" and feature.absent > 0 and upto is None
     after = " or never" if never and above is not None and above < feature.absent else ""
-    name, unit = condition["feature"], f" {feature.unit}".rstrip()
+    name = condition["feature"]
     if above is None:
-        return f"{name} up to {upto:,.6g}{unit}"
+        return f"{name} ≤ {upto:,.6g}"
     if upto is None:
-        return f"{name} over {above:,.6g}{unit}{after}"
-    return f"{name} over {above:,.6g} up to {upto:,.6g}{unit}"
+        return f"{name} > {above:,.6g}{after}"
+    return f"{above:,.6g} < {name} ≤ {upto:,.6g}"

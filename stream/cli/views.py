@@ -157,6 +157,11 @@ def show_segments(console: Console, facts: dict[str, Any], table: FeatureTable) 
     if silhouette is not None:
         quality += f", silhouette {silhouette:.3f} on the sample"
     console.print(f"{facts['users']:,} users at {facts['at']}; {quality}")
+    console.print(
+        "leave a day: changes out of it by the days its users spent there, lately; of them back: "
+        "soon, to the segment before",
+        style="dim",
+    )
     for event in facts["lineage"]:
         others = ", ".join(str(other) for other in event["others"])
         console.print(f"  lineage: {event['event']} {event['segment']} {others}".rstrip())
