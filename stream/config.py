@@ -212,6 +212,11 @@ class Publish(Section):
         3, "a first assignment is provisional for this many looks", "looks", ge=0, le=200
     )
     dwell_seconds: Seconds = setting(0.0, "a user stays at least this long in a segment")
+    revert_seconds: Seconds = setting(
+        7 * 86_400.0,
+        "a user who goes back to the segment before within this time has flapped; such figures "
+        "forget half of the past in it, too; moves nobody, 0 counts no one",
+    )
 
     def rule(self) -> PublishRule:
         return PublishRule(
@@ -219,6 +224,7 @@ class Publish(Section):
             self.margin_once,
             self.provisional_looks,
             int(self.dwell_seconds * 1_000),
+            int(self.revert_seconds * 1_000),
         )
 
 

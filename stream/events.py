@@ -210,6 +210,18 @@ class Profile(TypedDict):
     z: Annotated[float, _described("in standard deviations of the mapped feature over users")]
 
 
+class SegmentFlapping(TypedDict):
+    """How often users leave a segment, and go back; recent days count most."""
+
+    changes_per_user_day: Annotated[
+        float | None, _described("changes out of it by the days users spent in it; null for none")
+    ]
+    reverted_share: Annotated[
+        float | None,
+        _described("of these changes, those back to the segment before, soon; null for none"),
+    ]
+
+
 class PublishedSegment(TypedDict):
     """A segment as `segment-models` and people see it."""
 
@@ -218,6 +230,7 @@ class PublishedSegment(TypedDict):
     kind: str
     size: Annotated[int, _described("users assigned when the model was published")]
     born: Annotated[str, _described("epoch.version that minted the id")]
+    flapping: Annotated[SegmentFlapping, _described("as of when the model was published")]
     profile: list[Profile]
 
 

@@ -202,6 +202,7 @@ class FeatureTable:
             [
                 ("version", "<u4"),
                 ("segment", "<i4"),
+                ("previous", "<i4"),
                 ("candidate", "<i4"),
                 ("streak", "u1"),
                 ("looks", "u1"),

@@ -33,6 +33,7 @@ from stream.clustering import (
 from stream.config import Learning
 from stream.drift import Drift
 from stream.events import Floats, Hashes, Ints, Lineage
+from stream.flapping import Tallies, Tally, together
 from stream.lineage import Anchor, inherit, others_people
 from stream.model import Axes, Model, Segment, kinds, propose_names
 from stream.segments import KindRule
@@ -62,6 +63,7 @@ class PartitionStatistics(msgspec.Struct):
         counts, sums, inertia, sizes: see `clustering.Statistics`; empty without a model.
         sample_hashes: user hashes in the sample, packed uint64; None if none was asked for.
         sample_vectors: their vectors in natural units, packed float64.
+        flapping: by segment id.
     """
 
     at_ms: int
@@ -74,6 +76,7 @@ class PartitionStatistics(msgspec.Struct):
     sizes: list[int] = []
     sample_hashes: bytes | None = None
     sample_vectors: bytes = b""
+    flapping: dict[int, Tally] = {}
 
     def pack(self) -> bytes:
         """Bytes for the store; the first eight tell the time without decoding the rest."""
@@ -129,6 +132,7 @@ class TrainerState:
         challenged: refits running in which a challenger was clearly better.
         anchor: what ids are held against, beside the model before.
         given: names that a person gave, by segment id.
+        flapping: of everyone at the last round, by segment id.
     """
 
     model: Model | None = None
@@ -144,6 +148,7 @@ class TrainerState:
     challenged: int = 0
     anchor: Anchor | None = None
     given: Mapping[int, str] = field(default_factory=dict)
+    flapping: Tallies = field(default_factory=dict)
 
     def pack(self, axes: Axes) -> bytes:
         told = {name: getattr(self, name) for name in _PLAIN}
@@ -173,6 +178,7 @@ class _Packed(msgspec.Struct):
     challenged: int
     anchor: Anchor | None
     given: dict[int, str]
+    flapping: dict[int, Tally] = {}
 
 
 _PLAIN = tuple(name for name in _Packed.__struct_fields__ if name != "model")
@@ -201,6 +207,7 @@ def learn(
         users=sum(part.users for part in parts),
         updates=sum(part.updates for part in parts),
         given=state.given if given is None else dict(given),
+        flapping=together(part.flapping for part in parts),
     )
     peopled = [part for part in parts if part.users]
     epoch = None if model is None else str(model.epoch)
@@ -234,7 +241,7 @@ def learn(
         version=model.version + 1,
         at_ms=round_ms,
         centroids=centroids,
-        segments=_sized(segments, state.sizes),
+        segments=_measured(_sized(segments, state.sizes), state.flapping),
         users=state.users,
         inertia=model.inertia if merged is None else merged.mean_inertia,
         lineage=lineage,
@@ -323,6 +330,10 @@ def _sized(segments: tuple[Segment, ...], sizes: Sequence[int]) -> tuple[Segment
     if len(sizes) != len(segments):
         return segments
     return tuple(replace(s, size=size) for s, size in zip(segments, sizes, strict=True))
+
+
+def _measured(segments: tuple[Segment, ...], flapping: Tallies) -> tuple[Segment, ...]:
+    return tuple(replace(s, flapping=flapping.get(s.id, Tally()).rates()) for s in segments)
 
 
 def _refit(
@@ -423,7 +434,7 @@ def _refit(
         schema=axes.schema,
         map=new_map,
         centroids=centroids,
-        segments=segments,
+        segments=_measured(segments, state.flapping),
         users=state.users,
         inertia=float(squared.min(axis=1).mean()),
         silhouette=_silhouette(mapped, squared, weights),

@@ -140,6 +140,12 @@ _segments = _gauge("segment_users", "Users in a segment.", "segment", "kind")
 _changes = _counter(
     "changes_total", "Segment changes decided, by cause and kinds.", "cause", "kind_from", "kind_to"
 )
+_left = _counter("segment_changes_total", "Changes by the segment that was left.", "segment")
+_reverted = _counter(
+    "segment_reversions_total",
+    "Of these, changes back to the segment the user had been in soon before.",
+    "segment",
+)
 _delivered = _counter("changes_delivered_total", "Changes confirmed by Kafka.")
 _delivery = _WeightedHistogram(
     "segstream_change_delivery_seconds",
@@ -240,6 +246,14 @@ def swept(seconds: float) -> None:
 def changes_decided(cause: Cause, kind_from: str | None, kind_to: str, times: int = 1) -> None:
     """Users moved from one kind of segment to another; no kind before their first."""
     _changes.labels(cause.value, kind_from or _NONE, kind_to).inc(times)
+
+
+def segments_left(changes: Mapping[int, int], reverted: Mapping[int, int]) -> None:
+    """So many users left each segment, so many of them for the one they were in soon before."""
+    for segment, users in changes.items():
+        _left.labels(str(segment)).inc(users)
+        # With 0 too: a share needs both series.
+        _reverted.labels(str(segment)).inc(reverted.get(segment, 0))
 
 
 def model_adopted(epoch: int, version: int) -> None:

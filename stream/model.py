@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from stream.clustering import FeatureMap, separated
 from stream.events import Floats, Lineage, LineageRecord, PublishedModel, PublishedSegment
+from stream.flapping import NOTHING_TO_TELL, Rates
 from stream.segments import KindRule, kind_of
 from stream.units import iso
 
@@ -51,6 +52,7 @@ class Segment:
     kind: str
     size: int
     born: str
+    flapping: Rates = NOTHING_TO_TELL
 
 
 @dataclass(frozen=True)
@@ -145,6 +147,10 @@ class Model:
             "kind": segment.kind,
             "size": segment.size,
             "born": segment.born,
+            "flapping": {
+                "changes_per_user_day": segment.flapping.changes_per_user_day,
+                "reverted_share": segment.flapping.reverted_share,
+            },
             "profile": [
                 {"feature": name, "value": float(value), "unit": unit, "z": float(z)}
                 for name, value, unit, z in zip(
@@ -164,7 +170,14 @@ class Model:
             map=FeatureMap.from_json(geometry["map"]),
             centroids=np.array(geometry["centroids"], dtype=float),
             segments=tuple(
-                Segment(s["id"], s["name"], s["kind"], s["size"], s["born"])
+                Segment(
+                    s["id"],
+                    s["name"],
+                    s["kind"],
+                    s["size"],
+                    s["born"],
+                    Rates(**s.get("flapping", {})),  # older records lack it
+                )
                 for s in data["segments"]
             ),
             users=data["users"],

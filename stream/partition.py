@@ -27,6 +27,7 @@ from stream import metrics
 from stream.clustering import Statistics, distances, smallest_hashes
 from stream.events import CAUSES, Bools, Cause, Counts, EventColumns, Floats, Ints, Rows
 from stream.features import ROW_FORMAT, FeatureTable
+from stream.flapping import counted
 from stream.hashing import hash_texts
 from stream.learning import PartitionStatistics
 from stream.model import Model
@@ -167,6 +168,7 @@ class Partition:
         self._origin_ms = 0
         self._sweep: _Sweep | None = None
         self._looked_under = position.model
+        self._flapping = position.flapping
 
     def __len__(self) -> int:
         return len(self._slots.names)
@@ -306,6 +308,9 @@ class Partition:
             return None
         self._sweep = None
         self._looked_under = "" if model is None else model.name
+        if model is not None and sweep.total is not None:
+            sizes = dict(zip(model.ids.tolist(), sweep.total.sizes.tolist(), strict=True))
+            self._flapping = self._flapping.swept(sizes, now_ms, self._rule.revert_ms)
         total, hashes = sweep.total, self._hashes[: len(sweep.wanted)][sweep.wanted]
         return PartitionStatistics(
             at_ms=now_ms,
@@ -318,6 +323,7 @@ class Partition:
             sizes=[] if total is None else total.sizes.tolist(),
             sample_hashes=None if sweep.sample is None else hashes.tobytes(),
             sample_vectors=b"".join(vectors.tobytes() for vectors in sweep.seen),
+            flapping=self._flapping.tallies,
         )
 
     def _adopt_first(self, slots: Ints, now_ms: int) -> None:
@@ -357,6 +363,7 @@ class Partition:
         answer = look(rows, squared, model.ids, model.gaps, self._rule, causes, now_ms)
         if len(answer.moves):
             self._record(model, rows, slots, vectors, mapped, answer.moves, now_ms)
+            self._count(answer.moves, now_ms)
         return _Looked(mapped, squared, answer.changed)
 
     # -- records ------------------------------------------------------------------------------
@@ -440,6 +447,12 @@ class Partition:
             )
         ]
 
+    def _count(self, moves: Moves, now_ms: int) -> None:
+        """Who left which segment, and who of them goes back to where they were soon before."""
+        left, back = counted(moves.before), counted(moves.before[moves.reverted])
+        self._flapping = self._flapping.moved(left, back, now_ms, self._rule.revert_ms)
+        metrics.segments_left(left, back)
+
     def _originate(self, origin_ms: int) -> None:
         if self._pending and not self._origin_ms:
             self._origin_ms = origin_ms
@@ -478,6 +491,7 @@ class Partition:
             round_ms=self.position.round_ms if round_ms is None else round_ms,
             model=self._looked_under,
             counts=total,
+            flapping=self._flapping,
         )
         slots = np.flatnonzero(self._dirty[: len(self)])
         names = self._slots.names

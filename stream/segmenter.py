@@ -28,11 +28,12 @@ from stream.segments import KindRule, columns_of, contributions, look
 
 Users: TypeAlias = Sequence[int] | Sequence[str] | Ints
 
-FORMAT = 1
+FORMAT = 2
 LEARNING = Learning(refit_seconds=0, refit_updates=7_500, first_model_users=200)
 _ROW = np.dtype(
     [
         ("segment", "<i4"),
+        ("previous", "<i4"),
         ("candidate", "<i4"),
         ("streak", "u1"),
         ("looks", "u1"),

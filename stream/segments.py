@@ -85,12 +85,13 @@ def kind_of(
 
 @dataclass(frozen=True)
 class PublishRule:
-    """When a nearer centroid is near enough; see `config.Publish`."""
+    """When a nearer centroid is near enough, and what counts as flapping; see `config.Publish`."""
 
     margin_twice: float
     margin_once: float
     provisional_looks: int
     dwell_ms: int
+    revert_ms: int = 0
 
 
 @dataclass(frozen=True)
@@ -106,6 +107,7 @@ class Moves:
         cause: code in `CAUSES`.
         margin: z, or NaN where there was nothing to compare with.
         provisional: whether the user has had few looks so far.
+        reverted: whether the user goes back to the segment they left soon before.
     """
 
     index: Ints
@@ -116,6 +118,7 @@ class Moves:
     cause: npt.NDArray[np.uint8]
     margin: Floats
     provisional: Bools
+    reverted: Bools
 
     def __len__(self) -> int:
         return len(self.index)
@@ -185,6 +188,8 @@ def look(
     changed = moved | (new_candidate != candidate) | (new_streak != streak) | (new_looks != looks)
 
     index = np.flatnonzero(moved)
+    back = (rows["previous"] > 0) & (rows["previous"] == wanted)
+    soon = now_ms - rows["since"] < rule.revert_ms
     moves = Moves(
         index=index,
         before=current[index].copy(),
@@ -194,9 +199,11 @@ def look(
         cause=cause[index],
         margin=np.where(rival[index], margin[index], np.nan),
         provisional=provisional[index],
+        reverted=(back & soon)[index],
     )
     rows["candidate"], rows["streak"], rows["cause"] = new_candidate, new_streak, new_cause
     rows["looks"] = new_looks
+    rows["previous"][index] = moves.before
     rows["segment"][index] = moves.after
     rows["since"][index] = now_ms
     rows["version"][index] += 1

@@ -17,6 +17,7 @@ from typing import Protocol
 import msgspec
 
 from stream.events import Counts
+from stream.flapping import Flapping
 
 
 class Answer(StrEnum):
@@ -51,6 +52,7 @@ class Position(msgspec.Struct):
         round_ms: newest mark whose trainer round was completed; 0 for none.
         model: epoch.version of the model in force; empty for none.
         counts: what became of all messages before `offsets`.
+        flapping: of the users, as far as they have been looked at.
     """
 
     offsets: list[int]
@@ -61,6 +63,7 @@ class Position(msgspec.Struct):
     round_ms: int = 0
     model: str = ""
     counts: Counts = msgspec.field(default_factory=Counts)
+    flapping: Flapping = Flapping()
 
 
 @dataclass(frozen=True)

@@ -78,6 +78,7 @@ class People:
     Attributes:
         vectors: ``(users, features)`` in natural units, as of `at_ms`.
         segments: ``(users,)`` the segment each is published in; 0 for none.
+        hashes: ``(users,)``.
         total: how many users there are.
         source: where they come from, for the heading.
         notes: what a reader should know of how they were read.
@@ -85,6 +86,7 @@ class People:
 
     vectors: Floats
     segments: Ints
+    hashes: Hashes
     total: int
     at_ms: int
     source: str
@@ -301,7 +303,7 @@ def _people(
         raise ExploreError(
             f"{source}: {len(vectors):,} users; it takes {FEWEST_USERS} to speak of segments"
         )
-    return People(vectors, segments, sample.total, at_ms, source, notes)
+    return People(vectors, segments, sample.hashes[known], sample.total, at_ms, source, notes)
 
 
 # -- the study ---------------------------------------------------------------------------------

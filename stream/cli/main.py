@@ -34,8 +34,8 @@ from producers.replay import parse_speed, progress_bar, replay
 from stream import config
 from stream.choosing import Distance
 from stream.cli import demo as demonstration
+from stream.cli import explaining, roles, views
 from stream.cli import explore as exploring
-from stream.cli import roles, views
 from stream.errors import (
     LIBRARY_LOG,
     BrokerUnavailableError,
@@ -351,22 +351,35 @@ def explore_vectors(
 
 
 segments_app = typer.Typer(rich_markup_mode="markdown")
-app.add_typer(segments_app, name="segments", epilog="Example: `segstream segments --json`")
+app.add_typer(segments_app, name="segments", epilog="Example: `segstream segments --rules`")
 
 
 @segments_app.callback(invoke_without_command=True)
-def segments(context: typer.Context, as_json: AsJson = False) -> None:
+def segments(
+    context: typer.Context,
+    rules: Annotated[
+        bool, typer.Option("--rules", help="Who is in which, in a few conditions each.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
     """The segments: id, name, kind, size, what marks them, and how good the model is."""
     if context.invoked_subcommand is not None:
         return
     settings = _context.settings()
     table = FeatureTable(settings.features)
     with roles.open_store(settings) as store:
-        facts = views.segments(views.trainer_state(store), table)
+        state = views.trainer_state(store)
+        facts = views.segments(state, table)
+        if rules and state.model is not None:
+            with err.status("reading") as status:
+                people = exploring.read_store(settings, table, store, state.model, status.update)
+            facts["rules"] = explaining.rules(people, state.model, table)
     if as_json:
         _print_json(facts)
     else:
         views.show_segments(out, facts, table)
+        if rules:
+            explaining.show_rules(out, facts["rules"], table)
 
 
 @segments_app.command(epilog="Example: `segstream segments rename 4 'Bargain hunters'`")
@@ -381,9 +394,12 @@ def rename(
     out.print(f"segment {segment}, {before!r}, is called {name!r} from the trainer's next round on")
 
 
-@app.command(epilog="Example: `segstream user 17850`")
+@app.command(epilog="Example: `segstream user 17850 --why`")
 def user(
     user_id: Annotated[str, typer.Argument(metavar="ID", help="The user, as in userId.")],
+    why: Annotated[
+        bool, typer.Option("--why", help="What holds them there, and what would move them.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """A user: features now, segment, since when, distances, the last changes and why."""
@@ -391,10 +407,14 @@ def user(
     with roles.open_store(settings) as store:
         reader = views.Reader(settings, store, FeatureTable(settings.features))
         facts = reader.user(user_id)
+        if why:
+            facts["why"] = explaining.why(reader, user_id)
     if as_json:
         _print_json(facts)
     else:
         views.show_user(out, facts, reader.table)
+        if why:
+            explaining.show_why(out, facts["why"], reader.table)
 
 
 @app.command(epilog="Example: `segstream changes --follow --kind at_risk`")

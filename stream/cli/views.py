@@ -21,11 +21,13 @@ from rich.text import Text
 from consumers.client import read_to_end, reader_options
 from stream.clustering import distances
 from stream.config import Settings
-from stream.events import SegmentChange
+from stream.events import Rows, SegmentChange
 from stream.features import Feature, FeatureTable
+from stream.flapping import Tally
 from stream.hashing import partition_of
 from stream.learning import TrainerState
 from stream.model import Model
+from stream.partition import SchemaMismatchError
 from stream.segments import CHURN_RISK_KINDS
 from stream.state import Store
 from stream.units import iso
@@ -85,6 +87,9 @@ def segments(state: TrainerState, table: FeatureTable) -> dict[str, Any]:
     rows = published["segments"]
     for row, size in zip(rows, state.sizes or [s["size"] for s in rows], strict=False):
         row["size"] = size
+        rates = state.flapping.get(row["id"], Tally()).rates()
+        row["flapping"]["changes_per_user_day"] = rates.changes_per_user_day
+        row["flapping"]["reverted_share"] = rates.reverted_share
     return {
         "model": model.name,
         "at": iso(state.round_ms),
@@ -146,6 +151,8 @@ def segments_table(facts: dict[str, Any], table: FeatureTable) -> Table:
     shown.add_column("kind")
     shown.add_column("users", justify="right")
     shown.add_column("share", justify="right")
+    shown.add_column("leave a day", justify="right")
+    shown.add_column("of them back", justify="right")
     shown.add_column("what marks it", overflow="fold")
     total = max(sum(row["size"] for row in facts["segments"]), 1)
     for row in sorted(facts["segments"], key=lambda row: -row["size"]):
@@ -156,9 +163,16 @@ def segments_table(facts: dict[str, Any], table: FeatureTable) -> Table:
             Text(row["kind"], style=style),
             f"{row['size']:,}",
             f"{row['size'] / total:.0%}",
+            percent(row["flapping"]["changes_per_user_day"]),
+            percent(row["flapping"]["reverted_share"]),
             marks_of(row, table),
         )
     return shown
+
+
+def percent(share: float | None) -> str:
+    """A share to two digits; a dash where there is none."""
+    return "-" if share is None else f"{100 * share:.2g} %"
 
 
 def show_segments(console: Console, facts: dict[str, Any], table: FeatureTable) -> None:
@@ -169,6 +183,11 @@ def show_segments(console: Console, facts: dict[str, Any], table: FeatureTable) 
     if silhouette is not None:
         quality += f", silhouette {silhouette:.3f} on the sample"
     console.print(f"{facts['users']:,} users at {facts['at']}; {quality}")
+    console.print(
+        "leave a day: changes out of it by the days its users spent there, lately; of them back: "
+        "soon, to the segment before",
+        style="dim",
+    )
     for event in facts["lineage"]:
         others = ", ".join(str(other) for other in event["others"])
         console.print(f"  lineage: {event['event']} {event['segment']} {others}".rstrip())
@@ -182,20 +201,35 @@ class Reader:
     store: Store
     table: FeatureTable
 
-    def user(self, name: str) -> dict[str, Any]:
-        """Facts of `segstream user`.
+    def row_of(self, name: str) -> tuple[int, Rows, int]:
+        """A user's partition, their row ``(1,)`` and the time by the clock in use.
 
         Raises:
             UnknownUserError: no event of that user has been applied.
+            SchemaMismatchError: the row was written by another feature table.
         """
         partition = partition_of(name.encode(), self.settings.topics.partitions)
         raw = self.store.row(partition, name.encode())
         position = self.store.position(partition)
         if raw is None or position is None:
             raise UnknownUserError(f"user {name!r} is unknown: no event of theirs was applied")
-        row = np.frombuffer(raw, dtype=self.table.dtype)
+        if position.schema != self.table.schema:
+            raise SchemaMismatchError(
+                f"partition {partition} holds rows of feature table {position.schema}, but the "
+                f"settings declare {self.table.schema}; use the settings the pipeline runs with"
+            )
         live = self.settings.clock.mode == "live"
         now_ms = time.time_ns() // 1_000_000 if live else position.clock_ms
+        return partition, np.frombuffer(raw, dtype=self.table.dtype), now_ms
+
+    def user(self, name: str) -> dict[str, Any]:
+        """Facts of `segstream user`.
+
+        Raises:
+            UnknownUserError: no event of that user has been applied.
+            SchemaMismatchError: the row was written by another feature table.
+        """
+        partition, row, now_ms = self.row_of(name)
         vectors = self.table.vectors(row, now_ms)
         facts: dict[str, Any] = {
             "user": name,

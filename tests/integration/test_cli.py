@@ -106,6 +106,26 @@ def test_a_user(spring: Reference, look: Command) -> None:
     assert look("user", user).code == 0
 
 
+def test_why_a_user_is_there(spring: Reference, look: Command) -> None:
+    user = spring.outcome.changes[0]["user"]
+    said = look("user", user, "--why", "--json")
+    assert said.code == 0
+    border = said.facts["why"]["margin"]
+    assert border["own"] == said.facts["segment"]["id"]
+    assert sum(part["contribution"] for part in border["parts"]) == border["difference"]
+    assert "If they stay silent" in look("user", user, "--why").out
+
+
+def test_rules(look: Command) -> None:
+    said = look("segments", "--rules", "--json")
+    assert said.code == 0
+    rules = said.facts["rules"]
+    assert rules["fidelity"] > 0.7
+    assert {s["segment"] for s in rules["segments"]} == {s["id"] for s in said.facts["segments"]}
+    assert all(s["flapping"]["changes_per_user_day"] >= 0 for s in said.facts["segments"])
+    assert "Who is in which" in look("segments", "--rules").out
+
+
 def test_an_unknown_user(look: Command) -> None:
     said = look("user", "nobody-by-that-name", "--json")
     assert said.code == 1

@@ -1,0 +1,265 @@
+"""What `segstream user --why` and `segstream segments --rules` show.
+
+Comes in: a reader of the store, or a sample of its users. Goes out: plain dicts for ``--json``, and
+rich text of the same dicts for people. `stream.explain` and `stream.rules` find it out.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+from rich.console import Console
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from stream.cli import views
+from stream.cli.explore import ExploreError, People
+from stream.cli.views import KIND_STYLES, natural, reading
+from stream.events import Floats
+from stream.explain import departures, margin, nearest_other, proposals
+from stream.features import Feature, FeatureTable
+from stream.model import Model
+from stream.rules import Condition, find_rules
+from stream.segments import columns_of
+from stream.units import iso
+
+PROPOSALS = 3
+PARTS = 8
+
+
+# -- one user ----------------------------------------------------------------------------------
+
+
+def why(reader: views.Reader, name: str) -> dict[str, Any] | None:
+    """Facts of `segstream user --why`; None while the user is in no segment of the model.
+
+    Raises:
+        UnknownUserError: no event of that user has been applied.
+    """
+    _, row, now_ms = reader.row_of(name)
+    try:
+        model = views.trainer_state(reader.store).model
+    except views.NoModelError:
+        return None
+    assert model is not None
+    own = int(columns_of(row["segment"], model.ids)[0])
+    if own < 0 or len(model.ids) < 2:
+        return None
+    table, rule = reader.table, reader.settings.publish.rule()
+    vector = table.vectors(row, now_ms)[0]
+    nearest = nearest_other(vector, model, own)
+    targets = {nearest: "nearest"}
+    back = int(columns_of(row["previous"], model.ids)[0])
+    if back == nearest:
+        targets[nearest] = "nearest, and where they were before"
+    elif back >= 0:
+        targets[back] = "where they were before"
+    return {
+        "margin": asdict(margin(vector, model, table.features, own)),
+        "margin_twice": rule.margin_twice,
+        "margin_once": rule.margin_once,
+        "moves": [
+            {
+                **_told(model, int(model.ids[target])),
+                "is": relation,
+                "changes": _changes(vector, model, reader, own, target),
+            }
+            for target, relation in targets.items()
+        ],
+        "silence": [
+            {"days": one.days, "at": iso(one.at_ms), **_told(model, one.to)}
+            for one in departures(row, table, model, rule, now_ms)
+        ],
+    }
+
+
+def _told(model: Model, segment: int) -> dict[str, Any]:
+    known = model.by_id[segment]
+    return {"segment": known.id, "name": known.name, "kind": known.kind}
+
+
+def _changes(
+    vector: Floats, model: Model, reader: views.Reader, own: int, target: int
+) -> list[dict[str, Any]]:
+    rule, features = reader.settings.publish.rule(), reader.table.features
+    found = proposals(vector, model, features, own, target, rule)
+    return [asdict(one) for one in found[:PROPOSALS]]
+
+
+def show_why(console: Console, facts: dict[str, Any] | None, table: FeatureTable) -> None:
+    """`segstream user --why` for people."""
+    if facts is None:
+        console.print("why: they are in no segment of the model in force, so nothing holds them")
+        return
+    known = {feature.name: feature for feature in table.features}
+    border = facts["margin"]
+    names = {one["segment"]: one["name"] for one in facts["moves"]}
+    console.print(_margin_table(facts, known))
+    z, limit = border["z"], facts["margin_twice"]
+    verdict = "due to move at the next look" if z > limit else f"moves over {limit:g}"
+    console.print(
+        f"z {z:.2f} towards {border['other']}, {names[border['other']]}: 0 is the border; {verdict}"
+    )
+    for move in facts["moves"]:
+        console.print(_move_title(move))
+        for change in move["changes"]:
+            console.print(_change_line(change, known[change["feature"]]))
+        if not move["changes"]:
+            console.print("  no single feature can, within what shoppers have")
+    console.print(Text("If they stay silent", style="bold"))
+    for departure in facts["silence"]:
+        console.print(
+            Text.assemble(
+                f"  {_days(departure['days'])}: to {departure['segment']}, {departure['name']} (",
+                (departure["kind"], KIND_STYLES.get(departure["kind"], "")),
+                ")",
+            )
+        )
+    if not facts["silence"]:
+        console.print("  they stay where they are for two years and longer")
+
+
+def _margin_table(facts: dict[str, Any], known: dict[str, Feature]) -> Table:
+    border = facts["margin"]
+    shown = Table(
+        title=f"What holds them in {border['own']}, and what pulls to {border['other']}",
+        title_justify="left",
+    )
+    shown.add_column("feature")
+    for column in ("theirs", f"in {border['own']}", f"in {border['other']}"):
+        shown.add_column(column, justify="right")
+    shown.add_column("unit")
+    shown.add_column("pull, sd²", justify="right")
+    for part in border["parts"][:PARTS]:
+        feature = known[part["feature"]]
+        shown.add_row(
+            part["feature"],
+            *(reading(part[which], feature) for which in ("value", "own", "other")),
+            part["unit"],
+            Text(f"{part['contribution']:+.3f}", "yellow" if part["contribution"] > 0 else ""),
+        )
+    rest = border["parts"][PARTS:]
+    if rest:
+        others = sum(part["contribution"] for part in rest)
+        shown.add_row(f"{len(rest)} others", "", "", "", "", f"{others:+.3f}")
+    shown.add_section()
+    shown.add_row("all", "", "", "", "", f"{border['difference']:+.3f}", style="bold")
+    return shown
+
+
+def _move_title(move: dict[str, Any]) -> Text:
+    return Text.assemble(
+        ("What alone would move them", "bold"),
+        f" to {move['segment']}, {move['name']} (",
+        (move["kind"], KIND_STYLES.get(move["kind"], "")),
+        f"; {move['is']})",
+    )
+
+
+def _change_line(change: dict[str, Any], feature: Feature) -> str:
+    word = "up" if change["needed"] > change["value"] else "down"
+    return (
+        f"  {change['feature']} {word} from {reading(change['value'], feature)} to "
+        f"{natural(change['needed'])} {change['unit']}".rstrip()
+        + f"  ({change['sd']:+.2f} sd, {change['how']})"
+    )
+
+
+def _days(days: int) -> str:
+    return "at the next look" if days == 0 else "in 1 day" if days == 1 else f"in {days} days"
+
+
+# -- rules for all -----------------------------------------------------------------------------
+
+
+def rules(people: People, model: Model, table: FeatureTable) -> dict[str, Any]:
+    """Facts of `segstream segments --rules`, under its key `rules`.
+
+    Raises:
+        ExploreError: nobody is in a segment of the model yet.
+    """
+    ids = model.ids.tolist()
+    try:
+        found = find_rules(people.vectors, people.hashes, people.segments, ids)
+    except ValueError as error:
+        raise ExploreError(f"{people.source}: {error}") from None
+    return {
+        "fidelity": found.fidelity,
+        "learned_from": found.learned_from,
+        "judged_on": found.judged_on,
+        "users": people.total,
+        "segments": [
+            {
+                **_told(model, one.segment),
+                "covers": one.covers,
+                "purity": one.purity,
+                "rules": [
+                    {
+                        "conditions": [_condition(c, table) for c in rule.conditions],
+                        "covers": rule.covers,
+                        "purity": rule.purity,
+                        "users": rule.users,
+                    }
+                    for rule in one.rules
+                ],
+            }
+            for one in found.segments
+        ],
+    }
+
+
+def _condition(condition: Condition, table: FeatureTable) -> dict[str, Any]:
+    feature = table.features[condition.feature]
+    return {
+        "feature": feature.name,
+        "above": condition.above,
+        "upto": condition.upto,
+        "unit": feature.unit,
+    }
+
+
+def show_rules(console: Console, facts: dict[str, Any], table: FeatureTable) -> None:
+    """`segstream segments --rules` for people."""
+    known = {feature.name: feature for feature in table.features}
+    console.print(Text("Who is in which", style="bold"))
+    for one in facts["segments"]:
+        console.print(
+            Text.assemble(
+                (f"{one['segment']} {one['name']}", "bold"),
+                " (",
+                (one["kind"], KIND_STYLES.get(one["kind"], "")),
+                f"): {_shares(one)}" if one["rules"] else "): no rule of so few conditions",
+            )
+        )
+        for rule in one["rules"]:
+            said = " and ".join(_said(c, known[c["feature"]]) for c in rule["conditions"])
+            shares = f"  ({_shares(rule)})" if len(one["rules"]) > 1 else ""
+            line = Text.assemble(said or "everyone", (shares, "dim"))
+            console.print(Padding(line, (0, 0, 0, 4)))
+    agreement = facts["fidelity"]
+    judged = "nobody was left to judge them on" if agreement is None else (
+        f"they put {agreement:.0%} of {facts['judged_on']:,} other users where they are"
+    )  # fmt: skip
+    console.print(f"learned from {facts['learned_from']:,} of {facts['users']:,} users; {judged}")
+
+
+def _shares(facts: dict[str, Any]) -> str:
+    covers, purity = facts["covers"], facts["purity"]
+    if covers is None or purity is None:
+        return "nobody to judge it on"
+    return f"{covers:.0%} of its members, {purity:.0%} pure"
+
+
+def _said(condition: dict[str, Any], feature: Feature) -> str:
+    """A condition in words."""
+    above, upto = condition["above"], condition["upto"]
+    never = feature.aggregate == "last" and feature.absent > 0 and upto is None
+    after = " or never" if never and above is not None and above < feature.absent else ""
+    name = condition["feature"]
+    if above is None:
+        return f"{name} ≤ {upto:,.6g}"
+    if upto is None:
+        return f"{name} > {above:,.6g}{after}"
+    return f"{above:,.6g} < {name} ≤ {upto:,.6g}"

@@ -1,0 +1,297 @@
+"""Explains where a user stands: what holds them, what would move them, and what silence will do.
+
+Comes in: a user's vector or row, a model and the publish rule. Goes out: facts in named features
+and natural units; `cli/why` shows them. Nothing is decided here: `segments` alone moves users, and
+what is said about silence is said by looking with it, ahead of time.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from stream.clustering import GRID, FeatureMap, distances
+from stream.events import CAUSES, Bools, Cause, Floats, Rows
+from stream.features import Feature, FeatureTable
+from stream.model import Model
+from stream.segments import PublishRule, contributions, look
+from stream.units import DAY_MS
+
+How = Literal["by acting", "with time", "by either", "not theirs to change"]
+
+SILENCE_DAYS = 730
+"""Two years: a decayed sum with the longest half-life there is by default (180 days) is down to a
+sixteenth by then, and whoever is still in their segment stays."""
+
+
+# -- what holds them ---------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Part:
+    """One feature's part in the margin between two segments.
+
+    Attributes:
+        value: of the user, in natural units.
+        own, other: of the typical member of the user's segment, and of the other one.
+        contribution: squared distance to the own centroid less that to the other one, this
+            feature; below 0 it holds the user, above 0 it pulls them away.
+    """
+
+    feature: str
+    unit: str
+    value: float
+    own: float
+    other: float
+    contribution: float
+
+
+@dataclass(frozen=True)
+class Margin:
+    """How far a user is from the border to another segment.
+
+    Attributes:
+        difference: sum of the parts' contributions, exactly.
+        z: the difference as the publish rule has it: 0 on the border, .5 at the other centroid,
+            -.5 at the own one.
+        parts: every feature, the largest contribution of either sign first.
+    """
+
+    own: int
+    other: int
+    difference: float
+    z: float
+    parts: tuple[Part, ...]
+
+
+def margin(vector: Floats, model: Model, features: tuple[Feature, ...], own: int) -> Margin:
+    """The margin between a user's segment and the nearest other one.
+
+    Args:
+        vector: ``(features,)`` in natural units.
+        own: column of the user's segment in the model.
+
+    Raises:
+        ValueError: the model has no other segment.
+    """
+    other = nearest_other(vector, model, own)
+    mapped = model.map.apply(vector[None])[0]
+    parts = contributions(mapped, model.centroids[own], model.centroids[other], model.map.weights)
+    natural = model.natural()
+    order = np.argsort(-np.abs(parts), kind="stable").tolist()
+    difference = float(parts.sum())
+    return Margin(
+        own=int(model.ids[own]),
+        other=int(model.ids[other]),
+        difference=difference,
+        z=difference / (2.0 * _gap(model, own, other)),
+        parts=tuple(
+            Part(
+                features[column].name,
+                features[column].unit,
+                float(vector[column]),
+                float(natural[own, column]),
+                float(natural[other, column]),
+                float(parts[column]),
+            )
+            for column in order
+        ),
+    )
+
+
+def nearest_other(vector: Floats, model: Model, own: int) -> int:
+    """Column of the nearest segment that is not the user's own.
+
+    Raises:
+        ValueError: the model has no other segment.
+    """
+    if len(model.ids) < 2:
+        raise ValueError("the model has no other segment")
+    squared = distances(model.map.apply(vector[None]), model.centroids, model.map.weights)[0]
+    squared[own] = np.inf
+    return int(squared.argmin())
+
+
+def _gap(model: Model, one: int, other: int) -> float:
+    """Squared distance between two centroids, as the publish rule takes it."""
+    gap = float(model.gaps[one, other])
+    return gap if gap > 0 else 1.0
+
+
+# -- what would move them ----------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """A change in one feature, all others as they are, that is enough for another segment.
+
+    Attributes:
+        value: now, in natural units.
+        needed: the nearest value that is enough.
+        sd: the change in standard deviations of the mapped feature.
+        how: what brings a change in this direction about.
+    """
+
+    feature: str
+    unit: str
+    value: float
+    needed: float
+    sd: float
+    how: How
+
+
+def proposals(
+    vector: Floats,
+    model: Model,
+    features: tuple[Feature, ...],
+    own: int,
+    target: int,
+    rule: PublishRule,
+) -> list[Proposal]:
+    """For each feature that can do it alone, the smallest change that moves the user.
+
+    It is enough when two looks running would move the user to the target: its centroid is the
+    nearest of all, and nearer than the own one by the publish rule's margin. A difference of two
+    squared distances is linear in each mapped coordinate, so each of these conditions allows a
+    half-line, and the answer is the point nearest to the user of what all of them allow.
+
+    What lies outside the limits of the feature map is cut back to them, and moves nobody: a
+    feature that would have to go there is not proposed.
+
+    Args:
+        vector: ``(features,)`` in natural units.
+        own, target: columns of the user's segment and of the other one.
+
+    Returns:
+        Smallest change first; empty if no feature can do it alone, or the user is due already.
+    """
+    mapped = model.map.apply(vector[None])[0]
+    steps = _steps(mapped, model, own, target, rule)
+    found = np.flatnonzero(np.isfinite(steps))
+    order = found[np.argsort(np.abs(steps[found]), kind="stable")]
+    answer = []
+    for column in order.tolist():
+        moved = mapped.copy()
+        moved[column] += steps[column]
+        needed = float(model.map.invert(moved)[column])
+        answer.append(
+            Proposal(
+                features[column].name,
+                features[column].unit,
+                float(vector[column]),
+                needed,
+                float(steps[column]),
+                how(features[column], rises=bool(steps[column] > 0)),
+            )
+        )
+    return answer
+
+
+def _steps(mapped: Floats, model: Model, own: int, target: int, rule: PublishRule) -> Floats:
+    """The smallest change of each mapped coordinate that is enough; NaN where none is."""
+    weights, centroids = model.map.weights, model.centroids
+    steps = np.full(len(mapped), np.nan)
+    if _enough(mapped[None], model, own, target, rule)[0]:
+        return steps
+    squared = distances(mapped[None], centroids, weights)[0]
+    needed = np.zeros(len(centroids))
+    needed[own] = 2.0 * rule.margin_twice * _gap(model, own, target)
+    rivals = np.arange(len(centroids)) != target
+    # For each rival and feature: lack + slope * step > 0 must hold.
+    lack = (squared - squared[target] - needed)[rivals][:, None]
+    slope = 2.0 * weights * (centroids[target] - centroids[rivals])
+    with np.errstate(divide="ignore", invalid="ignore"):
+        border = -lack / slope
+    lower = np.where(slope > 0, border, -np.inf).max(axis=0)
+    upper = np.where(slope < 0, border, np.inf).min(axis=0)
+    hopeless = ((slope == 0) & (lack <= 0)).any(axis=0)
+
+    # The first point of the grid beyond the border, or the next: a border is a rounded number.
+    rises = lower >= 0
+    first = np.where(rises, np.floor(lower * GRID) + 1, np.ceil(upper * GRID) - 1) / GRID
+    low, high = _limits(model.map)
+    for more in (1.0, 0.0):
+        step = first + np.where(rises, more, -more) / GRID
+        possible = (mapped + step >= low) & (mapped + step <= high) & np.isfinite(step)
+        step = np.where(possible, step, 0.0)
+        enough = _enough(mapped + np.diag(step), model, own, target, rule)
+        steps = np.where(possible & enough & ~hopeless, step, steps)
+    return steps
+
+
+def _limits(feature_map: FeatureMap) -> tuple[Floats, Floats]:
+    """The lowest and the highest mapped value a feature can have."""
+    return feature_map.on_scale(feature_map.low), feature_map.on_scale(feature_map.high)
+
+
+def _enough(points: Floats, model: Model, own: int, target: int, rule: PublishRule) -> Bools:
+    """Whether a user of the own segment at each point would move to the target in two looks."""
+    squared = distances(points, model.centroids, model.map.weights)
+    rivals = np.arange(len(model.centroids)) != target
+    nearest = squared[:, target] < squared[:, rivals].min(axis=1)
+    z = (squared[:, own] - squared[:, target]) / (2.0 * _gap(model, own, target))
+    return np.asarray(nearest & (z > rule.margin_twice))
+
+
+def how(feature: Feature, *, rises: bool) -> How:
+    """What makes a feature rise or fall."""
+    match feature.aggregate:
+        case "first":
+            return "with time" if rises else "not theirs to change"
+        case "last":
+            return "with time" if rises else "by acting"
+        case "mean" | "ratio":
+            return "by either" if feature.aggregate == "ratio" else "by acting"
+        case _:
+            return "by acting" if rises else ("by either" if feature.signed else "with time")
+
+
+# -- what silence will do ----------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Departure:
+    """A move that silence alone brings about.
+
+    Attributes:
+        days: from now.
+        to: the segment moved to.
+    """
+
+    days: int
+    at_ms: int
+    to: int
+
+
+def departures(
+    row: Rows,
+    table: FeatureTable,
+    model: Model,
+    rule: PublishRule,
+    now_ms: int,
+    days: int = SILENCE_DAYS,
+) -> list[Departure]:
+    """The moves ahead of a user who does nothing any more, under the model as it is.
+
+    Each day they are looked at as a sweep would, twice, so that a margin has its two looks. Day 0
+    is now: whoever is over the margin already moves at the next looks.
+
+    Args:
+        row: ``(1,)`` the user; it stays as it is.
+    """
+    row = row.copy()
+    causes = np.array([CAUSES.index(Cause.TIME_PASSED)], np.uint8)
+    times = [now_ms + day * DAY_MS for day in range(days + 1)]
+    vectors = np.concatenate([table.vectors(row, at_ms) for at_ms in times])
+    squared = distances(model.map.apply(vectors), model.centroids, model.map.weights)
+    found: list[Departure] = []
+    for day, at_ms in enumerate(times):
+        for _ in range(2):
+            moves = look(
+                row, squared[day : day + 1], model.ids, model.gaps, rule, causes, at_ms
+            ).moves
+            if len(moves):
+                found.append(Departure(day, at_ms, int(moves.after[0])))
+    return found

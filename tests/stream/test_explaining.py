@@ -1,0 +1,141 @@
+"""`user --why` and `segments --rules` from outside, on the store of a small shop."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from stream.cli import main, roles, views
+from stream.config import Settings
+from stream.learning import TrainerState
+from stream.state import Commit, MemoryStore, Position
+from tests.stream.test_partition import TABLE, history, models, steady
+
+
+def now_ms() -> int:
+    return history()[-1].now_ms
+
+
+def running() -> MemoryStore:
+    """A store with the users of a small shop's history, and the model they are in."""
+    store = MemoryStore()
+    store.create(0, "owner", Position([0, 0], TABLE.schema))
+    position = Position([1, 1], TABLE.schema, clock_ms=now_ms(), model=models()[-1].name)
+    rows = steady().rows
+    store.commit(0, "owner", Commit(0, position, list(rows), b"".join(rows.values())))
+    store.lead("trainer")
+    state = TrainerState(model=models()[-1], round_ms=now_ms(), users=len(rows))
+    assert store.put_model("trainer", state.pack(TABLE), now_ms())
+    return store
+
+
+class Command:
+    """Runs a command on a store, and says what it said."""
+
+    def __init__(
+        self, store: MemoryStore, patch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str],
+        folder: Path,
+    ) -> None:  # fmt: skip
+        @contextmanager
+        def opened(_: Settings) -> Iterator[MemoryStore]:
+            yield store
+
+        patch.setattr(roles, "open_store", opened)
+        patch.setattr(main, "out", Console(highlight=False, width=160))
+        patch.setattr(main, "err", Console(stderr=True, highlight=False, width=1_000))
+        self.config = folder / "shop.toml"
+        self.config.write_text('[topics]\npartitions = 1\n[clock]\nmode = "watermark"\n')
+        self._patch, self._capfd = patch, capfd
+
+    def __call__(self, *arguments: str) -> tuple[int, str, str]:
+        self._patch.setattr(sys, "argv", ["segstream", "-c", str(self.config), *arguments])
+        with pytest.raises(SystemExit) as ended:
+            main.main()
+        said = self._capfd.readouterr()
+        return int(str(ended.value.code or 0)), said.out, said.err
+
+
+@pytest.fixture
+def command(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path
+) -> Command:
+    records = steady().records()
+    monkeypatch.setattr(views.Reader, "changes", lambda _self, _partitions=None: iter(records))
+    return Command(running(), monkeypatch, capfd, tmp_path)
+
+
+def test_why(command: Command) -> None:
+    code, said, _ = command("user", "user 1", "--why", "--json")
+    assert code == 0
+    facts: dict[str, Any] = json.loads(said.splitlines()[-1])
+    border = facts["why"]["margin"]
+    assert border["own"] == facts["segment"]["id"]
+    parts = sum((Fraction(part["contribution"]) for part in border["parts"]), Fraction(0))
+    assert parts == Fraction(border["difference"])
+    assert facts["why"]["moves"][0]["segment"] == border["other"]
+    assert all(len(move["changes"]) <= 3 for move in facts["why"]["moves"])
+    days = [move["days"] for move in facts["why"]["silence"]]
+    assert days
+    assert days == sorted(days)
+
+
+def test_why_for_people(command: Command) -> None:
+    for user in ("user 2", "user 3", "user 7"):
+        code, said, _ = command("user", user, "--why")
+        assert code == 0
+        assert "What holds them" in said
+        assert "What alone would move them" in said
+        assert "If they stay silent" in said
+
+
+def test_why_nobody_is_asked_for(command: Command) -> None:
+    code, said, _ = command("user", "user 2", "--json")
+    assert code == 0
+    assert "why" not in json.loads(said)
+
+
+def test_why_of_an_unknown_user(command: Command) -> None:
+    code, said, told = command("user", "nobody", "--why")
+    assert (code, said) == (1, "")
+    assert "unknown" in told
+
+
+def test_rows_of_another_feature_table_are_refused(command: Command) -> None:
+    with command.config.open("a") as file:
+        file.write('[[features]]\nname = "seen"\naggregate = "last"\n[[kinds]]\nkind = "new"\n'
+                   "when = { seen = { max = 3 } }\n")  # fmt: skip
+    code, said, told = command("user", "user 2", "--why")
+    assert (code, said) == (2, "")
+    assert "feature table" in told
+
+
+# -- rules ---------------------------------------------------------------------------------
+
+
+def test_rules(command: Command) -> None:
+    code, said, _ = command("segments", "--rules", "--json")
+    assert code == 0
+    facts = json.loads(said.splitlines()[-1])
+    rules = facts["rules"]
+    assert [one["segment"] for one in rules["segments"]] == [one["id"] for one in facts["segments"]]
+    assert rules["learned_from"] + rules["judged_on"] == rules["users"] > 50
+    assert any(one["rules"] for one in rules["segments"])
+    assert 0 <= rules["fidelity"] <= 1
+
+
+def test_rules_for_people(command: Command) -> None:
+    code, said, _ = command("segments", "--rules")
+    assert code == 0
+    assert "Who is in which" in said
+    assert "other users where they are" in said
+    code, said, _ = command("segments")
+    assert code == 0
+    assert "Who is in which" not in said
