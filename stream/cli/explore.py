@@ -21,11 +21,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from consumers.decode import Decoder
-from producers.files import EventSorter, stage, stem
-from producers.mapping import BAD_NUMBER, Event, Mapping, Refusal, encode_message, message_of
-from producers.mapping import topic_of as topic_of_event
-from producers.replay import Refusals, iso_texts
+from producers.mapping import Mapping
 from stream.choosing import (
     NOISE,
     Advice,
@@ -45,6 +41,7 @@ from stream.choosing import (
     space_of,
     stability,
 )
+from stream.cli.history import open_history
 from stream.cli.views import KIND_STYLES
 from stream.clustering import FeatureMap, distances, living, smallest_hashes
 from stream.config import ConfigError, Settings
@@ -94,23 +91,6 @@ class People:
 # -- from a file -------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class _Record:
-    """An event's message as the worker meets it, its record stamped with the event's time."""
-
-    raw: bytes
-    time_ms: int
-
-    def value(self) -> bytes:
-        return self.raw
-
-    def timestamp(self) -> tuple[int, int]:
-        return (0, self.time_ms)
-
-    def offset(self) -> int:
-        return 0
-
-
 def read_file(
     settings: Settings,
     table: FeatureTable,
@@ -128,65 +108,25 @@ def read_file(
     """
     at_ms = None if at is None else _milliseconds(at)
     partition = _partition(table)
-    decoder = Decoder(table, settings.worker)
-    counts = Counts()
-    with Refusals() as refusals, EventSorter() as sorter:
-        rows = stage(file, mapping, sorter, refusals, lambda done: tell(f"reading, {done:,} rows"))
-        mapped = sorter.sort()
-        last_ms = 0
-        folded = 0
-        for batch in sorter.batches():
-            kept = batch if at_ms is None else [e for e in batch if e.time_ms < at_ms]
-            _fold(partition, decoder, kept, stem(file), refusals, counts)
-            if kept:
-                last_ms = kept[-1].time_ms
-            folded += len(kept)
-            tell(f"folding, {folded:,} of {mapped:,} events")
-            if len(kept) < len(batch):
-                break
-    refused = sum(refusals.counts.values())
-    why = ", ".join(f"{count:,} {reason}" for reason, count in refusals.counts.most_common(3))
+
+    def fold(columns: Sequence[Callable[[Partition], EventColumns]]) -> int:
+        events = EventColumns.concatenate([one(partition) for one in columns])
+        tell(f"folding, {history.folded:,} of {history.mapped:,} events")
+        return partition.fold(events)[1]
+
+    with open_history(settings, table, file, mapping, tell) as history:
+        ends = list(history.play(fold, until_ms=at_ms))
+    rows, counts, refused = history.rows, history.counts, history.refused.total()
+    why = ", ".join(f"{count:,} {reason}" for reason, count in history.refused.most_common(3))
     if len(partition) == 0:
         raise ExploreError(_nobody(file, rows, refused, why, counts, at))
-    now_ms = last_ms if at_ms is None else at_ms
+    now_ms = ends[-1] if at_ms is None else at_ms
     saved = partition.commit([0, 0], counts, now_ms)
     notes = [f"{rows:,} rows, {counts.applied:,} events counted"]
     if refused:
         notes.append(f"{refused:,} rows refused ({why})")
     sample = _sample(settings, table, [(saved.users, saved.rows)])
     return _people(table, sample, now_ms, file.name, tuple(notes))
-
-
-def _fold(
-    partition: Partition,
-    decoder: Decoder,
-    events: Sequence[Event],
-    source: str,
-    refuse: Callable[[Refusal], None],
-    counts: Counts,
-) -> None:
-    """Events in order, through the bytes that `replay` would write and the worker would read."""
-    records: tuple[list[_Record], list[_Record]] = ([], [])
-    times = iso_texts(np.array([event.time_ms for event in events], dtype=np.int64))
-    for event, timestamp in zip(events, times, strict=True):
-        try:
-            message = message_of(event, timestamp, source)
-        except ValueError as error:
-            refuse(Refusal(event.row, BAD_NUMBER, str(error), {"user": event.user}))
-            continue
-        record = _Record(encode_message(message), event.time_ms)
-        records[topic_of_event(event.event)].append(record)
-    parts: list[EventColumns] = []
-    for topic, messages in enumerate(records):
-        if messages:
-            batch = decoder.decode(messages).batch(topic, 0, len(messages))
-            for reject in batch.rejects:
-                refuse(Refusal(0, reject.reason, reject.detail, {}))
-            counts.add(batch.counts)
-            parts.append(batch.columns(partition))
-    _, duplicates = partition.fold(EventColumns.concatenate(parts))
-    counts.applied -= duplicates
-    counts.duplicate += duplicates
 
 
 def _partition(table: FeatureTable) -> Partition:
