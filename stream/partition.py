@@ -25,7 +25,7 @@ import numpy.typing as npt
 
 from stream import metrics
 from stream.clustering import Statistics, distances, smallest_hashes
-from stream.events import CAUSES, Bools, Cause, Counts, EventColumns, Floats, Ints, Rows
+from stream.events import CAUSES, Bools, Cause, Counts, EventColumns, Floats, Hashes, Ints, Rows
 from stream.features import ROW_FORMAT, FeatureTable
 from stream.hashing import hash_texts
 from stream.learning import PartitionStatistics
@@ -172,6 +172,21 @@ class Partition:
         return len(self._slots.names)
 
     # -- users --------------------------------------------------------------------------------
+
+    @property
+    def names(self) -> list[bytes]:
+        """Every user, in UTF-8, by slot."""
+        return self._slots.names
+
+    @property
+    def rows(self) -> Rows:
+        """Every user's row, by slot: to look at, and a copy to keep."""
+        return self._rows[: len(self)]
+
+    @property
+    def hashes(self) -> Hashes:
+        """Every user's hash, by slot."""
+        return self._hashes[: len(self)]
 
     def load(self, stored: Iterable[tuple[bytes, bytes]]) -> None:
         """Take in the rows the store holds."""
