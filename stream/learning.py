@@ -19,7 +19,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from stream.choosing import KMeans, Space, explained, merge_to
+from stream.choosing import Groups, KMeans, Space, explained, merge_to
 from stream.clustering import (
     FeatureMap,
     Statistics,
@@ -242,6 +242,25 @@ def learn(
     return replace(state, model=moved)
 
 
+def rehearse_refit(
+    state: TrainerState,
+    sample: Sample,
+    axes: Axes,
+    settings: Learning,
+    rules: Sequence[KindRule],
+) -> TrainerState:
+    """The state after a refit now, due or not, with as many segments as the settings say.
+
+    Where a round keeps to the number of segments there is, this merges the least separated ones or
+    seeds further ones beside them. It begins from those in force: luck renames nobody here either.
+
+    Args:
+        state: with the time of the refit as `round_ms`.
+        axes: as wanted; their schema is that of the model in force.
+    """
+    return _refit(state, sample, axes, settings, rules, resize=True)
+
+
 def _event(name: str, segment: int, others: Sequence[int], at_ms: int, model: str) -> Lineage:
     return {
         "event": name,
@@ -324,8 +343,14 @@ def _refit(
     axes: Axes,
     settings: Learning,
     rules: Sequence[KindRule],
+    *,
+    resize: bool = False,
 ) -> TrainerState:
-    """A new epoch: a new map from the sample, the best centroids, ids kept, meanings told."""
+    """A new epoch: a new map from the sample, the best centroids, ids kept, meanings told.
+
+    Args:
+        resize: whether there shall be as many segments as the settings say.
+    """
     round_ms, old = state.round_ms, state.model
     new_map = FeatureMap.learn(sample.vectors, axes.weights)
     mapped = new_map.apply(sample.vectors)
@@ -350,11 +375,15 @@ def _refit(
         old_labels = before.argmin(axis=1)
         space = Space(mapped, weights)
         centroids = lloyd(mapped, old.map.carry(old.centroids, new_map), weights)
-        challenger, gain = _challenger(space, centroids, epoch, settings)
-        if gain > settings.challenge_gain:
-            challenged = state.challenged + 1
-        if challenged >= CHALLENGES:
-            centroids, challenged = challenger, 0
+        k = min(settings.segments, len(np.unique(mapped, axis=0))) if resize else len(centroids)
+        if k != len(centroids):
+            centroids = _resized(space, centroids, k, epoch, settings)
+        else:
+            challenger, gain = _challenger(space, centroids, epoch, settings)
+            if gain > settings.challenge_gain:
+                challenged = state.challenged + 1
+            if challenged >= CHALLENGES:
+                centroids, challenged = challenger, 0
         new_labels = distances(mapped, centroids, weights).argmin(axis=1)
         then = None if state.anchor is None else state.anchor.segments_then(sample.hashes)
 
@@ -431,6 +460,23 @@ def _refit(
         challenged=challenged,
         anchor=_anchor(state, sample, np.array(ids)[squared.argmin(axis=1)], model),
     )
+
+
+def _resized(space: Space, centroids: Floats, k: int, epoch: int, settings: Learning) -> Floats:
+    """Fewer centroids, merged from these; or more, seeded where they save the most inertia."""
+    points, weights = space
+    if k < len(centroids):
+        labels = distances(points, centroids, weights).argmin(axis=1)
+        return lloyd(points, merge_to(space, Groups(labels, centroids), k).centroids, weights)
+    few = points[:SEARCH_USERS]
+    seeds, _ = seed_and_fit(few, k, weights, 1, settings.seed + epoch)
+    to_seeds = distances(few, seeds, weights)
+    nearest = distances(few, centroids, weights).min(axis=1)
+    while len(centroids) < k:
+        best = int(np.minimum(nearest[:, None], to_seeds).sum(axis=0).argmin())
+        nearest = np.minimum(nearest, to_seeds[:, best])
+        centroids = np.vstack([centroids, seeds[best]])
+    return lloyd(points, centroids, weights)
 
 
 def _challenger(

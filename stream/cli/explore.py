@@ -168,10 +168,27 @@ def read_store(
 ) -> People:
     """Look at a sample of a running pipeline's users, as they are now by the clock in use.
 
+    Raises:
+        ExploreError: there are too few users.
+        SchemaMismatchError: the rows were written by another feature table.
+    """
+    kept, clock_ms = sample_store(settings, table, store, tell, wall_ms)
+    notes = (f"the users of the running pipeline, under its model {model.name}",)
+    return _people(table, kept, clock_ms, "the live store", notes)
+
+
+def sample_store(
+    settings: Settings,
+    table: FeatureTable,
+    store: Store,
+    tell: Callable[[str], None] = lambda _: None,
+    wall_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
+) -> tuple[Sampled, int]:
+    """A sample of a running pipeline's users, and what time it is by the clock in use.
+
     Every user is looked past once, a few thousand at a time; only the sample is kept.
 
     Raises:
-        ExploreError: there are too few users.
         SchemaMismatchError: the rows were written by another feature table.
     """
     clock_ms = 0
@@ -197,17 +214,16 @@ def read_store(
                 yield names, b"".join(rows)
 
     kept = _sample(settings, table, portions())
-    if settings.clock.mode == "live":
-        clock_ms = wall_ms()
-    notes = (f"the users of the running pipeline, under its model {model.name}",)
-    return _people(table, kept, clock_ms, "the live store", notes)
+    return kept, wall_ms() if settings.clock.mode == "live" else clock_ms
 
 
 # -- both --------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
-class _Sample:
+class Sampled:
+    """Users with the smallest hashes, by hash, and of how many they are."""
+
     rows: Rows
     hashes: Hashes
     total: int
@@ -215,7 +231,7 @@ class _Sample:
 
 def _sample(
     settings: Settings, table: FeatureTable, portions: Iterable[tuple[Sequence[bytes], bytes]]
-) -> _Sample:
+) -> Sampled:
     """The users with the smallest hashes, as the trainer's sample has them (bottom-k)."""
     rows, hashes = table.blank(0), np.empty(0, np.uint64)
     total = 0
@@ -228,11 +244,11 @@ def _sample(
         hashes = np.concatenate([hashes, hash_texts(list(names))])
         chosen = smallest_hashes(hashes, settings.learning.sample_users)
         rows, hashes = rows[chosen], hashes[chosen]
-    return _Sample(rows, hashes, total)
+    return Sampled(rows, hashes, total)
 
 
 def _people(
-    table: FeatureTable, sample: _Sample, at_ms: int, source: str, notes: tuple[str, ...]
+    table: FeatureTable, sample: Sampled, at_ms: int, source: str, notes: tuple[str, ...]
 ) -> People:
     vectors = table.vectors(sample.rows, at_ms)
     known = living(vectors)

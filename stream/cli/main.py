@@ -35,6 +35,7 @@ from stream import config
 from stream.choosing import Distance
 from stream.cli import demo as demonstration
 from stream.cli import explore as exploring
+from stream.cli import plan as planning
 from stream.cli import roles, views
 from stream.errors import (
     LIBRARY_LOG,
@@ -56,6 +57,12 @@ EXPLORE_EXAMPLE = (
     "Example: `segstream explore orders.csv --mapping orders.toml --out looks`\n\n"
     "Without Kafka and Redis; a mapping to copy is in `segstream replay --help`. The same for a "
     "running pipeline: `segstream -c shop.toml explore --live`"
+)
+PLAN_EXAMPLE = (
+    "Example: `segstream -c shop.toml plan wanted.toml --live`\n\n"
+    "wanted.toml is a whole settings file, as shop.toml is, with other weights, words, kinds, k or "
+    "publish rule. Without a running pipeline: `segstream -c shop.toml plan wanted.toml orders.csv "
+    "--mapping orders.toml`; that can plan another feature table too"
 )
 
 out = Console(highlight=False)
@@ -101,6 +108,11 @@ class _Context:
         for section, values in more.items():
             flags.setdefault(section, {}).update(values)
         return config.load(self.file, flags=flags)
+
+    @property
+    def given(self) -> bool:
+        """Whether a settings file or a setting was named."""
+        return self.file is not None or bool(self.flags)
 
     def settings(self, **more: Any) -> config.Settings:
         return self.load(**more)[0]
@@ -350,6 +362,56 @@ def explore_vectors(
         exploring.show(out, facts)
 
 
+@app.command("plan", epilog=PLAN_EXAMPLE)
+def plan_change(
+    wanted_file: Annotated[
+        Path, typer.Argument(metavar="CONFIG.toml", help="The settings as they shall be.")
+    ],
+    file: Annotated[
+        Path | None, typer.Argument(help="CSV, JSON Lines or Parquet; .gz too. Or --live.")
+    ] = None,
+    mapping: Annotated[
+        str | None,
+        typer.Option(help="A shipped mapping's name, or a TOML file.", metavar="NAME|FILE"),
+    ] = None,
+    live: Annotated[
+        bool, typer.Option("--live", help="Plan it for the users in the store.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Who would enter and leave which segment under other settings? Nothing is changed."""
+    if live == (file is not None):
+        raise config.ConfigError("give either a FILE with --mapping, or --live")
+    if file is not None and mapping is None:
+        raise config.ConfigError("--mapping: a FILE needs one; see `segstream replay --help`")
+    if live and mapping is not None:
+        raise config.ConfigError("--mapping belongs to a FILE, not to --live")
+    wanted = config.load(wanted_file)[0]
+    settings = _context.settings()
+    table = FeatureTable(wanted.features)
+    with err.status("reading") as status:
+        if file is not None and mapping is not None:
+            chosen = load_mapping(mapping)
+            crowd = planning.file_crowd(settings, file, chosen, status.update)
+            if crowd.model.schema == table.schema:
+                found = planning.plan(crowd, table, settings.publish.rule(), wanted)
+            else:
+                clock = wanted.model_copy(update={"clock": settings.clock})
+                other = planning.file_crowd(clock, file, chosen, status.update)
+                found = planning.plan_anew(crowd, other, wanted)
+        else:
+            # Whoever gives no -c means the pipeline that the wanted settings are for.
+            known = settings if _context.given else wanted
+            with roles.open_store(known) as store:
+                crowd = planning.live_crowd(known, table, store, status.update)
+            found = planning.plan(crowd, table, known.publish.rule(), wanted)
+    facts = planning.facts_of(found)
+    if as_json:
+        _print_json(facts)
+    else:
+        planning.show(out, facts)
+
+
 @app.command(epilog="Example: `segstream segments --json | jq .segments[0]`")
 def segments(as_json: AsJson = False) -> None:
     """The segments: id, name, kind, size, what marks them, and how good the model is."""
@@ -470,6 +532,7 @@ _ANSWERS: Sequence[tuple[type[Exception], int]] = (
     (FileError, WRONG),
     (SchemaMismatchError, WRONG),
     (exploring.ExploreError, NO),
+    (planning.PlanError, NO),
     (views.UnknownUserError, NO),
     (views.NoModelError, NO),
     (BrokerUnavailableError, NO),
