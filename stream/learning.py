@@ -36,6 +36,7 @@ from stream.events import Floats, Hashes, Ints, Lineage
 from stream.lineage import Anchor, Heritage, inherit, others_people
 from stream.model import Axes, Model, Segment, kinds, propose_names
 from stream.segments import KindRule
+from stream.tuning import Tuning
 from stream.units import iso
 
 ALL_HASHES = (1 << 64) - 1
@@ -129,6 +130,7 @@ class TrainerState:
         challenged: refits running in which a challenger was clearly better.
         anchor: what ids are held against, beside the model before.
         given: names that a person gave, by segment id.
+        tuning: that a person wanted, from the refit on that was made for it.
     """
 
     model: Model | None = None
@@ -144,6 +146,7 @@ class TrainerState:
     challenged: int = 0
     anchor: Anchor | None = None
     given: Mapping[int, str] = field(default_factory=dict)
+    tuning: Tuning | None = None
 
     def pack(self, axes: Axes) -> bytes:
         told = {name: getattr(self, name) for name in _PLAIN}
@@ -173,6 +176,7 @@ class _Packed(msgspec.Struct):
     challenged: int
     anchor: Anchor | None
     given: dict[int, str]
+    tuning: Tuning | None = None
 
 
 _PLAIN = tuple(name for name in _Packed.__struct_fields__ if name != "model")
@@ -186,6 +190,7 @@ def learn(
     settings: Learning,
     rules: Sequence[KindRule],
     given: Mapping[int, str] | None = None,
+    wanted: Tuning | None = None,
 ) -> TrainerState:
     """One round; the model of the answer is the same object if it need not be published anew.
 
@@ -193,7 +198,12 @@ def learn(
         parts: statistics in partition order, of every partition that has any.
         round_ms: the time of the round, by the clock in use.
         given: names that a person gave, by segment id; None leaves them as they are.
+        wanted: by a person; if it is new, the model is refitted with it, due or not, as soon as
+            there is a sample, and rounds after that go by it.
     """
+    untuned = axes, settings
+    if state.tuning is not None:
+        axes, settings, rules = state.tuning.over(axes, settings)
     model = state.model
     state = replace(
         state,
@@ -214,6 +224,8 @@ def learn(
         sample = Sample.merge(parts, len(axes.names), settings.sample_users)
         needed = settings.first_model_users if model is None else 2 * len(model.ids)
         if len(sample.hashes) >= needed:
+            if wanted is not None and wanted.new_to(state.tuning, axes.schema):
+                return retune(state, sample, *untuned, wanted)
             refit, state = _refit_is_due(state, sample, merged, settings)
             if refit:
                 return _refit(state, sample, axes, settings, rules)
@@ -259,6 +271,18 @@ def rehearse_refit(
         axes: as wanted; their schema is that of the model in force.
     """
     return _refit(state, sample, axes, settings, rules, resize=True)
+
+
+def retune(
+    state: TrainerState, sample: Sample, axes: Axes, settings: Learning, wanted: Tuning
+) -> TrainerState:
+    """The state after a refit now with what a person wants, which stays with it.
+
+    Args:
+        axes, settings: what the trainer was started with.
+    """
+    axes, settings, rules = wanted.over(axes, settings)
+    return rehearse_refit(replace(state, tuning=wanted), sample, axes, settings, rules)
 
 
 def _event(name: str, segment: int, others: Sequence[int], at_ms: int, model: str) -> Lineage:
@@ -447,6 +471,8 @@ def _refit(
         silhouette=_silhouette(mapped, squared, weights),
         lineage=tuple(lineage),
         retired=retired,
+        tuning="" if state.tuning is None else state.tuning.id,
+        rule=None if state.tuning is None else state.tuning.rule(),
     )
     return replace(
         state,

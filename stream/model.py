@@ -7,16 +7,16 @@ to the bit. Names and kinds are derived here from the centroids in natural units
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from stream.clustering import FeatureMap, separated
 from stream.events import Floats, Lineage, PublishedModel, PublishedSegment
-from stream.segments import KindRule, kind_of
+from stream.segments import KindRule, PublishRule, kind_of
 from stream.units import iso
 
 
@@ -61,6 +61,8 @@ class Model:
         centroids: ``(k, features)`` on the grid, a row a segment.
         schema: of the feature table it was learned with.
         retired: every segment there ever was and is no more, so that old ids keep a name.
+        tuning: id of the `tuning.Tuning` it was learned with; empty for none.
+        rule: that comes with it, in place of what owners were started with.
     """
 
     epoch: int
@@ -75,6 +77,8 @@ class Model:
     silhouette: float | None = None
     lineage: tuple[Lineage, ...] = field(default=())
     retired: tuple[Segment, ...] = field(default=())
+    tuning: str = ""
+    rule: PublishRule | None = None
 
     @property
     def name(self) -> str:
@@ -121,8 +125,14 @@ class Model:
                 "features": list(axes.names),
                 "map": self.map.to_json(),
                 "centroids": self.centroids.tolist(),
+                **self._tuned(),
             },
         }
+
+    def _tuned(self) -> dict[str, Any]:
+        if self.rule is None:
+            return {}
+        return {"tuning": self.tuning, "publish": asdict(self.rule)}
 
     def _published_segment(self, axes: Axes, row: int, natural: Floats) -> PublishedSegment:
         segment = self.segments[row]
@@ -161,6 +171,8 @@ class Model:
             retired=tuple(
                 Segment(s["id"], s["name"], s["kind"], 0, s["born"]) for s in data["retired"]
             ),
+            tuning=geometry.get("tuning", ""),
+            rule=PublishRule(**geometry["publish"]) if "publish" in geometry else None,
         )
 
 

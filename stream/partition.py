@@ -369,7 +369,8 @@ class Partition:
         """Look at some users: rows change in place, moves are recorded."""
         mapped = model.map.apply(vectors)
         squared = distances(mapped, model.centroids, model.map.weights)
-        answer = look(rows, squared, model.ids, model.gaps, self._rule, causes, now_ms)
+        rule = model.rule or self._rule
+        answer = look(rows, squared, model.ids, model.gaps, rule, causes, now_ms)
         if len(answer.moves):
             self._record(model, rows, slots, vectors, mapped, answer.moves, now_ms)
         return _Looked(mapped, squared, answer.changed)

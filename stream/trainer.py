@@ -19,6 +19,7 @@ from stream.features import FeatureTable
 from stream.learning import PartitionStatistics, TrainerState, learn
 from stream.model import Model
 from stream.state import Store
+from stream.tuning import Tuning
 
 log = logging.getLogger(__name__)
 
@@ -100,12 +101,21 @@ class Trainer:
         raw = self._store.statistics(self._partitions)
         parts = [PartitionStatistics.unpack(one) for one in raw if one is not None]
         before = self._state.model
+        wanted = self._store.wanted()
         state = learn(
-            self._state, parts, round_ms, self._table, self._settings.learning, self._settings.kinds
+            self._state,
+            parts,
+            round_ms,
+            self._table,
+            self._settings.learning,
+            self._settings.kinds,
+            wanted=None if wanted is None else Tuning.unpack(wanted),
         )
         if not self._store.put_model(self._token, state.pack(self._table), round_ms):
             self._leads = False
             return
+        if state.tuning != self._state.tuning and state.tuning is not None:
+            log.info("tuning %s is in force from this round on", state.tuning.id)
         self._state = state
         model = state.model
         refitted = model is not None and (before is None or model.epoch != before.epoch)

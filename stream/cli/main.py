@@ -33,6 +33,7 @@ from producers.mapping import HELP_EXAMPLE, MappingError, load_mapping
 from producers.replay import parse_speed, progress_bar, replay
 from stream import config
 from stream.choosing import Distance
+from stream.cli import apply as applying
 from stream.cli import demo as demonstration
 from stream.cli import explore as exploring
 from stream.cli import plan as planning
@@ -48,6 +49,7 @@ from stream.features import FeatureTable
 from stream.partition import SchemaMismatchError
 from stream.servers import LocalBroker, LocalStore
 from stream.state import StoreUnavailableError
+from stream.tuning import Tuning
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -63,6 +65,12 @@ PLAN_EXAMPLE = (
     "wanted.toml is a whole settings file, as shop.toml is, with other weights, words, kinds, k or "
     "publish rule. Without a running pipeline: `segstream -c shop.toml plan wanted.toml orders.csv "
     "--mapping orders.toml`; that can plan another feature table too"
+)
+APPLY_EXAMPLE = (
+    "Example: `segstream -c shop.toml apply wanted.toml`\n\n"
+    "The trainer keeps to it afterwards, also when it is started anew, whatever its settings file "
+    "says; to go back, apply the former file. Keep the files of the roles the same as what was "
+    "applied, for whoever reads them"
 )
 
 out = Console(highlight=False)
@@ -400,8 +408,7 @@ def plan_change(
                 other = planning.file_crowd(clock, file, chosen, status.update)
                 found = planning.plan_anew(crowd, other, wanted)
         else:
-            # Whoever gives no -c means the pipeline that the wanted settings are for.
-            known = settings if _context.given else wanted
+            known = _running(wanted)
             with roles.open_store(known) as store:
                 crowd = planning.live_crowd(known, table, store, status.update)
             found = planning.plan(crowd, table, known.publish.rule(), wanted)
@@ -410,6 +417,55 @@ def plan_change(
         _print_json(facts)
     else:
         planning.show(out, facts)
+
+
+def _running(wanted: config.Settings) -> config.Settings:
+    """Settings of the running pipeline: whoever gives none means the one the wanted are for."""
+    return _context.settings() if _context.given else wanted
+
+
+@app.command("apply", epilog=APPLY_EXAMPLE)
+def apply_change(
+    wanted_file: Annotated[
+        Path, typer.Argument(metavar="CONFIG.toml", help="The settings as they shall be.")
+    ],
+    no_wait: Annotated[
+        bool, typer.Option("--no-wait", help="Leave it for the trainer, and go.")
+    ] = False,
+    seconds: Annotated[
+        float, typer.Option(min=0, help="How long to wait until it is in force.")
+    ] = 120.0,
+    as_json: AsJson = False,
+) -> None:
+    """Change k, weights, words, kinds or publish rule of the running pipeline, all at once.
+
+    Shows the plan, asks nothing, and waits until a model learned with it is published. Of the
+    settings, [learning], [publish], [[kinds]] and the weights and words of [[features]] count.
+    """
+    wanted = config.load(wanted_file)[0]
+    known, table = _running(wanted), FeatureTable(wanted.features)
+    tuning = Tuning.of(wanted)
+    with roles.open_store(known) as store:
+        with err.status("planning") as status:
+            crowd = planning.live_crowd(known, table, store, status.update)
+            plan = planning.facts_of(planning.plan(crowd, table, known.publish.rule(), wanted))
+        if not as_json:
+            planning.show(out, plan)
+        store.want(tuning.pack())
+        model = None
+        if not no_wait:
+            try:
+                with err.status("waiting for the trainer's next round"):
+                    model = applying.wait(store, tuning, seconds)
+            except applying.NotAppliedError:
+                if as_json:
+                    _print_json(applying.facts_of(plan, tuning, None))
+                raise
+    facts = applying.facts_of(plan, tuning, model)
+    if as_json:
+        _print_json(facts)
+    else:
+        applying.show(out, facts)
 
 
 @app.command(epilog="Example: `segstream segments --json | jq .segments[0]`")
@@ -533,6 +589,7 @@ _ANSWERS: Sequence[tuple[type[Exception], int]] = (
     (SchemaMismatchError, WRONG),
     (exploring.ExploreError, NO),
     (planning.PlanError, NO),
+    (applying.NotAppliedError, NO),
     (views.UnknownUserError, NO),
     (views.NoModelError, NO),
     (BrokerUnavailableError, NO),

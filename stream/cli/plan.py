@@ -28,13 +28,14 @@ from stream.clustering import living, smallest_hashes
 from stream.config import Settings
 from stream.events import Counts, Hashes, Ints, Lineage, Rows, SegmentChange
 from stream.features import FeatureTable
-from stream.learning import Sample, TrainerState, rehearse_refit
+from stream.learning import Sample, TrainerState, retune
 from stream.lineage import inherit
 from stream.model import Model, Segment
 from stream.partition import Partition, SchemaMismatchError
 from stream.rehearsal import Rehearsal
 from stream.segments import CHURN_RISK_KINDS, PublishRule, columns_of
 from stream.state import Position, Store
+from stream.tuning import Tuning
 from stream.units import DAY_MS, iso
 
 ANOTHER_TABLE = (
@@ -181,7 +182,7 @@ def plan(crowd: Crowd, table: FeatureTable, rule: PublishRule, wanted: Settings)
 
     Args:
         table: the wanted one; of the crowd's schema.
-        rule: the publish rule in force.
+        rule: the publish rule in force, unless the model in force has one of its own.
 
     Raises:
         PlanError: the table is of another schema.
@@ -194,12 +195,12 @@ def plan(crowd: Crowd, table: FeatureTable, rule: PublishRule, wanted: Settings)
     chosen = chosen[living(vectors[chosen])]
     sample = Sample(crowd.hashes[chosen], vectors[chosen], crowd.at_ms)
     state = replace(crowd.state, round_ms=crowd.at_ms)
-    new = rehearse_refit(state, sample, table, wanted.learning, wanted.kinds).model
+    new = retune(state, sample, table, wanted.learning, Tuning.of(wanted)).model
     assert new is not None
 
     # Two looks each: the publish rule may ask for a second one before it moves anybody.
     settled, due = _look_twice(crowd, crowd.rows, table, rule, None)
-    moved, changes = _look_twice(crowd, settled, table, wanted.publish.rule(), new)
+    moved, changes = _look_twice(crowd, settled, table, rule, new)
     return Plan(
         crowd=crowd,
         old=old,

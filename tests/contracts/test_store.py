@@ -65,6 +65,7 @@ def everything(store: Store, partition: int, token: str) -> tuple[Any, ...]:
         store.statistics([partition]),
         store.round(),
         store.model(),
+        store.wanted(),
     )
 
 
@@ -352,6 +353,20 @@ class Promises:
         assert store.put_model("b", b"two", 20)
         assert (store.round(), store.model()) == (20, (20, b"two"))
 
+    def test_what_a_person_wants_stays_until_they_want_something_else(self, store: Store) -> None:
+        assert store.wanted() is None
+        store.want(b"\0this\r\n")
+        assert store.wanted() == b"\0this\r\n"
+        assert store.model() is None, "to want something is not to have it"
+        assert store.round() == 0
+        store.lead("a")
+        assert store.put_model("a", b"model", 1)
+        assert store.wanted() == b"\0this\r\n", "who carries it out leaves it"
+        store.want(b"that")
+        assert store.wanted() == b"that"
+        assert store.model() == (1, b"model")
+        assert store.put_model("a", b"model", 2), "and the trainer leads on"
+
 
 class TestMemory(Promises):
     @pytest.fixture
@@ -634,6 +649,8 @@ def test_nobody_at_the_address_is_told_in_words() -> None:
         lambda: store.put_model("t", b"", 0),
         store.model,
         store.round,
+        lambda: store.want(b""),
+        store.wanted,
     )
     for call in calls:
         with pytest.raises(StoreUnavailableError, match=NOWHERE):
@@ -669,6 +686,7 @@ _STEPS = st.lists(
         st.tuples(st.just("acknowledge"), _TOKENS, st.integers(0, 5)),
         st.tuples(st.just("lead"), _TOKENS),
         st.tuples(st.just("put"), _TOKENS),
+        st.tuples(st.just("want"), _TOKENS),
         st.tuples(st.just("lease"), _TOKENS),
         st.tuples(st.just("release"), _TOKENS),
     ),
@@ -709,6 +727,8 @@ def play(store: Store, steps: Sequence[tuple[Any, ...]]) -> list[object]:
                 store.lead(token)
             case "put":
                 answers.append(store.put_model(token, b"%d" % number, number))
+            case "want":
+                store.want(b"%d" % number)
             case "lease":
                 answers.append(store.lease("trainer", token, 60))
             case "release":

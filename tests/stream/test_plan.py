@@ -1,4 +1,4 @@
-"""`segstream plan` from outside: on a file and live, what it says, and what it refuses."""
+"""`segstream plan` and `apply` from outside: what they say and refuse, and that the one does the other."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,15 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from producers.mapping import load_mapping
-from stream.cli import main, plan, roles
+from stream.cli import apply, main, plan, roles
 from stream.config import Settings, load
+from stream.events import Counts
 from stream.features import FeatureTable
-from stream.state import Commit, MemoryStore, Position
+from stream.learning import TrainerState
+from stream.partition import Partition, SampleRequest
+from stream.state import Answer, Commit, MemoryStore, Position
+from stream.trainer import Trainer
+from stream.tuning import Tuning
 
 START = datetime(2025, 1, 1, tzinfo=UTC)
 SHOP = """
@@ -91,7 +97,8 @@ def store(crowd: plan.Crowd, monkeypatch: pytest.MonkeyPatch) -> MemoryStore:
     """A running pipeline's store with the shop's users in one of two partitions."""
     table = FeatureTable(Settings().features)
     store = MemoryStore()
-    assert store.create(1, "owner", Position([0, 0], table.schema))
+    for number in (0, 1):
+        assert store.create(number, "owner", Position([0, 0], table.schema))
     position = Position([9, 9], table.schema, clock_ms=crowd.at_ms)
     rows = np.ascontiguousarray(crowd.rows).tobytes()
     store.commit(1, "owner", Commit(0, position, list(crowd.names), rows))
@@ -307,3 +314,148 @@ def test_a_sample_stands_for_everyone(crowd: plan.Crowd, settings_of: Any) -> No
     facts = plan.facts_of(found)
     assert (facts["sampled"], facts["users"]) == (60, 180)
     assert sum(cell["users"] for cell in facts["matrix"]) == 180
+
+
+# -- apply -------------------------------------------------------------------------------------
+
+
+class Shift:
+    """Owners and a trainer who do a mark's work whenever somebody sleeps."""
+
+    def __init__(self, store: MemoryStore, settings: Settings, at_ms: int) -> None:
+        self.store, self.at_ms, self.seconds = store, at_ms, 0.0
+        self.records: list[dict[str, Any]] = []
+        self._settings = settings
+        self._trainer = Trainer(settings, store, lambda *_: None)
+
+    def sleep(self, seconds: float) -> None:
+        self.seconds += max(seconds, 1.0)
+        self.at_ms += 1
+        table = FeatureTable(self._settings.features)
+        before = model_of(self.store)
+        for number in (0, 1):
+            partition = self._owner(number, table, before.model)
+            everyone = SampleRequest(4_096, (1 << 64) - 1)
+            told = partition.sweep(self.at_ms, 0, sample=everyone)
+            self._commit(partition, told)
+        self._trainer.step()
+        model = model_of(self.store).model
+        for number in (0, 1):
+            partition = self._owner(number, table, before.model)
+            assert model is not None
+            partition.adopt(model, self.at_ms, 0)
+            partition.sweep(self.at_ms, 0)
+            self._commit(partition)
+
+    def _owner(self, number: int, table: FeatureTable, model: Any) -> Partition:
+        found = self.store.acquire(number, "owner")
+        assert found is not None
+        rule = self._settings.publish.rule()
+        partition = Partition(number, table, rule, found[1], found[0], model)
+        partition.load(self.store.load(number))
+        return partition
+
+    def _commit(self, partition: Partition, told: Any = None) -> None:
+        commit = partition.commit([9, 9], Counts(), self.at_ms, statistics=told)
+        self.records += [json.loads(one) for entry in commit.outbox for one in entry.changes]
+        assert self.store.commit(partition.number, "owner", commit) is Answer.OK
+
+
+def model_of(store: MemoryStore) -> TrainerState:
+    found = store.model()
+    assert found is not None
+    return TrainerState.unpack(found[1])
+
+
+@pytest.fixture
+def shift(
+    store: MemoryStore, crowd: plan.Crowd, settings_of: Any, monkeypatch: pytest.MonkeyPatch
+) -> Shift:
+    shift = Shift(store, load(Path(settings_of(3)))[0], crowd.at_ms)
+    clock = apply.Clock(lambda: shift.seconds, shift.sleep)
+    monkeypatch.setattr(apply, "wait", partial(apply.wait, clock=clock))
+    return shift
+
+
+@pytest.mark.parametrize("k", [2, 5])
+def test_what_was_planned_is_what_happens(
+    k: int, shift: Shift, settings_of: Any, capfd: pytest.CaptureFixture[str]
+) -> None:
+    publish = "[publish]\nmargin_once = 0.2\n"
+    command = ("-c", settings_of(3), "apply", settings_of(k, publish), "--json")
+    code, said, told = run(capfd, *command)
+    assert code == 0, told
+    facts = json.loads(said)
+    planned = facts["plan"]
+    state = model_of(shift.store)
+    assert state.model is not None
+    assert state.model.tuning == facts["tuning"]
+    assert facts["in_force"]
+    assert facts["model"] == state.model.name
+    assert [(e["event"], e["segment"], e["others"]) for e in facts["lineage"]] == [
+        (e["event"], e["segment"], e["others"]) for e in planned["lineage"]
+    ]
+    moves = [(r["from"], r["to"]) for r in shift.records]
+    expected = {
+        (cell["from"], cell["to"]): cell["users"]
+        for cell in planned["matrix"]
+        if cell["from"] != cell["to"]
+    }
+    assert {move: moves.count(move) for move in moves} == expected
+    assert len(moves) == planned["records"] > 0
+    assert state.model.rule is not None
+    assert state.model.rule.margin_once == 0.2
+
+    # The same again plans no change under what is in force now, and is applied all the same.
+    shift.records.clear()
+    code, said, _ = run(capfd, "-c", settings_of(3), "apply", settings_of(k, publish))
+    assert code == 0
+    assert "Nobody would change segment" in said
+    assert "in force with model" in said
+    assert shift.records == []
+
+
+def test_apply_need_not_wait(
+    store: MemoryStore, settings_of: Any, capfd: pytest.CaptureFixture[str]
+) -> None:
+    code, said, _ = run(capfd, "apply", settings_of(2), "--no-wait")
+    assert code == 0
+    assert "3 segments become 2" in said
+    wanted = store.wanted()
+    assert wanted is not None
+    assert f"left for the trainer as {Tuning.unpack(wanted).id}" in said
+    assert model_of(store).tuning is None
+
+
+def test_apply_waits_no_longer_than_told(
+    store: MemoryStore, settings_of: Any, capfd: pytest.CaptureFixture[str]
+) -> None:
+    code, said, told = run(capfd, "apply", settings_of(2), "--seconds", "0.3", "--json")
+    assert code == 1
+    assert json.loads(said.splitlines()[-1])["in_force"] is False
+    assert "not in force after 0.3 s" in told
+    assert "run trainer" in told
+    assert store.wanted() is not None
+
+
+def test_apply_makes_room_for_whoever_comes_later(store: MemoryStore, settings_of: Any) -> None:
+    mine, other = (Tuning.of(load(Path(settings_of(k)))[0]) for k in (2, 4))
+    store.want(mine.pack())
+    store.want(other.pack())
+    with pytest.raises(apply.NotAppliedError, match="somebody else"):
+        apply.wait(store, mine, 5.0)
+
+
+def test_another_feature_table_is_not_applied(
+    store: MemoryStore, settings_of: Any, capfd: pytest.CaptureFixture[str]
+) -> None:
+    code, said, told = run(capfd, "apply", settings_of(3, ANOTHER + NO_KINDS))
+    assert (code, said) == (1, "")
+    assert "another feature table" in told
+    assert store.wanted() is None
+
+
+def test_the_help_of_apply_has_an_example() -> None:
+    answer = CliRunner().invoke(main.app, ["apply", "--help"])
+    assert answer.exit_code == 0
+    assert "segstream -c shop.toml apply wanted.toml" in answer.output
