@@ -202,6 +202,8 @@ def learn(
             there is a sample, and rounds after that go by it.
     """
     untuned = axes, settings
+    if state.tuning is not None and state.tuning.schema != axes.schema:
+        state = replace(state, tuning=None)
     if state.tuning is not None:
         axes, settings, rules = state.tuning.over(axes, settings)
     model = state.model

@@ -12,6 +12,8 @@ import secrets
 import time
 from collections.abc import Callable
 
+import msgspec
+
 from stream import metrics
 from stream.config import Settings
 from stream.events import PUBLISHED_MODEL
@@ -101,7 +103,6 @@ class Trainer:
         raw = self._store.statistics(self._partitions)
         parts = [PartitionStatistics.unpack(one) for one in raw if one is not None]
         before = self._state.model
-        wanted = self._store.wanted()
         state = learn(
             self._state,
             parts,
@@ -109,7 +110,7 @@ class Trainer:
             self._table,
             self._settings.learning,
             self._settings.kinds,
-            wanted=None if wanted is None else Tuning.unpack(wanted),
+            wanted=self._wanted(),
         )
         if not self._store.put_model(self._token, state.pack(self._table), round_ms):
             self._leads = False
@@ -130,6 +131,17 @@ class Trainer:
                 metrics.model_adopted(model.epoch, model.version)
             sizes = zip(model.segments, state.sizes, strict=False)
             metrics.segments_counted({(s.id, s.kind): size for s, size in sizes})
+
+    def _wanted(self) -> Tuning | None:
+        """What a person wants; None as well for what cannot be read, which must not stop rounds."""
+        raw = self._store.wanted()
+        if raw is None:
+            return None
+        try:
+            return Tuning.unpack(raw)
+        except msgspec.DecodeError as error:
+            log.warning("what was applied cannot be read, apply it again: %s", error)
+            return None
 
     def _publish(self, model: Model) -> None:
         """Announce a model; if that fails, the next step begins with it."""

@@ -91,7 +91,8 @@ app = typer.Typer(
         "Try it: `segstream demo` needs no server. Use it: `segstream doctor` looks at your "
         "Kafka and Redis, `segstream topics apply` makes the topics, `segstream run all` runs "
         "everything for a small shop. Choose: `segstream explore` shows how many segments a file "
-        "suggests. Trust it: `segstream audit` recomputes what it did.\n\n"
+        "suggests. Change: `segstream plan` says who would move under other settings, `segstream "
+        "apply` makes it so. Trust it: `segstream audit` recomputes what it did.\n\n"
         "Exit codes: 0 done, or yes; 1 no, or something is off; 2 wrong use or configuration."
     ),
 )

@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import msgspec
 import numpy as np
+import pytest
 
 from stream.config import Learning, Settings
 from stream.events import EventColumns
@@ -161,6 +163,27 @@ def test_the_trainer_reads_it_at_its_next_round_and_a_successor_keeps_to_it() ->
     assert successor.step()
     assert (model_of(state_of(store)).epoch, len(model_of(state_of(store)).ids)) == (3, 2)
     assert state_of(store).tuning == tuning
+
+
+def test_what_cannot_be_read_stops_no_round(caplog: pytest.LogCaptureFixture) -> None:
+    shop, store = a_shop(), MemoryStore()
+    settings = Settings.model_validate(
+        {"topics": {"partitions": 1}, "learning": LEARNING.model_dump()}
+    )
+    assert store.create(0, "o", Position([0, 0], TABLE.schema))
+    store.want(b'{"id": 7}')
+    put(store, parts_of(shop, TrainerState(), 1)[0])
+    assert Trainer(settings, store, lambda *_: None).step()
+    assert model_of(state_of(store)).name == "1.0"
+    assert "apply it again" in caplog.text
+
+
+def test_a_tuning_for_another_feature_table_is_dropped() -> None:
+    shop = a_shop()
+    state = a_round(first_state(shop), shop, 2, fewer(3))
+    assert state.tuning is not None
+    other = msgspec.structs.replace(state.tuning, schema="another", weights={})
+    assert a_round(replace(state, tuning=other), shop, 3).tuning is None
 
 
 def put(store: MemoryStore, part: PartitionStatistics) -> None:
