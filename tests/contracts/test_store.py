@@ -467,6 +467,7 @@ class TestServers:
             [None],
             0,
             None,
+            None,
         )  # fmt: skip
         assert other.commit(0, "b", commit(1)) is Answer.OK
 
