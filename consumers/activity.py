@@ -34,6 +34,7 @@ from stream.events import Counts, EventColumns
 from stream.features import FeatureTable, starts_of
 from stream.health import Health, Pulse
 from stream.learning import PartitionStatistics, TrainerState
+from stream.model import Model
 from stream.partition import Partition, SampleRequest
 from stream.state import Answer, Commit, Position, Store, StoreUnavailableError
 
@@ -253,22 +254,27 @@ class ActivityWorker:
         """Fold what was gathered, look at who acted and at some of the others, and commit.
 
         Sweeps and adoptions go on a slice a turn: whoever acts meanwhile need not wait for a look
-        at everyone, nor their changes behind those of everyone.
+        at everyone, nor their changes behind those of everyone. What a person applied is adopted
+        whole: one commit has everyone as they were, the next everyone as was planned.
         """
         partition, now = owned.partition, self._wall_ms()
         model, sweeping = self._trainer.model, partition.sweeping > 0
         since = time.monotonic() - owned.swept
+        whole = False
         if model is not None and (partition.model is None or partition.model.name != model.name):
-            partition.begin_adoption(model)
+            if whole := _cuts_over(partition, model):
+                partition.adopt(model, now, now)
+            else:
+                partition.begin_adoption(model)
             metrics.model_adopted(model.epoch, model.version)
-            owned.sliced, sweeping = time.monotonic(), True
+            owned.sliced, sweeping = time.monotonic(), not whole
         elif not sweeping and since >= self._settings.worker.sweep_seconds:
             partition.begin_sweep(self._sample_request())
             owned.swept = owned.sliced = time.monotonic()
             sweeping = True
         counts = self._act(owned, now) if owned.live else None
         statistics = self._slice(owned, now) if sweeping else None
-        through = sweeping and not partition.sweeping
+        through = whole or (sweeping and not partition.sweeping)
         if counts is not None or through or partition.uncommitted:
             known = counts or Counts()
             commit = partition.commit(owned.offsets, known, now, statistics=statistics)
@@ -809,6 +815,16 @@ class _NotOursError(Exception):
     def __init__(self, answer: Answer) -> None:
         super().__init__(f"the store says {answer.value}; dropping what was not committed")
         self.fenced = answer is Answer.FENCED
+
+
+def _cuts_over(partition: Partition, model: Model) -> bool:
+    """Whether a model brings what a person applied to a partition that is not under it yet."""
+    if not model.tuning:
+        return False
+    if partition.model is None:
+        # Just taken over: a partition that stood under this very model has little to change.
+        return partition.position.model != model.name
+    return partition.model.tuning != model.tuning
 
 
 def _state_lost(number: int) -> StateLostError:

@@ -19,7 +19,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from stream.choosing import KMeans, Space, explained, merge_to
+from stream.choosing import Groups, KMeans, Space, explained, merge_to
 from stream.clustering import (
     FeatureMap,
     Statistics,
@@ -37,6 +37,7 @@ from stream.flapping import Tallies, Tally, together
 from stream.lineage import Anchor, inherit, others_people
 from stream.model import Axes, Model, Segment, kinds, propose_names
 from stream.segments import KindRule
+from stream.tuning import Tuning
 from stream.units import iso
 
 ALL_HASHES = (1 << 64) - 1
@@ -133,6 +134,7 @@ class TrainerState:
         anchor: what ids are held against, beside the model before.
         given: names that a person gave, by segment id.
         flapping: of everyone at the last round, by segment id.
+        tuning: that a person wanted, from the refit on that was made for it.
     """
 
     model: Model | None = None
@@ -149,6 +151,7 @@ class TrainerState:
     anchor: Anchor | None = None
     given: Mapping[int, str] = field(default_factory=dict)
     flapping: Tallies = field(default_factory=dict)
+    tuning: Tuning | None = None
 
     def pack(self, axes: Axes) -> bytes:
         told = {name: getattr(self, name) for name in _PLAIN}
@@ -179,6 +182,7 @@ class _Packed(msgspec.Struct):
     anchor: Anchor | None
     given: dict[int, str]
     flapping: dict[int, Tally] = {}
+    tuning: Tuning | None = None
 
 
 _PLAIN = tuple(name for name in _Packed.__struct_fields__ if name != "model")
@@ -192,6 +196,7 @@ def learn(
     settings: Learning,
     rules: Sequence[KindRule],
     given: Mapping[int, str] | None = None,
+    wanted: Tuning | None = None,
 ) -> TrainerState:
     """One round; the model of the answer is the same object if it need not be published anew.
 
@@ -199,7 +204,14 @@ def learn(
         parts: statistics in partition order, of every partition that has any.
         round_ms: the time of the round, by the clock in use.
         given: names that a person gave, by segment id; None leaves them as they are.
+        wanted: by a person; if it is new, the model is refitted with it, due or not, as soon as
+            there is a sample, and rounds after that go by it.
     """
+    untuned = axes, settings
+    if state.tuning is not None and state.tuning.schema != axes.schema:
+        state = replace(state, tuning=None)
+    if state.tuning is not None:
+        axes, settings, rules = state.tuning.over(axes, settings)
     model = state.model
     state = replace(
         state,
@@ -221,6 +233,8 @@ def learn(
         sample = Sample.merge(parts, len(axes.names), settings.sample_users)
         needed = settings.first_model_users if model is None else 2 * len(model.ids)
         if len(sample.hashes) >= needed:
+            if wanted is not None and wanted.new_to(state.tuning, axes.schema):
+                return retune(state, sample, *untuned, wanted)
             why, state = _why_refit(state, sample, merged, settings)
             if why is not None:
                 return _refit(state, sample, axes, settings, rules, challenge=why == "due")
@@ -247,6 +261,37 @@ def learn(
         lineage=lineage,
     )
     return replace(state, model=moved)
+
+
+def rehearse_refit(
+    state: TrainerState,
+    sample: Sample,
+    axes: Axes,
+    settings: Learning,
+    rules: Sequence[KindRule],
+) -> TrainerState:
+    """The state after a refit now, due or not, with as many segments as the settings say.
+
+    Where a round keeps to the number of segments there is, this merges the least separated ones or
+    seeds further ones beside them. It begins from those in force: luck renames nobody here either.
+
+    Args:
+        state: with the time of the refit as `round_ms`.
+        axes: as wanted; their schema is that of the model in force.
+    """
+    return _refit(state, sample, axes, settings, rules, challenge=True, resize=True)
+
+
+def retune(
+    state: TrainerState, sample: Sample, axes: Axes, settings: Learning, wanted: Tuning
+) -> TrainerState:
+    """The state after a refit now with what a person wants, which stays with it.
+
+    Args:
+        axes, settings: what the trainer was started with.
+    """
+    axes, settings, rules = wanted.over(axes, settings)
+    return rehearse_refit(replace(state, tuning=wanted), sample, axes, settings, rules)
 
 
 def _event(name: str, segment: int, others: Sequence[int], at_ms: int, model: str) -> Lineage:
@@ -344,8 +389,13 @@ def _refit(
     rules: Sequence[KindRule],
     *,
     challenge: bool,
+    resize: bool = False,
 ) -> TrainerState:
-    """A new epoch: a new map from the sample, the best centroids, ids kept, meanings told."""
+    """A new epoch: a new map from the sample, the best centroids, ids kept, meanings told.
+
+    Args:
+        resize: whether there shall be as many segments as the settings say.
+    """
     round_ms, old = state.round_ms, state.model
     new_map = FeatureMap.learn(sample.vectors, axes.weights)
     mapped = new_map.apply(sample.vectors)
@@ -370,7 +420,10 @@ def _refit(
         old_labels = before.argmin(axis=1)
         space = Space(mapped, weights)
         centroids = lloyd(mapped, old.map.carry(old.centroids, new_map), weights)
-        if challenge:
+        k = min(settings.segments, len(np.unique(mapped, axis=0))) if resize else len(centroids)
+        if k != len(centroids):
+            centroids = _resized(space, centroids, k, epoch, settings)
+        elif challenge:
             challenger, gain = _challenger(space, centroids, epoch, settings)
             challenged = state.challenged + 1 if gain > settings.challenge_gain else 0
             if challenged >= CHALLENGES:
@@ -440,6 +493,8 @@ def _refit(
         silhouette=_silhouette(mapped, squared, weights),
         lineage=tuple(lineage),
         retired=retired,
+        tuning="" if state.tuning is None else state.tuning.id,
+        rule=None if state.tuning is None else state.tuning.rule(),
     )
     return replace(
         state,
@@ -453,6 +508,23 @@ def _refit(
         challenged=challenged,
         anchor=_anchor(state, sample, np.array(ids)[squared.argmin(axis=1)], model),
     )
+
+
+def _resized(space: Space, centroids: Floats, k: int, epoch: int, settings: Learning) -> Floats:
+    """Fewer centroids, merged from these; or more, seeded where they save the most inertia."""
+    points, weights = space
+    if k < len(centroids):
+        labels = distances(points, centroids, weights).argmin(axis=1)
+        return lloyd(points, merge_to(space, Groups(labels, centroids), k).centroids, weights)
+    few = points[:SEARCH_USERS]
+    seeds, _ = seed_and_fit(few, k, weights, 1, settings.seed + epoch)
+    to_seeds = distances(few, seeds, weights)
+    nearest = distances(few, centroids, weights).min(axis=1)
+    while len(centroids) < k:
+        best = int(np.minimum(nearest[:, None], to_seeds).sum(axis=0).argmin())
+        nearest = np.minimum(nearest, to_seeds[:, best])
+        centroids = np.vstack([centroids, seeds[best]])
+    return lloyd(points, centroids, weights)
 
 
 def _challenger(

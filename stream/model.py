@@ -7,9 +7,9 @@ to the bit. Names and kinds are derived here from the centroids in natural units
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +17,7 @@ import numpy.typing as npt
 from stream.clustering import FeatureMap, separated
 from stream.events import Floats, Lineage, LineageRecord, PublishedModel, PublishedSegment
 from stream.flapping import NOTHING_TO_TELL, Rates
-from stream.segments import KindRule, kind_of
+from stream.segments import KindRule, PublishRule, kind_of
 from stream.units import iso
 
 
@@ -63,6 +63,8 @@ class Model:
         centroids: ``(k, features)`` on the grid, a row a segment.
         schema: of the feature table it was learned with.
         retired: every segment there ever was and is no more, so that old ids keep a name.
+        tuning: id of the `tuning.Tuning` it was learned with; empty for none.
+        rule: that comes with it, in place of what owners were started with.
     """
 
     epoch: int
@@ -77,6 +79,8 @@ class Model:
     silhouette: float | None = None
     lineage: tuple[Lineage, ...] = field(default=())
     retired: tuple[Segment, ...] = field(default=())
+    tuning: str = ""
+    rule: PublishRule | None = None
 
     @property
     def name(self) -> str:
@@ -123,6 +127,7 @@ class Model:
                 "features": list(axes.names),
                 "map": self.map.to_json(),
                 "centroids": self.centroids.tolist(),
+                **self._tuned(),
             },
         }
 
@@ -138,6 +143,11 @@ class Model:
             }
             for number, told in enumerate(self.lineage)
         ]
+
+    def _tuned(self) -> dict[str, Any]:
+        if self.rule is None:
+            return {}
+        return {"tuning": self.tuning, "publish": asdict(self.rule)}
 
     def _published_segment(self, axes: Axes, row: int, natural: Floats) -> PublishedSegment:
         segment = self.segments[row]
@@ -187,6 +197,8 @@ class Model:
             retired=tuple(
                 Segment(s["id"], s["name"], s["kind"], 0, s["born"]) for s in data["retired"]
             ),
+            tuning=geometry.get("tuning", ""),
+            rule=PublishRule(**geometry["publish"]) if "publish" in geometry else None,
         )
 
 

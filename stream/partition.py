@@ -25,7 +25,7 @@ import numpy.typing as npt
 
 from stream import metrics
 from stream.clustering import Statistics, distances, smallest_hashes
-from stream.events import CAUSES, Bools, Cause, Counts, EventColumns, Floats, Ints, Rows
+from stream.events import CAUSES, Bools, Cause, Counts, EventColumns, Floats, Hashes, Ints, Rows
 from stream.features import ROW_FORMAT, FeatureTable
 from stream.flapping import counted
 from stream.hashing import hash_texts
@@ -174,6 +174,21 @@ class Partition:
         return len(self._slots.names)
 
     # -- users --------------------------------------------------------------------------------
+
+    @property
+    def names(self) -> list[bytes]:
+        """Every user, in UTF-8, by slot."""
+        return self._slots.names
+
+    @property
+    def rows(self) -> Rows:
+        """Every user's row, by slot: to look at, and a copy to keep."""
+        return self._rows[: len(self)]
+
+    @property
+    def hashes(self) -> Hashes:
+        """Every user's hash, by slot."""
+        return self._hashes[: len(self)]
 
     def load(self, stored: Iterable[tuple[bytes, bytes]]) -> None:
         """Take in the rows the store holds."""
@@ -360,7 +375,8 @@ class Partition:
         """Look at some users: rows change in place, moves are recorded."""
         mapped = model.map.apply(vectors)
         squared = distances(mapped, model.centroids, model.map.weights)
-        answer = look(rows, squared, model.ids, model.gaps, self._rule, causes, now_ms)
+        rule = model.rule or self._rule
+        answer = look(rows, squared, model.ids, model.gaps, rule, causes, now_ms)
         if len(answer.moves):
             self._record(model, rows, slots, vectors, mapped, answer.moves, now_ms)
             self._count(answer.moves, now_ms)

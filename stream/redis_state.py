@@ -8,7 +8,7 @@ key                        type     what
 ``ns:{t}:out``             stream   changes not yet confirmed by Kafka; ids are ``sequence-index``
 ``ns:{t}:stats``           string   the partition's last statistics for the trainer
 ``ns:{t}:pub``             hash     publisher token, output offset delivered up to
-``ns:trainer``             hash     trainer token, round, model
+``ns:trainer``             hash     trainer token, round, model; and what a person wants of it
 ``ns:lease:<role>``        string   token of whoever holds the role, with an expiry
 ========================== ======== ===============================================================
 
@@ -311,6 +311,13 @@ class RedisStore:
     def given_names(self) -> dict[int, str]:
         found = self._call(self._client.hgetall, self._names)
         return {int(segment): name.decode() for segment, name in found.items()}
+
+    def want(self, tuning: bytes) -> None:
+        self._call(self._client.hset, self._trainer, "wanted", tuning)
+
+    def wanted(self) -> bytes | None:
+        found: bytes | None = self._call(self._client.hget, self._trainer, "wanted")
+        return found
 
     # -- plumbing -----------------------------------------------------------------------------
 

@@ -1,7 +1,8 @@
 """Promises what a store does, beside an in-memory store that does it.
 
 A store keeps, for each partition, its users' rows, the position in the log they stand for, the
-changes not yet delivered and the statistics for the trainer; and, once, the trainer's model.
+changes not yet delivered and the statistics for the trainer; and, once, the trainer's model and what
+a person wants of the trainer.
 Every commit of a partition is all or nothing, is refused to whoever no longer owns the
 partition, and is recognised when it is repeated.
 """
@@ -216,6 +217,14 @@ class Store(Protocol):
         """Names that persons gave, by segment id."""
         ...
 
+    def want(self, tuning: bytes) -> None:
+        """Leave what a person wants of the trainer, in place of what was wanted before."""
+        ...
+
+    def wanted(self) -> bytes | None:
+        """What a person wants of the trainer; None if nobody ever wanted anything."""
+        ...
+
 
 @dataclass
 class _Partition:
@@ -243,6 +252,7 @@ class MemoryStore:
         self._trainer: tuple[int, bytes] | None = None
         self._names: dict[int, str] = {}
         self._leader = ""
+        self._wanted: bytes | None = None
 
     def acquire(self, partition: int, token: str) -> tuple[int, Position] | None:
         state = self._partitions.get(partition)
@@ -380,6 +390,12 @@ class MemoryStore:
 
     def given_names(self) -> dict[int, str]:
         return dict(self._names)
+
+    def want(self, tuning: bytes) -> None:
+        self._wanted = tuning
+
+    def wanted(self) -> bytes | None:
+        return self._wanted
 
 
 def _place(entry_id: str) -> tuple[int, int]:

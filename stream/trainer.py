@@ -12,6 +12,8 @@ import secrets
 import time
 from collections.abc import Callable, Sequence
 
+import msgspec
+
 from stream import metrics
 from stream.config import Settings
 from stream.events import PUBLISHED_MODEL, LineageRecord
@@ -19,6 +21,7 @@ from stream.features import FeatureTable
 from stream.learning import PartitionStatistics, TrainerState, learn
 from stream.model import Model
 from stream.state import Store
+from stream.tuning import Tuning
 
 log = logging.getLogger(__name__)
 
@@ -111,10 +114,13 @@ class Trainer:
             self._settings.learning,
             self._settings.kinds,
             self._store.given_names(),
+            wanted=self._wanted(),
         )
         if not self._store.put_model(self._token, state.pack(self._table), round_ms):
             self._leads = False
             return
+        if state.tuning != self._state.tuning and state.tuning is not None:
+            log.info("tuning %s is in force from this round on", state.tuning.id)
         self._state = state
         model = state.model
         refitted = model is not None and (before is None or model.epoch != before.epoch)
@@ -129,6 +135,17 @@ class Trainer:
                 metrics.model_adopted(model.epoch, model.version)
             sizes = zip(model.segments, state.sizes, strict=False)
             metrics.segments_counted({(s.id, s.kind): size for s, size in sizes})
+
+    def _wanted(self) -> Tuning | None:
+        """What a person wants; None as well for what cannot be read, which must not stop rounds."""
+        raw = self._store.wanted()
+        if raw is None:
+            return None
+        try:
+            return Tuning.unpack(raw)
+        except msgspec.DecodeError as error:
+            log.warning("what was applied cannot be read, apply it again: %s", error)
+            return None
 
     def _publish(self, model: Model) -> None:
         """Announce a model; if that fails, the next step begins with it."""

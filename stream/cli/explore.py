@@ -21,11 +21,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from consumers.decode import Decoder
-from producers.files import EventSorter, stage, stem
-from producers.mapping import BAD_NUMBER, Event, Mapping, Refusal, encode_message, message_of
-from producers.mapping import topic_of as topic_of_event
-from producers.replay import Refusals, iso_texts
+from producers.mapping import Mapping
 from stream.choosing import (
     NOISE,
     Advice,
@@ -45,6 +41,7 @@ from stream.choosing import (
     space_of,
     stability,
 )
+from stream.cli.history import open_history
 from stream.cli.views import KIND_STYLES
 from stream.clustering import FeatureMap, distances, living, smallest_hashes
 from stream.config import ConfigError, Settings
@@ -96,23 +93,6 @@ class People:
 # -- from a file -------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class _Record:
-    """An event's message as the worker meets it, its record stamped with the event's time."""
-
-    raw: bytes
-    time_ms: int
-
-    def value(self) -> bytes:
-        return self.raw
-
-    def timestamp(self) -> tuple[int, int]:
-        return (0, self.time_ms)
-
-    def offset(self) -> int:
-        return 0
-
-
 def read_file(
     settings: Settings,
     table: FeatureTable,
@@ -130,65 +110,25 @@ def read_file(
     """
     at_ms = None if at is None else _milliseconds(at)
     partition = _partition(table)
-    decoder = Decoder(table, settings.worker)
-    counts = Counts()
-    with Refusals() as refusals, EventSorter() as sorter:
-        rows = stage(file, mapping, sorter, refusals, lambda done: tell(f"reading, {done:,} rows"))
-        mapped = sorter.sort()
-        last_ms = 0
-        folded = 0
-        for batch in sorter.batches():
-            kept = batch if at_ms is None else [e for e in batch if e.time_ms < at_ms]
-            _fold(partition, decoder, kept, stem(file), refusals, counts)
-            if kept:
-                last_ms = kept[-1].time_ms
-            folded += len(kept)
-            tell(f"folding, {folded:,} of {mapped:,} events")
-            if len(kept) < len(batch):
-                break
-    refused = sum(refusals.counts.values())
-    why = ", ".join(f"{count:,} {reason}" for reason, count in refusals.counts.most_common(3))
+
+    def fold(columns: Sequence[Callable[[Partition], EventColumns]]) -> int:
+        events = EventColumns.concatenate([one(partition) for one in columns])
+        tell(f"folding, {history.folded:,} of {history.mapped:,} events")
+        return partition.fold(events)[1]
+
+    with open_history(settings, table, file, mapping, tell) as history:
+        ends = list(history.play(fold, until_ms=at_ms))
+    rows, counts, refused = history.rows, history.counts, history.refused.total()
+    why = ", ".join(f"{count:,} {reason}" for reason, count in history.refused.most_common(3))
     if len(partition) == 0:
         raise ExploreError(_nobody(file, rows, refused, why, counts, at))
-    now_ms = last_ms if at_ms is None else at_ms
+    now_ms = ends[-1] if at_ms is None else at_ms
     saved = partition.commit([0, 0], counts, now_ms)
     notes = [f"{rows:,} rows, {counts.applied:,} events counted"]
     if refused:
         notes.append(f"{refused:,} rows refused ({why})")
     sample = _sample(settings, table, [(saved.users, saved.rows)])
     return _people(table, sample, now_ms, file.name, tuple(notes))
-
-
-def _fold(
-    partition: Partition,
-    decoder: Decoder,
-    events: Sequence[Event],
-    source: str,
-    refuse: Callable[[Refusal], None],
-    counts: Counts,
-) -> None:
-    """Events in order, through the bytes that `replay` would write and the worker would read."""
-    records: tuple[list[_Record], list[_Record]] = ([], [])
-    times = iso_texts(np.array([event.time_ms for event in events], dtype=np.int64))
-    for event, timestamp in zip(events, times, strict=True):
-        try:
-            message = message_of(event, timestamp, source)
-        except ValueError as error:
-            refuse(Refusal(event.row, BAD_NUMBER, str(error), {"user": event.user}))
-            continue
-        record = _Record(encode_message(message), event.time_ms)
-        records[topic_of_event(event.event)].append(record)
-    parts: list[EventColumns] = []
-    for topic, messages in enumerate(records):
-        if messages:
-            batch = decoder.decode(messages).batch(topic, 0, len(messages))
-            for reject in batch.rejects:
-                refuse(Refusal(0, reject.reason, reject.detail, {}))
-            counts.add(batch.counts)
-            parts.append(batch.columns(partition))
-    _, duplicates = partition.fold(EventColumns.concatenate(parts))
-    counts.applied -= duplicates
-    counts.duplicate += duplicates
 
 
 def _partition(table: FeatureTable) -> Partition:
@@ -230,10 +170,27 @@ def read_store(
 ) -> People:
     """Look at a sample of a running pipeline's users, as they are now by the clock in use.
 
+    Raises:
+        ExploreError: there are too few users.
+        SchemaMismatchError: the rows were written by another feature table.
+    """
+    kept, clock_ms = sample_store(settings, table, store, tell, wall_ms)
+    notes = (f"the users of the running pipeline, under its model {model.name}",)
+    return _people(table, kept, clock_ms, "the live store", notes)
+
+
+def sample_store(
+    settings: Settings,
+    table: FeatureTable,
+    store: Store,
+    tell: Callable[[str], None] = lambda _: None,
+    wall_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
+) -> tuple[Sampled, int]:
+    """A sample of a running pipeline's users, and what time it is by the clock in use.
+
     Every user is looked past once, a few thousand at a time; only the sample is kept.
 
     Raises:
-        ExploreError: there are too few users.
         SchemaMismatchError: the rows were written by another feature table.
     """
     clock_ms = 0
@@ -259,17 +216,16 @@ def read_store(
                 yield names, b"".join(rows)
 
     kept = _sample(settings, table, portions())
-    if settings.clock.mode == "live":
-        clock_ms = wall_ms()
-    notes = (f"the users of the running pipeline, under its model {model.name}",)
-    return _people(table, kept, clock_ms, "the live store", notes)
+    return kept, wall_ms() if settings.clock.mode == "live" else clock_ms
 
 
 # -- both --------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
-class _Sample:
+class Sampled:
+    """Users with the smallest hashes, by hash, and of how many they are."""
+
     rows: Rows
     hashes: Hashes
     total: int
@@ -277,7 +233,7 @@ class _Sample:
 
 def _sample(
     settings: Settings, table: FeatureTable, portions: Iterable[tuple[Sequence[bytes], bytes]]
-) -> _Sample:
+) -> Sampled:
     """The users with the smallest hashes, as the trainer's sample has them (bottom-k)."""
     rows, hashes = table.blank(0), np.empty(0, np.uint64)
     total = 0
@@ -290,11 +246,11 @@ def _sample(
         hashes = np.concatenate([hashes, hash_texts(list(names))])
         chosen = smallest_hashes(hashes, settings.learning.sample_users)
         rows, hashes = rows[chosen], hashes[chosen]
-    return _Sample(rows, hashes, total)
+    return Sampled(rows, hashes, total)
 
 
 def _people(
-    table: FeatureTable, sample: _Sample, at_ms: int, source: str, notes: tuple[str, ...]
+    table: FeatureTable, sample: Sampled, at_ms: int, source: str, notes: tuple[str, ...]
 ) -> People:
     vectors = table.vectors(sample.rows, at_ms)
     known = living(vectors)

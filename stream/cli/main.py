@@ -33,9 +33,11 @@ from producers.mapping import HELP_EXAMPLE, MappingError, load_mapping
 from producers.replay import parse_speed, progress_bar, replay
 from stream import config
 from stream.choosing import Distance
+from stream.cli import apply as applying
 from stream.cli import demo as demonstration
 from stream.cli import explaining, roles, views
 from stream.cli import explore as exploring
+from stream.cli import plan as planning
 from stream.errors import (
     LIBRARY_LOG,
     BrokerUnavailableError,
@@ -47,6 +49,7 @@ from stream.features import FeatureTable
 from stream.partition import SchemaMismatchError
 from stream.servers import LocalBroker, LocalStore
 from stream.state import StoreUnavailableError
+from stream.tuning import Tuning
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -56,6 +59,18 @@ EXPLORE_EXAMPLE = (
     "Example: `segstream explore orders.csv --mapping orders.toml --out looks`\n\n"
     "Without Kafka and Redis; a mapping to copy is in `segstream replay --help`. The same for a "
     "running pipeline: `segstream -c shop.toml explore --live`"
+)
+PLAN_EXAMPLE = (
+    "Example: `segstream -c shop.toml plan wanted.toml --live`\n\n"
+    "wanted.toml is a whole settings file, as shop.toml is, with other weights, words, kinds, k or "
+    "publish rule. Without a running pipeline: `segstream -c shop.toml plan wanted.toml orders.csv "
+    "--mapping orders.toml`; that can plan another feature table too"
+)
+APPLY_EXAMPLE = (
+    "Example: `segstream -c shop.toml apply wanted.toml`\n\n"
+    "The trainer keeps to it afterwards, also when it is started anew, whatever its settings file "
+    "says; to go back, apply the former file. Keep the files of the roles the same as what was "
+    "applied, for whoever reads them"
 )
 
 out = Console(highlight=False)
@@ -76,7 +91,8 @@ app = typer.Typer(
         "Try it: `segstream demo` needs no server. Use it: `segstream doctor` looks at your "
         "Kafka and Redis, `segstream topics apply` makes the topics, `segstream run all` runs "
         "everything for a small shop. Choose: `segstream explore` shows how many segments a file "
-        "suggests. Trust it: `segstream audit` recomputes what it did.\n\n"
+        "suggests. Change: `segstream plan` says who would move under other settings, `segstream "
+        "apply` makes it so. Trust it: `segstream audit` recomputes what it did.\n\n"
         "Exit codes: 0 done, or yes; 1 no, or something is off; 2 wrong use or configuration."
     ),
 )
@@ -101,6 +117,11 @@ class _Context:
         for section, values in more.items():
             flags.setdefault(section, {}).update(values)
         return config.load(self.file, flags=flags)
+
+    @property
+    def given(self) -> bool:
+        """Whether a settings file or a setting was named."""
+        return self.file is not None or bool(self.flags)
 
     def settings(self, **more: Any) -> config.Settings:
         return self.load(**more)[0]
@@ -350,6 +371,104 @@ def explore_vectors(
         exploring.show(out, facts)
 
 
+@app.command("plan", epilog=PLAN_EXAMPLE)
+def plan_change(
+    wanted_file: Annotated[
+        Path, typer.Argument(metavar="CONFIG.toml", help="The settings as they shall be.")
+    ],
+    file: Annotated[
+        Path | None, typer.Argument(help="CSV, JSON Lines or Parquet; .gz too. Or --live.")
+    ] = None,
+    mapping: Annotated[
+        str | None,
+        typer.Option(help="A shipped mapping's name, or a TOML file.", metavar="NAME|FILE"),
+    ] = None,
+    live: Annotated[
+        bool, typer.Option("--live", help="Plan it for the users in the store.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Who would enter and leave which segment under other settings? Nothing is changed."""
+    if live == (file is not None):
+        raise config.ConfigError("give either a FILE with --mapping, or --live")
+    if file is not None and mapping is None:
+        raise config.ConfigError("--mapping: a FILE needs one; see `segstream replay --help`")
+    if live and mapping is not None:
+        raise config.ConfigError("--mapping belongs to a FILE, not to --live")
+    wanted = config.load(wanted_file)[0]
+    settings = _context.settings()
+    table = FeatureTable(wanted.features)
+    with err.status("reading") as status:
+        if file is not None and mapping is not None:
+            chosen = load_mapping(mapping)
+            crowd = planning.file_crowd(settings, file, chosen, status.update)
+            if crowd.model.schema == table.schema:
+                found = planning.plan(crowd, table, settings.publish.rule(), wanted)
+            else:
+                clock = wanted.model_copy(update={"clock": settings.clock})
+                other = planning.file_crowd(clock, file, chosen, status.update)
+                found = planning.plan_anew(crowd, other, wanted)
+        else:
+            known = _running(wanted)
+            with roles.open_store(known) as store:
+                crowd = planning.live_crowd(known, table, store, status.update)
+            found = planning.plan(crowd, table, known.publish.rule(), wanted)
+    facts = planning.facts_of(found)
+    if as_json:
+        _print_json(facts)
+    else:
+        planning.show(out, facts)
+
+
+def _running(wanted: config.Settings) -> config.Settings:
+    """Settings of the running pipeline: whoever gives none means the one the wanted are for."""
+    return _context.settings() if _context.given else wanted
+
+
+@app.command("apply", epilog=APPLY_EXAMPLE)
+def apply_change(
+    wanted_file: Annotated[
+        Path, typer.Argument(metavar="CONFIG.toml", help="The settings as they shall be.")
+    ],
+    no_wait: Annotated[
+        bool, typer.Option("--no-wait", help="Leave it for the trainer, and go.")
+    ] = False,
+    seconds: Annotated[
+        float, typer.Option(min=0, help="How long to wait until it is in force.")
+    ] = 120.0,
+    as_json: AsJson = False,
+) -> None:
+    """Change k, weights, words, kinds or publish rule of the running pipeline, all at once.
+
+    Shows the plan, asks nothing, and waits until a model learned with it is published. Of the
+    settings, [learning], [publish], [[kinds]] and the weights and words of [[features]] count.
+    """
+    wanted = config.load(wanted_file)[0]
+    known, table = _running(wanted), FeatureTable(wanted.features)
+    tuning = Tuning.of(wanted)
+    with roles.open_store(known) as store:
+        with err.status("planning") as status:
+            crowd = planning.live_crowd(known, table, store, status.update)
+            plan = planning.facts_of(planning.plan(crowd, table, known.publish.rule(), wanted))
+        if not as_json:
+            planning.show(out, plan)
+        store.want(tuning.pack())
+        model = None
+        if not no_wait:
+            try:
+                with err.status("waiting for the trainer's next round"):
+                    model = applying.wait(store, tuning, seconds)
+            except applying.NotAppliedError:
+                if as_json:
+                    _print_json(applying.facts_of(plan, tuning, None))
+                raise
+    facts = applying.facts_of(plan, tuning, model)
+    if as_json:
+        _print_json(facts)
+    else:
+        applying.show(out, facts)
+
+
 segments_app = typer.Typer(rich_markup_mode="markdown")
 app.add_typer(segments_app, name="segments", epilog="Example: `segstream segments --rules`")
 
@@ -508,6 +627,8 @@ _ANSWERS: Sequence[tuple[type[Exception], int]] = (
     (FileError, WRONG),
     (SchemaMismatchError, WRONG),
     (exploring.ExploreError, NO),
+    (planning.PlanError, NO),
+    (applying.NotAppliedError, NO),
     (views.UnknownUserError, NO),
     (views.NoModelError, NO),
     (views.WrongNameError, NO),

@@ -22,9 +22,11 @@ from stream.errors import BrokerUnavailableError, OffsetOutOfRangeError
 from stream.events import LineageRecord
 from stream.features import DEFAULT_FEATURES, FeatureTable
 from stream.health import Health
+from stream.learning import TrainerState
 from stream.oracle import Message, Oracle, fold_log
 from stream.state import Answer, Position, StoreUnavailableError
 from stream.trainer import Trainer
+from stream.tuning import Tuning
 from stream.units import DAY_MS
 from tests.fakes import Clock, ScriptedConsumer, Trouble, UnreliableStore, mark_value
 from tests.strategies import CART, MESSAGES, ORDER, REFUND, START_MS, VIEW, encoded
@@ -634,6 +636,55 @@ def test_errors_that_pass_are_passed_over(live: Scene) -> None:
         consumer.fail(KafkaError._ALL_BROKERS_DOWN),
     )
     assert_true(live.run())
+
+
+@pytest.mark.parametrize("taken_over", [False, True])
+def test_what_was_applied_comes_to_a_partition_in_one_commit(
+    live: Scene, monkeypatch: pytest.MonkeyPatch, *, taken_over: bool
+) -> None:
+    monkeypatch.setattr(activity, "SLICE", 1)
+    live.run()
+    learning = live.settings.learning.model_copy(update={"segments": 2})
+    tuning = Tuning.of(live.settings.model_copy(update={"learning": learning}))
+    cut_over = [0] * PARTITIONS
+
+    def want() -> None:
+        if live.store.wanted() is None:
+            live.store.want(tuning.pack())
+        found = live.store.model()
+        assert found is not None
+        model = TrainerState.unpack(found[1]).model
+        assert model is not None
+        for number in range(PARTITIONS):
+            cut_over[number] += live.position(number).model == model.name and bool(model.tuning)
+
+    def published() -> bool:
+        found = live.store.model()
+        return found is not None and TrainerState.unpack(found[1]).tuning == tuning
+
+    if taken_over:
+        live.run(want, until=published)
+    live.run(want, until=lambda: all(cut_over), idle=10_000)
+    state = live.store.model()
+    assert state is not None
+    model = TrainerState.unpack(state[1]).model
+    assert model is not None
+    assert model.tuning == tuning.id
+    assert len(model.ids) == 2
+    moved = 0
+    for number in range(PARTITIONS):
+        commits = {
+            entry.id.split("-")[0]
+            for entry in live.entries(number)
+            for change in map(json.loads, entry.changes)
+            if change["cause"] == "segment_retired" and change["model"] == f"{model.epoch}.0"
+        }
+        assert len(commits) <= 1
+        moved += len(commits)
+        rows = [np.frombuffer(raw, TABLE.dtype)[0] for raw in live.rows(number).values()]
+        assert {int(row["segment"]) for row in rows} <= set(model.ids.tolist())
+        assert_chained(live, number)
+    assert moved
 
 
 def test_a_model_of_another_feature_table_is_not_adopted(live: Scene) -> None:

@@ -65,6 +65,7 @@ def everything(store: Store, partition: int, token: str) -> tuple[Any, ...]:
         store.statistics([partition]),
         store.round(),
         store.model(),
+        store.wanted(),
     )
 
 
@@ -359,6 +360,20 @@ class Promises:
         store.give_name(4, "Bargains")
         assert store.given_names() == {4: "Bargains", 12: "Über alle"}
 
+    def test_what_a_person_wants_stays_until_they_want_something_else(self, store: Store) -> None:
+        assert store.wanted() is None
+        store.want(b"\0this\r\n")
+        assert store.wanted() == b"\0this\r\n"
+        assert store.model() is None, "to want something is not to have it"
+        assert store.round() == 0
+        store.lead("a")
+        assert store.put_model("a", b"model", 1)
+        assert store.wanted() == b"\0this\r\n", "who carries it out leaves it"
+        store.want(b"that")
+        assert store.wanted() == b"that"
+        assert store.model() == (1, b"model")
+        assert store.put_model("a", b"model", 2), "and the trainer leads on"
+
 
 class TestMemory(Promises):
     @pytest.fixture
@@ -458,6 +473,7 @@ class TestServers:
             [],
             [None],
             0,
+            None,
             None,
         )  # fmt: skip
         assert other.commit(0, "b", commit(1)) is Answer.OK
@@ -641,6 +657,8 @@ def test_nobody_at_the_address_is_told_in_words() -> None:
         lambda: store.put_model("t", b"", 0),
         store.model,
         store.round,
+        lambda: store.want(b""),
+        store.wanted,
     )
     for call in calls:
         with pytest.raises(StoreUnavailableError, match=NOWHERE):
@@ -676,6 +694,7 @@ _STEPS = st.lists(
         st.tuples(st.just("acknowledge"), _TOKENS, st.integers(0, 5)),
         st.tuples(st.just("lead"), _TOKENS),
         st.tuples(st.just("put"), _TOKENS),
+        st.tuples(st.just("want"), _TOKENS),
         st.tuples(st.just("lease"), _TOKENS),
         st.tuples(st.just("release"), _TOKENS),
     ),
@@ -716,6 +735,8 @@ def play(store: Store, steps: Sequence[tuple[Any, ...]]) -> list[object]:
                 store.lead(token)
             case "put":
                 answers.append(store.put_model(token, b"%d" % number, number))
+            case "want":
+                store.want(b"%d" % number)
             case "lease":
                 answers.append(store.lease("trainer", token, 60))
             case "release":

@@ -24,7 +24,7 @@ from stream.events import (
     LineageRecord,
 )
 from stream.features import DEFAULT_FEATURES, FeatureTable
-from stream.learning import PartitionStatistics, TrainerState, learn
+from stream.learning import PartitionStatistics, Sample, TrainerState, learn, rehearse_refit
 from stream.segments import DEFAULT_KINDS
 from stream.state import Answer, Commit, MemoryStore, Position
 from stream.trainer import Trainer
@@ -612,3 +612,39 @@ def test_what_became_of_segments_is_told_once_for_all_of_their_users() -> None:
     assert [told["event"] for told in born] == ["born"] * 4
     assert abs(sum(told["users"] for told in born) - 500) <= 4, "estimated from the sample"
     assert len({told["id"] for told in born}) == 4
+
+
+# -- a refit that is wished for ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("k", [2, 3, 4, 5, 7])
+def test_a_rehearsed_refit_has_as_many_segments_as_the_settings_say(k: int) -> None:
+    shop = a_shop()
+    state = first_state(shop)
+    assert state.model is not None
+    before = state.pack(TABLE)
+    sample = Sample.merge(parts_of(shop, state, 2), FEATURES, LEARNING.sample_users)
+    learning = LEARNING.model_copy(update={"segments": k})
+    later = replace(state, round_ms=2)
+    one, other = (rehearse_refit(later, sample, TABLE, learning, DEFAULT_KINDS) for _ in range(2))
+    assert one.pack(TABLE) == other.pack(TABLE)
+    assert state.pack(TABLE) == before, "what is given is left alone"
+    assert one.model is not None
+    old, new = set(state.model.ids.tolist()), set(one.model.ids.tolist())
+    assert len(new) == k
+    assert len(old & new) >= min(k, 4) - 1, "who stays together keeps the id"
+    assert (one.refit_ms, one.model.name) == (2, "2.0")
+    told = {(event["event"], event["segment"]) for event in one.model.lineage}
+    assert {segment for _, segment in told} >= old ^ new, "every id that comes or goes is told"
+
+
+def test_there_are_no_more_segments_than_different_users() -> None:
+    shop = a_shop()
+    state = first_state(shop)
+    few = np.repeat(shop.vectors[:6], 20, axis=0)
+    sample = Sample(np.sort(shop.hashes[:120]), few, 2)
+    found = rehearse_refit(
+        state, sample, TABLE, LEARNING.model_copy(update={"segments": 9}), DEFAULT_KINDS
+    )
+    assert found.model is not None
+    assert len(found.model.ids) == 6

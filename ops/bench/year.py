@@ -1,0 +1,472 @@
+"""Measures a year of a shop: do segments keep their meaning, and are there as many changes as it takes?
+
+``python -m ops.bench.year FILE`` plays a file's events through `stream.rehearsal` (an owner and a
+trainer in memory, with the marks of a replay) and reports what happened. ``--append`` adds a dated
+section to ``results/year.md``. What the numbers mean:
+
+- *still users*: at a month's end and at the next, in a segment at both, and moved between them, in
+  features, by no more than a quarter of the way from their segment's centroid to the nearest other
+  one (map and centroids of the earlier model). They have little reason to change.
+- *identity kept*: still users whose segment has the same id at both ends. *Worst month* is the
+  smallest such share. Of those without, *retired* ones were in a segment that is no more.
+- *ids that survive a refit*: of the ids in force before each refit, those in force after it.
+- *reverted*: a change from A to B of a user who is back in A within their next five changes and
+  within thirty days of it. First assignments are no changes here.
+- *changes a user and day*: by users known at each mark, and the time to the mark before.
+- *ARI against batch*: published segments at a quarter's end against ``KMeans(n_init=10)`` with as
+  many segments on all users' mapped vectors, all living users; beside it *nearest*, each user in
+  the segment whose centroid is nearest, and *batch again*, another seed against the first: no more
+  can be asked for.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import sys
+import time
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ops.bench.report import append, cpu
+from producers.files import FileError, stem
+from producers.mapping import Mapping, MappingError, load_mapping
+from stream.cli.history import open_history
+from stream.clustering import distances, living
+from stream.config import ConfigError, Settings
+from stream.events import Floats, Ints, Lineage, SegmentChange
+from stream.model import Model
+from stream.rehearsal import Marked, Rehearsal
+from stream.segments import CHURN_RISK_KINDS, columns_of
+from stream.units import DAY_MS, iso
+
+RESULTS = Path(__file__).parent / "results" / "year.md"
+DATA = Path(__file__).parents[3] / "shared" / "data" / "online_retail_uk.csv.gz"
+STILL = 0.25
+REVERT_CHANGES = 5
+REVERT_MS = 30 * DAY_MS
+
+HEADER = """\
+# A shop's year, measured
+
+Each section is one run of `make bench-year`: a file's events played through an owner and a trainer in
+memory, with the marks of a replay. `ops/bench/year.py` says what each number means. The numbers are
+the shop's and the program's, not the machine's: the same file and settings give the same.
+"""
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """Everyone at a mark; users are only ever added at the end.
+
+    Attributes:
+        vectors: in natural units.
+        segments: published, 0 for none.
+    """
+
+    at_ms: int
+    vectors: Floats
+    segments: Ints
+    model: Model
+
+
+def snapshot(rehearsal: Rehearsal, at_ms: int) -> Snapshot | None:
+    """Everyone as they are now; None without a model."""
+    model = rehearsal.state.model
+    if model is None:
+        return None
+    rows = rehearsal.partition.rows
+    vectors = rehearsal.table.vectors(rows, at_ms)
+    return Snapshot(at_ms, vectors, rows["segment"].astype(np.int64), model)
+
+
+# -- identity ------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Kept:
+    """Still users from a month's end to the next: how many, with the same id, in a retired one."""
+
+    at_ms: int
+    users: int
+    still: int
+    same: int
+    retired: int
+
+
+def kept(before: Snapshot, after: Snapshot) -> Kept:
+    """Who had little reason to change, and did not."""
+    users = len(before.segments)
+    model, segments = before.model, after.segments[:users]
+    column = columns_of(before.segments.astype(np.int32), model.ids)
+    both = (column >= 0) & (segments > 0)
+    both &= living(before.vectors) & living(after.vectors[:users])
+    then, now = (
+        model.map.apply(np.nan_to_num(vectors)) for vectors in (before.vectors, after.vectors)
+    )
+    step = (model.map.weights * (now[:users] - then) ** 2).sum(axis=1)
+    gaps = model.gaps + np.diag(np.full(len(model.ids), np.inf))
+    still = both & (step <= STILL**2 * gaps.min(axis=1)[column])
+    same = still & (segments == before.segments)
+    gone = still & ~np.isin(before.segments, after.model.ids)
+    counts = [int(np.count_nonzero(which)) for which in (both, still, same, gone)]
+    return Kept(after.at_ms, *counts)
+
+
+# -- changes -------------------------------------------------------------------------------------
+
+
+@dataclass
+class Changes:
+    """Counts changes as they happen, and finds those that are taken back.
+
+    Attributes:
+        assigned: first assignments.
+        causes, kinds: of the others, by cause, by kind from and to.
+        reverted: how many were taken back, by the cause of the change taken back.
+    """
+
+    assigned: int = 0
+    causes: Counter[str] = field(default_factory=Counter)
+    kinds: Counter[tuple[str, str]] = field(default_factory=Counter)
+    reverted: Counter[str] = field(default_factory=Counter)
+    _last: dict[str, list[tuple[int, int, str]]] = field(default_factory=lambda: defaultdict(list))
+
+    def add(self, changes: Sequence[SegmentChange], at_ms: int) -> None:
+        """Take in a mark's changes."""
+        for change in sorted(changes, key=lambda c: (c["user"], c["version"])):
+            before, kind = change["from"], change["kind_from"]
+            if before is None or kind is None:
+                self.assigned += 1
+                continue
+            self.causes[change["cause"]] += 1
+            self.kinds[kind, change["kind_to"]] += 1
+            # Open: changes that may still be taken back, with the segment each one left.
+            waiting = self._last[change["user"]][-REVERT_CHANGES:]
+            open_ = [one for one in waiting if at_ms - one[0] <= REVERT_MS]
+            taken_back = [one for one in open_ if one[1] == change["to"]]
+            self.reverted.update(cause for _, _, cause in taken_back)
+            # A placeholder keeps the count of changes since, though it can be taken back no more.
+            left = [(t, 0, c) if (t, s, c) in taken_back else (t, s, c) for t, s, c in open_]
+            self._last[change["user"]] = [*left, (at_ms, before, change["cause"])]
+
+    @property
+    def total(self) -> int:
+        return self.causes.total()
+
+
+# -- the year ------------------------------------------------------------------------------------
+
+
+@dataclass
+class Year:
+    """What was seen, mark by mark.
+
+    Attributes:
+        survived: ids before and after each refit: (before, of these after).
+        lineage: events by kind; changes of kind as ``kind``.
+        user_days: users known, times days.
+        ends: of quarters: a row of numbers each.
+    """
+
+    changes: Changes = field(default_factory=Changes)
+    months: list[Kept] = field(default_factory=list)
+    survived: list[tuple[int, int]] = field(default_factory=list)
+    lineage: Counter[str] = field(default_factory=Counter)
+    ends: list[dict[str, Any]] = field(default_factory=list)
+    user_days: float = 0.0
+    marks: int = 0
+    first_ms: int = 0
+    _model: Model | None = None
+    _month: Snapshot | None = None
+    _last_ms: int = 0
+
+    def see(self, rehearsal: Rehearsal, marked: Marked) -> None:
+        """Take in a mark, before anything is folded after it."""
+        at_ms, model = marked.at_ms, marked.state.model
+        self.marks += 1
+        self.first_ms = self.first_ms or at_ms
+        self.changes.add(marked.changes, at_ms)
+        if model is not None and self._model is not None:
+            self.user_days += len(rehearsal.partition) * (at_ms - self._last_ms) / DAY_MS
+        if model is not None and model is not self._model:
+            self._published(self._model, model)
+        before_ms, self._last_ms, self._model = self._last_ms, at_ms, model
+        if before_ms and month_of(before_ms) != month_of(at_ms):
+            self._month_ended(rehearsal, at_ms, quarter=month_of(at_ms)[1] % 3 == 1)
+
+    def end(self, rehearsal: Rehearsal) -> None:
+        """There are no more marks: what is left of the last month and quarter counts as one."""
+        if not self.ends or self.ends[-1]["at"] != iso(self._last_ms):
+            self._month_ended(rehearsal, self._last_ms, quarter=True)
+
+    def _published(self, before: Model | None, model: Model) -> None:
+        self.lineage.update(kind_of_event(event) for event in model.lineage)
+        if before is not None and before.epoch != model.epoch:
+            same = np.count_nonzero(np.isin(before.ids, model.ids))
+            self.survived.append((len(before.ids), int(same)))
+
+    def _month_ended(self, rehearsal: Rehearsal, at_ms: int, *, quarter: bool) -> None:
+        now = snapshot(rehearsal, at_ms)
+        if now is None:
+            return
+        if self._month is not None and self._month.at_ms < at_ms:
+            self.months.append(kept(self._month, now))
+        self._month = now
+        if quarter:
+            self.ends.append(against_batch(now))
+
+    def report(self, minted: int) -> dict[str, Any]:
+        """All numbers, by name.
+
+        Args:
+            minted: ids given out, ever.
+        """
+        changes, model = self.changes, self._model
+        total = max(changes.total, 1)
+        still, same, retired = (
+            sum(getattr(month, name) for month in self.months)
+            for name in ("still", "same", "retired")
+        )
+        surviving = sum(after for _, after in self.survived)
+        ids = sum(before for before, _ in self.survived)
+        into = {
+            f"{before} to {after}": count
+            for (before, after), count in sorted(changes.kinds.items())
+            if after in CHURN_RISK_KINDS and before != after
+        }
+        return {
+            "marks": self.marks,
+            "first_mark": iso(self.first_ms),
+            "last_mark": iso(self._last_ms),
+            "segments": 0 if model is None else len(model.ids),
+            "still_users": still,
+            "still_share": share(still, sum(month.users for month in self.months)),
+            "identity_kept": share(same, still),
+            "identity_kept_worst_month": min(
+                (m.same / m.still for m in self.months if m.still), default=None
+            ),
+            "identity_retired": share(retired, still),
+            "months": [
+                {"to": iso(m.at_ms), "still": m.still, "kept": share(m.same, m.still)}
+                for m in self.months
+            ],
+            "refits": len(self.survived),
+            "ids_survive_refit": share(surviving, ids),
+            "refits_all_ids_survive": sum(before == after for before, after in self.survived),
+            "ids_minted": minted,
+            "lineage": dict(sorted(self.lineage.items())),
+            "assigned": changes.assigned,
+            "changes": changes.total,
+            "causes": {cause: count / total for cause, count in sorted(changes.causes.items())},
+            "reverted": changes.reverted.total() / total,
+            "reverted_by_cause": {
+                cause: share(changes.reverted[cause], count)
+                for cause, count in sorted(changes.causes.items())
+            },
+            "changes_per_user_day": share(changes.total, self.user_days),
+            "into_risk": into,
+            "into_risk_total": sum(into.values()),
+            "quarters": self.ends,
+        }
+
+
+def month_of(at_ms: int) -> tuple[int, int]:
+    """Year and month of a time, UTC."""
+    at = datetime.fromtimestamp(at_ms / 1_000, tz=UTC)
+    return at.year, at.month
+
+
+def kind_of_event(event: Lineage) -> str:
+    """``born``, ``split`` ...; every change of kind is ``kind``."""
+    return event["event"].split(":")[0]
+
+
+def share(part: float, whole: float) -> float | None:
+    """A share; None of nothing."""
+    return part / whole if whole else None
+
+
+def against_batch(now: Snapshot) -> dict[str, Any]:
+    """How alike the published segments and those of a batch k-means are."""
+    from sklearn.cluster import KMeans  # noqa: PLC0415 - slow to import, see clustering
+    from sklearn.metrics import adjusted_rand_score  # noqa: PLC0415
+
+    model = now.model
+    who = living(now.vectors) & (now.segments > 0)
+    mapped = model.map.apply(now.vectors[who])
+    weights = model.map.weights
+    batch, again = (
+        KMeans(len(model.ids), n_init=10, random_state=seed).fit_predict(mapped * np.sqrt(weights))
+        for seed in (1, 2)
+    )
+    nearest = distances(mapped, model.centroids, weights).argmin(axis=1)
+    return {
+        "at": iso(now.at_ms),
+        "users": int(who.sum()),
+        "ari": float(adjusted_rand_score(batch, now.segments[who])),
+        "ari_nearest": float(adjusted_rand_score(batch, nearest)),
+        "ari_batch_again": float(adjusted_rand_score(batch, again)),
+    }
+
+
+def play(settings: Settings, file: Path, mapping: Mapping) -> dict[str, Any]:
+    """Play a file and report.
+
+    Raises:
+        FileError: the file cannot be read.
+        MappingError: it lacks a column.
+    """
+    began = time.perf_counter()
+    rehearsal, year = Rehearsal(settings), Year()
+    step_ms = round(settings.clock.mark_seconds * 1_000)
+    with open_history(settings, rehearsal.table, file, mapping) as history:
+        for at_ms in history.play(rehearsal.fold, step_ms):
+            year.see(rehearsal, rehearsal.mark(at_ms))
+    year.end(rehearsal)
+    return {
+        "source": stem(file),
+        "rows": history.rows,
+        "events": history.counts.applied,
+        "users": len(rehearsal.partition),
+        "settings": {
+            "mark_seconds": settings.clock.mark_seconds,
+            "refit_seconds": settings.learning.refit_seconds,
+            "segments": settings.learning.segments,
+        },
+        **year.report(rehearsal.state.next_id - 1),
+        "seconds": round(time.perf_counter() - began, 1),
+    }
+
+
+# -- telling ---------------------------------------------------------------------------------------
+
+
+def section(report: dict[str, Any], at: datetime, command: str) -> str:
+    """A dated section of the results."""
+    told = ", ".join(f"{name} {version(name)}" for name in ("numpy", "scikit-learn", "scipy"))
+    chosen = report["settings"]
+    rows = (
+        (
+            "still users (of all, month by month)",
+            f"{report['still_users']:,} ({_percent(report['still_share'])})",
+        ),
+        ("identity kept, still users", _percent(report["identity_kept"])),
+        ("identity kept, worst month", _percent(report["identity_kept_worst_month"])),
+        ("still users whose segment was retired", _percent(report["identity_retired"])),
+        (
+            f"ids that survive a refit ({report['refits']} refits)",
+            _percent(report["ids_survive_refit"]),
+        ),
+        ("refits that every id survives", f"{report['refits_all_ids_survive']}"),
+        ("ids minted", f"{report['ids_minted']}"),
+        ("lineage", _listed(report["lineage"], "{:,}")),
+        (
+            f"changes (first assignments apart: {report['assigned']:,})",
+            f"{report['changes']:,}",
+        ),
+        ("by cause", _listed(report["causes"], "{:.0%}")),
+        ("changes a user and day", f"{report['changes_per_user_day'] or 0.0:.4f}"),
+        ("reverted", _percent(report["reverted"])),
+        ("reverted, by cause", _listed(report["reverted_by_cause"], "{:.0%}")),
+        (f"moves into {' or '.join(CHURN_RISK_KINDS)}", f"{report['into_risk_total']:,}"),
+        ("of these", _listed(report["into_risk"], "{:,}")),
+    )
+    ends = (
+        f"| {end['at'][:10]} | {end['users']:,} | {end['ari']:.2f} | {end['ari_nearest']:.2f} | "
+        f"{end['ari_batch_again']:.2f} |"
+        for end in report["quarters"]
+    )
+    days = f"{report['first_mark'][:10]} to {report['last_mark'][:10]}"
+    how = (
+        f"a mark every {chosen['mark_seconds'] / 86_400:g} d, a refit every "
+        f"{chosen['refit_seconds'] / 86_400:g} d at the latest, k = {chosen['segments']}"
+    )
+    lines = [
+        f"## {at:%Y-%m-%d %H:%M} UTC, {report['source']}",
+        "",
+        f"`{command}`",
+        "",
+        f"{cpu()}, Python {platform.python_version()}, {told}; {report['seconds']:.0f} s.",
+        "",
+        f"{report['users']:,} users, {report['events']:,} events from {days}; {how}.",
+        "",
+        "| | |",
+        "|---|---|",
+        *(f"| {name} | {value} |" for name, value in rows),
+        "",
+        "| quarter's end | users | ARI against batch | nearest | batch again |",
+        "|---|---|---|---|---|",
+        *ends,
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _percent(value: float | None) -> str:
+    return "nobody" if value is None else f"{value:.1%}"
+
+
+def _listed(numbers: dict[str, float], form: str) -> str:
+    """Numbers by name, the largest first."""
+    ranked = sorted(numbers.items(), key=lambda item: -item[1])
+    return ", ".join(f"{name} {form.format(number)}" for name, number in ranked) or "none"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run it; 0 done, 1 it could not be done, 2 wrong use."""
+    wanted = parse(arguments)
+    try:
+        settings = Settings.model_validate(
+            {
+                "clock": {"mode": "watermark", "mark_seconds": wanted.mark},
+                "learning": {"refit_seconds": wanted.refit, "segments": wanted.segments},
+            }
+        )
+        report = play(settings, wanted.file, load_mapping(wanted.mapping))
+    except (FileError, MappingError, ConfigError) as error:
+        print(f"bench-year: {error}", file=sys.stderr)
+        return 1
+    except ValueError as error:
+        print(f"bench-year: {error}", file=sys.stderr)
+        return 2
+    command = (
+        f"python -m ops.bench.year {wanted.file.name} --mapping {Path(wanted.mapping).name} "
+        f"--mark {wanted.mark} --refit {wanted.refit} --segments {wanted.segments}"
+    )
+    text = section(report, datetime.now(UTC), command)
+    print(text)
+    if wanted.append:
+        append(RESULTS, text, HEADER)
+    if wanted.json:
+        print(json.dumps(report))
+    return 0
+
+
+def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m ops.bench.year",
+        description="A shop's year in memory: do segments keep their meaning?",
+        epilog='Example: make bench-year ARGS="taobao.csv.gz --mapping taobao --mark 1h --refit 12h"',
+    )
+    add = parser.add_argument
+    add("file", type=Path, nargs="?", default=DATA, help=f"events; else {DATA.name}")
+    add("--mapping", default="online_retail", help="a shipped mapping's name, or a TOML file")
+    add("--mark", default="1d", help="shop time from mark to mark")
+    add("--refit", default="7d", help="shop time from refit to refit, at the latest")
+    add("--segments", type=int, default=8, help="k")
+    add("--json", action="store_true", help="one JSON object as the last line on stdout")
+    add("--append", action="store_true", help=f"append a section to results/{RESULTS.name}")
+    return parser.parse_args(arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

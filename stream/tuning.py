@@ -1,0 +1,101 @@
+"""What a person may set anew while the pipeline runs, and what it does to a round.
+
+Comes in: a settings file, at `segstream apply`. Goes out: a value for the store, which the trainer
+keeps to from its next round on, whatever its own settings file says. How events fold into rows is no
+part of it: rows that are folded already would mean something else.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from stream.config import Learning, Publish, Settings
+from stream.events import Floats
+from stream.features import FeatureTable
+from stream.model import Axes
+from stream.segments import KindRule, PublishRule
+
+OWNERS_SHARE = frozenset({"sample_users"})
+"""Settings of learning that workers have to agree with: they stay those the roles were started with."""
+
+
+@dataclass(frozen=True)
+class TunedAxes:
+    """`model.Axes` with other weights and words."""
+
+    names: tuple[str, ...]
+    units: tuple[str, ...]
+    words: tuple[tuple[str, str], ...]
+    weights: Floats
+    schema: str
+
+
+class Tuning(msgspec.Struct, frozen=True):
+    """Learning, publish rule, weights, words and kinds, as a person wants them.
+
+    Attributes:
+        id: drawn once; the model that is learned with it first, and all after it, carry it.
+        schema: of the feature table it is for.
+        learning, publish: values by setting.
+        weights, words: by feature.
+        kinds: the rules, first match first.
+    """
+
+    id: str
+    schema: str
+    learning: dict[str, Any]
+    publish: dict[str, Any]
+    weights: dict[str, float]
+    words: dict[str, tuple[str, str]]
+    kinds: list[dict[str, Any]]
+
+    @staticmethod
+    def of(settings: Settings) -> Tuning:
+        """What a settings file says of it, under a new id."""
+        return Tuning(
+            id=secrets.token_hex(8),
+            schema=FeatureTable(settings.features).schema,
+            learning=settings.learning.model_dump(exclude=set(OWNERS_SHARE)),
+            publish=settings.publish.model_dump(),
+            weights={feature.name: feature.weight for feature in settings.features},
+            words={feature.name: feature.words for feature in settings.features},
+            kinds=[rule.model_dump() for rule in settings.kinds],
+        )
+
+    def pack(self) -> bytes:
+        return msgspec.json.encode(self)
+
+    @staticmethod
+    def unpack(raw: bytes) -> Tuning:
+        return msgspec.json.decode(raw, type=Tuning)
+
+    def new_to(self, current: Tuning | None, schema: str) -> bool:
+        """Whether it is for this feature table, and not what is in force already."""
+        return self.schema == schema and (current is None or current.id != self.id)
+
+    def rule(self) -> PublishRule:
+        return Publish.model_validate(_known(self.publish, Publish)).rule()
+
+    def over(self, axes: Axes, learning: Learning) -> tuple[Axes, Learning, Sequence[KindRule]]:
+        """What a round goes by, instead of what the trainer was started with."""
+        tuned = TunedAxes(
+            names=axes.names,
+            units=axes.units,
+            words=tuple(self.words[name] for name in axes.names),
+            weights=np.array([self.weights[name] for name in axes.names]),
+            schema=axes.schema,
+        )
+        values = learning.model_dump() | _known(self.learning, Learning)
+        kinds = [KindRule.model_validate(rule) for rule in self.kinds]
+        return tuned, Learning.model_validate(values), kinds
+
+
+def _known(values: dict[str, Any], section: type[Learning | Publish]) -> dict[str, Any]:
+    """Those that there are: a later version may have been downgraded to this one."""
+    return {name: value for name, value in values.items() if name in section.model_fields}
