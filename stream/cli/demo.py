@@ -50,7 +50,7 @@ if TYPE_CHECKING:
 ROLES = ("activity", "activity", "trainer", "publisher")
 SHOP_DAYS = 42
 USERS_A_SECOND = 300
-MARKS_A_SECOND = 5
+MARKS_A_SECOND = 3
 """More than these, and workers and trainer on two cores fall behind the shop's clock."""
 DRAIN_SECONDS = 90.0
 REFRESH_SECONDS = 0.5

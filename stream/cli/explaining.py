@@ -47,7 +47,8 @@ def why(reader: views.Reader, name: str) -> dict[str, Any] | None:
     own = int(columns_of(row["segment"], model.ids)[0])
     if own < 0 or len(model.ids) < 2:
         return None
-    table, rule = reader.table, reader.settings.publish.rule()
+    table = reader.table
+    rule = model.rule or reader.settings.publish.rule()
     vector = table.vectors(row, now_ms)[0]
     nearest = nearest_other(vector, model, own)
     targets = {nearest: "nearest"}
@@ -83,8 +84,8 @@ def _told(model: Model, segment: int) -> dict[str, Any]:
 def _changes(
     vector: Floats, model: Model, reader: views.Reader, own: int, target: int
 ) -> list[dict[str, Any]]:
-    rule, features = reader.settings.publish.rule(), reader.table.features
-    found = proposals(vector, model, features, own, target, rule)
+    rule = model.rule or reader.settings.publish.rule()
+    found = proposals(vector, model, reader.table.features, own, target, rule)
     return [asdict(one) for one in found[:PROPOSALS]]
 
 

@@ -7,7 +7,7 @@ import pytest
 from stream.cli.demo import MARKS_A_SECOND, SHOP_DAYS, mark_hours
 
 
-@pytest.mark.parametrize(("seconds", "hours"), [(60, 4), (40, 6), (30, 8), (20, 12), (5, 24)])
+@pytest.mark.parametrize(("seconds", "hours"), [(60, 6), (40, 12), (30, 12), (20, 24), (5, 24)])
 def test_a_shorter_demo_has_fewer_marks(seconds: float, hours: int) -> None:
     assert mark_hours(seconds) == hours
     assert hours == 24 or SHOP_DAYS * 24 / hours <= MARKS_A_SECOND * seconds
