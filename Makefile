@@ -24,7 +24,7 @@ test: setup ## every test; real Kafka and Redis are started by the tests
 	@$(BIN)/python -m pytest $(ARGS)
 
 fast: setup ## the tests that need no server, in under a minute
-	@$(BIN)/python -m pytest -m "not servers and not slow" $(ARGS)
+	@$(BIN)/python -m pytest -n 2 -m "not servers and not slow" $(ARGS)
 
 lint: setup ## ruff, for faults and for form
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .

@@ -195,6 +195,7 @@ def test_what_makes_a_feature_rise_or_fall(name: str, up: How, down: How) -> Non
 # -- silence -----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_silence_moves_them_when_it_was_said() -> None:
     """A partition that is swept twice a day, without an event, does what was foretold."""
     model, days = models()[-1], 40

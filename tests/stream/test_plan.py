@@ -247,6 +247,7 @@ def test_other_weights_on_a_file(
     assert facts["notes"] == []
 
 
+@pytest.mark.slow
 def test_another_feature_table_on_a_file(
     shop: Path, settings_of: Any, capfd: pytest.CaptureFixture[str]
 ) -> None:
