@@ -164,7 +164,7 @@ class Contribution(TypedDict):
     value: Annotated[float, _described("the user's value at that time, in natural units")]
     contribution: Annotated[
         float,
-        _described("squared distance to the old centroid less that to the new one, this feature"),
+        _described("this feature's part of the margin; all features' parts add up to it"),
     ]
 
 
@@ -191,7 +191,10 @@ SegmentChange = TypedDict(
         ],
         "provisional": Annotated[bool, _described("true for a user's first assignment")],
         "why": Annotated[
-            list[Contribution], _described("the features that contributed most to the move")
+            list[Contribution], _described("the features that contributed most to the margin")
+        ],
+        "rest": Annotated[
+            float | None, _described("what all other features contributed; null without a margin")
         ],
     },
 )

@@ -1,7 +1,7 @@
 """Explains where a user stands: what holds them, what would move them, and what silence will do.
 
 Comes in: a user's vector or row, a model and the publish rule. Goes out: facts in named features
-and natural units; `cli/why` shows them. Nothing is decided here: `segments` alone moves users, and
+and natural units; `cli/explaining` shows them. Nothing is decided here: `segments` alone moves users, and
 what is said about silence is said by looking with it, ahead of time.
 """
 

@@ -127,6 +127,7 @@ class _Record(msgspec.Struct, gc=False, rename={"from_": "from"}):
     margin: float | None
     provisional: bool
     why: list[_Why] | tuple[()]
+    rest: float | None
 
 
 class Partition:
@@ -416,6 +417,7 @@ class Partition:
             strict=True,
         ):
             before, after, cause = known.get(old), known[new], CAUSES[code]
+            reasons, rest = next(why) if has_why else ((), None)
             kind_from = before.kind if before else None
             told[cause, kind_from, after.kind] += 1
             record = _Record(
@@ -434,7 +436,8 @@ class Partition:
                 name,
                 margin if has_why else None,
                 provisional,
-                next(why) if has_why else (),
+                reasons,
+                rest,
             )
             self._pending.append(_encode(record))
         for (cause, kind_from, kind_to), users_moved in told.items():
@@ -442,23 +445,32 @@ class Partition:
 
     def _reasons(
         self, model: Model, vectors: Floats, mapped: Floats, moves: Moves, explained: Bools
-    ) -> list[list[_Why]]:
-        """The features that contributed most to each move that has a segment before."""
+    ) -> list[tuple[list[_Why], float]]:
+        """The features that contributed most to the margin of each move, and the rest of it.
+
+        Only of moves that have a segment before.
+        """
         who = moves.index[explained]
         if len(who) == 0:
             return []
         old, new = moves.column_before[explained], moves.column[explained]
+        gaps = model.gaps[old, new]
         parts = contributions(
             mapped[who], model.centroids[old], model.centroids[new], model.map.weights
-        )
+        ) / (2.0 * np.where(gaps > 0, gaps, 1.0)[:, None])
         top = np.argsort(-parts, axis=1, kind="stable")[:, :WHY]
+        largest = np.take_along_axis(parts, top, axis=1)
         names = self._table.names
         return [
-            [_Why(names[feature], value, part) for feature, value, part in zip(*one, strict=True)]
-            for one in zip(
+            (
+                [_Why(names[f], value, part) for f, value, part in zip(*one, strict=True)],
+                rest,
+            )
+            for *one, rest in zip(
                 top.tolist(),
                 np.take_along_axis(vectors[who], top, axis=1).tolist(),
-                np.take_along_axis(parts, top, axis=1).tolist(),
+                largest.tolist(),
+                (parts.sum(axis=1) - largest.sum(axis=1)).tolist(),
                 strict=True,
             )
         ]

@@ -196,7 +196,8 @@ class World:
                 "model": "1.4",
                 "margin": None if before is None else 0.25,
                 "provisional": version == 1,
-                "why": [{"feature": "seen", "value": 40.0, "contribution": 1.0}],
+                "why": [{"feature": "seen", "value": 40.0, "contribution": 0.2}],
+                "rest": None if before is None else 0.05,
                 **rest,
             }
         )

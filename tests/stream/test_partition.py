@@ -339,6 +339,8 @@ def test_a_record_explains_the_move_by_its_largest_contributions() -> None:
         if record["margin"] is not None:
             assert record["margin"] > RULE.margin_twice
             assert parts[0] > 0
+            assert sum(parts) + record["rest"] == pytest.approx(record["margin"], rel=1e-12)
+    assert all(r["rest"] is None for r in steady().records() if not r["why"])
 
 
 def test_another_incarnation_gives_other_ids() -> None:
