@@ -599,3 +599,33 @@ def test_an_adoption_puts_an_end_to_a_sweep_under_way() -> None:
     assert part is not None
     assert part.model == models()[0].name
     assert part.sample_hashes is None
+
+
+def test_a_retirement_moves_everyone_in_the_segment_once() -> None:
+    partition, now = loaded(), history()[-1].now_ms
+    model = partition.model
+    assert model is not None
+    inside = Counter(partition.rows["segment"].tolist())
+    gone, members = inside.most_common(1)[0]
+    column = model.ids.tolist().index(gone)
+    without = replace(
+        model,
+        epoch=model.epoch + 1,
+        centroids=np.delete(model.centroids, column, axis=0),
+        segments=tuple(s for s in model.segments if s.id != gone),
+        retired=(*model.retired, model.by_id[gone]),
+    )
+    left = {
+        name.decode()
+        for name, segment in zip(partition.names, partition.rows["segment"].tolist(), strict=True)
+        if segment == gone
+    }
+    partition.adopt(without, now, now)
+    moved = [r for r in told(partition) if r["cause"] == Cause.SEGMENT_RETIRED]
+    assert len(moved) == members > 5
+    assert {r["user"] for r in moved} == left
+    assert {r["from"] for r in moved} == {gone}
+    partition.committed(partition.commit([0, 0], Counts(), now))
+    for _ in range(2):
+        partition.sweep(now, now)
+    assert not left & {r["user"] for r in told(partition)}
