@@ -243,6 +243,7 @@ class RetiredSegment(TypedDict):
     id: int
     name: str
     kind: str
+    size: Annotated[int, _described("users assigned when it ended")]
     born: str
 
 

@@ -119,7 +119,8 @@ class Model:
             ],
             "lineage": list(self.lineage),
             "retired": [
-                {"id": s.id, "name": s.name, "kind": s.kind, "born": s.born} for s in self.retired
+                {"id": s.id, "name": s.name, "kind": s.kind, "size": s.size, "born": s.born}
+                for s in self.retired
             ],
             "geometry": {
                 "at_ms": self.at_ms,
@@ -195,7 +196,8 @@ class Model:
             silhouette=data["silhouette"],
             lineage=tuple(data["lineage"]),
             retired=tuple(
-                Segment(s["id"], s["name"], s["kind"], 0, s["born"]) for s in data["retired"]
+                Segment(s["id"], s["name"], s["kind"], s["size"], s["born"])
+                for s in data["retired"]
             ),
             tuning=geometry.get("tuning", ""),
             rule=PublishRule(**geometry["publish"]) if "publish" in geometry else None,

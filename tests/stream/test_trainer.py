@@ -614,6 +614,22 @@ def test_what_became_of_segments_is_told_once_for_all_of_their_users() -> None:
     assert len({told["id"] for told in born}) == 4
 
 
+def test_what_is_told_again_after_a_restart_is_the_same_to_the_bit() -> None:
+    scene = Scene()
+    trainer = scene.trainer()
+    scene.send(10)
+    assert trainer.step()
+    others = a_shop()
+    scene.send(70_000, Shop(np.flip(others.vectors, axis=1).copy() + 1.0, others.hashes))
+    assert trainer.step()
+    told = [one for one in scene.announce.lineage if one["model"] == "2.0"]
+    assert {one["event"] for one in told} & {"absorbed", "dissolved"}
+    trainer.close()
+    scene.announce.lineage.clear()
+    scene.trainer().step()
+    assert scene.announce.lineage == told
+
+
 # -- a refit that is wished for ------------------------------------------------------------------
 
 
