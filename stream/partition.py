@@ -454,23 +454,26 @@ class Partition:
         if len(who) == 0:
             return []
         old, new = moves.column_before[explained], moves.column[explained]
-        gaps = model.gaps[old, new]
         parts = contributions(
             mapped[who], model.centroids[old], model.centroids[new], model.map.weights
-        ) / (2.0 * np.where(gaps > 0, gaps, 1.0)[:, None])
+        )
         top = np.argsort(-parts, axis=1, kind="stable")[:, :WHY]
         largest = np.take_along_axis(parts, top, axis=1)
+        # Sums are exact before the division, and depend on their order after it.
+        rest = parts.sum(axis=1) - largest.sum(axis=1)
+        gaps = model.gaps[old, new]
+        scale = 2.0 * np.where(gaps > 0, gaps, 1.0)
         names = self._table.names
         return [
             (
                 [_Why(names[f], value, part) for f, value, part in zip(*one, strict=True)],
-                rest,
+                others,
             )
-            for *one, rest in zip(
+            for *one, others in zip(
                 top.tolist(),
                 np.take_along_axis(vectors[who], top, axis=1).tolist(),
-                largest.tolist(),
-                (parts.sum(axis=1) - largest.sum(axis=1)).tolist(),
+                (largest / scale[:, None]).tolist(),
+                (rest / scale).tolist(),
                 strict=True,
             )
         ]
