@@ -239,7 +239,7 @@ def learn(
         if len(sample.hashes) >= needed:
             if wanted is not None and wanted.new_to(state.tuning, axes.schema):
                 return retune(state, sample, *untuned, wanted)
-            state = replace(state, sample_due_ms=_next_sample_ms(state, sample, settings))
+            state = replace(state, sample_due_ms=sample.at_ms + _until_alarm_ms(settings))
             why, state = _why_refit(state, sample, merged, settings)
             if why is not None:
                 return _refit(state, sample, axes, settings, rules, challenge=why == "due")
@@ -344,11 +344,8 @@ def _why_refit(
     return None, state
 
 
-def _next_sample_ms(state: TrainerState, sample: Sample, settings: Learning) -> int:
-    """When an alarm may use the next sample, or the refit that is due then needs it."""
-    alarm_ms = sample.at_ms + int(settings.refit_seconds * settings.alarm_share * 1_000)
-    due_ms = state.refit_ms + int(settings.refit_seconds * 1_000)
-    return min(alarm_ms, due_ms) if state.refit_ms and due_ms > sample.at_ms else alarm_ms
+def _until_alarm_ms(settings: Learning) -> int:
+    return int(settings.refit_seconds * settings.alarm_share * 1_000)
 
 
 def _progress(state: TrainerState, settings: Learning) -> float:

@@ -93,16 +93,6 @@ def test_a_refit_comes_when_it_is_due() -> None:
     assert epoch(told(state, crowd(CORNERS, EVENLY), 100_001)) == 2
 
 
-def test_a_sample_is_asked_for_when_an_alarm_may_use_it_and_when_a_refit_needs_it() -> None:
-    state = first(crowd(CORNERS, EVENLY))
-    asked = [state.sample_due_ms]
-    for at_ms in (21_000, 45_000, 70_000, 95_000):
-        state = told(state, crowd(CORNERS, EVENLY), at_ms)
-        assert epoch(state) == 1
-        asked.append(state.sample_due_ms)
-    assert asked == [20_001, 41_000, 65_000, 90_000, 100_001]
-
-
 def test_updates_make_it_due_as_well() -> None:
     state = first(crowd(CORNERS, EVENLY))
     assert state.refit_updates == 0
