@@ -127,8 +127,6 @@ class TrainerState:
         refit_ms: the last refit, 0 before the first.
         updates: of users, ever, as of the last round.
         refit_updates: the same as of the last refit.
-        sample_due_ms: owners send a sample with statistics of this time or later: as often as an
-            alarm may bring a refit, and no oftener, because the store writes it to its log.
         sample_threshold: owners send only users whose hash is not above it.
         sizes: users published in each segment, by column of the model, at the last round.
         drift: what has been seen since the last refit.
@@ -145,7 +143,6 @@ class TrainerState:
     updates: int = 0
     refit_updates: int = 0
     next_id: int = 1
-    sample_due_ms: int = 0
     sample_threshold: int = ALL_HASHES
     users: int = 0
     sizes: tuple[int, ...] = ()
@@ -177,7 +174,6 @@ class _Packed(msgspec.Struct):
     updates: int
     refit_updates: int
     next_id: int
-    sample_due_ms: int
     sample_threshold: int
     users: int
     sizes: tuple[int, ...]
@@ -239,7 +235,6 @@ def learn(
         if len(sample.hashes) >= needed:
             if wanted is not None and wanted.new_to(state.tuning, axes.schema):
                 return retune(state, sample, *untuned, wanted)
-            state = replace(state, sample_due_ms=sample.at_ms + _until_alarm_ms(settings))
             why, state = _why_refit(state, sample, merged, settings)
             if why is not None:
                 return _refit(state, sample, axes, settings, rules, challenge=why == "due")
@@ -342,10 +337,6 @@ def _why_refit(
     if changed.any() or drift.distances_changed(settings.drift_delta):
         return "drift", state
     return None, state
-
-
-def _until_alarm_ms(settings: Learning) -> int:
-    return int(settings.refit_seconds * settings.alarm_share * 1_000)
 
 
 def _progress(state: TrainerState, settings: Learning) -> float:

@@ -29,7 +29,7 @@ from stream.segments import KindRule, columns_of, contributions, look
 Users: TypeAlias = Sequence[int] | Sequence[str] | Ints
 
 FORMAT = 2
-LEARNING = Learning(refit_seconds=0, refit_updates=7_500, alarm_share=0.2, first_model_users=200)
+LEARNING = Learning(refit_seconds=0, refit_updates=7_500, first_model_users=200)
 _ROW = np.dtype(
     [
         ("segment", "<i4"),

@@ -15,13 +15,7 @@ from stream.segmenter import Features
 
 AXES = Features(("a", "b"), ("", ""), (("low a", "high a"), ("low b", "high b")), np.ones(2))
 LEARNING = Learning(
-    segments=3,
-    refit_seconds=100,
-    alarm_share=0.2,
-    first_model_users=50,
-    sample_users=3_000,
-    starts=4,
-    small_share=0,
+    segments=3, refit_seconds=100, first_model_users=50, sample_users=3_000, starts=4, small_share=0
 )
 USERS = 1_200
 HASHES: Hashes = np.random.default_rng(9).integers(1, 2**63, USERS).astype(np.uint64)
