@@ -409,7 +409,8 @@ def open_store(settings: Settings) -> RedisStore:
 def assert_clean(report: AuditReport) -> None:
     """The audit found nothing, and lost and doubled nothing."""
     assert report.ok, "\n".join(explain(report))
-    assert (report.lost, report.duplicated, report.pending) == (0, 0, 0)
+    found = (report.lost, report.duplicated, report.pending)
+    assert found == (0, 0, 0), f"lost, duplicated, pending: {found}\n" + "\n".join(explain(report))
     assert sum(report.backlog.values()) == 0
 
 
