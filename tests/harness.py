@@ -305,12 +305,14 @@ class Pipeline:
 
     def done(self, last_mark_ms: int) -> bool:
         """Whether the last mark's round is over, its model adopted and every change delivered."""
-        positions = self.positions()
+        # What settles first is read first: a round that ends in between brings a model that a
+        # partition read before it has yet to adopt.
         found = self.store.model()
-        if found is None or self.store.round() < last_mark_ms:
+        if found is None or found[0] < last_mark_ms:
             return False
         model = TrainerState.unpack(found[1]).model
         name = "" if model is None else model.name
+        positions = self.positions()
         settled = all(
             p is not None and (p.mark_ms, p.model) == (last_mark_ms, name) for p in positions
         )
