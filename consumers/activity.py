@@ -269,7 +269,7 @@ class ActivityWorker:
             metrics.model_adopted(model.epoch, model.version)
             owned.sliced, sweeping = time.monotonic(), not whole
         elif not sweeping and since >= self._settings.worker.sweep_seconds:
-            partition.begin_sweep(self._sample_request())
+            partition.begin_sweep(self._sample_request(now))
             owned.swept = owned.sliced = time.monotonic()
             sweeping = True
         counts = self._act(owned, now) if owned.live else None
@@ -342,7 +342,7 @@ class ActivityWorker:
         touched, duplicates = partition.fold(events)
         counts.applied -= duplicates
         counts.duplicate += duplicates
-        sample = self._sample_request()
+        sample = self._sample_request(mark)
         statistics = partition.sweep(mark, sent, acted=touched, sample=sample)
         metrics.swept(time.monotonic() - started)
         metrics.users_counted(partition.number, len(partition))
@@ -431,7 +431,7 @@ class ActivityWorker:
         counts.applied -= duplicates
         counts.duplicate += duplicates
         statistics = partition.sweep(
-            now, self._wall_ms(), acted=touched, sample=self._sample_request()
+            now, self._wall_ms(), acted=touched, sample=self._sample_request(now)
         )
         commit = partition.commit(owned.offsets, counts, now, statistics=statistics)
         self._begin_commit(owned, commit, counts)
@@ -636,7 +636,9 @@ class ActivityWorker:
             return
         self._round, self._trainer = found[0], state
 
-    def _sample_request(self) -> SampleRequest:
+    def _sample_request(self, now_ms: int) -> SampleRequest | None:
+        if now_ms < self._trainer.sample_due_ms:
+            return None
         return SampleRequest(self._settings.learning.sample_users, self._trainer.sample_threshold)
 
     # -- membership ---------------------------------------------------------------------------

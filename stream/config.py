@@ -167,7 +167,11 @@ class Learning(Section):
         0, "refit after so many updates as well; 0 goes by time alone", "updates", ge=0
     )
     alarm_share: float = setting(
-        0.2, "an alarm may bring a refit forward to this share of the time or updates", ge=0, le=1
+        0.5,
+        "so often, as a share of the time or updates between refits, a sample is looked at for an "
+        "alarm; none brings a refit sooner",
+        ge=0,
+        le=1,
     )
     drift_delta: float = setting(
         0.002, "ADWIN's rate of false alarms about distances to centroids", gt=0, lt=1

@@ -41,6 +41,7 @@ from stream.tuning import Tuning
 from stream.units import iso
 
 ALL_HASHES = (1 << 64) - 1
+NEVER = (1 << 63) - 1
 CHALLENGES = 2
 """Refits running that a challenger must win: a single look costs identities (ARI .10) for luck."""
 SEARCH_USERS = 1_024
@@ -127,6 +128,7 @@ class TrainerState:
         refit_ms: the last refit, 0 before the first.
         updates: of users, ever, as of the last round.
         refit_updates: the same as of the last refit.
+        sample_due_ms, sample_due_updates: when the next sample is due, see `sample_due`.
         sample_threshold: owners send only users whose hash is not above it.
         sizes: users published in each segment, by column of the model, at the last round.
         drift: what has been seen since the last refit.
@@ -143,6 +145,8 @@ class TrainerState:
     updates: int = 0
     refit_updates: int = 0
     next_id: int = 1
+    sample_due_ms: int = 0
+    sample_due_updates: int = 0
     sample_threshold: int = ALL_HASHES
     users: int = 0
     sizes: tuple[int, ...] = ()
@@ -174,6 +178,8 @@ class _Packed(msgspec.Struct):
     updates: int
     refit_updates: int
     next_id: int
+    sample_due_ms: int
+    sample_due_updates: int
     sample_threshold: int
     users: int
     sizes: tuple[int, ...]
@@ -229,15 +235,21 @@ def learn(
     if merged is not None:
         state = replace(state, sizes=tuple(merged.sizes.tolist()))
 
+    if wanted is not None and not wanted.new_to(state.tuning, axes.schema):
+        wanted = None
     if parts and all(part.sample_hashes is not None for part in parts):
         sample = Sample.merge(parts, len(axes.names), settings.sample_users)
         needed = settings.first_model_users if model is None else 2 * len(model.ids)
         if len(sample.hashes) >= needed:
-            if wanted is not None and wanted.new_to(state.tuning, axes.schema):
-                return retune(state, sample, *untuned, wanted)
+            if wanted is not None:
+                return _looked(retune(state, sample, *untuned, wanted), sample, settings)
             why, state = _why_refit(state, sample, merged, settings)
             if why is not None:
-                return _refit(state, sample, axes, settings, rules, challenge=why == "due")
+                state = _refit(state, sample, axes, settings, rules, challenge=why == "due")
+                return _looked(state, sample, settings)
+            state = _looked(state, sample, settings)
+    elif wanted is not None or sample_due(state, round_ms, state.updates):
+        state = replace(state, sample_due_ms=0)
     if model is None:
         return state
     segments = _named(model.segments, state.given)
@@ -337,6 +349,35 @@ def _why_refit(
     if changed.any() or drift.distances_changed(settings.drift_delta):
         return "drift", state
     return None, state
+
+
+def sample_due(state: TrainerState, at_ms: int, updates: int) -> bool:
+    """Whether statistics of a time, after so many updates of users, shall bring a sample.
+
+    It is by far the largest part of them, and the store writes them to its log: so as often as an
+    alarm may bring a refit, when a refit is due, and when a person wants something, and no oftener.
+    """
+    return at_ms >= state.sample_due_ms or updates >= state.sample_due_updates
+
+
+def _looked(state: TrainerState, sample: Sample, settings: Learning) -> TrainerState:
+    """With the time of the next sample: this one has been looked at."""
+    every_ms, every = int(settings.refit_seconds * 1_000), settings.refit_updates
+    share = settings.alarm_share
+    return replace(
+        state,
+        sample_due_ms=_next(sample.at_ms, state.refit_ms, every_ms, share),
+        sample_due_updates=_next(state.updates, state.refit_updates, every, share),
+    )
+
+
+def _next(now: int, refit: int, every: int, share: float) -> int:
+    """The next look after `now`: with an alarm's patience, or when the next refit is due."""
+    if not every:
+        return NEVER
+    due = refit + every
+    look = now + int(every * share)
+    return min(look, due) if due > now else look
 
 
 def _progress(state: TrainerState, settings: Learning) -> float:

@@ -22,14 +22,14 @@ from stream.clustering import Statistics, distances, smallest_hashes
 from stream.config import Learning, Publish
 from stream.events import CAUSES, Bools, Cause, Floats, Hashes, Ints, Lineage, Rows
 from stream.hashing import hash_texts
-from stream.learning import PartitionStatistics, TrainerState, learn
+from stream.learning import PartitionStatistics, TrainerState, learn, sample_due
 from stream.model import Model, Segment
 from stream.segments import KindRule, columns_of, contributions, look
 
 Users: TypeAlias = Sequence[int] | Sequence[str] | Ints
 
 FORMAT = 2
-LEARNING = Learning(refit_seconds=0, refit_updates=7_500, first_model_users=200)
+LEARNING = Learning(refit_seconds=0, refit_updates=7_500, alarm_share=0.2, first_model_users=200)
 _ROW = np.dtype(
     [
         ("segment", "<i4"),
@@ -175,16 +175,17 @@ class _Shard:
     def statistics(
         self, living: Ints, now: int, model: Model | None, sample_users: int
     ) -> PartitionStatistics:
-        """What the learner needs to know."""
-        chosen = living[smallest_hashes(self.hashes[living], sample_users)]
+        """What the learner needs to know; without a sample if it is to be of nobody."""
         part = PartitionStatistics(
             at_ms=now,
             model="" if model is None else model.name,
             users=len(living),
             updates=self.updates,
-            sample_hashes=self.hashes[chosen].tobytes(),
-            sample_vectors=self.vectors[chosen].tobytes(),
         )
+        if sample_users:
+            chosen = living[smallest_hashes(self.hashes[living], sample_users)]
+            part.sample_hashes = self.hashes[chosen].tobytes()
+            part.sample_vectors = self.vectors[chosen].tobytes()
         if model is not None:
             mapped = self.mapped[living]
             squared = distances(mapped, model.centroids, model.map.weights)
@@ -329,10 +330,10 @@ class Segmenter:
         """Count everyone, learn, and look at everyone under what was learned."""
         self._since_round = 0
         before = self._state.model
+        updates = sum(shard.updates for shard in self._shards)
+        wanted = self._learning.sample_users if sample_due(self._state, now, updates) else 0
         parts = [
-            shard.statistics(
-                shard.living(now, self._forget_ms), now, before, self._learning.sample_users
-            )
+            shard.statistics(shard.living(now, self._forget_ms), now, before, wanted)
             for shard in self._shards
         ]
         self._state = learn(self._state, parts, now, self._features, self._learning, self._kinds)

@@ -10,12 +10,18 @@ import pytest
 from stream.clustering import Statistics, distances
 from stream.config import Learning
 from stream.events import Floats, Hashes
-from stream.learning import ANCHOR_REFITS, PartitionStatistics, TrainerState, learn
+from stream.learning import ANCHOR_REFITS, PartitionStatistics, TrainerState, learn, sample_due
 from stream.segmenter import Features
 
 AXES = Features(("a", "b"), ("", ""), (("low a", "high a"), ("low b", "high b")), np.ones(2))
 LEARNING = Learning(
-    segments=3, refit_seconds=100, first_model_users=50, sample_users=3_000, starts=4, small_share=0
+    segments=3,
+    refit_seconds=100,
+    alarm_share=0.2,
+    first_model_users=50,
+    sample_users=3_000,
+    starts=4,
+    small_share=0,
 )
 USERS = 1_200
 HASHES: Hashes = np.random.default_rng(9).integers(1, 2**63, USERS).astype(np.uint64)
@@ -87,6 +93,16 @@ def test_a_refit_comes_when_it_is_due() -> None:
     assert epoch(told(state, crowd(CORNERS, EVENLY), 100_001)) == 2
 
 
+def test_a_sample_is_asked_for_when_an_alarm_may_use_it_and_when_a_refit_needs_it() -> None:
+    state = first(crowd(CORNERS, EVENLY))
+    asked = [state.sample_due_ms]
+    for at_ms in (21_000, 45_000, 70_000, 95_000):
+        state = told(state, crowd(CORNERS, EVENLY), at_ms)
+        assert epoch(state) == 1
+        asked.append(state.sample_due_ms)
+    assert asked == [20_001, 41_000, 65_000, 90_000, 100_001]
+
+
 def test_updates_make_it_due_as_well() -> None:
     state = first(crowd(CORNERS, EVENLY))
     assert state.refit_updates == 0
@@ -98,6 +114,22 @@ def test_updates_make_it_due_as_well() -> None:
         part.updates, part.users = updates, USERS
         part.sample_hashes, part.sample_vectors = HASHES.tobytes(), kept.tobytes()
         assert epoch(learn(full, [part], 30_000, AXES, by_updates, ())) == expected
+
+
+def test_updates_ask_for_a_sample_as_well() -> None:
+    by_updates = LEARNING.model_copy(update={"refit_updates": 500, "refit_seconds": 0.0})
+    kept = crowd(CORNERS, EVENLY)
+    state = TrainerState()
+    part = PartitionStatistics(1, "", USERS)
+    part.sample_hashes, part.sample_vectors = HASHES.tobytes(), kept.tobytes()
+    state = learn(state, [part], 1, AXES, by_updates, ())
+    assert not sample_due(state, 9_000_000, 99)
+    assert sample_due(state, 2, 100)
+    without = PartitionStatistics(2, "1.0", USERS, updates=99)
+    assert not sample_due(learn(state, [without], 2, AXES, by_updates, ()), 3, 99)
+    # Owners know the time only, not everyone's updates.
+    without.updates = 100
+    assert learn(state, [without], 2, AXES, by_updates, ()).sample_due_ms == 0
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ import pytest
 from stream.config import Learning, Settings
 from stream.events import EventColumns
 from stream.features import FeatureTable
-from stream.learning import PartitionStatistics, TrainerState, learn
+from stream.learning import PartitionStatistics, TrainerState, learn, sample_due
 from stream.model import Model
 from stream.partition import Partition
 from stream.segments import PublishRule
@@ -102,6 +102,8 @@ def test_it_waits_for_a_sample_and_is_not_for_another_feature_table() -> None:
     parts = parts_of(shop, state, 2, sample=False)
     waiting = learn(state, parts, 2, TABLE, LEARNING, SETTINGS.kinds, wanted=fewer(3))
     assert (waiting.tuning, model_of(waiting).epoch) == (None, 1)
+    assert not sample_due(state, 3, 0)
+    assert sample_due(waiting, 3, 0), "the next look brings it"
     assert model_of(a_round(waiting, shop, 3, fewer(3))).epoch == 2
     few = Tuning.of(SETTINGS.model_copy(update={"features": SETTINGS.features[:4]}))
     assert a_round(state, shop, 3, few).tuning is None
