@@ -23,8 +23,6 @@ a reader's hand, by the wall clock, roles and load as processes of their own on 
 from __future__ import annotations
 
 import argparse
-import json
-import signal
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -32,13 +30,15 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
+from ops.bench import command
+from ops.bench.command import at_least, say
 from ops.bench.report import (
+    HEADER,
     Latency,
     Round,
     Speed,
-    append,
     details_of,
     machine,
     section,
@@ -76,23 +76,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run it; 0 done, 1 it could not be done, 2 wrong use."""
     wanted = parse(arguments)
     if why := why_unavailable():
-        return _failed(why)
-    before = signal.signal(signal.SIGTERM, _interrupt)
-    try:
+        return command.failed("bench", why)
+
+    def measure() -> tuple[dict[str, Any], str]:
         report = bench(wanted)
-    except EXPECTED as error:
-        return _failed(str(error))
-    except KeyboardInterrupt:
-        return _failed("interrupted", 130)
-    finally:
-        signal.signal(signal.SIGTERM, before)
-    text = section(report, datetime.now(UTC))
-    if wanted.append:
-        append(RESULTS, text)
-    print(text, file=sys.stderr if wanted.json else sys.stdout)
-    if wanted.json:
-        print(json.dumps(report))
-    return 0
+        return report, section(report, datetime.now(UTC))
+
+    return command.run(
+        "bench",
+        measure,
+        as_json=wanted.json,
+        results=RESULTS if wanted.append else None,
+        header=HEADER,
+        expected=EXPECTED,
+    )
 
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -104,14 +101,21 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     )
     add = parser.add_argument
     add("--json", action="store_true", help="one JSON object as the last line on stdout")
-    add("--rounds", type=_count, default=5, help="rounds of the throughput; 0 leaves it out")
-    add("--events", type=_positive, default=3_000_000, help="events of a round")
-    add("--users", type=_positive, default=50_000, help="users the events are drawn from, by zipf")
-    add("--partitions", type=_positive, default=4, help="partitions of each topic")
-    add("--latency-rounds", type=_count, default=3, help="rounds of the latency; 0 leaves it out")
-    add("--latency-seconds", type=_positive, default=20, help="seconds measured in each")
-    add("--latency-warmup", type=_count, default=10, help="seconds of load before that")
-    add("--latency-rate", type=_positive, default=20_000, help="events a second")
+    add("--rounds", type=at_least(0), default=5, help="rounds of the throughput; 0 leaves it out")
+    add("--events", type=at_least(1), default=3_000_000, help="events of a round")
+    add(
+        "--users", type=at_least(1), default=50_000, help="users the events are drawn from, by zipf"
+    )
+    add("--partitions", type=at_least(1), default=4, help="partitions of each topic")
+    add(
+        "--latency-rounds",
+        type=at_least(0),
+        default=3,
+        help="rounds of the latency; 0 leaves it out",
+    )
+    add("--latency-seconds", type=at_least(1), default=20, help="seconds measured in each")
+    add("--latency-warmup", type=at_least(0), default=10, help="seconds of load before that")
+    add("--latency-rate", type=at_least(1), default=20_000, help="events a second")
     add("--heap", default="1g", help="of the broker's Java")
     add(
         "--profile",
@@ -138,13 +142,13 @@ def bench(wanted: argparse.Namespace) -> dict[str, Any]:
         run = _Run(stage, wanted)
         if wanted.rounds or wanted.profile:
             filled = run.fill()
-            _say("warming up; its model is where the rounds begin")
+            say("warming up; its model is where the rounds begin")
             run.ceiling("warm")
             run.whole("warm", learn=True)
         for number in range(wanted.rounds):
             rounds.append(run.round(number))
             told = rounds[-1].numbers()
-            _say(
+            say(
                 f"round {number + 1}: whole {told['events_per_second_per_core']:,.0f}/s, "
                 f"{told['ceiling_ratio']:.3f} of the ceiling, "
                 f"{told['plain_loop_ratio']:.2f} of the plain loop"
@@ -154,7 +158,7 @@ def bench(wanted: argparse.Namespace) -> dict[str, Any]:
         for number in range(wanted.latency_rounds):
             latencies.append(run.latency(number))
             told = latencies[-1].numbers()
-            _say(
+            say(
                 f"latency {number + 1}: p50 {told['change_latency_p50_seconds'] * 1e3:.1f} ms, "
                 f"p99 {told['change_latency_p99_seconds'] * 1e3:.1f} ms of "
                 f"{told['latency_changes']:,.0f} changes"
@@ -211,7 +215,7 @@ class _Run:
     def fill(self) -> dict[str, float]:
         """The events all rounds read."""
         wanted, stage = self._wanted, self._stage
-        _say(f"filling {wanted.events:,} events")
+        say(f"filling {wanted.events:,} events")
         settings = stage.settings(None, "fill")
         topic_plans.apply(settings, create=True)
         told: dict[str, float] = stage.run(
@@ -377,38 +381,6 @@ class _Run:
                 cores,
                 changes["causes"],
             )
-
-
-def _positive(text: str) -> int:
-    number = _count(text)
-    if number == 0:
-        raise argparse.ArgumentTypeError("must be at least 1")
-    return number
-
-
-def _count(text: str) -> int:
-    """A number, perhaps with underscores or commas."""
-    try:
-        number = int(text.replace(",", ""))
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number") from None
-    if number < 0:
-        raise argparse.ArgumentTypeError("must not be negative")
-    return number
-
-
-def _interrupt(number: int, frame: object) -> NoReturn:
-    del number, frame
-    raise KeyboardInterrupt
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
-
-
-def _failed(why: str, code: int = 1) -> int:
-    _say(f"bench: {why}")
-    return code
 
 
 if __name__ == "__main__":

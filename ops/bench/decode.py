@@ -14,7 +14,6 @@ Both decoders make the same columns of the events, which is verified first.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import platform
 import statistics
@@ -31,7 +30,8 @@ from confluent_kafka import Message
 
 from consumers.activity import CONSUME
 from consumers.decode import Block, Decoder
-from ops.bench.report import append, cpu
+from ops.bench import command
+from ops.bench.report import cpu
 from producers.traffic import bench_events
 from stream.config import ConfigError, Settings, Worker
 from stream.events import Track
@@ -131,19 +131,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--json", action="store_true", help="end with one JSON object")
     parser.add_argument("--no-append", action="store_true", help=f"leave results/{RESULTS.name} be")
     options = parser.parse_args(arguments)
-    try:
+
+    def measured() -> tuple[dict[str, Any], str]:
         seen = measure(options.events, options.rounds)
-    except ConfigError as error:
-        print(f"bench: {error}", file=sys.stderr)
-        return 1
-    text = section(seen, options.events, datetime.now(UTC))
-    print(text)
-    if not options.no_append:
-        append(RESULTS, text, HEADER)
-    if options.json:
         medians = {way: statistics.median(costs) for way, costs in seen.items()}
-        print(json.dumps({"events": options.events, "microseconds": medians, "rounds": seen}))
-    return 0
+        report = {"events": options.events, "microseconds": medians, "rounds": seen}
+        return report, section(seen, options.events, datetime.now(UTC))
+
+    return command.run(
+        "bench-decode",
+        measured,
+        as_json=options.json,
+        results=None if options.no_append else RESULTS,
+        header=HEADER,
+        expected=(ConfigError,),
+    )
 
 
 if __name__ == "__main__":

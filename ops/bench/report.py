@@ -232,7 +232,7 @@ def _row(rounds: Any, report: dict[str, Any], title: str, name: str, form: str) 
     return f"| {title} | {form.format(report[name])} | {told} |"
 
 
-def append(file: Path, text: str, header: str = HEADER) -> None:
+def append(file: Path, text: str, header: str) -> None:
     """Add a section to the results; nothing there is ever replaced."""
     file.parent.mkdir(parents=True, exist_ok=True)
     with file.open("a", encoding="utf-8") as results:

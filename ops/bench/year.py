@@ -22,7 +22,6 @@ section to ``results/year.md``. What the numbers mean:
 from __future__ import annotations
 
 import argparse
-import json
 import platform
 import sys
 import time
@@ -36,7 +35,8 @@ from typing import Any
 
 import numpy as np
 
-from ops.bench.report import append, cpu
+from ops.bench import command
+from ops.bench.report import cpu
 from producers.files import FileError, stem
 from producers.mapping import Mapping, MappingError, load_mapping
 from stream.cli.history import open_history
@@ -430,24 +430,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 "learning": {"refit_seconds": wanted.refit, "segments": wanted.segments},
             }
         )
-        report = play(settings, wanted.file, load_mapping(wanted.mapping))
-    except (FileError, MappingError, ConfigError) as error:
-        print(f"bench-year: {error}", file=sys.stderr)
-        return 1
     except ValueError as error:
-        print(f"bench-year: {error}", file=sys.stderr)
-        return 2
-    command = (
+        return command.failed("bench-year", str(error), 2)
+    told = (
         f"python -m ops.bench.year {wanted.file.name} --mapping {Path(wanted.mapping).name} "
         f"--mark {wanted.mark} --refit {wanted.refit} --segments {wanted.segments}"
     )
-    text = section(report, datetime.now(UTC), command)
-    print(text)
-    if wanted.append:
-        append(RESULTS, text, HEADER)
-    if wanted.json:
-        print(json.dumps(report))
-    return 0
+
+    def measure() -> tuple[dict[str, Any], str]:
+        report = play(settings, wanted.file, load_mapping(wanted.mapping))
+        return report, section(report, datetime.now(UTC), told)
+
+    return command.run(
+        "bench-year",
+        measure,
+        as_json=wanted.json,
+        results=RESULTS if wanted.append else None,
+        header=HEADER,
+        expected=(FileError, MappingError, ConfigError),
+    )
 
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:

@@ -123,8 +123,8 @@ def test_a_report_may_be_of_one_half_only() -> None:
 
 def test_results_are_appended_under_one_heading(tmp_path: Path) -> None:
     file = tmp_path / "results" / "pipeline.md"
-    append(file, "## one\n")
-    append(file, "## two\n")
+    append(file, "## one\n", HEADER)
+    append(file, "## two\n", HEADER)
     assert file.read_text() == f"{HEADER}\n## one\n\n## two\n"
 
 
