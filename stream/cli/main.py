@@ -29,7 +29,7 @@ from consumers.rejects import TooManyRejectsError
 from producers import topics as topic_plans
 from producers.delivery import DeliveryError
 from producers.files import FileError
-from producers.mapping import HELP_EXAMPLE, MappingError, load_mapping
+from producers.mapping import HELP_EXAMPLE, Mapping, MappingError, load_mapping
 from producers.replay import parse_speed, progress_bar, replay
 from stream import config
 from stream.choosing import Distance
@@ -104,6 +104,15 @@ app.add_typer(run_app, name="run")
 app.add_typer(config_app, name="config")
 
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON object as the last line on stdout.")]
+AFile = Annotated[
+    Path | None, typer.Argument(help="CSV, JSON Lines or Parquet; .gz too. Or --live.")
+]
+ItsMapping = Annotated[
+    str | None, typer.Option(help="A shipped mapping's name, or a TOML file.", metavar="NAME|FILE")
+]
+Live = Annotated[
+    bool, typer.Option("--live", help="Take the users in the store, under their model.")
+]
 Local = Annotated[bool, typer.Option("--local", help="Start the local broker and store beside it.")]
 
 
@@ -306,16 +315,9 @@ def replay_file(
 
 @app.command("explore", epilog=EXPLORE_EXAMPLE)
 def explore_vectors(
-    file: Annotated[
-        Path | None, typer.Argument(help="CSV, JSON Lines or Parquet; .gz too. Or --live.")
-    ] = None,
-    mapping: Annotated[
-        str | None,
-        typer.Option(help="A shipped mapping's name, or a TOML file.", metavar="NAME|FILE"),
-    ] = None,
-    live: Annotated[
-        bool, typer.Option("--live", help="Look at the users in the store, under their model.")
-    ] = False,
+    file: AFile = None,
+    mapping: ItsMapping = None,
+    live: Live = False,
     out_folder: Annotated[
         Path, typer.Option("--out", help="Folder for page and pictures.", metavar="DIR")
     ] = Path("explore"),
@@ -338,12 +340,9 @@ def explore_vectors(
     as_json: AsJson = False,
 ) -> None:
     """How many segments does the data suggest, and what are they? Pictures and a page."""
-    if live == (file is not None):
-        raise config.ConfigError("give either a FILE with --mapping, or --live")
-    if file is not None and mapping is None:
-        raise config.ConfigError("--mapping: a FILE needs one; see `segstream replay --help`")
-    if live and (mapping is not None or at is not None):
-        raise config.ConfigError("--mapping and --at belong to a FILE, not to --live")
+    source = _source(file, mapping, live=live)
+    if live and at is not None:
+        raise config.ConfigError("--at belongs to a FILE, not to --live")
     if k is not None and k > k_max:
         raise config.ConfigError(f"--k {k} is more than --k-max {k_max}")
     if k is not None and algorithm == "density":
@@ -354,9 +353,8 @@ def explore_vectors(
     wish = exploring.Wish(distance, algorithm, k_max, k, bootstraps)
     with err.status("reading") as status:
         model = None
-        if file is not None and mapping is not None:
-            chosen = load_mapping(mapping)
-            people = exploring.read_file(settings, table, file, chosen, at, status.update)
+        if source is not None:
+            people = exploring.read_file(settings, table, *source, at, status.update)
         else:
             with roles.open_store(settings) as store:
                 model = views.trainer_state(store).model
@@ -376,37 +374,24 @@ def plan_change(
     wanted_file: Annotated[
         Path, typer.Argument(metavar="CONFIG.toml", help="The settings as they shall be.")
     ],
-    file: Annotated[
-        Path | None, typer.Argument(help="CSV, JSON Lines or Parquet; .gz too. Or --live.")
-    ] = None,
-    mapping: Annotated[
-        str | None,
-        typer.Option(help="A shipped mapping's name, or a TOML file.", metavar="NAME|FILE"),
-    ] = None,
-    live: Annotated[
-        bool, typer.Option("--live", help="Plan it for the users in the store.")
-    ] = False,
+    file: AFile = None,
+    mapping: ItsMapping = None,
+    live: Live = False,
     as_json: AsJson = False,
 ) -> None:
     """Who would enter and leave which segment under other settings? Nothing is changed."""
-    if live == (file is not None):
-        raise config.ConfigError("give either a FILE with --mapping, or --live")
-    if file is not None and mapping is None:
-        raise config.ConfigError("--mapping: a FILE needs one; see `segstream replay --help`")
-    if live and mapping is not None:
-        raise config.ConfigError("--mapping belongs to a FILE, not to --live")
+    source = _source(file, mapping, live=live)
     wanted = config.load(wanted_file)[0]
     settings = _context.settings()
     table = FeatureTable(wanted.features)
     with err.status("reading") as status:
-        if file is not None and mapping is not None:
-            chosen = load_mapping(mapping)
-            crowd = planning.file_crowd(settings, file, chosen, status.update)
+        if source is not None:
+            crowd = planning.file_crowd(settings, *source, status.update)
             if crowd.model.schema == table.schema:
                 found = planning.plan(crowd, table, settings.publish.rule(), wanted)
             else:
                 clock = wanted.model_copy(update={"clock": settings.clock})
-                other = planning.file_crowd(clock, file, chosen, status.update)
+                other = planning.file_crowd(clock, *source, status.update)
                 found = planning.plan_anew(crowd, other, wanted)
         else:
             known = _running(wanted)
@@ -418,6 +403,24 @@ def plan_change(
         _print_json(facts)
     else:
         planning.show(out, facts)
+
+
+def _source(file: Path | None, mapping: str | None, *, live: bool) -> tuple[Path, Mapping] | None:
+    """The file to take users from and how it is read; None for those in the store.
+
+    Raises:
+        ConfigError: it is neither or both, or a mapping is missing or too many.
+        MappingError: the mapping cannot be read.
+    """
+    if live == (file is not None):
+        raise config.ConfigError("give either a FILE with --mapping, or --live")
+    if file is None:
+        if mapping is not None:
+            raise config.ConfigError("--mapping belongs to a FILE, not to --live")
+        return None
+    if mapping is None:
+        raise config.ConfigError("--mapping: a FILE needs one; see `segstream replay --help`")
+    return file, load_mapping(mapping)
 
 
 def _running(wanted: config.Settings) -> config.Settings:

@@ -214,7 +214,7 @@ def test_fewer_different_users_than_segments_to_try(
         ((), "FILE"),
         (("x.csv",), "--mapping"),
         (("x.csv", "--live"), "either"),
-        (("--live", "--mapping", "simple"), "belong to a FILE"),
+        (("--live", "--mapping", "simple"), "belongs to a FILE"),
         (("x.csv", "--mapping", "simple"), "no such file"),
         (("x.csv", "--mapping", "nothing"), "no mapping"),
         (("x.csv", "--mapping", "simple", "--k", "12"), "--k-max"),
