@@ -53,7 +53,13 @@ def test_a_tiny_shop(
     settings = Settings.model_validate(
         {
             "clock": {"mode": "watermark", "mark_seconds": "5d"},
-            "learning": {"segments": 2, "first_model_users": 50, "refit_seconds": "15d"},
+            "learning": {
+                "segments": 2,
+                "first_model_users": 50,
+                "refit_seconds": "15d",
+                # The shop changes its nature after a month; who looks later flaps meanwhile.
+                "alarm_share": 0.2,
+            },
         }
     )
     report = year.play(settings, shop, load_mapping("simple"))
