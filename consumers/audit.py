@@ -35,7 +35,7 @@ from stream.features import RING, ROW_FORMAT, FeatureTable
 from stream.hashing import hash_text
 from stream.oracle import Fate, Message, Oracle, OracleUser
 from stream.state import OutboxEntry, Position, Store
-from stream.units import DAY_MS
+from stream.units import DAY_MS, isos
 
 OFFENDERS = 5
 """Named in a check; the others are only counted."""
@@ -153,6 +153,7 @@ class _Step:
     version: int
     before: int | None
     after: int
+    at: str
     where: str
 
 
@@ -519,7 +520,7 @@ class _Audit:
         if known is None:
             self._digests[name] = digest
             chain = (partition, change["user"], _incarnation(change) or 0)
-            step = _Step(change["version"], change["from"], change["to"], where)
+            step = _Step(change["version"], change["from"], change["to"], change["at"], where)
             self._chains.setdefault(chain, []).append(step)
         elif known != digest:
             self._payload.accuse(f"{where}: change {name} says something else than before")
@@ -556,7 +557,7 @@ class _Audit:
                     row = np.frombuffer(blob, dtype=self._table.dtype)[0]
                     chain = (partition, user, snapshot.position.incarnation)
                     assigned.add(chain)
-                    self._compare(chain, int(row["version"]), int(row["segment"]))
+                    self._compare(chain, row)
         for chain, steps in self._chains.items():
             if chain not in assigned:
                 self._count_lost(steps, 0)
@@ -567,18 +568,26 @@ class _Audit:
                         f"{_name(chain[0], chain[1])} has changes, but is not in the store"
                     )
 
-    def _compare(self, chain: tuple[int, str, int], version: int, segment: int) -> None:
+    def _compare(self, chain: tuple[int, str, int], row: Any) -> None:
         partition, user, _ = chain
+        version, segment = int(row["version"]), int(row["segment"])
         steps = self._chains.get(chain, [])
         if partition in self._moved_on:
             steps = [step for step in steps if step.version <= version]
         self._count_lost(steps, version)
         self._assignment.counted += 1
-        last = max(steps, key=lambda step: step.version, default=_Step(0, None, 0, ""))
+        last = max(steps, key=lambda step: step.version, default=_Step(0, None, 0, "", ""))
         if (last.version, last.after) != (version, segment):
             self._assignment.accuse(
                 f"{_name(partition, user)}: the store says {_segment(segment)}, version {version};"
                 f" the changes say {_segment(last.after)}, version {last.version}"
+            )
+            return
+        before, since = int(row["previous"]), isos(row["since"].reshape(1))[0] if version else ""
+        if (last.before or 0, last.at) != (before, since):
+            self._assignment.accuse(
+                f"{_name(partition, user)}: the store says from {_segment(before or None)}, "
+                f"{since}; the last change says from {_segment(last.before)}, {last.at}"
             )
 
     def _count_lost(self, steps: list[_Step], version: int) -> None:

@@ -100,6 +100,8 @@ class FeatureMap:
     def invert(self, mapped: Floats) -> Floats:
         """Natural units of mapped vectors: of a centroid, its typical member."""
         logs = self.logs(mapped)
+        # Within a step of the grid of nothing is nothing: nobody has -0.0000004 orders.
+        logs = np.where(np.abs(logs) <= self.scale / GRID, 0.0, logs)
         natural: Floats = np.sign(logs) * np.expm1(np.abs(logs))
         return natural
 

@@ -113,7 +113,7 @@ _REFUND = ("Order Refunded",)
 DEFAULT_FEATURES: tuple[Feature, ...] = (
     _f("days_since_seen", "last", unit="days", words=("recent", "silent")),
     _f("days_since_order", "last", on=_ORDER, unit="days", absent=400.0,
-       words=("has ordered", "no recent order")),
+       words=("ordered recently", "no recent order")),
     _f("tenure_days", "first", unit="days", weight=0.5, words=("newcomers", "long known")),
     _f("orders_30d", "count", on=_ORDER, half_life="30d", unit="orders",
        words=("few orders lately", "ordering now")),

@@ -20,6 +20,11 @@ from stream.flapping import NOTHING_TO_TELL, Rates
 from stream.segments import KindRule, PublishRule, kind_of
 from stream.units import iso
 
+LEAST_MARK = 0.2
+"""A feature nearer to the average than this, in standard deviations, marks nobody."""
+ALIKE = 0.8
+"""Two features correlated as much as this over the segments say the same of them."""
+
 
 class Axes(Protocol):
     """What is known of each feature of a vector; `features.FeatureTable` knows it of the settings'.
@@ -227,8 +232,9 @@ def propose_names(
     """A readable name a segment: its kind, and the two features that mark it most.
 
     A feature marks a segment by how far its centroid is from the average one, in standard
-    deviations times the feature's weight. Equal names are told apart by a third feature, or a
-    number.
+    deviations times the feature's weight. The second feature says something else than the first:
+    over the segments the two do not go together. Equal names are told apart by a third feature, or
+    a number.
 
     Args:
         kept: names that segments have already, and keep; None for one that needs a name.
@@ -238,7 +244,7 @@ def propose_names(
     for row, kind in enumerate(kind_list):
         if names[row] is not None:
             continue
-        words = _phrases(offset[row], axes)
+        words = _phrases(offset, row, axes)
         name = _title(kind, words[:2])
         if name in names:
             name = _title(kind, words[:3])
@@ -249,14 +255,21 @@ def propose_names(
     return [name or "" for name in names]
 
 
-def _phrases(offset: Floats, axes: Axes) -> list[str]:
-    phrases: list[str] = []
-    for column in np.argsort(-np.abs(offset), kind="stable"):
-        low, high = axes.words[int(column)]
-        phrase = high if offset[column] > 0 else low
-        if phrase and phrase not in phrases and abs(offset[column]) > 0.2:
-            phrases.append(phrase)
-    return phrases
+def _phrases(offset: Floats, row: int, axes: Axes) -> list[str]:
+    """Words for what marks a segment: first what says something new, then what says it again."""
+    spread = np.maximum(np.linalg.norm(offset, axis=0), 1e-9)
+    alike = np.abs((offset / spread).T @ (offset / spread)) > ALIKE
+    said: list[int] = []
+    fresh: list[str] = []
+    again: list[str] = []
+    for column in np.argsort(-np.abs(offset[row]), kind="stable").tolist():
+        low, high = axes.words[column]
+        phrase = high if offset[row, column] > 0 else low
+        if not phrase or phrase in fresh or abs(offset[row, column]) <= LEAST_MARK:
+            continue
+        (again if alike[column, said].any() else fresh).append(phrase)
+        said.append(column)
+    return [*fresh, *(phrase for phrase in dict.fromkeys(again) if phrase not in fresh)]
 
 
 def _title(kind: str, words: Sequence[str]) -> str:

@@ -234,9 +234,14 @@ class World:
                 if event is not None:
                     answer = self.table.fold(rows, columns(self.table, slots, [event]))
                     rows[answer.touched] = answer.rows
+        told = [json.loads(r.payload or b"{}") for r in self.changes] + [*map(json.loads, outbox)]
         for user, (version, segment) in (assigned or {}).items():
-            rows["version"][slots[user]] = version
-            rows["segment"][slots[user]] = segment
+            row = rows[slots[user] : slots[user] + 1]
+            row["version"], row["segment"] = version, segment
+            for change in told:
+                if (change.get("user"), change.get("version")) == (user, version):
+                    row["previous"] = change["from"] or 0
+                    row["since"] = START_MS + version * DAY_MS
         position = Position(
             offsets,
             self.table.schema,
@@ -580,6 +585,8 @@ def swap_records(world: World) -> None:
 def gap_in_versions(world: World) -> None:
     world.announce(0, world.change("ann", 5, 3, 1))
     world.edit(0, "ann", "version", lambda _: 5)
+    world.edit(0, "ann", "previous", lambda _: 3)
+    world.edit(0, "ann", "since", lambda _: START_MS + 5 * DAY_MS)
     world.edit(0, "ann", "segment", lambda _: 1)
 
 
@@ -595,6 +602,14 @@ def first_from_somewhere(world: World) -> None:
 
 def change_segment(world: World) -> None:
     world.edit(0, "ann", "segment", lambda _: 1)
+
+
+def change_where_from(world: World) -> None:
+    world.edit(0, "ann", "previous", lambda segment: segment + 1)
+
+
+def change_since_when(world: World) -> None:
+    world.edit(0, "ann", "since", lambda time_ms: time_ms - 1)
 
 
 def change_version(world: World) -> None:
@@ -724,10 +739,12 @@ VALID, PAYLOAD, ONCE, VERSIONS, FROM, ASSIGNED = (
         (empty_outbox, {ASSIGNED}, 1, 0),
         (swap_records, {VERSIONS}, 0, 0),
         (gap_in_versions, {VERSIONS}, 1, 0),
-        (wrong_from, {FROM}, 0, 0),
-        (first_from_somewhere, {FROM}, 0, 0),
+        (wrong_from, {FROM, ASSIGNED}, 0, 0),
+        (first_from_somewhere, {FROM, ASSIGNED}, 0, 0),
         (change_segment, {ASSIGNED}, 0, 0),
         (change_version, {ASSIGNED}, 0, 0),
+        (change_where_from, {ASSIGNED}, 0, 0),
+        (change_since_when, {ASSIGNED}, 0, 0),
         (announce_stranger, {ASSIGNED}, 0, 0),
         (announce_on_other_partition, {VERSIONS, ASSIGNED}, 1, 0),
         (lose_field, {VALID, VERSIONS}, 1, 0),

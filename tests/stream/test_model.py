@@ -120,6 +120,16 @@ def test_a_name_tells_what_marks_the_segment() -> None:
     assert second == "Loyal: recent"
 
 
+def test_a_name_does_not_say_the_same_twice() -> None:
+    column = TABLE.names.index
+    centroids = np.zeros((4, len(TABLE.names)))
+    centroids[:, column("orders_30d")] = [2.0, -1.0, 1.0, -2.0]
+    centroids[:, column("orders_180d")] = [1.9, -0.9, 1.0, -2.0]
+    centroids[:, column("basket_value")] = [0.5, 0.5, -0.5, -0.5]
+    first, *_ = propose_names(centroids, WEIGHTS, TABLE, ["loyal"] * 4)
+    assert first == "Loyal: ordering now, big baskets"
+
+
 @pytest.mark.parametrize("k", [1, 4])
 def test_equal_centroids_get_a_plain_name_and_a_number(k: int) -> None:
     names = propose_names(np.zeros((k, len(TABLE.names))), WEIGHTS, TABLE, ["new"] * k)
