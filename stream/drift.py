@@ -43,14 +43,15 @@ class Drift:
     at_ms: int = 0
 
     @staticmethod
-    def since(mapped: Floats, at_ms: int, known: Sequence[str] = ()) -> Drift:
-        """Begin with the users of a refit, ``(users, features)`` mapped."""
+    def since(mapped: Floats, squared: Floats, at_ms: int, known: Sequence[str] = ()) -> Drift:
+        """Begin with the users of a refit, ``(users, features)`` mapped; see `after`."""
         at = np.linspace(0, 1, BINS + 1)[1:-1]
         edges = [np.unique(np.quantile(column, at)) for column in mapped.T]
         shares = [_shares(column, inner) for column, inner in zip(mapped.T, edges, strict=True)]
         return Drift(
             tuple(tuple(inner.tolist()) for inner in edges),
             tuple(tuple(share.tolist()) for share in shares),
+            seen=_means(squared),
             known=tuple(known),
             at_ms=at_ms,
         )
@@ -59,9 +60,7 @@ class Drift:
         """With a round's squared distances to the nearest centroid, ``(users,)``, by hash."""
         if at_ms <= self.at_ms:
             return self
-        groups = np.array_split(np.log1p(squared), min(BLOCKS, len(squared)))
-        means = (float(group.mean()) for group in groups if len(group))
-        return replace(self, seen=(*self.seen, *means), at_ms=at_ms)
+        return replace(self, seen=(*self.seen, *_means(squared)), at_ms=at_ms)
 
     def distances_changed(self, delta: float) -> bool:
         """Whether ADWIN sees the mean distance change, at a false alarm rate of `delta`."""
@@ -82,6 +81,11 @@ class Drift:
             then = np.maximum(np.array(shares), LEAST_SHARE)
             found[column] = ((now - then) * np.log(now / then)).sum()
         return found
+
+
+def _means(squared: Floats) -> tuple[float, ...]:
+    groups = np.array_split(np.log1p(squared), min(BLOCKS, len(squared)) or 1)
+    return tuple(float(group.mean()) for group in groups if len(group))
 
 
 def _shares(values: Floats, edges: Floats) -> Floats:

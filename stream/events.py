@@ -253,7 +253,7 @@ class Lineage(TypedDict):
     event: Annotated[
         str,
         _described(
-            "born, split, succeeded, absorbed, emerged, dissolved, renamed, or kind:<old>-><new>"
+            "born, split, succeeded, absorbed, emerged, dissolved, ceded, renamed, or kind:<old>-><new>"
         ),
     ]
     segment: int

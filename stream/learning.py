@@ -35,7 +35,7 @@ from stream.drift import Drift
 from stream.events import Floats, Hashes, Ints, Lineage
 from stream.flapping import Tallies, Tally, together
 from stream.lineage import Anchor, inherit, others_people
-from stream.model import Axes, Model, Segment, kinds, propose_names
+from stream.model import Axes, Model, Segment, belied, kinds, propose_names
 from stream.segments import KindRule
 from stream.tuning import Tuning
 from stream.units import iso
@@ -44,6 +44,13 @@ ALL_HASHES = (1 << 64) - 1
 NEVER = (1 << 63) - 1
 CHALLENGES = 2
 """Refits running that a challenger must win: a single look costs identities (ARI .10) for luck."""
+CAUTION = 3.0
+CALM = 0.8
+"""After each challenger that won, the next has to be three times as much better, and a fifth less
+with every refit: where there are no gaps, there is always another partition that is as good, and
+somebody's campaigns hang on the ids of this one."""
+REMEMBERED = 256
+"""Retired segments a model tells of, the last ones: nobody is in an older one any more."""
 SEARCH_USERS = 1_024
 ANCHOR_REFITS = 12
 """An anchor is dropped after so many: long enough to see a segment die, which takes a few, and short
@@ -133,6 +140,7 @@ class TrainerState:
         sizes: users published in each segment, by column of the model, at the last round.
         drift: what has been seen since the last refit.
         challenged: refits running in which a challenger was clearly better.
+        caution: a challenger has to be so many times better than `challenge_gain`.
         anchor: what ids are held against, beside the model before.
         given: names that a person gave, by segment id.
         flapping: of everyone at the last round, by segment id.
@@ -152,6 +160,7 @@ class TrainerState:
     sizes: tuple[int, ...] = ()
     drift: Drift | None = None
     challenged: int = 0
+    caution: float = 1.0
     anchor: Anchor | None = None
     given: Mapping[int, str] = field(default_factory=dict)
     flapping: Tallies = field(default_factory=dict)
@@ -185,6 +194,7 @@ class _Packed(msgspec.Struct):
     sizes: tuple[int, ...]
     drift: Drift | None
     challenged: int
+    caution: float
     anchor: Anchor | None
     given: dict[int, str]
     flapping: dict[int, Tally] = {}
@@ -237,7 +247,9 @@ def learn(
 
     if wanted is not None and not wanted.new_to(state.tuning, axes.schema):
         wanted = None
-    if parts and all(part.sample_hashes is not None for part in parts):
+    # An owner's sample stays in the store until its next sweep: once is enough to look at it.
+    due = wanted is not None or sample_due(state, round_ms, state.updates)
+    if due and parts and all(part.sample_hashes is not None for part in parts):
         sample = Sample.merge(parts, len(axes.names), settings.sample_users)
         needed = settings.first_model_users if model is None else 2 * len(model.ids)
         if len(sample.hashes) >= needed:
@@ -248,7 +260,7 @@ def learn(
                 state = _refit(state, sample, axes, settings, rules, challenge=why == "due")
                 return _looked(state, sample, settings)
             state = _looked(state, sample, settings)
-    elif wanted is not None or sample_due(state, round_ms, state.updates):
+    elif due:
         state = replace(state, sample_due_ms=0)
     if model is None:
         return state
@@ -333,7 +345,8 @@ def _why_refit(
         return "due", state
     mapped = model.map.apply(sample.vectors)
     squared = distances(mapped, model.centroids, model.map.weights)
-    drift = (state.drift or Drift.since(mapped, 0)).after(squared.min(axis=1), sample.at_ms)
+    nearest = squared.min(axis=1)
+    drift = (state.drift or Drift.since(mapped, nearest, 0)).after(nearest, sample.at_ms)
     state = replace(state, drift=drift)
     progress = _progress(state, settings)
     if progress >= 1.0:
@@ -448,10 +461,13 @@ def _refit(
     def happened(event: str, segment: int, others: Sequence[int]) -> None:
         lineage.append(_event(event, segment, others, round_ms, name))
 
-    challenged = 0
+    challenged, caution = 0, max(1.0, state.caution * CALM)
+    # Who differs in nothing that counts cannot be parted.
+    k = min(settings.segments, len(np.unique(mapped[:, weights > 0], axis=0)))
     if old is None:
-        k = min(settings.segments, len(np.unique(mapped, axis=0)))
         centroids, _ = seed_and_fit(mapped, k, weights, settings.starts, settings.seed)
+        centroids = _peopled(Space(mapped, weights), centroids)
+        k = len(centroids)
         ids, next_id = tuple(range(state.next_id, state.next_id + k)), state.next_id + k
         born = dict.fromkeys(ids, name)
         for segment_id in ids:
@@ -461,14 +477,14 @@ def _refit(
         old_labels = before.argmin(axis=1)
         space = Space(mapped, weights)
         centroids = lloyd(mapped, old.map.carry(old.centroids, new_map), weights)
-        k = min(settings.segments, len(np.unique(mapped, axis=0))) if resize else len(centroids)
-        if k != len(centroids):
+        if k > len(centroids) or (resize and k < len(centroids)):
             centroids = _resized(space, centroids, k, epoch, settings)
         elif challenge:
             challenger, gain = _challenger(space, centroids, epoch, settings)
-            challenged = state.challenged + 1 if gain > settings.challenge_gain else 0
+            challenged = state.challenged + 1 if gain > settings.challenge_gain * caution else 0
             if challenged >= CHALLENGES:
-                centroids, challenged = challenger, 0
+                centroids, challenged, caution = challenger, 0, caution * CAUTION
+        centroids = _peopled(space, centroids)
         new_labels = distances(mapped, centroids, weights).argmin(axis=1)
         then = None if state.anchor is None else state.anchor.segments_then(sample.hashes)
 
@@ -499,19 +515,20 @@ def _refit(
     was = [living_before.get(i) for i in ids]
     natural = new_map.invert(centroids)
     kind_list = kinds(natural, axes, rules, [None if s is None else s.kind for s in was])
-    # A name belongs to the id, until a person gives another or the segment turns into another kind.
+    # A name belongs to the id until a person gives another, the segment turns into another kind, or
+    # what it says is no longer so.
     kept = [
-        state.given.get(i, None if s is None or s.kind != kind else s.name)
-        for i, s, kind in zip(ids, was, kind_list, strict=True)
+        state.given.get(i, None if s is None or s.kind != kind or stale else s.name)
+        for i, s, kind, stale in zip(
+            ids, was, kind_list, belied(was, centroids, weights, axes), strict=True
+        )
     ]
     names = propose_names(centroids, weights, axes, kind_list, kept)
     squared = distances(mapped, centroids, weights)
     counts = np.bincount(squared.argmin(axis=1), minlength=len(ids))
-    known = dict(zip(old.ids.tolist(), state.sizes, strict=False)) if old is not None else {}
     estimate = np.round(counts * (state.users / max(len(mapped), 1))).astype(int).tolist()
     segments = tuple(
-        Segment(i, names[c], kind_list[c], known.get(i, estimate[c]), born[i])
-        for c, i in enumerate(ids)
+        Segment(i, names[c], kind_list[c], estimate[c], born[i]) for c, i in enumerate(ids)
     )
     for before_it, segment in zip(was, segments, strict=True):
         if before_it is not None and before_it.kind != segment.kind:
@@ -520,7 +537,7 @@ def _refit(
             happened("renamed", segment.id, ())
     retired: tuple[Segment, ...] = ()
     if old is not None:
-        retired = (*old.retired, *(s for s in old.segments if s.id not in ids))
+        retired = (*old.retired, *(s for s in old.segments if s.id not in ids))[-REMEMBERED:]
     model = Model(
         epoch=epoch,
         version=0,
@@ -545,10 +562,23 @@ def _refit(
         refit_ms=round_ms,
         refit_updates=state.updates,
         sample_threshold=_threshold(state, sample, settings),
-        drift=Drift.since(mapped, sample.at_ms, _misfits(model, mapped, squared, None, settings)),
+        drift=Drift.since(
+            mapped,
+            squared.min(axis=1),
+            sample.at_ms,
+            _misfits(model, mapped, squared, None, settings),
+        ),
         challenged=challenged,
+        caution=caution,
         anchor=_anchor(state, sample, np.array(ids)[squared.argmin(axis=1)], model),
     )
+
+
+def _peopled(space: Space, centroids: Floats) -> Floats:
+    """Without those nearest to nobody, which have nothing to keep an id by."""
+    nearest = distances(space.points, centroids, space.weights).argmin(axis=1)
+    found: Floats = centroids[np.unique(nearest)]
+    return found
 
 
 def _resized(space: Space, centroids: Floats, k: int, epoch: int, settings: Learning) -> Floats:

@@ -138,6 +138,10 @@ def inherit(
             events.append(("emerged", ids[column], ()))
     for row, old_id in enumerate(old_ids):
         if row in survived:
+            kept = ids.index(old_id)
+            heir = int(np.where(np.arange(k) == kept, -1, shared[row]).argmax())
+            if k > 1 and ids[heir] in old_ids and shared[row, heir] > 0.5 * old_sizes[row]:
+                events.append(("ceded", old_id, (ids[heir],)))
             continue
         heir = int(shared[row].argmax())
         if old_sizes[row] and shared[row, heir] >= 0.5 * old_sizes[row]:

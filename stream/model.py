@@ -6,6 +6,7 @@ to the bit. Names and kinds are derived here from the centroids in natural units
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
@@ -253,6 +254,36 @@ def propose_names(
             name, number = f"{stem} ({number})", number + 1
         names[row] = name
     return [name or "" for name in names]
+
+
+def belied(
+    was: Sequence[Segment | None], centroids: Floats, weights: Floats, axes: Axes
+) -> list[bool]:
+    """Of each segment, whether a proposed name says what has become the opposite of true.
+
+    Args:
+        was: the segment of each centroid before; None for a new one, which has no name yet.
+    """
+    offset = (centroids - centroids.mean(axis=0)) * np.sqrt(weights)
+    return [
+        segment is not None and not all(_is_so(word, row, axes) for word in _said(segment.name))
+        for segment, row in zip(was, offset, strict=True)
+    ]
+
+
+def _said(name: str) -> list[str]:
+    """The words of a proposed name."""
+    return re.sub(r" [(]\d+[)]$", "", name.partition(": ")[2]).split(", ")
+
+
+def _is_so(word: str, offset: Floats, axes: Axes) -> bool:
+    """Whether a word is not clearly wrong; a word of a person is never wrong."""
+    found = [
+        -step if word == low else step
+        for (low, high), step in zip(axes.words, offset.tolist(), strict=True)
+        if word and word in (low, high)
+    ]
+    return not found or max(found) > -LEAST_MARK
 
 
 def _phrases(offset: Floats, row: int, axes: Axes) -> list[str]:

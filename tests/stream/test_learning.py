@@ -11,6 +11,7 @@ from stream.clustering import Statistics, distances
 from stream.config import Learning
 from stream.events import Floats, Hashes
 from stream.learning import ANCHOR_REFITS, PartitionStatistics, TrainerState, learn, sample_due
+from stream.model import Model
 from stream.segmenter import Features
 
 AXES = Features(("a", "b"), ("", ""), (("low a", "high a"), ("low b", "high b")), np.ones(2))
@@ -236,3 +237,58 @@ def test_an_id_does_not_go_elsewhere_with_other_people_a_little_at_a_time() -> N
         ["dissolved"],
     )
     assert id_at(state, (1.0, 5.0)) == parent
+
+
+# -- as many as there can be ----------------------------------------------------------------------
+
+
+def test_segments_that_could_not_be_at_first_come_later() -> None:
+    alike = np.zeros((USERS, 2))
+    state = first(alike)
+    assert len(ids_of(state)) == 1
+    state = told(state, crowd(CORNERS, EVENLY), 100_001)
+    assert len(ids_of(state)) == 3
+    assert 1 in ids_of(state)
+    assert {event for event, _, _ in events(state)} == {"split"}
+
+
+def test_segments_that_nobody_can_be_told_apart_by_go_once() -> None:
+    state = first(crowd(CORNERS, EVENLY))
+    alike = np.full((USERS, 2), 3.0)
+    state = told(state, alike, 100_001)
+    assert len(ids_of(state)) == 1
+    assert [event for event, _, _ in events(state) if event in ENDS] == ["dissolved"] * 2
+    for number in range(2, 5):
+        state = told(state, alike, number * 100_002)
+        assert events(state) == []
+
+
+def test_a_name_that_has_become_the_opposite_is_told_anew() -> None:
+    state = first(crowd(CORNERS, EVENLY))
+    third = id_at(state, (5.0, 1.0))
+    assert name_of(state, third).endswith("high a, low b")
+    renamed: list[tuple[str, int, tuple[int, ...]]] = []
+    for number in range(1, 7):
+        # The same people, who do more of b with each refit.
+        places = CORNERS + np.array([[0.0, 0.0], [0.0, 0.0], [0.0, 8.0 * number / 6]])
+        state = told(state, crowd(places, EVENLY), number * 100_002)
+        renamed += events(state)
+    assert ("renamed", third, ()) in renamed
+    assert "high b" in name_of(state, third)
+    assert {event for event, _, _ in renamed} == {"renamed"}
+
+
+def name_of(state: TrainerState, segment: int) -> str:
+    return model_of(state).by_id[segment].name
+
+
+ENDS = {"absorbed", "dissolved"}
+
+
+def model_of(state: TrainerState) -> Model:
+    assert state.model is not None
+    return state.model
+
+
+def ids_of(state: TrainerState) -> list[int]:
+    return [int(i) for i in model_of(state).ids]

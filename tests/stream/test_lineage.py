@@ -44,7 +44,9 @@ def test_every_difference_is_told_and_no_id_is_used_twice(
     went = [i for event, i, _ in found.events if event in {"absorbed", "dissolved"}]
     assert sorted(came) == sorted(fresh)
     assert sorted(went) == sorted(lost)
-    assert len(found.events) == len(fresh) + len(lost)
+    gave = [i for event, i, _ in found.events if event == "ceded"]
+    assert set(gave) <= set(old_ids) - set(lost)
+    assert len(found.events) == len(fresh) + len(lost) + len(gave)
 
     sizes, new_sizes, both = Counter(old), Counter(new), Counter(zip(old, new, strict=True))
     for column, kept in enumerate(found.ids):
@@ -59,7 +61,7 @@ def test_every_difference_is_told_and_no_id_is_used_twice(
                 assert set(others) <= set(old_ids) & set(found.ids)
             case "succeeded":
                 assert set(others) <= set(lost)
-            case "absorbed":
+            case "absorbed" | "ceded":
                 assert set(others) <= set(found.ids)
             case _:
                 assert others == ()
@@ -132,3 +134,11 @@ def test_nobody_in_the_sample_leaves_no_identity(k: int) -> None:
     found = told((1, 2), [], [], k)
     assert found.ids == tuple(range(100, 100 + k))
     assert [event for event, _, _ in found.events] == ["emerged"] * k + ["dissolved"] * 2
+
+
+def test_most_of_its_users_going_elsewhere_is_told_of_a_segment_that_goes_on() -> None:
+    old = np.repeat([0, 1], [1_000, 1_000]).astype(np.int64)
+    new = np.repeat([0, 1, 1], [100, 900, 1_000]).astype(np.int64)
+    found = inherit((7, 8), old, new, 2, 9, 0.5)
+    assert found.ids == (7, 8)
+    assert found.events == (("ceded", 7, (8,)),)
