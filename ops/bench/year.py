@@ -4,11 +4,12 @@
 trainer in memory, with the marks of a replay) and reports what happened. ``--append`` adds a dated
 section to ``results/year.md``. What the numbers mean:
 
-- *still users*: at a month's end and at the next, in a segment at both, and moved between them, in
-  features, by no more than a quarter of the way from their segment's centroid to the nearest other
-  one (map and centroids of the earlier model). They have little reason to change.
-- *identity kept*: still users whose segment has the same id at both ends. *Worst month* is the
+- *stayers*: users in a segment at a month's end and at the next, whom the earlier model (its map and
+  centroids) sees nearest to their segment's centroid at both: nothing they did, or left undone, is
+  a reason to leave it.
+- *identity kept*: stayers whose segment has the same id at both ends. *Worst month* is the
   smallest such share. Of those without, *retired* ones were in a segment that is no more.
+- *first ids that last*: of the ids of the first model, those in force at the end.
 - *ids that survive a refit*: of the ids in force before each refit, those in force after it.
 - *reverted*: a change from A to B of a user who is back in A within their next five changes and
   within thirty days of it. First assignments are no changes here.
@@ -50,7 +51,6 @@ from stream.units import DAY_MS, iso
 
 RESULTS = Path(__file__).parent / "results" / "year.md"
 DATA = Path(__file__).parents[3] / "shared" / "data" / "online_retail_uk.csv.gz"
-STILL = 0.25
 REVERT_CHANGES = 5
 REVERT_MS = 30 * DAY_MS
 
@@ -93,31 +93,30 @@ def snapshot(rehearsal: Rehearsal, at_ms: int) -> Snapshot | None:
 
 @dataclass(frozen=True)
 class Kept:
-    """Still users from a month's end to the next: how many, with the same id, in a retired one."""
+    """From a month's end to the next: users, stayers, of these with the same id, in a retired one."""
 
     at_ms: int
     users: int
-    still: int
+    stayed: int
     same: int
     retired: int
 
 
 def kept(before: Snapshot, after: Snapshot) -> Kept:
-    """Who had little reason to change, and did not."""
+    """Who had no reason to change, and did not."""
     users = len(before.segments)
     model, segments = before.model, after.segments[:users]
     column = columns_of(before.segments.astype(np.int32), model.ids)
     both = (column >= 0) & (segments > 0)
     both &= living(before.vectors) & living(after.vectors[:users])
-    then, now = (
-        model.map.apply(np.nan_to_num(vectors)) for vectors in (before.vectors, after.vectors)
-    )
-    step = (model.map.weights * (now[:users] - then) ** 2).sum(axis=1)
-    gaps = model.gaps + np.diag(np.full(len(model.ids), np.inf))
-    still = both & (step <= STILL**2 * gaps.min(axis=1)[column])
-    same = still & (segments == before.segments)
-    gone = still & ~np.isin(before.segments, after.model.ids)
-    counts = [int(np.count_nonzero(which)) for which in (both, still, same, gone)]
+    stayed = both.copy()
+    for vectors in (before.vectors, after.vectors[:users]):
+        mapped = model.map.apply(np.nan_to_num(vectors))
+        nearest = distances(mapped, model.centroids, model.map.weights).argmin(axis=1)
+        stayed &= nearest == column
+    same = stayed & (segments == before.segments)
+    gone = stayed & ~np.isin(before.segments, after.model.ids)
+    counts = [int(np.count_nonzero(which)) for which in (both, stayed, same, gone)]
     return Kept(after.at_ms, *counts)
 
 
@@ -185,6 +184,7 @@ class Year:
     user_days: float = 0.0
     marks: int = 0
     first_ms: int = 0
+    _first: set[int] = field(default_factory=set)
     _model: Model | None = None
     _month: Snapshot | None = None
     _last_ms: int = 0
@@ -209,6 +209,7 @@ class Year:
             self._month_ended(rehearsal, self._last_ms, quarter=True)
 
     def _published(self, before: Model | None, model: Model) -> None:
+        self._first = self._first or set(model.ids.tolist())
         self.lineage.update(kind_of_event(event) for event in model.lineage)
         if before is not None and before.epoch != model.epoch:
             same = np.count_nonzero(np.isin(before.ids, model.ids))
@@ -232,9 +233,9 @@ class Year:
         """
         changes, model = self.changes, self._model
         total = max(changes.total, 1)
-        still, same, retired = (
+        stayed, same, retired = (
             sum(getattr(month, name) for month in self.months)
-            for name in ("still", "same", "retired")
+            for name in ("stayed", "same", "retired")
         )
         surviving = sum(after for _, after in self.survived)
         ids = sum(before for before, _ in self.survived)
@@ -248,21 +249,25 @@ class Year:
             "first_mark": iso(self.first_ms),
             "last_mark": iso(self._last_ms),
             "segments": 0 if model is None else len(model.ids),
-            "still_users": still,
-            "still_share": share(still, sum(month.users for month in self.months)),
-            "identity_kept": share(same, still),
+            "stayers": stayed,
+            "stayers_share": share(stayed, sum(month.users for month in self.months)),
+            "identity_kept": share(same, stayed),
             "identity_kept_worst_month": min(
-                (m.same / m.still for m in self.months if m.still), default=None
+                (m.same / m.stayed for m in self.months if m.stayed), default=None
             ),
-            "identity_retired": share(retired, still),
+            "identity_retired": share(retired, stayed),
             "months": [
-                {"to": iso(m.at_ms), "still": m.still, "kept": share(m.same, m.still)}
+                {"to": iso(m.at_ms), "stayed": m.stayed, "kept": share(m.same, m.stayed)}
                 for m in self.months
             ],
             "refits": len(self.survived),
             "ids_survive_refit": share(surviving, ids),
             "refits_all_ids_survive": sum(before == after for before, after in self.survived),
             "ids_minted": minted,
+            "first_ids": len(self._first),
+            "first_ids_that_last": 0
+            if model is None
+            else len(self._first & set(model.ids.tolist())),
             "lineage": dict(sorted(self.lineage.items())),
             "assigned": changes.assigned,
             "changes": changes.total,
@@ -356,18 +361,19 @@ def section(report: dict[str, Any], at: datetime, command: str) -> str:
     chosen = report["settings"]
     rows = (
         (
-            "still users (of all, month by month)",
-            f"{report['still_users']:,} ({_percent(report['still_share'])})",
+            "stayers (of all, month by month)",
+            f"{report['stayers']:,} ({_percent(report['stayers_share'])})",
         ),
-        ("identity kept, still users", _percent(report["identity_kept"])),
+        ("identity kept, stayers", _percent(report["identity_kept"])),
         ("identity kept, worst month", _percent(report["identity_kept_worst_month"])),
-        ("still users whose segment was retired", _percent(report["identity_retired"])),
+        ("stayers whose segment was retired", _percent(report["identity_retired"])),
         (
             f"ids that survive a refit ({report['refits']} refits)",
             _percent(report["ids_survive_refit"]),
         ),
         ("refits that every id survives", f"{report['refits_all_ids_survive']}"),
         ("ids minted", f"{report['ids_minted']}"),
+        ("first ids that last", f"{report['first_ids_that_last']} of {report['first_ids']}"),
         ("lineage", _listed(report["lineage"], "{:,}")),
         (
             f"changes (first assignments apart: {report['assigned']:,})",

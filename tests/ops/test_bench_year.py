@@ -109,7 +109,7 @@ def logs(*values: float) -> Any:
     return np.expm1(np.array(values))[:, None]
 
 
-def test_identity_is_asked_of_those_who_hardly_moved() -> None:
+def test_identity_is_asked_of_those_with_no_reason_to_move() -> None:
     then = Snapshot(0, logs(0.0, 0.0, 0.0, 2.0, 2.0), np.array([7, 7, 7, 8, 0]), a_model(7, 8))
     now = replace(
         then,
@@ -119,7 +119,7 @@ def test_identity_is_asked_of_those_who_hardly_moved() -> None:
         model=a_model(7, 9),
     )
     # The third walked, the fifth had no segment, the sixth was not there; the fourth's was retired.
-    assert kept(then, now) == Kept(DAY_MS, users=4, still=3, same=1, retired=1)
+    assert kept(then, now) == Kept(DAY_MS, users=4, stayed=3, same=1, retired=1)
 
 
 def moved(user: str, number: int, before: int | None, after: int) -> SegmentChange:
