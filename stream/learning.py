@@ -44,11 +44,6 @@ ALL_HASHES = (1 << 64) - 1
 NEVER = (1 << 63) - 1
 CHALLENGES = 2
 """Refits running that a challenger must win: a single look costs identities (ARI .10) for luck."""
-CAUTION = 3.0
-CALM = 0.8
-"""After each challenger that won, the next has to be three times as much better, and a fifth less
-with every refit: where there are no gaps, there is always another partition that is as good, and
-somebody's campaigns hang on the ids of this one."""
 REMEMBERED = 256
 """Retired segments a model tells of, the last ones: nobody is in an older one any more."""
 SEARCH_USERS = 1_024
@@ -140,7 +135,6 @@ class TrainerState:
         sizes: users published in each segment, by column of the model, at the last round.
         drift: what has been seen since the last refit.
         challenged: refits running in which a challenger was clearly better.
-        caution: a challenger has to be so many times better than `challenge_gain`.
         anchor: what ids are held against, beside the model before.
         given: names that a person gave, by segment id.
         flapping: of everyone at the last round, by segment id.
@@ -160,7 +154,6 @@ class TrainerState:
     sizes: tuple[int, ...] = ()
     drift: Drift | None = None
     challenged: int = 0
-    caution: float = 1.0
     anchor: Anchor | None = None
     given: Mapping[int, str] = field(default_factory=dict)
     flapping: Tallies = field(default_factory=dict)
@@ -194,7 +187,6 @@ class _Packed(msgspec.Struct):
     sizes: tuple[int, ...]
     drift: Drift | None
     challenged: int
-    caution: float
     anchor: Anchor | None
     given: dict[int, str]
     flapping: dict[int, Tally] = {}
@@ -461,7 +453,7 @@ def _refit(
     def happened(event: str, segment: int, others: Sequence[int]) -> None:
         lineage.append(_event(event, segment, others, round_ms, name))
 
-    challenged, caution = 0, max(1.0, state.caution * CALM)
+    challenged = 0
     # Who differs in nothing that counts cannot be parted.
     k = min(settings.segments, len(np.unique(mapped[:, weights > 0], axis=0)))
     if old is None:
@@ -481,9 +473,9 @@ def _refit(
             centroids = _resized(space, centroids, k, epoch, settings)
         elif challenge:
             challenger, gain = _challenger(space, centroids, epoch, settings)
-            challenged = state.challenged + 1 if gain > settings.challenge_gain * caution else 0
+            challenged = state.challenged + 1 if gain > settings.challenge_gain else 0
             if challenged >= CHALLENGES:
-                centroids, challenged, caution = challenger, 0, caution * CAUTION
+                centroids, challenged = challenger, 0
         centroids = _peopled(space, centroids)
         new_labels = distances(mapped, centroids, weights).argmin(axis=1)
         then = None if state.anchor is None else state.anchor.segments_then(sample.hashes)
@@ -569,7 +561,6 @@ def _refit(
             _misfits(model, mapped, squared, None, settings),
         ),
         challenged=challenged,
-        caution=caution,
         anchor=_anchor(state, sample, np.array(ids)[squared.argmin(axis=1)], model),
     )
 
