@@ -7,9 +7,11 @@ and what was expected. Everything that is a part of the program is handed its ow
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import tomllib
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
@@ -21,6 +23,8 @@ from stream.segments import DEFAULT_KINDS, KindRule, PublishRule
 from stream.units import parse_duration
 
 ENVIRONMENT_PREFIX = "SEGSTREAM_"
+CONFIG_VARIABLE = "SEGSTREAM_CONFIG"
+"""Names the settings file; the one variable that is no setting."""
 
 Seconds = Annotated[
     float,
@@ -310,7 +314,7 @@ def load(
     for origin, layer in layers:
         for key, value in _flatten(layer):
             origins[key] = f"file {file}" if origin == "file" else origin
-            _put(merged, key, value)
+            _put(merged, key, value, join=True)
     try:
         return Settings.model_validate(merged), origins
     except ValidationError as error:
@@ -327,7 +331,7 @@ def effective(settings: Settings, origins: dict[str, str]) -> list[dict[str, Any
                 rows.append(
                     {
                         "key": f"{section}.{key}",
-                        "value": getattr(value, key),
+                        "value": _masked(key, getattr(value, key)),
                         "unit": _unit(field),
                         "origin": origins.get(f"{section}.{key}", "default"),
                         "meaning": field.description,
@@ -344,6 +348,30 @@ def effective(settings: Settings, origins: dict[str, str]) -> list[dict[str, Any
                 }
             )
     return rows
+
+
+MASK = "***"
+_SECRET = re.compile(r"passw|secret|token|jaas|[.]key([.]|$)", re.IGNORECASE)
+
+
+def _masked(key: str, value: Any) -> Any:
+    """A setting as it may be shown to others: without passwords."""
+    if isinstance(value, dict):
+        return {name: _masked(name, inner) for name, inner in value.items()}
+    if isinstance(value, str):
+        if _SECRET.search(key):
+            return MASK
+        return re.sub(r"(://[^/@]*:)[^/@]*@", rf"\1{MASK}@", value)
+    return value
+
+
+def as_toml(value: Any) -> str:
+    """A value of a setting as TOML, on one line."""
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{key} = {as_toml(inner)}" for key, inner in value.items()) + "}"
+    if isinstance(value, (list, tuple)):
+        return "[" + ", ".join(map(as_toml, value)) + "]"
+    return json.dumps(value)
 
 
 def _unit(field: Any) -> str | None:
@@ -367,20 +395,37 @@ def _from_file(file: Path) -> Layer:
 def _from_environment(environment: dict[str, str]) -> Layer:
     layer: Layer = {}
     for name, text in environment.items():
-        if not name.startswith(ENVIRONMENT_PREFIX) or "__" not in name:
+        if not name.startswith(ENVIRONMENT_PREFIX):
+            continue
+        if "__" not in name:
+            _see_that_it_is_no_slip(name, text)
             continue
         key = name.removeprefix(ENVIRONMENT_PREFIX).lower().replace("__", ".")
         _put(layer, key, _parse_text(text))
     return layer
 
 
+def _see_that_it_is_no_slip(name: str, text: str) -> None:
+    """Other variables may begin like ours, as Kubernetes' for a service; a slip is told.
+
+    Raises:
+        ConfigError: it is a setting but for an underscore.
+    """
+    section, _, key = name.removeprefix(ENVIRONMENT_PREFIX).lower().partition("_")
+    known = Settings.model_fields.get(section)
+    fields = getattr(known.annotation, "model_fields", {}) if known is not None else {}
+    if key in fields and not text.startswith("tcp://"):
+        meant = f"{ENVIRONMENT_PREFIX}{section}__{key}".upper()
+        raise ConfigError(f"{name} (from environment): there is no such setting, but {meant}")
+
+
 def _parse_text(text: str) -> Any:
-    """Tables and lists may be given as TOML values; anything else stays text for pydantic."""
-    if text[:1] in "[{":
-        try:
+    """Tables and lists may be given as TOML values or JSON; all else stays text for pydantic."""
+    if text[:1] in ("[", "{"):
+        with suppress(tomllib.TOMLDecodeError):
             return tomllib.loads(f"value = {text}")["value"]
-        except tomllib.TOMLDecodeError:
-            return text
+        with suppress(json.JSONDecodeError):
+            return json.loads(text)
     return text
 
 
@@ -395,13 +440,22 @@ def _flatten(layer: Layer, prefix: str = "") -> list[tuple[str, Any]]:
     return pairs
 
 
-def _put(layer: Layer, key: str, value: Any) -> None:
+def _put(layer: Layer, key: str, value: Any, *, join: bool = False) -> None:
+    """Set a dotted key.
+
+    Args:
+        join: a table is joined with the one that is there, so that a password from the environment
+            leaves what the file says of TLS alone.
+    """
     *parents, last = key.split(".")
     for parent in parents:
         inner = layer.setdefault(parent, {})
         if not isinstance(inner, dict):
             raise ConfigError(f"{key}: {parent} is a value, not a section")
         layer = inner
+    before = layer.get(last)
+    if join and isinstance(before, dict) and isinstance(value, dict):
+        value = before | value
     layer[last] = value
 
 

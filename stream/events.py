@@ -247,14 +247,24 @@ class RetiredSegment(TypedDict):
     born: str
 
 
+LINEAGE_EVENTS = (
+    "born",
+    "split",
+    "succeeded",
+    "absorbed",
+    "emerged",
+    "dissolved",
+    "ceded",
+    "renamed",
+)
+
+
 class Lineage(TypedDict):
     """What happened to an id between two epochs."""
 
     event: Annotated[
         str,
-        _described(
-            "born, split, succeeded, absorbed, emerged, dissolved, ceded, renamed, or kind:<old>-><new>"
-        ),
+        _described(f"{', '.join(LINEAGE_EVENTS)}, or kind:<old>-><new>"),
     ]
     segment: int
     others: Annotated[list[int], _described("the ids it came from or went to")]

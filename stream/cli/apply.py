@@ -14,7 +14,7 @@ from typing import Any
 
 from rich.console import Console
 
-from stream.cli.views import trainer_state
+from stream.cli.views import lineage_line, trainer_state
 from stream.model import Model
 from stream.state import Store
 from stream.tuning import Tuning
@@ -56,7 +56,8 @@ def wait(store: Store, tuning: Tuning, seconds: float, clock: Clock = CLOCK) -> 
         if clock.monotonic() >= deadline:
             raise NotAppliedError(
                 f"not in force after {seconds:g} s; it stays wanted, and the next round takes it up. "
-                "Is a trainer running (segstream run trainer), and do workers send statistics?"
+                "Is a trainer running (segstream run trainer), and are there looks at everyone: "
+                "by the wall clock every worker.sweep_seconds, else at the marks of a replay?"
             )
         clock.sleep(POLL_SECONDS)
 
@@ -83,5 +84,4 @@ def show(console: Console, facts: dict[str, Any]) -> None:
         console.print("  lineage: the models topic has it")
         return
     for event in facts["lineage"]:
-        others = ", ".join(str(other) for other in event["others"])
-        console.print(f"  lineage: {event['event']} {event['segment']} {others}".rstrip())
+        console.print(f"  lineage: {lineage_line(event)}")

@@ -42,7 +42,7 @@ from stream.state import StoreUnavailableError
 from stream.units import iso, readable_duration
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from producers.replay import Progress
     from stream.redis_state import RedisStore
@@ -144,8 +144,22 @@ class _Shop:
     at_ms: int = 0
 
 
-def run(seconds: float, *, keep: bool, stop: Event, console: Console) -> dict[str, Any]:
-    """Run the demo to its end, or until told to stop; leaves no process behind."""
+def run(
+    seconds: float,
+    *,
+    keep: bool,
+    stop: Event,
+    console: Console,
+    show: Callable[[dict[str, Any]], None],
+) -> bool:
+    """Run the demo to its end, or until told to stop; leaves no process behind.
+
+    Args:
+        show: is given the facts when the shop has closed.
+
+    Returns:
+        Whether the audit is clean.
+    """
     with ExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="segstream-")))
         with console.status("starting a broker and a store"):
@@ -162,12 +176,15 @@ def run(seconds: float, *, keep: bool, stop: Event, console: Console) -> dict[st
         processes = stack.enter_context(_Processes(file, directory))
         store = stack.enter_context(open_store(settings))
         facts = _watch(settings, store, processes, seconds, stop, console)
+        show(facts)
         if keep and not stop.is_set():
             console.print(
-                f"kept running; look around with: segstream -c {file} segments\nCtrl-C ends it."
+                f"broker and store are kept; look around with: segstream -c {file} segments\n"
+                "The shop's clock stands still, and nobody learns any more. Ctrl-C ends it.",
+                soft_wrap=True,
             )
             stop.wait()
-    return facts
+    return bool(facts["ok"])
 
 
 def _watch(
@@ -182,7 +199,7 @@ def _watch(
     started = time.monotonic()
     traffic = Thread(target=_run_shop, args=(settings, shop, seconds, stop), daemon=True)
     traffic.start()
-    picture = _Picture(settings, store, shop, tail)
+    picture = _Picture(settings, store, shop, tail, console.width)
     done_at: float | None = None
     with (
         _tail_consumer(settings) as consumer,
@@ -315,9 +332,10 @@ class _Picture:
     """Draws what is going on."""
 
     def __init__(
-        self, settings: config.Settings, store: RedisStore, shop: _Shop, tail: _Tail
+        self, settings: config.Settings, store: RedisStore, shop: _Shop, tail: _Tail, columns: int
     ) -> None:
         self._settings, self._store, self._shop, self._tail = settings, store, shop, tail
+        self._columns = columns
         self._table = FeatureTable(settings.features)
         self._rates: deque[tuple[float, int]] = deque(maxlen=12)
 
@@ -360,15 +378,14 @@ class _Picture:
             (f"{self._tail.risk_moves:,}", "bold yellow"),
             " churn-risk moves",
         )
-        parts: list[Any] = [line]
+        moves = [views.change_line(change) for change in self._tail.last]
+        parts: list[Any] = [line, Panel(Group(*moves), title="last moves", title_align="left")]
         try:
             facts = views.segments(views.trainer_state(self._store), self._table)
             parts.append(Text(f"{facts['users']:,} users"))
-            parts.append(views.segments_table(facts, self._table))
+            parts.append(views.segments_table(facts, self._table, self._columns))
         except views.NoModelError:
             parts.append(Text("no model yet: shoppers are still coming in", style="dim"))
-        moves = [views.change_line(change) for change in self._tail.last]
-        parts.append(Panel(Group(*moves), title="last moves", title_align="left"))
         return Group(*parts)
 
 
@@ -427,7 +444,7 @@ def show_summary(console: Console, facts: dict[str, Any]) -> None:
     """The demo's end, for people."""
     if "segment_list" in facts:
         table = FeatureTable(DEFAULT_FEATURES)
-        console.print(views.segments_table(facts["segment_list"], table))
+        console.print(views.segments_table(facts["segment_list"], table, console.width))
     causes = ", ".join(f"{n:,} {c.replace('_', ' ')}" for c, n in facts["changes_by_cause"].items())
     lines = [
         (

@@ -586,6 +586,8 @@ def show(console: Console, facts: dict[str, Any]) -> None:
             f" for {facts['source']}: {verdict}",
         )
     )
+    if facts["sampled"] < facts["users"]:
+        console.print(f"{facts['sampled']:,} of {facts['users']:,} users were looked at")
     shown = Table(title="Segments", title_justify="left")
     for column in ("", "name", "kind"):
         shown.add_column(column)

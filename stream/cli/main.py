@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import sys
 import tomllib
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from datetime import datetime
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -73,8 +76,19 @@ APPLY_EXAMPLE = (
     "applied, for whoever reads them"
 )
 
-out = Console(highlight=False)
-err = Console(stderr=True, highlight=False)
+PIPED_COLUMNS = 200
+"""Whoever reads a pipe has no window to fold lines for."""
+
+
+def _console(*, stderr: bool = False) -> Console:
+    """Names, paths and settings are shown as they are: brackets in them are no markup."""
+    stream = sys.stderr if stderr else sys.stdout
+    columns = None if stream.isatty() or "COLUMNS" in os.environ else PIPED_COLUMNS
+    return Console(stderr=stderr, highlight=False, markup=False, emoji=False, width=columns)
+
+
+out = _console()
+err = _console(stderr=True)
 
 app = typer.Typer(
     name="segstream",
@@ -139,12 +153,22 @@ class _Context:
 _context = _Context(None, {})
 
 
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"segstream {version('segstream')}")
+        raise typer.Exit
+
+
 @app.callback()
 def common(
     settings_file: Annotated[
         Path | None,
         typer.Option(
-            "--config", "-c", envvar="SEGSTREAM_CONFIG", help="Settings file, TOML.", metavar="FILE"
+            "--config",
+            "-c",
+            envvar=config.CONFIG_VARIABLE,
+            help="Settings file, TOML.",
+            metavar="FILE",
         ),
     ] = None,
     assignments: Annotated[
@@ -152,8 +176,12 @@ def common(
         typer.Option("--set", help="One setting, as section.key=value.", metavar="KEY=VALUE"),
     ] = None,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Say more on stderr.")] = False,
+    show_version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Say it, and end.")
+    ] = False,
 ) -> None:
     """Read what all commands share."""
+    del show_version
     logging.basicConfig(
         level=logging.INFO if verbose else logging.WARNING,
         format="%(message)s",
@@ -180,6 +208,13 @@ def _value(text: str) -> Any:
         return text
 
 
+@contextmanager
+def _telling(text: str) -> Iterator[Callable[[str], None]]:
+    """A line on the terminal that says what is being done."""
+    with err.status(text) as status:
+        yield lambda told: status.update(Text(told))
+
+
 # -- running ---------------------------------------------------------------------------------
 
 
@@ -193,12 +228,14 @@ def demo(
 ) -> None:
     """A simulated shop on a local broker and store, all roles as real processes."""
     stop = roles.stop_on_signals()
-    facts = demonstration.run(seconds, keep=keep, stop=stop, console=err)
-    if as_json:
-        _print_json(facts)
-    else:
-        demonstration.show_summary(out, facts)
-    if not facts["ok"]:
+
+    def show(facts: dict[str, Any]) -> None:
+        if as_json:
+            _print_json(facts)
+        else:
+            demonstration.show_summary(out, facts)
+
+    if not demonstration.run(seconds, keep=keep, stop=stop, console=err, show=show):
         raise typer.Exit(NO)
 
 
@@ -238,6 +275,12 @@ def _run(names: list[str], *, local: bool) -> None:
         if local:
             topic_plans.apply(settings, create=True)
             err.print(f"local broker at {settings.broker.bootstrap}, store at {settings.store.url}")
+            given = f" -c {_context.file}" if _context.file else ""
+            err.print(
+                f"from another terminal: segstream{given} --set "
+                f"broker.bootstrap={settings.broker.bootstrap} --set store.url={settings.store.url} ...",
+                soft_wrap=True,
+            )
         roles.run(settings, names, stop)
 
 
@@ -285,7 +328,12 @@ def replay_file(
 ) -> None:
     """Send a file's history onto the topics, in event-time order."""
     settings = _context.settings()
-    if settings.clock.mode == "watermark" and settings.topics.input_retention_seconds > 0:
+    if settings.clock.mode == "live":
+        err.print(
+            "note: clock.mode is live, so all of this will have happened by now, and nobody in it is "
+            "looked at before the end; for a history set clock.mode = watermark"
+        )
+    elif settings.topics.input_retention_seconds > 0:
         err.print(
             "note: topics.input_retention_seconds is not 0, and Kafka deletes by record time; if "
             "the topics were made with it, history older than that will not stay (see doctor)"
@@ -306,7 +354,7 @@ def replay_file(
     else:
         for line in report.lines():
             out.print(line)
-    if not report.complete:
+    if not report.complete or not report.sent:
         raise typer.Exit(NO)
 
 
@@ -351,17 +399,17 @@ def explore_vectors(
     table = FeatureTable(settings.features)
     exploring.see_that_it_can_draw()
     wish = exploring.Wish(distance, algorithm, k_max, k, bootstraps)
-    with err.status("reading") as status:
+    with _telling("reading") as tell:
         model = None
         if source is not None:
-            people = exploring.read_file(settings, table, *source, at, status.update)
+            people = exploring.read_file(settings, table, *source, at, tell)
         else:
             with roles.open_store(settings) as store:
                 model = views.trainer_state(store).model
                 assert model is not None
-                people = exploring.read_store(settings, table, store, model, status.update)
-        found = exploring.study(settings, table, people, wish, model, status.update)
-        written = exploring.write(found, out_folder, status.update)
+                people = exploring.read_store(settings, table, store, model, tell)
+        found = exploring.study(settings, table, people, wish, model, tell)
+        written = exploring.write(found, out_folder, tell)
     facts = exploring.facts_of(found, written)
     if as_json:
         _print_json(facts)
@@ -384,19 +432,19 @@ def plan_change(
     wanted = config.load(wanted_file)[0]
     settings = _context.settings()
     table = FeatureTable(wanted.features)
-    with err.status("reading") as status:
+    with _telling("reading") as tell:
         if source is not None:
-            crowd = planning.file_crowd(settings, *source, status.update)
+            crowd = planning.file_crowd(settings, *source, tell)
             if crowd.model.schema == table.schema:
                 found = planning.plan(crowd, table, settings.publish.rule(), wanted)
             else:
                 clock = wanted.model_copy(update={"clock": settings.clock})
-                other = planning.file_crowd(clock, *source, status.update)
+                other = planning.file_crowd(clock, *source, tell)
                 found = planning.plan_anew(crowd, other, wanted)
         else:
             known = _running(wanted)
             with roles.open_store(known) as store:
-                crowd = planning.live_crowd(known, table, store, status.update)
+                crowd = planning.live_crowd(known, table, store, tell)
             found = planning.plan(crowd, table, known.publish.rule(), wanted)
     facts = planning.facts_of(found)
     if as_json:
@@ -450,8 +498,8 @@ def apply_change(
     known, table = _running(wanted), FeatureTable(wanted.features)
     tuning = Tuning.of(wanted)
     with roles.open_store(known) as store:
-        with err.status("planning") as status:
-            crowd = planning.live_crowd(known, table, store, status.update)
+        with _telling("planning") as tell:
+            crowd = planning.live_crowd(known, table, store, tell)
             plan = planning.facts_of(planning.plan(crowd, table, known.publish.rule(), wanted))
         if not as_json:
             planning.show(out, plan)
@@ -493,8 +541,8 @@ def segments(
         state = views.trainer_state(store)
         facts = views.segments(state, table)
         if rules and state.model is not None:
-            with err.status("reading") as status:
-                people = exploring.read_store(settings, table, store, state.model, status.update)
+            with _telling("reading") as tell:
+                people = exploring.read_store(settings, table, store, state.model, tell)
             facts["rules"] = explaining.rules(people, state.model, table)
     if as_json:
         _print_json(facts)
@@ -549,15 +597,23 @@ def changes(
     """The changes, oldest first."""
     settings = _context.settings()
     stop = roles.stop_on_signals() if follow else None
+    found = False
     with roles.open_store(settings) as store:
         reader = views.Reader(settings, store, FeatureTable(settings.features))
+        if kind is not None and kind not in (kinds := views.kinds_of(settings, store)):
+            raise config.ConfigError(
+                f"--kind {kind}: there is no such kind, but {', '.join(kinds)}"
+            )
         stream = reader.follow(stop.is_set) if stop is not None else reader.changes()
         for change in stream:
             if views.wanted(change, user_id, kind):
+                found = True
                 if as_json:
                     print(json.dumps(change), flush=True)
                 else:
                     out.print(views.change_line(change))
+    if not found:
+        err.print("no changes")
 
 
 @app.command(epilog="Example: `segstream audit --json`")
@@ -608,13 +664,24 @@ def config_show(as_json: AsJson = False) -> None:
         _print_json({"settings": rows})
         return
     table = Table(title="Settings", title_justify="left")
-    for column in ("key", "value", "unit", "from", "meaning"):
+    table.add_column("key", no_wrap=True)
+    for column in ("value", "unit", "from", "meaning"):
         table.add_column(column, overflow="fold")
+    lists = []
     for row in rows:
         value = row["value"]
-        shown = f"{len(value)} rows" if isinstance(value, list) else str(value)
-        table.add_row(row["key"], shown, row["unit"] or "", row["origin"], row["meaning"] or "")
+        if isinstance(value, list):
+            lists.append(row)
+            value = f"{len(value)} rows, below"
+        table.add_row(
+            row["key"], str(value), row["unit"] or "", row["origin"], row["meaning"] or ""
+        )
     out.print(table)
+    for row in lists:
+        out.print(f"\n{row['key']} = [")
+        for item in row["value"]:
+            out.print(f"    {config.as_toml(item)},", soft_wrap=True)
+        out.print("]")
 
 
 # -- ending ----------------------------------------------------------------------------------
@@ -623,6 +690,8 @@ def config_show(as_json: AsJson = False) -> None:
 def _print_json(facts: dict[str, Any]) -> None:
     print(json.dumps(facts, default=str), flush=True)
 
+
+STORE_HINT = "; is the store up, and is store.url right? `segstream doctor` looks at it"
 
 _ANSWERS: Sequence[tuple[type[Exception], int]] = (
     (config.ConfigError, WRONG),
@@ -654,7 +723,8 @@ def main() -> NoReturn:
         app()
         code = 0
     except known as error:
-        err.print(Text.assemble(("segstream: ", "bold red"), str(error)))
+        hint = STORE_HINT if isinstance(error, StoreUnavailableError) else ""
+        err.print(Text.assemble(("segstream: ", "bold red"), f"{error}{hint}"))
         code = next(code for kind, code in _ANSWERS if isinstance(error, kind))
     except KeyboardInterrupt:
         code = 130

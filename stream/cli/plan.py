@@ -23,7 +23,7 @@ from rich.text import Text
 from producers.mapping import Mapping
 from stream.cli.explore import sample_store
 from stream.cli.history import open_history
-from stream.cli.views import KIND_STYLES, NoModelError, trainer_state
+from stream.cli.views import KIND_STYLES, NoModelError, lineage_line, trainer_state
 from stream.clustering import living, smallest_hashes
 from stream.config import Settings
 from stream.events import Counts, Hashes, Ints, Lineage, Rows, SegmentChange
@@ -140,6 +140,8 @@ def file_crowd(
         for at_ms in history.play(rehearsal.fold, step_ms):
             tell(f"playing {file.name}, {iso(at_ms)[:10]}")
             rehearsal.mark(at_ms)
+        if refused := history.refused.total():
+            notes = (*notes, f"{refused:,} of {history.rows:,} rows or events were refused")
     partition, state = rehearsal.partition, rehearsal.state
     if state.model is None:
         raise NoModelError(
@@ -446,8 +448,7 @@ def show(console: Console, facts: dict[str, Any]) -> None:
         table.add_row(styled, f"{counts['before']:,}", f"{counts['after']:,}")
     console.print(table)
     for event in facts["lineage"]:
-        others = ", ".join(str(other) for other in event["others"])
-        console.print(f"  lineage: {event['event']} {event['segment']} {others}".rstrip())
+        console.print(f"  lineage: {lineage_line(event)}")
     causes = ", ".join(f"{cause} {count:,}" for cause, count in facts["causes"].items())
     console.print(f"change records: {facts['records']:,}" + (f" ({causes})" if causes else ""))
     if facts["due_anyway"]:

@@ -7,7 +7,8 @@ the same dicts for people.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,7 +29,7 @@ from stream.hashing import partition_of
 from stream.learning import TrainerState
 from stream.model import Model
 from stream.partition import SchemaMismatchError
-from stream.segments import CHURN_RISK_KINDS
+from stream.segments import CHURN_RISK_KINDS, FALLBACK_KIND
 from stream.state import Store
 from stream.units import iso
 
@@ -139,35 +140,81 @@ def natural(value: float) -> str:
 
 
 def reading(value: float, feature: Feature) -> str:
-    """A value of a feature; "never" where the event it waits for has not been seen."""
-    never = feature.aggregate == "last" and feature.absent > 0 and value >= 0.99 * feature.absent
-    return "never" if never else natural(value)
+    """A value of a feature; "never" where the event it waits for has not been seen.
+
+    A segment's typical value lies in between where some have been seen and others not.
+    """
+    if feature.aggregate == "last" and feature.absent > 0:
+        if abs(value - feature.absent) <= 0.01 * feature.absent:
+            return "never"
+        if 0.75 * feature.absent < value < feature.absent:
+            return "mostly never"
+    return natural(value)
 
 
-def segments_table(facts: dict[str, Any], table: FeatureTable) -> Table:
+WIDE, NARROW = 130, 100
+"""Columns of a terminal from which on what marks a segment has a column of its own; below which it
+is more readable without flapping (``--json`` has it)."""
+
+
+def segments_table(facts: dict[str, Any], table: FeatureTable, columns: int) -> Table:
+    """The segments, the largest first, for a terminal so wide."""
+    wide, narrow = columns >= WIDE, columns < NARROW
     shown = Table(title=f"Segments of model {facts['model']}", title_justify="left")
     shown.add_column("id", justify="right")
     shown.add_column("name")
     shown.add_column("kind")
     shown.add_column("users", justify="right")
     shown.add_column("share", justify="right")
-    shown.add_column("leave a day", justify="right")
-    shown.add_column("of them back", justify="right")
-    shown.add_column("what marks it", overflow="fold")
+    if not narrow:
+        shown.add_column("leave a day", justify="right")
+        shown.add_column("of them back", justify="right")
+    if wide:
+        shown.add_column("what marks it", overflow="fold")
     total = max(sum(row["size"] for row in facts["segments"]), 1)
     for row in sorted(facts["segments"], key=lambda row: -row["size"]):
         style = KIND_STYLES.get(row["kind"], "")
+        flapping = row["flapping"]
+        rates = [percent(flapping[name]) for name in ("changes_per_user_day", "reverted_share")]
         shown.add_row(
             str(row["id"]),
             row["name"],
             Text(row["kind"], style=style),
             f"{row['size']:,}",
             f"{row['size'] / total:.0%}",
-            percent(row["flapping"]["changes_per_user_day"]),
-            percent(row["flapping"]["reverted_share"]),
-            marks_of(row, table),
+            *([] if narrow else rates),
+            *([marks_of(row, table)] if wide else []),
         )
     return shown
+
+
+_TOLD = {
+    "born": "{0} is of the first model",
+    "split": "{0} split off {1}",
+    "succeeded": "{0} took the place of {1}",
+    "emerged": "{0} is new",
+    "absorbed": "{0} was absorbed by {1}",
+    "dissolved": "{0} is no more, its users went several ways",
+    "ceded": "{0} goes on, but most of its users are in {1} now",
+    "renamed": "{0} has another name",
+}
+
+
+def lineage_line(event: Mapping[str, Any]) -> str:
+    """What happened to a segment, in words."""
+    others = ", ".join(str(other) for other in event["others"])
+    if event["event"].startswith("kind:"):
+        before, _, after = event["event"].removeprefix("kind:").partition("->")
+        return f"{event['segment']} turned from {before} to {after}"
+    return _TOLD[event["event"]].format(event["segment"], others)
+
+
+def kinds_of(settings: Settings, store: Store) -> list[str]:
+    """Kinds that a change may be into: of the rules, and of the segments there are."""
+    known = [rule.kind for rule in settings.kinds] + [FALLBACK_KIND]
+    with suppress(NoModelError):
+        known += [segment.kind for segment in _model(trainer_state(store)).segments]
+    return list(dict.fromkeys(known))
 
 
 def percent(share: float | None) -> str:
@@ -177,20 +224,23 @@ def percent(share: float | None) -> str:
 
 def show_segments(console: Console, facts: dict[str, Any], table: FeatureTable) -> None:
     """`segstream segments` for people."""
-    console.print(segments_table(facts, table))
+    console.print(segments_table(facts, table, console.width))
+    if console.width < WIDE:
+        for row in sorted(facts["segments"], key=lambda row: -row["size"]):
+            console.print(f"  {row['id']}: {marks_of(row, table)}")
     silhouette = facts["silhouette"]
     quality = f"inertia {facts['inertia']:.3f}"
     if silhouette is not None:
         quality += f", silhouette {silhouette:.3f} on the sample"
     console.print(f"{facts['users']:,} users at {facts['at']}; {quality}")
-    console.print(
-        "leave a day: changes out of it by the days its users spent there, lately; of them back: "
-        "soon, to the segment before",
-        style="dim",
-    )
+    if console.width >= NARROW:
+        console.print(
+            "leave a day: changes out of it by the days its users spent there, lately; of them "
+            "back: soon, to the segment before",
+            style="dim",
+        )
     for event in facts["lineage"]:
-        others = ", ".join(str(other) for other in event["others"])
-        console.print(f"  lineage: {event['event']} {event['segment']} {others}".rstrip())
+        console.print(f"  lineage: {lineage_line(event)}")
 
 
 @dataclass(frozen=True)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import tomllib
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from stream.config import ConfigError, Section, Settings, effective, load
+from stream.config import ConfigError, Section, Settings, as_toml, effective, load
 
 EMPTY: dict[str, str] = {}
 
@@ -276,6 +277,50 @@ def test_every_setting_is_shown_with_value_unit_origin_and_meaning(tmp_path: Pat
     assert sorted(rows) == sorted([*keys, "features", "kinds"])
     assert all(row["meaning"] for row in rows.values())
     assert all(row["unit"] == "seconds" for key, row in rows.items() if key.endswith("_seconds"))
+
+
+def test_passwords_are_not_shown() -> None:
+    secret = "hunter2"  # noqa: S105 - nobody's
+    given: dict[str, dict[str, Any]] = {
+        "store": {"url": f"redis://shop:{secret}@redis:6379/0"},
+        "broker": {"properties": {"sasl.password": secret, "ssl.key.password": secret, "a": "b"}},
+    }
+    settings, origins = load(flags=given, environment={})
+    rows = {row["key"]: row["value"] for row in effective(settings, origins)}
+    assert secret not in str(rows)
+    assert rows["store.url"] == "redis://shop:***@redis:6379/0"
+    assert rows["broker.properties"] == {
+        "sasl.password": "***", "ssl.key.password": "***", "a": "b",
+    }  # fmt: skip
+    assert settings.store.url == given["store"]["url"]
+
+
+@pytest.mark.parametrize("text", ['{"sasl.password" = "x"}', '{"sasl.password": "x"}'])
+def test_a_password_from_the_environment_leaves_the_rest_of_a_table_alone(
+    tmp_path: Path, text: str
+) -> None:
+    file = written(tmp_path, '[broker]\nproperties = { "security.protocol" = "SASL_SSL" }\n')
+    settings, _ = load(file, {"SEGSTREAM_BROKER__PROPERTIES": text})
+    assert settings.broker.properties == {"security.protocol": "SASL_SSL", "sasl.password": "x"}
+
+
+def test_an_underscore_too_few_is_told() -> None:
+    with pytest.raises(ConfigError, match="but SEGSTREAM_LEARNING__SEGMENTS"):
+        load(environment={"SEGSTREAM_LEARNING_SEGMENTS": "5"})
+    # What Kubernetes sets for services called segstream and segstream-metrics.
+    others = {
+        "SEGSTREAM_PORT": "tcp://10.0.0.1:80",
+        "SEGSTREAM_METRICS_PORT": "tcp://10.0.0.1:9100",
+    }
+    assert load(environment=others)[0] == Settings()
+
+
+def test_tables_are_shown_as_they_may_be_written() -> None:
+    settings, origins = load(environment={})
+    rows = {row["key"]: row["value"] for row in effective(settings, origins)}
+    for key in ("kinds", "features"):
+        text = f"{key} = [" + ", ".join(map(as_toml, rows[key])) + "]"
+        assert getattr(Settings.model_validate(tomllib.loads(text)), key) == getattr(settings, key)
 
 
 def test_settings_cannot_be_changed_after_the_start() -> None:

@@ -158,7 +158,7 @@ def test_fewer_segments_live(
     code, said, _ = run(capfd, *command)
     assert code == 0
     assert facts["verdict"] in said
-    assert f"lineage: absorbed {gone}" in said
+    assert f"lineage: {gone} was absorbed by" in said
     assert "change records: 60 (segment_retired 60)" in said
 
 
