@@ -336,6 +336,16 @@ def test_a_name_that_a_person_gave_stays_with_the_id() -> None:
         segmenter.rename(77, "Nobody")
 
 
+def test_without_rules_names_say_nothing_of_kinds() -> None:
+    segmenter = make(words={"spent": ("frugal", "generous")})
+    play(segmenter)
+    place = segmenter.assign(CENTRES[1:2])[0]
+    assert segmenter.names[int(place)].startswith(("Generous", "High orders"))
+    for name in segmenter.names.values():
+        assert "ccasional" not in name
+        assert name[0].isupper()
+
+
 def test_kinds_follow_the_rules_given() -> None:
     rules = [KindRule(kind="big", when={"spent": Bounds(min=300)})]
     segmenter = make(kinds=rules, words={"spent": ("frugal", "generous")})

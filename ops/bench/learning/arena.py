@@ -227,7 +227,7 @@ def rescore_seconds(method: Method, course: Course) -> float:
 
 OURS = "segstream"
 NEVER_FORGETS = "segstream_never_forgets"
-"""The same, told nothing of the window of activity that the judge has: as good as any rival knows."""
+"""The same, told nothing of the window within which the judge calls a user active."""
 STREAM_FACTS = "streams"
 STREAMS = (MAIN, STATIONARY, CORRELATED, CONTINUUM)
 

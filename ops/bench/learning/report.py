@@ -129,7 +129,8 @@ def section(report: Mapping[str, Any], at: datetime) -> str:
     )
     played = (
         f"Seeds {seeds}; {report['users']:,} users, {report['updates']:,} updates a stream. River's "
-        f"methods: {report['slow_updates']:,} updates of as many fewer users, main stream only."
+        f"methods: {report['slow_updates']:,} updates of as many fewer users, main stream only. "
+        "Segstream is told the judge's window of activity, but for the column that never forgets."
     )
     rivals: Mapping[str, Mapping[str, float | None]] = report["rivals"]
     columns: dict[str, Mapping[str, float | None]] = {
