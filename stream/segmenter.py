@@ -444,9 +444,6 @@ class Segmenter:
             for shard in self._shards:
                 shard.drop(shard.silent(now, self._drop_ms))
         before, round_ms = self._model, self._round_ms(now)
-        if before is not None:
-            sizes = dict(zip(before.ids.tolist(), self._sizes(before).tolist(), strict=True))
-            self._flapping = self._flapping.swept(sizes, self._age(now), self._rule.revert_ms)
         due = sample_due(self._state, round_ms, self._updates)
         wanted = self._learning.sample_users if due else 0
         parts = [
@@ -456,6 +453,10 @@ class Segmenter:
             for shard in self._shards
         ]
         parts[0].updates = self._updates
+        if before is not None:
+            sizes = np.sum([part.sizes for part in parts], axis=0).tolist()
+            in_each = dict(zip(before.ids.tolist(), sizes, strict=True))
+            self._flapping = self._flapping.swept(in_each, self._age(now), self._rule.revert_ms)
         self._state = learn(
             self._state, parts, round_ms, self._features, self._learning, self._kinds
         )

@@ -13,7 +13,7 @@ from uuid import UUID
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from stream.config import Learning, Publish
@@ -283,7 +283,9 @@ def test_some_workers_are_as_one(workers: int) -> None:
 
 @pytest.mark.slow
 @given(st.integers(0, 59), st.booleans(), st.sampled_from([None, 1, 2, 5]))
-@settings(max_examples=6, deadline=None)
+@example(31, False, 5)
+@example(12, True, 1)
+@settings(max_examples=4, deadline=None)
 def test_what_was_saved_goes_on_as_if_nothing_had_been(
     tmp_path_factory: pytest.TempPathFactory, cut: int, text: bool, workers: int | None
 ) -> None:
