@@ -9,7 +9,8 @@ depend on their order, merging partitions is exact, and one worker equals four t
 
 The k-means is Lloyd's (1982), seeded by k-means++ (Arthur and Vassilvitskii 2007). Between
 refits a centroid is the mean of its present users, each with one vote, which is MacQueen's
-update (1967) with the old vector taken out when the new one goes in.
+update (1967) with the old vector taken out when the new one goes in. Tails are winsorised before
+(Dixon 1960, Tukey 1962): a quantile stands for whatever lies beyond it.
 """
 
 from __future__ import annotations
@@ -241,7 +242,10 @@ def seed_and_fit(
 
 
 def smallest_hashes(hashes: np.ndarray[Any, np.dtype[np.uint64]], size: int) -> Ints:
-    """Places of the `size` smallest hashes, by hash: a uniform sample, mergeable (bottom-k)."""
+    """Places of the `size` smallest hashes, by hash: a uniform sample, and mergeable.
+
+    It is the bottom-k sketch (Cohen and Kaplan 2007, "Summarizing data using bottom-k sketches").
+    """
     order = np.argsort(hashes, kind="stable")
     return order[:size]
 

@@ -53,7 +53,8 @@ enough for most of its people to be still about."""
 LEFT = 0.75
 """Of the distance to the nearest other centroid: farther than this is another place."""
 SILHOUETTE_USERS = 512
-"""Silhouette is quadratic in users; 512 of a uniform sample tell the mean to about .02."""
+"""Silhouette (Rousseeuw 1987) is quadratic in users; 512 of a uniform sample tell the mean to about
+.02."""
 
 
 class PartitionStatistics(msgspec.Struct):
@@ -102,7 +103,7 @@ class PartitionStatistics(msgspec.Struct):
 
 @dataclass(frozen=True)
 class Sample:
-    """A uniform sample of users, by hash: the smallest `sample_users` of all living."""
+    """A uniform sample of users, by hash: the smallest `sample_users` of all living (bottom-k)."""
 
     hashes: Hashes
     vectors: Floats

@@ -18,13 +18,16 @@ import numpy.typing as npt
 from stream.clustering import FeatureMap, separated
 from stream.events import Floats, Lineage, LineageRecord, PublishedModel, PublishedSegment
 from stream.flapping import NOTHING_TO_TELL, Rates
-from stream.segments import KindRule, PublishRule, kind_of
+from stream.segments import FALLBACK_KIND, KindRule, PublishRule, kind_of
 from stream.units import iso
 
 LEAST_MARK = 0.2
 """A feature nearer to the average than this, in standard deviations, marks nobody."""
 ALIKE = 0.8
 """Two features correlated as much as this over the segments say the same of them."""
+UNMARKED = "Average"
+"""Name of a segment that has no kind and that nothing marks."""
+_NUMBER = re.compile(r" [(](\d+)[)]\Z")
 
 
 class Axes(Protocol):
@@ -232,27 +235,34 @@ def propose_names(
 ) -> list[str]:
     """A readable name a segment: its kind, and the two features that mark it most.
 
+    If no segment is of any kind but the one that is left where no rule holds, as without rules, the
+    kind tells nobody anything, and is left out.
+
     A feature marks a segment by how far its centroid is from the average one, in standard
     deviations times the feature's weight. The second feature says something else than the first:
-    over the segments the two do not go together. Equal names are told apart by a third feature, or
-    a number.
+    over the segments the two do not go together. Names that say the same, in whichever order, are
+    told apart by a third feature, or a number.
 
     Args:
         kept: names that segments have already, and keep; None for one that needs a name.
     """
     offset = (centroids - centroids.mean(axis=0)) * np.sqrt(weights)
     names = list(kept) or [None] * len(kind_list)
+    taken = {_meaning(name) for name in names if name is not None}
+    kindless = set(kind_list) <= {FALLBACK_KIND}
     for row, kind in enumerate(kind_list):
         if names[row] is not None:
             continue
         words = _phrases(offset, row, axes)
-        name = _title(kind, words[:2])
-        if name in names:
-            name = _title(kind, words[:3])
+        label = "" if kindless else kind
+        name = _title(label, words[:2])
+        if _meaning(name) in taken:
+            name = _title(label, words[:3])
         stem, number = name, 2
-        while name in names:
+        while _meaning(name) in taken:
             name, number = f"{stem} ({number})", number + 1
         names[row] = name
+        taken.add(_meaning(name))
     return [name or "" for name in names]
 
 
@@ -271,17 +281,31 @@ def belied(
     ]
 
 
+def _parts(name: str) -> tuple[str, list[str], str]:
+    """The kind, the words and the number of a proposed name; no kind if it has none."""
+    found = _NUMBER.search(name)
+    stem, number = (name, "") if found is None else (name[: found.start()], found[1])
+    kind, colon, words = stem.partition(": ")
+    return (kind, words.split(", "), number) if colon else ("", stem.split(", "), number)
+
+
 def _said(name: str) -> list[str]:
     """The words of a proposed name."""
-    return re.sub(r" [(]\d+[)]$", "", name.partition(": ")[2]).split(", ")
+    return _parts(name)[1]
+
+
+def _meaning(name: str) -> tuple[str, frozenset[str], str]:
+    """What a name says: the same in whichever order, and with whichever word capitalised."""
+    kind, words, number = _parts(name)
+    return kind, frozenset(word.casefold() for word in words), number
 
 
 def _is_so(word: str, offset: Floats, axes: Axes) -> bool:
     """Whether a word is not clearly wrong; a word of a person is never wrong."""
     found = [
-        -step if word == low else step
+        -step if word in (low, _capital(low)) else step
         for (low, high), step in zip(axes.words, offset.tolist(), strict=True)
-        if word and word in (low, high)
+        if word and word in (low, high, _capital(low), _capital(high))
     ]
     return not found or max(found) > -LEAST_MARK
 
@@ -304,5 +328,12 @@ def _phrases(offset: Floats, row: int, axes: Axes) -> list[str]:
 
 
 def _title(kind: str, words: Sequence[str]) -> str:
+    said = ", ".join(words)
+    if not kind:
+        return _capital(said) or UNMARKED
     label = kind.replace("_", " ").capitalize()
-    return f"{label}: {', '.join(words)}" if words else label
+    return f"{label}: {said}" if words else label
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]

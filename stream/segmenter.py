@@ -8,9 +8,12 @@ decides who moves, `learning` moves and refits the centroids and keeps identitie
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import math
+import os
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from io import BytesIO
+from datetime import UTC, datetime
+from numbers import Real
 from pathlib import Path
 from typing import Any, Self, TypeAlias
 
@@ -21,6 +24,7 @@ import numpy.typing as npt
 from stream.clustering import Statistics, distances, smallest_hashes
 from stream.config import Learning, Publish
 from stream.events import CAUSES, Bools, Cause, Floats, Hashes, Ints, Lineage, Rows
+from stream.flapping import Flapping, Tally, counted
 from stream.hashing import hash_texts
 from stream.learning import PartitionStatistics, TrainerState, learn, sample_due
 from stream.model import Model, Segment
@@ -28,8 +32,14 @@ from stream.segments import KindRule, columns_of, contributions, look
 
 Users: TypeAlias = Sequence[int] | Sequence[str] | Ints
 
-FORMAT = 2
+FORMAT = 3
 LEARNING = Learning(refit_seconds=0, refit_updates=7_500, alarm_share=0.2, first_model_users=200)
+MOST_WEIGHT = 4.0
+"""The pipeline's limit on a feature's weight, too."""
+EARLIEST, LATEST = (datetime(year, 1, 1, tzinfo=UTC).timestamp() for year in (1, 9999))
+"""Of the times that can be told as a date; the last year is left to rounds, see `_round_ms`."""
+CHUNK = 2_048
+"""Users looked at or counted in one go: their columns stay in the cache from step to step."""
 _ROW = np.dtype(
     [
         ("segment", "<i4"),
@@ -66,8 +76,10 @@ class Changes:
         cause: why, a word of `events.Cause`.
         margin: 0 on the border, .5 at the new centroid; NaN where there was nothing to compare.
         provisional: whether the user has been looked at only a few times.
-        contributions: ``(n, features)`` what each feature adds to the difference of the squared
-            distances to the old and the new centroid; NaN where there was no old one.
+        reverted: whether the user goes back to the segment before, and left it no longer than
+            `publish.revert_seconds` ago.
+        contributions: ``(n, features)`` what each feature adds to the margin: they add up to it,
+            but for the last bits of a float. NaN where the margin is.
     """
 
     users: list[Any]
@@ -76,6 +88,7 @@ class Changes:
     cause: list[str]
     margin: Floats
     provisional: Bools
+    reverted: Bools
     contributions: Floats
 
     def __len__(self) -> int:
@@ -90,6 +103,7 @@ class Changes:
             [cause for part in parts for cause in part.cause],
             np.concatenate([np.empty(0), *(p.margin for p in parts)]),
             np.concatenate([np.empty(0, np.bool_), *(p.provisional for p in parts)]),
+            np.concatenate([np.empty(0, np.bool_), *(p.reverted for p in parts)]),
             np.concatenate([np.empty((0, features)), *(p.contributions for p in parts)]),
         )
 
@@ -114,15 +128,15 @@ class _Shard:
     Attributes:
         names: user of each slot.
         slots: slot of each user.
-        updates: of its users, ever.
     """
 
-    ARRAYS = ("hashes", "vectors", "seen", "rows")
+    KEPT = ("vectors", "seen", "rows")
+    """Columns that a file has; the others follow from them."""
+    COLUMNS = (*KEPT, "hashes", "mapped")
 
     def __init__(self, features: int) -> None:
         self.names: list[Any] = []
         self.slots: dict[Any, int] = {}
-        self.updates = 0
         self.hashes: Hashes = np.zeros(0, np.uint64)
         self.vectors: Floats = np.zeros((0, features))
         self.mapped: Floats = np.zeros((0, features))
@@ -141,7 +155,7 @@ class _Shard:
             self.slots[names[place]] = len(self.names)
             self.names.append(names[place])
         if len(self) > len(self.seen):
-            self._make_room(max(len(self), 2 * len(self.seen)))
+            self._resize(max(len(self), 2 * len(self.seen)))
         slots = np.fromiter(map(self.slots.__getitem__, names), np.int64, len(names))
         self.hashes[slots] = hashes
         self.vectors[slots] = vectors
@@ -150,75 +164,115 @@ class _Shard:
             self.mapped[slots] = model.map.apply(vectors)
         return slots
 
-    def _make_room(self, size: int) -> None:
-        for name in (*self.ARRAYS, "mapped"):
-            old = getattr(self, name)
-            grown = np.zeros((size, *old.shape[1:]), old.dtype)
-            grown[: len(old)] = old
-            setattr(self, name, grown)
+    def drop(self, gone: Ints) -> None:
+        """Forget users for good, by slot; the last ones take their places."""
+        before, after = len(self), len(self) - len(gone)
+        for slot in gone.tolist():
+            del self.slots[self.names[slot]]
+        holes = gone[gone < after]
+        movers = np.setdiff1d(np.arange(after, before), gone)
+        for hole, slot in zip(holes.tolist(), movers.tolist(), strict=True):
+            self.names[hole] = self.names[slot]
+            self.slots[self.names[hole]] = hole
+        del self.names[after:]
+        for column in self.COLUMNS:
+            values = getattr(self, column)
+            values[holes] = values[movers]
+            values[after:before] = np.zeros(1, values.dtype)  # whoever comes next is new
+        if 4 * after < len(self.seen):
+            self._resize(2 * after)
+
+    def _resize(self, size: int) -> None:
+        for column in self.COLUMNS:
+            old = getattr(self, column)
+            sized = np.zeros((size, *old.shape[1:]), old.dtype)
+            sized[: len(old)] = old[:size]
+            setattr(self, column, sized)
 
     def adopt(self, model: Model) -> None:
         """Map everyone anew."""
         users = len(self)
         self.mapped[:users] = model.map.apply(self.vectors[:users])
 
-    def living(self, now: int, forget_ms: int | None) -> Ints:
-        """Slots of users who count."""
-        seen = self.seen[: len(self)]
-        return np.arange(len(seen)) if forget_ms is None else np.flatnonzero(now - seen < forget_ms)
+    def silent(self, now: int, longer_than_ms: int) -> Ints:
+        """Slots of users not seen for longer."""
+        return np.flatnonzero(now - self.seen[: len(self)] > longer_than_ms)
 
-    def stranded(self, model: Model) -> Ints:
-        """Slots of users in a segment that is no more, whether they count or not."""
+    def living(self, now: int, forget_ms: int | None) -> Bools:
+        """Of each slot, whether the user counts."""
+        seen = self.seen[: len(self)]
+        if forget_ms is None:
+            return np.ones(len(seen), np.bool_)
+        return np.asarray(now - seen < forget_ms)
+
+    def stranded(self, model: Model) -> Bools:
+        """Of each slot, whether the user, counting or not, is in a segment that is no more."""
         segments = self.rows["segment"][: len(self)]
-        return np.flatnonzero((segments > 0) & (columns_of(segments, model.ids) < 0))
+        return (segments > 0) & (columns_of(segments, model.ids) < 0)
+
+    def sizes(self, living: Bools, model: Model) -> Ints:
+        """Living users published in each segment, ``(k,)``."""
+        columns = columns_of(self.rows["segment"][: len(self)][living], model.ids)
+        return np.bincount(columns[columns >= 0], minlength=len(model.ids)).astype(np.int64)
 
     def statistics(
         self, living: Ints, now: int, model: Model | None, sample_users: int
     ) -> PartitionStatistics:
-        """What the learner needs to know; without a sample if it is to be of nobody."""
+        """What the learner needs to know of users; without a sample if it is to be of nobody."""
         part = PartitionStatistics(
-            at_ms=now,
-            model="" if model is None else model.name,
-            users=len(living),
-            updates=self.updates,
+            at_ms=now, model="" if model is None else model.name, users=len(living)
         )
         if sample_users:
             chosen = living[smallest_hashes(self.hashes[living], sample_users)]
             part.sample_hashes = self.hashes[chosen].tobytes()
             part.sample_vectors = self.vectors[chosen].tobytes()
         if model is not None:
-            mapped = self.mapped[living]
-            squared = distances(mapped, model.centroids, model.map.weights)
-            columns = columns_of(self.rows["segment"][living], model.ids)
-            counted = Statistics.of(mapped, squared, columns)
-            part.counts, part.sizes = counted.counts.tolist(), counted.sizes.tolist()
-            part.sums, part.inertia = counted.sums.tobytes(), counted.inertia
+            total = self._counted(living[:CHUNK], model)
+            for some in _chunks(living[CHUNK:]):
+                total += self._counted(some, model)
+            part.counts, part.sizes = total.counts.tolist(), total.sizes.tolist()
+            part.sums, part.inertia = total.sums.tobytes(), total.inertia
         return part
 
-    def restore(
-        self, names: list[Any], updates: int, arrays: dict[str, Any], model: Model | None
-    ) -> None:
-        self.names, self.updates = names, updates
+    def _counted(self, slots: Ints, model: Model) -> Statistics:
+        mapped = self.mapped[slots]
+        squared = distances(mapped, model.centroids, model.map.weights)
+        return Statistics.of(mapped, squared, columns_of(self.rows["segment"][slots], model.ids))
+
+    def restore(self, names: list[Any], hashes: Hashes, kept: dict[str, Any]) -> None:
+        """Take in users as a file has them."""
+        self.names = names
         self.slots = {name: slot for slot, name in enumerate(names)}
-        for name in self.ARRAYS:
-            setattr(self, name, arrays[name])
-        self.mapped = np.zeros_like(self.vectors)
-        if model is not None:
-            self.adopt(model)
+        self.hashes, self.mapped = hashes, np.zeros_like(kept["vectors"])
+        for column in self.KEPT:
+            setattr(self, column, kept[column])
 
 
 class Segmenter:
     """Published segments for a stream of user vectors.
 
+    There are none until `learning.first_model_users` (200) users count, and everyone is in one from
+    then on.
+
+    Time is the caller's: seconds since 1970, or any clock that only goes forward and reads between
+    -62,135,596,800 and 253,370,764,800, which are the years 1 to 9998 in seconds; lineage tells it
+    as such a date. Everything that is a time is in its unit: `forget_after` and `drop_after`, and
+    `learning.refit_seconds`, `publish.dwell_seconds` and `publish.revert_seconds` too, whatever
+    they are called.
+
     Args:
         features: a name for each feature, or how many there are.
         segments: k.
-        forget_after: a user not seen for this long, in the unit of `time`, no longer counts when
-            segments are learned; None never forgets.
+        forget_after: a user not seen for this long no longer counts when segments are learned, but
+            keeps theirs; None never forgets. It is the setting that matters most where users
+            fall silent: those who do stay where they were, and hold segments there.
+        drop_after: a user not seen for longer than this, which is at least `forget_after`, is
+            dropped at a round; who comes back is new. None keeps everyone in memory and in files.
         signed: features that may be negative.
-        weights: of the squared distance, by feature; 1 where it says nothing.
+        weights: of the squared distance, by feature, from 0 to 4; 1 where it says nothing.
         units, words: by feature; words are what a low and a high value are called in names.
-        kinds: rules for kinds, in natural units, first match first.
+        kinds: rules for kinds, in natural units, first match first; without any, names say
+            nothing of kinds.
         learning, publish: the settings of the pipeline; `segments` goes before `learning.segments`.
         round_updates: centroids move, and everyone is looked at, after so many updates.
         workers: users are kept in so many parts, as partitions would be; the answer is the same.
@@ -233,6 +287,7 @@ class Segmenter:
         segments: int = 8,
         *,
         forget_after: float | None = None,
+        drop_after: float | None = None,
         signed: Sequence[str] = (),
         weights: dict[str, float] | None = None,
         units: dict[str, str] | None = None,
@@ -244,8 +299,8 @@ class Segmenter:
         workers: int = 1,
     ) -> None:
         names = [f"f{i}" for i in range(features)] if isinstance(features, int) else list(features)
-        if not names or len(set(names)) < len(names):
-            raise ValueError("features: at least one, each with a name of its own")
+        if isinstance(features, str) or not names or len(set(names)) < len(names):
+            raise ValueError("features: at least one, each with a name of its own, not one text")
         weights, units, words = weights or {}, units or {}, words or {}
         for argument, known in (
             ("signed", signed),
@@ -258,22 +313,32 @@ class Segmenter:
                 raise ValueError(f"{argument}: {min(unknown)!r} is no feature")
         if workers < 1 or round_updates < 1:
             raise ValueError("workers and round_updates: at least 1")
+        if learning.first_model_users > learning.sample_users:
+            raise ValueError("learning: first_model_users is more than sample_users can ever be")
         self._features = Features(
             tuple(names),
             tuple(units.get(name, "") for name in names),
             tuple(words.get(name, (f"low {name}", f"high {name}")) for name in names),
-            np.array([weights.get(name, 1.0) for name in names]),
+            _weights([weights.get(name, 1.0) for name in names]),
         )
         self._signed = np.array([name in signed for name in names])
-        self._forget_ms = None if forget_after is None else _ms(forget_after)
+        self._forget_ms = _duration("forget_after", forget_after)
+        self._drop_ms = _duration("drop_after", drop_after)
+        if self._drop_ms is not None and self._drop_ms < (self._forget_ms or 0):
+            raise ValueError("drop_after: at least forget_after")
         self._kinds = tuple(kinds)
         # Through the validation that settings pass.
         self._learning = Learning.model_validate(learning.model_dump() | {"segments": segments})
         self._publish = publish or Publish()
+        self._rule = self._publish.rule()
         self._round_updates = round_updates
         self._shards = [_Shard(len(names)) for _ in range(workers)]
         self._state = TrainerState()
+        self._updates = 0
         self._since_round = 0
+        self._first_ms: int | None = None
+        self._last_ms = 0
+        self._flapping = Flapping()
 
     # -- a stream -----------------------------------------------------------------------------
 
@@ -283,99 +348,178 @@ class Segmenter:
         Args:
             users: n integers or n texts, the same kind always.
             vectors: ``(n, features)`` in natural units.
-            time: of the batch, never going back; seconds, or whatever `forget_after` is in.
+            time: of the batch, not before that of the last one; see the class for its unit.
 
         Raises:
-            ValueError: shapes that do not fit, numbers that are not finite, or negative ones in a
-                feature that is not declared signed. Nothing has been taken in then.
+            ValueError: users of another kind, shapes that do not fit, numbers that are not finite,
+                negative ones in a feature that is not declared signed, or a time that cannot be.
+                Nothing has been taken in then.
         """
         names, values = self._checked(users, vectors)
-        now = _ms(time)
-        if now < self._state.round_ms:
-            raise ValueError(f"time {time} lies before the last round")
+        now = self._time(time)
         latest = {name: place for place, name in enumerate(names)}
-        hashes = hash_texts([str(name) for name in latest])
-        places = np.fromiter(latest.values(), np.int64, len(latest))
         unique = list(latest)
+        hashes = hash_texts([str(name) for name in unique])
+        places = np.fromiter(latest.values(), np.int64, len(latest))
+        self._last_ms = now
+        if self._first_ms is None:
+            self._first_ms = now
         found: list[Changes] = []
-        owner = hashes % np.uint64(len(self._shards))
-        for number, shard in enumerate(self._shards):
-            here = np.flatnonzero(owner == np.uint64(number))
+        for number, here in enumerate(self._owned(hashes)):
+            shard = self._shards[number]
             mine = [unique[place] for place in here.tolist()]
             slots = shard.take(mine, hashes[here], values[places[here]], now, self._model)
-            found.append(self._look(shard, slots, Cause.USER_MOVED, now))
-        self._shards[0].updates += len(names)
+            found.extend(self._look(shard, slots, Cause.USER_MOVED, now))
+        self._updates += len(names)
         self._since_round += len(names)
-        lineage: tuple[Lineage, ...] = ()
-        if self._since_round >= self._round_updates or self._model is None:
-            changes, lineage = self._round(now)
-            found.extend(changes)
-        return Step(Changes.concatenate(found, len(self._features.names)), lineage)
+        changes = self._told(found)
+        if not names or (self._since_round < self._round_updates and self._model is not None):
+            return Step(changes, ())
+        moved, lineage = self._round(now)
+        features = len(self._features.names)
+        return Step(Changes.concatenate([changes, moved], features), lineage)
 
     def _checked(self, users: Users, vectors: npt.ArrayLike) -> tuple[list[Any], Floats]:
-        names = users.tolist() if isinstance(users, np.ndarray) else list(users)
-        values = np.asarray(vectors, dtype=float)
-        features = len(self._features.names)
-        if values.shape != (len(names), features):
-            raise ValueError(f"vectors: expected {(len(names), features)}, not {values.shape}")
-        if not np.isfinite(values).all():
-            raise ValueError("vectors: a number is not finite")
-        below = (values < 0).any(axis=0) & ~self._signed
-        if below.any():
-            name = self._features.names[int(below.argmax())]
-            raise ValueError(f"vectors: {name!r} is negative; declare it with signed=[{name!r}]")
-        return names, values
+        names = self._plain(users)
+        return names, self._vectors(vectors, len(names))
 
-    def _round(self, now: int) -> tuple[list[Changes], tuple[Lineage, ...]]:
+    def _plain(self, users: Users) -> list[Any]:
+        """Users as integers or texts of Python's own, of the kind there is already."""
+        if isinstance(users, str | bytes):
+            # Not a TypeError: there is one kind of error for whatever cannot be.
+            raise ValueError("users: a sequence was expected, not one text")  # noqa: TRY004
+        names = users.tolist() if isinstance(users, np.ndarray) else list(users)
+        if not set(map(type, names)) <= {int, str}:
+            names = [name.item() if hasattr(name, "item") else name for name in names]
+        known = {type(shard.names[0]) for shard in self._shards if len(shard)}
+        kinds = set(map(type, names)) | known
+        if len(kinds) > 1 or not kinds <= {int, str}:
+            told = " and ".join(sorted(kind.__name__ for kind in kinds))
+            raise ValueError(f"users: integers or texts, the same kind always, not {told}")
+        return names
+
+    def _vectors(self, vectors: npt.ArrayLike, users: int | None = None) -> Floats:
+        """Vectors in natural units that can be; of so many users, or of however many."""
+        try:
+            values = np.asarray(vectors, dtype=float)
+        except TypeError as error:
+            raise ValueError(f"vectors: {error}") from None
+        names = self._features.names
+        if values.shape == (0,):
+            values = values.reshape(0, len(names))
+        if values.shape[1:] != (len(names),) or users not in {None, len(values)}:
+            rows = "n" if users is None else users
+            raise ValueError(f"vectors: expected ({rows}, {len(names)}), not {values.shape}")
+        lowest, highest = values.min(axis=0, initial=0.0), values.max(axis=0, initial=0.0)
+        if not (np.isfinite(lowest) & np.isfinite(highest)).all():
+            raise ValueError("vectors: a number is not finite")
+        below = (lowest < 0) & ~self._signed
+        if below.any():
+            name = names[int(below.argmax())]
+            raise ValueError(f"vectors: {name!r} is negative; declare it with signed=[{name!r}]")
+        return values
+
+    def _time(self, time: Any) -> int:
+        """A time in thousandths."""
+        seconds = _number(time)
+        if not EARLIEST <= seconds <= LATEST:
+            raise ValueError(
+                f"time: {time!r} is no number that is a date of the years 1 to 9998 in seconds "
+                "since 1970; divide milliseconds by 1,000"
+            )
+        now = _ms(seconds)
+        if self._first_ms is not None and now < self._last_ms:
+            raise ValueError(f"time: {time} lies before the last update, {self._last_ms / 1_000}")
+        return now
+
+    def _owned(self, hashes: Hashes) -> list[Ints]:
+        """Places of the users that belong to each shard."""
+        owner = hashes % np.uint64(len(self._shards))
+        return [np.flatnonzero(owner == np.uint64(shard)) for shard in range(len(self._shards))]
+
+    def _round(self, now: int) -> tuple[Changes, tuple[Lineage, ...]]:
         """Count everyone, learn, and look at everyone under what was learned."""
         self._since_round = 0
-        before = self._state.model
-        updates = sum(shard.updates for shard in self._shards)
-        wanted = self._learning.sample_users if sample_due(self._state, now, updates) else 0
+        if self._drop_ms is not None:
+            for shard in self._shards:
+                shard.drop(shard.silent(now, self._drop_ms))
+        before, round_ms = self._model, self._round_ms(now)
+        due = sample_due(self._state, round_ms, self._updates)
+        wanted = self._learning.sample_users if due else 0
         parts = [
-            shard.statistics(shard.living(now, self._forget_ms), now, before, wanted)
+            shard.statistics(
+                np.flatnonzero(shard.living(now, self._forget_ms)), round_ms, before, wanted
+            )
             for shard in self._shards
         ]
-        self._state = learn(self._state, parts, now, self._features, self._learning, self._kinds)
-        model = self._state.model
+        parts[0].updates = self._updates
+        if before is not None:
+            sizes = np.sum([part.sizes for part in parts], axis=0).tolist()
+            in_each = dict(zip(before.ids.tolist(), sizes, strict=True))
+            self._flapping = self._flapping.swept(in_each, self._age(now), self._rule.revert_ms)
+        self._state = learn(
+            self._state, parts, round_ms, self._features, self._learning, self._kinds
+        )
+        model = self._model
         if model is None or model is before:
-            return [], ()
+            return self._told([]), ()
         # Vectors do not age by themselves: only another model is a reason to look at everyone.
-        found = []
+        found: list[Changes] = []
         for shard in self._shards:
             if before is None or model.epoch != before.epoch:
                 shard.adopt(model)
-            slots = np.union1d(shard.living(now, self._forget_ms), shard.stranded(model))
-            found.append(self._look(shard, slots, Cause.MODEL_MOVED, now))
-        return found, model.lineage
+            slots = np.flatnonzero(shard.living(now, self._forget_ms) | shard.stranded(model))
+            found.extend(self._look(shard, slots, Cause.MODEL_MOVED, now))
+        return self._told(found), model.lineage
 
-    def _look(self, shard: _Shard, slots: Ints, cause: Cause, now: int) -> Changes:
+    def _round_ms(self, now: int) -> int:
+        """The time of a round: later than the one before, or its statistics tell nothing new."""
+        return max(now, self._state.round_ms + 1) if self._state.updates else now
+
+    def _age(self, now: int) -> int:
+        """Thousandths since the first update: from 1 on, as `flapping` wants its clock."""
+        return now - (now if self._first_ms is None else self._first_ms) + 1
+
+    def _told(self, found: Sequence[Changes]) -> Changes:
+        """Changes of one time together, and counted: who left which segment, and who soon again."""
+        changes = Changes.concatenate(found, len(self._features.names))
+        if len(changes):
+            left = changes.before.astype(np.int32)
+            self._flapping = self._flapping.moved(
+                counted(left),
+                counted(left[changes.reverted]),
+                self._age(self._last_ms),
+                self._rule.revert_ms,
+            )
+        return changes
+
+    def _look(self, shard: _Shard, slots: Ints, cause: Cause, now: int) -> Iterator[Changes]:
         """Look at some users of a shard and move whom the publish rule lets move."""
-        model, publish = self._model, self._publish
-        if model is None or len(slots) == 0:
-            return Changes.concatenate([], len(self._features.names))
+        model = self._model
+        if model is not None:
+            for some in _chunks(slots):
+                yield self._looked(shard, some, model, cause, now)
+
+    def _looked(self, shard: _Shard, slots: Ints, model: Model, cause: Cause, now: int) -> Changes:
         rows, mapped = shard.rows[slots], shard.mapped[slots]
         weights = model.map.weights
-        causes = np.full(len(slots), CAUSES.index(cause), np.uint8)
         moves = look(
             rows,
             distances(mapped, model.centroids, weights),
             model.ids,
             model.gaps,
-            publish.rule(),
-            causes,
+            self._rule,
+            np.full(len(slots), CAUSES.index(cause), np.uint8),
             now,
         ).moves
         shard.rows[slots] = rows
-        who = mapped[moves.index]
         parts = np.full((len(moves), mapped.shape[1]), np.nan)
         known = moves.column_before >= 0
+        old, new = moves.column_before[known], moves.column[known]
+        gaps = model.gaps[old, new]
         parts[known] = contributions(
-            who[known],
-            model.centroids[moves.column_before[known]],
-            model.centroids[moves.column[known]],
-            weights,
-        )
+            mapped[moves.index[known]], model.centroids[old], model.centroids[new], weights
+        ) / (2.0 * np.where(gaps > 0, gaps, 1.0)[:, None])
         return Changes(
             [shard.names[slot] for slot in slots[moves.index].tolist()],
             moves.before.astype(np.int64),
@@ -383,6 +527,7 @@ class Segmenter:
             [CAUSES[code].value for code in moves.cause.tolist()],
             moves.margin,
             moves.provisional,
+            moves.reverted,
             parts,
         )
 
@@ -393,8 +538,12 @@ class Segmenter:
         return self._state.model
 
     def segment_of(self, users: Users) -> Ints:
-        """Published segment of each user, ``(n,)``; 0 for nobody known, or not published yet."""
-        names = users.tolist() if isinstance(users, np.ndarray) else list(users)
+        """Published segment of each user, ``(n,)``; 0 for nobody known, or not published yet.
+
+        Raises:
+            ValueError: users of another kind.
+        """
+        names = self._plain(users)
         found = np.zeros(len(names), np.int64)
         for shard in self._shards:
             slots = [shard.slots.get(name, -1) for name in names]
@@ -404,15 +553,16 @@ class Segmenter:
         return found
 
     def assign(self, vectors: npt.ArrayLike) -> Ints:
-        """Row in `centroids` of the nearest one to each vector, ``(n,)``; publishes nothing.
+        """Id of the segment with the nearest centroid to each vector, ``(n,)``; publishes nothing.
 
         Raises:
-            ValueError: there is no model yet.
+            ValueError: vectors that `update` would not take, or there is no model yet.
         """
         model = self._required()
-        mapped = model.map.apply(np.asarray(vectors, dtype=float))
-        nearest: Ints = distances(mapped, model.centroids, model.map.weights).argmin(axis=1)
-        return nearest
+        mapped = model.map.apply(self._vectors(vectors))
+        nearest = distances(mapped, model.centroids, model.map.weights).argmin(axis=1)
+        found: Ints = model.ids[nearest].astype(np.int64)
+        return found
 
     @property
     def centroids(self) -> Floats:
@@ -427,26 +577,52 @@ class Segmenter:
 
     @property
     def segments(self) -> tuple[Segment, ...]:
-        """Id, name, kind, size and birth of each, in the order of `centroids`."""
-        return () if self._model is None else self._model.segments
+        """Id, name, kind, size, birth and flapping of each, in the order of `centroids`.
+
+        Sizes are of now: they add up to the users who count. Of `flapping`, `reverted_share` needs
+        no unit; `changes_per_user_day` is by 86,400 of the time's, which is a day if that is
+        seconds. Days are counted at rounds.
+        """
+        model, tallies = self._model, self._flapping.tallies
+        if model is None:
+            return ()
+        return tuple(
+            replace(segment, size=size, flapping=tallies.get(segment.id, Tally()).rates())
+            for segment, size in zip(model.segments, self._sizes(model).tolist(), strict=True)
+        )
 
     @property
     def names(self) -> dict[int, str]:
-        """Names by id."""
-        return {segment.id: segment.name for segment in self.segments}
+        """Names by id, of segments that are no more too (the last 256); 0, nowhere, has none."""
+        model = self._model
+        return {} if model is None else {one.id: one.name for one in model.by_id.values()}
 
     @property
     def quality(self) -> dict[str, Any]:
-        """Model, users, mean squared distance (sd squared) and silhouette on the sample."""
+        """How good the segments are, and how many users there are.
+
+        `users` count now, and `kept` are in memory; `model` is the last one learned, `inertia` its
+        mean squared distance (sd squared) and `silhouette` that of its last refit's sample.
+        """
         model = self._model
-        if model is None:
-            return {"model": None, "users": 0, "inertia": None, "silhouette": None}
         return {
-            "model": model.name,
-            "users": self._state.users,
-            "inertia": model.inertia,
-            "silhouette": model.silhouette,
+            "model": None if model is None else model.name,
+            "users": self._living_users(),
+            "kept": sum(map(len, self._shards)),
+            "inertia": None if model is None else model.inertia,
+            "silhouette": None if model is None else model.silhouette,
         }
+
+    def _living_users(self) -> int:
+        found = (shard.living(self._last_ms, self._forget_ms).sum() for shard in self._shards)
+        return int(sum(found))
+
+    def _sizes(self, model: Model) -> Ints:
+        """Users who count now and are published in each segment, ``(k,)``."""
+        found = np.zeros(len(model.ids), np.int64)
+        for shard in self._shards:
+            found += shard.sizes(shard.living(self._last_ms, self._forget_ms), model)
+        return found
 
     def rename(self, segment: int, name: str) -> None:
         """Give a segment a name that stays with its id, from the next round on.
@@ -461,13 +637,19 @@ class Segmenter:
 
     def _required(self) -> Model:
         if self._model is None:
-            raise ValueError("there is no model yet: too few users have been seen")
+            raise ValueError(
+                f"there is no model yet: {self._living_users()} users count, and the first one "
+                f"needs {self._learning.first_model_users} (learning.first_model_users)"
+            )
         return self._model
 
     # -- keeping ------------------------------------------------------------------------------
 
     def save(self, file: Path | str) -> None:
-        """Write everything to a file; what `load` gives goes on as if nothing had been."""
+        """Write everything to a file; what `load` gives goes on as if nothing had been.
+
+        What was in the file stays until all is written: a crash leaves the one or the other.
+        """
         told = {
             "format": FORMAT,
             "features": {
@@ -478,48 +660,69 @@ class Segmenter:
                 "signed": self._signed.tolist(),
             },
             "forget_ms": self._forget_ms,
+            "drop_ms": self._drop_ms,
             "kinds": [rule.model_dump() for rule in self._kinds],
             "learning": self._learning.model_dump(),
             "publish": self._publish.model_dump(),
             "round_updates": self._round_updates,
+            "workers": len(self._shards),
+            "updates": self._updates,
             "since_round": self._since_round,
+            "first_ms": self._first_ms,
+            "last_ms": self._last_ms,
+            "flapping": msgspec.to_builtins(self._flapping, str_keys=True),
             "state": msgspec.json.decode(self._state.pack(self._features)),
-            "users": [shard.names for shard in self._shards],
-            "updates": [shard.updates for shard in self._shards],
+            "users": [name for shard in self._shards for name in shard.names],
         }
-        arrays = {
-            f"{name}_{number}": getattr(shard, name)[: len(shard)]
-            for number, shard in enumerate(self._shards)
-            for name in _Shard.ARRAYS
+        arrays: dict[str, Any] = {
+            column: np.concatenate([getattr(shard, column)[: len(shard)] for shard in self._shards])
+            for column in _Shard.KEPT
         }
-        whole = BytesIO()
-        np.savez(whole, about=np.frombuffer(json.dumps(told).encode(), np.uint8), **arrays)
-        Path(file).write_bytes(whole.getvalue())
+        arrays["about"] = np.frombuffer(json.dumps(told).encode(), np.uint8)
+        path = Path(file)
+        draft = path.with_name(f".{path.name}.{os.getpid()}")
+        try:
+            with draft.open("wb") as whole:
+                np.savez(whole, **arrays)
+                whole.flush()
+                os.fsync(whole.fileno())
+            draft.replace(path)
+        finally:
+            draft.unlink(missing_ok=True)
 
     @classmethod
-    def load(cls, file: Path | str) -> Self:
+    def load(cls, file: Path | str, workers: int | None = None) -> Self:
         """Read what `save` wrote.
 
+        Args:
+            workers: as many as before if None; the answer is the same.
+
         Raises:
-            ValueError: the file is of something else, or of another version.
+            ValueError: the file is not there, of something else, of another version or damaged.
         """
+        if workers is not None and workers < 1:
+            raise ValueError("workers: at least 1")
         try:
-            with np.load(Path(file), allow_pickle=False) as kept:
+            with Path(file).open("rb") as raw, np.load(raw, allow_pickle=False) as kept:
                 arrays = dict(kept)
             told = json.loads(arrays["about"].tobytes())
-        except (KeyError, OSError, EOFError, ValueError) as error:
-            raise ValueError(f"{file}: this is no saved segmenter ({error})") from None
-        if told["format"] != FORMAT:
-            raise ValueError(f"{file}: format {told['format']}, {FORMAT} was expected")
-        return cls._restored(told, arrays)
+            if told["format"] != FORMAT:
+                raise ValueError(f"format {told['format']}, {FORMAT} was expected")
+            return cls._restored(told, arrays, workers or told["workers"])
+        except Exception as error:  # noqa: BLE001 - a damaged file may bring anything to light
+            reason = " ".join(f"{type(error).__name__}: {error}".split())
+            raise ValueError(f"{file}: this is no saved segmenter ({reason})") from None
 
     @classmethod
-    def _restored(cls, told: dict[str, Any], arrays: dict[str, Any]) -> Self:
+    def _restored(cls, told: dict[str, Any], arrays: dict[str, Any], workers: int) -> Self:
         known = told["features"]
         names = known["names"]
+        forget_ms, drop_ms = told["forget_ms"], told["drop_ms"]
         made = cls(
             names,
             told["learning"]["segments"],
+            forget_after=None if forget_ms is None else forget_ms / 1_000,
+            drop_after=None if drop_ms is None else drop_ms / 1_000,
             signed=[name for name, signed in zip(names, known["signed"], strict=True) if signed],
             weights=dict(zip(names, known["weights"], strict=True)),
             units=dict(zip(names, known["units"], strict=True)),
@@ -528,20 +731,69 @@ class Segmenter:
             learning=Learning.model_validate(told["learning"]),
             publish=Publish.model_validate(told["publish"]),
             round_updates=told["round_updates"],
-            workers=len(told["users"]),
+            workers=workers,
         )
-        made._forget_ms = told["forget_ms"]
-        made._since_round = told["since_round"]
+        made._updates, made._since_round = told["updates"], told["since_round"]
+        made._first_ms, made._last_ms = told["first_ms"], told["last_ms"]
+        made._flapping = msgspec.convert(told["flapping"], Flapping, strict=False)
         made._state = TrainerState.unpack(msgspec.json.encode(told["state"]))
-        for number, shard in enumerate(made._shards):
-            shard.restore(
-                told["users"][number],
-                told["updates"][number],
-                {name: arrays[f"{name}_{number}"] for name in _Shard.ARRAYS},
-                made._model,
-            )
+        made._restore(told["users"], arrays)
         return made
+
+    def _restore(self, names: list[Any], arrays: dict[str, Any]) -> None:
+        """Take in users as a file has them, each where their hash belongs.
+
+        Raises:
+            ValueError: columns, users and model do not fit each other.
+        """
+        model, features = self._model, len(self._features.names)
+        if len(set(self._plain(names))) < len(names):
+            raise ValueError("users: some are there twice")
+        for column in _Shard.KEPT:
+            found, blank = arrays[column], getattr(self._shards[0], column)
+            shape = (len(names), *blank.shape[1:])
+            if (found.dtype, found.shape) != (blank.dtype, shape):
+                raise ValueError(
+                    f"{column}: {shape} of {blank.dtype} expected, not {found.shape} of {found.dtype}"
+                )
+        self._vectors(arrays["vectors"])
+        if model is not None and model.centroids.shape != (len(model.ids), features):
+            raise ValueError("the model is of other features")
+        hashes = hash_texts([str(name) for name in names])
+        for shard, here in zip(self._shards, self._owned(hashes), strict=True):
+            kept = {column: arrays[column][here] for column in _Shard.KEPT}
+            shard.restore([names[place] for place in here.tolist()], hashes[here], kept)
+            if model is not None:
+                shard.adopt(model)
 
 
 def _ms(time: float) -> int:
     return round(time * 1_000)
+
+
+def _number(value: Any) -> float:
+    """A real number; NaN for whatever is none, or is too large."""
+    try:
+        return float(value) if isinstance(value, Real) else math.nan
+    except OverflowError:
+        return math.nan
+
+
+def _duration(argument: str, time: Any) -> int | None:
+    """A duration in thousandths, if there is one."""
+    if time is None:
+        return None
+    if not 0.001 <= _number(time) <= LATEST:
+        raise ValueError(f"{argument}: a number of at least .001, or None; not {time!r}")
+    return _ms(_number(time))
+
+
+def _weights(values: Sequence[float]) -> Floats:
+    weights = np.array(values, dtype=float)
+    if not ((weights >= 0) & (weights <= MOST_WEIGHT)).all() or not weights.any():
+        raise ValueError(f"weights: from 0 to {MOST_WEIGHT:g}, and not all 0")
+    return weights
+
+
+def _chunks(slots: Ints) -> Iterator[Ints]:
+    return (slots[start : start + CHUNK] for start in range(0, len(slots), CHUNK))

@@ -99,7 +99,8 @@ def show_why(console: Console, facts: dict[str, Any] | None, table: FeatureTable
     names = {one["segment"]: one["name"] for one in facts["moves"]}
     console.print(_margin_table(facts, known))
     z, limit = border["z"], facts["margin_twice"]
-    verdict = "due to move at the next look" if z > limit else f"moves over {limit:g}"
+    due = z > limit
+    verdict = "due to move" if due else f"moves over {limit:g}"
     console.print(
         f"z {z:.2f} towards {border['other']}, {names[border['other']]}: 0 is the border; {verdict}"
     )
@@ -107,7 +108,12 @@ def show_why(console: Console, facts: dict[str, Any] | None, table: FeatureTable
         console.print(_move_title(move))
         for change in move["changes"]:
             console.print(_change_line(change, known[change["feature"]]))
-        if not move["changes"]:
+        if due and move["segment"] == border["other"]:
+            console.print(
+                "  nothing has to: that move is due already, and waits for a second look or for "
+                "the end of the dwell time"
+            )
+        elif not move["changes"]:
             console.print("  no single feature can, within what shoppers have")
     console.print(Text("If they stay silent", style="bold"))
     for departure in facts["silence"]:

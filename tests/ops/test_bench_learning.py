@@ -18,6 +18,7 @@ from threadpoolctl import threadpool_limits
 from ops.bench.learning import __main__ as bench
 from ops.bench.learning import arena
 from ops.bench.learning.arena import (
+    NEVER_FORGETS,
     OURS,
     STREAM_FACTS,
     BenchError,
@@ -342,7 +343,7 @@ def test_the_last_of_a_users_updates_is_published() -> None:
     assert method.labels(ints(2)) == method.labels(ints(1)) != method.labels(ints(0))
 
 
-@pytest.mark.parametrize("name", [OURS, *RIVALS])
+@pytest.mark.parametrize("name", [OURS, NEVER_FORGETS, *RIVALS])
 def test_every_method_keeps_its_promises(name: str) -> None:
     stream = play(STATIONARY, 1, users=700, updates=1_500, features=6, batch=500)
     method = next(c for c in contestants(list(RIVALS)) if c.name == name).make(stream, 1)
@@ -359,7 +360,7 @@ def test_every_method_keeps_its_promises(name: str) -> None:
     assert set(labels[stream.batches[-1].users].tolist()) <= set(ids.tolist())
     assert (labels[~acted] == -1).all()
     nearest = method.assign(given[-1])
-    assert ((nearest >= 0) & (nearest < 5)).all()
+    assert set(nearest.tolist()) <= set(ids.tolist())
 
 
 # -- courses and reports ----------------------------------------------------------------------
@@ -417,7 +418,7 @@ def test_the_batch_at_a_checkpoint_is_scikit_learns() -> None:
 
 def test_a_method_without_centroids_is_refused() -> None:
     course = Course(small(STATIONARY), 1)
-    late = LEARNING.model_copy(update={"first_model_users": 10_000})
+    late = LEARNING.model_copy(update={"first_model_users": 4_000})
     method = Segstream(Segmenter(course.stream.features, 5, learning=late))
     with pytest.raises(BenchError, match="no centroids"):
         run(method, course)
@@ -452,15 +453,22 @@ def test_numbers_are_means_over_seeds_but_the_worst_is_the_worst() -> None:
 
 def test_the_report_has_a_column_a_method_and_a_row_a_number() -> None:
     numbers = {name: 1.0 for _, name, _, _ in ROWS}
-    found = {OURS: numbers, "spark": {"settled_share": 0.5}, STREAM_FACTS: {"main_batch_ari": 0.9}}
+    found = {
+        OURS: numbers,
+        NEVER_FORGETS: {"settled_share": 0.75},
+        "spark": {"settled_share": 0.5},
+        STREAM_FACTS: {"main_batch_ari": 0.9},
+    }
     facts = {"users": 1_000, "updates": 20_000, "slow_updates": 20_000}
     report = summary({101: found, 102: found}, facts)
     assert set(WANTED) <= set(report)
     assert report["rivals"] == {"spark": {"settled_share": 0.5}}
+    assert report[NEVER_FORGETS] == {"settled_share": 0.75}
     assert json.loads(json.dumps(report))["by_seed"]["102"][OURS]["settled_share"] == 1.0
     text = section(report, datetime(2026, 11, 21, 9, 0, tzinfo=UTC))
     assert text.startswith("## 2026-11-21 09:00 UTC\n")
-    assert "| users who settle on the right segment | .96 | 1.000 | 0.500 |" in text
+    assert "| | to reach | segstream | segstream, never forgets | spark |" in text
+    assert "| users who settle on the right segment | .96 | 1.000 | 0.750 | 0.500 |" in text
 
 
 def test_arguments_have_defaults_and_limits(capsys: pytest.CaptureFixture[str]) -> None:
@@ -494,6 +502,8 @@ def test_a_small_benchmark_runs_to_its_end(
     report = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert set(WANTED) <= set(report)
     assert set(WANTED) <= set(report["rivals"]["flink"])
+    assert set(WANTED) <= set(report[NEVER_FORGETS])
+    assert {name for _, name, _, _ in ROWS} <= set(report)
     assert report["workers_label_difference"] == 0.0
     assert report["seeds"] == [101]
     assert results.read_text().startswith(HEADER)
@@ -504,6 +514,8 @@ def test_what_cannot_be_written_is_told_in_a_line(
 ) -> None:
     (tmp_path / "file").touch()
     monkeypatch.setattr(bench, "RESULTS", tmp_path / "file" / "learning.md")
-    monkeypatch.setattr(bench, "contest", lambda *_: {OURS: {}, STREAM_FACTS: {}})
+    monkeypatch.setattr(
+        bench, "contest", lambda *_: {OURS: {}, NEVER_FORGETS: {}, STREAM_FACTS: {}}
+    )
     assert bench.main(["--seeds", "1"]) == 1
     assert capsys.readouterr().err.startswith("bench-learning: ")

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from rich.console import Console
 
@@ -24,12 +25,20 @@ def now_ms() -> int:
     return history()[-1].now_ms
 
 
-def running() -> MemoryStore:
-    """A store with the users of a small shop's history, and the model they are in."""
+def running(held: Mapping[str, int] | None = None) -> MemoryStore:
+    """A store with the users of a small shop's history, and the model they are in.
+
+    Args:
+        held: users by name who are in another segment than the one they were put in.
+    """
     store = MemoryStore()
     store.create(0, "owner", Position([0, 0], TABLE.schema))
     position = Position([1, 1], TABLE.schema, clock_ms=now_ms(), model=models()[-1].name)
-    rows = steady().rows
+    rows = dict(steady().rows)
+    for user, segment in (held or {}).items():
+        row = np.frombuffer(rows[user.encode()], TABLE.dtype).copy()
+        row["segment"] = segment
+        rows[user.encode()] = row.tobytes()
     store.commit(0, "owner", Commit(0, position, list(rows), b"".join(rows.values())))
     store.lead("trainer")
     state = TrainerState(model=models()[-1], round_ms=now_ms(), users=len(rows))
@@ -94,6 +103,28 @@ def test_why_for_people(command: Command) -> None:
         assert "What holds them" in said
         assert "What alone would move them" in said
         assert "If they stay silent" in said
+
+
+def test_why_of_a_user_who_is_due_already(
+    command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, said, _ = command("user", "user 1", "--why", "--json")
+    settled = json.loads(said.splitlines()[-1])["why"]["margin"]
+    assert settled["z"] < 0
+
+    @contextmanager
+    def opened(_: Settings) -> Iterator[MemoryStore]:
+        yield running({"user 1": settled["other"]})
+
+    monkeypatch.setattr(roles, "open_store", opened)
+    _, said, _ = command("user", "user 1", "--why", "--json")
+    facts = json.loads(said.splitlines()[-1])["why"]
+    assert facts["margin"]["z"] > facts["margin_twice"]
+    assert facts["moves"][0]["changes"] == []
+    code, said, _ = command("user", "user 1", "--why")
+    assert code == 0
+    _, _, told = said.partition("What alone would move them")
+    assert told.split("\n")[1].startswith("  nothing has to: that move is due already")
 
 
 def test_why_nobody_is_asked_for(command: Command) -> None:

@@ -279,7 +279,8 @@ def test_a_name_that_has_become_the_opposite_is_told_anew() -> None:
 
 
 def name_of(state: TrainerState, segment: int) -> str:
-    return model_of(state).by_id[segment].name
+    """In small letters: a name without a kind begins with a capital one."""
+    return model_of(state).by_id[segment].name.casefold()
 
 
 ENDS = {"absorbed", "dissolved"}

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from stream.clustering import FeatureMap, on_grid
 from stream.events import PUBLISHED_MODEL, Floats
 from stream.features import DEFAULT_FEATURES, FeatureTable
-from stream.model import Model, Segment, kinds, propose_names
+from stream.model import Model, Segment, belied, kinds, propose_names
 from stream.segments import DEFAULT_KINDS, FALLBACK_KIND
 
 TABLE = FeatureTable(DEFAULT_FEATURES)
@@ -128,6 +128,52 @@ def test_a_name_does_not_say_the_same_twice() -> None:
     centroids[:, column("basket_value")] = [0.5, 0.5, -0.5, -0.5]
     first, *_ = propose_names(centroids, WEIGHTS, TABLE, ["loyal"] * 4)
     assert first == "Loyal: ordering now, big baskets"
+
+
+def rows_of(**values: list[float]) -> Floats:
+    centroids = np.zeros((len(next(iter(values.values()))), len(TABLE.names)))
+    for name, column in values.items():
+        centroids[:, TABLE.names.index(name)] = column
+    return centroids
+
+
+def test_a_kind_that_tells_nobody_anything_is_left_out() -> None:
+    centroids = rows_of(days_since_seen=[3.0, -3.0, 0.0], tenure_days=[0.0, 1.0, -1.0])
+    names = propose_names(centroids, WEIGHTS, TABLE, [FALLBACK_KIND] * 3)
+    assert names == ["Silent", "Recent, long known", "Newcomers"]
+    some = propose_names(centroids, WEIGHTS, TABLE, [FALLBACK_KIND, "loyal", FALLBACK_KIND])
+    assert some == ["Occasional: silent", "Loyal: recent, long known", "Occasional: newcomers"]
+    average = propose_names(np.zeros((2, len(TABLE.names))), WEIGHTS, TABLE, [FALLBACK_KIND] * 2)
+    assert average == ["Average", "Average (2)"]
+
+
+@pytest.mark.parametrize("kind", ["loyal", FALLBACK_KIND])
+def test_the_same_two_words_the_other_way_round_are_the_same_name(kind: str) -> None:
+    centroids = rows_of(
+        days_since_seen=[2.0, 3.0, -2.5, -2.5, 0.0], tenure_days=[4.0, 2.0, -3.0, -3.0, 0.0],
+        basket_value=[0.0, 0.0, 2.0, -2.0, 0.0],
+    )  # fmt: skip
+    names = propose_names(centroids, WEIGHTS, TABLE, [kind] * 5)
+    said = [frozenset(name.partition(": ")[2].casefold().split(", ")) for name in names]
+    if kind == FALLBACK_KIND:
+        said = [frozenset(name.casefold().split(", ")) for name in names]
+    assert {"silent", "long known"} in said
+    assert len(set(said)) == 5
+    # The same as what is kept, however that is written.
+    again = propose_names(centroids, WEIGHTS, TABLE, [kind] * 5, [None, names[0], *names[2:]])
+    assert again[0] == f"{names[0]} (2)"
+
+
+@pytest.mark.parametrize("kind", ["loyal", FALLBACK_KIND])
+def test_a_name_is_belied_when_the_opposite_has_become_true(kind: str) -> None:
+    centroids = rows_of(days_since_seen=[3.0, -3.0], tenure_days=[1.0, -1.0])
+    names = propose_names(centroids, WEIGHTS, TABLE, [kind] * 2)
+    was = [Segment(1, names[0], kind, 1, "1.0"), Segment(2, names[1] + " (2)", kind, 1, "1.0")]
+    assert belied(was, centroids, WEIGHTS, TABLE) == [False, False]
+    assert belied(was, centroids[::-1], WEIGHTS, TABLE) == [True, True]
+    named = [replace(segment, name="Big spenders") for segment in was]
+    assert belied(named, centroids[::-1], WEIGHTS, TABLE) == [False, False]
+    assert belied([None, None], centroids, WEIGHTS, TABLE) == [False, False]
 
 
 @pytest.mark.parametrize("k", [1, 4])

@@ -226,6 +226,8 @@ def rescore_seconds(method: Method, course: Course) -> float:
 
 
 OURS = "segstream"
+NEVER_FORGETS = "segstream_never_forgets"
+"""The same, told nothing of the window within which the judge calls a user active."""
 STREAM_FACTS = "streams"
 STREAMS = (MAIN, STATIONARY, CORRELATED, CONTINUUM)
 
@@ -259,15 +261,18 @@ class Contestant:
 
 
 def contestants(rivals: Sequence[str]) -> list[Contestant]:
-    """Ours, and the rivals of these names."""
+    """Ours, the same that never forgets, and the rivals of these names."""
 
     def of(make: Callable[[int, int, int], Method]) -> Callable[[Stream, int], Method]:
         return lambda stream, seed: make(stream.users, K, seed)
 
-    def ours(workers: int) -> Callable[[Stream, int], Method]:
-        return lambda stream, seed: segstream(stream, K, seed, workers)
+    def ours(workers: int, *, forgets: bool = True) -> Callable[[Stream, int], Method]:
+        return lambda stream, seed: segstream(stream, K, seed, workers, forgets=forgets)
 
-    found = [Contestant(OURS, ours(1), parallel=ours(4))]
+    found = [
+        Contestant(OURS, ours(1), parallel=ours(4)),
+        Contestant(NEVER_FORGETS, ours(1, forgets=False)),
+    ]
     for name in rivals:
         entry = RIVALS[name]
         parallel = None if entry.parallel is None else of(entry.parallel)
@@ -326,5 +331,11 @@ def headline(stream: str, told: dict[str, float]) -> dict[str, float]:
         return {name: value for name, value in told.items() if name != "centroid_bias_sd"}
     if stream == CORRELATED.name:
         return {"centroid_bias_sd": told["centroid_bias_sd"]}
-    wanted = ("inertia_ratio_mean", "spurious_changes_per_1000", "identity_kept", "ids_minted")
+    wanted = (
+        "inertia_ratio_mean",
+        "spurious_changes_per_1000",
+        "retired_changes_per_1000",
+        "identity_kept",
+        "ids_minted",
+    )
     return {f"{stream}_{name}": told[name] for name in wanted}

@@ -1,8 +1,8 @@
 """Decides how segstream itself stands in the benchmark, and nothing about how it learns.
 
-`Segstream` makes a `Method` of anything that is `SegmenterLike`; `segstream` says which, and is
-all there is to change when the learner does. `Interim` is made of the parts there are (map,
-statistics, lineage, publish rule), until there is a class for it.
+`Segstream` makes a `Method` of anything that is `SegmenterLike`; `segstream` says which: the library's
+class. It stands twice: told the window within which the judge calls a user active, which is the one
+setting that matters, and told nothing, so that nobody is ever forgotten.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class SegmenterLike(Protocol):
         """Published ids, 0 for none."""
 
     def assign(self, vectors: Floats) -> Ints:
-        """Place of the nearest centroid."""
+        """Id of the nearest centroid."""
 
     @property
     def centroids(self) -> Floats:
@@ -57,14 +57,20 @@ class Segstream:
         return self._segmenter.ids, self._segmenter.centroids
 
 
-def segstream(stream: Stream, k: int, seed: int, workers: int = 1) -> Segstream:
-    """Ours: told how long a silent user counts as active, and left to its defaults else."""
+def segstream(
+    stream: Stream, k: int, seed: int, workers: int = 1, *, forgets: bool = True
+) -> Segstream:
+    """Ours, left to its defaults but for the seed.
+
+    Args:
+        forgets: whether it is told for how long a silent user counts as active.
+    """
     learning = LEARNING.model_copy(update={"seed": seed})
     return Segstream(
         Segmenter(
             stream.features,
             k,
-            forget_after=stream.active_seconds,
+            forget_after=stream.active_seconds if forgets else None,
             learning=learning,
             workers=workers,
         )

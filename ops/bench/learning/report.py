@@ -14,7 +14,7 @@ from datetime import datetime
 from importlib.metadata import version
 from typing import Any
 
-from ops.bench.learning.arena import OURS, STREAM_FACTS
+from ops.bench.learning.arena import NEVER_FORGETS, OURS, STREAM_FACTS
 from ops.bench.report import cpu
 
 HEADER = """\
@@ -48,6 +48,14 @@ ROWS: tuple[tuple[str, str, str, str], ...] = (
     ("stationary: ids minted", "stationary_ids_minted", "{:.1f}", "0"),
     ("near-continuum: R, mean", "continuum_inertia_ratio_mean", "{:.4f}", ""),
     ("near-continuum: changes per 1,000", "continuum_spurious_changes_per_1000", "{:.1f}", ""),
+    (
+        "near-continuum: moved by a retirement, per 1,000",
+        "continuum_retired_changes_per_1000",
+        "{:.1f}",
+        "",
+    ),
+    ("near-continuum: identity kept", "continuum_identity_kept", "{:.3f}", ""),
+    ("near-continuum: ids minted", "continuum_ids_minted", "{:.1f}", ""),
     ("four workers: labels that differ", "workers_label_difference", "{:.1%}", "0"),
     ("four workers: centroids differ, sd", "workers_centroid_difference", "{:.0e}", "1e-9"),
     ("a million users re-scored, s", "seconds_per_million_rescored", "{:.2f}", ".1"),
@@ -87,6 +95,7 @@ def summary(
     }
     return {
         **told.pop(OURS),
+        NEVER_FORGETS: told.pop(NEVER_FORGETS),
         "rivals": told,
         "streams": streams,
         "targets": {name: target for _, name, _, target in ROWS if target},
@@ -120,10 +129,15 @@ def section(report: Mapping[str, Any], at: datetime) -> str:
     )
     played = (
         f"Seeds {seeds}; {report['users']:,} users, {report['updates']:,} updates a stream. River's "
-        f"methods: {report['slow_updates']:,} updates of as many fewer users, main stream only."
+        f"methods: {report['slow_updates']:,} updates of as many fewer users, main stream only. "
+        "Segstream is told the judge's window of activity, but for the column that never forgets."
     )
     rivals: Mapping[str, Mapping[str, float | None]] = report["rivals"]
-    columns: dict[str, Mapping[str, float | None]] = {OURS: report, **rivals}
+    columns: dict[str, Mapping[str, float | None]] = {
+        OURS: report,
+        "segstream, never forgets": report[NEVER_FORGETS],
+        **rivals,
+    }
     lines = [
         f"## {at:%Y-%m-%d %H:%M} UTC",
         "",

@@ -15,7 +15,10 @@ read them and where each method can say what it means.
 - *ARI against batch*: adjusted Rand index between the nearest live centroids (by the method's own
   geometry) and the labels of that batch KMeans, users active now.
 - *published change*: after a micro-batch a user is published under another id than before. The
-  first is none, nor is becoming unknown; who comes back is compared with the last id known.
+  first is none, nor is becoming unknown; who comes back is compared with the last id known. Nor is a
+  *move by a retirement*: who leaves an id that is no more is booked apart, in rows of their own, and
+  counts neither as published nor as spurious. Rivals never retire an id, so theirs are 0; to
+  weigh all that readers of changes see, add both rows.
 - *spurious change*: a published change that the truth does not owe. A user is owed one change by
   each change of its true group, and as many as come while its group splits plus one. What is owed
   does not add up. Reported a 1,000 updates.
