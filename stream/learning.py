@@ -516,7 +516,7 @@ def _refit(
             ids, was, kind_list, belied(was, centroids, weights, axes), strict=True
         )
     ]
-    names = propose_names(centroids, weights, axes, kind_list, kept)
+    names = propose_names(centroids, weights, axes, kind_list, kept, rules)
     squared = distances(mapped, centroids, weights)
     counts = np.bincount(squared.argmin(axis=1), minlength=len(ids))
     estimate = np.round(counts * (state.users / max(len(mapped), 1))).astype(int).tolist()

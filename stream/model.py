@@ -7,7 +7,7 @@ to the bit. Names and kinds are derived here from the centroids in natural units
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import Any, Protocol
@@ -23,7 +23,7 @@ from stream.units import iso
 
 LEAST_MARK = 0.2
 """A feature nearer to the average than this, in standard deviations, marks nobody."""
-ALIKE = 0.8
+ALIKE = 0.7
 """Two features correlated as much as this over the segments say the same of them."""
 UNMARKED = "Average"
 """Name of a segment that has no kind and that nothing marks."""
@@ -232,6 +232,7 @@ def propose_names(
     axes: Axes,
     kind_list: Sequence[str],
     kept: Sequence[str | None] = (),
+    rules: Sequence[KindRule] = (),
 ) -> list[str]:
     """A readable name a segment: its kind, and the two features that mark it most.
 
@@ -239,12 +240,14 @@ def propose_names(
     kind tells nobody anything, and is left out.
 
     A feature marks a segment by how far its centroid is from the average one, in standard
-    deviations times the feature's weight. The second feature says something else than the first:
-    over the segments the two do not go together. Names that say the same, in whichever order, are
+    deviations times the feature's weight. It is none that the rule of the kind looks at, which the
+    kind says already, and the second says something else than the first: over the segments the
+    two do not go together. Names that say the same, in whichever order, are
     told apart by a third feature, or a number.
 
     Args:
         kept: names that segments have already, and keep; None for one that needs a name.
+        rules: what the kinds are known by.
     """
     offset = (centroids - centroids.mean(axis=0)) * np.sqrt(weights)
     names = list(kept) or [None] * len(kind_list)
@@ -253,7 +256,8 @@ def propose_names(
     for row, kind in enumerate(kind_list):
         if names[row] is not None:
             continue
-        words = _phrases(offset, row, axes)
+        known_by = {name for rule in rules if rule.kind == kind for name in rule.when}
+        words = _phrases(offset, row, axes, known_by)
         label = "" if kindless else kind
         name = _title(label, words[:2])
         if _meaning(name) in taken:
@@ -310,8 +314,12 @@ def _is_so(word: str, offset: Floats, axes: Axes) -> bool:
     return not found or max(found) > -LEAST_MARK
 
 
-def _phrases(offset: Floats, row: int, axes: Axes) -> list[str]:
-    """Words for what marks a segment: first what says something new, then what says it again."""
+def _phrases(offset: Floats, row: int, axes: Axes, known_by: Collection[str]) -> list[str]:
+    """Words for what marks a segment: first what says something new, then what says it again.
+
+    Args:
+        known_by: features of which nothing needs to be said.
+    """
     spread = np.maximum(np.linalg.norm(offset, axis=0), 1e-9)
     alike = np.abs((offset / spread).T @ (offset / spread)) > ALIKE
     said: list[int] = []
@@ -320,7 +328,12 @@ def _phrases(offset: Floats, row: int, axes: Axes) -> list[str]:
     for column in np.argsort(-np.abs(offset[row]), kind="stable").tolist():
         low, high = axes.words[column]
         phrase = high if offset[row, column] > 0 else low
-        if not phrase or phrase in fresh or abs(offset[row, column]) <= LEAST_MARK:
+        if (
+            not phrase
+            or axes.names[column] in known_by
+            or phrase in fresh
+            or abs(offset[row, column]) <= LEAST_MARK
+        ):
             continue
         (again if alike[column, said].any() else fresh).append(phrase)
         said.append(column)

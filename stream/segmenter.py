@@ -32,7 +32,7 @@ from stream.segments import KindRule, columns_of, contributions, look
 
 Users: TypeAlias = Sequence[int] | Sequence[str] | Ints
 
-FORMAT = 3
+FORMAT = 1
 LEARNING = Learning(refit_seconds=0, refit_updates=7_500, alarm_share=0.2, first_model_users=200)
 MOST_WEIGHT = 4.0
 """The pipeline's limit on a feature's weight, too."""

@@ -439,7 +439,7 @@ def _named(
     centroids = means_of(mapped, ranked)
     natural = feature_map.invert(centroids)
     kind_list = kinds(natural, table, settings.kinds, [None] * len(centroids))
-    names = propose_names(centroids, feature_map.weights, table, kind_list)
+    names = propose_names(centroids, feature_map.weights, table, kind_list, rules=settings.kinds)
     return Shown(
         labels=ranked,
         ids=tuple(range(1, len(centroids) + 1)),

@@ -176,6 +176,14 @@ def test_a_name_is_belied_when_the_opposite_has_become_true(kind: str) -> None:
     assert belied([None, None], centroids, WEIGHTS, TABLE) == [False, False]
 
 
+def test_a_name_does_not_say_what_its_kind_is_known_by() -> None:
+    centroids = np.zeros((2, len(TABLE.names)))
+    centroids[0, TABLE.names.index("days_since_seen")] = 3.0
+    centroids[1, TABLE.names.index("basket_value")] = 1.0
+    names = propose_names(centroids, WEIGHTS, TABLE, ["dormant", "loyal"], rules=DEFAULT_KINDS)
+    assert names == ["Dormant: small baskets", "Loyal: recent, big baskets"]
+
+
 @pytest.mark.parametrize("k", [1, 4])
 def test_equal_centroids_get_a_plain_name_and_a_number(k: int) -> None:
     names = propose_names(np.zeros((k, len(TABLE.names))), WEIGHTS, TABLE, ["new"] * k)
