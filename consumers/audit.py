@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, field, fields
 from hashlib import blake2b
+from itertools import takewhile
 from typing import Any, Protocol
 
 import numpy as np
@@ -24,6 +25,8 @@ from stream.config import Broker, Settings
 from stream.errors import TopicMissingError
 from stream.events import (
     CHANGED,
+    LETTER_HEAD_BYTES,
+    LETTER_TRUNCATED,
     LINEAGE,
     LINEAGE_RECORD,
     SEGMENT_CHANGE,
@@ -159,8 +162,28 @@ class _Step:
 
 @dataclass(frozen=True)
 class _Refusal:
+    """A message to be refused.
+
+    Attributes:
+        heads: digests of the heads by which a value too large for its letter may be filed.
+    """
+
     reason: Reason
+    size: int
     digest: bytes
+    heads: frozenset[tuple[int, bytes]]
+
+    @staticmethod
+    def of(reason: Reason, value: bytes) -> _Refusal:
+        lengths = [1 << bits for bits in range(LETTER_HEAD_BYTES.bit_length() - 1, 64)]
+        heads = [(n, _digest(value[:n])) for n in takewhile(lambda n: n < len(value), lengths)]
+        return _Refusal(reason, len(value), _digest(value), frozenset(heads))
+
+    def is_filed_as(self, value: bytes, truncated: str | None) -> bool:
+        """Whether a letter has the untouched bytes, or says how many it has the head of."""
+        if truncated is None:
+            return _digest(value) == self.digest
+        return truncated == str(self.size) and (len(value), _digest(value)) in self.heads
 
 
 @dataclass
@@ -268,7 +291,7 @@ class _Audit:
             outcome = self._oracles[partition].take(message)
             if outcome.fate is Fate.REJECTED and outcome.reason is not None:
                 where = (topic, partition, offset)
-                self._refusals[where] = _Refusal(outcome.reason, _digest(value))
+                self._refusals[where] = _Refusal.of(outcome.reason, value)
 
     def _is_provable(self, partition: int, snapshot: _Snapshot) -> bool:
         """Whether the log still holds everything that the stored state stands for."""
@@ -421,7 +444,7 @@ class _Audit:
                     check.accuse(f"{where}: {name} was filed as {reason}, but is not to be refused")
             elif reason != refusal.reason and not {reason, refusal.reason} <= NO_JSON:
                 check.accuse(f"{where}: {name} was filed as {reason}, it is {refusal.reason}")
-            elif _digest(_bytes(record.value())) != refusal.digest:
+            elif not refusal.is_filed_as(_bytes(record.value()), headers.get(LETTER_TRUNCATED)):
                 check.accuse(f"{where}: the bytes of {name} were changed")
         for origin, refusal in self._refusals.items():
             if origin[0] == topic and origin not in filed:

@@ -317,11 +317,15 @@ class RecordingBroker:
         trouble: what the next flushes meet: "refused" (reported as failed, not written), "silent"
             (not written, no report), "unconfirmed" (written, but reported as timed out).
         full: how many of the next calls of `produce` find the queue full.
+        limit: bytes of key and value that a producer takes at the most.
+        topic_limit: the same of a topic, known only when it refuses.
         producers: those made so far; the last one is in use.
     """
 
     trouble: deque[str] = field(default_factory=deque)
     full: int = 0
+    limit: int = 2 << 20
+    topic_limit: int = 2 << 20
     sent: list[Sent] = field(default_factory=list)
     producers: list[RecordingProducer] = field(default_factory=list)
     fatal: bool = False
@@ -347,12 +351,17 @@ class RecordingBroker:
 
 
 class RecordingProducer:
-    """A producer that delivers when it is flushed, or fails as its broker says."""
+    """A producer that delivers when it is flushed, or fails as its broker says.
+
+    Attributes:
+        dropped: reports of purged records that nobody has taken yet.
+    """
 
     def __init__(self, broker: RecordingBroker, options: dict[str, Any]) -> None:
         self.options = options
         self.purged = False
         self.polls = 0
+        self.dropped: list[Callable[[KafkaError | None, Any], None]] = []
         self._broker = broker
         self._queue: list[tuple[Sent, Callable[[KafkaError | None, Any], None]]] = []
 
@@ -370,6 +379,8 @@ class RecordingProducer:
         if self._broker.full:
             self._broker.full -= 1
             raise BufferError
+        if len(value or b"") + len(key or b"") > self._broker.limit:
+            raise KafkaException(KafkaError(KafkaError.MSG_SIZE_TOO_LARGE))
         sent = Sent(topic, max(partition, 0), key, value, dict(headers))
         self._queue.append((sent, on_delivery))
 
@@ -380,6 +391,11 @@ class RecordingProducer:
 
     def flush(self, timeout: float) -> int:
         del timeout
+        if self.purged:
+            dropped, self.dropped = self.dropped, []
+            for report in dropped:
+                report(KafkaError(KafkaError._PURGE_QUEUE), FakeMessage(None, place=-1))
+            return 0
         trouble = self._broker.trouble.popleft() if self._broker.trouble else None
         if trouble == "silent":
             return len(self._queue)
@@ -388,6 +404,9 @@ class RecordingProducer:
             if trouble == "refused":
                 report(KafkaError(KafkaError._MSG_TIMED_OUT), FakeMessage(None, place=-1))
                 continue
+            if len(sent.value or b"") > self._broker.topic_limit:
+                report(KafkaError(KafkaError.MSG_SIZE_TOO_LARGE), FakeMessage(None, place=-1))
+                continue
             offset = self._broker.write(sent)
             failed = KafkaError(KafkaError._MSG_TIMED_OUT) if trouble == "unconfirmed" else None
             report(failed, FakeMessage(None, place=offset))
@@ -395,4 +414,5 @@ class RecordingProducer:
 
     def purge(self) -> None:
         self.purged = True
+        self.dropped += [report for _, report in self._queue]
         self._queue.clear()

@@ -394,6 +394,50 @@ def test_a_change_delivered_but_not_acknowledged_is_neither_lost_nor_doubled() -
     assert (report.lost, report.duplicated, report.pending) == (0, 0, 0)
 
 
+OVERSIZE = bytes(range(256)) * 4_096 + b"tail"
+"""A value of a mebibyte and a little."""
+
+
+def with_head(head: bytes, size: int = len(OVERSIZE)) -> World:
+    """A truthful world with a letter that has only the head of a refused value."""
+    world = truthful()
+    world.refuse("purchases", 0, OVERSIZE, Reason.TOO_LARGE)
+    letter = world.topics["purchases.dlq"][-1]
+    letter.payload = head
+    letter.told.append(("segstream-truncated", b"%d" % size))
+    world.store._partitions.clear()
+    world.process(0, {"ann": (3, 3), "bob": (2, 4)}, (world.change("bob", 2, 1, 4),))
+    world.process(1, {"cid": (1, 2)})
+    return world
+
+
+@pytest.mark.parametrize("length", [1 << 16, 1 << 20])
+def test_a_letter_may_have_the_head_of_what_does_not_fit(length: int) -> None:
+    assert failed(with_head(OVERSIZE[:length]).audit()) == {}
+
+
+@pytest.mark.parametrize(
+    ("head", "size"),
+    [
+        (b"?" + OVERSIZE[1 : 1 << 16], len(OVERSIZE)),
+        (OVERSIZE[: (1 << 16) - 1], len(OVERSIZE)),
+        (OVERSIZE[: 1 << 10], len(OVERSIZE)),
+        (OVERSIZE[: 1 << 16], len(OVERSIZE) + 1),
+        (OVERSIZE, len(OVERSIZE)),
+    ],
+    ids=["bytes", "cut", "too short", "length", "whole"],
+)
+def test_any_other_head_is_a_change_of_bytes(head: bytes, size: int) -> None:
+    [offender] = failed(with_head(head, size).audit())["refused_messages_are_filed"]
+    assert "the bytes of purchases/0@" in offender
+
+
+def test_a_cut_letter_has_to_say_so() -> None:
+    world = with_head(OVERSIZE[: 1 << 16])
+    world.topics["purchases.dlq"][-1].told.pop()
+    assert failed(world.audit()).keys() == {"refused_messages_are_filed"}
+
+
 def told(world: World, **rest: Any) -> None:
     """What became of a segment, among the changes of the users."""
     record = {
