@@ -4,8 +4,8 @@ Comes in: the input topics, their dead letters, the topic of changes and the sto
 `AuditReport`, one `Check` a promise, with the first offenders by name.
 
 The store is read first, the topics after it, so that whatever the store has delivered is on its
-topic by then. Only messages before a partition's committed offsets are judged; the rest is a
-backlog, no fault. `stream.oracle` folds them, slowly and obviously.
+topic by then. Only messages from where a partition's state began to its committed offsets are
+judged; what comes later is a backlog, no fault. `stream.oracle` folds them, slowly and obviously.
 """
 
 from __future__ import annotations
@@ -283,6 +283,8 @@ class _Audit:
             if snapshot is None or offset >= snapshot.position.offsets[index]:
                 self._backlog[topic] += 1
                 continue
+            if offset < _first(snapshot, index):
+                continue
             extent = self._extents.setdefault((index, partition), _Extent(offset, offset))
             extent.next = offset + 1
             value = _bytes(record.value())
@@ -298,14 +300,14 @@ class _Audit:
         before = self._log.wrong
         for index, topic in enumerate(self._inputs):
             self._log.counted += 1
-            upto = snapshot.position.offsets[index]
-            if upto == 0:
+            first, upto = _first(snapshot, index), snapshot.position.offsets[index]
+            if upto == first:
                 continue
             extent = self._extents.get((index, partition))
-            if extent is None or extent.first > 0 or extent.next < upto:
+            if extent is None or extent.first > first or extent.next < upto:
                 held = f"{extent.first} to {extent.next - 1}" if extent else "none of them"
                 self._log.accuse(
-                    f"{topic}/{partition}: the state stands for offsets 0 to {upto - 1}, "
+                    f"{topic}/{partition}: the state stands for offsets {first} to {upto - 1}, "
                     f"the topic holds {held}"
                 )
         if not snapshot.still:
@@ -473,7 +475,9 @@ class _Audit:
             where = f"{topic}/{partition}@{offset}"
             payload = _bytes(record.value())
             if _headers(record).get("ce_type") == LINEAGE:
-                self._check_lineage(payload, where)
+                snapshot = self._snapshots.get(partition)
+                own = snapshot is None or offset >= snapshot.position.output
+                self._check_lineage(payload, where, own=own)
                 continue
             change = self._valid_change(payload, where)
             if change is None:
@@ -512,15 +516,18 @@ class _Audit:
             return None
         return change
 
-    def _check_lineage(self, payload: bytes, where: str) -> None:
-        """A record of a segment is valid; told again, after a restart, it says the same."""
+    def _check_lineage(self, payload: bytes, where: str, *, own: bool) -> None:
+        """A record of a segment is valid; told again, after a restart, it says the same.
+
+        What stood there before the state began is of other models with the same numbers.
+        """
         self._valid.counted += 1
         try:
             told = LINEAGE_RECORD.validate_json(payload, strict=True)
         except ValidationError as error:
             self._valid.accuse(f"{where}: {error.errors()[0]['msg']}")
             return
-        if self._lineage.setdefault(told["id"], payload) != payload:
+        if own and self._lineage.setdefault(told["id"], payload) != payload:
             self._valid.accuse(f"{where}: lineage {told['id']} was told in two ways")
 
     def _check_envelope(self, record: Record, change: dict[str, Any], where: str) -> None:
@@ -654,6 +661,12 @@ def _incarnation(change: dict[str, Any]) -> int | None:
     middle = change["id"].removeprefix(begin).removesuffix(end)
     whole = middle.isdecimal() and change["id"] == begin + middle + end
     return int(middle) if whole else None
+
+
+def _first(snapshot: _Snapshot, topic: int) -> int:
+    """The offset of an input topic at which a partition's state began."""
+    first = snapshot.position.first
+    return first[topic] if first else 0
 
 
 def _place(record: Record) -> tuple[int, int]:

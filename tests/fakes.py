@@ -106,6 +106,7 @@ class ScriptedConsumer:
     has; where it has nothing, the clock moves on by the time the caller was ready to wait.
 
     Attributes:
+        low: offsets below which retention has deleted everything; 0 where it says nothing.
         portion: messages given at once at the most, however many are asked for.
         idle: how often in a row there was nothing.
     """
@@ -116,6 +117,7 @@ class ScriptedConsumer:
         self.script: deque[Action] = deque()
         self.positions: dict[tuple[str, int], int] = {}
         self.paused: set[tuple[str, int]] = set()
+        self.low: dict[tuple[str, int], int] = {}
         self.group: dict[tuple[str, int], TopicPartition] = {}
         self.portion = 1_000
         self.idle = 0
@@ -181,6 +183,10 @@ class ScriptedConsumer:
             position = self.positions[where]
             if where in self.paused:
                 continue
+            if position < self.low.get(where, 0):
+                self.positions[where] = len(self.log.get(where, []))
+                found.append(FakeMessage(None, failure=KafkaError(KafkaError._AUTO_OFFSET_RESET)))
+                continue
             if room:
                 self._served[where] = next(self._turns)
             fresh = self.log.get(where, [])[position : position + room]
@@ -216,6 +222,11 @@ class ScriptedConsumer:
     def committed(self, where: Sequence[TopicPartition], timeout: float) -> list[TopicPartition]:
         del timeout
         return [self.group.get((one.topic, one.partition), one) for one in where]
+
+    def get_watermark_offsets(self, where: TopicPartition, timeout: float) -> tuple[int, int]:
+        del timeout
+        key = (where.topic, where.partition)
+        return self.low.get(key, 0), len(self.log.get(key, []))
 
     def commit(self, offsets: Sequence[TopicPartition], asynchronous: bool) -> None:
         del asynchronous

@@ -219,15 +219,17 @@ class World:
         assigned: dict[str, tuple[int, int]] | None = None,
         outbox: tuple[bytes, ...] = (),
         incarnation: int = 1,
+        output: int = 0,
     ) -> None:
         """Fold what is in a partition's topics into the store, as a worker would."""
         oracle = Oracle(self.settings.features, self.settings.worker)
         slots: dict[str, int] = {}
         rows = self.table.blank(8)
-        offsets = []
+        offsets, first = [], []
         for index, topic in enumerate(self.settings.topics.inputs):
             records = [r for r in self.topics[topic] if r.in_partition == partition]
-            offsets.append(len(records))
+            first.append(records[0].at_offset if records else 0)
+            offsets.append(records[-1].at_offset + 1 if records else 0)
             for record in records:
                 message = Message(record.payload, record.time_ms, index)
                 event = oracle.take(message).event
@@ -248,6 +250,8 @@ class World:
             incarnation=incarnation,
             clock_ms=START_MS + DAY_MS,
             counts=oracle.counts,
+            first=first,
+            output=output,
         )
         self.store.create(partition, "owner", position)
         entries = [OutboxEntry(0, outbox, incarnation)] if outbox else []
@@ -438,7 +442,7 @@ def test_a_cut_letter_has_to_say_so() -> None:
     assert failed(world.audit()).keys() == {"refused_messages_are_filed"}
 
 
-def told(world: World, **rest: Any) -> None:
+def told(world: World, in_partition: int = 1, **rest: Any) -> None:
     """What became of a segment, among the changes of the users."""
     record = {
         "id": "3.0-0",
@@ -452,7 +456,7 @@ def told(world: World, **rest: Any) -> None:
         "users": 12,
     }
     payload = json.dumps({name: v for name, v in (record | rest).items() if v is not None})
-    sent = world.send(world.settings.topics.changes, 1, payload.encode())
+    sent = world.send(world.settings.topics.changes, in_partition, payload.encode())
     sent.told = [("ce_type", b"segstream.segment.lineage")]
 
 
@@ -496,6 +500,66 @@ def test_an_earlier_incarnation_has_a_chain_of_its_own() -> None:
     world.announce(0, world.change("ann", 1, None, 2, incarnation=2))
     world.process(0, {"ann": (1, 2)}, incarnation=2)
     assert failed(world.audit()) == {}
+
+
+def retain(world: World, topic: str, partition: int, first: int) -> None:
+    """Delete what stands before an offset, as retention does."""
+    world.topics[topic] = [
+        r for r in world.topics[topic] if r.in_partition != partition or r.at_offset >= first
+    ]
+
+
+def clicks_of_an_hour() -> World:
+    world = World()
+    for minute in range(60):
+        world.click(0, f"user {minute % 7}", minute)
+    return world
+
+
+def test_state_that_began_at_what_retention_left_is_proved_by_it() -> None:
+    world = clicks_of_an_hour()
+    retain(world, "clickstream", 0, 20)
+    world.process(0)
+    report = world.audit()
+    assert failed(report) == {}
+    assert report.counts["applied"] == 40
+    world.edit(0, "user 3", "arrivals", lambda arrivals: arrivals + 1)
+    assert failed(world.audit()).keys() == {"state_equals_log"}
+
+
+@pytest.mark.parametrize(("first", "held"), [(21, "21 to 59"), (60, "none of them")])
+def test_what_retention_deletes_afterwards_makes_it_unprovable(first: int, held: str) -> None:
+    world = clicks_of_an_hour()
+    retain(world, "clickstream", 0, 20)
+    world.process(0)
+    retain(world, "clickstream", 0, first)
+    report = world.audit()
+    assert failed(report) == {
+        "log_is_complete": [
+            f"clickstream/0: the state stands for offsets 20 to 59, the topic holds {held}"
+        ]
+    }
+    note = next(c.note for c in report.checks if c.name == "log_is_complete")
+    assert "cannot be proved" in note
+
+
+def test_a_topic_that_an_earlier_namespace_has_written_is_clean() -> None:
+    world = World()
+    world.click(0, "ann", 0)
+    world.announce(0, world.change("ann", 1, None, 3))
+    world.announce(0, world.change("ann", 2, 3, 1))
+    world.announce(0, world.change("gone by retention", 1, None, 3))
+    told(world, in_partition=0)
+    began = len(world.changes)
+    told(world, in_partition=0, users=7)
+    world.announce(0, world.change("ann", 1, None, 2, incarnation=began + 1))
+    world.process(0, {"ann": (1, 2)}, incarnation=began + 1, output=began)
+    assert failed(world.audit()) == {}
+    told(world, in_partition=0, users=8)
+    assert failed(world.audit()).keys() == {"change_records_are_valid"}
+    world.changes.pop()
+    world.announce(0, world.change("gone by retention", 1, None, 3, incarnation=began + 1))
+    assert failed(world.audit()).keys() == {"assignment_equals_changes"}
 
 
 def test_a_pipeline_at_work_is_judged_as_of_its_snapshot() -> None:

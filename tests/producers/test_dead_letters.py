@@ -129,7 +129,7 @@ def test_no_producer_is_made_before_there_is_something_to_file(broker: Recording
 def test_kafka_takes_the_head_of_what_no_topic_takes(
     kafka: RealKafka, settings_for: SettingsFor
 ) -> None:
-    settings = settings_for(kafka.bootstrap)
+    settings = settings_for(kafka.bootstrap, topics={"dlq_suffix": "-heads"})
     name = settings.topics.dlq("purchases")
     admin = AdminClient({"bootstrap.servers": kafka.bootstrap})
     small = NewTopic(name, 1, 1, config={"max.message.bytes": "300000"})

@@ -94,9 +94,10 @@ def test_a_queue_that_stays_full_is_given_up(clock: Clock, monkeypatch: pytest.M
     assert producer.purged
 
 
-@pytest.mark.parametrize("limits", [{"limit": 9}, {"topic_limit": 9}])
-def test_what_is_too_large_is_told_from_what_may_pass(limits: dict[str, int]) -> None:
-    broker = RecordingBroker(**limits)
+@pytest.mark.parametrize(
+    "broker", [RecordingBroker(limit=9), RecordingBroker(topic_limit=9)], ids=["own", "topic"]
+)
+def test_what_is_too_large_is_told_from_what_may_pass(broker: RecordingBroker) -> None:
     with pytest.raises(DeliveryError) as caught:
         sending(broker, [*RECORDS, Record("t", b"0123456789")])
     assert caught.value.too_large
