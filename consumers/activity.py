@@ -47,7 +47,6 @@ POLL_SECONDS = 0.001
 RETRY_SECONDS = 0.05
 WAIT_CHECK_SECONDS = 1.0
 """Longer than any round takes, so that it costs nothing while all is well."""
-FIRST_OFFSET = 0
 SLICE = 512
 """Users at least looked at in a turn of a sweep: with fewer, numpy's calls cost more than they do."""
 SWEEP_SHARE = 0.5
@@ -756,15 +755,32 @@ class ActivityWorker:
 
     def _begin_anew(self, consumer: Consumer, number: int, token: str) -> None:
         """Start a partition that has no state, unless that means that its state was lost."""
-        incarnation = 1
         served = self._group_offset(consumer, number)
         if served is not None:
             if not self._settings.store.accept_loss:
                 raise _state_lost(number)
-            incarnation = served + 1
             log.warning("partition %d starts anew: its state was lost", number)
-        position = Position([FIRST_OFFSET] * len(self._topics), self._table.schema, incarnation)
+        # What retention has deleted is gone; the state stands for the rest.
+        first = [self._watermarks(consumer, topic, number)[0] for topic in self._topics]
+        # Whoever wrote to the output before, under another namespace too, had fewer records there
+        # to count from: no id of theirs can come again.
+        _, output = self._watermarks(consumer, self._settings.topics.changes, number)
+        position = Position(
+            offsets=first,
+            schema=self._table.schema,
+            incarnation=max(output, served or 0) + 1,
+            first=first,
+            output=output,
+        )
         self._store.create(number, token, position)
+
+    def _watermarks(self, consumer: Consumer, topic: str, number: int) -> tuple[int, int]:
+        """Where a topic's partition begins and ends by now."""
+        timeout = self._settings.store.timeout_seconds
+        found = consumer.get_watermark_offsets(TopicPartition(topic, number), timeout=timeout)
+        if found is None:
+            raise BrokerUnavailableError(f"no broker says where {topic}/{number} begins and ends")
+        return found
 
     def _group_offset(self, consumer: Consumer, number: int) -> int | None:
         """The incarnation that group offsets, kept for lag tools, bear witness to; or None."""
@@ -832,6 +848,6 @@ def _cuts_over(partition: Partition, model: Model) -> bool:
 def _state_lost(number: int) -> StateLostError:
     return StateLostError(
         f"partition {number} has no state in the store, but was served before. Restore the "
-        "store from its backup; or set store.accept_loss to start this partition anew from the "
-        "beginning of the log"
+        "store from its backup; or set store.accept_loss to start this partition anew from what "
+        "the log still holds"
     )

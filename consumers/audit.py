@@ -4,8 +4,8 @@ Comes in: the input topics, their dead letters, the topic of changes and the sto
 `AuditReport`, one `Check` a promise, with the first offenders by name.
 
 The store is read first, the topics after it, so that whatever the store has delivered is on its
-topic by then. Only messages before a partition's committed offsets are judged; the rest is a
-backlog, no fault. `stream.oracle` folds them, slowly and obviously.
+topic by then. Only messages from where a partition's state began to its committed offsets are
+judged; what comes later is a backlog, no fault. `stream.oracle` folds them, slowly and obviously.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, field, fields
 from hashlib import blake2b
+from itertools import takewhile
 from typing import Any, Protocol
 
 import numpy as np
@@ -24,6 +25,8 @@ from stream.config import Broker, Settings
 from stream.errors import TopicMissingError
 from stream.events import (
     CHANGED,
+    LETTER_HEAD_BYTES,
+    LETTER_TRUNCATED,
     LINEAGE,
     LINEAGE_RECORD,
     SEGMENT_CHANGE,
@@ -159,8 +162,28 @@ class _Step:
 
 @dataclass(frozen=True)
 class _Refusal:
+    """A message to be refused.
+
+    Attributes:
+        heads: digests of the heads by which a value too large for its letter may be filed.
+    """
+
     reason: Reason
+    size: int
     digest: bytes
+    heads: frozenset[tuple[int, bytes]]
+
+    @staticmethod
+    def of(reason: Reason, value: bytes) -> _Refusal:
+        lengths = [1 << bits for bits in range(LETTER_HEAD_BYTES.bit_length() - 1, 64)]
+        heads = [(n, _digest(value[:n])) for n in takewhile(lambda n: n < len(value), lengths)]
+        return _Refusal(reason, len(value), _digest(value), frozenset(heads))
+
+    def is_filed_as(self, value: bytes, truncated: str | None) -> bool:
+        """Whether a letter has the untouched bytes, or says how many it has the head of."""
+        if truncated is None:
+            return _digest(value) == self.digest
+        return truncated == str(self.size) and (len(value), _digest(value)) in self.heads
 
 
 @dataclass
@@ -260,6 +283,8 @@ class _Audit:
             if snapshot is None or offset >= snapshot.position.offsets[index]:
                 self._backlog[topic] += 1
                 continue
+            if offset < _first(snapshot, index):
+                continue
             extent = self._extents.setdefault((index, partition), _Extent(offset, offset))
             extent.next = offset + 1
             value = _bytes(record.value())
@@ -268,21 +293,21 @@ class _Audit:
             outcome = self._oracles[partition].take(message)
             if outcome.fate is Fate.REJECTED and outcome.reason is not None:
                 where = (topic, partition, offset)
-                self._refusals[where] = _Refusal(outcome.reason, _digest(value))
+                self._refusals[where] = _Refusal.of(outcome.reason, value)
 
     def _is_provable(self, partition: int, snapshot: _Snapshot) -> bool:
         """Whether the log still holds everything that the stored state stands for."""
         before = self._log.wrong
         for index, topic in enumerate(self._inputs):
             self._log.counted += 1
-            upto = snapshot.position.offsets[index]
-            if upto == 0:
+            first, upto = _first(snapshot, index), snapshot.position.offsets[index]
+            if upto == first:
                 continue
             extent = self._extents.get((index, partition))
-            if extent is None or extent.first > 0 or extent.next < upto:
+            if extent is None or extent.first > first or extent.next < upto:
                 held = f"{extent.first} to {extent.next - 1}" if extent else "none of them"
                 self._log.accuse(
-                    f"{topic}/{partition}: the state stands for offsets 0 to {upto - 1}, "
+                    f"{topic}/{partition}: the state stands for offsets {first} to {upto - 1}, "
                     f"the topic holds {held}"
                 )
         if not snapshot.still:
@@ -421,7 +446,7 @@ class _Audit:
                     check.accuse(f"{where}: {name} was filed as {reason}, but is not to be refused")
             elif reason != refusal.reason and not {reason, refusal.reason} <= NO_JSON:
                 check.accuse(f"{where}: {name} was filed as {reason}, it is {refusal.reason}")
-            elif _digest(_bytes(record.value())) != refusal.digest:
+            elif not refusal.is_filed_as(_bytes(record.value()), headers.get(LETTER_TRUNCATED)):
                 check.accuse(f"{where}: the bytes of {name} were changed")
         for origin, refusal in self._refusals.items():
             if origin[0] == topic and origin not in filed:
@@ -450,7 +475,9 @@ class _Audit:
             where = f"{topic}/{partition}@{offset}"
             payload = _bytes(record.value())
             if _headers(record).get("ce_type") == LINEAGE:
-                self._check_lineage(payload, where)
+                snapshot = self._snapshots.get(partition)
+                own = snapshot is None or offset >= snapshot.position.output
+                self._check_lineage(payload, where, own=own)
                 continue
             change = self._valid_change(payload, where)
             if change is None:
@@ -489,15 +516,18 @@ class _Audit:
             return None
         return change
 
-    def _check_lineage(self, payload: bytes, where: str) -> None:
-        """A record of a segment is valid; told again, after a restart, it says the same."""
+    def _check_lineage(self, payload: bytes, where: str, *, own: bool) -> None:
+        """A record of a segment is valid; told again, after a restart, it says the same.
+
+        What stood there before the state began is of other models with the same numbers.
+        """
         self._valid.counted += 1
         try:
             told = LINEAGE_RECORD.validate_json(payload, strict=True)
         except ValidationError as error:
             self._valid.accuse(f"{where}: {error.errors()[0]['msg']}")
             return
-        if self._lineage.setdefault(told["id"], payload) != payload:
+        if own and self._lineage.setdefault(told["id"], payload) != payload:
             self._valid.accuse(f"{where}: lineage {told['id']} was told in two ways")
 
     def _check_envelope(self, record: Record, change: dict[str, Any], where: str) -> None:
@@ -631,6 +661,12 @@ def _incarnation(change: dict[str, Any]) -> int | None:
     middle = change["id"].removeprefix(begin).removesuffix(end)
     whole = middle.isdecimal() and change["id"] == begin + middle + end
     return int(middle) if whole else None
+
+
+def _first(snapshot: _Snapshot, topic: int) -> int:
+    """The offset of an input topic at which a partition's state began."""
+    first = snapshot.position.first
+    return first[topic] if first else 0
 
 
 def _place(record: Record) -> tuple[int, int]:

@@ -31,6 +31,8 @@ from stream.errors import (
     report_broker_error,
 )
 
+log = logging.getLogger(__name__)
+
 Protocol: TypeAlias = Literal["consumer", "classic"]
 Options: TypeAlias = dict[str, Any]
 
@@ -155,6 +157,7 @@ def read_to_end(
     partitions: Iterable[int] | None = None,
     start: Mapping[int, int] | None = None,
     *,
+    nearest: bool = False,
     stall_seconds: float = 15.0,
 ) -> Iterator[Message]:
     """Read partitions of a topic up to their ends as of this call, or a little further.
@@ -165,6 +168,8 @@ def read_to_end(
     Args:
         partitions: which; None takes all.
         start: first offset to read, for each partition; the beginning where it says nothing.
+        nearest: where a partition does not have the offset in `start`, read from its beginning if
+            that is later, or only its end.
         stall_seconds: give up when nothing arrives for this long.
 
     Raises:
@@ -172,10 +177,14 @@ def read_to_end(
         TopicMissingError: the topic or a partition is not there.
         OffsetOutOfRangeError: a partition does not have the offset in `start`.
     """
-    consumer = Consumer(reader_options(broker))
+    options = reader_options(broker)
+    if nearest:
+        # Retention may pass an offset while we ask where the partition begins.
+        options["auto.offset.reset"] = "earliest"
+    consumer = Consumer(options)
     try:
         reader = _Reader(broker, consumer, topic, dict(start or {}), stall_seconds)
-        reader.begin(partitions)
+        reader.begin(partitions, nearest=nearest)
     except BaseException:
         consumer.close()
         raise
@@ -203,11 +212,12 @@ class _Reader:
         self._consumer = consumer
         self._topic = topic
         self._start = start
+        self._expected = dict(start)
         self._stall_seconds = stall_seconds
         self._high: dict[int, int] = {}
         self._bound: dict[int, int] = {}
 
-    def begin(self, partitions: Iterable[int] | None) -> None:
+    def begin(self, partitions: Iterable[int] | None, *, nearest: bool) -> None:
         there = self._partitions()
         wanted = sorted(there if partitions is None else set(partitions))
         missing = [p for p in wanted if p not in there]
@@ -215,7 +225,14 @@ class _Reader:
             raise TopicMissingError(
                 f"topic {self._topic} has {len(there)} partitions, none with number {missing[0]}"
             )
-        self._high = {p: self._watermark(p) for p in wanted}
+        extents = {p: self._watermarks(p) for p in wanted}
+        self._high = {p: high for p, (_, high) in extents.items()}
+        if nearest:
+            self._start = {
+                p: min(max(self._start[p], low), high)
+                for p, (low, high) in extents.items()
+                if p in self._start
+            }
         self._consumer.assign(
             [TopicPartition(self._topic, p, self._start.get(p, OFFSET_BEGINNING)) for p in wanted]
         )
@@ -247,7 +264,7 @@ class _Reader:
         if position < self._high.get(partition, position + 1):
             return
         if partition not in self._bound:
-            risen = self._watermark(partition)
+            _, risen = self._watermarks(partition)
             if risen == self._high[partition]:
                 return
             self._bound[partition] = risen
@@ -260,6 +277,7 @@ class _Reader:
             return
         code = error.code()
         if code == KafkaError._PARTITION_EOF:  # noqa: SLF001
+            self._note_end(partition, message.offset() or 0)
             self._done(partition)
         elif code in (KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE):  # noqa: SLF001
             raise self._out_of_range(partition)
@@ -270,6 +288,18 @@ class _Reader:
         else:
             report_broker_error(error)  # librdkafka tries on, and so do we until nothing comes
 
+    def _note_end(self, partition: int, end: int) -> None:
+        """Only here is a partition known to end early: the watermark is not trusted as the end."""
+        if end < self._expected.get(partition, 0):
+            log.warning(
+                "partition %d of topic %s ends at offset %d, but was to be read from %d on: it was "
+                "made anew, or has lost records",
+                partition,
+                self._topic,
+                end,
+                self._expected[partition],
+            )
+
     def _done(self, partition: int) -> None:
         if self._high.pop(partition, None) is not None:
             self._consumer.incremental_unassign([TopicPartition(self._topic, partition)])
@@ -277,7 +307,7 @@ class _Reader:
     def _stalled(self) -> Exception:
         for partition, first in self._start.items():
             # The local broker says nothing at all about an offset beyond its end.
-            if partition in self._high and first > self._watermark(partition):
+            if partition in self._high and first > self._watermarks(partition)[1]:
                 return self._out_of_range(partition)
         return BrokerUnavailableError(
             f"the broker at {self._broker.bootstrap} sent nothing of topic {self._topic} for"
@@ -304,8 +334,8 @@ class _Reader:
             )
         return set(topic.partitions)
 
-    def _watermark(self, partition: int) -> int:
-        """The high watermark, waited for: a broker that just came up has no leaders yet."""
+    def _watermarks(self, partition: int) -> tuple[int, int]:
+        """Low and high watermark, waited for: a broker that just came up has no leaders yet."""
         deadline = time.monotonic() + self._stall_seconds
         while True:
             left = deadline - time.monotonic()
@@ -320,7 +350,7 @@ class _Reader:
                 continue
             if answer is None:
                 raise BrokerUnavailableError(f"no broker answers at {self._broker.bootstrap}")
-            return int(answer[1])
+            return answer
 
     def _unavailable(self, error: KafkaException) -> BrokerUnavailableError:
         reason = error.args[0].str() if error.args else str(error)

@@ -4,8 +4,9 @@ Comes in: outbox entries from the store. Goes out: CloudEvents (binary mode) on
 `segment-changes`, partition by partition in order; campaigns are next.
 
 One publisher works at a time, by a lease; each partition's outbox is taken over with a token, so
-an earlier publisher can no longer acknowledge anything. What it sent without acknowledging is
-found by reading back the tail of the output and skipped by its ids, never by a high-water mark.
+an earlier publisher can no longer acknowledge anything. Who is refused gives up the lead: the lease
+alone decides who takes over. What was sent without being acknowledged is found by reading back the
+tail of the output and skipped by its ids, never by a high-water mark.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from __future__ import annotations
 import logging
 import secrets
 import time
+from collections import defaultdict
 from collections.abc import Callable, Mapping
 
 import msgspec
@@ -45,7 +47,7 @@ class _Envelope(msgspec.Struct):
 class ChangePublisher:
     """Empties the outboxes of all partitions.
 
-    `read_ids` reads the ids on output partitions, each from an offset to its end.
+    `read_ids` reads the ids of changes on output partitions, each from an offset to its end.
     """
 
     def __init__(
@@ -65,6 +67,7 @@ class ChangePublisher:
         self._leads = False
         self._after: dict[int, str] = {}
         self._delivered_to: dict[int, int] = {}
+        self._incarnations: dict[int, int] = {}
         self._unchecked: set[int] = set()
         self._known: dict[int, set[str]] = {}
         self._looked = 0.0
@@ -89,8 +92,12 @@ class ChangePublisher:
             found = self._store.outbox(
                 self._after, self._settings.publisher.batch_entries, WAIT_SECONDS
             )
+            found = self._of_taken(found)
             if self._unchecked:
                 self._read_back()
+                # That may have taken longer than the lease.
+                if not self._hold_lease():
+                    return False
             if found:
                 self._publish(found)
             self._observe(bool(found))
@@ -98,7 +105,7 @@ class ChangePublisher:
             # The store may have rolled back, the broker may have taken what it did not confirm.
             self._leads = False
             raise
-        return True
+        return self._leads
 
     def close(self) -> None:
         """Let a standby take over at once."""
@@ -118,11 +125,32 @@ class ChangePublisher:
         return True
 
     def _take(self, partition: int) -> None:
-        """Take over a partition's outbox from its beginning."""
-        self._delivered_to[partition] = self._store.take_outbox(partition, self._token)
+        """Take over a partition's outbox from its beginning, if it has any state."""
         self._after[partition] = BEGINNING
-        self._unchecked.add(partition)
         self._known.pop(partition, None)
+        self._unchecked.discard(partition)
+        self._delivered_to.pop(partition, None)
+        self._incarnations.pop(partition, None)
+        delivered_to = self._store.take_outbox(partition, self._token)
+        if delivered_to is not None:
+            self._delivered_to[partition] = delivered_to
+            self._unchecked.add(partition)
+
+    def _of_taken(self, found: dict[int, list[OutboxEntry]]) -> dict[int, list[OutboxEntry]]:
+        """What was found in outboxes that are ours; others, whose state is new, are ours next time.
+
+        Not this time, because an outbox is to be read after it was taken, and from its beginning:
+        that of a state begun anew counts from 1 again.
+        """
+        ours = {}
+        for partition, entries in found.items():
+            incarnation = entries[0].incarnation
+            taken = partition in self._delivered_to
+            if taken and self._incarnations.setdefault(partition, incarnation) == incarnation:
+                ours[partition] = entries
+            else:
+                self._take(partition)
+        return ours
 
     def _read_back(self) -> None:
         """See what was delivered but not acknowledged, of all partitions taken over, at once."""
@@ -133,13 +161,16 @@ class ChangePublisher:
     def _publish(self, found: dict[int, list[OutboxEntry]]) -> None:
         records: list[Record] = []
         where: list[int] = []
+        skipped: dict[int, set[str]] = defaultdict(set)
         for partition, entries in found.items():
             known = self._known.get(partition, set())
             for entry in entries:
                 for change in entry.changes:
-                    record = self._record(partition, change, known)
-                    if record is not None:
-                        records.append(record)
+                    envelope = msgspec.json.decode(change, type=_Envelope)
+                    if envelope.id in known:
+                        skipped[partition].add(envelope.id)
+                    else:
+                        records.append(self._record(partition, change, envelope))
                         where.append(partition)
         if self._producer is None:
             self._producer = Producer(producer_options(self._settings.broker, linger_seconds=0.001))
@@ -151,26 +182,33 @@ class ChangePublisher:
             raise BrokerUnavailableError(f"changes not delivered: {error}") from error
         now = self._wall_seconds()
         for partition, offset in zip(where, offsets, strict=True):
-            self._delivered_to[partition] = max(self._delivered_to[partition], offset + 1)
+            # Less than before on a topic that was made anew.
+            self._delivered_to[partition] = offset + 1
         for partition, entries in found.items():
-            self._acknowledge(partition, entries)
+            self._acknowledge(partition, entries, skipped[partition])
             for entry in entries:
                 metrics.changes_delivered(
                     len(entry.changes), max(now - entry.origin_ms / 1_000, 0.0)
                 )
 
-    def _acknowledge(self, partition: int, entries: list[OutboxEntry]) -> None:
-        ids = [entry.id for entry in entries]
-        if self._store.acknowledge(partition, self._token, ids, self._delivered_to[partition]):
-            self._after[partition] = ids[-1]
-        else:
-            log.info("partition %d: another publisher, or new state; taking it again", partition)
-            self._take(partition)
+    def _acknowledge(self, partition: int, entries: list[OutboxEntry], skipped: set[str]) -> None:
+        """Let the store forget entries; give up the lead if the outbox is not ours any more.
 
-    def _record(self, partition: int, change: bytes, known: set[str]) -> Record | None:
-        envelope = msgspec.json.decode(change, type=_Envelope)
-        if envelope.id in known:
-            return None
+        Which it is not either if the state was begun anew: then the lease is still ours at the next
+        step, and everything is taken again.
+        """
+        ids = [entry.id for entry in entries]
+        if not self._store.acknowledge(partition, self._token, ids, self._delivered_to[partition]):
+            log.info("partition %d: another publisher, or new state; giving up the lead", partition)
+            self._leads = False
+            return
+        self._after[partition] = ids[-1]
+        # These cannot come again. Others are kept: after a roll-back of the store, what the output
+        # has already is recorded again in time.
+        if skipped:
+            self._known[partition] -= skipped
+
+    def _record(self, partition: int, change: bytes, envelope: _Envelope) -> Record:
         headers: Headers = [
             ("ce_specversion", "1.0"),
             ("ce_id", envelope.id),

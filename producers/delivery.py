@@ -15,6 +15,9 @@ from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 Headers = list[tuple[str, str | bytes | None]]
 
+PURGE_SECONDS = 1.0
+"""Purged records report at once; this is only so that nothing can hold the purge up."""
+
 
 @dataclass(frozen=True)
 class Record:
@@ -28,7 +31,16 @@ class Record:
 
 
 class DeliveryError(Exception):
-    """At least one record was not confirmed in time; some of them may have arrived."""
+    """At least one record was not confirmed in time; some of them may have arrived.
+
+    Attributes:
+        too_large: whether a record is larger than the producer or its topic allows, so that
+            sending it again is of no use.
+    """
+
+    def __init__(self, message: str, *, too_large: bool = False) -> None:
+        super().__init__(message)
+        self.too_large = too_large
 
 
 def deliver(producer: Producer, records: Sequence[Record], timeout_seconds: float) -> list[int]:
@@ -41,12 +53,12 @@ def deliver(producer: Producer, records: Sequence[Record], timeout_seconds: floa
         DeliveryError: not all were confirmed. The producer has been purged.
     """
     offsets = [-1] * len(records)
-    failures: list[str] = []
+    failures: list[KafkaError] = []
 
     def report(error: KafkaError | None, message: Message, index: int) -> None:
         offset = message.offset()
         if error is not None:
-            failures.append(error.str())
+            failures.append(error)
         elif offset is not None:
             offsets[index] = offset
 
@@ -70,10 +82,22 @@ def deliver(producer: Producer, records: Sequence[Record], timeout_seconds: floa
                     producer.poll(0.05)
         left = producer.flush(max(deadline - time.monotonic(), 0.0))
     except (KafkaException, BufferError) as error:
-        producer.purge()
-        raise DeliveryError(str(error)) from error
+        _purge(producer)
+        why = error.args[0] if isinstance(error, KafkaException) else None
+        raise DeliveryError(str(error), too_large=_is_too_large(why)) from error
     if left or failures or -1 in offsets:
-        producer.purge()
-        reason = failures[0] if failures else f"no confirmation in {timeout_seconds:.0f} s"
-        raise DeliveryError(f"{offsets.count(-1)} of {len(records)} records: {reason}")
+        reason = failures[0].str() if failures else f"no confirmation in {timeout_seconds:.0f} s"
+        missing, too_large = offsets.count(-1), any(map(_is_too_large, failures))
+        _purge(producer)
+        raise DeliveryError(f"{missing} of {len(records)} records: {reason}", too_large=too_large)
     return offsets
+
+
+def _purge(producer: Producer) -> None:
+    """Drop what is under way, and take its reports: unread, they would keep the records alive."""
+    producer.purge()
+    producer.flush(PURGE_SECONDS)
+
+
+def _is_too_large(error: KafkaError | None) -> bool:
+    return error is not None and error.code() == KafkaError.MSG_SIZE_TOO_LARGE

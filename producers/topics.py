@@ -145,7 +145,8 @@ def missing(settings: Settings) -> list[str]:
     Raises:
         BrokerUnavailableError: no broker answers.
     """
-    names = [*settings.topics.inputs, *map(settings.topics.dlq, settings.topics.inputs)]
+    topics = settings.topics
+    names = [*topics.inputs, topics.changes, *map(topics.dlq, topics.inputs)]
     found = _listed(_admin(settings.broker), settings.broker)
     return [name for name in names if name not in found]
 

@@ -67,6 +67,12 @@ class Reason(StrEnum):
     OUT_OF_RANGE = "out_of_range"
 
 
+LETTER_TRUNCATED = "segstream-truncated"
+"""Header of a dead letter that has only the head of a refused value: how many bytes that had."""
+LETTER_HEAD_BYTES = 1 << 16
+"""The shortest such head. All have a power of two of bytes, so that few can be the right one."""
+
+
 class Cause(StrEnum):
     """Why a user is in another segment than before."""
 

@@ -513,10 +513,9 @@ class Partition:
         """
         total = replace(self.position.counts)
         total.add(counts)
-        position = Position(
+        position = msgspec.structs.replace(
+            self.position,
             offsets=list(offsets),
-            schema=self.position.schema,
-            incarnation=self.position.incarnation,
             clock_ms=max(now_ms, self.position.clock_ms),
             mark_ms=self.position.mark_ms if mark_ms is None else mark_ms,
             round_ms=self.position.round_ms if round_ms is None else round_ms,

@@ -57,9 +57,11 @@ _CREATE = """#!lua
 if redis.call('EXISTS', KEYS[1]) == 1 then return 0 end
 redis.call('DEL', KEYS[2], KEYS[3], KEYS[4], KEYS[5])
 redis.call('HSET', KEYS[1], 'token', ARGV[1], 'sequence', 0, 'commit', '', 'position', ARGV[2])
+redis.call('HSET', KEYS[5], 'delivered_to', ARGV[3])
 return 1
 """
 _TAKE = """#!lua
+if redis.call('EXISTS', KEYS[2]) == 0 then return false end
 redis.call('HSET', KEYS[1], 'token', ARGV[1])
 return redis.call('HGET', KEYS[1], 'delivered_to')
 """
@@ -134,7 +136,8 @@ class RedisStore:
 
     def create(self, partition: int, token: str, position: Position) -> bool:
         keys = [self._key(partition, n) for n in ("meta", "users", "out", "stats", "pub")]
-        return bool(self._script(_CREATE, keys, [token, msgspec.json.encode(position)]))
+        arguments = [token, msgspec.json.encode(position), position.output]
+        return bool(self._script(_CREATE, keys, arguments))
 
     def load(self, partition: int) -> Iterator[tuple[bytes, bytes]]:
         cursor = 0
@@ -234,8 +237,10 @@ class RedisStore:
 
     # -- publisher ----------------------------------------------------------------------------
 
-    def take_outbox(self, partition: int, token: str) -> int:
-        return int(self._script(_TAKE, [self._key(partition, "pub")], [token]) or 0)
+    def take_outbox(self, partition: int, token: str) -> int | None:
+        keys = [self._key(partition, name) for name in ("pub", "meta")]
+        answer = self._script(_TAKE, keys, [token])
+        return None if answer is None else int(answer)
 
     def outbox(
         self, after: Mapping[int, str], limit: int, wait_seconds: float

@@ -47,13 +47,15 @@ class Position(msgspec.Struct):
     Attributes:
         offsets: next offset to read, for each input topic.
         schema: of the rows, see `FeatureTable.schema`.
-        incarnation: 1, then one more each time the state was lost and started anew.
+        incarnation: part of every change's id; more than any that the output has from before.
         clock_ms: the partition's time at the commit.
         mark_ms: newest mark of the shop's clock that was completed; 0 for none.
         round_ms: newest mark whose trainer round was completed; 0 for none.
         model: epoch.version of the model in force; empty for none.
         counts: what became of all messages before `offsets`.
         flapping: of the users, as far as they have been looked at.
+        first: offset at which the state began, for each input topic; empty where all began at 0.
+        output: end of the output when the state began: its own changes come behind that.
     """
 
     offsets: list[int]
@@ -65,6 +67,8 @@ class Position(msgspec.Struct):
     model: str = ""
     counts: Counts = msgspec.field(default_factory=Counts)
     flapping: Flapping = Flapping()
+    first: list[int] = []
+    output: int = 0
 
 
 @dataclass(frozen=True)
@@ -116,7 +120,10 @@ class Store(Protocol):
         ...
 
     def create(self, partition: int, token: str, position: Position) -> bool:
-        """Begin a partition's state; False if there is one already."""
+        """Begin a partition's state; False if there is one already.
+
+        What was delivered before `position.output` is none of its own.
+        """
         ...
 
     def load(self, partition: int) -> Iterator[tuple[bytes, bytes]]:
@@ -151,8 +158,11 @@ class Store(Protocol):
         """One user's row, for readers."""
         ...
 
-    def take_outbox(self, partition: int, token: str) -> int:
-        """Take over delivering a partition's outbox; returns the offset delivered up to, or 0."""
+    def take_outbox(self, partition: int, token: str) -> int | None:
+        """Take over delivering a partition's outbox.
+
+        Returns the offset delivered up to, or None if there is no state, so nothing to take over.
+        """
         ...
 
     def outbox(
@@ -264,7 +274,9 @@ class MemoryStore:
     def create(self, partition: int, token: str, position: Position) -> bool:
         if partition in self._partitions:
             return False
-        self._partitions[partition] = _Partition(token, msgspec.json.encode(position))
+        self._partitions[partition] = _Partition(
+            token, msgspec.json.encode(position), delivered_to=position.output
+        )
         return True
 
     def load(self, partition: int) -> Iterator[tuple[bytes, bytes]]:
@@ -321,10 +333,10 @@ class MemoryStore:
         state = self._partitions.get(partition)
         return None if state is None else state.users.get(user)
 
-    def take_outbox(self, partition: int, token: str) -> int:
+    def take_outbox(self, partition: int, token: str) -> int | None:
         state = self._partitions.get(partition)
         if state is None:
-            return 0
+            return None
         state.publisher = token
         return state.delivered_to
 

@@ -106,6 +106,7 @@ class ScriptedConsumer:
     has; where it has nothing, the clock moves on by the time the caller was ready to wait.
 
     Attributes:
+        low: offsets below which retention has deleted everything; 0 where it says nothing.
         portion: messages given at once at the most, however many are asked for.
         idle: how often in a row there was nothing.
     """
@@ -116,6 +117,7 @@ class ScriptedConsumer:
         self.script: deque[Action] = deque()
         self.positions: dict[tuple[str, int], int] = {}
         self.paused: set[tuple[str, int]] = set()
+        self.low: dict[tuple[str, int], int] = {}
         self.group: dict[tuple[str, int], TopicPartition] = {}
         self.portion = 1_000
         self.idle = 0
@@ -181,6 +183,10 @@ class ScriptedConsumer:
             position = self.positions[where]
             if where in self.paused:
                 continue
+            if position < self.low.get(where, 0):
+                self.positions[where] = len(self.log.get(where, []))
+                found.append(FakeMessage(None, failure=KafkaError(KafkaError._AUTO_OFFSET_RESET)))
+                continue
             if room:
                 self._served[where] = next(self._turns)
             fresh = self.log.get(where, [])[position : position + room]
@@ -216,6 +222,11 @@ class ScriptedConsumer:
     def committed(self, where: Sequence[TopicPartition], timeout: float) -> list[TopicPartition]:
         del timeout
         return [self.group.get((one.topic, one.partition), one) for one in where]
+
+    def get_watermark_offsets(self, where: TopicPartition, timeout: float) -> tuple[int, int]:
+        del timeout
+        key = (where.topic, where.partition)
+        return self.low.get(key, 0), len(self.log.get(key, []))
 
     def commit(self, offsets: Sequence[TopicPartition], asynchronous: bool) -> None:
         del asynchronous
@@ -317,11 +328,15 @@ class RecordingBroker:
         trouble: what the next flushes meet: "refused" (reported as failed, not written), "silent"
             (not written, no report), "unconfirmed" (written, but reported as timed out).
         full: how many of the next calls of `produce` find the queue full.
+        limit: bytes of key and value that a producer takes at the most.
+        topic_limit: the same of a topic, known only when it refuses.
         producers: those made so far; the last one is in use.
     """
 
     trouble: deque[str] = field(default_factory=deque)
     full: int = 0
+    limit: int = 2 << 20
+    topic_limit: int = 2 << 20
     sent: list[Sent] = field(default_factory=list)
     producers: list[RecordingProducer] = field(default_factory=list)
     fatal: bool = False
@@ -347,12 +362,17 @@ class RecordingBroker:
 
 
 class RecordingProducer:
-    """A producer that delivers when it is flushed, or fails as its broker says."""
+    """A producer that delivers when it is flushed, or fails as its broker says.
+
+    Attributes:
+        dropped: reports of purged records that nobody has taken yet.
+    """
 
     def __init__(self, broker: RecordingBroker, options: dict[str, Any]) -> None:
         self.options = options
         self.purged = False
         self.polls = 0
+        self.dropped: list[Callable[[KafkaError | None, Any], None]] = []
         self._broker = broker
         self._queue: list[tuple[Sent, Callable[[KafkaError | None, Any], None]]] = []
 
@@ -370,6 +390,8 @@ class RecordingProducer:
         if self._broker.full:
             self._broker.full -= 1
             raise BufferError
+        if len(value or b"") + len(key or b"") > self._broker.limit:
+            raise KafkaException(KafkaError(KafkaError.MSG_SIZE_TOO_LARGE))
         sent = Sent(topic, max(partition, 0), key, value, dict(headers))
         self._queue.append((sent, on_delivery))
 
@@ -380,6 +402,11 @@ class RecordingProducer:
 
     def flush(self, timeout: float) -> int:
         del timeout
+        if self.purged:
+            dropped, self.dropped = self.dropped, []
+            for report in dropped:
+                report(KafkaError(KafkaError._PURGE_QUEUE), FakeMessage(None, place=-1))
+            return 0
         trouble = self._broker.trouble.popleft() if self._broker.trouble else None
         if trouble == "silent":
             return len(self._queue)
@@ -388,6 +415,9 @@ class RecordingProducer:
             if trouble == "refused":
                 report(KafkaError(KafkaError._MSG_TIMED_OUT), FakeMessage(None, place=-1))
                 continue
+            if len(sent.value or b"") > self._broker.topic_limit:
+                report(KafkaError(KafkaError.MSG_SIZE_TOO_LARGE), FakeMessage(None, place=-1))
+                continue
             offset = self._broker.write(sent)
             failed = KafkaError(KafkaError._MSG_TIMED_OUT) if trouble == "unconfirmed" else None
             report(failed, FakeMessage(None, place=offset))
@@ -395,4 +425,5 @@ class RecordingProducer:
 
     def purge(self) -> None:
         self.purged = True
+        self.dropped += [report for _, report in self._queue]
         self._queue.clear()

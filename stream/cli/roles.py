@@ -23,6 +23,7 @@ from producers.models import ModelAnnouncer
 from producers.rejects import DeadLetters
 from stream.config import ConfigError, Settings
 from stream.errors import BrokerUnavailableError
+from stream.events import CHANGED
 from stream.health import Health, HealthServer
 from stream.metrics import REGISTRY
 from stream.redis_state import RedisStore, connect
@@ -99,20 +100,27 @@ def trainer(settings: Settings, stop: Event, health: Health) -> None:
     keep_going("trainer", work, stop)
 
 
+def delivered_ids(settings: Settings, starts: Mapping[int, int]) -> dict[int, set[str]]:
+    """Ids of the changes that are on their topic, by partition, each from an offset on.
+
+    Retention may have passed the offset, or the topic may have been made anew: then what there is.
+    """
+    found: dict[int, set[str]] = {partition: set() for partition in starts}
+    topic = settings.topics.changes
+    for message in read_to_end(settings.broker, topic, list(starts), start=starts, nearest=True):
+        headers = dict(message.headers() or ())
+        name = headers.get("ce_id")
+        if headers.get("ce_type") == CHANGED.encode() and isinstance(name, bytes):
+            found[message.partition() or 0].add(name.decode())
+    return found
+
+
 def publisher(settings: Settings, stop: Event, health: Health) -> None:
     """One publisher; it stands by while another leads."""
 
-    def read_ids(starts: Mapping[int, int]) -> dict[int, set[str]]:
-        found: dict[int, set[str]] = {partition: set() for partition in starts}
-        topic = settings.topics.changes
-        for message in read_to_end(settings.broker, topic, list(starts), start=starts):
-            ids = [value for name, value in list(message.headers() or ()) if name == "ce_id"]
-            found[message.partition() or 0] |= {i.decode() for i in ids if isinstance(i, bytes)}
-        return found
-
     def work() -> None:
         with open_store(settings) as store:
-            publisher = ChangePublisher(settings, store, read_ids)
+            publisher = ChangePublisher(settings, store, partial(delivered_ids, settings))
             try:
                 while not stop.is_set():
                     leads = publisher.step()

@@ -153,6 +153,7 @@ class Scene:
                 [
                     Message(message.value(), message.timestamp()[1], topic)
                     for message in self.consumer.log.get((name, number), [])
+                    if message.offset() >= self.consumer.low.get((name, number), 0)
                 ]
                 for topic, name in enumerate(INPUTS)
             ],
@@ -473,6 +474,86 @@ def test_accepted_loss_starts_anew_as_another_incarnation(
     assert [scene.position(n).incarnation for n in range(PARTITIONS)] == [2, 2]
     assert not ids & {c["id"] for n in range(PARTITIONS) for c in scene.changes(n)}
     assert_true(scene)
+
+
+def delete_by_retention(scene: Scene) -> None:
+    """Of one topic of a partition a third is gone, of one half, of one nothing, of one all.
+
+    Not all where there are marks: nobody goes on before both topics have one.
+    """
+    most = 1.0 if scene.settings.clock.mode == "live" else 0.8
+    for where, share in zip(EVERYTHING, (1 / 3, 1 / 2, most, 0.0), strict=True):
+        scene.consumer.low[where] = int(len(scene.consumer.log[where]) * share)
+
+
+@pytest.mark.parametrize("mode", ["live", "watermark"])
+def test_a_new_namespace_begins_at_what_retention_has_left(
+    monkeypatch: pytest.MonkeyPatch, mode: str
+) -> None:
+    scene = Scene(monkeypatch, mode=mode)
+    write_marked(scene, events(1)) if mode == "watermark" else write(scene, events(1))
+    delete_by_retention(scene)
+    assert_true(scene.run())
+    for number in range(PARTITIONS):
+        firsts = [scene.consumer.low[topic, number] for topic in INPUTS]
+        assert scene.position(number).first == firsts
+    assert_true(scene.run())
+
+
+def test_accepted_loss_begins_at_what_retention_has_left(
+    monkeypatch: pytest.MonkeyPatch, live: Scene
+) -> None:
+    live.run()
+    scene = Scene(monkeypatch, log=live.consumer.log, store_section={"accept_loss": True})
+    scene.consumer.group = live.consumer.group
+    delete_by_retention(scene)
+    assert_true(scene.run())
+
+
+def test_state_whose_next_messages_retention_deleted_is_no_reason_to_skip_them(
+    live: Scene,
+) -> None:
+    whole = live.consumer.log
+    live.consumer.log = {where: messages[:9] for where, messages in whole.items()}
+    live.run()
+    live.consumer.log, live.consumer.low = whole, dict.fromkeys(EVERYTHING, 20)
+    with pytest.raises(OffsetOutOfRangeError, match="no longer holds"):
+        live.run()
+
+
+def test_a_new_namespace_has_no_id_that_the_output_has(
+    monkeypatch: pytest.MonkeyPatch, live: Scene
+) -> None:
+    live.run()
+    output = live.settings.topics.changes
+    told = {n: live.changes(n) for n in range(PARTITIONS)}
+    log = dict(live.consumer.log)
+    scene = Scene(monkeypatch, log=log, store_section={"namespace": "another"})
+    scene.consumer.group = live.consumer.group
+    for number, records in told.items():
+        for record in records:
+            scene.consumer.append(output, number, json.dumps(record).encode(), START_MS)
+    scene.run()
+    assert_true(scene)
+    for number, records in told.items():
+        assert scene.position(number).output == len(records)
+        assert scene.position(number).incarnation == len(records) + 1
+        assert scene.store.take_outbox(number, "p") == len(records)
+        ids = {record["id"] for record in scene.changes(number)}
+        assert ids
+        assert not ids & {record["id"] for record in records}
+
+
+def test_accepted_loss_is_another_incarnation_though_the_output_is_gone(
+    monkeypatch: pytest.MonkeyPatch, live: Scene
+) -> None:
+    live.run()
+    scene = Scene(monkeypatch, log=live.consumer.log, store_section={"accept_loss": True})
+    scene.consumer.group = {
+        where: TopicPartition(*where, 5, metadata="segstream/7") for where in EVERYTHING
+    }
+    scene.run()
+    assert [scene.position(n).incarnation for n in range(PARTITIONS)] == [8, 8]
 
 
 def test_another_groups_memory_is_no_witness(live: Scene) -> None:

@@ -219,15 +219,17 @@ class World:
         assigned: dict[str, tuple[int, int]] | None = None,
         outbox: tuple[bytes, ...] = (),
         incarnation: int = 1,
+        output: int = 0,
     ) -> None:
         """Fold what is in a partition's topics into the store, as a worker would."""
         oracle = Oracle(self.settings.features, self.settings.worker)
         slots: dict[str, int] = {}
         rows = self.table.blank(8)
-        offsets = []
+        offsets, first = [], []
         for index, topic in enumerate(self.settings.topics.inputs):
             records = [r for r in self.topics[topic] if r.in_partition == partition]
-            offsets.append(len(records))
+            first.append(records[0].at_offset if records else 0)
+            offsets.append(records[-1].at_offset + 1 if records else 0)
             for record in records:
                 message = Message(record.payload, record.time_ms, index)
                 event = oracle.take(message).event
@@ -248,6 +250,8 @@ class World:
             incarnation=incarnation,
             clock_ms=START_MS + DAY_MS,
             counts=oracle.counts,
+            first=first,
+            output=output,
         )
         self.store.create(partition, "owner", position)
         entries = [OutboxEntry(0, outbox, incarnation)] if outbox else []
@@ -394,7 +398,51 @@ def test_a_change_delivered_but_not_acknowledged_is_neither_lost_nor_doubled() -
     assert (report.lost, report.duplicated, report.pending) == (0, 0, 0)
 
 
-def told(world: World, **rest: Any) -> None:
+OVERSIZE = bytes(range(256)) * 4_096 + b"tail"
+"""A value of a mebibyte and a little."""
+
+
+def with_head(head: bytes, size: int = len(OVERSIZE)) -> World:
+    """A truthful world with a letter that has only the head of a refused value."""
+    world = truthful()
+    world.refuse("purchases", 0, OVERSIZE, Reason.TOO_LARGE)
+    letter = world.topics["purchases.dlq"][-1]
+    letter.payload = head
+    letter.told.append(("segstream-truncated", b"%d" % size))
+    world.store._partitions.clear()
+    world.process(0, {"ann": (3, 3), "bob": (2, 4)}, (world.change("bob", 2, 1, 4),))
+    world.process(1, {"cid": (1, 2)})
+    return world
+
+
+@pytest.mark.parametrize("length", [1 << 16, 1 << 20])
+def test_a_letter_may_have_the_head_of_what_does_not_fit(length: int) -> None:
+    assert failed(with_head(OVERSIZE[:length]).audit()) == {}
+
+
+@pytest.mark.parametrize(
+    ("head", "size"),
+    [
+        (b"?" + OVERSIZE[1 : 1 << 16], len(OVERSIZE)),
+        (OVERSIZE[: (1 << 16) - 1], len(OVERSIZE)),
+        (OVERSIZE[: 1 << 10], len(OVERSIZE)),
+        (OVERSIZE[: 1 << 16], len(OVERSIZE) + 1),
+        (OVERSIZE, len(OVERSIZE)),
+    ],
+    ids=["bytes", "cut", "too short", "length", "whole"],
+)
+def test_any_other_head_is_a_change_of_bytes(head: bytes, size: int) -> None:
+    [offender] = failed(with_head(head, size).audit())["refused_messages_are_filed"]
+    assert "the bytes of purchases/0@" in offender
+
+
+def test_a_cut_letter_has_to_say_so() -> None:
+    world = with_head(OVERSIZE[: 1 << 16])
+    world.topics["purchases.dlq"][-1].told.pop()
+    assert failed(world.audit()).keys() == {"refused_messages_are_filed"}
+
+
+def told(world: World, in_partition: int = 1, **rest: Any) -> None:
     """What became of a segment, among the changes of the users."""
     record = {
         "id": "3.0-0",
@@ -408,7 +456,7 @@ def told(world: World, **rest: Any) -> None:
         "users": 12,
     }
     payload = json.dumps({name: v for name, v in (record | rest).items() if v is not None})
-    sent = world.send(world.settings.topics.changes, 1, payload.encode())
+    sent = world.send(world.settings.topics.changes, in_partition, payload.encode())
     sent.told = [("ce_type", b"segstream.segment.lineage")]
 
 
@@ -452,6 +500,66 @@ def test_an_earlier_incarnation_has_a_chain_of_its_own() -> None:
     world.announce(0, world.change("ann", 1, None, 2, incarnation=2))
     world.process(0, {"ann": (1, 2)}, incarnation=2)
     assert failed(world.audit()) == {}
+
+
+def retain(world: World, topic: str, partition: int, first: int) -> None:
+    """Delete what stands before an offset, as retention does."""
+    world.topics[topic] = [
+        r for r in world.topics[topic] if r.in_partition != partition or r.at_offset >= first
+    ]
+
+
+def clicks_of_an_hour() -> World:
+    world = World()
+    for minute in range(60):
+        world.click(0, f"user {minute % 7}", minute)
+    return world
+
+
+def test_state_that_began_at_what_retention_left_is_proved_by_it() -> None:
+    world = clicks_of_an_hour()
+    retain(world, "clickstream", 0, 20)
+    world.process(0)
+    report = world.audit()
+    assert failed(report) == {}
+    assert report.counts["applied"] == 40
+    world.edit(0, "user 3", "arrivals", lambda arrivals: arrivals + 1)
+    assert failed(world.audit()).keys() == {"state_equals_log"}
+
+
+@pytest.mark.parametrize(("first", "held"), [(21, "21 to 59"), (60, "none of them")])
+def test_what_retention_deletes_afterwards_makes_it_unprovable(first: int, held: str) -> None:
+    world = clicks_of_an_hour()
+    retain(world, "clickstream", 0, 20)
+    world.process(0)
+    retain(world, "clickstream", 0, first)
+    report = world.audit()
+    assert failed(report) == {
+        "log_is_complete": [
+            f"clickstream/0: the state stands for offsets 20 to 59, the topic holds {held}"
+        ]
+    }
+    note = next(c.note for c in report.checks if c.name == "log_is_complete")
+    assert "cannot be proved" in note
+
+
+def test_a_topic_that_an_earlier_namespace_has_written_is_clean() -> None:
+    world = World()
+    world.click(0, "ann", 0)
+    world.announce(0, world.change("ann", 1, None, 3))
+    world.announce(0, world.change("ann", 2, 3, 1))
+    world.announce(0, world.change("gone by retention", 1, None, 3))
+    told(world, in_partition=0)
+    began = len(world.changes)
+    told(world, in_partition=0, users=7)
+    world.announce(0, world.change("ann", 1, None, 2, incarnation=began + 1))
+    world.process(0, {"ann": (1, 2)}, incarnation=began + 1, output=began)
+    assert failed(world.audit()) == {}
+    told(world, in_partition=0, users=8)
+    assert failed(world.audit()).keys() == {"change_records_are_valid"}
+    world.changes.pop()
+    world.announce(0, world.change("gone by retention", 1, None, 3, incarnation=began + 1))
+    assert failed(world.audit()).keys() == {"assignment_equals_changes"}
 
 
 def test_a_pipeline_at_work_is_judged_as_of_its_snapshot() -> None:

@@ -182,6 +182,23 @@ def test_an_offset_beyond_the_end_is_an_error(broker: Broker, make_topic: MakeTo
 
 
 @pytest.mark.servers
+@pytest.mark.parametrize(("first", "warned"), [(7, False), (10, False), (11, True), (900, True)])
+def test_of_an_offset_beyond_the_end_the_end_is_nearest(
+    broker: Broker,
+    make_topic: MakeTopic,
+    caplog: pytest.LogCaptureFixture,
+    first: int,
+    warned: bool,
+) -> None:
+    topic = make_topic(1)
+    write(broker, topic, 0, batches=2, records=5)
+    found = offsets(list(read_to_end(broker, topic, [0], {0: first}, nearest=True)))
+    # The local broker's watermark is behind its last batch: it may give a little more.
+    assert set(range(first, 10)) <= set(found.get(0, [])) <= set(range(min(first, 6), 10))
+    assert ("made anew" in caplog.text) == warned
+
+
+@pytest.mark.servers
 def test_a_missing_topic_or_partition_is_an_error(broker: Broker, make_topic: MakeTopic) -> None:
     with pytest.raises(TopicMissingError, match="segstream topics apply"):
         read_to_end(broker, "no-such-topic")

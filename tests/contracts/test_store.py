@@ -104,6 +104,8 @@ class Promises:
             round_ms=1,
             model="12.3",
             counts=Counts(applied=1 << 40, duplicate=2, late=3, ignored=4, rejected=5, clamped=6),
+            first=[1 << 39, 0],
+            output=1 << 41,
         )
         assert store.create(0, "a", START)
         assert store.commit(0, "a", commit(0, position=position)) is Answer.OK
@@ -298,13 +300,20 @@ class Promises:
         assert store.acknowledge(0, "q", ["1-0"], 11)
         assert store.outbox_sizes([0]) == [0]
 
-    def test_who_took_an_outbox_before_its_state_began_takes_it_again(self, store: Store) -> None:
-        assert store.take_outbox(0, "p") == 0
+    def test_an_outbox_is_taken_only_after_its_state_began(self, store: Store) -> None:
+        assert store.take_outbox(0, "p") is None
         store.create(0, "a", START)
         store.commit(0, "a", commit(0, outbox=[entry(b"1")]))
         assert not store.acknowledge(0, "p", ["1-0"], 5)
         assert store.take_outbox(0, "p") == 0
         assert store.acknowledge(0, "p", ["1-0"], 5)
+
+    def test_nothing_before_its_own_beginning_counts_as_delivered(self, store: Store) -> None:
+        assert store.create(0, "a", Position([7, 9], "schema", incarnation=43, output=42))
+        assert not store.create(0, "a", Position([7, 9], "schema", output=99))
+        assert store.take_outbox(0, "p") == 42
+        assert store.acknowledge(0, "p", [], 50)
+        assert store.take_outbox(0, "q") == 50
 
     def test_owner_and_publisher_do_not_fence_each_other(self, store: Store) -> None:
         store.create(0, "a", START)
@@ -591,11 +600,12 @@ class TestServers:
         client.delete(store._key(0, "meta"))
         assert store.commit(0, "a", commit(2)) is Answer.LOST
         assert store.acquire(0, "a") is None
-        assert store.create(0, "a", replace_incarnation(START, 2))
+        assert store.create(0, "a", msgspec.structs.replace(START, incarnation=2, output=8))
         assert list(store.load(0)) == []
         assert store.outbox_sizes([0]) == [0]
         assert store.statistics([0]) == [None]
         assert not store.acknowledge(0, "p", ["2-0"], 1)
+        assert store.take_outbox(0, "p") == 8
 
     def test_a_lease_runs_out(self, store: RedisStore) -> None:
         assert store.lease("trainer", "a", 0.05)
@@ -630,10 +640,6 @@ class TestServers:
         assert all(len(found) == 1 for found in slots.values())
         names = {key.rpartition(b":")[2] for key in keys_of(client, store)}
         assert names == {b"meta", b"users", b"out", b"stats", b"pub"}
-
-
-def replace_incarnation(position: Position, incarnation: int) -> Position:
-    return msgspec.structs.replace(position, incarnation=incarnation)
 
 
 def test_nobody_at_the_address_is_told_in_words() -> None:
@@ -727,7 +733,7 @@ def play(store: Store, steps: Sequence[tuple[Any, ...]]) -> list[object]:
                 answers.append(answer)
                 sequence += answer is Answer.OK
             case "take":
-                answers.append(store.take_outbox(0, token) if sequence else None)
+                answers.append(store.take_outbox(0, token))
             case "acknowledge":
                 ids = [e.id for e in waiting(store, 0, rest[0] or 1)]
                 answers.append(store.acknowledge(0, token, ids, number) if sequence else None)

@@ -9,12 +9,20 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
+from confluent_kafka import Producer, TopicPartition
+from confluent_kafka.admin import AdminClient
 
+from ops.kafka.server import RealKafka
 from producers import changes, delivery
+from producers import topics as topic_plans
 from producers.changes import ChangePublisher
+from producers.client import producer_options
+from stream.cli.roles import delivered_ids
 from stream.config import Settings
 from stream.errors import BrokerUnavailableError
+from stream.events import CHANGED
 from stream.state import Answer, Commit, MemoryStore, OutboxEntry, Position, StoreUnavailableError
+from tests.conftest import SettingsFor
 from tests.fakes import Clock, RecordingBroker, Sent
 
 TOPIC = "segment-changes"
@@ -62,13 +70,14 @@ class Scene:
 
     def record(self, partition: int, *entries: int) -> None:
         """One commit with entries of so many changes each."""
+        found = self.store.acquire(partition, "owner")
+        assert found is not None
         outbox = []
         for size in entries:
             numbers = range(self.recorded, self.recorded + size)
             self.recorded += size
-            outbox.append(OutboxEntry(1_000, tuple(change(n) for n in numbers), 1))
-        found = self.store.acquire(partition, "owner")
-        assert found is not None
+            changed = tuple(change(n) for n in numbers)
+            outbox.append(OutboxEntry(1_000, changed, found[1].incarnation))
         commit = Commit(found[0], found[1], outbox=outbox)
         assert self.store.commit(partition, "owner", commit) is Answer.OK
 
@@ -202,12 +211,174 @@ def test_an_earlier_publisher_acknowledges_nothing_any_more(scene: Scene) -> Non
     scene.record(0, 2)
     for partition in range(PARTITIONS):
         scene.store.take_outbox(partition, "another")
-    publisher.step()
+    assert not publisher.step(), "the lease decides whether it takes over again"
     # What it sent is read back, not sent again, by whoever holds the outbox: here itself.
     assert scene.sizes() == [1, 0]
-    publisher.step()
+    assert publisher.step()
     assert scene.sizes() == [0, 0]
     assert scene.sent_numbers() == [0, 1]
+
+
+def begin_anew(scene: Scene, partition: int) -> None:
+    """The partition's state is lost, which is accepted."""
+    del scene.store._partitions[partition]
+    output = len(scene.broker.on(TOPIC, partition))
+    position = Position([0, 0], "schema", incarnation=output + 1, output=output)
+    scene.store.create(partition, "owner", position)
+
+
+def test_a_publisher_past_its_lease_leaves_its_successor_alone(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = scene.publisher(), scene.publisher()
+    assert first.step()
+    scene.record(0, 1)
+    scene.record(1, 1)
+    deliver = delivery.deliver
+
+    def slowly(*arguments: Any) -> list[int]:
+        offsets = deliver(*arguments)
+        monkeypatch.setattr(changes, "deliver", deliver)
+        scene.store.release("publisher", first._token)
+        assert second._hold_lease()
+        return offsets
+
+    monkeypatch.setattr(changes, "deliver", slowly)
+    assert not first.step()
+    assert scene.sizes() == [1, 1], "delivered, and its successor's to acknowledge"
+    for _ in range(3):
+        assert second.step()
+        assert not first.step()
+        assert scene.sizes() == [0, 0]
+        scene.record(0, 1)
+    assert second.step()
+    assert scene.sent_numbers(0) == [0, 2, 3, 4]
+    assert scene.sent_numbers(1) == [1]
+
+
+def test_who_loses_the_lease_while_reading_back_sends_nothing(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scene.record(0, 2)
+    first, second = scene.publisher(), scene.publisher()
+
+    def slowly(starts: Mapping[int, int]) -> dict[int, set[str]]:
+        scene.store.release("publisher", first._token)
+        assert second.step()
+        return scene.read_ids(starts)
+
+    monkeypatch.setattr(first, "_read_ids", slowly)
+    assert not first.step()
+    assert scene.sent_numbers() == [0, 1]
+    assert scene.sizes() == [0, 0]
+
+
+def test_state_begun_anew_is_taken_again(scene: Scene) -> None:
+    publisher = scene.publisher()
+    scene.record(0, 1)
+    scene.record(0, 1)
+    publisher.step()
+    begin_anew(scene, 0)
+    for _ in range(3):
+        scene.record(0, 1)
+    publisher.step()
+    publisher.step()
+    assert scene.sizes() == [0, 0]
+    assert scene.sent_numbers() == [0, 1, 2, 3, 4], "from its beginning, though that is passed"
+
+
+def test_state_begun_anew_during_a_delivery_is_taken_again(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publisher = scene.publisher()
+    scene.record(0, 1)
+    scene.record(1, 1)
+    deliver = delivery.deliver
+
+    def meanwhile(*arguments: Any) -> list[int]:
+        begin_anew(scene, 0)
+        return deliver(*arguments)
+
+    monkeypatch.setattr(changes, "deliver", meanwhile)
+    assert not publisher.step()
+    monkeypatch.setattr(changes, "deliver", deliver)
+    assert scene.sizes() == [0, 0], "what was delivered elsewhere is acknowledged all the same"
+    scene.record(0, 1)
+    assert publisher.step()
+    assert scene.sizes() == [0, 0]
+    assert scene.sent_numbers(0) == [0, 2]
+
+
+def test_state_that_begins_later_is_taken_when_it_has_something(scene: Scene) -> None:
+    del scene.store._partitions[1]
+    publisher = scene.publisher()
+    assert publisher.step()
+    assert scene.reads == [(0, 0)], "where there is no state, nothing can have been sent"
+    for number in range(3):  # of an earlier namespace
+        headers: dict[str, Any] = {"ce_id": f"{number:016x}-1-1"}
+        scene.broker.sent.append(Sent(TOPIC, 1, b"ann", change(number), headers))
+    scene.store.create(1, "owner", Position([0, 0], "schema", incarnation=4, output=3))
+    scene.record(1, 2)
+    assert publisher.step()
+    assert publisher.step()
+    assert scene.reads == [(0, 0), (1, 3)]
+    assert scene.sent_numbers(1) == [0, 1, 2, 0, 1], "the same numbers, and not theirs"
+    assert scene.sizes() == [0, 0]
+
+
+def test_what_was_read_back_is_forgotten_as_it_is_acknowledged(scene: Scene) -> None:
+    scene.record(0, 3)
+    for number in (0, 1, 2, 7):
+        headers: dict[str, Any] = {"ce_id": f"{number:016x}-1-1"}
+        scene.broker.sent.append(Sent(TOPIC, 0, b"ann", change(number), headers))
+    publisher = scene.publisher()
+    publisher.step()
+    assert publisher._known[0] == {f"{7:016x}-1-1"}
+    # The store had rolled back: its owner comes to record that one again.
+    scene.recorded = 7
+    scene.record(0, 1)
+    publisher.step()
+    assert publisher._known[0] == set()
+    assert scene.sent_numbers() == [0, 1, 2, 7]
+    assert scene.sizes() == [0, 0]
+
+
+def test_on_a_topic_made_anew_the_offset_delivered_up_to_is_its_own(scene: Scene) -> None:
+    publisher = scene.publisher()
+    scene.record(0, 5)
+    publisher.step()
+    scene.broker.sent.clear()
+    scene.record(0, 2)
+    publisher.step()
+    assert scene.store.take_outbox(0, "another") == 2
+
+
+@pytest.mark.servers
+def test_ids_are_read_from_what_kafka_still_has(
+    kafka: RealKafka, settings_for: SettingsFor, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings = settings_for(kafka.bootstrap)
+    assert topic_plans.apply(settings, create=True) == []
+    topic = settings.topics.changes
+    producer = Producer(producer_options(settings.broker))
+    for number in range(9):
+        headers: list[tuple[str, str | bytes | None]] = [
+            ("ce_type", "segstream.segment.lineage" if number == 8 else CHANGED),
+            ("ce_id", f"{number}"),
+        ]
+        producer.produce(topic, b"{}", partition=0, headers=headers)
+    assert producer.flush(20) == 0
+    admin = AdminClient({"bootstrap.servers": kafka.bootstrap})
+    for deleted in admin.delete_records([TopicPartition(topic, 0, 5)]).values():
+        deleted.result(timeout=20)
+    found = delivered_ids(settings, {0: 2, 1: 0, 2: 4})
+    assert found == {0: {"5", "6", "7"}, 1: set(), 2: set()}
+    assert "partition 2" in caplog.text
+    assert "made anew" in caplog.text
+    assert "partition 0" not in caplog.text
+    assert "partition 1" not in caplog.text
+    assert delivered_ids(settings, {0: 7}) == {0: {"7"}}
+    assert delivered_ids(settings, {0: 900}) == {0: set()}
 
 
 def test_a_store_that_is_away_is_told_and_nothing_is_lost(

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 from collections import deque
 
+import numpy as np
 import pytest
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.cimpl import NewTopic
 
+from consumers.client import read_to_end
 from consumers.decode import Reject
+from ops.kafka.server import RealKafka
 from producers import rejects
 from producers.rejects import DeadLetters
 from stream.config import Settings
 from stream.errors import BrokerUnavailableError
 from stream.events import Reason
+from tests.conftest import SettingsFor
 from tests.fakes import FakeMessage, RecordingBroker
 
 
@@ -54,6 +60,45 @@ def test_a_long_detail_is_cut(broker: RecordingBroker) -> None:
     assert sent.headers["segstream-detail"] == "é" * 500
 
 
+def test_of_a_value_that_does_not_fit_the_head_is_filed_and_its_length(
+    broker: RecordingBroker,
+) -> None:
+    values = [b"small", bytes(range(256)) * 12_288, b"y" * 1_900_000, b"z" * (1 << 20)]
+    DeadLetters(Settings()).file([refused(value) for value in values])
+    assert [sent.value for sent in broker.sent] == [values[0], values[1][: 1 << 20], *values[2:]]
+    assert [sent.headers.get("segstream-truncated") for sent in broker.sent] == [
+        None, "3145728", None, None
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("limit", ["limit", "topic_limit"])
+def test_where_less_is_allowed_than_planned_a_shorter_head_is_filed(
+    broker: RecordingBroker, limit: str
+) -> None:
+    setattr(broker, limit, 300_000)
+    letters = DeadLetters(Settings())
+    letters.file([refused(b"x" * 5_000_000), refused(b"y" * 250_000)])
+    x, y = broker.sent[-2:]
+    assert (len(x.value or b""), x.headers["segstream-truncated"]) == (1 << 18, "5000000")
+    assert (len(y.value or b""), y.headers.get("segstream-truncated")) == (250_000, None)
+    made = len(broker.producers)
+    letters.file([refused(b"x" * 5_000_000)])
+    assert len(broker.producers) == made, "once known, the limit need not be found again"
+
+
+def test_where_not_even_the_shortest_head_fits_it_is_an_error(broker: RecordingBroker) -> None:
+    broker.limit = 10_000
+    with pytest.raises(BrokerUnavailableError, match="dead letters not delivered"):
+        DeadLetters(Settings()).file([refused(b"x" * 5_000_000)])
+
+
+def test_a_key_that_does_not_fit_is_cut_too(broker: RecordingBroker) -> None:
+    DeadLetters(Settings()).file([refused(b"x", b"k" * 3_000_000)])
+    [sent] = broker.sent
+    assert (sent.value, sent.key) == (b"x", b"k" * 65_536)
+    assert sent.headers["segstream-truncated-key"] == "3000000"
+
+
 def test_the_suffix_is_a_setting(broker: RecordingBroker) -> None:
     settings = Settings.model_validate({"topics": {"dlq_suffix": "-dead"}})
     DeadLetters(settings).file([refused(b"x")])
@@ -78,3 +123,19 @@ def test_what_is_not_confirmed_is_an_error_and_filed_anew_by_another_producer(
 def test_no_producer_is_made_before_there_is_something_to_file(broker: RecordingBroker) -> None:
     DeadLetters(Settings())
     assert broker.producers == []
+
+
+@pytest.mark.servers
+def test_kafka_takes_the_head_of_what_no_topic_takes(
+    kafka: RealKafka, settings_for: SettingsFor
+) -> None:
+    settings = settings_for(kafka.bootstrap, topics={"dlq_suffix": "-heads"})
+    name = settings.topics.dlq("purchases")
+    admin = AdminClient({"bootstrap.servers": kafka.bootstrap})
+    small = NewTopic(name, 1, 1, config={"max.message.bytes": "300000"})
+    admin.create_topics([small])[name].result(timeout=20)
+    value = np.random.default_rng(1).bytes(3 << 20)  # nothing that compresses
+    DeadLetters(settings).file([refused(value), refused(b"small")])
+    letters = list(read_to_end(settings.broker, name))
+    assert [letter.value() for letter in letters][-2:] == [value[: 1 << 18], b"small"]
+    assert ("segstream-truncated", b"3145728") in (letters[-2].headers() or [])

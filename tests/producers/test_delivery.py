@@ -52,6 +52,7 @@ def test_what_is_not_confirmed_is_an_error_and_leaves_nothing_under_way(
     with pytest.raises(DeliveryError, match=f"5 of 5 records: .*{reason}"):
         sending(broker, RECORDS)
     assert broker.producers[0].purged
+    assert broker.producers[0].dropped == [], "an untaken report keeps its record in memory"
     assert len(broker.sent) == arrived
 
 
@@ -62,6 +63,8 @@ def test_one_failure_among_many_is_told() -> None:
             super().produce(*arguments, **options)
 
         def flush(self, timeout: float) -> int:
+            if self.purged:
+                return super().flush(timeout)
             one, *rest = self._queue
             self._queue = [one]
             self._broker.trouble.append("refused")
@@ -89,6 +92,16 @@ def test_a_queue_that_stays_full_is_given_up(clock: Clock, monkeypatch: pytest.M
     with pytest.raises(DeliveryError):
         deliver(producer, RECORDS, 1.0)
     assert producer.purged
+
+
+@pytest.mark.parametrize(
+    "broker", [RecordingBroker(limit=9), RecordingBroker(topic_limit=9)], ids=["own", "topic"]
+)
+def test_what_is_too_large_is_told_from_what_may_pass(broker: RecordingBroker) -> None:
+    with pytest.raises(DeliveryError) as caught:
+        sending(broker, [*RECORDS, Record("t", b"0123456789")])
+    assert caught.value.too_large
+    assert broker.producers[0].dropped == []
 
 
 def test_a_fatal_producer_is_given_up() -> None:
