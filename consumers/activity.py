@@ -45,6 +45,8 @@ CONSUME = 1_000
 POLL_SECONDS = 0.001
 """Between two looks at what somebody else has to do: a commit, a round. Kafka's finest clock."""
 RETRY_SECONDS = 0.05
+ROUND_CHECK_SECONDS = 0.25
+"""Between two looks for a round that nobody waits for: a model is used that much later at most."""
 WAIT_CHECK_SECONDS = 1.0
 """Longer than any round takes, so that it costs nothing while all is well."""
 FIRST_OFFSET = 0
@@ -81,10 +83,13 @@ class _Owned:
     Attributes:
         offsets: next offset to read that is not yet part of a commit, by topic.
         live: batches waiting to be folded (live mode).
-        stretches: by topic, closed stretches and one open one at the end (watermark mode).
+        stretches: by topic, closed stretches and one open one at the end; live mode knows no
+            marks, so there the open one only tells how far has been read.
         waiting: a commit that the store could not take yet.
         after: what to do when it has been taken.
         awaiting_round: the mark whose trainer round must be completed before going on, or 0.
+        paused: topics that are not read for now.
+        gathered: events read and not yet folded.
     """
 
     partition: Partition
@@ -106,7 +111,6 @@ class _Owned:
     sweeping_for: float = 0.0
     paused: set[int] = field(default_factory=set)
     gathered: int = 0
-    ahead: list[int] = field(default_factory=lambda: [0, 0])
     read_at: float = 0.0
     committing_since: float = 0.0
 
@@ -182,6 +186,7 @@ class ActivityWorker:
         """Gather for a moment, then do whatever is due."""
         worker = self._settings.worker
         deadline = time.monotonic() + worker.batch_seconds
+        most = min(worker.batch_events, worker.buffer_events)
         gathered = 0
         while True:
             left = deadline - time.monotonic()
@@ -195,7 +200,7 @@ class ActivityWorker:
             if len(self._held) >= CONSUME:
                 gathered += self._sort()
             behind = len(messages) == CONSUME and not self._by_marks
-            if gathered >= worker.batch_events or (left <= POLL_SECONDS and not behind):
+            if gathered >= most or (left <= POLL_SECONDS and not behind):
                 break
             if waits and self._by_marks:
                 break
@@ -205,8 +210,7 @@ class ActivityWorker:
         self._sort()
         self._pulse.beat()
         self._pair_up(consumer)
-        if not self._by_marks or any(o.awaiting_round for o in self._owned.values()):
-            self._look_for_round()
+        self._look_for_round()
         for number in list(self._owned):
             self._serve(number, self._step, consumer)
         self._show_progress(consumer)
@@ -224,13 +228,12 @@ class ActivityWorker:
 
     def _step(self, owned: _Owned, consumer: Consumer) -> None:
         """What is due for one partition."""
-        if not self._collect(owned):
-            return
-        if not self._by_marks:
-            self._step_live(owned)
-            return
-        while owned.partition.number in self._owned and self._step_to_mark(owned):
-            pass
+        if self._collect(owned):
+            if self._by_marks:
+                while self._step_to_mark(owned):
+                    pass
+            else:
+                self._step_live(owned)
         self._throttle(owned, consumer)
 
     def _finish(self, consumer: Consumer) -> None:
@@ -258,10 +261,10 @@ class ActivityWorker:
         whole: one commit has everyone as they were, the next everyone as was planned.
         """
         partition, now = owned.partition, self._wall_ms()
-        model, sweeping = self._trainer.model, partition.sweeping > 0
+        model, sweeping = self._newer_model(partition), partition.sweeping > 0
         since = time.monotonic() - owned.swept
         whole = False
-        if model is not None and (partition.model is None or partition.model.name != model.name):
+        if model is not None:
             if whole := _cuts_over(partition, model):
                 partition.adopt(model, now, now)
             else:
@@ -332,7 +335,6 @@ class ActivityWorker:
             if stretches[0].mark_ms == mark:
                 stretch = stretches.popleft()
                 batches.extend(stretch.batches)
-                owned.ahead[topic] -= sum(len(batch.users) for batch in stretch.batches)
                 owned.offsets[topic] = stretch.next_offset
                 sent = max(sent, stretch.sent_ms)
         counts = self._settle(owned, batches)
@@ -363,12 +365,17 @@ class ActivityWorker:
             self._see_that_it_is_there(owned)
             return False
         owned.awaiting_round = 0
-        model = self._trainer.model
-        if model is None or (partition.model is not None and partition.model.name == model.name):
-            return True
-        partition.adopt(model, mark, self._wall_ms())
+        model = self._newer_model(partition)
+        return True if model is None else self._adopt(owned, model, mark, round_ms=mark)
+
+    def _adopt(
+        self, owned: _Owned, model: Model, now_ms: int, *, round_ms: int | None = None
+    ) -> bool:
+        """Look at everyone under a model, in a commit of its own; True once it is applied."""
+        partition = owned.partition
+        partition.adopt(model, now_ms, self._wall_ms())
         metrics.model_adopted(model.epoch, model.version)
-        commit = partition.commit(owned.offsets, Counts(), mark, round_ms=mark)
+        commit = partition.commit(owned.offsets, Counts(), now_ms, round_ms=round_ms)
         self._begin_commit(owned, commit)
         return owned.waiting is None
 
@@ -400,32 +407,32 @@ class ActivityWorker:
     def _go_by_events(self, owned: _Owned) -> bool:
         """A log without marks: now and then, fold what is there, as of the newest event.
 
-        A log with marks begins with one (`replay` sees to it), so it never comes here.
+        A model is adopted when it is found, as of the newest event that has been folded. A log
+        with marks begins with one (`replay` sees to it), so it never comes here.
         """
-        if owned.partition.position.mark_ms or not owned.gathered:
+        partition = owned.partition
+        if partition.position.mark_ms or any(s[0].mark_ms for s in owned.stretches):
             return False
-        if any(s[0].mark_ms for s in owned.stretches):
+        model = self._newer_model(partition)
+        if model is not None and len(partition):
+            return self._adopt(owned, model, partition.position.clock_ms)
+        if not owned.gathered:
             return False
         waited = time.monotonic() - owned.read_at
         limit = self._settings.worker.buffer_events
         if waited < self._settings.clock.idle_seconds and owned.gathered < limit:
             return False
-        partition = owned.partition
         batches: list[Batch] = []
         for topic, stretches in enumerate(owned.stretches):
             stretch = stretches[0]
             batches.extend(stretch.batches)
             stretch.batches = []
-            owned.ahead[topic] = 0
             if stretch.next_offset:
                 owned.offsets[topic] = stretch.next_offset
         owned.gathered = 0
         counts = self._settle(owned, batches)
         now = max(int(b.time_ms.max()) for b in batches if len(b.time_ms))
         now = max(now, partition.position.clock_ms)
-        model = self._trainer.model
-        if model is not None and (partition.model is None or partition.model.name != model.name):
-            partition.adopt(model, now, self._wall_ms())
         events = EventColumns.concatenate([batch.columns(partition) for batch in batches])
         touched, duplicates = partition.fold(events)
         counts.applied -= duplicates
@@ -437,18 +444,32 @@ class ActivityWorker:
         self._begin_commit(owned, commit, counts)
         return False
 
+    # -- back-pressure ------------------------------------------------------------------------
+
     def _throttle(self, owned: _Owned, consumer: Consumer) -> None:
-        """Pause a topic that runs far ahead of its partition's marks, resume it later."""
+        """Pause the topics of a partition that holds too much, resume them at half of that.
+
+        The consumer itself is polled on: a paused member stays a member.
+        """
         limit = self._settings.worker.buffer_events
-        for topic, stretches in enumerate(owned.stretches):
-            ahead = owned.ahead[topic]
-            where = [TopicPartition(self._topics[topic], owned.partition.number)]
-            if ahead > limit and topic not in owned.paused and stretches[0].mark_ms:
+        for topic, name in enumerate(self._topics):
+            where = [TopicPartition(name, owned.partition.number)]
+            can_wait = self._can_wait(owned, topic)
+            if topic not in owned.paused and can_wait and owned.gathered > limit:
                 consumer.pause(where)
                 owned.paused.add(topic)
-            elif ahead <= limit // 2 and topic in owned.paused:
+            elif topic in owned.paused and (not can_wait or owned.gathered <= limit // 2):
                 consumer.resume(where)
                 owned.paused.discard(topic)
+
+    def _can_wait(self, owned: _Owned, topic: int) -> bool:
+        """Whether the partition goes on without more of a topic, or could not go on with more.
+
+        From mark to mark it goes on when both topics have reached one: a topic that has not must
+        be read, however much of the other is there.
+        """
+        stuck = owned.waiting is not None or owned.awaiting_round > 0
+        return stuck or not self._by_marks or owned.stretches[topic][0].mark_ms > 0
 
     # -- messages -----------------------------------------------------------------------------
 
@@ -483,7 +504,8 @@ class ActivityWorker:
 
     def _gather(self, owned: _Owned, topic: int, block: Block, start: int, end: int) -> None:
         """Take in the messages of one topic partition."""
-        expected = owned.stretches[topic][-1].next_offset or owned.offsets[topic]
+        open_stretch = owned.stretches[topic][-1]
+        expected = open_stretch.next_offset or owned.offsets[topic]
         while start < end and block.messages[start].offset() < expected:
             start += 1
         if start == end:
@@ -492,6 +514,7 @@ class ActivityWorker:
             owned.read_at = time.monotonic()
         if not self._by_marks:
             batch = block.batch(topic, start, end)
+            open_stretch.next_offset = batch.next_offset
             owned.live.append(batch)
             owned.gathered += len(batch.users)
             return
@@ -504,7 +527,6 @@ class ActivityWorker:
             stretch.batches.append(batch)
             stretch.next_offset = batch.next_offset
             owned.gathered += len(batch.users)
-            owned.ahead[topic] += len(batch.users)
             for mark, sent in batch.marks:
                 if mark > owned.partition.position.mark_ms:
                     stretch.mark_ms, stretch.sent_ms = mark, sent
@@ -612,10 +634,18 @@ class ActivityWorker:
     # -- the trainer's rounds -----------------------------------------------------------------
 
     def _look_for_round(self) -> None:
-        """Fetch the trainer's state when it has completed another round."""
+        """Fetch the trainer's state when it has completed another round.
+
+        Who waits for a round looks at every turn, who does not now and then; and between two
+        marks nobody looks, for there is no round that they could use.
+        """
         now = time.monotonic()
-        if not self._by_marks and now - self._round_checked < 0.25:
-            return
+        owned = self._owned.values()
+        if not any(one.awaiting_round for one in owned):
+            if self._by_marks and all(one.partition.position.mark_ms for one in owned):
+                return
+            if now - self._round_checked < ROUND_CHECK_SECONDS:
+                return
         self._round_checked = now
         try:
             self._refresh_model()
@@ -635,6 +665,13 @@ class ActivityWorker:
             log.warning("the trainer's model is of another feature table; not adopted")
             return
         self._round, self._trainer = found[0], state
+
+    def _newer_model(self, partition: Partition) -> Model | None:
+        """The trainer's model, if it is not in force in the partition."""
+        model = self._trainer.model
+        if model is None or (partition.model is not None and partition.model.name == model.name):
+            return None
+        return model
 
     def _sample_request(self, now_ms: int) -> SampleRequest | None:
         if now_ms < self._trainer.sample_due_ms:
@@ -670,6 +707,8 @@ class ActivityWorker:
                 for where in partitions
             ]
             self._accept(consumer, starts)
+            # To librdkafka, what was paused when it was taken away is paused when it comes back.
+            consumer.resume(starts)
             idle = [w for w in starts if w.partition not in self._owned]
             if idle:
                 consumer.pause(idle)

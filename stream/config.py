@@ -148,7 +148,8 @@ class Worker(Section):
     )
     buffer_events: int = setting(
         200_000,
-        "watermark mode: events a topic may run ahead before it is paused, a partition",
+        "more events than this, read and not yet folded, pause a partition's topics until half "
+        "of them is left",
         "events",
         ge=1_000,
     )

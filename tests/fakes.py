@@ -230,9 +230,9 @@ class ScriptedConsumer:
         self.positions[key] = where.offset if where.offset >= 0 else end
 
     def _drop(self, where: Sequence[tuple[str, int]]) -> None:
+        """Take partitions away; as with librdkafka, those that were paused stay so."""
         for one in where:
             self.positions.pop(one, None)
-            self.paused.discard(one)
 
 
 # -- what is kept --------------------------------------------------------------------------------

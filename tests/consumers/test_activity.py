@@ -440,12 +440,86 @@ def test_full_it_waits_and_goes_on_with_the_same_commit(
     assert_true(scene)
 
 
-def test_full_the_worker_is_alive_and_reads_on(live: Scene) -> None:
+def test_full_the_worker_is_alive_and_polls_on(live: Scene) -> None:
     live.store._cap = 0
     beats: list[tuple[bool, list[str]]] = []
     live.run(lambda: beats.append(live.health.liveness()), until=lambda: len(beats) > 600)
     assert all(alive for alive, _ in beats)
     assert sum(answer is Answer.FULL for _, _, answer in live.store.commits) > 10
+    assert live.consumer.idle > 10
+
+
+def crowded(monkeypatch: pytest.MonkeyPatch, mode: str, marks: bool = False) -> Scene:
+    """Six times as many events as may be held, in portions of 100, all of partition 0."""
+    clock = {"mode": mode, "idle_seconds": 0.5}
+    scene = Scene(monkeypatch, mode=mode, clock=clock, worker={"buffer_events": 1_000})
+    scene.consumer.portion = 100
+    if marks:
+        for topic, number in EVERYTHING:
+            scene.consumer.append(topic, number, mark_value(START_MS), START_MS, key=None)
+    for i in range(6_000):
+        raw = encoded(time_ms=START_MS + i, messageId=f"m{i}", userId=f"user {i % 50}", event=VIEW)
+        scene.consumer.append(INPUTS[i % 2], 0, raw, START_MS + i)
+    if marks:
+        for topic, number in EVERYTHING:
+            mark = START_MS + DAY_MS
+            scene.consumer.append(topic, number, mark_value(mark), mark, key=None)
+    return scene
+
+
+def ahead(scene: Scene) -> int:
+    """Events of partition 0 that were read and are not committed."""
+    if scene.store.position(0) is None:
+        return 0
+    read = [scene.consumer.positions.get((topic, 0), 0) for topic in INPUTS]
+    return sum(read) - sum(scene.position(0).offsets)
+
+
+@pytest.mark.parametrize(
+    ("mode", "marks", "trouble"),
+    [
+        ("live", False, Answer.FULL),
+        ("live", False, "down"),
+        ("watermark", False, Answer.FULL),
+        ("watermark", True, Answer.FULL),
+    ],
+)
+def test_while_a_commit_waits_no_more_is_held_than_allowed(
+    monkeypatch: pytest.MonkeyPatch, mode: str, marks: bool, trouble: Trouble
+) -> None:
+    scene = crowded(monkeypatch, mode, marks)
+    scene.store.trouble.extend([trouble] * 10_000)
+    held: list[int] = []
+
+    def watch() -> None:
+        held.append(ahead(scene))
+        if len(held) == 60:
+            scene.store.trouble.clear()
+
+    scene.run(watch, idle=1_000)
+    # Those of the waiting commit, of a full buffer, and of the turn that filled it.
+    assert 1_000 < max(held[:60]) < 2_500
+    assert_true(scene)
+    assert not ahead(scene)
+    assert not scene.consumer.paused
+
+
+def test_what_was_paused_when_it_was_taken_away_is_read_when_it_comes_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    scene = crowded(monkeypatch, "live")
+    consumer = scene.consumer
+    zero = [("clickstream", 0), ("purchases", 0)]
+    scene.store.trouble.extend([Answer.FULL] * 10_000)
+    seen: list[set[tuple[str, int]]] = []
+
+    def watch() -> None:
+        if not seen and set(zero) <= consumer.paused:
+            seen.append(set(consumer.paused))
+            consumer.then(consumer.take(*zero), scene.store.trouble.clear, consumer.give(*zero))
+
+    assert_true(scene.run(watch))
+    assert seen
 
 
 def test_lost_it_stops_and_says_what_can_be_done(live: Scene) -> None:
@@ -827,7 +901,9 @@ def test_a_log_without_marks_goes_by_its_own_events(monkeypatch: pytest.MonkeyPa
     scene = Scene(monkeypatch, mode="watermark", clock={"mode": "watermark", "idle_seconds": 0.5})
     log = events(4)
     write(scene, log)
-    assert_true(scene.run())
+    assert_true(scene.run(idle=300))
     newest = [max(t for t, _, number, _ in log if number == n) for n in range(PARTITIONS)]
     assert [scene.position(n).clock_ms for n in range(PARTITIONS)] == newest
-    assert scene.models
+    assert [scene.position(n).model for n in range(PARTITIONS)] == [scene.models[-1]] * PARTITIONS
+    for number in range(PARTITIONS):
+        assert len({c["user"] for c in scene.changes(number)}) == len(scene.rows(number)) > 10
