@@ -16,7 +16,7 @@ from __future__ import annotations
 import logging
 import secrets
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -30,7 +30,7 @@ from consumers.rejects import RejectGuard
 from stream import metrics
 from stream.config import ConfigError, Settings
 from stream.errors import BrokerUnavailableError, OffsetOutOfRangeError
-from stream.events import Counts, EventColumns
+from stream.events import Counts, EventColumns, Reason
 from stream.features import FeatureTable, starts_of
 from stream.health import Health, Pulse
 from stream.learning import PartitionStatistics, TrainerState
@@ -88,6 +88,9 @@ class _Owned:
         waiting: a commit that the store could not take yet.
         after: what to do when it has been taken.
         awaiting_round: the mark whose trainer round must be completed before going on, or 0.
+        consumed: what became of the messages of the waiting commit; None if it has none.
+        refused: why some of them were refused.
+        oldest_ms: wall clock of the oldest event, or of the mark, in the waiting commit; or 0.
         paused: topics that are not read for now.
         gathered: events read and not yet folded.
     """
@@ -104,6 +107,9 @@ class _Owned:
     waiting_since: float = 0.0
     next_try: float = 0.0
     after: Callable[[], None] | None = None
+    consumed: Counts | None = None
+    refused: Counter[Reason] = field(default_factory=Counter)
+    oldest_ms: int = 0
     awaiting_round: int = 0
     next_check: float = 0.0
     swept: float = 0.0
@@ -234,6 +240,8 @@ class ActivityWorker:
                     pass
             else:
                 self._step_live(owned)
+        if owned.waiting is not None:
+            self._measure_lag(owned)
         self._throttle(owned, consumer)
 
     def _finish(self, consumer: Consumer) -> None:
@@ -291,7 +299,8 @@ class ActivityWorker:
         counts = self._settle(owned, batches)
         events = EventColumns.concatenate([batch.columns(partition) for batch in batches])
         oldest = min((b.oldest_ms for b in batches if b.oldest_ms), default=now)
-        metrics.lag_measured(partition.number, max(now - oldest, 0) / 1_000)
+        owned.oldest_ms = oldest
+        self._measure_lag(owned)
         duplicates = partition.act(events, now, oldest)
         counts.applied -= duplicates
         counts.duplicate += duplicates
@@ -348,7 +357,8 @@ class ActivityWorker:
         statistics = partition.sweep(mark, sent, acted=touched, sample=sample)
         metrics.swept(time.monotonic() - started)
         metrics.users_counted(partition.number, len(partition))
-        metrics.lag_measured(partition.number, max(self._wall_ms() - sent, 0) / 1_000)
+        owned.oldest_ms = sent
+        self._measure_lag(owned)
         commit = partition.commit(owned.offsets, counts, mark, mark_ms=mark, statistics=statistics)
 
         def await_round() -> None:
@@ -543,8 +553,7 @@ class ActivityWorker:
                 owned.offsets[batch.topic] = batch.next_offset
         if rejects:
             self._dead_letters.file(rejects)
-            for reject in rejects:
-                metrics.message_rejected(reject.reason)
+            owned.refused.update(reject.reason for reject in rejects)
         return counts
 
     def _judge_error(self, error: KafkaError) -> None:
@@ -573,9 +582,7 @@ class ActivityWorker:
         """Hand a commit to the store; if it cannot take it now, it waits in `owned`."""
         owned.waiting, owned.after = commit, after
         owned.waiting_since, owned.next_try = time.monotonic(), 0.0
-        owned.committing_since = owned.read_at if counts is not None else 0.0
-        if counts is not None:
-            metrics.events_consumed(counts)
+        owned.committing_since, owned.consumed = owned.read_at, counts
         self._collect(owned)
 
     def _collect(self, owned: _Owned) -> bool:
@@ -615,8 +622,7 @@ class ActivityWorker:
             case Answer.OK | Answer.APPLIED:
                 owned.waiting = None
                 owned.partition.committed(commit)
-                if owned.committing_since:
-                    metrics.batch_committed(time.monotonic() - owned.committing_since)
+                self._tell_applied(owned)
                 self._progress[number] = commit.position
                 self._health.ready(True, part="activity")
                 if owned.after is not None:
@@ -630,6 +636,23 @@ class ActivityWorker:
                 raise _state_lost(number)
             case Answer.FENCED | Answer.DIVERGED:
                 raise _NotOursError(answer)
+
+    def _tell_applied(self, owned: _Owned) -> None:
+        """Count what a commit brought: now, for one that is refused is made again."""
+        if owned.consumed is not None:
+            metrics.events_consumed(owned.consumed)
+            metrics.batch_committed(time.monotonic() - owned.committing_since)
+        for reason, times in owned.refused.items():
+            metrics.message_rejected(reason, times)
+        owned.consumed, owned.oldest_ms = None, 0
+        owned.refused.clear()
+
+    def _measure_lag(self, owned: _Owned) -> None:
+        """How old the oldest is that is not committed: if that is stuck, the lag grows."""
+        oldest = owned.oldest_ms or next((b.oldest_ms for b in owned.live if b.oldest_ms), 0)
+        if oldest:
+            lag = max(self._wall_ms() - oldest, 0)
+            metrics.lag_measured(owned.partition.number, lag / 1_000)
 
     # -- the trainer's rounds -----------------------------------------------------------------
 

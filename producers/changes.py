@@ -96,7 +96,7 @@ class ChangePublisher:
             self._observe(bool(found))
         except (StoreUnavailableError, BrokerUnavailableError):
             # The store may have rolled back, the broker may have taken what it did not confirm.
-            self._leads = False
+            self._stop_leading()
             raise
         return True
 
@@ -104,11 +104,11 @@ class ChangePublisher:
         """Let a standby take over at once."""
         if self._leads:
             self._store.release("publisher", self._token)
-            self._leads = False
+            self._stop_leading()
 
     def _hold_lease(self) -> bool:
         if not self._store.lease("publisher", self._token, self._settings.publisher.lease_seconds):
-            self._leads = False
+            self._stop_leading()
             return False
         if not self._leads:
             for partition in self._partitions:
@@ -116,6 +116,10 @@ class ChangePublisher:
             self._leads = True
             log.info("this publisher leads")
         return True
+
+    def _stop_leading(self) -> None:
+        self._leads = False
+        metrics.outboxes_left()
 
     def _take(self, partition: int) -> None:
         """Take over a partition's outbox from its beginning."""

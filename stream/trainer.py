@@ -84,12 +84,12 @@ class Trainer:
         """Let a standby take over at once."""
         if self._leads:
             self._store.release("trainer", self._token)
-            self._leads = False
+            self._stop_leading()
 
     def _hold_lease(self) -> bool:
         lease = self._settings.publisher.lease_seconds
         if not self._store.lease("trainer", self._token, lease):
-            self._leads = False
+            self._stop_leading()
             return False
         if not self._leads:
             self._store.lead(self._token)
@@ -100,6 +100,10 @@ class Trainer:
             self._leads = True
             log.info("this trainer leads, from round %d", self._state.round_ms)
         return True
+
+    def _stop_leading(self) -> None:
+        self._leads = False
+        metrics.segments_counted({})
 
     def _round(self, round_ms: int) -> None:
         started = time.perf_counter()
@@ -117,7 +121,7 @@ class Trainer:
             wanted=self._wanted(),
         )
         if not self._store.put_model(self._token, state.pack(self._table), round_ms):
-            self._leads = False
+            self._stop_leading()
             return
         if state.tuning != self._state.tuning and state.tuning is not None:
             log.info("tuning %s is in force from this round on", state.tuning.id)

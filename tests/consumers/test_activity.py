@@ -23,6 +23,7 @@ from stream.events import LineageRecord
 from stream.features import DEFAULT_FEATURES, FeatureTable
 from stream.health import Health
 from stream.learning import TrainerState
+from stream.metrics import REGISTRY
 from stream.oracle import Message, Oracle, fold_log
 from stream.state import Answer, Position, StoreUnavailableError
 from stream.trainer import Trainer
@@ -556,6 +557,61 @@ def test_another_groups_memory_is_no_witness(live: Scene) -> None:
         )
     assert_true(live.run())
     assert live.position(0).incarnation == 1
+
+
+def told() -> Counter[tuple[str, str]]:
+    """What metrics have counted of messages and changes, by name and labels."""
+    found: Counter[tuple[str, str]] = Counter()
+    for family in REGISTRY.collect():
+        for sample in family.samples:
+            if sample.name in COUNTED:
+                found[sample.name, str(sorted(sample.labels.items()))] += int(sample.value)
+    return found
+
+
+COUNTED = {
+    "segstream_events_total",
+    "segstream_rejects_total",
+    "segstream_changes_total",
+    "segstream_segment_changes_total",
+}
+
+
+@pytest.mark.parametrize("answer", [Answer.FENCED, Answer.DIVERGED])
+def test_what_is_made_again_is_counted_once(live: Scene, answer: Answer) -> None:
+    before = told()
+    live.store.trouble.extend([lambda: None, answer] * 12)
+    assert_true(live.run())
+    assert sum(one is answer for _, _, one in live.store.commits) > 8
+    gained = told() - before
+    truth = sum((Counter(vars(live.position(n).counts)) for n in range(PARTITIONS)), Counter())
+    sums: Counter[str] = Counter()
+    for (name, labels), count in gained.items():
+        sums[name] += count
+        if name == "segstream_events_total":
+            result = next(result for result in truth if repr(result) in labels)
+            assert count == truth[result], result
+    assert sums["segstream_rejects_total"] == truth["rejected"] > 0
+    records = [change for n in range(PARTITIONS) for change in live.changes(n)]
+    assert sums["segstream_changes_total"] == len(records) > 0
+    moved = [record for record in records if record["from"] is not None]
+    assert sums["segstream_segment_changes_total"] == len(moved)
+
+
+@pytest.mark.parametrize("trouble", [Answer.FULL, "down"])
+def test_while_a_commit_waits_the_lag_grows(live: Scene, trouble: Trouble) -> None:
+    live.store.trouble.extend([trouble] * 10_000)
+    lags: list[tuple[float, float]] = []
+
+    def watch() -> None:
+        lag = REGISTRY.get_sample_value("segstream_lag_seconds", {"partition": "0"})
+        if lag is not None:
+            lags.append((live.clock.seconds, lag))
+
+    live.run(watch, until=lambda: len(lags) > 80, idle=10_000)
+    (began, first), (ended, last) = lags[0], lags[-1]
+    assert last - first == pytest.approx(ended - began, abs=0.05)
+    assert last - first > 0.5
 
 
 # -- outages -------------------------------------------------------------------------------------

@@ -25,6 +25,7 @@ from stream.events import (
 )
 from stream.features import DEFAULT_FEATURES, FeatureTable
 from stream.learning import PartitionStatistics, Sample, TrainerState, learn, rehearse_refit
+from stream.metrics import REGISTRY
 from stream.segments import DEFAULT_KINDS
 from stream.state import Answer, Commit, MemoryStore, Position
 from stream.trainer import Trainer
@@ -510,6 +511,22 @@ def test_a_trainer_that_was_replaced_writes_nothing_and_finds_out() -> None:
     assert trainer.step()
     assert scene.store.round() == 80_000
     assert scene.announce.models == ["1.0", "1.0", "2.0"]
+
+
+def test_who_does_not_lead_tells_nothing_of_the_segments() -> None:
+    def told() -> bool:
+        samples = [one for family in REGISTRY.collect() for one in family.samples]
+        return any(one.name == "segstream_segment_users" for one in samples)
+
+    scene = Scene()
+    trainer = scene.trainer()
+    scene.send(10)
+    assert trainer.step()
+    assert told()
+    scene.store.release("trainer", trainer._token)
+    assert scene.store.lease("trainer", "another", 1.0)
+    assert not trainer.step()
+    assert not told()
 
 
 def test_a_model_that_could_not_be_told_is_told_before_anything_else() -> None:
