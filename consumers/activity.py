@@ -47,6 +47,7 @@ POLL_SECONDS = 0.001
 RETRY_SECONDS = 0.05
 ROUND_CHECK_SECONDS = 0.25
 """Between two looks for a round that nobody waits for: a model is used that much later at most."""
+LIST_SECONDS = 15.0
 WAIT_CHECK_SECONDS = 1.0
 """Longer than any round takes, so that it costs nothing while all is well."""
 FIRST_OFFSET = 0
@@ -170,6 +171,7 @@ class ActivityWorker:
         self._refresh_model()
         consumer = Consumer(activity_options(self._settings.broker, self._protocol))
         try:
+            self._check_partitions(consumer)
             consumer.subscribe(
                 list(self._topics),
                 on_assign=self._on_assign,
@@ -187,6 +189,28 @@ class ActivityWorker:
                 self._forget(number)
             self._assigned.clear()
             consumer.close()
+
+    def _check_partitions(self, consumer: Consumer) -> None:
+        """Whether the topics have as many partitions as the settings say.
+
+        With fewer, the trainer would wait for statistics of partitions that nobody owns.
+
+        Raises:
+            ConfigError: they have not.
+        """
+        expected = self._settings.topics.partitions
+        listed = consumer.list_topics(timeout=LIST_SECONDS).topics
+        found = {t: len(listed[t].partitions) for t in self._topics if t in listed}
+        found = {topic: count for topic, count in found.items() if count}
+        if any(count != expected for count in found.values()):
+            told = " and ".join(f"{count} of {name}" for name, count in found.items())
+            remedy = f"set it to {min(found.values())}"
+            if len(set(found.values())) > 1:
+                remedy = "make a new topic instead of one of them: users must lie alike in both"
+            raise ConfigError(
+                f"topics.partitions = {expected}: expected as many as the broker has, which are"
+                f" {told}; {remedy}"
+            )
 
     def _turn(self, consumer: Consumer) -> None:
         """Gather for a moment, then do whatever is due."""

@@ -65,20 +65,32 @@ class Trainer:
         if self._unannounced is not None:
             self._publish(self._unannounced)
         times = self._store.statistics_times(self._partitions)
+        round_ms = self._due(times)
+        if (round_ms is None or round_ms <= self._state.round_ms) and (
+            self._store.round() < self._state.round_ms
+        ):
+            # The store rolled back, and owners wait for rounds that we think are done.
+            self._leads = False
+            return False
+        if round_ms is None:
+            return False
+        self._seen = times
+        self._round(round_ms)
+        return True
+
+    def _due(self, times: list[int]) -> int | None:
+        """The time of the round that is due, if one is, by the times of the statistics there."""
+        last = self._state.round_ms
         if self._settings.clock.mode == "watermark":
             # Owners wait for their round, so all stand at the same mark; without marks they do
             # not, and the slowest tells how far the rounds have come.
-            due = min(times) > self._state.round_ms
-        else:
-            due = times != self._seen and max(times) > self._state.round_ms
-        if not due:
-            if self._store.round() < self._state.round_ms:
-                # The store rolled back, and owners wait for rounds that we think are done.
-                self._leads = False
-            return False
-        self._seen = times
-        self._round(min(times) if self._settings.clock.mode == "watermark" else max(times))
-        return True
+            return min(times) if min(times) > last else None
+        newest = max(times)
+        if times == self._seen or newest == 0:
+            return None
+        # News are news whatever their clock says: one that was ahead must not hold up the others.
+        # Owners know a round by its time, so no two that follow each other have the same.
+        return newest if newest != last else last + 1
 
     def close(self) -> None:
         """Let a standby take over at once."""

@@ -84,6 +84,7 @@ class Scene:
         self.clock = Clock(START_MS / 1_000 + 40 * 86_400)
         self.consumer = ScriptedConsumer(self.clock)
         self.consumer.log = log or {}
+        self.consumer.partitions = dict.fromkeys(INPUTS, PARTITIONS)
         self.store = store or UnreliableStore()
         self.letters = Letters()
         self.health = Health(self.clock.monotonic)
@@ -737,6 +738,25 @@ def test_a_partition_too_many_is_a_wrong_setting(live: Scene) -> None:
     live.consumer.then(live.consumer.give(("clickstream", 2), ("purchases", 2)))
     with pytest.raises(ConfigError, match=r"topics.partitions = 2, but the broker has a partition"):
         live.run()
+
+
+@pytest.mark.parametrize(
+    ("clickstream", "purchases", "said"),
+    [
+        (1, 1, "1 of clickstream and 1 of purchases; set it to 1"),
+        (6, 6, "6 of clickstream and 6 of purchases; set it to 6"),
+        (2, 3, "2 of clickstream and 3 of purchases; make a new topic"),
+    ],
+)
+def test_another_number_of_partitions_is_a_wrong_setting(
+    live: Scene, clickstream: int, purchases: int, said: str
+) -> None:
+    live.consumer.partitions = {"clickstream": clickstream, "purchases": purchases}
+    with pytest.raises(ConfigError) as caught:
+        live.run()
+    assert str(caught.value).startswith("topics.partitions = 2: expected as many as the broker has")
+    assert said in str(caught.value)
+    assert not live.store.commits
 
 
 @pytest.mark.parametrize(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from typing import Any
 
 import msgspec
@@ -464,6 +466,71 @@ def test_in_live_mode_a_round_follows_any_news() -> None:
     scene.send(30, only=1)
     assert trainer.step()
     assert scene.store.round() == 30
+
+
+def test_in_live_mode_a_clock_that_was_ahead_holds_nobody_up() -> None:
+    scene = Scene(mode="live")
+    trainer = scene.trainer()
+    scene.send(10)
+    assert trainer.step()
+    scene.send(DAY_MS, only=0)
+    assert trainer.step()
+    assert scene.store.round() == DAY_MS
+    scene.send(70_000)
+    assert trainer.step()
+    assert scene.store.round() == 70_000
+    assert scene.announce.models[-1] == "2.0", "a refit was due, by either clock"
+    assert scene.state().sample_due_ms < DAY_MS
+    scene.send(140_000)
+    assert trainer.step()
+    assert scene.announce.models[-1] == "3.0", "and the next one a minute later"
+
+
+def test_in_live_mode_every_news_is_a_round_of_its_own_beside_a_clock_that_is_ahead() -> None:
+    scene = Scene(mode="live")
+    trainer = scene.trainer()
+    scene.send(DAY_MS, only=0)
+    assert trainer.step()
+    rounds = [scene.store.round()]
+    for at_ms in (10, 20, 30):
+        scene.send(at_ms, only=1)
+        assert trainer.step()
+        assert not trainer.step()
+        rounds.append(scene.store.round())
+    assert all(one != other for one, other in pairwise(rounds))
+    assert set(rounds) <= {DAY_MS, DAY_MS + 1}
+
+
+@pytest.mark.parametrize("mode", ["live", "watermark"])
+def test_a_store_that_rolled_back_is_led_from_what_it_has(mode: str) -> None:
+    scene = Scene(mode=mode)
+    trainer = scene.trainer()
+    scene.send(10)
+    assert trainer.step()
+    kept = copy.deepcopy((scene.store._partitions, scene.store._trainer))
+    scene.send(70_000)
+    assert trainer.step()
+    scene.store._partitions, scene.store._trainer = kept
+    assert not trainer.step()
+    assert not leads(trainer)
+    trainer.step()
+    assert scene.announce.models == ["1.0", "2.0", "1.0"]
+
+
+def test_a_refit_by_a_clock_that_was_ahead_is_taken_for_one_of_now() -> None:
+    shop = a_shop()
+    state = run(first_state(shop), parts_of(shop, first_state(shop), DAY_MS), DAY_MS)
+    assert state.refit_ms == DAY_MS
+    state = run(state, parts_of(shop, state, 20_000), 20_000)
+    assert (state.round_ms, state.refit_ms) == (20_000, 20_000)
+    assert state.sample_due_ms <= 20_000 + 60_000
+    assert state.drift is not None
+    assert state.drift.at_ms == 20_000
+    assert state.model is not None
+    assert state.model.epoch == 2
+    state = run(state, parts_of(shop, state, 80_000), 80_000)
+    assert state.model is not None
+    assert state.model.epoch == 3
 
 
 def test_the_round_of_a_mark_is_kept_by_the_slowest() -> None:
