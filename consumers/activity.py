@@ -29,7 +29,7 @@ from consumers.decode import Batch, Block, Decoder, Reject
 from consumers.rejects import RejectGuard
 from stream import metrics
 from stream.config import ConfigError, Settings
-from stream.errors import BrokerUnavailableError, OffsetOutOfRangeError
+from stream.errors import BrokerUnavailableError, OffsetOutOfRangeError, kafka_client
 from stream.events import Counts, EventColumns, Reason
 from stream.features import FeatureTable, starts_of
 from stream.health import Health, Pulse
@@ -169,7 +169,7 @@ class ActivityWorker:
         """Own and serve partitions until told to stop."""
         self._protocol = membership(self._settings.broker)
         self._refresh_model()
-        consumer = Consumer(activity_options(self._settings.broker, self._protocol))
+        consumer = kafka_client(Consumer, activity_options(self._settings.broker, self._protocol))
         try:
             self._check_partitions(consumer)
             consumer.subscribe(

@@ -28,6 +28,7 @@ from stream.errors import (
     BrokerUnavailableError,
     OffsetOutOfRangeError,
     TopicMissingError,
+    kafka_client,
     report_broker_error,
 )
 
@@ -106,7 +107,7 @@ def detect_protocol(broker: Broker, timeout_seconds: float = 10.0) -> Protocol:
         "debug": "cgrp",
         "logger": said.logger,
     }
-    consumer = Consumer(options)
+    consumer = kafka_client(Consumer, options)
     try:
         consumer.subscribe([group])  # a topic that is not there: nothing is assigned or read
         deadline = time.monotonic() + timeout_seconds
@@ -172,7 +173,7 @@ def read_to_end(
         TopicMissingError: the topic or a partition is not there.
         OffsetOutOfRangeError: a partition does not have the offset in `start`.
     """
-    consumer = Consumer(reader_options(broker))
+    consumer = kafka_client(Consumer, reader_options(broker))
     try:
         reader = _Reader(broker, consumer, topic, dict(start or {}), stall_seconds)
         reader.begin(partitions)

@@ -22,7 +22,7 @@ from producers.client import producer_options
 from producers.delivery import DeliveryError, Headers, Record, deliver
 from stream import metrics
 from stream.config import Settings
-from stream.errors import BrokerUnavailableError
+from stream.errors import BrokerUnavailableError, kafka_client
 from stream.events import CHANGED
 from stream.state import OutboxEntry, Store, StoreUnavailableError
 
@@ -146,7 +146,9 @@ class ChangePublisher:
                         records.append(record)
                         where.append(partition)
         if self._producer is None:
-            self._producer = Producer(producer_options(self._settings.broker, linger_seconds=0.001))
+            self._producer = kafka_client(
+                Producer, producer_options(self._settings.broker, linger_seconds=0.001)
+            )
         try:
             offsets = deliver(self._producer, records, self._settings.publisher.deliver_seconds)
         except DeliveryError as error:

@@ -14,7 +14,7 @@ from confluent_kafka import Producer
 from producers.client import producer_options
 from producers.delivery import DeliveryError, Record, deliver
 from stream.config import Settings
-from stream.errors import BrokerUnavailableError
+from stream.errors import BrokerUnavailableError, kafka_client
 
 
 class Refused(Protocol):
@@ -42,7 +42,9 @@ class DeadLetters:
             BrokerUnavailableError: they were not all confirmed; file them again.
         """
         if self._producer is None:
-            self._producer = Producer(producer_options(self._settings.broker, linger_seconds=0.0))
+            self._producer = kafka_client(
+                Producer, producer_options(self._settings.broker, linger_seconds=0.0)
+            )
         try:
             deliver(
                 self._producer,

@@ -73,6 +73,7 @@ class PartitionStatistics(msgspec.Struct):
         sample_hashes: user hashes in the sample, packed uint64; None if none was asked for.
         sample_vectors: their vectors in natural units, packed float64.
         flapping: by segment id.
+        schema: of the vectors, see `FeatureTable.schema`; empty if nobody else could have another.
     """
 
     at_ms: int
@@ -86,6 +87,7 @@ class PartitionStatistics(msgspec.Struct):
     sample_hashes: bytes | None = None
     sample_vectors: bytes = b""
     flapping: dict[int, Tally] = {}
+    schema: str = ""
 
     def pack(self) -> bytes:
         """Bytes for the store; the first eight tell the time without decoding the rest."""

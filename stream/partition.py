@@ -344,6 +344,7 @@ class Partition:
             sample_hashes=None if sweep.sample is None else hashes.tobytes(),
             sample_vectors=b"".join(vectors.tobytes() for vectors in sweep.seen),
             flapping=self._flapping.tallies,
+            schema=self._table.schema,
         )
 
     def _adopt_first(self, slots: Ints, now_ms: int) -> None:

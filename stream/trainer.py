@@ -48,6 +48,7 @@ class Trainer:
         self._leads = False
         self._state = TrainerState()
         self._seen: list[int] = []
+        self._strange: set[str] = set()
         self._unannounced: Model | None = None
 
     @property
@@ -75,7 +76,11 @@ class Trainer:
         if round_ms is None:
             return False
         self._seen = times
-        self._round(round_ms)
+        parts = self._statistics()
+        model = self._state.model
+        if not parts or (model is not None and not self._ours(model.schema)):
+            return False
+        self._round(parts, round_ms)
         return True
 
     def _due(self, times: list[int]) -> int | None:
@@ -107,7 +112,7 @@ class Trainer:
             self._store.lead(self._token)
             found = self._store.model()
             self._state = TrainerState() if found is None else TrainerState.unpack(found[1])
-            if self._state.model is not None:
+            if self._state.model is not None and self._ours(self._state.model.schema):
                 self._publish(self._state.model)
             self._leads = True
             log.info("this trainer leads, from round %d", self._state.round_ms)
@@ -117,10 +122,29 @@ class Trainer:
         self._leads = False
         metrics.segments_counted({})
 
-    def _round(self, round_ms: int) -> None:
-        started = time.perf_counter()
+    def _statistics(self) -> list[PartitionStatistics]:
+        """Of every partition that has any; without those that tell of other features than ours."""
         raw = self._store.statistics(self._partitions)
         parts = [PartitionStatistics.unpack(one) for one in raw if one is not None]
+        return [part for part in parts if not part.schema or self._ours(part.schema)]
+
+    def _ours(self, schema: str) -> bool:
+        """Whether something is of the features that the settings declare; told once if not."""
+        if schema == self._table.schema:
+            return True
+        if schema not in self._strange:
+            self._strange.add(schema)
+            log.warning(
+                "the store holds statistics or a model of feature table %s, but the settings declare"
+                " %s: nothing is learned from them; put the old table back, or use another"
+                " store.namespace",
+                schema,
+                self._table.schema,
+            )
+        return False
+
+    def _round(self, parts: list[PartitionStatistics], round_ms: int) -> None:
+        started = time.perf_counter()
         before = self._state.model
         state = learn(
             self._state,

@@ -31,6 +31,7 @@ from stream.metrics import REGISTRY
 from stream.segments import DEFAULT_KINDS
 from stream.state import Answer, Commit, MemoryStore, Position
 from stream.trainer import Trainer
+from tests.strategies import CART, feature
 
 TABLE = FeatureTable(DEFAULT_FEATURES)
 LEARNING = Learning(segments=4, starts=2, first_model_users=100, sample_users=300)
@@ -87,6 +88,7 @@ def statistics_of(
         len(shop.hashes),
         sample_hashes=shop.hashes[chosen].tobytes() if due else None,
         sample_vectors=shop.vectors[chosen].tobytes(),
+        schema=TABLE.schema,
     )
     if model is None or len(shop.hashes) == 0:
         return part
@@ -531,6 +533,29 @@ def test_a_refit_by_a_clock_that_was_ahead_is_taken_for_one_of_now() -> None:
     state = run(state, parts_of(shop, state, 80_000), 80_000)
     assert state.model is not None
     assert state.model.epoch == 3
+
+
+@pytest.mark.parametrize("learned", [False, True])
+def test_statistics_of_other_features_teach_nothing(
+    caplog: pytest.LogCaptureFixture, learned: bool
+) -> None:
+    scene = Scene()
+    if learned:
+        scene.send(10)
+        assert scene.trainer().step()
+        scene.store._leases.clear()
+    before = scene.store.model()
+    more = feature("carts_3d", "count", on=(CART,), half_life="3d")
+    declared = scene.settings.model_copy(update={"features": (*DEFAULT_FEATURES, more)})
+    trainer = Trainer(declared, scene.store, scene.announce)
+    scene.send(20)
+    with caplog.at_level("WARNING", "stream.trainer"):
+        assert [trainer.step() for _ in range(3)] == [False] * 3
+    assert scene.store.model() == before
+    assert len(caplog.records) == 1
+    assert f"of feature table {TABLE.schema}" in caplog.text
+    trainer.close()
+    assert scene.trainer().step(), "with the features of before it goes on"
 
 
 def test_the_round_of_a_mark_is_kept_by_the_slowest() -> None:
