@@ -98,14 +98,17 @@ def _histogram(name: str, meaning: str, bounds: Sequence[float]) -> Histogram:
 
 _events = _counter(
     "events_total",
-    "Messages by what became of them; their sum is what was consumed, marks aside.",
+    "Messages by what became of them, once that is committed; their sum is what was consumed, marks"
+    " aside.",
     "result",
 )
 _clamped = _counter(
     "events_clamped_total", "Applied events whose time lay in the future and was cut back."
 )
 _marks = _counter("marks_total", "Marks of the shop's clock; they are no events.")
-_rejects = _counter("rejects_total", "Refused messages by reason.", "reason")
+_rejects = _counter(
+    "rejects_total", "Refused messages by reason, once they are filed and committed.", "reason"
+)
 _lag = _gauge(
     "lag_seconds",
     "Age of the oldest event of a partition's batch, or of the mark, when it was folded; while its"
