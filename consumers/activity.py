@@ -16,7 +16,7 @@ from __future__ import annotations
 import logging
 import secrets
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -29,8 +29,8 @@ from consumers.decode import Batch, Block, Decoder, Reject
 from consumers.rejects import RejectGuard
 from stream import metrics
 from stream.config import ConfigError, Settings
-from stream.errors import BrokerUnavailableError, OffsetOutOfRangeError
-from stream.events import Counts, EventColumns
+from stream.errors import BrokerUnavailableError, OffsetOutOfRangeError, kafka_client
+from stream.events import Counts, EventColumns, Reason
 from stream.features import FeatureTable, starts_of
 from stream.health import Health, Pulse
 from stream.learning import PartitionStatistics, TrainerState
@@ -45,6 +45,9 @@ CONSUME = 1_000
 POLL_SECONDS = 0.001
 """Between two looks at what somebody else has to do: a commit, a round. Kafka's finest clock."""
 RETRY_SECONDS = 0.05
+ROUND_CHECK_SECONDS = 0.25
+"""Between two looks for a round that nobody waits for: a model is used that much later at most."""
+LIST_SECONDS = 15.0
 WAIT_CHECK_SECONDS = 1.0
 """Longer than any round takes, so that it costs nothing while all is well."""
 SLICE = 512
@@ -80,10 +83,16 @@ class _Owned:
     Attributes:
         offsets: next offset to read that is not yet part of a commit, by topic.
         live: batches waiting to be folded (live mode).
-        stretches: by topic, closed stretches and one open one at the end (watermark mode).
+        stretches: by topic, closed stretches and one open one at the end; live mode knows no
+            marks, so there the open one only tells how far has been read.
         waiting: a commit that the store could not take yet.
         after: what to do when it has been taken.
         awaiting_round: the mark whose trainer round must be completed before going on, or 0.
+        consumed: what became of the messages of the waiting commit; None if it has none.
+        refused: why some of them were refused.
+        oldest_ms: wall clock of the oldest event, or of the mark, in the waiting commit; or 0.
+        paused: topics that are not read for now.
+        gathered: events read and not yet folded.
     """
 
     partition: Partition
@@ -98,6 +107,9 @@ class _Owned:
     waiting_since: float = 0.0
     next_try: float = 0.0
     after: Callable[[], None] | None = None
+    consumed: Counts | None = None
+    refused: Counter[Reason] = field(default_factory=Counter)
+    oldest_ms: int = 0
     awaiting_round: int = 0
     next_check: float = 0.0
     swept: float = 0.0
@@ -105,7 +117,6 @@ class _Owned:
     sweeping_for: float = 0.0
     paused: set[int] = field(default_factory=set)
     gathered: int = 0
-    ahead: list[int] = field(default_factory=lambda: [0, 0])
     read_at: float = 0.0
     committing_since: float = 0.0
 
@@ -157,8 +168,9 @@ class ActivityWorker:
         """Own and serve partitions until told to stop."""
         self._protocol = membership(self._settings.broker)
         self._refresh_model()
-        consumer = Consumer(activity_options(self._settings.broker, self._protocol))
+        consumer = kafka_client(Consumer, activity_options(self._settings.broker, self._protocol))
         try:
+            self._check_partitions(consumer)
             consumer.subscribe(
                 list(self._topics),
                 on_assign=self._on_assign,
@@ -177,10 +189,33 @@ class ActivityWorker:
             self._assigned.clear()
             consumer.close()
 
+    def _check_partitions(self, consumer: Consumer) -> None:
+        """Whether the topics have as many partitions as the settings say.
+
+        With fewer, the trainer would wait for statistics of partitions that nobody owns.
+
+        Raises:
+            ConfigError: they have not.
+        """
+        expected = self._settings.topics.partitions
+        listed = consumer.list_topics(timeout=LIST_SECONDS).topics
+        found = {t: len(listed[t].partitions) for t in self._topics if t in listed}
+        found = {topic: count for topic, count in found.items() if count}
+        if any(count != expected for count in found.values()):
+            told = " and ".join(f"{count} of {name}" for name, count in found.items())
+            remedy = f"set it to {min(found.values())}"
+            if len(set(found.values())) > 1:
+                remedy = "make a new topic instead of one of them: users must lie alike in both"
+            raise ConfigError(
+                f"topics.partitions = {expected}: expected as many as the broker has, which are"
+                f" {told}; {remedy}"
+            )
+
     def _turn(self, consumer: Consumer) -> None:
         """Gather for a moment, then do whatever is due."""
         worker = self._settings.worker
         deadline = time.monotonic() + worker.batch_seconds
+        most = min(worker.batch_events, worker.buffer_events)
         gathered = 0
         while True:
             left = deadline - time.monotonic()
@@ -194,7 +229,7 @@ class ActivityWorker:
             if len(self._held) >= CONSUME:
                 gathered += self._sort()
             behind = len(messages) == CONSUME and not self._by_marks
-            if gathered >= worker.batch_events or (left <= POLL_SECONDS and not behind):
+            if gathered >= most or (left <= POLL_SECONDS and not behind):
                 break
             if waits and self._by_marks:
                 break
@@ -204,8 +239,7 @@ class ActivityWorker:
         self._sort()
         self._pulse.beat()
         self._pair_up(consumer)
-        if not self._by_marks or any(o.awaiting_round for o in self._owned.values()):
-            self._look_for_round()
+        self._look_for_round()
         for number in list(self._owned):
             self._serve(number, self._step, consumer)
         self._show_progress(consumer)
@@ -223,13 +257,14 @@ class ActivityWorker:
 
     def _step(self, owned: _Owned, consumer: Consumer) -> None:
         """What is due for one partition."""
-        if not self._collect(owned):
-            return
-        if not self._by_marks:
-            self._step_live(owned)
-            return
-        while owned.partition.number in self._owned and self._step_to_mark(owned):
-            pass
+        if self._collect(owned):
+            if self._by_marks:
+                while self._step_to_mark(owned):
+                    pass
+            else:
+                self._step_live(owned)
+        if owned.waiting is not None:
+            self._measure_lag(owned)
         self._throttle(owned, consumer)
 
     def _finish(self, consumer: Consumer) -> None:
@@ -257,10 +292,10 @@ class ActivityWorker:
         whole: one commit has everyone as they were, the next everyone as was planned.
         """
         partition, now = owned.partition, self._wall_ms()
-        model, sweeping = self._trainer.model, partition.sweeping > 0
+        model, sweeping = self._newer_model(partition), partition.sweeping > 0
         since = time.monotonic() - owned.swept
         whole = False
-        if model is not None and (partition.model is None or partition.model.name != model.name):
+        if model is not None:
             if whole := _cuts_over(partition, model):
                 partition.adopt(model, now, now)
             else:
@@ -287,7 +322,8 @@ class ActivityWorker:
         counts = self._settle(owned, batches)
         events = EventColumns.concatenate([batch.columns(partition) for batch in batches])
         oldest = min((b.oldest_ms for b in batches if b.oldest_ms), default=now)
-        metrics.lag_measured(partition.number, max(now - oldest, 0) / 1_000)
+        owned.oldest_ms = oldest
+        self._measure_lag(owned)
         duplicates = partition.act(events, now, oldest)
         counts.applied -= duplicates
         counts.duplicate += duplicates
@@ -331,7 +367,6 @@ class ActivityWorker:
             if stretches[0].mark_ms == mark:
                 stretch = stretches.popleft()
                 batches.extend(stretch.batches)
-                owned.ahead[topic] -= sum(len(batch.users) for batch in stretch.batches)
                 owned.offsets[topic] = stretch.next_offset
                 sent = max(sent, stretch.sent_ms)
         counts = self._settle(owned, batches)
@@ -345,7 +380,8 @@ class ActivityWorker:
         statistics = partition.sweep(mark, sent, acted=touched, sample=sample)
         metrics.swept(time.monotonic() - started)
         metrics.users_counted(partition.number, len(partition))
-        metrics.lag_measured(partition.number, max(self._wall_ms() - sent, 0) / 1_000)
+        owned.oldest_ms = sent
+        self._measure_lag(owned)
         commit = partition.commit(owned.offsets, counts, mark, mark_ms=mark, statistics=statistics)
 
         def await_round() -> None:
@@ -362,12 +398,17 @@ class ActivityWorker:
             self._see_that_it_is_there(owned)
             return False
         owned.awaiting_round = 0
-        model = self._trainer.model
-        if model is None or (partition.model is not None and partition.model.name == model.name):
-            return True
-        partition.adopt(model, mark, self._wall_ms())
+        model = self._newer_model(partition)
+        return True if model is None else self._adopt(owned, model, mark, round_ms=mark)
+
+    def _adopt(
+        self, owned: _Owned, model: Model, now_ms: int, *, round_ms: int | None = None
+    ) -> bool:
+        """Look at everyone under a model, in a commit of its own; True once it is applied."""
+        partition = owned.partition
+        partition.adopt(model, now_ms, self._wall_ms())
         metrics.model_adopted(model.epoch, model.version)
-        commit = partition.commit(owned.offsets, Counts(), mark, round_ms=mark)
+        commit = partition.commit(owned.offsets, Counts(), now_ms, round_ms=round_ms)
         self._begin_commit(owned, commit)
         return owned.waiting is None
 
@@ -399,32 +440,32 @@ class ActivityWorker:
     def _go_by_events(self, owned: _Owned) -> bool:
         """A log without marks: now and then, fold what is there, as of the newest event.
 
-        A log with marks begins with one (`replay` sees to it), so it never comes here.
+        A model is adopted when it is found, as of the newest event that has been folded. A log
+        with marks begins with one (`replay` sees to it), so it never comes here.
         """
-        if owned.partition.position.mark_ms or not owned.gathered:
+        partition = owned.partition
+        if partition.position.mark_ms or any(s[0].mark_ms for s in owned.stretches):
             return False
-        if any(s[0].mark_ms for s in owned.stretches):
+        model = self._newer_model(partition)
+        if model is not None and len(partition):
+            return self._adopt(owned, model, partition.position.clock_ms)
+        if not owned.gathered:
             return False
         waited = time.monotonic() - owned.read_at
         limit = self._settings.worker.buffer_events
         if waited < self._settings.clock.idle_seconds and owned.gathered < limit:
             return False
-        partition = owned.partition
         batches: list[Batch] = []
         for topic, stretches in enumerate(owned.stretches):
             stretch = stretches[0]
             batches.extend(stretch.batches)
             stretch.batches = []
-            owned.ahead[topic] = 0
             if stretch.next_offset:
                 owned.offsets[topic] = stretch.next_offset
         owned.gathered = 0
         counts = self._settle(owned, batches)
         now = max(int(b.time_ms.max()) for b in batches if len(b.time_ms))
         now = max(now, partition.position.clock_ms)
-        model = self._trainer.model
-        if model is not None and (partition.model is None or partition.model.name != model.name):
-            partition.adopt(model, now, self._wall_ms())
         events = EventColumns.concatenate([batch.columns(partition) for batch in batches])
         touched, duplicates = partition.fold(events)
         counts.applied -= duplicates
@@ -436,18 +477,32 @@ class ActivityWorker:
         self._begin_commit(owned, commit, counts)
         return False
 
+    # -- back-pressure ------------------------------------------------------------------------
+
     def _throttle(self, owned: _Owned, consumer: Consumer) -> None:
-        """Pause a topic that runs far ahead of its partition's marks, resume it later."""
+        """Pause the topics of a partition that holds too much, resume them at half of that.
+
+        The consumer itself is polled on: a paused member stays a member.
+        """
         limit = self._settings.worker.buffer_events
-        for topic, stretches in enumerate(owned.stretches):
-            ahead = owned.ahead[topic]
-            where = [TopicPartition(self._topics[topic], owned.partition.number)]
-            if ahead > limit and topic not in owned.paused and stretches[0].mark_ms:
+        for topic, name in enumerate(self._topics):
+            where = [TopicPartition(name, owned.partition.number)]
+            can_wait = self._can_wait(owned, topic)
+            if topic not in owned.paused and can_wait and owned.gathered > limit:
                 consumer.pause(where)
                 owned.paused.add(topic)
-            elif ahead <= limit // 2 and topic in owned.paused:
+            elif topic in owned.paused and (not can_wait or owned.gathered <= limit // 2):
                 consumer.resume(where)
                 owned.paused.discard(topic)
+
+    def _can_wait(self, owned: _Owned, topic: int) -> bool:
+        """Whether the partition goes on without more of a topic, or could not go on with more.
+
+        From mark to mark it goes on when both topics have reached one: a topic that has not must
+        be read, however much of the other is there.
+        """
+        stuck = owned.waiting is not None or owned.awaiting_round > 0
+        return stuck or not self._by_marks or owned.stretches[topic][0].mark_ms > 0
 
     # -- messages -----------------------------------------------------------------------------
 
@@ -482,7 +537,8 @@ class ActivityWorker:
 
     def _gather(self, owned: _Owned, topic: int, block: Block, start: int, end: int) -> None:
         """Take in the messages of one topic partition."""
-        expected = owned.stretches[topic][-1].next_offset or owned.offsets[topic]
+        open_stretch = owned.stretches[topic][-1]
+        expected = open_stretch.next_offset or owned.offsets[topic]
         while start < end and block.messages[start].offset() < expected:
             start += 1
         if start == end:
@@ -491,6 +547,7 @@ class ActivityWorker:
             owned.read_at = time.monotonic()
         if not self._by_marks:
             batch = block.batch(topic, start, end)
+            open_stretch.next_offset = batch.next_offset
             owned.live.append(batch)
             owned.gathered += len(batch.users)
             return
@@ -503,7 +560,6 @@ class ActivityWorker:
             stretch.batches.append(batch)
             stretch.next_offset = batch.next_offset
             owned.gathered += len(batch.users)
-            owned.ahead[topic] += len(batch.users)
             for mark, sent in batch.marks:
                 if mark > owned.partition.position.mark_ms:
                     stretch.mark_ms, stretch.sent_ms = mark, sent
@@ -520,8 +576,7 @@ class ActivityWorker:
                 owned.offsets[batch.topic] = batch.next_offset
         if rejects:
             self._dead_letters.file(rejects)
-            for reject in rejects:
-                metrics.message_rejected(reject.reason)
+            owned.refused.update(reject.reason for reject in rejects)
         return counts
 
     def _judge_error(self, error: KafkaError) -> None:
@@ -550,9 +605,7 @@ class ActivityWorker:
         """Hand a commit to the store; if it cannot take it now, it waits in `owned`."""
         owned.waiting, owned.after = commit, after
         owned.waiting_since, owned.next_try = time.monotonic(), 0.0
-        owned.committing_since = owned.read_at if counts is not None else 0.0
-        if counts is not None:
-            metrics.events_consumed(counts)
+        owned.committing_since, owned.consumed = owned.read_at, counts
         self._collect(owned)
 
     def _collect(self, owned: _Owned) -> bool:
@@ -592,8 +645,7 @@ class ActivityWorker:
             case Answer.OK | Answer.APPLIED:
                 owned.waiting = None
                 owned.partition.committed(commit)
-                if owned.committing_since:
-                    metrics.batch_committed(time.monotonic() - owned.committing_since)
+                self._tell_applied(owned)
                 self._progress[number] = commit.position
                 self._health.ready(True, part="activity")
                 if owned.after is not None:
@@ -608,13 +660,38 @@ class ActivityWorker:
             case Answer.FENCED | Answer.DIVERGED:
                 raise _NotOursError(answer)
 
+    def _tell_applied(self, owned: _Owned) -> None:
+        """Count what a commit brought: now, for one that is refused is made again."""
+        if owned.consumed is not None:
+            metrics.events_consumed(owned.consumed)
+            metrics.batch_committed(time.monotonic() - owned.committing_since)
+        for reason, times in owned.refused.items():
+            metrics.message_rejected(reason, times)
+        owned.consumed, owned.oldest_ms = None, 0
+        owned.refused.clear()
+
+    def _measure_lag(self, owned: _Owned) -> None:
+        """How old the oldest is that is not committed: if that is stuck, the lag grows."""
+        oldest = owned.oldest_ms or next((b.oldest_ms for b in owned.live if b.oldest_ms), 0)
+        if oldest:
+            lag = max(self._wall_ms() - oldest, 0)
+            metrics.lag_measured(owned.partition.number, lag / 1_000)
+
     # -- the trainer's rounds -----------------------------------------------------------------
 
     def _look_for_round(self) -> None:
-        """Fetch the trainer's state when it has completed another round."""
+        """Fetch the trainer's state when it has completed another round.
+
+        Who waits for a round looks at every turn, who does not now and then; and between two
+        marks nobody looks, for there is no round that they could use.
+        """
         now = time.monotonic()
-        if not self._by_marks and now - self._round_checked < 0.25:
-            return
+        owned = self._owned.values()
+        if not any(one.awaiting_round for one in owned):
+            if self._by_marks and all(one.partition.position.mark_ms for one in owned):
+                return
+            if now - self._round_checked < ROUND_CHECK_SECONDS:
+                return
         self._round_checked = now
         try:
             self._refresh_model()
@@ -634,6 +711,13 @@ class ActivityWorker:
             log.warning("the trainer's model is of another feature table; not adopted")
             return
         self._round, self._trainer = found[0], state
+
+    def _newer_model(self, partition: Partition) -> Model | None:
+        """The trainer's model, if it is not in force in the partition."""
+        model = self._trainer.model
+        if model is None or (partition.model is not None and partition.model.name == model.name):
+            return None
+        return model
 
     def _sample_request(self, now_ms: int) -> SampleRequest | None:
         if now_ms < self._trainer.sample_due_ms:
@@ -669,6 +753,8 @@ class ActivityWorker:
                 for where in partitions
             ]
             self._accept(consumer, starts)
+            # To librdkafka, what was paused when it was taken away is paused when it comes back.
+            consumer.resume(starts)
             idle = [w for w in starts if w.partition not in self._owned]
             if idle:
                 consumer.pause(idle)

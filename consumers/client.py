@@ -28,6 +28,7 @@ from stream.errors import (
     BrokerUnavailableError,
     OffsetOutOfRangeError,
     TopicMissingError,
+    kafka_client,
     report_broker_error,
 )
 
@@ -108,7 +109,7 @@ def detect_protocol(broker: Broker, timeout_seconds: float = 10.0) -> Protocol:
         "debug": "cgrp",
         "logger": said.logger,
     }
-    consumer = Consumer(options)
+    consumer = kafka_client(Consumer, options)
     try:
         consumer.subscribe([group])  # a topic that is not there: nothing is assigned or read
         deadline = time.monotonic() + timeout_seconds
@@ -181,7 +182,7 @@ def read_to_end(
     if nearest:
         # Retention may pass an offset while we ask where the partition begins.
         options["auto.offset.reset"] = "earliest"
-    consumer = Consumer(options)
+    consumer = kafka_client(Consumer, options)
     try:
         reader = _Reader(broker, consumer, topic, dict(start or {}), stall_seconds)
         reader.begin(partitions, nearest=nearest)

@@ -19,7 +19,7 @@ from redis.exceptions import NoPermissionError
 
 from consumers.client import membership
 from stream.config import Settings, Store
-from stream.errors import LIBRARY_LOG, BrokerUnavailableError, report_broker_error
+from stream.errors import LIBRARY_LOG, BrokerUnavailableError, kafka_client, report_broker_error
 from stream.redis_state import connect
 
 BROKER_SECONDS = 5.0
@@ -87,7 +87,7 @@ def _broker(
         "logger": LIBRARY_LOG,
         "error_cb": report_broker_error,
     }
-    admin = AdminClient(options | broker.properties)
+    admin = kafka_client(AdminClient, options | broker.properties)
     try:
         metadata = admin.list_topics(timeout=BROKER_SECONDS)
     except KafkaException as error:
@@ -199,10 +199,7 @@ def _replay(settings: Settings, differences: list[TopicDifference]) -> list[Find
 
 
 def _store(store: Store) -> list[Finding]:
-    try:
-        client = connect(store.url, store.timeout_seconds)
-    except ValueError as error:
-        return [Finding(False, "store", str(error), "SEGSTREAM_STORE__URL=redis://host:port/0")]
+    client = connect(store.url, store.timeout_seconds)
     try:
         try:
             information: dict[str, Any] = client.info()

@@ -24,7 +24,7 @@ from producers.client import producer_options
 from producers.delivery import DeliveryError, Headers, Record, deliver
 from stream import metrics
 from stream.config import Settings
-from stream.errors import BrokerUnavailableError
+from stream.errors import BrokerUnavailableError, kafka_client
 from stream.events import CHANGED
 from stream.state import OutboxEntry, Store, StoreUnavailableError
 
@@ -103,7 +103,7 @@ class ChangePublisher:
             self._observe(bool(found))
         except (StoreUnavailableError, BrokerUnavailableError):
             # The store may have rolled back, the broker may have taken what it did not confirm.
-            self._leads = False
+            self._stop_leading()
             raise
         return self._leads
 
@@ -111,11 +111,11 @@ class ChangePublisher:
         """Let a standby take over at once."""
         if self._leads:
             self._store.release("publisher", self._token)
-            self._leads = False
+            self._stop_leading()
 
     def _hold_lease(self) -> bool:
         if not self._store.lease("publisher", self._token, self._settings.publisher.lease_seconds):
-            self._leads = False
+            self._stop_leading()
             return False
         if not self._leads:
             for partition in self._partitions:
@@ -123,6 +123,10 @@ class ChangePublisher:
             self._leads = True
             log.info("this publisher leads")
         return True
+
+    def _stop_leading(self) -> None:
+        self._leads = False
+        metrics.outboxes_left()
 
     def _take(self, partition: int) -> None:
         """Take over a partition's outbox from its beginning, if it has any state."""
@@ -173,7 +177,9 @@ class ChangePublisher:
                         records.append(self._record(partition, change, envelope))
                         where.append(partition)
         if self._producer is None:
-            self._producer = Producer(producer_options(self._settings.broker, linger_seconds=0.001))
+            self._producer = kafka_client(
+                Producer, producer_options(self._settings.broker, linger_seconds=0.001)
+            )
         try:
             offsets = deliver(self._producer, records, self._settings.publisher.deliver_seconds)
         except DeliveryError as error:

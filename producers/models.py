@@ -13,7 +13,7 @@ from confluent_kafka import Producer
 from producers.client import producer_options
 from producers.delivery import DeliveryError, Record, deliver
 from stream.config import Settings
-from stream.errors import BrokerUnavailableError
+from stream.errors import BrokerUnavailableError, kafka_client
 from stream.events import LINEAGE, LINEAGE_RECORD, LineageRecord
 
 KEY = b"current"
@@ -34,7 +34,9 @@ class ModelAnnouncer:
             BrokerUnavailableError: they were not all confirmed.
         """
         if self._producer is None:
-            self._producer = Producer(producer_options(self._settings.broker, linger_seconds=0.0))
+            self._producer = kafka_client(
+                Producer, producer_options(self._settings.broker, linger_seconds=0.0)
+            )
         records = [self._event(told) for told in lineage]
         records.append(Record(self._settings.topics.models, model, KEY))
         try:

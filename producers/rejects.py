@@ -18,7 +18,7 @@ from confluent_kafka import Producer
 from producers.client import MESSAGE_BYTES, producer_options
 from producers.delivery import DeliveryError, Headers, Record, deliver
 from stream.config import Settings
-from stream.errors import BrokerUnavailableError
+from stream.errors import BrokerUnavailableError, kafka_client
 from stream.events import LETTER_HEAD_BYTES, LETTER_TRUNCATED
 
 log = logging.getLogger(__name__)
@@ -67,7 +67,9 @@ class DeadLetters:
 
     def _deliver(self, refused: Sequence[Refused]) -> None:
         if self._producer is None:
-            self._producer = Producer(producer_options(self._settings.broker, linger_seconds=0.0))
+            self._producer = kafka_client(
+                Producer, producer_options(self._settings.broker, linger_seconds=0.0)
+            )
         deliver(
             self._producer,
             [self._record(one) for one in refused],

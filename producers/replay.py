@@ -38,7 +38,7 @@ from producers.mapping import (
     topic_of,
 )
 from stream.config import ConfigError, Settings
-from stream.errors import BrokerUnavailableError, TopicMissingError
+from stream.errors import BrokerUnavailableError, TopicMissingError, kafka_client
 from stream.events import Mark
 from stream.units import iso
 
@@ -161,9 +161,10 @@ class InputWriter:
         self._clock = clock
         self._failure: str | None = None
         self._until_poll = _POLL_EVERY
-        self._producer = make_producer(
+        self._producer = kafka_client(
+            make_producer,
             producer_options(settings.broker, linger_seconds=linger_seconds)
-            | {"delivery.report.only.error": True, "on_delivery": self._not_delivered}
+            | {"delivery.report.only.error": True, "on_delivery": self._not_delivered},
         )
         self._partitions = self._look_up(settings.broker.bootstrap)
 

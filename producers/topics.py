@@ -25,7 +25,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # it re-expor
 
 from producers.client import MESSAGE_BYTES
 from stream.config import Broker, Settings
-from stream.errors import LIBRARY_LOG, BrokerUnavailableError, report_broker_error
+from stream.errors import LIBRARY_LOG, BrokerUnavailableError, kafka_client, report_broker_error
 
 LOG = logging.getLogger(__name__)
 
@@ -200,7 +200,7 @@ def _admin(broker: Broker) -> AdminClient:
         "logger": LIBRARY_LOG,
         "error_cb": report_broker_error,
     }
-    return AdminClient(options | broker.properties)
+    return kafka_client(AdminClient, options | broker.properties)
 
 
 def _listed(admin: AdminClient, broker: Broker) -> dict[str, TopicMetadata]:

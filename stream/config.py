@@ -14,8 +14,17 @@ import tomllib
 from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
+from urllib.parse import urlsplit
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 from pydantic.config import JsonDict
 
 from stream.features import DEFAULT_FEATURES, Feature
@@ -95,7 +104,7 @@ class Topics(Section):
 class Store(Section):
     url: str = setting("redis://127.0.0.1:6379/0", "Redis or Valkey, as a redis:// URL")
     namespace: str = setting("segstream", "prefix of every key", pattern=r"^[A-Za-z0-9_.-]+$")
-    timeout_seconds: Seconds = setting(5.0, "an answer later than this counts as none")
+    timeout_seconds: Seconds = setting(5.0, "an answer later than this counts as none", gt=0)
     commit_deadline_seconds: Seconds = setting(
         60.0, "a commit is repeated under the same id until this long after its first try"
     )
@@ -108,6 +117,26 @@ class Store(Section):
     accept_loss: bool = setting(
         False, "start a partition anew when its state is gone from the store"
     )
+
+    @field_validator("url")
+    @classmethod
+    def _is_an_address(cls, url: str) -> str:
+        try:
+            parts = urlsplit(url)
+            database = parts.path.strip("/")
+            # Reading the port is what finds one that is no number.
+            well = parts.scheme == "unix" or (
+                parts.scheme in {"redis", "rediss"}
+                and parts.port != 0
+                and (not database or database.isdecimal())
+            )
+        except ValueError:
+            well = False
+        if not well:
+            raise ValueError(
+                "expected redis://host:port/number, rediss:// for TLS, or unix:///path/of/socket"
+            )
+        return url
 
 
 class Clock(Section):
@@ -128,7 +157,7 @@ class Worker(Section):
         "events",
         ge=1,
     )
-    sweep_seconds: Seconds = setting(5.0, "live mode: everyone is looked at this often")
+    sweep_seconds: Seconds = setting(5.0, "live mode: everyone is looked at this often", gt=0)
     late_seconds: Seconds = setting(
         90 * 86_400.0, "an event this much older than its record's timestamp is dropped as late"
     )
@@ -152,7 +181,8 @@ class Worker(Section):
     )
     buffer_events: int = setting(
         200_000,
-        "watermark mode: events a topic may run ahead before it is paused, a partition",
+        "more events than this, read and not yet folded, pause a partition's topics until half "
+        "of them is left",
         "events",
         ge=1_000,
     )
@@ -240,7 +270,7 @@ class Publisher(Section):
     deliver_seconds: Seconds = setting(30.0, "a change not delivered after this is tried afresh")
     batch_entries: int = setting(100, "outbox entries taken at once from a partition", ge=1)
     lease_seconds: Seconds = setting(
-        5.0, "a publisher or trainer that does not renew for this long is replaced"
+        5.0, "a publisher or trainer that does not renew for this long is replaced", gt=0
     )
 
 
@@ -475,5 +505,10 @@ def _explain(error: ValidationError, origins: dict[str, str]) -> str:
             lines.append(problem["msg"].removeprefix("Value error, "))
         else:
             expected = problem["msg"].removeprefix("Value error, ")
-            lines.append(f"{key} = {problem['input']!r}{where}: {expected}")
+            lines.append(f"{key} = {_shown(problem['input'])}{where}: {expected}")
     return "\n".join(lines)
+
+
+def _shown(value: Any) -> str:
+    """A value without the user and password of an address."""
+    return re.sub(r"//[^/@]*@", "//***@", repr(value))

@@ -10,8 +10,12 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable
+from typing import Any, TypeVar
 
-from confluent_kafka import KafkaError
+from confluent_kafka import KafkaError, KafkaException
+
+from stream.config import ConfigError
 
 BROKER_LOG = logging.getLogger("segstream.broker")
 # Without a handler Python prints warnings to stderr by itself, into the middle of a progress bar.
@@ -37,6 +41,27 @@ class OffsetOutOfRangeError(Exception):
 
 class ServerStartError(Exception):
     """A server of our own could not be started."""
+
+
+_Client = TypeVar("_Client")
+
+
+def kafka_client(kind: Callable[[dict[str, Any]], _Client], options: dict[str, Any]) -> _Client:
+    """Make a client of librdkafka.
+
+    Raises:
+        ConfigError: librdkafka does not accept the options.
+    """
+    try:
+        return kind(options)
+    except KafkaException as error:
+        inner = error.args[0]
+        if inner.code() != KafkaError._INVALID_ARG:  # noqa: SLF001 - that is its public name
+            raise
+        raise ConfigError(
+            f"broker.properties: {inner.str()}; expected are names and values of librdkafka's"
+            " CONFIGURATION.md"
+        ) from None
 
 
 _said: dict[str, float] = {}

@@ -69,6 +69,7 @@ class PartitionStatistics(msgspec.Struct):
         sample_hashes: user hashes in the sample, packed uint64; None if none was asked for.
         sample_vectors: their vectors in natural units, packed float64.
         flapping: by segment id.
+        schema: of the vectors, see `FeatureTable.schema`; empty if nobody else could have another.
     """
 
     at_ms: int
@@ -82,6 +83,7 @@ class PartitionStatistics(msgspec.Struct):
     sample_hashes: bytes | None = None
     sample_vectors: bytes = b""
     flapping: dict[int, Tally] = {}
+    schema: str = ""
 
     def pack(self) -> bytes:
         """Bytes for the store; the first eight tell the time without decoding the rest."""
@@ -211,7 +213,8 @@ def learn(
 
     Args:
         parts: statistics in partition order, of every partition that has any.
-        round_ms: the time of the round, by the clock in use.
+        round_ms: the time of the round, by the clock in use; before that of the last one if a
+            clock was ahead then.
         given: names that a person gave, by segment id; None leaves them as they are.
         wanted: by a person; if it is new, the model is refitted with it, due or not, as soon as
             there is a sample, and rounds after that go by it.
@@ -230,6 +233,10 @@ def learn(
         given=state.given if given is None else dict(given),
         flapping=together(part.flapping for part in parts),
     )
+    if state.refit_ms > round_ms:
+        # A clock was ahead at the last refit: the time to the next one begins now.
+        drift = state.drift and replace(state.drift, at_ms=round_ms)
+        state = replace(state, refit_ms=round_ms, sample_due_ms=0, drift=drift)
     peopled = [part for part in parts if part.users]
     epoch = None if model is None else str(model.epoch)
     current = [part for part in peopled if part.model.split(".")[0] == epoch]

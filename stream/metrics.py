@@ -98,17 +98,21 @@ def _histogram(name: str, meaning: str, bounds: Sequence[float]) -> Histogram:
 
 _events = _counter(
     "events_total",
-    "Messages by what became of them; their sum is what was consumed, marks aside.",
+    "Messages by what became of them, once that is committed; their sum is what was consumed, marks"
+    " aside.",
     "result",
 )
 _clamped = _counter(
     "events_clamped_total", "Applied events whose time lay in the future and was cut back."
 )
 _marks = _counter("marks_total", "Marks of the shop's clock; they are no events.")
-_rejects = _counter("rejects_total", "Refused messages by reason.", "reason")
+_rejects = _counter(
+    "rejects_total", "Refused messages by reason, once they are filed and committed.", "reason"
+)
 _lag = _gauge(
     "lag_seconds",
-    "How far a partition's newest folded event lies behind the newest one in Kafka.",
+    "Age of the oldest event of a partition's batch, or of the mark, when it was folded; while its"
+    " commit waits, of the oldest one that is not committed.",
     "partition",
 )
 _batch = _histogram(
@@ -138,7 +142,11 @@ _model_age = _Age(
 )
 _segments = _gauge("segment_users", "Users in a segment.", "segment", "kind")
 _changes = _counter(
-    "changes_total", "Segment changes decided, by cause and kinds.", "cause", "kind_from", "kind_to"
+    "changes_total",
+    "Segment changes committed, by cause and kinds.",
+    "cause",
+    "kind_from",
+    "kind_to",
 )
 _left = _counter("segment_changes_total", "Changes by the segment that was left.", "segment")
 _reverted = _counter(
@@ -149,7 +157,8 @@ _reverted = _counter(
 _delivered = _counter("changes_delivered_total", "Changes confirmed by Kafka.")
 _delivery = _WeightedHistogram(
     "segstream_change_delivery_seconds",
-    "From the event behind a change being read to Kafka's confirmation of the change.",
+    "From what made a change to Kafka's confirmation of it: the append of the oldest event looked at"
+    " with it, the sending of the mark, or the sweep.",
     (0.005, 0.01, 0.02, 0.03, 0.04, 0.06, 0.1, 0.2, 0.5, 1, 2, 5, 15, 30, 60),
 )
 _retries = _counter("publisher_retries_total", "Deliveries given up and begun afresh.")
@@ -185,7 +194,7 @@ for _neighbour in ("broker", "store"):
 
 
 def events_consumed(counts: Counts) -> None:
-    """Messages were read and found their result; `counts` are of these alone."""
+    """Messages found their result in a commit that was applied; `counts` are of these alone."""
     for result in _RESULTS:
         if number := getattr(counts, result):
             _events.labels(result).inc(number)
@@ -196,12 +205,12 @@ def events_consumed(counts: Counts) -> None:
 
 
 def message_rejected(reason: Reason, times: int = 1) -> None:
-    """Messages were refused for a reason."""
+    """Messages were refused for a reason, and passed in a commit that was applied."""
     _rejects.labels(reason.value).inc(times)
 
 
 def lag_measured(partition: int, seconds: float) -> None:
-    """A partition was found this far behind the newest event in Kafka."""
+    """The oldest event of a partition that is being, or waits to be, committed is this old."""
     _lag.labels(str(partition)).set(seconds)
 
 
@@ -243,13 +252,16 @@ def swept(seconds: float) -> None:
     _sweep_age.restart()
 
 
-def changes_decided(cause: Cause, kind_from: str | None, kind_to: str, times: int = 1) -> None:
-    """Users moved from one kind of segment to another; no kind before their first."""
+def changes_committed(cause: Cause, kind_from: str | None, kind_to: str, times: int = 1) -> None:
+    """Users' moves from one kind of segment to another were applied; no kind before their first."""
     _changes.labels(cause.value, kind_from or _NONE, kind_to).inc(times)
 
 
 def segments_left(changes: Mapping[int, int], reverted: Mapping[int, int]) -> None:
-    """So many users left each segment, so many of them for the one they were in soon before."""
+    """So many users left each segment, so many of them for the one they were in soon before.
+
+    Like all changes, told when the commit was applied.
+    """
     for segment, users in changes.items():
         _left.labels(str(segment)).inc(users)
         # With 0 too: a share needs both series.
@@ -264,7 +276,7 @@ def model_adopted(epoch: int, version: int) -> None:
 
 
 def segments_counted(sizes: Mapping[tuple[int, str], int]) -> None:
-    """The segments, by id and kind, have so many users; those not named no longer exist."""
+    """The segments, by id and kind, have so many users; of those not named there is nothing to tell."""
     global _sized  # noqa: PLW0603 - which series exist is this module's to know
     with _lock:
         for segment, kind in _sized - sizes.keys():
@@ -277,6 +289,12 @@ def segments_counted(sizes: Mapping[tuple[int, str], int]) -> None:
 # -- happenings of the publisher --------------------------------------------------------------
 
 
+def outboxes_left() -> None:
+    """This process does not lead the publishing: what it last saw of the outboxes is no news."""
+    _outbox.clear()
+    _outbox_age.clear()
+
+
 def outbox_measured(partition: int, entries: int, age_seconds: float) -> None:
     """A partition's outbox has so many entries, the oldest this old (0 if there is none)."""
     _outbox.labels(str(partition)).set(entries)
@@ -284,7 +302,7 @@ def outbox_measured(partition: int, entries: int, age_seconds: float) -> None:
 
 
 def changes_delivered(changes: int, seconds: float) -> None:
-    """Changes of one entry were confirmed, this long after the event behind them was read."""
+    """Changes of one entry were confirmed, this long after what made them: see the metric."""
     _delivered.inc(changes)
     _delivery.observe(seconds, changes)
 

@@ -166,6 +166,9 @@ class Partition:
         self._hashed = 0
         self._dirty = np.zeros(1_024, np.bool_)
         self._pending: list[bytes] = []
+        self._told: Counter[tuple[Cause, str | None, str]] = Counter()
+        self._left: Counter[int] = Counter()
+        self._back: Counter[int] = Counter()
         self._origin_ms = 0
         self._sweep: _Sweep | None = None
         self._looked_under = position.model
@@ -326,7 +329,8 @@ class Partition:
         self._looked_under = "" if model is None else model.name
         if model is not None and sweep.total is not None:
             sizes = dict(zip(model.ids.tolist(), sweep.total.sizes.tolist(), strict=True))
-            self._flapping = self._flapping.swept(sizes, now_ms, self._rule.revert_ms)
+            half_life_ms = self._rule_of(model).revert_ms
+            self._flapping = self._flapping.swept(sizes, now_ms, half_life_ms)
         total, hashes = sweep.total, self._hashes[: len(sweep.wanted)][sweep.wanted]
         return PartitionStatistics(
             at_ms=now_ms,
@@ -340,6 +344,7 @@ class Partition:
             sample_hashes=None if sweep.sample is None else hashes.tobytes(),
             sample_vectors=b"".join(vectors.tobytes() for vectors in sweep.seen),
             flapping=self._flapping.tallies,
+            schema=self._table.schema,
         )
 
     def _adopt_first(self, slots: Ints, now_ms: int) -> None:
@@ -376,12 +381,16 @@ class Partition:
         """Look at some users: rows change in place, moves are recorded."""
         mapped = model.map.apply(vectors)
         squared = distances(mapped, model.centroids, model.map.weights)
-        rule = model.rule or self._rule
+        rule = self._rule_of(model)
         answer = look(rows, squared, model.ids, model.gaps, rule, causes, now_ms)
         if len(answer.moves):
             self._record(model, rows, slots, vectors, mapped, answer.moves, now_ms)
-            self._count(answer.moves, now_ms)
+            self._count(answer.moves, rule, now_ms)
         return _Looked(mapped, squared, answer.changed)
+
+    def _rule_of(self, model: Model) -> PublishRule:
+        """A person's, if one was applied with the model."""
+        return model.rule or self._rule
 
     # -- records ------------------------------------------------------------------------------
 
@@ -402,7 +411,6 @@ class Partition:
         version, times = rows["version"][who].tolist(), isos(rows["seen"][who])
         incarnation, users, name = self.position.incarnation, self._slots.names, model.name
         at, known = iso(now_ms), model.by_id
-        told: Counter[tuple[Cause, str | None, str]] = Counter()
         for slot, number, hashed, seen, old, new, code, margin, has_why, provisional in zip(
             slots[who].tolist(),
             version,
@@ -419,7 +427,7 @@ class Partition:
             before, after, cause = known.get(old), known[new], CAUSES[code]
             reasons, rest = next(why) if has_why else ((), None)
             kind_from = before.kind if before else None
-            told[cause, kind_from, after.kind] += 1
+            self._told[cause, kind_from, after.kind] += 1
             record = _Record(
                 f"{hashed:016x}-{incarnation}-{number}",
                 users[slot].decode(),
@@ -440,8 +448,6 @@ class Partition:
                 rest,
             )
             self._pending.append(_encode(record))
-        for (cause, kind_from, kind_to), users_moved in told.items():
-            metrics.changes_decided(cause, kind_from, kind_to, users_moved)
 
     def _reasons(
         self, model: Model, vectors: Floats, mapped: Floats, moves: Moves, explained: Bools
@@ -478,11 +484,12 @@ class Partition:
             )
         ]
 
-    def _count(self, moves: Moves, now_ms: int) -> None:
+    def _count(self, moves: Moves, rule: PublishRule, now_ms: int) -> None:
         """Who left which segment, and who of them goes back to where they were soon before."""
         left, back = counted(moves.before), counted(moves.before[moves.reverted])
-        self._flapping = self._flapping.moved(left, back, now_ms, self._rule.revert_ms)
-        metrics.segments_left(left, back)
+        self._flapping = self._flapping.moved(left, back, now_ms, rule.revert_ms)
+        self._left.update(left)
+        self._back.update(back)
 
     def _originate(self, origin_ms: int) -> None:
         if self._pending and not self._origin_ms:
@@ -548,3 +555,12 @@ class Partition:
         self._dirty[: len(self)] = False
         self._pending.clear()
         self._origin_ms = 0
+        self._tell_changes()
+
+    def _tell_changes(self) -> None:
+        """Count the changes of a commit: now, for those of one that is refused are made again."""
+        for (cause, kind_from, kind_to), users in self._told.items():
+            metrics.changes_committed(cause, kind_from, kind_to, users)
+        metrics.segments_left(self._left, self._back)
+        for counts in (self._told, self._left, self._back):
+            counts.clear()

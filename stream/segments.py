@@ -169,7 +169,9 @@ def look(
     candidate, streak = rows["candidate"], rows["streak"]
     wanted = ids[best]
     again = far & (candidate == wanted) & (streak > 0)
-    stayed = now_ms - rows["since"] >= rule.dwell_ms
+    # For whoever moved by a clock that was ahead, no time has passed; not less than none.
+    age = np.maximum(now_ms - rows["since"], 0)
+    stayed = age >= rule.dwell_ms
     moved = first | retired | ((far_once | again) & stayed)
 
     # A move that took two looks was due from the first of them, unless the user acted since.
@@ -189,7 +191,7 @@ def look(
 
     index = np.flatnonzero(moved)
     back = (rows["previous"] > 0) & (rows["previous"] == wanted)
-    soon = now_ms - rows["since"] < rule.revert_ms
+    soon = age < rule.revert_ms
     moves = Moves(
         index=index,
         before=current[index].copy(),

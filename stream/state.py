@@ -204,7 +204,10 @@ class Store(Protocol):
         ...
 
     def put_model(self, token: str, model: bytes, round_ms: int) -> bool:
-        """Store the trainer's model and round; False if the token no longer leads."""
+        """Store the trainer's model and round; False if the token no longer leads.
+
+        A round may lie before the last one: a clock was ahead.
+        """
         ...
 
     def lead(self, token: str) -> None:

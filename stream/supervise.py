@@ -1,11 +1,13 @@
 """Keeps a role going: what passes by itself is waited out, with a clear line a time.
 
-Comes in: the work of a role as a callable. Goes out: its end, or the error that needs a person.
+Comes in: the work of a role as a callable. Goes out: its end, or the error that needs a person;
+and to whoever asks for its health, that it waits, and for what.
 """
 
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable
 from threading import Event
 
@@ -19,6 +21,7 @@ from tenacity import (
 
 from stream import metrics
 from stream.errors import BrokerUnavailableError
+from stream.health import Health, Pulse
 from stream.state import StoreUnavailableError
 
 log = logging.getLogger(__name__)
@@ -26,15 +29,41 @@ log = logging.getLogger(__name__)
 PASSING = (StoreUnavailableError, BrokerUnavailableError)
 
 
-def keep_going(role: str, work: Callable[[], None], stop: Event) -> None:
+HEALTHY_SECONDS = 60.0
+"""Work that went on for this long had found broker and store: no attempt at them takes as much."""
+
+
+def keep_going(
+    role: str,
+    work: Callable[[], None],
+    stop: Event,
+    health: Health,
+    pulse: Pulse,
+    clock: Callable[[], float] = time.monotonic,
+) -> None:
     """Call `work` until it returns; wait and call it again when the broker or store is away.
 
     Waits grow from half a second to ten at the most, at random, so that many workers do not
-    come back at once.
+    come back at once; after work that went well for a while they begin small again. Who waits is
+    alive, but not ready: to be started again would help nobody, to be asked for work neither.
+
+    Args:
+        health: is told that the role is not ready; `work` says when it is again.
+        clock: seconds that only rise.
 
     Raises:
         Exception: whatever `work` raises that does not pass by itself.
     """
+    began = clock()
+
+    def attempt() -> None:
+        nonlocal began
+        began = clock()
+        work()
+
+    def forgive(state: RetryCallState) -> None:
+        if clock() - began > HEALTHY_SECONDS:
+            state.attempt_number = 1
 
     def say(state: RetryCallState) -> None:
         error = state.outcome.exception() if state.outcome else None
@@ -42,22 +71,26 @@ def keep_going(role: str, work: Callable[[], None], stop: Event) -> None:
             metrics.store_missed()
         else:
             metrics.broker_missed()
+        health.ready(False, str(error), part=role)
         wait = state.next_action.sleep if state.next_action else 0.0
         log.warning("%s: %s; trying again in %.1f s", role, error, wait)
 
     def wait(seconds: float) -> None:
+        pulse.beat()
         stop.wait(seconds)
+        pulse.beat()
 
     retrying = Retrying(
         retry=retry_if_exception_type(PASSING),
         wait=wait_random_exponential(multiplier=0.5, max=10.0),
         stop=stop_when_event_set(stop),
         sleep=wait,
+        after=forgive,
         before_sleep=say,
         reraise=True,
     )
     try:
-        retrying(work)
+        retrying(attempt)
     except PASSING:
         if not stop.is_set():
             raise

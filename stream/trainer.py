@@ -48,6 +48,7 @@ class Trainer:
         self._leads = False
         self._state = TrainerState()
         self._seen: list[int] = []
+        self._strange: set[str] = set()
         self._unannounced: Model | None = None
 
     @property
@@ -65,46 +66,85 @@ class Trainer:
         if self._unannounced is not None:
             self._publish(self._unannounced)
         times = self._store.statistics_times(self._partitions)
+        round_ms = self._due(times)
+        if (round_ms is None or round_ms <= self._state.round_ms) and (
+            self._store.round() < self._state.round_ms
+        ):
+            # The store rolled back, and owners wait for rounds that we think are done.
+            self._leads = False
+            return False
+        if round_ms is None:
+            return False
+        self._seen = times
+        parts = self._statistics()
+        model = self._state.model
+        if not parts or (model is not None and not self._ours(model.schema)):
+            return False
+        self._round(parts, round_ms)
+        return True
+
+    def _due(self, times: list[int]) -> int | None:
+        """The time of the round that is due, if one is, by the times of the statistics there."""
+        last = self._state.round_ms
         if self._settings.clock.mode == "watermark":
             # Owners wait for their round, so all stand at the same mark; without marks they do
             # not, and the slowest tells how far the rounds have come.
-            due = min(times) > self._state.round_ms
-        else:
-            due = times != self._seen and max(times) > self._state.round_ms
-        if not due:
-            if self._store.round() < self._state.round_ms:
-                # The store rolled back, and owners wait for rounds that we think are done.
-                self._leads = False
-            return False
-        self._seen = times
-        self._round(min(times) if self._settings.clock.mode == "watermark" else max(times))
-        return True
+            return min(times) if min(times) > last else None
+        newest = max(times)
+        if times == self._seen or newest == 0:
+            return None
+        # News are news whatever their clock says: one that was ahead must not hold up the others.
+        # Owners know a round by its time, so no two that follow each other have the same.
+        return newest if newest != last else last + 1
 
     def close(self) -> None:
         """Let a standby take over at once."""
         if self._leads:
             self._store.release("trainer", self._token)
-            self._leads = False
+            self._stop_leading()
 
     def _hold_lease(self) -> bool:
         lease = self._settings.publisher.lease_seconds
         if not self._store.lease("trainer", self._token, lease):
-            self._leads = False
+            self._stop_leading()
             return False
         if not self._leads:
             self._store.lead(self._token)
             found = self._store.model()
             self._state = TrainerState() if found is None else TrainerState.unpack(found[1])
-            if self._state.model is not None:
+            if self._state.model is not None and self._ours(self._state.model.schema):
                 self._publish(self._state.model)
             self._leads = True
             log.info("this trainer leads, from round %d", self._state.round_ms)
         return True
 
-    def _round(self, round_ms: int) -> None:
-        started = time.perf_counter()
+    def _stop_leading(self) -> None:
+        self._leads = False
+        metrics.segments_counted({})
+
+    def _statistics(self) -> list[PartitionStatistics]:
+        """Of every partition that has any; without those that tell of other features than ours."""
         raw = self._store.statistics(self._partitions)
         parts = [PartitionStatistics.unpack(one) for one in raw if one is not None]
+        return [part for part in parts if not part.schema or self._ours(part.schema)]
+
+    def _ours(self, schema: str) -> bool:
+        """Whether something is of the features that the settings declare; told once if not."""
+        if schema == self._table.schema:
+            return True
+        if schema not in self._strange:
+            self._strange.add(schema)
+            log.warning(
+                "the store holds statistics or a model of feature table %s, but the settings declare"
+                " %s: nothing is learned from them; put the old table back, or use another"
+                " store.namespace",
+                schema,
+                self._table.schema,
+            )
+        return False
+
+    def _round(self, parts: list[PartitionStatistics], round_ms: int) -> None:
+        started = time.perf_counter()
         before = self._state.model
         state = learn(
             self._state,
@@ -117,7 +157,7 @@ class Trainer:
             wanted=self._wanted(),
         )
         if not self._store.put_model(self._token, state.pack(self._table), round_ms):
-            self._leads = False
+            self._stop_leading()
             return
         if state.tuning != self._state.tuning and state.tuning is not None:
             log.info("tuning %s is in force from this round on", state.tuning.id)

@@ -14,6 +14,11 @@ from itertools import count
 from typing import Any, Literal
 
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
+from confluent_kafka.admin import (  # type: ignore[attr-defined]  # it re-exports them silently
+    ClusterMetadata,
+    PartitionMetadata,
+    TopicMetadata,
+)
 
 from stream.state import Answer, Commit, MemoryStore, StoreUnavailableError
 from stream.units import iso
@@ -107,12 +112,14 @@ class ScriptedConsumer:
 
     Attributes:
         low: offsets below which retention has deleted everything; 0 where it says nothing.
+        partitions: how many the broker has of a topic.
         portion: messages given at once at the most, however many are asked for.
         idle: how often in a row there was nothing.
     """
 
     def __init__(self, clock: Clock) -> None:
         self.clock = clock
+        self.partitions: dict[str, int] = {}
         self.log: dict[tuple[str, int], list[FakeMessage]] = {}
         self.script: deque[Action] = deque()
         self.positions: dict[tuple[str, int], int] = {}
@@ -167,6 +174,14 @@ class ScriptedConsumer:
         return lambda: self._errors.append(FakeMessage(None, failure=KafkaError(code)))
 
     # -- for the code --
+
+    def list_topics(self, timeout: float) -> ClusterMetadata:
+        del timeout
+        found = ClusterMetadata()
+        for topic, partitions in self.partitions.items():
+            found.topics[topic] = TopicMetadata()
+            found.topics[topic].partitions = {n: PartitionMetadata() for n in range(partitions)}
+        return found
 
     def subscribe(self, topics: Sequence[str], **callbacks: Any) -> None:
         del topics
@@ -241,9 +256,9 @@ class ScriptedConsumer:
         self.positions[key] = where.offset if where.offset >= 0 else end
 
     def _drop(self, where: Sequence[tuple[str, int]]) -> None:
+        """Take partitions away; as with librdkafka, those that were paused stay so."""
         for one in where:
             self.positions.pop(one, None)
-            self.paused.discard(one)
 
 
 # -- what is kept --------------------------------------------------------------------------------

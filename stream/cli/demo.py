@@ -35,6 +35,7 @@ from producers.traffic import ShopReport, run_shop
 from stream import config
 from stream.cli import views
 from stream.cli.roles import open_store
+from stream.errors import kafka_client
 from stream.events import Mark
 from stream.features import DEFAULT_FEATURES, FeatureTable
 from stream.servers import LocalBroker, LocalStore
@@ -256,7 +257,7 @@ def _run_shop(settings: config.Settings, shop: _Shop, seconds: float, stop: Even
 
 
 def _tail_consumer(settings: config.Settings) -> _ClosingConsumer:
-    consumer = _ClosingConsumer(reader_options(settings.broker))
+    consumer = kafka_client(_ClosingConsumer, reader_options(settings.broker))
     consumer.assign(
         [
             TopicPartition(settings.topics.changes, partition, OFFSET_BEGINNING)

@@ -76,7 +76,7 @@ def activity(settings: Settings, stop: Event, health: Health) -> None:
     gc.freeze()
     gc.set_threshold(100_000, 50, 100)
     pulse = health.alive("activity", SILENCE_SECONDS)
-    keep_going("activity", work, stop)
+    keep_going("activity", work, stop, health, pulse)
 
 
 def trainer(settings: Settings, stop: Event, health: Health) -> None:
@@ -97,7 +97,7 @@ def trainer(settings: Settings, stop: Event, health: Health) -> None:
                     trainer.close()
 
     pulse = health.alive("trainer", SILENCE_SECONDS)
-    keep_going("trainer", work, stop)
+    keep_going("trainer", work, stop, health, pulse)
 
 
 def delivered_ids(settings: Settings, starts: Mapping[int, int]) -> dict[int, set[str]]:
@@ -133,7 +133,7 @@ def publisher(settings: Settings, stop: Event, health: Health) -> None:
                     publisher.close()
 
     pulse = health.alive("publisher", SILENCE_SECONDS)
-    keep_going("publisher", work, stop)
+    keep_going("publisher", work, stop, health, pulse)
 
 
 ROLES: dict[str, Role] = {"activity": activity, "trainer": trainer, "publisher": publisher}

@@ -22,6 +22,7 @@ from rich.text import Text
 from consumers.client import read_to_end, reader_options
 from stream.clustering import distances
 from stream.config import Settings
+from stream.errors import kafka_client
 from stream.events import Rows, SegmentChange
 from stream.features import Feature, FeatureTable
 from stream.flapping import Tally
@@ -335,7 +336,7 @@ class Reader:
 
     def follow(self, stop: Callable[[], bool]) -> Iterator[dict[str, Any]]:
         """Changes as they come, from the oldest kept one on, each once."""
-        consumer = Consumer(reader_options(self.settings.broker))
+        consumer = kafka_client(Consumer, reader_options(self.settings.broker))
         topic = self.settings.topics.changes
         consumer.assign(
             [

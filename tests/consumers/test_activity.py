@@ -23,6 +23,7 @@ from stream.events import LineageRecord
 from stream.features import DEFAULT_FEATURES, FeatureTable
 from stream.health import Health
 from stream.learning import TrainerState
+from stream.metrics import REGISTRY
 from stream.oracle import Message, Oracle, fold_log
 from stream.state import Answer, Position, StoreUnavailableError
 from stream.trainer import Trainer
@@ -83,6 +84,7 @@ class Scene:
         self.clock = Clock(START_MS / 1_000 + 40 * 86_400)
         self.consumer = ScriptedConsumer(self.clock)
         self.consumer.log = log or {}
+        self.consumer.partitions = dict.fromkeys(INPUTS, PARTITIONS)
         self.store = store or UnreliableStore()
         self.letters = Letters()
         self.health = Health(self.clock.monotonic)
@@ -441,12 +443,86 @@ def test_full_it_waits_and_goes_on_with_the_same_commit(
     assert_true(scene)
 
 
-def test_full_the_worker_is_alive_and_reads_on(live: Scene) -> None:
+def test_full_the_worker_is_alive_and_polls_on(live: Scene) -> None:
     live.store._cap = 0
     beats: list[tuple[bool, list[str]]] = []
     live.run(lambda: beats.append(live.health.liveness()), until=lambda: len(beats) > 600)
     assert all(alive for alive, _ in beats)
     assert sum(answer is Answer.FULL for _, _, answer in live.store.commits) > 10
+    assert live.consumer.idle > 10
+
+
+def crowded(monkeypatch: pytest.MonkeyPatch, mode: str, marks: bool = False) -> Scene:
+    """Six times as many events as may be held, in portions of 100, all of partition 0."""
+    clock = {"mode": mode, "idle_seconds": 0.5}
+    scene = Scene(monkeypatch, mode=mode, clock=clock, worker={"buffer_events": 1_000})
+    scene.consumer.portion = 100
+    if marks:
+        for topic, number in EVERYTHING:
+            scene.consumer.append(topic, number, mark_value(START_MS), START_MS, key=None)
+    for i in range(6_000):
+        raw = encoded(time_ms=START_MS + i, messageId=f"m{i}", userId=f"user {i % 50}", event=VIEW)
+        scene.consumer.append(INPUTS[i % 2], 0, raw, START_MS + i)
+    if marks:
+        for topic, number in EVERYTHING:
+            mark = START_MS + DAY_MS
+            scene.consumer.append(topic, number, mark_value(mark), mark, key=None)
+    return scene
+
+
+def ahead(scene: Scene) -> int:
+    """Events of partition 0 that were read and are not committed."""
+    if scene.store.position(0) is None:
+        return 0
+    read = [scene.consumer.positions.get((topic, 0), 0) for topic in INPUTS]
+    return sum(read) - sum(scene.position(0).offsets)
+
+
+@pytest.mark.parametrize(
+    ("mode", "marks", "trouble"),
+    [
+        ("live", False, Answer.FULL),
+        ("live", False, "down"),
+        ("watermark", False, Answer.FULL),
+        ("watermark", True, Answer.FULL),
+    ],
+)
+def test_while_a_commit_waits_no_more_is_held_than_allowed(
+    monkeypatch: pytest.MonkeyPatch, mode: str, marks: bool, trouble: Trouble
+) -> None:
+    scene = crowded(monkeypatch, mode, marks)
+    scene.store.trouble.extend([trouble] * 10_000)
+    held: list[int] = []
+
+    def watch() -> None:
+        held.append(ahead(scene))
+        if len(held) == 60:
+            scene.store.trouble.clear()
+
+    scene.run(watch, idle=1_000)
+    # Those of the waiting commit, of a full buffer, and of the turn that filled it.
+    assert 1_000 < max(held[:60]) < 2_500
+    assert_true(scene)
+    assert not ahead(scene)
+    assert not scene.consumer.paused
+
+
+def test_what_was_paused_when_it_was_taken_away_is_read_when_it_comes_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    scene = crowded(monkeypatch, "live")
+    consumer = scene.consumer
+    zero = [("clickstream", 0), ("purchases", 0)]
+    scene.store.trouble.extend([Answer.FULL] * 10_000)
+    seen: list[set[tuple[str, int]]] = []
+
+    def watch() -> None:
+        if not seen and set(zero) <= consumer.paused:
+            seen.append(set(consumer.paused))
+            consumer.then(consumer.take(*zero), scene.store.trouble.clear, consumer.give(*zero))
+
+    assert_true(scene.run(watch))
+    assert seen
 
 
 def test_lost_it_stops_and_says_what_can_be_done(live: Scene) -> None:
@@ -563,6 +639,61 @@ def test_another_groups_memory_is_no_witness(live: Scene) -> None:
         )
     assert_true(live.run())
     assert live.position(0).incarnation == 1
+
+
+def told() -> Counter[tuple[str, str]]:
+    """What metrics have counted of messages and changes, by name and labels."""
+    found: Counter[tuple[str, str]] = Counter()
+    for family in REGISTRY.collect():
+        for sample in family.samples:
+            if sample.name in COUNTED:
+                found[sample.name, str(sorted(sample.labels.items()))] += int(sample.value)
+    return found
+
+
+COUNTED = {
+    "segstream_events_total",
+    "segstream_rejects_total",
+    "segstream_changes_total",
+    "segstream_segment_changes_total",
+}
+
+
+@pytest.mark.parametrize("answer", [Answer.FENCED, Answer.DIVERGED])
+def test_what_is_made_again_is_counted_once(live: Scene, answer: Answer) -> None:
+    before = told()
+    live.store.trouble.extend([lambda: None, answer] * 12)
+    assert_true(live.run())
+    assert sum(one is answer for _, _, one in live.store.commits) > 8
+    gained = told() - before
+    truth = sum((Counter(vars(live.position(n).counts)) for n in range(PARTITIONS)), Counter())
+    sums: Counter[str] = Counter()
+    for (name, labels), count in gained.items():
+        sums[name] += count
+        if name == "segstream_events_total":
+            result = next(result for result in truth if repr(result) in labels)
+            assert count == truth[result], result
+    assert sums["segstream_rejects_total"] == truth["rejected"] > 0
+    records = [change for n in range(PARTITIONS) for change in live.changes(n)]
+    assert sums["segstream_changes_total"] == len(records) > 0
+    moved = [record for record in records if record["from"] is not None]
+    assert sums["segstream_segment_changes_total"] == len(moved)
+
+
+@pytest.mark.parametrize("trouble", [Answer.FULL, "down"])
+def test_while_a_commit_waits_the_lag_grows(live: Scene, trouble: Trouble) -> None:
+    live.store.trouble.extend([trouble] * 10_000)
+    lags: list[tuple[float, float]] = []
+
+    def watch() -> None:
+        lag = REGISTRY.get_sample_value("segstream_lag_seconds", {"partition": "0"})
+        if lag is not None:
+            lags.append((live.clock.seconds, lag))
+
+    live.run(watch, until=lambda: len(lags) > 80, idle=10_000)
+    (began, first), (ended, last) = lags[0], lags[-1]
+    assert last - first == pytest.approx(ended - began, abs=0.05)
+    assert last - first > 0.5
 
 
 # -- outages -------------------------------------------------------------------------------------
@@ -688,6 +819,25 @@ def test_a_partition_too_many_is_a_wrong_setting(live: Scene) -> None:
     live.consumer.then(live.consumer.give(("clickstream", 2), ("purchases", 2)))
     with pytest.raises(ConfigError, match=r"topics.partitions = 2, but the broker has a partition"):
         live.run()
+
+
+@pytest.mark.parametrize(
+    ("clickstream", "purchases", "said"),
+    [
+        (1, 1, "1 of clickstream and 1 of purchases; set it to 1"),
+        (6, 6, "6 of clickstream and 6 of purchases; set it to 6"),
+        (2, 3, "2 of clickstream and 3 of purchases; make a new topic"),
+    ],
+)
+def test_another_number_of_partitions_is_a_wrong_setting(
+    live: Scene, clickstream: int, purchases: int, said: str
+) -> None:
+    live.consumer.partitions = {"clickstream": clickstream, "purchases": purchases}
+    with pytest.raises(ConfigError) as caught:
+        live.run()
+    assert str(caught.value).startswith("topics.partitions = 2: expected as many as the broker has")
+    assert said in str(caught.value)
+    assert not live.store.commits
 
 
 @pytest.mark.parametrize(
@@ -908,7 +1058,9 @@ def test_a_log_without_marks_goes_by_its_own_events(monkeypatch: pytest.MonkeyPa
     scene = Scene(monkeypatch, mode="watermark", clock={"mode": "watermark", "idle_seconds": 0.5})
     log = events(4)
     write(scene, log)
-    assert_true(scene.run())
+    assert_true(scene.run(idle=300))
     newest = [max(t for t, _, number, _ in log if number == n) for n in range(PARTITIONS)]
     assert [scene.position(n).clock_ms for n in range(PARTITIONS)] == newest
-    assert scene.models
+    assert [scene.position(n).model for n in range(PARTITIONS)] == [scene.models[-1]] * PARTITIONS
+    for number in range(PARTITIONS):
+        assert len({c["user"] for c in scene.changes(number)}) == len(scene.rows(number)) > 10

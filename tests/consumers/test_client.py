@@ -15,8 +15,13 @@ from consumers import client
 from consumers.client import activity_options, detect_protocol, membership, read_to_end
 from ops.kafka.server import RealKafka
 from producers.client import producer_options
-from stream.config import Broker
-from stream.errors import BrokerUnavailableError, OffsetOutOfRangeError, TopicMissingError
+from stream.config import Broker, ConfigError
+from stream.errors import (
+    BrokerUnavailableError,
+    OffsetOutOfRangeError,
+    TopicMissingError,
+    kafka_client,
+)
 from stream.servers import LocalBroker
 from tests.conftest import NOWHERE, BrokerServer, SettingsFor
 
@@ -79,6 +84,19 @@ def test_options_of_both_memberships() -> None:
 def test_librdkafka_takes_the_options(protocol: client.Protocol) -> None:
     Consumer(activity_options(Broker(bootstrap=NOWHERE), protocol)).close()
     Consumer(client.reader_options(Broker(bootstrap=NOWHERE))).close()
+
+
+def test_a_misspelt_property_is_a_wrong_setting() -> None:
+    broker = Broker(bootstrap=NOWHERE, properties={"sasl.usernam": "me"})
+    made: list[Callable[[], object]] = [
+        lambda: client.detect_protocol(broker),
+        lambda: client.read_to_end(broker, "clickstream"),
+        lambda: kafka_client(Producer, producer_options(broker)),
+        lambda: kafka_client(AdminClient, {"group.idd": "x"}),
+    ]
+    for make in made:
+        with pytest.raises(ConfigError, match=r"^broker\.properties: No such configuration prop"):
+            make()
 
 
 def test_properties_of_the_settings_win() -> None:

@@ -8,7 +8,7 @@ import redis
 from consumers.doctor import Finding, examine
 from ops.kafka.server import RealKafka
 from producers.topics import apply
-from stream.config import Settings
+from stream.config import ConfigError, Settings
 from stream.servers import LocalBroker, LocalStore
 from tests.conftest import SettingsFor
 
@@ -37,9 +37,9 @@ def test_nothing_reachable_is_two_findings(settings_for: SettingsFor) -> None:
     assert "SEGSTREAM_STORE__URL" in found["store"].remedy
 
 
-def test_a_store_address_that_is_none(settings_for: SettingsFor) -> None:
-    found = findings(settings_for(store_url="http://nowhere"))
-    assert not found["store"].ok
+def test_a_misspelt_property_is_a_wrong_setting(settings_for: SettingsFor) -> None:
+    with pytest.raises(ConfigError, match=r"broker\.properties: .*sasl\.usernam\b"):
+        findings(settings_for(broker={"properties": {"sasl.usernam": "me"}}))
 
 
 @pytest.mark.servers

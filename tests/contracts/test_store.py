@@ -361,6 +361,8 @@ class Promises:
         assert store.model() == (10, b"\0one\r\n"), "the model outlives its trainer"
         assert store.put_model("b", b"two", 20)
         assert (store.round(), store.model()) == (20, (20, b"two"))
+        assert store.put_model("b", b"three", 15), "a clock was ahead"
+        assert (store.round(), store.model()) == (15, (15, b"three"))
 
     def test_names_that_persons_gave_are_kept(self, store: Store) -> None:
         assert store.given_names() == {}

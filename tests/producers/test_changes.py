@@ -21,6 +21,7 @@ from stream.cli.roles import delivered_ids
 from stream.config import Settings
 from stream.errors import BrokerUnavailableError
 from stream.events import CHANGED
+from stream.metrics import REGISTRY
 from stream.state import Answer, Commit, MemoryStore, OutboxEntry, Position, StoreUnavailableError
 from tests.conftest import SettingsFor
 from tests.fakes import Clock, RecordingBroker, Sent
@@ -429,3 +430,18 @@ def test_no_more_is_taken_at_once_than_the_settings_say(scene: Scene) -> None:
         left.append(scene.sizes()[0])
     assert left == [3, 1, 0]
     assert scene.sent_numbers() == [0, 1, 2, 3, 4]
+
+
+def test_who_does_not_lead_tells_nothing_of_the_outboxes(scene: Scene) -> None:
+    def told() -> bool:
+        labels = {"partition": "0"}
+        found = [f"segstream_outbox_{what}" for what in ("entries", "age_seconds")]
+        return any(REGISTRY.get_sample_value(name, labels) is not None for name in found)
+
+    publisher = scene.publisher()
+    assert publisher.step()
+    assert told()
+    scene.store.release("publisher", publisher._token)
+    assert scene.store.lease("publisher", "another", 1.0)
+    assert not publisher.step()
+    assert not told()

@@ -97,8 +97,41 @@ def test_properties_with_dots_come_from_a_file_and_are_not_sections(tmp_path: Pa
      ("1w", 604_800.0), ("5", 5.0), ("0", 0.0)],
 )  # fmt: skip
 def test_durations_are_written_as_people_write_them(text: str, seconds: float) -> None:
-    settings, _ = load(None, {"SEGSTREAM_WORKER__SWEEP_SECONDS": text})
-    assert settings.worker.sweep_seconds == seconds
+    settings, _ = load(None, {"SEGSTREAM_WORKER__LATE_SECONDS": text})
+    assert settings.worker.late_seconds == seconds
+
+
+@pytest.mark.parametrize(
+    "key", ["worker.sweep_seconds", "publisher.lease_seconds", "store.timeout_seconds"]
+)
+def test_a_time_that_must_pass_cannot_be_nothing(key: str) -> None:
+    section, name = key.split(".")
+    assert complaint(flags={section: {name: "0s"}}).startswith(f"{key} = 0.0 (from flag): ")
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["redis://shop.example:6380/2", "rediss://me:secret@shop.example/0", "unix:///run/redis.sock",
+     "redis://[::1]:6379", "redis://shop.example:6379/?protocol=3"],
+)  # fmt: skip
+def test_addresses_of_stores(url: str) -> None:
+    assert load(None, EMPTY, {"store": {"url": url}})[0].store.url == url
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["localhost:6379", "localhost", "", "http://nowhere", "redis://shop.example:port/0",
+     "redis://shop.example:99999", "redis://[::1", "redis://shop.example/zero"],
+)  # fmt: skip
+def test_what_is_no_address_of_a_store_is_refused(url: str) -> None:
+    said = complaint(flags={"store": {"url": url}})
+    assert said.startswith(f"store.url = {url!r} (from flag): expected redis://host:port/number")
+
+
+def test_a_password_in_an_address_is_not_shown() -> None:
+    said = complaint(flags={"store": {"url": "redis://me:secret@shop.example:port/0"}})
+    assert "secret" not in said
+    assert "//***@shop.example:port/0" in said
 
 
 @pytest.mark.parametrize(("text", "value"), [("true", True), ("False", False), ("0", False)])

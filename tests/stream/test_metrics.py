@@ -88,7 +88,7 @@ def test_every_other_happening_is_counted() -> None:
     missed = value("unavailable_total", neighbour="store")
     metrics.commit_answered(Answer.FENCED)
     metrics.batch_committed(0.02)
-    metrics.changes_decided(Cause.TIME_PASSED, None, "at_risk", 2)
+    metrics.changes_committed(Cause.TIME_PASSED, None, "at_risk", 2)
     metrics.model_adopted(2, 7)
     metrics.outbox_measured(1, 3, 0.5)
     metrics.delivery_retried()

@@ -185,6 +185,14 @@ def test_a_user_stays_for_the_dwell_and_leaves_when_it_is_over() -> None:
     assert len(look_at(rows, [0.65, 0.95], rule=rule, now=NOW + 1_000).moves) == 2
 
 
+def test_without_a_dwell_a_clock_that_was_ahead_keeps_nobody() -> None:
+    rows = users(7)
+    rows["since"], rows["previous"] = NOW + 86_400_000, 9
+    answer = look_at(rows, [0.95])
+    assert len(answer.moves) == 1
+    assert not answer.moves.reverted.any(), "a rule that counts no one counts no one"
+
+
 def test_a_user_is_provisional_for_the_first_looks_at_their_own_acts() -> None:
     rows = users(0)
     rows["looks"] = 0

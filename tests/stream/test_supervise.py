@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import logging
 from collections import deque
+from collections.abc import Callable
 from threading import Event
 
 import pytest
 
 from stream.errors import BrokerUnavailableError, OffsetOutOfRangeError
+from stream.health import Health
 from stream.metrics import REGISTRY
 from stream.state import StoreUnavailableError
-from stream.supervise import keep_going
+from stream.supervise import HEALTHY_SECONDS
+from stream.supervise import keep_going as supervised
+from tests.fakes import Clock
 
 
 class PatientEvent(Event):
@@ -40,6 +44,19 @@ class Work:
         self.calls += 1
         if self._errors:
             raise self._errors.popleft()
+
+
+def keep_going(
+    role: str,
+    work: Callable[[], None],
+    stop: Event,
+    health: Health | None = None,
+    clock: Clock | None = None,
+) -> None:
+    """With somebody to be told of its health, and a clock of its own."""
+    clock = clock or Clock()
+    health = health or Health(clock.monotonic)
+    supervised(role, work, stop, health, health.alive(role, 60.0), clock.monotonic)
 
 
 def test_work_that_ends_is_not_called_again() -> None:
@@ -107,3 +124,36 @@ def test_told_to_stop_while_failing_it_does_not_wait() -> None:
 
     keep_going("activity", work, stop)
     assert stop.waits == []
+
+
+def test_while_it_waits_it_is_alive_and_not_ready() -> None:
+    clock = Clock()
+    health = Health(clock.monotonic)
+    seen: list[tuple[bool, bool, list[str]]] = []
+
+    class Waiting(PatientEvent):
+        def wait(self, timeout: float | None = None) -> bool:
+            clock.advance(50.0)
+            ready, reasons = health.readiness()
+            seen.append((health.liveness()[0], ready, reasons))
+            return super().wait(timeout)
+
+    health.ready(True, part="trainer")
+    work = Work(*[StoreUnavailableError("the store is loading")] * 4)
+    keep_going("trainer", work, Waiting(), health, clock)
+    assert seen == [(True, False, ["trainer: the store is loading"])] * 4
+    assert health.liveness()[0]
+
+
+def test_after_work_that_went_well_the_waits_begin_small_again() -> None:
+    clock, stop = Clock(), PatientEvent()
+    errors = Work(*[BrokerUnavailableError("away")] * 60)
+
+    def work() -> None:
+        if errors.calls % 2:
+            clock.advance(HEALTHY_SECONDS + 1.0)
+        errors()
+
+    keep_going("activity", work, stop, clock=clock)
+    assert len(stop.waits) == 60
+    assert max(stop.waits) <= 1.0

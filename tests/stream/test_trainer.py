@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from typing import Any
 
 import msgspec
@@ -25,9 +27,11 @@ from stream.events import (
 )
 from stream.features import DEFAULT_FEATURES, FeatureTable
 from stream.learning import PartitionStatistics, Sample, TrainerState, learn, rehearse_refit
+from stream.metrics import REGISTRY
 from stream.segments import DEFAULT_KINDS
 from stream.state import Answer, Commit, MemoryStore, Position
 from stream.trainer import Trainer
+from tests.strategies import CART, feature
 
 TABLE = FeatureTable(DEFAULT_FEATURES)
 LEARNING = Learning(segments=4, starts=2, first_model_users=100, sample_users=300)
@@ -84,6 +88,7 @@ def statistics_of(
         len(shop.hashes),
         sample_hashes=shop.hashes[chosen].tobytes() if due else None,
         sample_vectors=shop.vectors[chosen].tobytes(),
+        schema=TABLE.schema,
     )
     if model is None or len(shop.hashes) == 0:
         return part
@@ -465,6 +470,94 @@ def test_in_live_mode_a_round_follows_any_news() -> None:
     assert scene.store.round() == 30
 
 
+def test_in_live_mode_a_clock_that_was_ahead_holds_nobody_up() -> None:
+    scene = Scene(mode="live")
+    trainer = scene.trainer()
+    scene.send(10)
+    assert trainer.step()
+    scene.send(DAY_MS, only=0)
+    assert trainer.step()
+    assert scene.store.round() == DAY_MS
+    scene.send(70_000)
+    assert trainer.step()
+    assert scene.store.round() == 70_000
+    assert scene.announce.models[-1] == "2.0", "a refit was due, by either clock"
+    assert scene.state().sample_due_ms < DAY_MS
+    scene.send(140_000)
+    assert trainer.step()
+    assert scene.announce.models[-1] == "3.0", "and the next one a minute later"
+
+
+def test_in_live_mode_every_news_is_a_round_of_its_own_beside_a_clock_that_is_ahead() -> None:
+    scene = Scene(mode="live")
+    trainer = scene.trainer()
+    scene.send(DAY_MS, only=0)
+    assert trainer.step()
+    rounds = [scene.store.round()]
+    for at_ms in (10, 20, 30):
+        scene.send(at_ms, only=1)
+        assert trainer.step()
+        assert not trainer.step()
+        rounds.append(scene.store.round())
+    assert all(one != other for one, other in pairwise(rounds))
+    assert set(rounds) <= {DAY_MS, DAY_MS + 1}
+
+
+@pytest.mark.parametrize("mode", ["live", "watermark"])
+def test_a_store_that_rolled_back_is_led_from_what_it_has(mode: str) -> None:
+    scene = Scene(mode=mode)
+    trainer = scene.trainer()
+    scene.send(10)
+    assert trainer.step()
+    kept = copy.deepcopy((scene.store._partitions, scene.store._trainer))
+    scene.send(70_000)
+    assert trainer.step()
+    scene.store._partitions, scene.store._trainer = kept
+    assert not trainer.step()
+    assert not leads(trainer)
+    trainer.step()
+    assert scene.announce.models == ["1.0", "2.0", "1.0"]
+
+
+def test_a_refit_by_a_clock_that_was_ahead_is_taken_for_one_of_now() -> None:
+    shop = a_shop()
+    state = run(first_state(shop), parts_of(shop, first_state(shop), DAY_MS), DAY_MS)
+    assert state.refit_ms == DAY_MS
+    state = run(state, parts_of(shop, state, 20_000), 20_000)
+    assert (state.round_ms, state.refit_ms) == (20_000, 20_000)
+    assert state.sample_due_ms <= 20_000 + 60_000
+    assert state.drift is not None
+    assert state.drift.at_ms == 20_000
+    assert state.model is not None
+    assert state.model.epoch == 2
+    state = run(state, parts_of(shop, state, 80_000), 80_000)
+    assert state.model is not None
+    assert state.model.epoch == 3
+
+
+@pytest.mark.parametrize("learned", [False, True])
+def test_statistics_of_other_features_teach_nothing(
+    caplog: pytest.LogCaptureFixture, learned: bool
+) -> None:
+    scene = Scene()
+    if learned:
+        scene.send(10)
+        assert scene.trainer().step()
+        scene.store._leases.clear()
+    before = scene.store.model()
+    more = feature("carts_3d", "count", on=(CART,), half_life="3d")
+    declared = scene.settings.model_copy(update={"features": (*DEFAULT_FEATURES, more)})
+    trainer = Trainer(declared, scene.store, scene.announce)
+    scene.send(20)
+    with caplog.at_level("WARNING", "stream.trainer"):
+        assert [trainer.step() for _ in range(3)] == [False] * 3
+    assert scene.store.model() == before
+    assert len(caplog.records) == 1
+    assert f"of feature table {TABLE.schema}" in caplog.text
+    trainer.close()
+    assert scene.trainer().step(), "with the features of before it goes on"
+
+
 def test_the_round_of_a_mark_is_kept_by_the_slowest() -> None:
     scene = Scene()
     trainer = scene.trainer()
@@ -510,6 +603,22 @@ def test_a_trainer_that_was_replaced_writes_nothing_and_finds_out() -> None:
     assert trainer.step()
     assert scene.store.round() == 80_000
     assert scene.announce.models == ["1.0", "1.0", "2.0"]
+
+
+def test_who_does_not_lead_tells_nothing_of_the_segments() -> None:
+    def told() -> bool:
+        samples = [one for family in REGISTRY.collect() for one in family.samples]
+        return any(one.name == "segstream_segment_users" for one in samples)
+
+    scene = Scene()
+    trainer = scene.trainer()
+    scene.send(10)
+    assert trainer.step()
+    assert told()
+    scene.store.release("trainer", trainer._token)
+    assert scene.store.lease("trainer", "another", 1.0)
+    assert not trainer.step()
+    assert not told()
 
 
 def test_a_model_that_could_not_be_told_is_told_before_anything_else() -> None:
