@@ -383,6 +383,7 @@ def test_diverged_it_replays_from_what_the_store_has(live: Scene) -> None:
     assert_true(live)
 
 
+@pytest.mark.slow
 def test_a_rollback_brings_the_same_changes_under_the_same_ids(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -478,6 +479,7 @@ def ahead(scene: Scene) -> int:
     return sum(read) - sum(scene.position(0).offsets)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("mode", "marks", "trouble"),
     [

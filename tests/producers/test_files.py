@@ -71,6 +71,7 @@ def test_every_format_gives_the_same_events_in_order(plain: Path, packed: bool) 
     assert stem(file) == "orders"
 
 
+@pytest.mark.slow
 @settings(
     suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=25, deadline=None
 )

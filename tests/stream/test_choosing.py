@@ -33,6 +33,8 @@ from stream.choosing import (
 )
 from stream.events import Floats, Ints
 
+pytestmark = pytest.mark.slow
+
 _SEEDS = st.integers(0, 2**32 - 1)
 
 

@@ -29,6 +29,8 @@ from stream.partition import SchemaMismatchError
 from stream.state import Commit, MemoryStore, Position
 from tests.conftest import NOWHERE
 
+pytestmark = pytest.mark.slow
+
 START = datetime(2025, 1, 1, tzinfo=UTC)
 FAST = ("--bootstraps", "2", "--k-max", "4")
 

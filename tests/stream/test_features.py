@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -91,6 +92,7 @@ def assert_equal(
             assert [i for i in ring[head:] + ring[:head] if i] == list(recent)
 
 
+@pytest.mark.slow
 @given(feature_tables, st.data())
 @settings(max_examples=150, deadline=None)
 def test_any_history_in_any_batches_is_what_the_oracle_says(
