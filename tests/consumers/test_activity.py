@@ -961,8 +961,9 @@ def test_a_replay_is_true_and_follows_the_marks(replayed: Scene) -> None:
     assert causes["model_moved"] > 20
 
 
-@pytest.mark.parametrize("portion", [pytest.param(1, marks=pytest.mark.slow), 7, 100])
-@pytest.mark.parametrize("deferred", [False, pytest.param(True, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("portion", [1, 7, 100])
+@pytest.mark.parametrize("deferred", [False, True])
 def test_a_replay_does_not_depend_on_the_portions_it_is_read_in(
     monkeypatch: pytest.MonkeyPatch, replayed: Scene, portion: int, deferred: bool
 ) -> None:
@@ -972,6 +973,7 @@ def test_a_replay_does_not_depend_on_the_portions_it_is_read_in(
     assert scene.run().everything() == replayed.everything()
 
 
+@pytest.mark.slow
 def test_a_replay_does_not_depend_on_the_order_topics_come_in(
     monkeypatch: pytest.MonkeyPatch, replayed: Scene
 ) -> None:
@@ -980,6 +982,7 @@ def test_a_replay_does_not_depend_on_the_order_topics_come_in(
     assert scene.run().everything() == replayed.everything()
 
 
+@pytest.mark.slow
 def test_a_replay_through_trouble_is_the_same_replay(
     monkeypatch: pytest.MonkeyPatch, replayed: Scene
 ) -> None:
@@ -998,6 +1001,7 @@ def test_a_replay_through_trouble_is_the_same_replay(
     assert scene.everything() == replayed.everything()
 
 
+@pytest.mark.slow
 def test_a_replay_stopped_anywhere_and_gone_on_with_is_the_same_replay(
     monkeypatch: pytest.MonkeyPatch, replayed: Scene
 ) -> None:

@@ -296,6 +296,7 @@ def test_both_make_the_same_of_whatever_comes(values: list[bytes]) -> None:
     assert_same(values)
 
 
+@pytest.mark.slow
 @given(_SPELT)
 @settings(max_examples=400, deadline=None)
 def test_a_number_is_the_same_to_the_bit(number: str) -> None:

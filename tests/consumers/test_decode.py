@@ -266,6 +266,7 @@ def wire(draw: st.DrawFn) -> bytes | None:
     return raw
 
 
+@pytest.mark.slow
 @given(wire())
 @settings(max_examples=150, deadline=None)
 @example(b'{"messageId": "\\u00e9')
@@ -290,6 +291,7 @@ def test_both_make_the_same_of_noise(decoder: Decoder, value: bytes) -> None:
     assert_agrees(decoded(decoder, [value]), JUDGE.judge(Message(value, START_MS, 1)))
 
 
+@pytest.mark.slow
 @given(st.lists(wire(), min_size=1, max_size=12), st.integers(-10, 10))
 @settings(max_examples=30, deadline=None)
 def test_a_block_is_the_sum_of_its_messages(

@@ -105,6 +105,7 @@ def test_every_change_goes_on_where_the_last_one_ended() -> None:
     assert seen["user_moved"] > 20
 
 
+@pytest.mark.slow
 @given(st.integers(1, 4), st.sampled_from([0.0, 0.15]), st.sampled_from([0.5, 4.0]))
 @settings(max_examples=4, deadline=None)
 def test_contributions_add_up_to_the_margin(seed: int, margin: float, weight: float) -> None:
@@ -206,6 +207,7 @@ def test_sizes_are_of_now_and_add_up_to_the_users_who_count() -> None:
     assert users < segmenter.quality["kept"] == (known > 0).sum()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("unit", [1.0, 86_400.0])
 def test_flapping_is_measured_in_any_unit_of_time(unit: float) -> None:
     """Every day a fifth of the second sort is elsewhere, and back the day after."""
