@@ -237,6 +237,7 @@ def _content(study: Study, pictures: dict[str, bytes]) -> dict[str, Any]:
         "segments": segments,
         "profile": rows,
         "silent": ", ".join(silent),
+        "fades": any(feature.half_life is not None for feature in study.table.features),
         "scale": [shade(z) for z in (-2.0, -1.0, 0.0, 1.0, 2.0)],
         "segment_charts": [
             charts[name] for name in ("sizes", "dendrogram", "scatter") if name in charts
