@@ -380,6 +380,8 @@ class _Picture:
             " churn-risk moves",
         )
         moves = [views.change_line(change) for change in self._tail.last]
+        for move in moves:
+            move.no_wrap, move.overflow = True, "ellipsis"
         parts: list[Any] = [line, Panel(Group(*moves), title="last moves", title_align="left")]
         try:
             facts = views.segments(views.trainer_state(self._store), self._table)
