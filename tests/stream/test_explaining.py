@@ -20,6 +20,8 @@ from stream.learning import TrainerState
 from stream.state import Commit, MemoryStore, Position
 from tests.stream.test_partition import TABLE, history, models, steady
 
+pytestmark = pytest.mark.slow
+
 
 def now_ms() -> int:
     return history()[-1].now_ms

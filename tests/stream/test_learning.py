@@ -14,6 +14,8 @@ from stream.learning import ANCHOR_REFITS, PartitionStatistics, TrainerState, le
 from stream.model import Model
 from stream.segmenter import Features
 
+pytestmark = pytest.mark.slow
+
 AXES = Features(("a", "b"), ("", ""), (("low a", "high a"), ("low b", "high b")), np.ones(2))
 LEARNING = Learning(
     segments=3,

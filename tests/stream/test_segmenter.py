@@ -21,6 +21,8 @@ from stream.events import Floats, Ints
 from stream.segmenter import Segmenter, Step
 from stream.segments import Bounds, KindRule
 
+pytestmark = pytest.mark.slow
+
 FEATURES = ("orders", "spent", "visits")
 USERS = 900
 CENTRES = np.array([[1.0, 20.0, 2.0], [12.0, 900.0, 10.0], [2.0, 30.0, 90.0]])
@@ -105,7 +107,6 @@ def test_every_change_goes_on_where_the_last_one_ended() -> None:
     assert seen["user_moved"] > 20
 
 
-@pytest.mark.slow
 @given(st.integers(1, 4), st.sampled_from([0.0, 0.15]), st.sampled_from([0.5, 4.0]))
 @settings(max_examples=4, deadline=None)
 def test_contributions_add_up_to_the_margin(seed: int, margin: float, weight: float) -> None:
@@ -207,7 +208,6 @@ def test_sizes_are_of_now_and_add_up_to_the_users_who_count() -> None:
     assert users < segmenter.quality["kept"] == (known > 0).sum()
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("unit", [1.0, 86_400.0])
 def test_flapping_is_measured_in_any_unit_of_time(unit: float) -> None:
     """Every day a fifth of the second sort is elsewhere, and back the day after."""
@@ -272,7 +272,6 @@ def test_a_time_that_can_be_told_as_a_date_is_taken(first: Any) -> None:
 # -- it is the same ------------------------------------------------------------------------------
 
 
-@pytest.mark.slow
 @given(st.integers(2, 5))
 @settings(max_examples=3, deadline=None)
 def test_some_workers_are_as_one(workers: int) -> None:
@@ -283,7 +282,6 @@ def test_some_workers_are_as_one(workers: int) -> None:
     assert one.segments == several.segments
 
 
-@pytest.mark.slow
 @given(st.integers(0, 59), st.booleans(), st.sampled_from([None, 1, 2, 5]))
 @example(31, False, 5)
 @example(12, True, 1)
