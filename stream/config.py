@@ -398,10 +398,15 @@ def _masked(key: str, value: Any) -> Any:
 def as_toml(value: Any) -> str:
     """A value of a setting as TOML, on one line."""
     if isinstance(value, dict):
-        return "{" + ", ".join(f"{key} = {as_toml(inner)}" for key, inner in value.items()) + "}"
+        pairs = (f"{_toml_key(key)} = {as_toml(inner)}" for key, inner in value.items())
+        return "{" + ", ".join(pairs) + "}"
     if isinstance(value, (list, tuple)):
         return "[" + ", ".join(map(as_toml, value)) + "]"
     return json.dumps(value)
+
+
+def _toml_key(key: str) -> str:
+    return key if re.fullmatch(r"[A-Za-z0-9_-]+", key) else json.dumps(key)
 
 
 def _unit(field: Any) -> str | None:

@@ -34,6 +34,7 @@ from consumers.client import read_to_end
 from producers import topics as topic_plans
 from producers.mapping import load_mapping
 from producers.replay import ReplayReport, replay
+from stream import config
 from stream.config import Settings
 from stream.errors import BrokerUnavailableError
 from stream.events import CHANGED, LINEAGE
@@ -107,14 +108,8 @@ def as_toml(settings: Settings) -> str:
     lines: list[str] = []
     for name, section in settings.model_dump(mode="json", exclude_defaults=True).items():
         lines.append(f"[{name}]")
-        lines += [f"{key} = {_toml(value)}" for key, value in section.items()]
+        lines += [f"{key} = {config.as_toml(value)}" for key, value in section.items()]
     return "\n".join(lines) + "\n"
-
-
-def _toml(value: Any) -> str:
-    if isinstance(value, dict):
-        return "{" + ", ".join(f"{json.dumps(k)} = {_toml(v)}" for k, v in value.items()) + "}"
-    return json.dumps(value)
 
 
 def clean_environment() -> dict[str, str]:

@@ -38,6 +38,7 @@ from stream.cli.roles import open_store
 from stream.errors import kafka_client
 from stream.events import Mark
 from stream.features import DEFAULT_FEATURES, FeatureTable
+from stream.learning import TrainerState
 from stream.servers import LocalBroker, LocalStore
 from stream.state import StoreUnavailableError
 from stream.units import iso, readable_duration
@@ -347,14 +348,19 @@ class _Picture:
             return False
         partitions = range(self._settings.topics.partitions)
         try:
+            # What settles first is read first: a round that ended in between would bring a model
+            # that a partition read before it has yet to adopt.
+            found = self._store.model()
+            if found is None or found[0] <= report.last_event_ms:
+                return False
+            model = TrainerState.unpack(found[1]).model
+            settled = (found[0], "" if model is None else model.name)
             positions = [self._store.position(p) for p in partitions]
             waiting = sum(self._store.outbox_sizes(partitions))
-            last_round = self._store.round()
         except StoreUnavailableError:
             return False
-        reached = all(p is not None and p.mark_ms > (report.last_event_ms or 0) for p in positions)
-        marks = {p.mark_ms for p in positions if p is not None}
-        return reached and waiting == 0 and {last_round} == marks
+        reached = all(p is not None and (p.mark_ms, p.model) == settled for p in positions)
+        return reached and waiting == 0
 
     def draw(self) -> Group:
         partitions = range(self._settings.topics.partitions)

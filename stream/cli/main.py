@@ -118,10 +118,10 @@ app.add_typer(run_app, name="run")
 app.add_typer(config_app, name="config")
 
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON object as the last line on stdout.")]
-AFile = Annotated[
+SourceFile = Annotated[
     Path | None, typer.Argument(help="CSV, JSON Lines or Parquet; .gz too. Or --live.")
 ]
-ItsMapping = Annotated[
+SourceMapping = Annotated[
     str | None, typer.Option(help="A shipped mapping's name, or a TOML file.", metavar="NAME|FILE")
 ]
 Live = Annotated[
@@ -363,8 +363,8 @@ def replay_file(
 
 @app.command("explore", epilog=EXPLORE_EXAMPLE)
 def explore_vectors(
-    file: AFile = None,
-    mapping: ItsMapping = None,
+    file: SourceFile = None,
+    mapping: SourceMapping = None,
     live: Live = False,
     out_folder: Annotated[
         Path, typer.Option("--out", help="Folder for page and pictures.", metavar="DIR")
@@ -422,8 +422,8 @@ def plan_change(
     wanted_file: Annotated[
         Path, typer.Argument(metavar="CONFIG.toml", help="The settings as they shall be.")
     ],
-    file: AFile = None,
-    mapping: ItsMapping = None,
+    file: SourceFile = None,
+    mapping: SourceMapping = None,
     live: Live = False,
     as_json: AsJson = False,
 ) -> None:

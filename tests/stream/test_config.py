@@ -356,6 +356,11 @@ def test_tables_are_shown_as_they_may_be_written() -> None:
         assert getattr(Settings.model_validate(tomllib.loads(text)), key) == getattr(settings, key)
 
 
+def test_a_key_with_a_dot_stays_one_key() -> None:
+    properties = {"sasl.username": "shop", "plain": "1"}
+    assert tomllib.loads(f"value = {as_toml(properties)}")["value"] == properties
+
+
 def test_settings_cannot_be_changed_after_the_start() -> None:
     settings = Settings()
     with pytest.raises(ValueError, match="frozen"):

@@ -12,6 +12,7 @@ its methods play a shorter stream of fewer users (`slow`).
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -66,7 +67,7 @@ class Scale:
         return natural
 
 
-class Rival:
+class Rival(ABC):
     """Publishes the index of the nearest centroid; what moves the centroids is `_learn`."""
 
     def __init__(self, users: int, k: int, seed: int, *, strengthened: bool) -> None:
@@ -106,8 +107,9 @@ class Rival:
             random = np.random.default_rng(self._seed)
             self._centres = random.standard_normal((self._k, scaled.shape[1]))
 
+    @abstractmethod
     def _learn(self, scaled: Floats) -> None:
-        raise NotImplementedError
+        """Move the centroids."""
 
 
 class MiniBatch(Rival):
