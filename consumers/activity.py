@@ -720,9 +720,7 @@ class ActivityWorker:
         return model
 
     def _sample_request(self, now_ms: int) -> SampleRequest | None:
-        if now_ms < self._trainer.sample_due_ms:
-            return None
-        return SampleRequest(self._settings.learning.sample_users, self._trainer.sample_threshold)
+        return SampleRequest.of(self._trainer, now_ms, self._settings.learning.sample_users)
 
     # -- membership ---------------------------------------------------------------------------
 

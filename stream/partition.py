@@ -29,7 +29,7 @@ from stream.events import CAUSES, Bools, Cause, Counts, EventColumns, Floats, Ha
 from stream.features import ROW_FORMAT, FeatureTable
 from stream.flapping import counted
 from stream.hashing import hash_texts
-from stream.learning import PartitionStatistics
+from stream.learning import PartitionStatistics, TrainerState
 from stream.model import Model
 from stream.segments import Moves, PublishRule, columns_of, contributions, look
 from stream.state import Commit, OutboxEntry, Position
@@ -54,6 +54,13 @@ class SampleRequest:
 
     users: int
     threshold: int
+
+    @staticmethod
+    def of(state: TrainerState, at_ms: int, users: int) -> SampleRequest | None:
+        """What the trainer wants with statistics of a time; None for no sample."""
+        if at_ms < state.sample_due_ms:
+            return None
+        return SampleRequest(users, state.sample_threshold)
 
 
 class _Slots(dict[str, int]):

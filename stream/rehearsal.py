@@ -72,9 +72,7 @@ class Rehearsal:
         partition, state = self.partition, self.state
         touched = np.unique(np.concatenate(self._touched or [np.empty(0, np.int64)]))
         self._touched.clear()
-        sample = None
-        if at_ms >= state.sample_due_ms:
-            sample = SampleRequest(self._settings.learning.sample_users, state.sample_threshold)
+        sample = SampleRequest.of(state, at_ms, self._settings.learning.sample_users)
         statistics = partition.sweep(at_ms, at_ms, acted=touched, sample=sample)
         changes = self._commit(at_ms)
         state = learn(
