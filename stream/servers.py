@@ -146,12 +146,12 @@ class Server(ABC):
         self.start()
 
     def pause(self) -> None:
-        """Freeze it: it holds its connections and answers nothing."""
-        self._signal(signal.SIGSTOP)
+        """Freeze it: from now on it holds its connections and answers nothing."""
+        freeze(self._process())
 
     def resume(self) -> None:
         """Let it go on after `pause`."""
-        self._signal(signal.SIGCONT)
+        self._process().send_signal(signal.SIGCONT)
 
     def close(self) -> None:
         """Kill it and forget what it kept in a temporary folder."""
@@ -188,10 +188,10 @@ class Server(ABC):
             time.sleep(0.02)
         return False
 
-    def _signal(self, number: signal.Signals) -> None:
+    def _process(self) -> subprocess.Popen[bytes]:
         if self._child is None:
             raise ProcessLookupError(f"{self.name} does not run")
-        self._child.send_signal(number)
+        return self._child
 
     def _log_end(self) -> str:
         text = self.log.read_text(errors="replace") if self.log.exists() else ""
@@ -326,6 +326,21 @@ def store_binary() -> Path:
     if found is None:
         raise ServerStartError(f"the local store is missing; {INSTALL_HINT}")
     return found
+
+
+def freeze(child: subprocess.Popen[bytes]) -> None:
+    """Stop a child where it is, until it gets a ``SIGCONT``; returns when it has stopped.
+
+    A signal sent is not yet one that arrived: for some milliseconds threads that run go on.
+
+    Raises:
+        ProcessLookupError: it ended before.
+    """
+    child.send_signal(signal.SIGSTOP)
+    _, status = os.waitpid(child.pid, os.WUNTRACED)
+    if not os.WIFSTOPPED(status):
+        child.returncode = os.waitstatus_to_exitcode(status)
+        raise ProcessLookupError(f"process {child.pid} ended before it could be stopped")
 
 
 def free_port() -> int:

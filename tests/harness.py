@@ -41,6 +41,7 @@ from stream.events import CHANGED, LINEAGE
 from stream.features import FeatureTable
 from stream.learning import TrainerState
 from stream.redis_state import RedisStore, connect
+from stream.servers import freeze
 from stream.state import Position, StoreUnavailableError
 
 ROOT = Path(__file__).parent.parent
@@ -150,7 +151,8 @@ class Role:
     def said(self, text: str = "") -> str:
         """What it printed so far, or only the lines with a text in them."""
         whole = self._log.read_text(errors="replace")
-        return "\n".join(line for line in whole.splitlines() if text in line)
+        # Wide lines are filled with spaces, which would leave no room for words.
+        return "\n".join(line.rstrip() for line in whole.splitlines() if text in line)
 
     def kill(self) -> None:
         """As a crash: at once, wherever it is."""
@@ -159,7 +161,7 @@ class Role:
         self._process.wait()
 
     def freeze(self) -> None:
-        self._process.send_signal(signal.SIGSTOP)
+        freeze(self._process)
 
     def thaw(self) -> None:
         self._process.send_signal(signal.SIGCONT)
