@@ -242,10 +242,13 @@ class Learning(Section):
 
 
 class Publish(Section):
-    margin_twice: float = setting(
-        0.15, "a margin z over this, twice running to the same segment, moves a user", ge=0
+    margin: float = setting(
+        0.2,
+        "a margin z over this moves a user: 0 is the border, .5 the other centroid; of acts that "
+        "find the same other segment nearest, margins add up",
+        ge=0,
+        le=16,
     )
-    margin_once: float = setting(0.3, "a margin z over this moves a user at once", ge=0)
     provisional_looks: int = setting(
         3, "a first assignment is provisional for this many looks", "looks", ge=0, le=200
     )
@@ -258,8 +261,7 @@ class Publish(Section):
 
     def rule(self) -> PublishRule:
         return PublishRule(
-            self.margin_twice,
-            self.margin_once,
+            self.margin,
             self.provisional_looks,
             int(self.dwell_seconds * 1_000),
             int(self.revert_seconds * 1_000),

@@ -152,8 +152,9 @@ def proposals(
 ) -> list[Proposal]:
     """For each feature that can do it alone, the smallest change that moves the user.
 
-    It is enough when two looks running would move the user to the target: its centroid is the
-    nearest of all, and nearer than the own one by the publish rule's margin. A difference of two
+    It is enough when the next look would move the user to the target, whatever their acts add up to
+    so far: its centroid is the nearest of all, and nearer than the own one by the publish rule's
+    margin. A difference of two
     squared distances is linear in each mapped coordinate, so each of these conditions allows a
     half-line, and the answer is the point nearest to the user of what all of them allow.
 
@@ -197,7 +198,7 @@ def _steps(mapped: Floats, model: Model, own: int, target: int, rule: PublishRul
         return steps
     squared = distances(mapped[None], centroids, weights)[0]
     needed = np.zeros(len(centroids))
-    needed[own] = 2.0 * rule.margin_twice * _gap(model, own, target)
+    needed[own] = 2.0 * rule.margin * _gap(model, own, target)
     rivals = np.arange(len(centroids)) != target
     # For each rival and feature: lack + slope * step > 0 must hold.
     lack = (squared - squared[target] - needed)[rivals][:, None]
@@ -227,12 +228,12 @@ def _limits(feature_map: FeatureMap) -> tuple[Floats, Floats]:
 
 
 def _enough(points: Floats, model: Model, own: int, target: int, rule: PublishRule) -> Bools:
-    """Whether a user of the own segment at each point would move to the target in two looks."""
+    """Whether a user of the own segment at each point would move to the target at one look."""
     squared = distances(points, model.centroids, model.map.weights)
     rivals = np.arange(len(model.centroids)) != target
     nearest = squared[:, target] < squared[:, rivals].min(axis=1)
     z = (squared[:, own] - squared[:, target]) / (2.0 * _gap(model, own, target))
-    return np.asarray(nearest & (z > rule.margin_twice))
+    return np.asarray(nearest & (z > rule.margin))
 
 
 def how(feature: Feature, *, rises: bool) -> How:
@@ -275,8 +276,8 @@ def departures(
 ) -> list[Departure]:
     """The moves ahead of a user who does nothing any more, under the model as it is.
 
-    Each day they are looked at as a sweep would, twice, so that a margin has its two looks. Day 0
-    is now: whoever is over the margin already moves at the next looks.
+    Each day they are looked at as a sweep would. Day 0 is now: whoever is over the margin already
+    moves at the next look.
 
     Args:
         row: ``(1,)`` the user; it stays as it is.
@@ -288,10 +289,8 @@ def departures(
     squared = distances(model.map.apply(vectors), model.centroids, model.map.weights)
     found: list[Departure] = []
     for day, at_ms in enumerate(times):
-        for _ in range(2):
-            moves = look(
-                row, squared[day : day + 1], model.ids, model.gaps, rule, causes, at_ms
-            ).moves
-            if len(moves):
-                found.append(Departure(day, at_ms, int(moves.after[0])))
+        here = squared[day : day + 1]
+        moves = look(row, here, model.ids, model.gaps, rule, causes, at_ms).moves
+        if len(moves):
+            found.append(Departure(day, at_ms, int(moves.after[0])))
     return found

@@ -45,9 +45,8 @@ _ROW = np.dtype(
         ("segment", "<i4"),
         ("previous", "<i4"),
         ("candidate", "<i4"),
-        ("streak", "u1"),
+        ("evidence", "<u2"),
         ("looks", "u1"),
-        ("cause", "u1"),
         ("since", "<i8"),
         ("version", "<u4"),
     ]

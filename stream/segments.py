@@ -1,8 +1,8 @@
 """Decides who moves, how far is far enough, and why; and what kind of segment a centroid is.
 
 Comes in: where users were, and their distances to the centroids of a model. Goes out: who is
-where now, with cause and margin; `producers/changes` is next. The publish rule asks for a margin
-and for two looks, so that nobody flaps on a border.
+where now, with cause and margin; `producers/changes` is next. The publish rule asks for a margin, in
+one look or added up from act to act, so that nobody flaps on a border.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from stream.events import CAUSES, Bools, Cause, Floats, Ints, Rows
 
 FALLBACK_KIND = "occasional"
+EVIDENCE = 4_096
+"""A row's `evidence` counts in these parts of a margin, and holds up to 16 of margin."""
 KIND_SLACK = 0.15
 """Of a limit: more than a centroid moves between two refits, less than two kinds lie apart."""
 
@@ -87,8 +89,7 @@ def kind_of(
 class PublishRule:
     """When a nearer centroid is near enough, and what counts as flapping; see `config.Publish`."""
 
-    margin_twice: float
-    margin_once: float
+    margin: float
     provisional_looks: int
     dwell_ms: int
     revert_ms: int = 0
@@ -143,6 +144,12 @@ def look(
 ) -> Look:
     """Look at users once and move whom the publish rule lets move; rows change in place.
 
+    A user moves when the margin towards another segment is over the rule's, or when the margins at
+    this and earlier acts, all of which found the same segment nearest, add up to more: a cumulative
+    sum (Page 1954, "Continuous inspection schemes") of what each act has to say. Only acts are
+    added up, because to look again at what has not changed proves nothing again; and a look that
+    finds another segment nearest, or their own, begins anew.
+
     Args:
         rows: ``(n,)`` users.
         distances: ``(n, k)`` squared distances to the model's centroids.
@@ -164,30 +171,29 @@ def look(
     separation = gaps[old, best]
     difference = distances[user, old] - distances[user, best]
     margin = np.where(rival, difference / (2.0 * np.where(separation > 0, separation, 1.0)), 0.0)
-    far_once = rival & (margin > rule.margin_once)
-    far = rival & (margin > rule.margin_twice)
-    candidate, streak = rows["candidate"], rows["streak"]
     wanted = ids[best]
-    again = far & (candidate == wanted) & (streak > 0)
+    acted = causes == CAUSES.index(Cause.USER_MOVED)
+    so_far = np.where(rows["candidate"] == wanted, rows["evidence"] / EVIDENCE, 0.0)
+    evidence = np.where(margin > 0, so_far + np.where(acted, margin, 0.0), 0.0)
+    by_acts = evidence > rule.margin
+    due = by_acts | (margin > rule.margin)
     # For whoever moved by a clock that was ahead, no time has passed; not less than none.
     age = np.maximum(now_ms - rows["since"], 0)
     stayed = age >= rule.dwell_ms
-    moved = first | retired | ((far_once | again) & stayed)
+    moved = first | retired | (due & stayed)
 
-    # A move that took two looks was due from the first of them, unless the user acted since.
-    began = rows["cause"]
-    acted = causes == CAUSES.index(Cause.USER_MOVED)
-    cause = np.where(again & ~acted, began, causes).astype(np.uint8)
+    # Who is kept by the dwell only was due by acts, whenever the dwell ends.
+    cause = np.where(by_acts, CAUSES.index(Cause.USER_MOVED), causes).astype(np.uint8)
     cause[retired] = CAUSES.index(Cause.SEGMENT_RETIRED)
 
-    waiting = far & ~moved
-    new_candidate = np.where(waiting, wanted, 0)
-    new_streak = np.where(waiting, np.where(again, np.minimum(streak, 254) + 1, 1), 0)
-    new_cause = np.where(waiting, np.where(again, began, causes), 0)
+    # Rounded down: what is kept is never over a margin that it was not over.
+    kept = np.minimum(np.where(moved, 0.0, evidence) * EVIDENCE, 65_535).astype(np.uint16)
+    candidate = np.where(kept > 0, wanted, 0)
     looks = rows["looks"]
     provisional = looks < rule.provisional_looks
     new_looks = np.where(acted & (looks < 255), looks + 1, looks)
-    changed = moved | (new_candidate != candidate) | (new_streak != streak) | (new_looks != looks)
+    changed = moved | (candidate != rows["candidate"]) | (kept != rows["evidence"])
+    changed |= new_looks != looks
 
     index = np.flatnonzero(moved)
     back = (rows["previous"] > 0) & (rows["previous"] == wanted)
@@ -203,8 +209,7 @@ def look(
         provisional=provisional[index],
         reverted=(back & soon)[index],
     )
-    rows["candidate"], rows["streak"], rows["cause"] = new_candidate, new_streak, new_cause
-    rows["looks"] = new_looks
+    rows["candidate"], rows["evidence"], rows["looks"] = candidate, kept, new_looks
     rows["previous"][index] = moves.before
     rows["segment"][index] = moves.after
     rows["since"][index] = now_ms

@@ -367,15 +367,12 @@ class _Run:
             listener.ask_to_end()
             listener.wait(START_SECONDS)
             told, changes = read(sent), read(heard)
-            timed = list(
-                zip(changes["at_ms"], changes["seconds"], changes["second_look"], strict=True)
-            )
-            measured = [s for at_ms, s, again in timed if at_ms >= after_ms and not again]
+            timed = zip(changes["at_ms"], changes["seconds"], strict=True)
+            measured = [seconds for at_ms, seconds in timed if at_ms >= after_ms]
             if not measured:
                 raise BenchError("nobody moved while latency was measured; take more seconds")
             return Latency(
                 measured,
-                [s for at_ms, s, again in timed if at_ms >= after_ms and again],
                 told["rate"],
                 told["latest_send_seconds"],
                 cores,

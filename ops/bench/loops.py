@@ -119,9 +119,8 @@ def listen(settings: Settings, *, ready_file: str) -> dict[str, Any]:
     """Read changes as a campaign would, until told to stop and there are no more.
 
     Returns:
-        Of changes that users made: the time of the user's newest event, the seconds from then to
-        the change in hand, and whether the publish rule asked for a second look. And how many
-        changes there were in all, by cause.
+        Of changes that users made: the time of the user's newest event, and the seconds from then
+        to the change in hand. And how many changes there were in all, by cause.
     """
     stop = roles.stop_on_signals()
     consumer = Consumer(reader_options(settings.broker))
@@ -132,8 +131,6 @@ def listen(settings: Settings, *, ready_file: str) -> dict[str, Any]:
     decode = msgspec.json.Decoder(_Change).decode
     at_ms: list[float] = []
     seconds: list[float] = []
-    second_look: list[bool] = []
-    once = settings.publish.margin_once
     causes: dict[str, int] = {}
     unread = set(partitions)
     while True:
@@ -159,15 +156,13 @@ def listen(settings: Settings, *, ready_file: str) -> dict[str, Any]:
             at = change.last_event_at.timestamp()
             at_ms.append(at * 1_000)
             seconds.append(now - at)
-            second_look.append(change.margin is not None and change.margin <= once)
     consumer.close()
-    return {"at_ms": at_ms, "seconds": seconds, "second_look": second_look, "causes": causes}
+    return {"at_ms": at_ms, "seconds": seconds, "causes": causes}
 
 
 class _Change(msgspec.Struct):
     cause: str
     last_event_at: datetime
-    margin: float | None
 
 
 # -- the rivals --------------------------------------------------------------------------------

@@ -89,13 +89,8 @@ class Round:
 class Latency:
     """From a user's newest event to the change in a campaign's hand, at a steady rate.
 
-    A change within the smaller margin of the publish rule waits for a second look, which is the
-    user's next event or the next sweep, whichever comes first: seconds that the rule asks for, and
-    not the pipeline. These changes are told apart by their margin.
-
     Attributes:
-        seconds: of each change that a user made, decided when their event was looked at.
-        second_look_seconds: of each that was decided at a second look.
+        seconds: of each change that a user made.
         rate: events a second that were really sent.
         latest_send_seconds: how late an event was sent at the worst; part of the latency.
         cores: how much of a core each role kept busy.
@@ -103,7 +98,6 @@ class Latency:
     """
 
     seconds: Sequence[float]
-    second_look_seconds: Sequence[float]
     rate: float
     latest_send_seconds: float
     cores: dict[str, float] = field(default_factory=dict)
@@ -114,20 +108,10 @@ class Latency:
             "change_latency_p50_seconds": percentile(self.seconds, 50),
             "change_latency_p99_seconds": percentile(self.seconds, 99),
             "latency_changes": len(self.seconds),
-            "second_look_changes": len(self.second_look_seconds),
             "latency_events_per_second": self.rate,
             "latest_send_seconds": self.latest_send_seconds,
-            **self._second_looks(),
             **{f"{role}_cores": cores for role, cores in self.cores.items()},
             **{f"changes_{cause}": count for cause, count in self.causes.items()},
-        }
-
-    def _second_looks(self) -> dict[str, float]:
-        if not self.second_look_seconds:
-            return {}
-        return {
-            "second_look_p50_seconds": percentile(self.second_look_seconds, 50),
-            "second_look_p99_seconds": percentile(self.second_look_seconds, 99),
         }
 
 
@@ -199,12 +183,6 @@ def section(report: dict[str, Any], at: datetime) -> str:
             f"({p50s}), p99 {report['change_latency_p99_seconds'] * 1e3:.1f} ms ({p99s})."
         )
         lines += ["", told]
-        if again := sum(w["second_look_changes"] for w in waits):
-            lines[-1] += (
-                f" {again:,.0f} more were decided at a second look, as the publish rule asks: "
-                f"p50 {report['second_look_p50_seconds'] * 1e3:.1f} ms, "
-                f"p99 {report['second_look_p99_seconds'] * 1e3:.1f} ms."
-            )
     if report["time_split"]:
         told = ", ".join(f"{step} {share:.0%}" for step, share in report["time_split"].items())
         lines += ["", f"Where the worker's time goes (one extra round, sampled): {told}."]

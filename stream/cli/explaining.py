@@ -17,12 +17,12 @@ from rich.text import Text
 from stream.cli import views
 from stream.cli.explore import ExploreError, People
 from stream.cli.views import KIND_STYLES, natural, reading
-from stream.events import Floats
+from stream.events import Rows
 from stream.explain import departures, margin, nearest_other, proposals
 from stream.features import Feature, FeatureTable
 from stream.model import Model
 from stream.rules import Condition, find_rules
-from stream.segments import columns_of
+from stream.segments import EVIDENCE, columns_of
 from stream.units import iso
 
 PROPOSALS = 3
@@ -59,13 +59,18 @@ def why(reader: views.Reader, name: str) -> dict[str, Any] | None:
         targets[back] = "where they were before"
     return {
         "margin": asdict(margin(vector, model, table.features, own)),
-        "margin_twice": rule.margin_twice,
-        "margin_once": rule.margin_once,
+        "margin_needed": rule.margin,
+        "evidence": _evidence(row),
         "moves": [
             {
                 **_told(model, int(model.ids[target])),
                 "is": relation,
-                "changes": _changes(vector, model, reader, own, target),
+                "changes": [
+                    asdict(one)
+                    for one in proposals(vector, model, table.features, own, target, rule)[
+                        :PROPOSALS
+                    ]
+                ],
             }
             for target, relation in targets.items()
         ],
@@ -76,17 +81,15 @@ def why(reader: views.Reader, name: str) -> dict[str, Any] | None:
     }
 
 
+def _evidence(row: Rows) -> dict[str, Any] | None:
+    """What a user's acts so far add up to, and towards which segment; None if to nothing."""
+    evidence = int(row["evidence"][0])
+    return {"segment": int(row["candidate"][0]), "z": evidence / EVIDENCE} if evidence else None
+
+
 def _told(model: Model, segment: int) -> dict[str, Any]:
     known = model.by_id[segment]
     return {"segment": known.id, "name": known.name, "kind": known.kind}
-
-
-def _changes(
-    vector: Floats, model: Model, reader: views.Reader, own: int, target: int
-) -> list[dict[str, Any]]:
-    rule = model.rule or reader.settings.publish.rule()
-    found = proposals(vector, model, reader.table.features, own, target, rule)
-    return [asdict(one) for one in found[:PROPOSALS]]
 
 
 def show_why(console: Console, facts: dict[str, Any] | None, table: FeatureTable) -> None:
@@ -98,19 +101,24 @@ def show_why(console: Console, facts: dict[str, Any] | None, table: FeatureTable
     border = facts["margin"]
     names = {one["segment"]: one["name"] for one in facts["moves"]}
     console.print(_margin_table(facts, known))
-    z, limit = border["z"], facts["margin_twice"]
+    z, limit = border["z"], facts["margin_needed"]
     due = z > limit
     verdict = "due to move" if due else f"moves over {limit:g}"
     console.print(
         f"z {z:.2f} towards {border['other']}, {names[border['other']]}: 0 is the border; {verdict}"
     )
+    if leaning := facts["evidence"]:
+        console.print(
+            f"their acts so far add up to {leaning['z']:.2f} towards {leaning['segment']}, "
+            "which counts as long as it is the nearest"
+        )
     for move in facts["moves"]:
         console.print(_move_title(move))
         for change in move["changes"]:
             console.print(_change_line(change, known[change["feature"]]))
         if due and move["segment"] == border["other"]:
             console.print(
-                "  nothing has to: that move is due already, and waits for a second look or for "
+                "  nothing has to: that move is due already, and waits for the next look or for "
                 "the end of the dwell time"
             )
         elif not move["changes"]:

@@ -132,7 +132,7 @@ def read_file(
 
 
 def _partition(table: FeatureTable) -> Partition:
-    rule = PublishRule(margin_twice=0.0, margin_once=0.0, provisional_looks=0, dwell_ms=0)
+    rule = PublishRule(margin=0.0, provisional_looks=0, dwell_ms=0)
     return Partition(0, table, rule, Position([0, 0], table.schema), 0)
 
 

@@ -200,9 +200,8 @@ def plan(crowd: Crowd, table: FeatureTable, rule: PublishRule, wanted: Settings)
     new = retune(state, sample, table, wanted.learning, Tuning.of(wanted)).model
     assert new is not None
 
-    # Two looks each: the publish rule may ask for a second one before it moves anybody.
-    settled, due = _look_twice(crowd, crowd.rows, table, rule, None)
-    moved, changes = _look_twice(crowd, settled, table, rule, new)
+    settled, due = _looked_at(crowd, crowd.rows, table, rule, None)
+    moved, changes = _looked_at(crowd, settled, table, rule, new)
     return Plan(
         crowd=crowd,
         old=old,
@@ -216,10 +215,10 @@ def plan(crowd: Crowd, table: FeatureTable, rule: PublishRule, wanted: Settings)
     )
 
 
-def _look_twice(
+def _looked_at(
     crowd: Crowd, rows: Rows, table: FeatureTable, rule: PublishRule, model: Model | None
 ) -> tuple[Rows, list[SegmentChange]]:
-    """The rows after two looks under the model in force, or under one that is adopted."""
+    """The rows after a look under the model in force, or under one that is adopted."""
     now_ms = crowd.at_ms
     partition = Partition(0, table, rule, Position([0, 0], table.schema), 0, crowd.model)
     partition.load(zip(crowd.names, (row.tobytes() for row in rows), strict=True))
@@ -227,7 +226,6 @@ def _look_twice(
         partition.sweep(now_ms, now_ms)
     else:
         partition.adopt(model, now_ms, now_ms)
-    partition.sweep(now_ms, now_ms)
     commit = partition.commit([0, 0], Counts(), now_ms)
     changes = [_decode(change) for entry in commit.outbox for change in entry.changes]
     return partition.rows.copy(), changes

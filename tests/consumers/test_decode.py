@@ -430,7 +430,7 @@ def test_refusals_are_told_in_stretches_that_end_with_them(decoder: Decoder) -> 
 
 def test_columns_take_the_partitions_slots(decoder: Decoder) -> None:
     position = Position([0, 0], TABLE.schema)
-    partition = Partition(0, TABLE, PublishRule(0.1, 0.3, 3, 0), position, 0)
+    partition = Partition(0, TABLE, PublishRule(0.2, 3, 0), position, 0)
     first = decoded(decoder, [encoded(userId="a"), b"?", encoded(userId="b"), encoded(userId="a")])
     second = decoded(decoder, [encoded(userId="c"), encoded(userId="b")])
     columns = first.columns(partition)

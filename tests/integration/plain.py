@@ -256,7 +256,7 @@ def _walk(
 ) -> list[Move]:
     """Follow one user from look to look."""
     moves: list[Move] = []
-    segment, acts, wanted, because = 0, 0, 0, ""
+    segment, acts, leaning, evidence = 0, 0, 0, 0.0
     done, seen = 0, 0
     for number, (look, squared) in enumerate(zip(looks, distances, strict=True)):
         cause = "time_passed" if look.sweep else "model_moved"
@@ -267,8 +267,8 @@ def _walk(
         ids = [one["id"] for one in look.model["segments"]]
         best = squared.index(min(squared))
         target, reason = ids[best], ""
-        first_wanted, first_because = wanted, because
-        wanted, because = 0, ""
+        towards, so_far = leaning, evidence
+        leaning, evidence = 0, 0.0
         if segment == 0:
             reason = cause
         elif segment not in ids:
@@ -277,13 +277,16 @@ def _walk(
             here = ids.index(segment)
             gap = geometry.gap(start + number, here, best)
             margin = (squared[here] - squared[best]) / (2 * gap)
-            if margin > rule.margin_twice and first_wanted == target:
-                # Due since the first look, whose reason counts, unless the user acted since.
-                reason = cause if cause == "user_moved" else first_because
-            elif margin > rule.margin_once:
+            total = so_far if towards == target else 0.0
+            if cause == "user_moved":
+                total += margin
+            if total > rule.margin:
+                reason = "user_moved"
+            elif margin > rule.margin:
                 reason = cause
-            elif margin > rule.margin_twice:
-                wanted, because = target, cause
+            elif total > 0:
+                # Kept in 4,096ths, rounded down.
+                leaning, evidence = target, int(total * 4_096) / 4_096
         if reason:
             moves.append(
                 Move(

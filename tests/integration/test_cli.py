@@ -172,13 +172,13 @@ def test_the_doctor_names_a_remedy(config: Path) -> None:
 def test_settings_and_where_they_come_from(config: Path) -> None:
     said = segstream(
         *("-c", str(config), "--set", "learning.segments=6", "config", "show", "--json"),
-        SEGSTREAM_PUBLISH__MARGIN_ONCE="0.4",
+        SEGSTREAM_PUBLISH__MARGIN="0.4",
     )
     assert said.code == 0
     rows = {row["key"]: row for row in said.facts["settings"]}
     assert (rows["learning.segments"]["value"], rows["learning.segments"]["origin"]) == (6, "flag")
-    assert rows["publish.margin_once"]["value"] == 0.4
-    assert rows["publish.margin_once"]["origin"] == "environment"
+    assert rows["publish.margin"]["value"] == 0.4
+    assert rows["publish.margin"]["origin"] == "environment"
     assert rows["clock.mode"]["origin"] == f"file {config}"
     assert rows["worker.batch_seconds"]["origin"] == "default"
     assert rows["worker.batch_seconds"]["unit"] == "seconds"

@@ -31,7 +31,7 @@ def published() -> tuple[Model, list[dict[str, Any]]]:
     """A model, and the changes of users who were taken in and then fell silent under it."""
     settings = Settings.model_validate({"learning": {"segments": 3, "first_model_users": 20}})
     table = FeatureTable(settings.features)
-    rule = PublishRule(0.1, 0.3, 3, 0)
+    rule = PublishRule(0.2, 3, 0)
     partition = Partition(0, table, rule, Position([0, 0], table.schema), 0)
     slots = partition.slots([f"user-{number}" for number in range(USERS)])
     events = int(np.arange(USERS).sum()) + USERS

@@ -121,7 +121,7 @@ def test_why_of_a_user_who_is_due_already(
     monkeypatch.setattr(roles, "open_store", opened)
     _, said, _ = command("user", "user 1", "--why", "--json")
     facts = json.loads(said.splitlines()[-1])["why"]
-    assert facts["margin"]["z"] > facts["margin_twice"]
+    assert facts["margin"]["z"] > facts["margin_needed"]
     assert facts["moves"][0]["changes"] == []
     code, said, _ = command("user", "user 1", "--why")
     assert code == 0

@@ -382,7 +382,7 @@ def shift(
 def test_what_was_planned_is_what_happens(
     k: int, shift: Shift, settings_of: Any, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    publish = "[publish]\nmargin_once = 0.2\n"
+    publish = "[publish]\nmargin = 0.1\n"
     command = ("-c", settings_of(3), "apply", settings_of(k, publish), "--json")
     code, said, told = run(capfd, *command)
     assert code == 0, told
@@ -405,7 +405,7 @@ def test_what_was_planned_is_what_happens(
     assert {move: moves.count(move) for move in moves} == expected
     assert len(moves) == planned["records"] > 0
     assert state.model.rule is not None
-    assert state.model.rule.margin_once == 0.2
+    assert state.model.rule.margin == 0.1
 
     # The same again plans no change under what is in force now, and is applied all the same.
     shift.records.clear()

@@ -110,7 +110,7 @@ def test_every_change_goes_on_where_the_last_one_ended() -> None:
 @given(st.integers(1, 4), st.sampled_from([0.0, 0.15]), st.sampled_from([0.5, 4.0]))
 @settings(max_examples=4, deadline=None)
 def test_contributions_add_up_to_the_margin(seed: int, margin: float, weight: float) -> None:
-    segmenter = make(publish=Publish(margin_twice=margin), weights={"spent": weight})
+    segmenter = make(publish=Publish(margin=margin), weights={"spent": weight})
     compared = 0
     for step in play(segmenter, last=45, seed=seed):
         changes = step.changes
@@ -212,7 +212,7 @@ def test_sizes_are_of_now_and_add_up_to_the_users_who_count() -> None:
 def test_flapping_is_measured_in_any_unit_of_time(unit: float) -> None:
     """Every day a fifth of the second sort is elsewhere, and back the day after."""
     segmenter = make(
-        publish=Publish(margin_twice=0.0, margin_once=0.0, revert_seconds=7 * unit),
+        publish=Publish(margin=0.0, revert_seconds=7 * unit),
         forget_after=None,
     )
     users, vectors = np.arange(USERS), blobs(1, USERS)

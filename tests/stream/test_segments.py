@@ -22,6 +22,7 @@ from stream.features import DEFAULT_FEATURES, FeatureTable
 from stream.segments import (
     CHURN_RISK_KINDS,
     DEFAULT_KINDS,
+    EVIDENCE,
     FALLBACK_KIND,
     KIND_SLACK,
     Bounds,
@@ -38,7 +39,7 @@ TABLE = FeatureTable(DEFAULT_FEATURES)
 ONE = np.ones(1)
 LINE = np.array([[0.0], [1.0]])
 IDS = np.array([7, 9], np.int32)
-RULE = PublishRule(margin_twice=0.1, margin_once=0.3, provisional_looks=3, dwell_ms=0)
+RULE = PublishRule(margin=0.2, provisional_looks=3, dwell_ms=0)
 NOW = 1_000_000
 ACTED, TIME, MODEL = Cause.USER_MOVED, Cause.TIME_PASSED, Cause.MODEL_MOVED
 
@@ -98,19 +99,40 @@ def test_the_border_moves_nobody_however_often() -> None:
     assert rows["segment"].tolist() == [7, 9]
 
 
-def test_a_clear_margin_moves_on_the_second_look_running() -> None:
+def test_margins_add_up_from_act_to_act() -> None:
     rows = users(7)
-    first = look_at(rows, [0.65])
+    first = look_at(rows, [0.65], cause=ACTED)
     assert len(first.moves) == 0
-    assert first.changed.tolist() == [0], "the candidate is kept"
+    assert first.changed.tolist() == [0], "what it adds up to is kept"
     assert rows["candidate"].tolist() == [9]
-    second = look_at(rows, [0.65], now=NOW + 5)
-    assert moved(second) == [(7, 9, TIME)]
+    assert rows["evidence"].tolist() == [int(0.15 * EVIDENCE)]
+    second = look_at(rows, [0.65], cause=ACTED, now=NOW + 5)
+    assert moved(second) == [(7, 9, ACTED)]
     assert second.moves.margin.tolist() == pytest.approx([0.15])
     assert rows["segment"].tolist() == [9]
     assert rows["since"].tolist() == [NOW + 5]
     assert rows["version"].tolist() == [2]
-    assert rows["candidate"].tolist() == rows["streak"].tolist() == [0]
+    assert rows["candidate"].tolist() == rows["evidence"].tolist() == [0]
+
+
+@pytest.mark.parametrize("cause", [TIME, MODEL])
+def test_to_look_again_adds_nothing(cause: Cause) -> None:
+    rows = users(7, 7)
+    look_at(rows, [0.65, 0.65], cause=ACTED)
+    for place in (0.65, 0.6, 0.699):
+        before = rows.copy()
+        assert len(look_at(rows, [place, place], cause=cause).moves) == 0
+        assert rows.tobytes() == before.tobytes(), "and takes nothing away"
+    assert moved(look_at(rows, [0.71, 0.6], cause=cause)) == [(7, 9, cause)]
+
+
+def test_many_small_margins_are_a_large_one() -> None:
+    rows = users(7)
+    acts = 0
+    while rows["segment"][0] == 7:
+        look_at(rows, [0.5 + 0.03], cause=ACTED)
+        acts += 1
+    assert acts == 7, "0.2 / 0.03, and one more"
 
 
 def test_a_large_margin_moves_at_once() -> None:
@@ -126,30 +148,33 @@ def test_the_margin_at_the_new_centroid_is_a_half() -> None:
 
 
 def test_a_margin_of_just_the_limit_is_not_over_it() -> None:
-    rule = PublishRule(margin_twice=0.125, margin_once=0.25, provisional_looks=3, dwell_ms=0)
-    rows = users(7, 7)
-    for _ in range(5):
-        assert len(look_at(rows, [0.5 + 0.125, 0.5], rule=rule).moves) == 0
-        assert rows["candidate"].tolist() == [0, 0]
-    once = users(7)
-    assert len(look_at(once, [0.75], rule=rule).moves) == 0
-    assert len(look_at(once, [0.75], rule=rule).moves) == 1
+    rule = PublishRule(margin=0.25, provisional_looks=3, dwell_ms=0)
+    for cause in (ACTED, TIME):
+        assert len(look_at(users(7), [0.75], rule=rule, cause=cause).moves) == 0
+    acting = users(7)
+    look_at(acting, [0.75], rule=rule, cause=ACTED)
+    assert len(look_at(acting, [0.75], rule=rule, cause=TIME).moves) == 0
+    assert len(look_at(acting, [0.5 + 1 / GRID], rule=rule, cause=ACTED).moves) == 1
 
 
-def test_a_look_back_over_the_border_starts_the_count_again() -> None:
-    for pause in (0.55, 0.5, 0.2):
-        rows = users(7)
-        for place in (0.65, pause, 0.65):
-            assert len(look_at(rows, [place]).moves) == 0
-        assert len(look_at(rows, [0.65]).moves) == 1
+@pytest.mark.parametrize("cause", [ACTED, TIME, MODEL])
+@pytest.mark.parametrize("pause", [0.5, 0.2])
+def test_a_look_back_over_the_border_begins_anew(cause: Cause, pause: float) -> None:
+    rows = users(7)
+    look_at(rows, [0.65], cause=ACTED)
+    assert look_at(rows, [pause], cause=cause).changed.tolist() == [0]
+    assert rows["evidence"].tolist() == rows["candidate"].tolist() == [0]
+    assert len(look_at(rows, [0.65], cause=ACTED).moves) == 0
+    assert len(look_at(rows, [0.65], cause=ACTED).moves) == 1
 
 
-def test_another_candidate_starts_the_count_again() -> None:
+def test_another_candidate_begins_anew() -> None:
     centroids, ids = np.array([[0.0], [1.0], [-1.0]]), (7, 9, 4)
     rows = users(7)
     for place in (0.65, -0.65, 0.65, -0.65):
-        assert len(look_at(rows, [place], centroids=centroids, ids=ids).moves) == 0
-    assert moved(look_at(rows, [-0.65], centroids=centroids, ids=ids)) == [(7, 4, TIME)]
+        assert len(look_at(rows, [place], cause=ACTED, centroids=centroids, ids=ids).moves) == 0
+    answer = look_at(rows, [-0.65], cause=ACTED, centroids=centroids, ids=ids)
+    assert moved(answer) == [(7, 4, ACTED)]
 
 
 # -- first, retired, dwelling --------------------------------------------------------------------
@@ -167,7 +192,7 @@ def test_a_first_assignment_goes_to_the_nearest_at_once() -> None:
 
 
 def test_a_retired_segment_is_left_at_once_and_says_so() -> None:
-    rule = PublishRule(0.1, 0.3, 3, dwell_ms=10**9)
+    rule = PublishRule(0.2, 3, dwell_ms=10**9)
     rows = users(5, 5)
     rows["since"] = NOW
     answer = look_at(rows, [0.5, 0.52], rule=rule, cause=MODEL)
@@ -177,12 +202,12 @@ def test_a_retired_segment_is_left_at_once_and_says_so() -> None:
 
 
 def test_a_user_stays_for_the_dwell_and_leaves_when_it_is_over() -> None:
-    rule = PublishRule(0.1, 0.3, 3, dwell_ms=1_000)
+    rule = PublishRule(0.2, 3, dwell_ms=1_000)
     rows = users(7, 7)
     rows["since"] = NOW
     for now in (NOW, NOW + 500, NOW + 999):
-        assert len(look_at(rows, [0.65, 0.95], rule=rule, now=now).moves) == 0
-    assert len(look_at(rows, [0.65, 0.95], rule=rule, now=NOW + 1_000).moves) == 2
+        assert len(look_at(rows, [0.71, 0.95], rule=rule, now=now).moves) == 0
+    assert len(look_at(rows, [0.71, 0.95], rule=rule, now=NOW + 1_000).moves) == 2
 
 
 def test_without_a_dwell_a_clock_that_was_ahead_keeps_nobody() -> None:
@@ -206,51 +231,35 @@ def test_a_user_is_provisional_for_the_first_looks_at_their_own_acts() -> None:
 
 
 def test_counters_stop_at_their_ends() -> None:
-    rule = PublishRule(0.1, 0.3, 3, dwell_ms=10**9)
+    rule = PublishRule(0.2, 3, dwell_ms=10**9)
     rows = users(7)
     rows["since"], rows["looks"] = NOW, 254
     for _ in range(300):
         look_at(rows, [0.9], rule=rule, cause=ACTED)
     assert rows["looks"].tolist() == [255]
-    assert rows["streak"].tolist() == [255]
-    assert len(look_at(rows, [0.65], rule=rule, now=NOW + 10**9).moves) == 1
+    assert rows["evidence"].tolist() == [65_535]
+    assert len(look_at(rows, [0.51], rule=rule, now=NOW + 10**9).moves) == 1
 
 
 # -- causes --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("first", "second", "told"),
-    [
-        (TIME, TIME, TIME),
-        (ACTED, TIME, ACTED),
-        (ACTED, MODEL, ACTED),
-        (MODEL, TIME, MODEL),
-        (TIME, MODEL, TIME),
-        (TIME, ACTED, ACTED),
-        (MODEL, ACTED, ACTED),
-    ],
-)
-def test_a_move_of_two_looks_has_the_cause_of_the_first_unless_the_user_acted(
-    first: Cause, second: Cause, told: Cause
-) -> None:
+@pytest.mark.parametrize("last", [TIME, MODEL, ACTED])
+def test_a_move_has_the_cause_of_the_look_that_made_it(last: Cause) -> None:
     rows = users(7)
-    look_at(rows, [0.65], cause=first)
-    assert moved(look_at(rows, [0.65], cause=second)) == [(7, 9, told)]
+    look_at(rows, [0.6], cause=ACTED)
+    assert moved(look_at(rows, [0.9], cause=last)) == [(7, 9, last)]
 
 
-def test_a_sudden_move_has_its_own_cause() -> None:
-    rows = users(7)
-    look_at(rows, [0.5], cause=ACTED)
-    assert moved(look_at(rows, [0.9], cause=TIME)) == [(7, 9, TIME)]
-
-
-def test_a_candidate_given_up_leaves_no_cause_behind() -> None:
-    rows = users(7)
-    look_at(rows, [0.65], cause=ACTED)
-    look_at(rows, [0.5], cause=TIME)
-    look_at(rows, [0.65], cause=MODEL)
-    assert moved(look_at(rows, [0.65], cause=TIME)) == [(7, 9, MODEL)]
+@pytest.mark.parametrize("last", [TIME, MODEL, ACTED])
+def test_who_was_due_by_acts_and_had_to_stay_moves_by_acts(last: Cause) -> None:
+    rule = PublishRule(0.2, 3, dwell_ms=1_000)
+    rows = users(7, 7)
+    rows["since"] = NOW
+    look_at(rows, [0.75, 0.65], rule=rule, cause=ACTED)
+    assert len(look_at(rows, [0.75, 0.65], rule=rule, cause=ACTED).moves) == 0
+    answer = look_at(rows, [0.6, 0.6], rule=rule, cause=last, now=NOW + 1_000)
+    assert moved(answer) == [(7, 9, ACTED), (7, 9, ACTED)]
 
 
 # -- the whole rule, against a plain one ---------------------------------------------------------
@@ -263,7 +272,7 @@ class PlainUser:
     segment: int = 0
     since: int = 0
     candidate: int = 0
-    began: Cause = TIME
+    evidence: Fraction = Fraction(0)
     version: int = 0
 
     def look(self, place: Fraction, cause: Cause, now: int, rule: PublishRule) -> Cause | None:
@@ -272,24 +281,28 @@ class PlainUser:
         if self.segment == 0:
             return self.move(nearest, cause, now)
         margin = place - Fraction(1, 2) if self.segment == 7 else Fraction(1, 2) - place
-        if margin <= rule.margin_twice:
+        if margin <= 0:
+            self.candidate, self.evidence = 0, Fraction(0)
+            return None
+        if cause is ACTED:
+            self.candidate, self.evidence = nearest, self.evidence + margin
+        by_acts = self.evidence > Fraction(rule.margin)
+        due = by_acts or margin > Fraction(rule.margin)
+        if due and now - self.since >= rule.dwell_ms:
+            return self.move(nearest, ACTED if by_acts else cause, now)
+        # What is kept is rounded down.
+        self.evidence = Fraction(int(self.evidence * EVIDENCE), EVIDENCE)
+        if not self.evidence:
             self.candidate = 0
-            return None
-        first_look = self.candidate != nearest
-        if first_look:
-            self.candidate, self.began = nearest, cause
-        due = margin > rule.margin_once or not first_look
-        if not due or now - self.since < rule.dwell_ms:
-            return None
-        return self.move(nearest, cause if cause is ACTED else self.began, now)
+        return None
 
     def move(self, to: int, cause: Cause, now: int) -> Cause:
-        self.segment, self.since, self.candidate = to, now, 0
+        self.segment, self.since, self.candidate, self.evidence = to, now, 0, Fraction(0)
         self.version += 1
         return cause
 
 
-_EXACT = PublishRule(margin_twice=0.125, margin_once=0.25, provisional_looks=3, dwell_ms=50)
+_EXACT = PublishRule(margin=0.25, provisional_looks=3, dwell_ms=50)
 _PLACES = st.one_of(
     st.sampled_from([0.0, 0.25, 0.375, 0.5, 0.625, 0.6875, 0.75, 0.8125, 1.0]),
     st.integers(0, int(GRID)).map(lambda steps: steps / GRID),
@@ -315,21 +328,31 @@ def test_the_rule_is_the_plain_one(looks: list[tuple[float, Cause, int]]) -> Non
         assert rows["candidate"].tolist() == [plain.candidate]
         if rows["segment"][0] and plain.version:
             assert rows["since"].tolist() == [plain.since]
-        # `cause` is only read while there is a candidate; all else that changed is told.
-        same = rows.copy()
-        same["cause"] = before["cause"]
-        if same.tobytes() != before.tobytes():
+        assert rows["evidence"].tolist() == [int(plain.evidence * EVIDENCE)]
+        if rows.tobytes() != before.tobytes():
             assert answer.changed.tolist() == [0]
 
 
-@given(st.lists(st.integers(int(-0.1 * GRID), int(0.1 * GRID)), min_size=1, max_size=40))
+_NEAR = st.lists(st.integers(int(-0.19 * GRID), int(0.19 * GRID)), min_size=1, max_size=40)
+
+
+@given(_NEAR)
 @settings(max_examples=40, deadline=None)
-def test_nobody_flaps_on_a_border(steps: list[int]) -> None:
+def test_nobody_flaps_on_a_border_without_acting(steps: list[int]) -> None:
     rows = users(7, 9)
     for step in steps:
         place = 0.5 + step / GRID
-        assert len(look_at(rows, [place, place], cause=ACTED).moves) == 0
+        assert len(look_at(rows, [place, place], cause=TIME).moves) == 0
     assert rows["segment"].tolist() == [7, 9]
+
+
+@given(_NEAR)
+@settings(max_examples=40, deadline=None)
+def test_each_move_near_a_border_is_earned(steps: list[int]) -> None:
+    rows = users(7)
+    moves = sum(len(look_at(rows, [0.5 + step / GRID], cause=ACTED).moves) for step in steps)
+    assert moves * RULE.margin <= sum(map(abs, steps)) / GRID
+    assert moves <= sum((a > 0) != (b > 0) for a, b in zip([-1, *steps], steps, strict=False))
 
 
 def test_users_do_not_depend_on_their_neighbours() -> None:

@@ -58,13 +58,13 @@ def test_a_round_refits_with_it_once_and_goes_by_it_from_then_on() -> None:
     shop = a_shop()
     state = first_state(shop)
     assert len(model_of(state).ids) == 4
-    wanted = fewer(3, publish={"margin_once": 0.7})
+    wanted = fewer(3, publish={"margin": 0.7})
     first = a_round(state, shop, 2, wanted)
     assert (model_of(first).name, len(model_of(first).ids)) == ("2.0", 3)
     assert any(event["event"] == "absorbed" for event in model_of(first).lineage)
     assert first.tuning == wanted
     assert model_of(first).tuning == wanted.id
-    assert model_of(first).rule == replace(Settings().publish.rule(), margin_once=0.7)
+    assert model_of(first).rule == replace(Settings().publish.rule(), margin=0.7)
 
     # Still wanted, and wanted no more: neither makes a difference.
     for again in (wanted, None):
@@ -121,8 +121,8 @@ def test_a_model_tells_its_rule_and_comes_back_with_it() -> None:
 
 def test_owners_go_by_the_rule_of_the_model() -> None:
     model = model_of(a_round(first_state(a_shop()), a_shop(), 2, fewer(3)))
-    eager = PublishRule(0.0, 0.0, 0, 0)
-    for rule, stays in ((eager, False), (PublishRule(9.0, 9.0, 0, 0), True), (None, False)):
+    eager = PublishRule(0.0, 0, 0)
+    for rule, stays in ((eager, False), (PublishRule(9.0, 0, 0), True), (None, False)):
         partition = Partition(0, TABLE, eager, Position([0, 0], TABLE.schema), 0)
         partition.fold(an_order(partition))
         partition.adopt(replace(model, rule=rule), 1, 1)
