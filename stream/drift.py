@@ -46,8 +46,9 @@ class Drift:
     def since(mapped: Floats, squared: Floats, at_ms: int, known: Sequence[str] = ()) -> Drift:
         """Begin with the users of a refit, ``(users, features)`` mapped; see `after`."""
         at = np.linspace(0, 1, BINS + 1)[1:-1]
-        edges = [np.unique(np.quantile(column, at)) for column in mapped.T]
-        shares = [_shares(column, inner) for column, inner in zip(mapped.T, edges, strict=True)]
+        columns = np.sort(mapped, axis=0).T
+        edges = [np.unique(np.quantile(column, at)) for column in columns]
+        shares = [_shares(column, inner) for column, inner in zip(columns, edges, strict=True)]
         return Drift(
             tuple(tuple(inner.tolist()) for inner in edges),
             tuple(tuple(share.tolist()) for share in shares),

@@ -5,8 +5,9 @@ immutable model. A round is a pure function of the state and the statistics; `tr
 when it is due, `segmenter` after so many updates.
 
 A refit is Lloyd from where the centroids are (the *champion*). Two *challengers* begin elsewhere:
-one merges down from more segments, one is seeded anew. A challenger takes over only if it is
-clearly better in two refits running, so that luck alone never renames anybody.
+one merges down from more segments, one is seeded anew; they take turns, for they are half of a refit's
+work. A challenger takes over only if one is clearly better in two refits running, so that luck alone
+never renames anybody.
 """
 
 from __future__ import annotations
@@ -44,6 +45,8 @@ ALL_HASHES = (1 << 64) - 1
 NEVER = (1 << 63) - 1
 CHALLENGES = 2
 """Refits running that a challenger must win: a single look costs identities (ARI .10) for luck."""
+Turn = Literal["merged", "seeded"]
+TURNS: tuple[Turn, ...] = ("merged", "seeded")
 REMEMBERED = 256
 """Retired segments a model tells of, the last ones: nobody is in an older one any more."""
 SEARCH_USERS = 1_024
@@ -480,7 +483,9 @@ def _refit(
         if k > len(centroids) or (resize and k < len(centroids)):
             centroids = _resized(space, centroids, k, epoch, settings)
         elif challenge:
-            challenger, gain = _challenger(space, centroids, epoch, settings)
+            # Both, when one of them has won once: either may confirm it.
+            turns = TURNS if state.challenged else (TURNS[epoch % len(TURNS)],)
+            challenger, gain = _challenger(space, centroids, turns, epoch, settings)
             challenged = state.challenged + 1 if gain > settings.challenge_gain else 0
             if challenged >= CHALLENGES:
                 centroids, challenged = challenger, 0
@@ -598,20 +603,27 @@ def _resized(space: Space, centroids: Floats, k: int, epoch: int, settings: Lear
 
 
 def _challenger(
-    space: Space, champion: Floats, epoch: int, settings: Learning
+    space: Space, champion: Floats, turns: Sequence[Turn], epoch: int, settings: Learning
 ) -> tuple[Floats, float]:
     """The best centroids found from elsewhere, and the share of inertia they save.
 
     What takes long is done with some of the users, who are a uniform sample too.
+
+    Args:
+        turns: whose turn it is; at least one's.
     """
     k = len(champion)
     points, weights = space
     few = Space(points[:SEARCH_USERS], weights)
-    spare = min(k + settings.spare_segments, len(few.points))
     seed = settings.seed + epoch
-    seeded, _ = seed_and_fit(few.points, k, weights, 1, seed)
-    merged = merge_to(few, KMeans(spare, 1, seed).fit(few), k).centroids
-    found = [lloyd(points, one, weights) for one in (merged, seeded)]
+    found: list[Floats] = []
+    for turn in turns:
+        if turn == "merged":
+            spare = min(k + settings.spare_segments, len(few.points))
+            begun = merge_to(few, KMeans(spare, 1, seed).fit(few), k).centroids
+        else:
+            begun, _ = seed_and_fit(few.points, k, weights, 1, seed)
+        found.append(lloyd(points, begun, weights))
     best = min(found, key=lambda one: _inertia(space, one))
     return best, 1.0 - _inertia(space, best) / max(_inertia(space, champion), 1e-12)
 

@@ -33,7 +33,7 @@ from stream.segments import KindRule, columns_of, contributions, look
 Users: TypeAlias = Sequence[int] | Sequence[str] | Ints
 
 FORMAT = 1
-LEARNING = Learning(refit_seconds=0, refit_updates=7_500, alarm_share=0.2, first_model_users=200)
+LEARNING = Learning(refit_seconds=0, refit_updates=10_000, first_model_users=200)
 MOST_WEIGHT = 4.0
 """The pipeline's limit on a feature's weight, too."""
 EARLIEST, LATEST = (datetime(year, 1, 1, tzinfo=UTC).timestamp() for year in (1, 9999))
@@ -294,7 +294,7 @@ class Segmenter:
         kinds: Sequence[KindRule] = (),
         learning: Learning = LEARNING,
         publish: Publish | None = None,
-        round_updates: int = 1_000,
+        round_updates: int = 2_500,
         workers: int = 1,
     ) -> None:
         names = [f"f{i}" for i in range(features)] if isinstance(features, int) else list(features)
