@@ -82,7 +82,9 @@ class FeatureMap:
         found = np.empty(vectors.shape)
         for part in _portions(len(found)):
             values = _signed_log(vectors[part], out=found[part])
-            np.clip(values, low, high, out=values)
+            # Not clip, which takes twice as long for limits by column.
+            np.maximum(values, low, out=values)
+            np.minimum(values, high, out=values)
             values -= self.centre
             values *= steps
             np.rint(values, out=values)
