@@ -35,7 +35,7 @@ from stream.features import FeatureTable, starts_of
 from stream.health import Health, Pulse
 from stream.learning import PartitionStatistics, TrainerState
 from stream.model import Model
-from stream.partition import Partition, SampleRequest
+from stream.partition import Acting, Partition, SampleRequest, act_together
 from stream.state import Answer, Commit, Position, Store, StoreUnavailableError
 
 log = logging.getLogger(__name__)
@@ -240,14 +240,15 @@ class ActivityWorker:
         self._pulse.beat()
         self._pair_up(consumer)
         self._look_for_round()
-        for number in list(self._owned):
-            self._serve(number, self._step, consumer)
+        self._step(list(self._owned), consumer)
         self._show_progress(consumer)
 
-    def _serve(self, number: int, what: Callable[..., object], *arguments: Any) -> None:
+    def _serve(
+        self, number: int, what: Callable[..., object], *arguments: Any, **options: Any
+    ) -> None:
         """Do something for a partition; drop it if the store says that it is another's."""
         try:
-            what(self._owned[number], *arguments)
+            what(self._owned[number], *arguments, **options)
         except _NotOursError as error:
             log.warning("partition %d: %s", number, error)
             self._forget(number)
@@ -255,17 +256,24 @@ class ActivityWorker:
                 patience = self._settings.broker.session_timeout_seconds if error.fenced else 0.0
                 self._late_pairs[number] = time.monotonic() + patience
 
-    def _step(self, owned: _Owned, consumer: Consumer) -> None:
-        """What is due for one partition."""
-        if self._collect(owned):
-            if self._by_marks:
-                while self._step_to_mark(owned):
-                    pass
-            else:
-                self._step_live(owned)
-        if owned.waiting is not None:
-            self._measure_lag(owned)
-        self._throttle(owned, consumer)
+    def _step(self, numbers: Sequence[int], consumer: Consumer) -> None:
+        """What is due for some partitions."""
+        for number in numbers:
+            self._serve(number, self._collect)
+        free = [o for o in self._here(numbers) if o.waiting is None]
+        if self._by_marks:
+            for owned in free:
+                self._serve(owned.partition.number, self._march)
+        elif free:
+            self._step_live(free)
+        for owned in self._here(numbers):
+            if owned.waiting is not None:
+                self._measure_lag(owned)
+            self._throttle(owned, consumer)
+
+    def _here(self, numbers: Sequence[int]) -> list[_Owned]:
+        """Those of some partitions that are still owned."""
+        return [self._owned[number] for number in numbers if number in self._owned]
 
     def _finish(self, consumer: Consumer) -> None:
         """Commit what is gathered (live mode) before leaving; nothing depends on it."""
@@ -278,56 +286,75 @@ class ActivityWorker:
         while time.monotonic() < deadline and (owned := self._owned.get(number)) is not None:
             if owned.waiting is None and (self._by_marks or not owned.live):
                 return
-            self._serve(number, self._step, consumer)
+            self._step([number], consumer)
             if owned.waiting is not None:
                 time.sleep(POLL_SECONDS)
 
     # -- live mode ----------------------------------------------------------------------------
 
-    def _step_live(self, owned: _Owned) -> None:
+    def _step_live(self, free: Sequence[_Owned]) -> None:
         """Fold what was gathered, look at who acted and at some of the others, and commit.
 
         Sweeps and adoptions go on a slice a turn: whoever acts meanwhile need not wait for a look
         at everyone, nor their changes behind those of everyone. What a person applied is adopted
         whole: one commit has everyone as they were, the next everyone as was planned.
         """
-        partition, now = owned.partition, self._wall_ms()
-        model, sweeping = self._newer_model(partition), partition.sweeping > 0
-        since = time.monotonic() - owned.swept
-        whole = False
-        if model is not None:
-            if whole := _cuts_over(partition, model):
-                partition.adopt(model, now, now)
-            else:
-                partition.begin_adoption(model)
-            metrics.model_adopted(model.epoch, model.version)
-            owned.sliced, sweeping = time.monotonic(), not whole
-        elif not sweeping and since >= self._settings.worker.sweep_seconds:
-            partition.begin_sweep(self._sample_request(now))
-            owned.swept = owned.sliced = time.monotonic()
-            sweeping = True
-        counts = self._act(owned, now) if owned.live else None
+        now = self._wall_ms()
+        whole = {owned.partition.number for owned in free if self._begin_sweep(owned, now)}
+        known = self._act([owned for owned in free if owned.live], now)
+        for owned in free:
+            number = owned.partition.number
+            counts = known.get(number)
+            self._serve(number, self._commit_live, counts, now, whole=number in whole)
+
+    def _begin_sweep(self, owned: _Owned, now: int) -> bool:
+        """Begin the sweep or the adoption that is due; True if everyone was looked at at once."""
+        partition = owned.partition
+        model = self._newer_model(partition)
+        if model is None:
+            since = time.monotonic() - owned.swept
+            if partition.sweeping is None and since >= self._settings.worker.sweep_seconds:
+                partition.begin_sweep(self._sample_request(now))
+                owned.swept = owned.sliced = time.monotonic()
+            return False
+        if whole := _cuts_over(partition, model):
+            partition.adopt(model, now, now)
+        else:
+            partition.begin_adoption(model)
+        metrics.model_adopted(model.epoch, model.version)
+        owned.sliced = time.monotonic()
+        return whole
+
+    def _commit_live(self, owned: _Owned, counts: Counts | None, now: int, *, whole: bool) -> None:
+        """Go on with the sweep under way, and commit what there is."""
+        partition = owned.partition
+        sweeping = partition.sweeping is not None
         statistics = self._slice(owned, now) if sweeping else None
-        through = whole or (sweeping and not partition.sweeping)
+        through = whole or (sweeping and partition.sweeping is None)
         if counts is not None or through or partition.uncommitted:
-            known = counts or Counts()
-            commit = partition.commit(owned.offsets, known, now, statistics=statistics)
+            commit = partition.commit(owned.offsets, counts or Counts(), now, statistics=statistics)
             self._begin_commit(owned, commit, counts)
 
-    def _act(self, owned: _Owned, now: int) -> Counts:
-        """Fold what was gathered and look at who acted."""
-        partition = owned.partition
-        batches, owned.live = owned.live, []
-        owned.gathered = 0
-        counts = self._settle(owned, batches)
-        events = EventColumns.concatenate([batch.columns(partition) for batch in batches])
-        oldest = min((b.oldest_ms for b in batches if b.oldest_ms), default=now)
-        owned.oldest_ms = oldest
-        self._measure_lag(owned)
-        duplicates = partition.act(events, now, oldest)
-        counts.applied -= duplicates
-        counts.duplicate += duplicates
-        return counts
+    def _act(self, those: Sequence[_Owned], now: int) -> dict[int, Counts]:
+        """Fold what was gathered and look at who acted; what became of it, by partition."""
+        if not those:
+            return {}
+        acting: list[Acting] = []
+        known: dict[int, Counts] = {}
+        for owned in those:
+            partition = owned.partition
+            batches, owned.live = owned.live, []
+            owned.gathered = 0
+            known[partition.number] = self._settle(owned, batches)
+            events = EventColumns.concatenate([batch.columns(partition) for batch in batches])
+            oldest = min((b.oldest_ms for b in batches if b.oldest_ms), default=now)
+            owned.oldest_ms = oldest
+            self._measure_lag(owned)
+            acting.append(Acting(partition, events, oldest))
+        for counts, duplicates in zip(known.values(), act_together(acting, now), strict=True):
+            counts.applied -= duplicates
+            counts.duplicate += duplicates
+        return known
 
     def _slice(self, owned: _Owned, now: int) -> PartitionStatistics | None:
         """Look at as many users as the sweep under way needs to be through in half its time.
@@ -339,7 +366,7 @@ class ActivityWorker:
         adopting = partition.adopting
         elapsed, owned.sliced = started - owned.sliced, started
         share = elapsed / (self._settings.worker.sweep_seconds * SWEEP_SHARE)
-        users = max(SLICE, int(partition.sweeping * share))
+        users = max(SLICE, int((partition.sweeping or 0) * share))
         statistics = partition.sweep_on(users, now, now)
         owned.sweeping_for += time.monotonic() - started
         if statistics is not None:
@@ -349,6 +376,11 @@ class ActivityWorker:
         return None if adopting else statistics
 
     # -- watermark mode -----------------------------------------------------------------------
+
+    def _march(self, owned: _Owned) -> None:
+        """Take the partition on, from mark to mark, as far as it can go."""
+        while self._step_to_mark(owned):
+            pass
 
     def _step_to_mark(self, owned: _Owned) -> bool:
         """Take the partition one step on; False if it has to wait for something."""

@@ -12,7 +12,7 @@ are decided within one topic.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, NamedTuple
 
@@ -165,7 +165,8 @@ class _Fold:
     """Slots that took at least one event (duplicates too), ascending, each once."""
     rows: Rows
     """Their rows after the fold, in that order."""
-    duplicates: int
+    duplicates: npt.NDArray[np.int64]
+    """Slot of each event that had come before, ascending."""
 
 
 class FeatureTable:
@@ -267,16 +268,16 @@ class FeatureTable:
         rows["format"] = ROW_FORMAT
         return rows
 
-    def fold(self, rows: Rows, events: EventColumns) -> _Fold:
-        """Fold a batch into the rows of the users it touches; `rows` itself stays as it is.
+    def fold(self, take: Callable[[npt.NDArray[np.int64]], Rows], events: EventColumns) -> _Fold:
+        """Fold a batch into the rows of the users it touches.
 
         Args:
-            rows: ``(users,)`` rows of every user of the partition.
+            take: gives copies of the rows of users, by slot, ascending.
             events: none of them late or refused; of each topic in offset order.
         """
         if len(events) == 0:
             empty = np.empty(0, np.int64)
-            return _Fold(empty, rows[empty], 0)
+            return _Fold(empty, take(empty), empty)
         # One sort brings a user's events together: clicks before purchases, each in offset order.
         key = (events.slot << 32) | (events.topic.astype(np.int64) << 31) | np.arange(len(events))
         key.sort()
@@ -284,12 +285,12 @@ class FeatureTable:
         starts = starts_of(events.slot)
         touched = events.slot[starts]
         user = np.repeat(np.arange(len(touched)), np.diff(starts, append=len(events)))
-        mine = rows[touched]
+        mine = take(touched)
 
-        fresh = ~self._duplicates(mine, user, events)
-        duplicates = len(events) - int(np.count_nonzero(fresh))
-        if duplicates:
-            events, user = events.where(fresh), user[fresh]
+        known = self._duplicates(mine, user, events)
+        duplicates = events.slot[known]
+        if len(duplicates):
+            events, user = events.where(~known), user[~known]
         if len(events):
             self._apply(mine, user, events)
         return _Fold(touched, mine, duplicates)

@@ -187,6 +187,11 @@ class Partition:
     # -- users --------------------------------------------------------------------------------
 
     @property
+    def table(self) -> FeatureTable:
+        """Of the features of its users."""
+        return self._table
+
+    @property
     def names(self) -> list[bytes]:
         """Every user, in UTF-8, by slot."""
         return self._slots.names
@@ -237,24 +242,31 @@ class Partition:
 
     def fold(self, events: EventColumns) -> tuple[Ints, int]:
         """Fold a batch in; returns the touched slots and the number of duplicates."""
-        folded = self._table.fold(self._rows, events)
-        self._rows[folded.touched] = folded.rows
-        self._dirty[folded.touched] = True
-        return folded.touched, folded.duplicates
+        folded = self._table.fold(self.take, events)
+        self.put(folded.touched, folded.rows)
+        return folded.touched, len(folded.duplicates)
 
-    def act(self, events: EventColumns, now_ms: int, origin_ms: int) -> int:
-        """Fold a batch in and look at the users who acted; returns the number of duplicates."""
-        self._adopt_first(events.slot, now_ms)
-        folded = self._table.fold(self._rows, events)
-        self._dirty[folded.touched] = True
-        if self.model is not None and len(folded.touched):
-            causes = np.full(len(folded.touched), CAUSES.index(Cause.USER_MOVED), np.uint8)
-            rows = folded.rows
+    def begin_act(self, slots: Ints, now_ms: int) -> None:
+        """Look at users who act before an adoption came to them: what the model did is not theirs."""
+        sweep, model = self._sweep, self.model
+        if sweep is None or not self.adopting or model is None:
+            return
+        slots = np.unique(slots[(slots >= sweep.next) & (slots < len(sweep.causes))])
+        if len(slots):
+            rows = self._rows[slots]
             vectors = self._table.vectors(rows, now_ms)
-            self._look(self.model, rows, folded.touched, vectors, causes, now_ms)
-            self._originate(origin_ms)
-        self._rows[folded.touched] = folded.rows
-        return folded.duplicates
+            self._look(model, rows, slots, vectors, sweep.causes[slots], now_ms)
+            self._rows[slots] = rows
+
+    def take(self, slots: Ints) -> Rows:
+        """Copies of the rows of users."""
+        found: Rows = self._rows[slots]
+        return found
+
+    def put(self, slots: Ints, rows: Rows) -> None:
+        """Rows of users who acted, to be written with the next commit."""
+        self._rows[slots] = rows
+        self._dirty[slots] = True
 
     def sweep(
         self,
@@ -295,9 +307,9 @@ class Partition:
         self._sweep = _Sweep.over(len(self), Cause.MODEL_MOVED, None, self._sampled(None))
 
     @property
-    def sweeping(self) -> int:
-        """How many users the sweep under way is over; 0 if there is none, or nobody."""
-        return 0 if self._sweep is None else len(self._sweep.causes)
+    def sweeping(self) -> int | None:
+        """How many users the sweep under way is over; None if there is none."""
+        return None if self._sweep is None else len(self._sweep.causes)
 
     @property
     def adopting(self) -> bool:
@@ -329,14 +341,14 @@ class Partition:
             counted = Statistics.of(looked.mapped, looked.squared, columns)
             sweep.total = counted if sweep.total is None else sweep.total + counted
         sweep.next = last
-        self._originate(origin_ms)
+        self.originate(origin_ms)
         if last < len(sweep.causes):
             return None
         self._sweep = None
         self._looked_under = "" if model is None else model.name
         if model is not None and sweep.total is not None:
             sizes = dict(zip(model.ids.tolist(), sweep.total.sizes.tolist(), strict=True))
-            half_life_ms = self._rule_of(model).revert_ms
+            half_life_ms = self.rule_of(model).revert_ms
             self._flapping = self._flapping.swept(sizes, now_ms, half_life_ms)
         total, hashes = sweep.total, self._hashes[: len(sweep.wanted)][sweep.wanted]
         return PartitionStatistics(
@@ -353,18 +365,6 @@ class Partition:
             flapping=self._flapping.tallies,
             schema=self._table.schema,
         )
-
-    def _adopt_first(self, slots: Ints, now_ms: int) -> None:
-        """Look at users who act before an adoption came to them: what the model did is not theirs."""
-        sweep, model = self._sweep, self.model
-        if sweep is None or not self.adopting or model is None:
-            return
-        slots = np.unique(slots[(slots >= sweep.next) & (slots < len(sweep.causes))])
-        if len(slots):
-            rows = self._rows[slots]
-            vectors = self._table.vectors(rows, now_ms)
-            self._look(model, rows, slots, vectors, sweep.causes[slots], now_ms)
-            self._rows[slots] = rows
 
     def _sampled(self, sample: SampleRequest | None) -> Bools:
         """Who belongs to the sample: of the hashes up to the threshold, the smallest."""
@@ -388,18 +388,31 @@ class Partition:
         """Look at some users: rows change in place, moves are recorded."""
         mapped = model.map.apply(vectors)
         squared = distances(mapped, model.centroids, model.map.weights)
-        rule = self._rule_of(model)
+        rule = self.rule_of(model)
         answer = look(rows, squared, model.ids, model.gaps, rule, causes, now_ms)
-        if len(answer.moves):
-            self._record(model, rows, slots, vectors, mapped, answer.moves, now_ms)
-            self._count(answer.moves, rule, now_ms)
+        self.tell(model, rows, slots, vectors, mapped, answer.moves, now_ms)
         return _Looked(mapped, squared, answer.changed)
 
-    def _rule_of(self, model: Model) -> PublishRule:
+    def rule_of(self, model: Model) -> PublishRule:
         """A person's, if one was applied with the model."""
         return model.rule or self._rule
 
     # -- records ------------------------------------------------------------------------------
+
+    def tell(
+        self,
+        model: Model,
+        rows: Rows,
+        slots: Ints,
+        vectors: Floats,
+        mapped: Floats,
+        moves: Moves,
+        now_ms: int,
+    ) -> None:
+        """Record and count the moves of a look, all but `moves` of those looked at."""
+        if len(moves):
+            self._record(model, rows, slots, vectors, mapped, moves, now_ms)
+            self._count(moves, self.rule_of(model), now_ms)
 
     def _record(
         self,
@@ -498,7 +511,8 @@ class Partition:
         self._left.update(left)
         self._back.update(back)
 
-    def _originate(self, origin_ms: int) -> None:
+    def originate(self, origin_ms: int) -> None:
+        """What made the moves that wait for a commit happened at, if nothing did before."""
         if self._pending and not self._origin_ms:
             self._origin_ms = origin_ms
 
@@ -571,3 +585,102 @@ class Partition:
         metrics.segments_left(self._left, self._back)
         for counts in (self._told, self._left, self._back):
             counts.clear()
+
+
+class Acting(NamedTuple):
+    """What users of a partition did.
+
+    Attributes:
+        origin_ms: when what made them known was.
+    """
+
+    partition: Partition
+    events: EventColumns
+    origin_ms: int
+
+
+def act_together(acting: Sequence[Acting], now_ms: int) -> list[int]:
+    """Fold a batch into each of some partitions, and look at the users who acted.
+
+    Nothing depends on which partitions come together. It is done in one go because numpy's calls
+    cost the same for one user or a hundred, and in live mode a partition has few at a time.
+
+    Args:
+        acting: at least one, all of one feature table.
+
+    Returns:
+        The number of duplicates in each.
+    """
+    partitions = [one.partition for one in acting]
+    for one in acting:
+        one.partition.begin_act(one.events.slot, now_ms)
+    # In here, a user's slot is counted on from partition to partition.
+    ends = np.cumsum([len(partition) for partition in partitions])
+    firsts = ends - [len(partition) for partition in partitions]
+
+    def parted(slots: Ints) -> list[tuple[int, int]]:
+        """Where each partition's begin and end."""
+        cuts = np.searchsorted(slots, ends).tolist()
+        return list(zip([0, *cuts], cuts, strict=False))
+
+    def take(slots: Ints) -> Rows:
+        places = zip(partitions, firsts.tolist(), parted(slots), strict=True)
+        return np.concatenate([p.take(slots[a:b] - first) for p, first, (a, b) in places])
+
+    table = partitions[0].table
+    folded = table.fold(
+        take,
+        EventColumns.concatenate(
+            [
+                replace(one.events, slot=one.events.slot + first)
+                for one, first in zip(acting, firsts.tolist(), strict=True)
+            ]
+        ),
+    )
+    spans = parted(folded.touched)
+    slots = [
+        folded.touched[a:b] - first for first, (a, b) in zip(firsts.tolist(), spans, strict=True)
+    ]
+    for group in _alike(partitions):
+        model = partitions[group[0]].model
+        if model is None:
+            continue
+        here = np.concatenate([np.arange(*spans[number]) for number in group])
+        if len(here) == 0:
+            continue
+        rows = folded.rows[here]
+        vectors = table.vectors(rows, now_ms)
+        mapped = model.map.apply(vectors)
+        squared = distances(mapped, model.centroids, model.map.weights)
+        causes = np.full(len(rows), CAUSES.index(Cause.USER_MOVED), np.uint8)
+        rule = partitions[group[0]].rule_of(model)
+        moves = look(rows, squared, model.ids, model.gaps, rule, causes, now_ms).moves
+        folded.rows[here] = rows
+        begin = 0
+        for number in group:
+            end = begin + len(slots[number])
+            part, span = partitions[number], slice(begin, end)
+            part.tell(
+                model, rows[span], slots[number], vectors[span], mapped[span],
+                moves.between(begin, end), now_ms,
+            )  # fmt: skip
+            part.originate(acting[number].origin_ms)
+            begin = end
+    for partition, touched, (a, b) in zip(partitions, slots, spans, strict=True):
+        partition.put(touched, folded.rows[a:b])
+    return [b - a for a, b in parted(folded.duplicates)]
+
+
+def _alike(partitions: Sequence[Partition]) -> list[list[int]]:
+    """Places of partitions with the same model and rule: all of them, but during an adoption."""
+    groups: list[list[int]] = []
+    for number, one in enumerate(partitions):
+        for group in groups:
+            other = partitions[group[0]]
+            same = one.model is other.model
+            if same and (one.model is None or one.rule_of(one.model) == other.rule_of(one.model)):
+                group.append(number)
+                break
+        else:
+            groups.append([number])
+    return groups

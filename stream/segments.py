@@ -8,7 +8,7 @@ one look or added up from act to act, so that nobody flaps on a border.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 import numpy.typing as npt
@@ -123,6 +123,12 @@ class Moves:
 
     def __len__(self) -> int:
         return len(self.index)
+
+    def between(self, start: int, end: int) -> Moves:
+        """Of the rows from one place to another, as if only these had been looked at."""
+        first, last = np.searchsorted(self.index, (start, end)).tolist()
+        columns = {f.name: getattr(self, f.name)[first:last] for f in fields(self)}
+        return Moves(**columns | {"index": columns["index"] - start})
 
 
 @dataclass(frozen=True)

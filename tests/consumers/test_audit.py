@@ -234,7 +234,7 @@ class World:
                 message = Message(record.payload, record.time_ms, index)
                 event = oracle.take(message).event
                 if event is not None:
-                    answer = self.table.fold(rows, columns(self.table, slots, [event]))
+                    answer = self.table.fold(rows.__getitem__, columns(self.table, slots, [event]))
                     rows[answer.touched] = answer.rows
         told = [json.loads(r.payload or b"{}") for r in self.changes] + [*map(json.loads, outbox)]
         for user, (version, segment) in (assigned or {}).items():

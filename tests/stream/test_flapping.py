@@ -21,7 +21,7 @@ from stream.segments import DEFAULT_KINDS, PublishRule
 from stream.state import Position
 from stream.units import DAY_MS, iso
 from tests.stream.test_metrics import value
-from tests.stream.test_partition import EVERYONE, LEARNING, RULE, TABLE, batch, history, models
+from tests.stream.test_partition import EVERYONE, LEARNING, RULE, TABLE, act, batch, history, models
 from tests.stream.test_segments import ACTED, NOW, TIME, look_at, moved, users
 
 WEEK, SEASON = 7 * DAY_MS, 60 * DAY_MS
@@ -154,7 +154,7 @@ def played(
             touched, _ = partition.fold(events)
             statistics = partition.sweep(step.now_ms, 0, acted=touched, sample=EVERYONE)
         else:
-            partition.act(events, step.now_ms, 0)
+            act(partition, events, step.now_ms, 0)
     assert statistics is not None
     return partition, statistics
 

@@ -22,7 +22,14 @@ from stream.hashing import hash_text
 from stream.learning import ALL_HASHES, PartitionStatistics, TrainerState, learn
 from stream.model import Model, Segment
 from stream.oracle import Event
-from stream.partition import CHANGES_PER_ENTRY, Partition, SampleRequest, SchemaMismatchError
+from stream.partition import (
+    CHANGES_PER_ENTRY,
+    Acting,
+    Partition,
+    SampleRequest,
+    SchemaMismatchError,
+    act_together,
+)
 from stream.segments import DEFAULT_KINDS, PublishRule
 from stream.state import Answer, Commit, MemoryStore, Position
 from stream.units import DAY_MS, iso
@@ -47,6 +54,12 @@ def batch(
         return NO_EVENTS
     users = [event.user for event in events]
     return columns(table, dict(zip(users, partition.slots(users).tolist(), strict=True)), events)
+
+
+def act(partition: Partition, events: EventColumns, now_ms: int, origin_ms: int) -> int:
+    """Users of one partition act; the number of duplicates."""
+    (duplicates,) = act_together([Acting(partition, events, origin_ms)], now_ms)
+    return duplicates
 
 
 def event(user: str, name: str, time_ms: int, number: int, value: float = 20.0) -> Event:
@@ -169,7 +182,7 @@ class Owner:
             touched, duplicates = partition.fold(events)
             statistics = partition.sweep(step.now_ms, step.now_ms, acted=touched, sample=EVERYONE)
         else:
-            duplicates = partition.act(events, step.now_ms, step.now_ms)
+            duplicates = act(partition, events, step.now_ms, step.now_ms)
         counts.applied -= duplicates
         counts.duplicate += duplicates
         return partition.commit([index + 1, 0], counts, step.now_ms, statistics=statistics)
@@ -347,7 +360,7 @@ def test_another_incarnation_gives_other_ids() -> None:
     def ids(incarnation: int) -> set[str]:
         partition = partition_at(Position([0, 0], TABLE.schema, incarnation))
         partition.model = models()[0]
-        partition.act(batch(partition, history()[1].events), history()[1].now_ms, 0)
+        act(partition, batch(partition, history()[1].events), history()[1].now_ms, 0)
         commit = partition.commit([1, 0], Counts(), history()[1].now_ms)
         return {json.loads(c)["id"] for entry in commit.outbox for c in entry.changes}
 
@@ -382,7 +395,7 @@ def settled() -> Partition:
     partition = partition_at(table=NET)
     partition.model = rich_and_poor()
     first = [event("ann", ORDER, START_MS, 0, 0.0)]
-    partition.act(batch(partition, first, NET), START_MS, 1)
+    act(partition, batch(partition, first, NET), START_MS, 1)
     commit = partition.commit([1, 0], Counts(), START_MS)
     assert [json.loads(c)["to"] for entry in commit.outbox for c in entry.changes] == [1]
     partition.committed(commit)
@@ -392,14 +405,14 @@ def settled() -> Partition:
 def test_who_leaves_and_returns_within_a_batch_has_not_moved() -> None:
     partition = settled()
     there_and_back = [spends(1, ORDER), spends(2, REFUND)]
-    partition.act(batch(partition, there_and_back, NET), START_MS, 1)
+    act(partition, batch(partition, there_and_back, NET), START_MS, 1)
     assert partition.commit([2, 0], Counts(), START_MS).outbox == []
 
 
 def test_who_is_looked_at_in_between_has_moved_twice() -> None:
     partition = settled()
     for one in (spends(1, ORDER), spends(2, REFUND)):
-        partition.act(batch(partition, [one], NET), START_MS, 1)
+        act(partition, batch(partition, [one], NET), START_MS, 1)
     [entry] = partition.commit([2, 0], Counts(), START_MS).outbox
     records = [json.loads(change) for change in entry.changes]
     assert [(r["from"], r["to"], r["version"]) for r in records] == [(1, 2, 2), (2, 1, 3)]
@@ -414,7 +427,7 @@ def test_many_users_come_in_pieces_and_leave_in_entries() -> None:
     partition.model = models()[0]
     for start in range(0, 2_500, 500):
         events = [event(f"u{i}", ORDER, START_MS, i) for i in range(start, start + 500)]
-        partition.act(batch(partition, events), START_MS, START_MS + start)
+        act(partition, batch(partition, events), START_MS, START_MS + start)
     assert len(partition) == 2_500
     commit = partition.commit([1, 0], Counts(), START_MS)
     sizes = [len(entry.changes) for entry in commit.outbox]
@@ -432,16 +445,16 @@ def test_only_what_changed_is_written() -> None:
     partition = partition_at()
     uncommitted = [partition.uncommitted]
     events = [event(f"u{i}", ORDER, START_MS, i) for i in range(10)]
-    partition.act(batch(partition, events), START_MS, 1)
+    act(partition, batch(partition, events), START_MS, 1)
     uncommitted.append(partition.uncommitted)
     partition.committed(partition.commit([1, 0], Counts(), START_MS))
     uncommitted.append(partition.uncommitted)
     assert uncommitted == [False, True, False]
-    partition.act(batch(partition, [event("u3", VIEW, START_MS + 1, 99)]), START_MS + 1, 1)
+    act(partition, batch(partition, [event("u3", VIEW, START_MS + 1, 99)]), START_MS + 1, 1)
     commit = partition.commit([2, 0], Counts(), START_MS + 1)
     assert commit.users == [b"u3"]
     # A commit that was not applied is made again from the same, and more.
-    partition.act(batch(partition, [event("u5", VIEW, START_MS + 2, 98)]), START_MS + 2, 1)
+    act(partition, batch(partition, [event("u5", VIEW, START_MS + 2, 98)]), START_MS + 2, 1)
     assert partition.commit([3, 0], Counts(), START_MS + 2).users == [b"u3", b"u5"]
     assert partition.commit([3, 0], Counts(), START_MS + 2).sequence == 1
 
@@ -547,7 +560,7 @@ def test_a_sweep_in_slices_is_a_sweep(slices: list[int]) -> None:
         assert sliced.sweeping == len(sliced)
         found = sliced.sweep_on(USERS, now, now)
     assert found is not None
-    assert not sliced.sweeping
+    assert sliced.sweeping is None
     assert found.pack() == expected.pack()
     assert told(sliced) == told(whole)
     assert told(whole)
@@ -575,10 +588,10 @@ def test_who_acts_before_an_adoption_came_to_them_moves_by_the_model() -> None:
     model = replace(models()[1], epoch=9, centroids=np.roll(models()[1].centroids, 1, axis=0))
     events = [event(f"user {n}", VIEW, now, 10_000 + n) for n in range(0, USERS, 2)]
     expected.adopt(model, now, now)
-    expected.act(batch(expected, events), now, now)
+    act(expected, batch(expected, events), now, now)
     partition.begin_adoption(model)
     partition.sweep_on(USERS // 3, now, now)
-    partition.act(batch(partition, events), now, now)
+    act(partition, batch(partition, events), now, now)
     partition.sweep_on(USERS, now, now)
     by_model = [
         {(r["user"], r["to"]) for r in told(one) if r["cause"] == Cause.MODEL_MOVED}
@@ -586,6 +599,59 @@ def test_who_acts_before_an_adoption_came_to_them_moves_by_the_model() -> None:
     ]
     assert by_model[0]
     assert by_model[1] >= by_model[0], "a second look may move a few more"
+
+
+def test_partitions_act_together_as_each_alone() -> None:
+    now = history()[-1].now_ms
+    moving = replace(models()[1], epoch=9, centroids=np.roll(models()[1].centroids, 1, axis=0))
+    others_rule = replace(moving, rule=PublishRule(margin=0.0, provisional_looks=0, dwell_ms=0))
+
+    def begun() -> list[Partition]:
+        """Settled, two of a kind, one by another rule, one amid an adoption, one empty."""
+        found = [loaded(), loaded(), loaded(), loaded(), loaded(), partition_at()]
+        for partition, model in zip(found, (None, moving, moving, others_rule), strict=False):
+            if model is not None:
+                partition.adopt(model, now, now)
+        found[4].begin_adoption(moving)
+        found[4].sweep_on(USERS // 3, now, now)
+        return found
+
+    together, alone = begun(), begun()
+    for step in range(6):
+        batches = []
+        for number in range(len(together)):
+            some = range(number % 3, USERS + 20, 1 if step % 2 else 2 + number)
+            events = [
+                event(
+                    f"user {n}",
+                    (VIEW, ORDER)[n % 2],
+                    now + step,
+                    10_000 + n + step // 2 * USERS * 2,
+                )
+                for n in some
+            ]
+            batches.append(events if (step, number) != (2, 1) else [])
+        acting = [
+            Acting(partition, batch(partition, events), now + step)
+            for partition, events in zip(together, batches, strict=True)
+        ]
+        found = act_together(acting, now + step)
+        assert found == [
+            act(partition, batch(partition, events), now + step, now + step)
+            for partition, events in zip(alone, batches, strict=True)
+        ]
+        assert (sum(found) > 0) == bool(step % 2)
+        for one, other in zip(together, alone, strict=True):
+            committed = [p.commit([0, 0], Counts(), now + step) for p in (one, other)]
+            assert committed[0].users == committed[1].users
+            assert committed[0].rows == committed[1].rows
+            assert committed[0].outbox == committed[1].outbox
+            for partition, commit in zip((one, other), committed, strict=True):
+                partition.committed(commit)
+    assert all(
+        one.position.flapping == other.position.flapping
+        for one, other in zip(together, alone, strict=True)
+    )
 
 
 def test_an_adoption_puts_an_end_to_a_sweep_under_way() -> None:
