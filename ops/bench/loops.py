@@ -381,6 +381,7 @@ STEPS = {
     "FeatureTable.fold": "fold",
     "FeatureTable.vectors": "look",
     "Partition._look": "look",
+    "act_together": "look",
     "Partition._record": "record",
     "Partition.commit": "commit",
     "RedisStore": "commit",

@@ -211,7 +211,7 @@ def _watch(
             deadline = time.monotonic() + REFRESH_SECONDS
             while (left := deadline - time.monotonic()) > 0:
                 for message in consumer.consume(1_000, left):
-                    change = views.parse_change(message.value())
+                    change = views.parse_record(message.value())
                     if message.error() is None and change is not None:
                         tail.take(change, time.time())
             live.update(picture.draw())

@@ -592,6 +592,9 @@ def changes(
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Wait for more.")] = False,
     user_id: Annotated[str | None, typer.Option("--user", help="Only this user's.")] = None,
     kind: Annotated[str | None, typer.Option(help="Only moves into this kind.")] = None,
+    lineage: Annotated[
+        bool, typer.Option("--lineage", help="Also what became of segments, one record for all.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="JSON lines.")] = False,
 ) -> None:
     """The changes, oldest first."""
@@ -604,14 +607,17 @@ def changes(
             raise config.ConfigError(
                 f"--kind {kind}: there is no such kind, but {', '.join(kinds)}"
             )
-        stream = reader.follow(stop.is_set) if stop is not None else reader.changes()
-        for change in stream:
-            if views.wanted(change, user_id, kind):
+        if stop is None:
+            stream = reader.changes(lineage=lineage)
+        else:
+            stream = reader.follow(stop.is_set, lineage=lineage)
+        for record in stream:
+            if views.wanted(record, user_id, kind):
                 found = True
                 if as_json:
-                    print(json.dumps(change), flush=True)
+                    print(json.dumps(record), flush=True)
                 else:
-                    out.print(views.change_line(change))
+                    out.print(views.record_line(record))
     if not found:
         err.print("no changes")
 

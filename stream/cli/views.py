@@ -324,18 +324,27 @@ class Reader:
         found = self.changes([partition])
         return [change for change in found if change["user"] == name]
 
-    def changes(self, partitions: list[int] | None = None) -> Iterator[dict[str, Any]]:
-        """Changes in topic order, each once."""
+    def changes(
+        self, partitions: list[int] | None = None, *, lineage: bool = False
+    ) -> Iterator[dict[str, Any]]:
+        """Changes in topic order, each once.
+
+        Args:
+            partitions: None for all.
+            lineage: what became of segments, too.
+        """
         seen: set[str] = set()
         topic = self.settings.topics.changes
         for message in read_to_end(self.settings.broker, topic, partitions):
-            change = parse_change(message.value())
-            if change is not None and change["id"] not in seen:
-                seen.add(change["id"])
-                yield change
+            record = parse_record(message.value(), lineage=lineage)
+            if record is not None and record["id"] not in seen:
+                seen.add(record["id"])
+                yield record
 
-    def follow(self, stop: Callable[[], bool]) -> Iterator[dict[str, Any]]:
-        """Changes as they come, from the oldest kept one on, each once."""
+    def follow(
+        self, stop: Callable[[], bool], *, lineage: bool = False
+    ) -> Iterator[dict[str, Any]]:
+        """Changes as they come, from the oldest kept one on, each once; see `changes`."""
         consumer = kafka_client(Consumer, reader_options(self.settings.broker))
         topic = self.settings.topics.changes
         consumer.assign(
@@ -348,28 +357,33 @@ class Reader:
         try:
             while not stop():
                 for message in consumer.consume(500, 0.2):
-                    change = None if message.error() else parse_change(message.value())
-                    if change is not None and change["id"] not in seen:
-                        seen.add(change["id"])
-                        yield change
+                    value = None if message.error() else message.value()
+                    record = parse_record(value, lineage=lineage)
+                    if record is not None and record["id"] not in seen:
+                        seen.add(record["id"])
+                        yield record
         finally:
             consumer.close()
 
 
-def parse_change(value: bytes | None) -> dict[str, Any] | None:
-    """A record of the change topic; None for what is none."""
+def parse_record(value: bytes | None, *, lineage: bool = False) -> dict[str, Any] | None:
+    """A change on the change topic, or what became of a segment if wanted; None for all else."""
     if not value:
         return None
     try:
         parsed = msgspec.json.decode(value)
     except msgspec.DecodeError:
         return None
-    return parsed if isinstance(parsed, dict) and "kind_to" in parsed else None
+    if not isinstance(parsed, dict):
+        return None
+    known = "kind_to" in parsed or (lineage and "event" in parsed)
+    return parsed if known else None
 
 
-def wanted(change: dict[str, Any], user: str | None, kind: str | None) -> bool:
-    """Whether a change passes the filters of `segstream changes`."""
-    return (user is None or change["user"] == user) and (kind is None or change["kind_to"] == kind)
+def wanted(record: dict[str, Any], user: str | None, kind: str | None) -> bool:
+    """Whether a record passes the filters of `segstream changes`; a segment is no user."""
+    theirs = user is None or record.get("user") == user
+    return theirs and (kind is None or record.get("kind_to", record.get("kind")) == kind)
 
 
 def show_user(console: Console, facts: dict[str, Any], table: FeatureTable) -> None:
@@ -411,6 +425,19 @@ def show_user(console: Console, facts: dict[str, Any], table: FeatureTable) -> N
         console.print(Text("Last changes", style="italic"))
         for change in facts["changes"]:
             console.print(change_line(change))
+
+
+def record_line(record: dict[str, Any]) -> Text:
+    """A change, or what became of a segment, as a sentence."""
+    if "event" not in record:
+        return change_line(record)
+    return Text.assemble(
+        (f"{record['at'][:16].replace('T', ' ')}  ", "dim"),
+        (lineage_line(record), "bold"),
+        f"  {record['name']} (",
+        (record["kind"], KIND_STYLES.get(record["kind"], "")),
+        f"), {record['users']:,} users",
+    )
 
 
 def change_line(change: dict[str, Any] | SegmentChange) -> Text:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -140,6 +141,18 @@ def test_changes_of_a_kind(spring: Reference, look: Command) -> None:
     found = sorted(map(json.loads, said.out.splitlines()), key=lambda c: (c["user"], c["version"]))
     assert found == [c for c in spring.outcome.changes if c["kind_to"] == "at_risk"]
     assert found
+
+
+def test_changes_with_what_became_of_segments(spring: Reference, look: Command) -> None:
+    said = look("changes", "--lineage", "--json")
+    found = [json.loads(line) for line in said.out.splitlines()]
+    told = [record for record in found if "event" in record]
+    assert len(found) == len(told) + len(spring.outcome.changes)
+    everything = [e for model in spring.outcome.models.values() for e in model["lineage"]]
+    assert Counter((r["event"], r["segment"], r["model"]) for r in told) == Counter(
+        (e["event"], e["segment"], e["model"]) for e in everything
+    )
+    assert {"born"} < {record["event"] for record in told}
 
 
 def test_changes_of_a_user(spring: Reference, look: Command) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from io import StringIO
 from typing import Any
 
+import msgspec
 import pytest
 from rich.console import Console
 
@@ -65,3 +66,25 @@ def test_every_word_of_lineage_has_a_sentence() -> None:
 )
 def test_never_is_said_of_what_never_was(value: float, text: str) -> None:
     assert views.reading(value, ORDER) == text
+
+
+def test_a_segments_record_is_read_when_asked_for_and_told_in_a_line() -> None:
+    record = {
+        "id": "l-9.0-0", "event": "split", "segment": 11, "others": [4],
+        "at": "2026-01-01T10:30:00.000Z", "model": "9.0", "name": "a [b]", "kind": "loyal",
+        "users": 1_234,
+    }  # fmt: skip
+    raw = msgspec.json.encode(record)
+    assert views.parse_record(raw) is None
+    assert views.parse_record(raw, lineage=True) == record
+    for nothing in (None, b"", b"[]", b"{", b"{}"):
+        assert views.parse_record(nothing, lineage=True) is None
+    console, told = console_of(200)
+    console.print(views.record_line(record))
+    assert told.getvalue() == (
+        "2026-01-01 10:30  " + views.lineage_line(record) + "  a [b] (loyal), 1,234 users\n"
+    )
+    assert views.wanted(record, None, None)
+    assert views.wanted(record, None, "loyal")
+    assert not views.wanted(record, None, "new")
+    assert not views.wanted(record, "u1", None)
