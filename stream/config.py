@@ -249,6 +249,10 @@ class Publish(Section):
         ge=0,
         le=16,
     )
+    sign_gap_seconds: Seconds = setting(
+        1_800.0,
+        "acts within this of one whose margin was added are the same sign, and add nothing more",
+    )
     provisional_looks: int = setting(
         3, "a first assignment is provisional for this many looks", "looks", ge=0, le=200
     )
@@ -265,6 +269,7 @@ class Publish(Section):
             self.provisional_looks,
             int(self.dwell_seconds * 1_000),
             int(self.revert_seconds * 1_000),
+            int(self.sign_gap_seconds * 1_000),
         )
 
 

@@ -209,6 +209,7 @@ class FeatureTable:
                 ("looks", "u1"),
                 ("format", "u1"),
                 ("since", "<i8"),
+                ("sign", "<i8"),
                 ("seen", "<i8"),
                 ("first", "<i8"),
                 ("click", "<i8"),

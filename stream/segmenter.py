@@ -34,6 +34,8 @@ Users: TypeAlias = Sequence[int] | Sequence[str] | Ints
 
 FORMAT = 1
 LEARNING = Learning(refit_seconds=0, refit_updates=10_000, first_model_users=200)
+PUBLISH = Publish(sign_gap_seconds=0)
+"""Of the library: each update is a sign of its own, whatever unit time is in."""
 MOST_WEIGHT = 4.0
 """The pipeline's limit on a feature's weight, too."""
 EARLIEST, LATEST = (datetime(year, 1, 1, tzinfo=UTC).timestamp() for year in (1, 9999))
@@ -48,6 +50,7 @@ _ROW = np.dtype(
         ("evidence", "<u2"),
         ("looks", "u1"),
         ("since", "<i8"),
+        ("sign", "<i8"),
         ("version", "<u4"),
     ]
 )
@@ -256,7 +259,8 @@ class Segmenter:
     Time is the caller's: seconds since 1970, or any clock that only goes forward and reads between
     -62,135,596,800 and 253,370,764,800, which are the years 1 to 9998 in seconds; lineage tells it
     as such a date. Everything that is a time is in its unit: `forget_after` and `drop_after`, and
-    `learning.refit_seconds`, `publish.dwell_seconds` and `publish.revert_seconds` too, whatever
+    `learning.refit_seconds`, `publish.dwell_seconds`, `publish.revert_seconds` and
+    `publish.sign_gap_seconds` (here 0 unless given) too, whatever
     they are called.
 
     Args:
@@ -328,7 +332,7 @@ class Segmenter:
         self._kinds = tuple(kinds)
         # Through the validation that settings pass.
         self._learning = Learning.model_validate(learning.model_dump() | {"segments": segments})
-        self._publish = publish or Publish()
+        self._publish = publish or PUBLISH
         self._rule = self._publish.rule()
         self._round_updates = round_updates
         self._shards = [_Shard(len(names)) for _ in range(workers)]

@@ -93,6 +93,7 @@ class PublishRule:
     provisional_looks: int
     dwell_ms: int
     revert_ms: int = 0
+    sign_gap_ms: int = 0
 
 
 @dataclass(frozen=True)
@@ -153,8 +154,9 @@ def look(
     A user moves when the margin towards another segment is over the rule's, or when the margins at
     this and earlier acts, all of which found the same segment nearest, add up to more: a cumulative
     sum (Page 1954, "Continuous inspection schemes") of what each act has to say. Only acts are
-    added up, because to look again at what has not changed proves nothing again; and a look that
-    finds another segment nearest, or their own, begins anew.
+    added up, because to look again at what has not changed proves nothing again, and of acts close
+    together only the first, because ten clicks in a minute are one sign; and a look that finds
+    another segment nearest, or their own, begins anew.
 
     Args:
         rows: ``(n,)`` users.
@@ -179,8 +181,11 @@ def look(
     margin = np.where(rival, difference / (2.0 * np.where(separation > 0, separation, 1.0)), 0.0)
     wanted = ids[best]
     acted = causes == CAUSES.index(Cause.USER_MOVED)
-    so_far = np.where(rows["candidate"] == wanted, rows["evidence"] / EVIDENCE, 0.0)
-    evidence = np.where(margin > 0, so_far + np.where(acted, margin, 0.0), 0.0)
+    same = rows["candidate"] == wanted
+    so_far = np.where(same, rows["evidence"] / EVIDENCE, 0.0)
+    gap = now_ms - rows["sign"]  # below 0 if a clock was ahead, which must not hold up signs
+    sign = acted & (margin > 0) & ~(same & (gap >= 0) & (gap < rule.sign_gap_ms))
+    evidence = np.where(margin > 0, so_far + np.where(sign, margin, 0.0), 0.0)
     by_acts = evidence > rule.margin
     due = by_acts | (margin > rule.margin)
     # For whoever moved by a clock that was ahead, no time has passed; not less than none.
@@ -199,7 +204,8 @@ def look(
     provisional = looks < rule.provisional_looks
     new_looks = np.where(acted & (looks < 255), looks + 1, looks)
     changed = moved | (candidate != rows["candidate"]) | (kept != rows["evidence"])
-    changed |= new_looks != looks
+    signed = np.where(kept > 0, np.where(sign, now_ms, rows["sign"]), 0)
+    changed |= (new_looks != looks) | (signed != rows["sign"])
 
     index = np.flatnonzero(moved)
     back = (rows["previous"] > 0) & (rows["previous"] == wanted)
@@ -216,6 +222,7 @@ def look(
         reverted=(back & soon)[index],
     )
     rows["candidate"], rows["evidence"], rows["looks"] = candidate, kept, new_looks
+    rows["sign"] = signed
     rows["previous"][index] = moves.before
     rows["segment"][index] = moves.after
     rows["since"][index] = now_ms

@@ -32,7 +32,7 @@ from ops.bench.stage import ROOT, BenchError, Child, await_that
 from ops.kafka.server import why_unavailable
 from stream.config import Worker
 from stream.features import DEFAULT_FEATURES, FeatureTable
-from stream.partition import Partition
+from stream.partition import Partition, act_together
 from stream.redis_state import RedisStore
 from tests.conftest import unavailable
 
@@ -143,7 +143,7 @@ def test_arguments_have_defaults_and_limits(capsys: pytest.CaptureFixture[str]) 
 
 def test_the_steps_of_the_profile_are_names_of_the_code() -> None:
     classes = (ClockedConsumer, ActivityWorker, Decoder, Batch, FeatureTable, Partition, RedisStore)
-    known = {one.__qualname__: one for one in classes}
+    known: dict[str, Any] = {one.__qualname__: one for one in (*classes, act_together)}
     for name in [*STEPS, SWEEP]:
         owner, _, method = name.partition(".")
         assert hasattr(known[owner], method or "__init__"), name

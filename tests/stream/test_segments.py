@@ -7,7 +7,7 @@ z = x - 1/2 towards the second: 0 on the border, 1/2 at the centroid.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 
 import numpy as np
@@ -124,6 +124,18 @@ def test_to_look_again_adds_nothing(cause: Cause) -> None:
         assert len(look_at(rows, [place, place], cause=cause).moves) == 0
         assert rows.tobytes() == before.tobytes(), "and takes nothing away"
     assert moved(look_at(rows, [0.71, 0.6], cause=cause)) == [(7, 9, cause)]
+
+
+def test_acts_close_together_are_one_sign() -> None:
+    rule = replace(RULE, sign_gap_ms=1_000)
+    rows = users(7)
+    for after in (0, 10, 500, 999):
+        assert len(look_at(rows, [0.65], rule=rule, cause=ACTED, now=NOW + after).moves) == 0
+    assert rows["sign"].tolist() == [NOW], "nor does what adds nothing put off the next"
+    assert moved(look_at(rows, [0.6], rule=rule, cause=ACTED, now=NOW + 1_000)) == [(7, 9, ACTED)]
+    ahead = users(7)
+    look_at(ahead, [0.65], rule=rule, cause=ACTED, now=NOW + 86_400_000)
+    assert len(look_at(ahead, [0.65], rule=rule, cause=ACTED).moves) == 1, "a clock was ahead"
 
 
 def test_many_small_margins_are_a_large_one() -> None:
@@ -273,6 +285,7 @@ class PlainUser:
     since: int = 0
     candidate: int = 0
     evidence: Fraction = Fraction(0)
+    sign: int | None = None
     version: int = 0
 
     def look(self, place: Fraction, cause: Cause, now: int, rule: PublishRule) -> Cause | None:
@@ -282,10 +295,10 @@ class PlainUser:
             return self.move(nearest, cause, now)
         margin = place - Fraction(1, 2) if self.segment == 7 else Fraction(1, 2) - place
         if margin <= 0:
-            self.candidate, self.evidence = 0, Fraction(0)
+            self.candidate, self.evidence, self.sign = 0, Fraction(0), None
             return None
-        if cause is ACTED:
-            self.candidate, self.evidence = nearest, self.evidence + margin
+        if cause is ACTED and (self.sign is None or now - self.sign >= rule.sign_gap_ms):
+            self.candidate, self.evidence, self.sign = nearest, self.evidence + margin, now
         by_acts = self.evidence > Fraction(rule.margin)
         due = by_acts or margin > Fraction(rule.margin)
         if due and now - self.since >= rule.dwell_ms:
@@ -293,16 +306,17 @@ class PlainUser:
         # What is kept is rounded down.
         self.evidence = Fraction(int(self.evidence * EVIDENCE), EVIDENCE)
         if not self.evidence:
-            self.candidate = 0
+            self.candidate, self.sign = 0, None
         return None
 
     def move(self, to: int, cause: Cause, now: int) -> Cause:
-        self.segment, self.since, self.candidate, self.evidence = to, now, 0, Fraction(0)
+        self.segment, self.since = to, now
+        self.candidate, self.evidence, self.sign = 0, Fraction(0), None
         self.version += 1
         return cause
 
 
-_EXACT = PublishRule(margin=0.25, provisional_looks=3, dwell_ms=50)
+_EXACT = PublishRule(margin=0.25, provisional_looks=3, dwell_ms=50, sign_gap_ms=25)
 _PLACES = st.one_of(
     st.sampled_from([0.0, 0.25, 0.375, 0.5, 0.625, 0.6875, 0.75, 0.8125, 1.0]),
     st.integers(0, int(GRID)).map(lambda steps: steps / GRID),
@@ -329,6 +343,7 @@ def test_the_rule_is_the_plain_one(looks: list[tuple[float, Cause, int]]) -> Non
         if rows["segment"][0] and plain.version:
             assert rows["since"].tolist() == [plain.since]
         assert rows["evidence"].tolist() == [int(plain.evidence * EVIDENCE)]
+        assert rows["sign"].tolist() == [plain.sign or 0]
         if rows.tobytes() != before.tobytes():
             assert answer.changed.tolist() == [0]
 
