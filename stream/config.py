@@ -402,6 +402,19 @@ def _masked(key: str, value: Any) -> Any:
     return value
 
 
+def as_file(settings: Settings) -> str:
+    """The settings that are not defaults, as `load` reads them from a file."""
+    told = settings.model_dump(mode="json", exclude_defaults=True, exclude_none=True)
+    # Whatever stands behind a section's head belongs to it, so lists come first.
+    lines = [
+        f"{name} = {as_toml(told.pop(name))}" for name in ("features", "kinds") if name in told
+    ]
+    for name, section in told.items():
+        lines.append(f"[{name}]")
+        lines += [f"{key} = {as_toml(value)}" for key, value in section.items()]
+    return "\n".join(lines) + "\n"
+
+
 def as_toml(value: Any) -> str:
     """A value of a setting as TOML, on one line."""
     if isinstance(value, dict):

@@ -31,7 +31,7 @@ from stream.flapping import counted
 from stream.hashing import hash_texts
 from stream.learning import PartitionStatistics, TrainerState
 from stream.model import Model
-from stream.segments import Moves, PublishRule, columns_of, contributions, look
+from stream.segments import Look, Moves, PublishRule, columns_of, contributions, look
 from stream.state import Commit, OutboxEntry, Position
 from stream.units import iso, isos
 
@@ -102,11 +102,11 @@ class _Sweep:
 
 
 class _Looked(NamedTuple):
-    """Mapped vectors and distances of the users looked at, and which rows changed."""
+    """Mapped vectors and distances of the users looked at, and what the publish rule answered."""
 
     mapped: Floats
     squared: Floats
-    changed: Ints
+    answer: Look
 
 
 class _Why(msgspec.Struct, gc=False):
@@ -336,7 +336,7 @@ class Partition:
                 continue
             slots = np.arange(start, end)
             looked = self._look(model, rows, slots, vectors, sweep.causes[start:end], now_ms)
-            self._dirty[start + looked.changed] = True
+            self._dirty[start + looked.answer.changed] = True
             columns = columns_of(rows["segment"], model.ids)
             counted = Statistics.of(looked.mapped, looked.squared, columns)
             sweep.total = counted if sweep.total is None else sweep.total + counted
@@ -386,12 +386,9 @@ class Partition:
         now_ms: int,
     ) -> _Looked:
         """Look at some users: rows change in place, moves are recorded."""
-        mapped = model.map.apply(vectors)
-        squared = distances(mapped, model.centroids, model.map.weights)
-        rule = self.rule_of(model)
-        answer = look(rows, squared, model.ids, model.gaps, rule, causes, now_ms)
-        self.tell(model, rows, slots, vectors, mapped, answer.moves, now_ms)
-        return _Looked(mapped, squared, answer.changed)
+        looked = _under(model, self.rule_of(model), rows, vectors, causes, now_ms)
+        self.record(model, rows, slots, vectors, looked.mapped, looked.answer.moves, now_ms)
+        return looked
 
     def rule_of(self, model: Model) -> PublishRule:
         """A person's, if one was applied with the model."""
@@ -399,7 +396,7 @@ class Partition:
 
     # -- records ------------------------------------------------------------------------------
 
-    def tell(
+    def record(
         self,
         model: Model,
         rows: Rows,
@@ -409,22 +406,14 @@ class Partition:
         moves: Moves,
         now_ms: int,
     ) -> None:
-        """Record and count the moves of a look, all but `moves` of those looked at."""
-        if len(moves):
-            self._record(model, rows, slots, vectors, mapped, moves, now_ms)
-            self._count(moves, self.rule_of(model), now_ms)
+        """Write a change record for everyone who moved, and count them.
 
-    def _record(
-        self,
-        model: Model,
-        rows: Rows,
-        slots: Ints,
-        vectors: Floats,
-        mapped: Floats,
-        moves: Moves,
-        now_ms: int,
-    ) -> None:
-        """Write a change record for everyone who moved."""
+        Args:
+            rows, slots, vectors, mapped: of everyone who was looked at; `moves` says who moved.
+        """
+        if len(moves) == 0:
+            return
+        self._count(moves, self.rule_of(model), now_ms)
         who = moves.index
         explained = moves.column_before >= 0
         why = iter(self._reasons(model, vectors, mapped, moves, explained))
@@ -650,25 +639,38 @@ def act_together(acting: Sequence[Acting], now_ms: int) -> list[int]:
             continue
         rows = folded.rows[here]
         vectors = table.vectors(rows, now_ms)
-        mapped = model.map.apply(vectors)
-        squared = distances(mapped, model.centroids, model.map.weights)
         causes = np.full(len(rows), CAUSES.index(Cause.USER_MOVED), np.uint8)
         rule = partitions[group[0]].rule_of(model)
-        moves = look(rows, squared, model.ids, model.gaps, rule, causes, now_ms).moves
+        looked = _under(model, rule, rows, vectors, causes, now_ms)
         folded.rows[here] = rows
         begin = 0
         for number in group:
             end = begin + len(slots[number])
             part, span = partitions[number], slice(begin, end)
-            part.tell(
-                model, rows[span], slots[number], vectors[span], mapped[span],
-                moves.between(begin, end), now_ms,
+            part.record(
+                model, rows[span], slots[number], vectors[span], looked.mapped[span],
+                looked.answer.moves.between(begin, end), now_ms,
             )  # fmt: skip
             part.originate(acting[number].origin_ms)
             begin = end
     for partition, touched, (a, b) in zip(partitions, slots, spans, strict=True):
         partition.put(touched, folded.rows[a:b])
     return [b - a for a, b in parted(folded.duplicates)]
+
+
+def _under(
+    model: Model,
+    rule: PublishRule,
+    rows: Rows,
+    vectors: Floats,
+    causes: npt.NDArray[np.uint8],
+    now_ms: int,
+) -> _Looked:
+    """Look at users under a model; rows change in place."""
+    mapped = model.map.apply(vectors)
+    squared = distances(mapped, model.centroids, model.map.weights)
+    answer = look(rows, squared, model.ids, model.gaps, rule, causes, now_ms)
+    return _Looked(mapped, squared, answer)
 
 
 def _alike(partitions: Sequence[Partition]) -> list[list[int]]:

@@ -35,7 +35,7 @@ Users: TypeAlias = Sequence[int] | Sequence[str] | Ints
 FORMAT = 1
 LEARNING = Learning(refit_seconds=0, refit_updates=10_000, first_model_users=200)
 PUBLISH = Publish(sign_gap_seconds=0)
-"""Of the library: each update is a sign of its own, whatever unit time is in."""
+"""Each update is a sign of its own, whatever unit time is in."""
 MOST_WEIGHT = 4.0
 """The pipeline's limit on a feature's weight, too."""
 EARLIEST, LATEST = (datetime(year, 1, 1, tzinfo=UTC).timestamp() for year in (1, 9999))
@@ -260,7 +260,7 @@ class Segmenter:
     -62,135,596,800 and 253,370,764,800, which are the years 1 to 9998 in seconds; lineage tells it
     as such a date. Everything that is a time is in its unit: `forget_after` and `drop_after`, and
     `learning.refit_seconds`, `publish.dwell_seconds`, `publish.revert_seconds` and
-    `publish.sign_gap_seconds` (here 0 unless given) too, whatever
+    `publish.sign_gap_seconds` (1,800 in a `publish` of one's own that does not say) too, whatever
     they are called.
 
     Args:

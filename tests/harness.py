@@ -104,15 +104,6 @@ def watermark_settings(
     return Settings.model_validate(merged)
 
 
-def as_toml(settings: Settings) -> str:
-    """The settings that are not defaults, as a file for ``--config``."""
-    lines: list[str] = []
-    for name, section in settings.model_dump(mode="json", exclude_defaults=True).items():
-        lines.append(f"[{name}]")
-        lines += [f"{key} = {config.as_toml(value)}" for key, value in section.items()]
-    return "\n".join(lines) + "\n"
-
-
 def clean_environment() -> dict[str, str]:
     """The environment without settings of whoever runs the tests."""
     kept = {k: v for k, v in os.environ.items() if not k.startswith("SEGSTREAM_")}
@@ -239,7 +230,7 @@ class Pipeline:
         self.roles: list[Role] = []
         directory.mkdir(parents=True, exist_ok=True)
         self.config = directory / "shop.toml"
-        self.config.write_text(as_toml(settings))
+        self.config.write_text(config.as_file(settings))
         self.store = open_store(settings)
 
     def __enter__(self) -> Self:

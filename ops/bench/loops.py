@@ -382,7 +382,7 @@ STEPS = {
     "FeatureTable.vectors": "look",
     "Partition._look": "look",
     "act_together": "look",
-    "Partition._record": "record",
+    "Partition.record": "record",
     "Partition.commit": "commit",
     "RedisStore": "commit",
 }

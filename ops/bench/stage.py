@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, Self
 from prometheus_client.parser import text_string_to_metric_families
 
 from ops.kafka.server import RealKafka
+from stream import config
 from stream.config import Settings
 from stream.redis_state import connect
 from stream.servers import LocalStore, free_port, redis_binary
@@ -246,13 +247,9 @@ class Stage:
             yield child
 
     def _written(self, settings: Settings) -> Path:
-        """The settings that are not defaults, as a file."""
-        lines = []
-        for section, values in settings.model_dump(mode="json", exclude_defaults=True).items():
-            lines.append(f"[{section}]")
-            lines += [f"{key} = {json.dumps(value)}" for key, value in values.items()]
+        """The settings as a file."""
         file = self.file("settings.toml")
-        file.write_text("\n".join(lines) + "\n")
+        file.write_text(config.as_file(settings))
         return file
 
 

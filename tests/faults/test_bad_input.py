@@ -16,7 +16,7 @@ import pytest
 from consumers.client import read_to_end
 from ops.kafka.server import RealKafka
 from producers.replay import InputWriter
-from stream.config import Settings
+from stream.config import Settings, as_file
 from stream.hashing import partition_of
 from stream.units import DAY_MS, iso
 from tests import harness
@@ -241,7 +241,7 @@ def test_piling_refusals_stop_the_worker(
 
         # It does as the message says: with a higher limit it goes on where it was.
         raised = {"reject_consecutive_limit": 1_000, "reject_ratio_limit": 1.0}
-        config = harness.as_toml(
+        config = as_file(
             settings.model_copy(update={"worker": settings.worker.model_copy(update=raised)})
         )
         pipeline.config.write_text(config)

@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 
 from ops.kafka.server import RealKafka
 from stream.cli.main import app
+from stream.config import as_file
 from tests import harness
 from tests.conftest import NOWHERE
 from tests.harness import Reference
@@ -29,7 +30,7 @@ Command = Callable[..., Said]
 def config(spring: Reference, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Settings of a pipeline that has run: its state is still there to be looked at."""
     file = tmp_path_factory.mktemp("cli") / "shop.toml"
-    file.write_text(harness.as_toml(spring.settings))
+    file.write_text(as_file(spring.settings))
     return file
 
 
@@ -203,7 +204,7 @@ def test_settings_and_where_they_come_from(config: Path) -> None:
 def test_topics_and_a_small_replay(kafka: RealKafka, redis_url: str, tmp_path: Path) -> None:
     settings = harness.watermark_settings(kafka.bootstrap, redis_url)
     config, shop = tmp_path / "shop.toml", tmp_path / "shop.csv"
-    config.write_text(harness.as_toml(settings))
+    config.write_text(as_file(settings))
     shop.write_text(
         "customer,date,amount\n"
         "anna,2026-01-05,20.50\n"

@@ -14,7 +14,7 @@ import pytest
 
 from producers.mapping import load_mapping
 from producers.replay import replay
-from stream.config import Settings
+from stream.config import Settings, as_file
 from stream.units import DAY_MS
 from tests import harness
 from tests.harness import ROOT, Pipeline, clean_environment
@@ -29,7 +29,7 @@ def test_run_all_local(online_retail: Path, tmp_path: Path) -> None:
     # Names of their own would be in nobody's way: the servers end with the process.
     prepared = harness.watermark_settings("127.0.0.1:1", "redis://127.0.0.1:1/0")
     config = tmp_path / "shop.toml"
-    config.write_text(harness.as_toml(prepared))
+    config.write_text(as_file(prepared))
     log = tmp_path / "all.log"
     with log.open("wb") as sink:
         process = subprocess.Popen(

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from stream.config import ConfigError, Section, Settings, as_toml, effective, load
+from stream.config import ConfigError, Section, Settings, as_file, as_toml, effective, load
 
 EMPTY: dict[str, str] = {}
 
@@ -371,3 +371,21 @@ def test_input_topics_and_dead_letters_have_their_names() -> None:
     topics = Settings().topics
     assert topics.inputs == ("clickstream", "purchases")
     assert topics.dlq("clickstream") == "clickstream.dlq"
+
+
+def test_settings_as_a_file_are_the_same_settings(tmp_path: Path) -> None:
+    usual = Settings()
+    for settings in (
+        usual,
+        Settings(features=usual.features[:-1], kinds=usual.kinds[1:]),
+        Settings.model_validate(
+            {
+                "features": [f.model_dump() | {"weight": 0.5} for f in usual.features],
+                "broker": {"properties": {"socket.timeout.ms": "5000"}, "group": 'a "b"'},
+                "clock": {"mode": "watermark", "mark_seconds": 86_400},
+            }
+        ),
+    ):
+        file = tmp_path / "shop.toml"
+        file.write_text(as_file(settings))
+        assert load(file, environment={})[0] == settings
