@@ -16,7 +16,7 @@ from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 
-from stream.clustering import distances, lloyd, seed_and_fit
+from stream.clustering import assign, inertia, lloyd, seed_and_fit
 from stream.events import Bools, Floats, Ints
 
 Distance = Literal["euclid", "cosine", "mahalanobis"]
@@ -24,6 +24,8 @@ Distance = Literal["euclid", "cosine", "mahalanobis"]
 ENOUGH = 0.75
 """Share of the variance along the line between two groups that their split must explain. A line
 evenly filled from end to end, with no gap at all, comes to exactly 3/4; one bell to 2/pi."""
+HASTY = 3
+"""Rounds of Lloyd between merges where what comes of them is settled anyway."""
 SHRINKAGE = 0.1
 """Least part of the identity in a covariance before it is inverted. Orders of 30 and of 180 days
 are nearly one direction; unshrunk, whitening would blow up the little in which they differ."""
@@ -143,7 +145,7 @@ class KMeans:
         centroids, _ = seed_and_fit(
             space.points, self.k, space.weights, starts=self.starts, seed=self.seed
         )
-        return Groups(_nearest(space, centroids), centroids)
+        return Groups(assign(space.points, centroids, space.weights), centroids)
 
 
 @dataclass(frozen=True)
@@ -239,10 +241,6 @@ class Density:
         return out
 
 
-def _nearest(space: Space, centroids: Floats) -> Ints:
-    return np.asarray(distances(space.points, centroids, space.weights).argmin(axis=1))
-
-
 def means_of(points: Floats, labels: Ints) -> Floats:
     """Mean of each group's points, ``(k, features)``."""
     k = int(labels.max(initial=NOISE)) + 1
@@ -261,9 +259,9 @@ def fits_by_k(
     return {k: make(k).fit(space) for k in range(1, k_max + 1)}
 
 
-def inertia(space: Space, groups: Groups) -> float:
+def mean_inertia(space: Space, groups: Groups) -> float:
     """Mean squared distance of users to the nearest centroid: what the elbow is drawn from."""
-    return float(distances(space.points, groups.centroids, space.weights).min(axis=1).mean())
+    return inertia(space.points, groups.centroids, space.weights) / len(space.points)
 
 
 def elbow(curve: Sequence[float]) -> int:
@@ -378,15 +376,15 @@ def merge_down(space: Space, start: Groups, enough: float = ENOUGH) -> MergeDown
 
 
 def merge_to(space: Space, start: Groups, k: int) -> Groups:
-    """Merge the least separated pair until `k` groups are left."""
+    """Merge the least separated pair until `k` groups are left, which have yet to settle."""
     groups = start
     while groups.k > k:
-        _, groups = _merge_weakest(space, groups)
+        _, groups = _merge_weakest(space, groups, HASTY)
     return groups
 
 
-def _merge_weakest(space: Space, groups: Groups) -> tuple[Step, Groups]:
-    """The least separated pair, and the groups without its border."""
+def _merge_weakest(space: Space, groups: Groups, rounds: int = 50) -> tuple[Step, Groups]:
+    """The least separated pair, and the groups without its border after so many rounds of Lloyd."""
     centroids = groups.centroids
     shares = explained(space, groups.labels, centroids)
     np.fill_diagonal(shares, np.inf)
@@ -394,9 +392,9 @@ def _merge_weakest(space: Space, groups: Groups) -> tuple[Step, Groups]:
     sizes = np.bincount(groups.labels, minlength=groups.k)[[a, b]].clip(1)
     merged = np.average(centroids[[a, b]], axis=0, weights=sizes)
     kept = np.delete(centroids, [a, b], axis=0)
-    settled = lloyd(space.points, np.vstack([kept, merged]), space.weights)
+    settled = lloyd(space.points, np.vstack([kept, merged]), space.weights, rounds)
     step = Step(groups.k, float(shares[a, b]), (a, b))
-    return step, Groups(_nearest(space, settled), settled)
+    return step, Groups(assign(space.points, settled, space.weights), settled)
 
 
 # -- stability -----------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from importlib import import_module
 from typing import Any, Literal
 
 import msgspec
@@ -24,9 +25,12 @@ from stream.choosing import Groups, KMeans, Space, explained, merge_to
 from stream.clustering import (
     FeatureMap,
     Statistics,
+    assign,
     distances,
+    inertia,
     living,
     lloyd,
+    nearest,
     seed_and_fit,
     separated,
     smallest_hashes,
@@ -41,6 +45,7 @@ from stream.segments import KindRule
 from stream.tuning import Tuning
 from stream.units import iso
 
+LIBRARIES = ("sklearn.cluster", "sklearn.metrics", "scipy.optimize", "river.drift")
 ALL_HASHES = (1 << 64) - 1
 NEVER = (1 << 63) - 1
 CHALLENGES = 2
@@ -202,6 +207,15 @@ class _Packed(msgspec.Struct):
 _PLAIN = tuple(name for name in _Packed.__struct_fields__ if name != "model")
 
 
+def warm_up() -> None:
+    """Import what rounds work with: three seconds of a core, better now than in the first refit.
+
+    Commands and roles that do not learn do without, so it is not done with this module.
+    """
+    for module in LIBRARIES:
+        import_module(module)
+
+
 def learn(
     state: TrainerState,
     parts: Sequence[PartitionStatistics],
@@ -343,17 +357,14 @@ def _why_refit(
     A refit that is due, or one for segments that are no longer any, is open to challengers; one
     that only follows a drift of users is not: it is the same segments elsewhere.
     """
-    model = state.model
-    if model is None:
+    model, progress = state.model, _progress(state, settings)
+    if model is None or progress >= 1.0:
         return "due", state
     mapped = model.map.apply(sample.vectors)
     squared = distances(mapped, model.centroids, model.map.weights)
-    nearest = squared.min(axis=1)
-    drift = (state.drift or Drift.since(mapped, nearest, 0)).after(nearest, sample.at_ms)
+    _, away = nearest(squared)
+    drift = (state.drift or Drift.since(mapped, away, 0)).after(away, sample.at_ms)
     state = replace(state, drift=drift)
-    progress = _progress(state, settings)
-    if progress >= 1.0:
-        return "due", state
     if progress < settings.alarm_share:
         return None, state
     # A challenger that won once is looked at again soon: until then its segments are in doubt.
@@ -465,8 +476,7 @@ def _refit(
         lineage.append(_event(event, segment, others, round_ms, name))
 
     challenged = 0
-    # Who differs in nothing that counts cannot be parted.
-    k = min(settings.segments, len(np.unique(mapped[:, weights > 0], axis=0)))
+    k = _distinct(mapped[:, weights > 0], settings.segments)
     if old is None:
         centroids, _ = seed_and_fit(mapped, k, weights, settings.starts, settings.seed)
         centroids = _peopled(Space(mapped, weights), centroids)
@@ -476,8 +486,7 @@ def _refit(
         for segment_id in ids:
             happened("born", segment_id, ())
     else:
-        before = distances(old.map.apply(sample.vectors), old.centroids, old.map.weights)
-        old_labels = before.argmin(axis=1)
+        old_labels = assign(old.map.apply(sample.vectors), old.centroids, old.map.weights)
         space = Space(mapped, weights)
         centroids = lloyd(mapped, old.map.carry(old.centroids, new_map), weights)
         if k > len(centroids) or (resize and k < len(centroids)):
@@ -490,7 +499,7 @@ def _refit(
             if challenged >= CHALLENGES:
                 centroids, challenged = challenger, 0
         centroids = _peopled(space, centroids)
-        new_labels = distances(mapped, centroids, weights).argmin(axis=1)
+        new_labels = assign(mapped, centroids, weights)
         then = None if state.anchor is None else state.anchor.segments_then(sample.hashes)
 
         apart: list[tuple[int, int]] = []
@@ -530,7 +539,8 @@ def _refit(
     ]
     names = propose_names(centroids, weights, axes, kind_list, kept, rules)
     squared = distances(mapped, centroids, weights)
-    counts = np.bincount(squared.argmin(axis=1), minlength=len(ids))
+    labels, away = nearest(squared)
+    counts = np.bincount(labels, minlength=len(ids))
     estimate = np.round(counts * (state.users / max(len(mapped), 1))).astype(int).tolist()
     segments = tuple(
         Segment(i, names[c], kind_list[c], estimate[c], born[i]) for c, i in enumerate(ids)
@@ -552,8 +562,8 @@ def _refit(
         centroids=centroids,
         segments=_measured(segments, state.flapping),
         users=state.users,
-        inertia=float(squared.min(axis=1).mean()),
-        silhouette=_silhouette(mapped, squared, weights),
+        inertia=float(away.mean()),
+        silhouette=_silhouette(mapped, labels, weights),
         lineage=tuple(lineage),
         retired=retired,
         tuning="" if state.tuning is None else state.tuning.id,
@@ -569,19 +579,26 @@ def _refit(
         sample_threshold=_threshold(state, sample, settings),
         drift=Drift.since(
             mapped,
-            squared.min(axis=1),
+            away,
             sample.at_ms,
             _misfits(model, mapped, squared, None, settings),
         ),
         challenged=challenged,
-        anchor=_anchor(state, sample, np.array(ids)[squared.argmin(axis=1)], model),
+        anchor=_anchor(state, sample, np.array(ids)[labels], model),
     )
+
+
+def _distinct(mapped: Floats, enough: int) -> int:
+    """How many users differ, if less than `enough`: who differs in nothing cannot be parted."""
+    for some in (mapped[:SEARCH_USERS], mapped):  # most often a few show it
+        if (found := len(np.unique(some, axis=0))) >= enough:
+            return enough
+    return found
 
 
 def _peopled(space: Space, centroids: Floats) -> Floats:
     """Without those nearest to nobody, which have nothing to keep an id by."""
-    nearest = distances(space.points, centroids, space.weights).argmin(axis=1)
-    found: Floats = centroids[np.unique(nearest)]
+    found: Floats = centroids[np.unique(assign(space.points, centroids, space.weights))]
     return found
 
 
@@ -589,15 +606,15 @@ def _resized(space: Space, centroids: Floats, k: int, epoch: int, settings: Lear
     """Fewer centroids, merged from these; or more, seeded where they save the most inertia."""
     points, weights = space
     if k < len(centroids):
-        labels = distances(points, centroids, weights).argmin(axis=1)
+        labels = assign(points, centroids, weights)
         return lloyd(points, merge_to(space, Groups(labels, centroids), k).centroids, weights)
     few = points[:SEARCH_USERS]
     seeds, _ = seed_and_fit(few, k, weights, 1, settings.seed + epoch)
     to_seeds = distances(few, seeds, weights)
-    nearest = distances(few, centroids, weights).min(axis=1)
+    _, away = nearest(distances(few, centroids, weights))
     while len(centroids) < k:
-        best = int(np.minimum(nearest[:, None], to_seeds).sum(axis=0).argmin())
-        nearest = np.minimum(nearest, to_seeds[:, best])
+        best = int(np.minimum(away[:, None], to_seeds).sum(axis=0).argmin())
+        away = np.minimum(away, to_seeds[:, best])
         centroids = np.vstack([centroids, seeds[best]])
     return lloyd(points, centroids, weights)
 
@@ -624,8 +641,9 @@ def _challenger(
         else:
             begun, _ = seed_and_fit(few.points, k, weights, 1, seed)
         found.append(lloyd(points, begun, weights))
-    best = min(found, key=lambda one: _inertia(space, one))
-    return best, 1.0 - _inertia(space, best) / max(_inertia(space, champion), 1e-12)
+    left = [inertia(points, centroids, weights) for centroids in found]
+    best = int(np.argmin(left))
+    return found[best], 1.0 - left[best] / max(inertia(points, champion, weights), 1e-12)
 
 
 def _anchor(
@@ -664,10 +682,6 @@ def _elsewhere(
     return found
 
 
-def _inertia(space: Space, centroids: Floats) -> float:
-    return float(distances(space.points, centroids, space.weights).min(axis=1).sum())
-
-
 def _threshold(state: TrainerState, sample: Sample, settings: Learning) -> int:
     """A limit on hashes that lets about a quarter more users through than the sample needs."""
     if len(sample.hashes) >= settings.sample_users:
@@ -677,11 +691,10 @@ def _threshold(state: TrainerState, sample: Sample, settings: Learning) -> int:
     return ALL_HASHES
 
 
-def _silhouette(mapped: Floats, squared: Floats, weights: Floats) -> float | None:
+def _silhouette(mapped: Floats, labels: Ints, weights: Floats) -> float | None:
     from sklearn.metrics import silhouette_score  # noqa: PLC0415 - slow to import, see clustering
 
-    few = mapped[:SILHOUETTE_USERS] * np.sqrt(weights)
-    labels = squared[:SILHOUETTE_USERS].argmin(axis=1)
+    few, labels = mapped[:SILHOUETTE_USERS] * np.sqrt(weights), labels[:SILHOUETTE_USERS]
     if not 1 < len(np.unique(labels)) < len(few):
         return None
     return float(silhouette_score(few, labels))

@@ -21,14 +21,14 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from stream.clustering import Statistics, distances, smallest_hashes
+from stream.clustering import Statistics, assign, distances, smallest_hashes
 from stream.config import Learning, Publish
 from stream.events import CAUSES, Bools, Cause, Floats, Hashes, Ints, Lineage, Rows
 from stream.flapping import Flapping, Tally, counted
 from stream.hashing import hash_texts
-from stream.learning import PartitionStatistics, TrainerState, learn, sample_due
+from stream.learning import PartitionStatistics, TrainerState, learn, sample_due, warm_up
 from stream.model import Model, Segment
-from stream.segments import KindRule, columns_of, contributions, look
+from stream.segments import KindRule, columns_of, contributions, look, undecided
 
 Users: TypeAlias = Sequence[int] | Sequence[str] | Ints
 
@@ -148,18 +148,16 @@ class _Shard:
     def __len__(self) -> int:
         return len(self.names)
 
-    def take(
-        self, names: list[Any], hashes: Hashes, vectors: Floats, now: int, model: Model | None
-    ) -> Ints:
+    def take(self, names: list[Any], vectors: Floats, now: int, model: Model | None) -> Ints:
         """Users' latest vectors; returns their slots."""
-        new = [place for place, name in enumerate(names) if name not in self.slots]
-        for place in new:
-            self.slots[names[place]] = len(self.names)
-            self.names.append(names[place])
+        before = len(self)
+        self.names += [name for name in names if name not in self.slots]
+        new = self.names[before:]
+        self.slots.update(zip(new, range(before, len(self)), strict=True))
         if len(self) > len(self.seen):
             self._resize(max(len(self), 2 * len(self.seen)))
+        self.hashes[before : len(self)] = hash_texts([str(name) for name in new])
         slots = np.fromiter(map(self.slots.__getitem__, names), np.int64, len(names))
-        self.hashes[slots] = hashes
         self.vectors[slots] = vectors
         self.seen[slots] = now
         if model is not None:
@@ -212,6 +210,16 @@ class _Shard:
         segments = self.rows["segment"][: len(self)]
         return (segments > 0) & (columns_of(segments, model.ids) < 0)
 
+    def undecided(self, model: Model) -> Bools:
+        """Of each slot, whether a look under another model could move the user."""
+        found = np.empty(len(self), np.bool_)
+        for start in range(0, len(self), CHUNK):
+            here = slice(start, min(start + CHUNK, len(self)))
+            rows, mapped = self.rows[here], self.mapped[here]
+            best = assign(mapped, model.centroids, model.map.weights)
+            found[here] = undecided(rows, columns_of(rows["segment"], model.ids), best)
+        return found
+
     def sizes(self, living: Bools, model: Model) -> Ints:
         """Living users published in each segment, ``(k,)``."""
         columns = columns_of(self.rows["segment"][: len(self)][living], model.ids)
@@ -241,11 +249,12 @@ class _Shard:
         squared = distances(mapped, model.centroids, model.map.weights)
         return Statistics.of(mapped, squared, columns_of(self.rows["segment"][slots], model.ids))
 
-    def restore(self, names: list[Any], hashes: Hashes, kept: dict[str, Any]) -> None:
+    def restore(self, names: list[Any], kept: dict[str, Any]) -> None:
         """Take in users as a file has them."""
         self.names = names
         self.slots = {name: slot for slot, name in enumerate(names)}
-        self.hashes, self.mapped = hashes, np.zeros_like(kept["vectors"])
+        self.hashes = hash_texts([str(name) for name in names])
+        self.mapped = np.zeros_like(kept["vectors"])
         for column in self.KEPT:
             setattr(self, column, kept[column])
 
@@ -298,7 +307,7 @@ class Segmenter:
         kinds: Sequence[KindRule] = (),
         learning: Learning = LEARNING,
         publish: Publish | None = None,
-        round_updates: int = 2_500,
+        round_updates: int = 5_000,
         workers: int = 1,
     ) -> None:
         names = [f"f{i}" for i in range(features)] if isinstance(features, int) else list(features)
@@ -329,6 +338,7 @@ class Segmenter:
         self._drop_ms = _duration("drop_after", drop_after)
         if self._drop_ms is not None and self._drop_ms < (self._forget_ms or 0):
             raise ValueError("drop_after: at least forget_after")
+        warm_up()
         self._kinds = tuple(kinds)
         # Through the validation that settings pass.
         self._learning = Learning.model_validate(learning.model_dump() | {"segments": segments})
@@ -362,16 +372,14 @@ class Segmenter:
         now = self._time(time)
         latest = {name: place for place, name in enumerate(names)}
         unique = list(latest)
-        hashes = hash_texts([str(name) for name in unique])
         places = np.fromiter(latest.values(), np.int64, len(latest))
         self._last_ms = now
         if self._first_ms is None:
             self._first_ms = now
         found: list[Changes] = []
-        for number, here in enumerate(self._owned(hashes)):
-            shard = self._shards[number]
+        for shard, here in zip(self._shards, self._owned(unique), strict=True):
             mine = [unique[place] for place in here.tolist()]
-            slots = shard.take(mine, hashes[here], values[places[here]], now, self._model)
+            slots = shard.take(mine, values[places[here]], now, self._model)
             found.extend(self._look(shard, slots, Cause.USER_MOVED, now))
         self._updates += len(names)
         self._since_round += len(names)
@@ -435,8 +443,11 @@ class Segmenter:
             raise ValueError(f"time: {time} lies before the last update, {self._last_ms / 1_000}")
         return now
 
-    def _owned(self, hashes: Hashes) -> list[Ints]:
+    def _owned(self, names: list[Any]) -> list[Ints]:
         """Places of the users that belong to each shard."""
+        if len(self._shards) == 1:
+            return [np.arange(len(names))]
+        hashes = hash_texts([str(name) for name in names])
         owner = hashes % np.uint64(len(self._shards))
         return [np.flatnonzero(owner == np.uint64(shard)) for shard in range(len(self._shards))]
 
@@ -471,7 +482,8 @@ class Segmenter:
         for shard in self._shards:
             if before is None or model.epoch != before.epoch:
                 shard.adopt(model)
-            slots = np.flatnonzero(shard.living(now, self._forget_ms) | shard.stranded(model))
+            looked_at = shard.living(now, self._forget_ms) | shard.stranded(model)
+            slots = np.flatnonzero(looked_at & shard.undecided(model))
             found.extend(self._look(shard, slots, Cause.MODEL_MOVED, now))
         return self._told(found), model.lineage
 
@@ -563,7 +575,7 @@ class Segmenter:
         """
         model = self._required()
         mapped = model.map.apply(self._vectors(vectors))
-        nearest = distances(mapped, model.centroids, model.map.weights).argmin(axis=1)
+        nearest = assign(mapped, model.centroids, model.map.weights)
         found: Ints = model.ids[nearest].astype(np.int64)
         return found
 
@@ -762,10 +774,9 @@ class Segmenter:
         self._vectors(arrays["vectors"])
         if model is not None and model.centroids.shape != (len(model.ids), features):
             raise ValueError("the model is of other features")
-        hashes = hash_texts([str(name) for name in names])
-        for shard, here in zip(self._shards, self._owned(hashes), strict=True):
+        for shard, here in zip(self._shards, self._owned(names), strict=True):
             kept = {column: arrays[column][here] for column in _Shard.KEPT}
-            shard.restore([names[place] for place in here.tolist()], hashes[here], kept)
+            shard.restore([names[place] for place in here.tolist()], kept)
             if model is not None:
                 shard.adopt(model)
 

@@ -8,7 +8,7 @@ one look or added up from act to act, so that nobody flaps on a border.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -166,9 +166,51 @@ def look(
         causes: ``(n,)`` codes in `CAUSES`: what made us look at the user.
         now_ms: the time of the look.
     """
-    current = rows["segment"]
-    place = columns_of(current, ids)
     best = distances.argmin(axis=1)
+    place = columns_of(rows["segment"], ids)
+    open_ = undecided(rows, place, best)
+    acted = causes == CAUSES.index(Cause.USER_MOVED)
+    changed = acted & ~open_ & (rows["looks"] < 255)
+    rows["looks"] += changed
+    at = np.flatnonzero(open_)
+    few = rows[at]
+    moves, differ = _decide(
+        few, distances[at], place[at], best[at], ids, gaps, rule, causes[at], now_ms
+    )
+    rows[at] = few
+    changed[at] = differ
+    return Look(replace(moves, index=at[moves.index]), np.flatnonzero(changed))
+
+
+def undecided(rows: Rows, place: Ints, best: Ints) -> Bools:
+    """Of each user, whether a look could change more than how often they were looked at.
+
+    For all others, who are nearest to their own segment and have nothing to forget, it cannot.
+
+    Args:
+        place: ``(n,)`` column of each user's segment, -1 for none.
+        best: ``(n,)`` that of the nearest.
+    """
+    return np.asarray((best != place) | (rows["evidence"] > 0))
+
+
+def _decide(
+    rows: Rows,
+    distances: Floats,
+    place: Ints,
+    best: Ints,
+    ids: npt.NDArray[np.int32],
+    gaps: Floats,
+    rule: PublishRule,
+    causes: npt.NDArray[np.uint8],
+    now_ms: int,
+) -> tuple[Moves, Bools]:
+    """`look`, at users who are undecided; and of each whether the row differs from before.
+
+    Args:
+        place, best: see `undecided`.
+    """
+    current = rows["segment"]
     user = np.arange(len(rows))
     first = current == 0
     retired = ~first & (place < 0)
@@ -227,7 +269,7 @@ def look(
     rows["segment"][index] = moves.after
     rows["since"][index] = now_ms
     rows["version"][index] += 1
-    return Look(moves, np.flatnonzero(changed))
+    return moves, changed
 
 
 def columns_of(segments: npt.NDArray[np.int32], ids: npt.NDArray[np.int32]) -> Ints:

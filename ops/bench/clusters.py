@@ -30,7 +30,7 @@ from stream.choosing import (
     Space,
     elbow,
     fits_by_k,
-    inertia,
+    mean_inertia,
     means_of,
     merge_down,
     silhouettes,
@@ -66,7 +66,7 @@ def rules(seed: int) -> tuple[int, dict[str, int]]:
         "separation merge-down": merge_down(space, fits[K_MAX]).k,
         "largest silhouette": max(near, key=lambda j: near[j]),
         "Calinski-Harabasz": max(index, key=lambda j: index[j]),
-        "bend of the elbow": elbow([inertia(space, fit) for fit in fits.values()]),
+        "bend of the elbow": elbow([mean_inertia(space, fit) for fit in fits.values()]),
     }
 
 

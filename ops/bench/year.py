@@ -41,7 +41,7 @@ from ops.bench.report import cpu
 from producers.files import FileError, stem
 from producers.mapping import Mapping, MappingError, load_mapping
 from stream.cli.history import open_history
-from stream.clustering import distances, living
+from stream.clustering import assign, living
 from stream.config import ConfigError, Settings
 from stream.events import Floats, Ints, Lineage, SegmentChange
 from stream.model import Model
@@ -112,7 +112,7 @@ def kept(before: Snapshot, after: Snapshot) -> Kept:
     stayed = both.copy()
     for vectors in (before.vectors, after.vectors[:users]):
         mapped = model.map.apply(np.nan_to_num(vectors))
-        nearest = distances(mapped, model.centroids, model.map.weights).argmin(axis=1)
+        nearest = assign(mapped, model.centroids, model.map.weights)
         stayed &= nearest == column
     same = stayed & (segments == before.segments)
     gone = stayed & ~np.isin(before.segments, after.model.ids)
@@ -313,7 +313,7 @@ def against_batch(now: Snapshot) -> dict[str, Any]:
         KMeans(len(model.ids), n_init=10, random_state=seed).fit_predict(mapped * np.sqrt(weights))
         for seed in (1, 2)
     )
-    nearest = distances(mapped, model.centroids, weights).argmin(axis=1)
+    nearest = assign(mapped, model.centroids, weights)
     return {
         "at": iso(now.at_ms),
         "users": int(who.sum()),

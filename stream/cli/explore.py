@@ -34,7 +34,7 @@ from stream.choosing import (
     distinct,
     elbow,
     fits_by_k,
-    inertia,
+    mean_inertia,
     means_of,
     merge_down,
     silhouettes,
@@ -43,7 +43,7 @@ from stream.choosing import (
 )
 from stream.cli.history import open_history
 from stream.cli.views import KIND_STYLES
-from stream.clustering import FeatureMap, distances, living, smallest_hashes
+from stream.clustering import FeatureMap, assign, living, smallest_hashes
 from stream.config import ConfigError, Settings
 from stream.events import Counts, EventColumns, Floats, Hashes, Ints, Rows
 from stream.features import ROW_FORMAT, FeatureTable
@@ -411,7 +411,7 @@ def study(
         table=table,
         wish=wish,
         space=space,
-        inertia={k: inertia(space, fit) for k, fit in fits.items()},
+        inertia={k: mean_inertia(space, fit) for k, fit in fits.items()},
         silhouette=silhouettes(space, fits),
         stability=stable,
         separation=separation,
@@ -455,7 +455,7 @@ def _named(
 def _of_model(model: Model, people: People, mapped: Floats, lasting: float | None) -> Shown:
     """The segments of the model in force, with those published in them; others where nearest."""
     published = columns_of(people.segments.astype(np.int32), model.ids)
-    nearest = distances(mapped, model.centroids, model.map.weights).argmin(axis=1)
+    nearest = assign(mapped, model.centroids, model.map.weights)
     labels = np.where(published >= 0, published, nearest)
     sizes = np.bincount(labels, minlength=len(model.ids))
     order = np.argsort(-sizes, kind="stable")

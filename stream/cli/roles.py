@@ -13,7 +13,6 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
-from importlib import import_module
 from threading import Event
 
 from consumers.activity import ActivityWorker
@@ -26,6 +25,7 @@ from stream.config import ConfigError, Settings
 from stream.errors import BrokerUnavailableError
 from stream.events import CHANGED
 from stream.health import Health, HealthServer
+from stream.learning import warm_up
 from stream.metrics import REGISTRY
 from stream.redis_state import RedisStore, connect
 from stream.supervise import keep_going
@@ -35,8 +35,6 @@ log = logging.getLogger(__name__)
 
 IDLE_SECONDS = {"watermark": 0.002, "live": 0.05}
 """How long a trainer waits between two looks for a due round: owners wait for it at a mark."""
-LEARNING_MODULES = ("sklearn.cluster", "sklearn.metrics", "scipy.optimize", "river.drift")
-"""What a trainer learns with; other roles and commands do without, so it is imported late."""
 SILENCE_SECONDS = 60.0
 """A role whose loop has not turned for this long is no longer alive."""
 
@@ -99,9 +97,7 @@ def trainer(settings: Settings, stop: Event, health: Health) -> None:
                 if stop.is_set():
                     trainer.close()
 
-    # Two seconds of a core: better now than in the midst of the first refit.
-    for module in LEARNING_MODULES:
-        import_module(module)
+    warm_up()
     pulse = health.alive("trainer", SILENCE_SECONDS)
     keep_going("trainer", work, stop, health, pulse)
 

@@ -24,7 +24,7 @@ from stream.choosing import (
     elbow,
     explained,
     fits_by_k,
-    inertia,
+    mean_inertia,
     means_of,
     merge_down,
     silhouettes,
@@ -134,7 +134,7 @@ def test_a_curve_that_does_not_fall_has_no_bend() -> None:
 def test_inertia_falls_and_silhouette_peaks_at_clear_groups() -> None:
     space = bells(1, 4, apart=10)
     fits = fits_by_k(space, 7)
-    curve = [inertia(space, fit) for fit in fits.values()]
+    curve = [mean_inertia(space, fit) for fit in fits.values()]
     assert all(after <= before + 1e-9 for before, after in pairwise(curve))
     near = silhouettes(space, fits)
     assert set(near) == {2, 3, 4, 5, 6, 7}

@@ -16,10 +16,15 @@ from stream.clustering import (
     WEIGHT_GRID,
     FeatureMap,
     Statistics,
+    assign,
     distances,
+    inertia,
     living,
     lloyd,
+    nearest,
     on_grid,
+    quantiles,
+    ranked,
     seed_and_fit,
     separated,
     smallest_hashes,
@@ -57,10 +62,6 @@ def naive(mapped: Floats, centroids: Floats, weights: Floats) -> list[list[Fract
     ]
 
 
-def inertia(mapped: Floats, centroids: Floats, weights: Floats) -> float:
-    return float(distances(mapped, centroids, weights).min(axis=1).sum())
-
-
 # -- exactness -----------------------------------------------------------------------------------
 
 
@@ -72,6 +73,23 @@ def test_distances_are_exact(seed: int, features: int, k: int) -> None:
     weights = some_weights(rng, features)
     found = distances(mapped, centroids, weights)
     assert [fractions(row) for row in found] == naive(mapped, centroids, weights)
+
+
+@given(_SEEDS, st.integers(1, 8), st.integers(1, 6), st.sampled_from([0, 1, 5, 1_500]))
+@settings(max_examples=40, deadline=None)
+def test_the_nearest_is_that_of_all_distances_and_of_a_tie_the_first(
+    seed: int, features: int, k: int, users: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    # On whole numbers ties are common.
+    mapped, centroids = (rng.integers(-2, 3, (n, features)).astype(float) for n in (users, k))
+    weights = some_weights(rng, features)
+    squared = distances(mapped, centroids, weights)
+    labels, away = nearest(squared)
+    first = [row.index(min(row)) for row in squared.tolist()]
+    assert labels.tolist() == assign(mapped, centroids, weights).tolist() == first
+    assert away.tolist() == [min(row) for row in squared.tolist()]
+    assert inertia(mapped, centroids, weights) == away.sum()
 
 
 def test_distances_are_exact_at_the_corners() -> None:
@@ -156,6 +174,15 @@ def test_a_vector_within_the_limits_comes_back(seed: int) -> None:
     assert (np.abs(back - vectors) <= allowed)[inside].all()
     again = feature_map.apply(back)
     assert (np.abs(again - mapped) <= GRID_STEP)[inside].all()
+
+
+@given(_SEEDS, st.integers(1, 40), st.integers(1, 4))
+@settings(max_examples=40, deadline=None)
+def test_quantiles_are_those_of_numpy(seed: int, users: int, features: int) -> None:
+    values = np.random.default_rng(seed).integers(-5, 6, (users, features)).astype(float)
+    shares = (0.0, 0.01, 0.3, 0.5, 0.99, 1.0)
+    expected = np.quantile(values, shares, axis=0).T
+    np.testing.assert_allclose(quantiles(ranked(values), shares), expected, atol=1e-12)
 
 
 def test_extremes_are_cut_to_the_quantiles_and_constants_to_nothing() -> None:

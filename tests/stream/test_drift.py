@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stream.drift import BINS, BLOCKS, Drift
+from stream.drift import BLOCKS, DECILES, Drift
 from stream.events import Floats
 
 
@@ -59,7 +59,7 @@ def test_only_the_feature_that_changed_is_told() -> None:
 def test_a_feature_that_is_mostly_nought_has_fewer_bins() -> None:
     column = np.where(np.arange(1_000) % 5 == 0, 3.0, 0.0)[:, None]
     drift = since(column, 1)
-    assert len(drift.edges[0]) < BINS - 1
+    assert len(drift.edges[0]) < len(DECILES)
     assert sum(drift.shares[0]) == pytest.approx(1.0)
     assert drift.stability_index(column) == pytest.approx([0.0])
     assert drift.stability_index(np.zeros((1_000, 1)))[0] > 0.25

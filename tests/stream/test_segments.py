@@ -33,6 +33,7 @@ from stream.segments import (
     contributions,
     kind_of,
     look,
+    undecided,
 )
 
 TABLE = FeatureTable(DEFAULT_FEATURES)
@@ -272,6 +273,27 @@ def test_who_was_due_by_acts_and_had_to_stay_moves_by_acts(last: Cause) -> None:
     assert len(look_at(rows, [0.75, 0.65], rule=rule, cause=ACTED).moves) == 0
     answer = look_at(rows, [0.6, 0.6], rule=rule, cause=last, now=NOW + 1_000)
     assert moved(answer) == [(7, 9, ACTED), (7, 9, ACTED)]
+
+
+@given(
+    st.lists(
+        st.tuples(st.sampled_from([0, 7, 8, 9]), st.floats(0, 1), st.integers(0, 2_000)),
+        min_size=1,
+        max_size=8,
+    ),
+    st.sampled_from([TIME, MODEL]),
+)
+def test_who_is_decided_needs_no_look(standing: list[tuple[int, float, int]], cause: Cause) -> None:
+    rows = users(*(segment for segment, _, _ in standing))
+    rows["evidence"] = [kept for _, _, kept in standing]
+    rows["candidate"] = np.where(rows["evidence"] > 0, 9, 0)
+    places = on_grid(np.array([place for _, place, _ in standing]))
+    best = distances(places[:, None], LINE, ONE).argmin(axis=1)
+    decided = ~undecided(rows, columns_of(rows["segment"], IDS), best)
+    before = rows.copy()
+    answer = look_at(rows, places.tolist(), cause=cause)
+    assert not decided[answer.changed].any()
+    assert rows[decided].tobytes() == before[decided].tobytes()
 
 
 # -- the whole rule, against a plain one ---------------------------------------------------------
