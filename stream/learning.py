@@ -23,6 +23,7 @@ import numpy.typing as npt
 
 from stream.choosing import Groups, KMeans, Space, explained, merge_to
 from stream.clustering import (
+    CLIP,
     FeatureMap,
     Statistics,
     assign,
@@ -31,6 +32,7 @@ from stream.clustering import (
     living,
     lloyd,
     nearest,
+    on_grid,
     seed_and_fit,
     separated,
     smallest_hashes,
@@ -274,7 +276,9 @@ def learn(
                 return _looked(retune(state, sample, *untuned, wanted), sample, settings)
             why, state = _why_refit(state, sample, merged, settings)
             if why is not None:
-                state = _refit(state, sample, axes, settings, rules, challenge=why == "due")
+                state = _refit(
+                    state, sample, axes, settings, rules, challenge=why == "due", merged=merged
+                )
                 return _looked(state, sample, settings)
             state = _looked(state, sample, settings)
     elif due:
@@ -458,11 +462,13 @@ def _refit(
     *,
     challenge: bool,
     resize: bool = False,
+    merged: Statistics | None = None,
 ) -> TrainerState:
     """A new epoch: a new map from the sample, the best centroids, ids kept, meanings told.
 
     Args:
         resize: whether there shall be as many segments as the settings say.
+        merged: everyone's under the model before; None where they are not known.
     """
     round_ms, old = state.round_ms, state.model
     new_map = FeatureMap.learn(sample.vectors, axes.weights)
@@ -486,7 +492,8 @@ def _refit(
         for segment_id in ids:
             happened("born", segment_id, ())
     else:
-        old_labels = assign(old.map.apply(sample.vectors), old.centroids, old.map.weights)
+        mapped_before = old.map.apply(sample.vectors)
+        old_labels = assign(mapped_before, old.centroids, old.map.weights)
         space = Space(mapped, weights)
         centroids = lloyd(mapped, old.map.carry(old.centroids, new_map), weights)
         if k > len(centroids) or (resize and k < len(centroids)):
@@ -498,6 +505,9 @@ def _refit(
             challenged = state.challenged + 1 if gain > settings.challenge_gain else 0
             if challenged >= CHALLENGES:
                 centroids, challenged = challenger, 0
+        if merged is not None:
+            luck = _luck(mapped_before, old_labels, merged) * (old.map.scale / new_map.scale)
+            centroids = _without(luck, centroids, old_labels, space)
         centroids = _peopled(space, centroids)
         new_labels = assign(mapped, centroids, weights)
         then = None if state.anchor is None else state.anchor.segments_then(sample.hashes)
@@ -600,6 +610,42 @@ def _peopled(space: Space, centroids: Floats) -> Floats:
     """Without those nearest to nobody, which have nothing to keep an id by."""
     found: Floats = centroids[np.unique(assign(space.points, centroids, space.weights))]
     return found
+
+
+def _luck(mapped: Floats, labels: Ints, everyone: Statistics) -> Floats:
+    """How far a sample's means lie from those of everyone, ``(k, features)``.
+
+    Args:
+        mapped: the sample, under the model that `everyone` was counted under.
+        labels: column of the nearest centroid of that model.
+    """
+    k = len(everyone.counts)
+    one_hot = (labels[:, None] == np.arange(k)).astype(float)
+    counts = one_hot.sum(axis=0)
+    known = (counts > 0) & (everyone.counts > 0)
+    sampled = one_hot.T @ mapped / np.maximum(counts, 1)[:, None]
+    whole = everyone.sums / np.maximum(everyone.counts, 1)[:, None]
+    found: Floats = np.where(known[:, None], sampled - whole, 0.0)
+    return found
+
+
+def _without(luck: Floats, centroids: Floats, labels: Ints, space: Space) -> Floats:
+    """Centroids of a sample, without the luck of the draw as far as it is known.
+
+    Most of those nearest to a centroid were together before too, and how far a sample of them is
+    from all of them was counted then: a control variate (Hammersley and Handscomb 1964). Without it
+    each refit would push all centroids by chance, the next round would pull them back, and each
+    time users on borders would move.
+
+    Args:
+        luck: of the segments before, see `_luck`, on the scale of the space.
+        labels: ``(users,)`` column of each user's segment before.
+    """
+    now = assign(space.points, centroids, space.weights)
+    pairs = now * len(luck) + labels
+    came = np.bincount(pairs, minlength=len(centroids) * len(luck)).reshape(-1, len(luck))
+    share = came / np.maximum(came.sum(axis=1, keepdims=True), 1)
+    return on_grid(np.clip(centroids - share @ luck, -CLIP, CLIP))
 
 
 def _resized(space: Space, centroids: Floats, k: int, epoch: int, settings: Learning) -> Floats:

@@ -33,7 +33,9 @@ from stream.segments import KindRule, columns_of, contributions, look, undecided
 Users: TypeAlias = Sequence[int] | Sequence[str] | Ints
 
 FORMAT = 1
-LEARNING = Learning(refit_seconds=0, refit_updates=10_000, first_model_users=200)
+LEARNING = Learning(
+    refit_seconds=0, refit_updates=10_000, first_model_users=200, move_threshold=0.03
+)
 PUBLISH = Publish(sign_gap_seconds=0)
 """Each update is a sign of its own, whatever unit time is in."""
 MOST_WEIGHT = 4.0
@@ -307,7 +309,7 @@ class Segmenter:
         kinds: Sequence[KindRule] = (),
         learning: Learning = LEARNING,
         publish: Publish | None = None,
-        round_updates: int = 5_000,
+        round_updates: int = 2_500,
         workers: int = 1,
     ) -> None:
         names = [f"f{i}" for i in range(features)] if isinstance(features, int) else list(features)

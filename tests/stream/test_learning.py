@@ -42,15 +42,22 @@ CORNERS = np.array([[1.0, 1.0], [1.0, 5.0], [5.0, 1.0]])
 EVENLY = (400, 400, 400)
 
 
-def told(state: TrainerState, vectors: Floats, at_ms: int, *, who: Hashes = HASHES) -> TrainerState:
-    """A round with these users in one partition."""
+def told(
+    state: TrainerState,
+    vectors: Floats,
+    at_ms: int,
+    *,
+    who: Hashes = HASHES,
+    sampled: slice = slice(None),
+) -> TrainerState:
+    """A round with these users in one partition, all of them in the sample or some."""
     model = state.model
     part = PartitionStatistics(
         at_ms,
         "" if model is None else model.name,
         len(vectors),
-        sample_hashes=who[: len(vectors)].tobytes(),
-        sample_vectors=vectors.tobytes(),
+        sample_hashes=who[: len(vectors)][sampled].tobytes(),
+        sample_vectors=vectors[sampled].tobytes(),
     )
     if model is not None:
         mapped = model.map.apply(vectors)
@@ -83,6 +90,16 @@ def id_at(state: TrainerState, place: tuple[float, float]) -> int:
     assert model is not None
     here = model.map.apply(np.expm1(np.array([place])))
     return int(model.ids[distances(here, model.centroids, model.map.weights).argmin()])
+
+
+def off_the_means(state: TrainerState, vectors: Floats) -> float:
+    """How far centroids are from the means of everyone nearest to them, the farthest, in sd."""
+    model = state.model
+    assert model is not None
+    mapped = model.map.apply(vectors)
+    squared = distances(mapped, model.centroids, model.map.weights)
+    means = Statistics.of(mapped, squared, squared.argmin(axis=1)).means(model.centroids)
+    return float(np.sqrt(((means - model.centroids) ** 2).sum(axis=1)).max())
 
 
 # -- when ----------------------------------------------------------------------------------------
@@ -192,6 +209,17 @@ def test_a_challenger_must_win_twice() -> None:
     back = told(once, crowd(np.array([[1.0, 1.0], [1.0, 1.8], [6.0, 6.0]]), EVENLY), 125_000)
     assert back.challenged == 0
     assert events(back) == []
+
+
+@pytest.mark.parametrize("grown", [0.0, 0.05])
+def test_a_refit_is_without_the_luck_of_the_sample(grown: float) -> None:
+    some = slice(0, USERS, 12)
+    before = told(TrainerState(), crowd(CORNERS, EVENLY), 1, sampled=some)
+    now = crowd(CORNERS + grown, EVENLY, seed=2)
+    after = told(before, now, 100_001, sampled=some)
+    assert epoch(after) == 2
+    # A sample is all that the first model has to go by.
+    assert off_the_means(after, now) < off_the_means(before, crowd(CORNERS, EVENLY)) / 5
 
 
 def test_the_same_users_again_change_no_id() -> None:
