@@ -28,7 +28,7 @@ from pydantic import (
 from pydantic.config import JsonDict
 
 from stream.features import DEFAULT_FEATURES, Feature
-from stream.segments import DEFAULT_KINDS, KindRule, PublishRule
+from stream.segments import DEFAULT_KINDS, MOST_MARGIN, KindRule, PublishRule
 from stream.units import parse_duration
 
 ENVIRONMENT_PREFIX = "SEGSTREAM_"
@@ -247,7 +247,14 @@ class Publish(Section):
         "a margin z over this moves a user: 0 is the border, .5 the other centroid; of acts that "
         "find the same other segment nearest, margins add up",
         ge=0,
-        le=16,
+        le=MOST_MARGIN,
+    )
+    silence_margin: float = setting(
+        0.1,
+        "a margin over this moves a user whom only time carried there, whose features fade without "
+        "chance; `margin`, if that is less",
+        ge=0,
+        le=MOST_MARGIN,
     )
     sign_gap_seconds: Seconds = setting(
         1_800.0,
@@ -270,6 +277,7 @@ class Publish(Section):
             int(self.dwell_seconds * 1_000),
             int(self.revert_seconds * 1_000),
             int(self.sign_gap_seconds * 1_000),
+            self.silence_margin,
         )
 
 

@@ -28,7 +28,7 @@ from stream.flapping import Flapping, Tally, counted
 from stream.hashing import hash_texts
 from stream.learning import PartitionStatistics, TrainerState, learn, sample_due, warm_up
 from stream.model import Model, Segment
-from stream.segments import KindRule, columns_of, contributions, look, undecided
+from stream.segments import MOST_MARGIN, KindRule, columns_of, contributions, look, undecided
 
 Users: TypeAlias = Sequence[int] | Sequence[str] | Ints
 
@@ -36,8 +36,8 @@ FORMAT = 1
 LEARNING = Learning(
     refit_seconds=0, refit_updates=10_000, first_model_users=200, move_threshold=0.03
 )
-PUBLISH = Publish(sign_gap_seconds=0)
-"""Each update is a sign of its own, whatever unit time is in."""
+PUBLISH = Publish(sign_gap_seconds=0, silence_margin=MOST_MARGIN)
+"""Each update is a sign of its own, whatever unit time is in; and time alone moves nobody here."""
 MOST_WEIGHT = 4.0
 """The pipeline's limit on a feature's weight, too."""
 EARLIEST, LATEST = (datetime(year, 1, 1, tzinfo=UTC).timestamp() for year in (1, 9999))

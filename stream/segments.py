@@ -17,8 +17,9 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from stream.events import CAUSES, Bools, Cause, Floats, Ints, Rows
 
 FALLBACK_KIND = "occasional"
+MOST_MARGIN = 16.0
 EVIDENCE = 4_096
-"""A row's `evidence` counts in these parts of a margin, and holds up to 16 of margin."""
+"""A row's `evidence` counts in these parts of a margin, and holds up to `MOST_MARGIN`."""
 KIND_SLACK = 0.15
 """Of a limit: more than a centroid moves between two refits, less than two kinds lie apart."""
 
@@ -94,6 +95,7 @@ class PublishRule:
     dwell_ms: int
     revert_ms: int = 0
     sign_gap_ms: int = 0
+    silence_margin: float = MOST_MARGIN
 
 
 @dataclass(frozen=True)
@@ -158,6 +160,10 @@ def look(
     together only the first, because ten clicks in a minute are one sign; and a look that finds
     another segment nearest, or their own, begins anew.
 
+    Whom nothing but time carries over the border moves at the smaller silence margin: features fade
+    without chance, so there is nothing to wait for. Who was farther over it than that when they last
+    acted, or when the model last moved, was not carried there by time, and needs the full margin.
+
     Args:
         rows: ``(n,)`` users.
         distances: ``(n, k)`` squared distances to the model's centroids.
@@ -191,7 +197,7 @@ def undecided(rows: Rows, place: Ints, best: Ints) -> Bools:
         place: ``(n,)`` column of each user's segment, -1 for none.
         best: ``(n,)`` that of the nearest.
     """
-    return np.asarray((best != place) | (rows["evidence"] > 0))
+    return np.asarray((best != place) | (rows["candidate"] > 0))
 
 
 def _decide(
@@ -229,7 +235,13 @@ def _decide(
     sign = acted & (margin > 0) & ~(same & (gap >= 0) & (gap < rule.sign_gap_ms))
     evidence = np.where(margin > 0, so_far + np.where(sign, margin, 0.0), 0.0)
     by_acts = evidence > rule.margin
-    due = by_acts | (margin > rule.margin)
+    silence_margin = min(rule.silence_margin, rule.margin)
+    little = so_far <= silence_margin
+    # Whom the model carried over the border has a candidate and no evidence.
+    models = same & (rows["candidate"] > 0) & (rows["evidence"] == 0)
+    carried = (causes == CAUSES.index(Cause.MODEL_MOVED)) & (margin > silence_margin) & little
+    by_time = (causes == CAUSES.index(Cause.TIME_PASSED)) & ~models & little
+    due = by_acts | (margin > np.where(by_time, silence_margin, rule.margin))
     # For whoever moved by a clock that was ahead, no time has passed; not less than none.
     age = np.maximum(now_ms - rows["since"], 0)
     stayed = age >= rule.dwell_ms
@@ -240,8 +252,9 @@ def _decide(
     cause[retired] = CAUSES.index(Cause.SEGMENT_RETIRED)
 
     # Rounded down: what is kept is never over a margin that it was not over.
-    kept = np.minimum(np.where(moved, 0.0, evidence) * EVIDENCE, 65_535).astype(np.uint16)
-    candidate = np.where(kept > 0, wanted, 0)
+    kept = np.where(moved | carried, 0.0, evidence) * EVIDENCE
+    kept = np.minimum(kept, 65_535).astype(np.uint16)
+    candidate = np.where(~moved & ((kept > 0) | (models & rival) | carried), wanted, 0)
     looks = rows["looks"]
     provisional = looks < rule.provisional_looks
     new_looks = np.where(acted & (looks < 255), looks + 1, looks)

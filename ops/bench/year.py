@@ -43,7 +43,7 @@ from producers.mapping import Mapping, MappingError, load_mapping
 from stream.cli.history import open_history
 from stream.clustering import assign, living
 from stream.config import ConfigError, Settings
-from stream.events import Floats, Ints, Lineage, SegmentChange
+from stream.events import Cause, Floats, Ints, Lineage, SegmentChange
 from stream.model import Model
 from stream.rehearsal import Marked, Rehearsal
 from stream.segments import CHURN_RISK_KINDS, columns_of
@@ -131,12 +131,14 @@ class Changes:
         assigned: first assignments.
         causes, kinds: of the others, by cause, by kind from and to.
         reverted: how many were taken back, by the cause of the change taken back.
+        silences: days since the last event of those whom time moved to a kind at risk.
     """
 
     assigned: int = 0
     causes: Counter[str] = field(default_factory=Counter)
     kinds: Counter[tuple[str, str]] = field(default_factory=Counter)
     reverted: Counter[str] = field(default_factory=Counter)
+    silences: list[float] = field(default_factory=list)
     _last: dict[str, list[tuple[int, int, str]]] = field(default_factory=lambda: defaultdict(list))
 
     def add(self, changes: Sequence[SegmentChange], at_ms: int) -> None:
@@ -148,6 +150,10 @@ class Changes:
                 continue
             self.causes[change["cause"]] += 1
             self.kinds[kind, change["kind_to"]] += 1
+            into_risk = change["kind_to"] in CHURN_RISK_KINDS and kind not in CHURN_RISK_KINDS
+            if into_risk and change["cause"] == Cause.TIME_PASSED:
+                since = at_ms / 1_000 - datetime.fromisoformat(change["last_event_at"]).timestamp()
+                self.silences.append(since / 86_400)
             # Open: changes that may still be taken back, with the segment each one left.
             waiting = self._last[change["user"]][-REVERT_CHANGES:]
             open_ = [one for one in waiting if at_ms - one[0] <= REVERT_MS]
@@ -280,6 +286,9 @@ class Year:
             "changes_per_user_day": share(changes.total, self.user_days),
             "into_risk": into,
             "into_risk_total": sum(into.values()),
+            "silent_days_when_at_risk": np.quantile(changes.silences, (0.25, 0.5, 0.75)).tolist()
+            if changes.silences
+            else None,
             "quarters": self.ends,
         }
 
@@ -385,6 +394,7 @@ def section(report: dict[str, Any], at: datetime, command: str) -> str:
         ("reverted, by cause", _listed(report["reverted_by_cause"], "{:.0%}")),
         (f"moves into {' or '.join(CHURN_RISK_KINDS)}", f"{report['into_risk_total']:,}"),
         ("of these", _listed(report["into_risk"], "{:,}")),
+        ("silent for, when time moves them there", _days(report["silent_days_when_at_risk"])),
     )
     ends = (
         f"| {end['at'][:10]} | {end['users']:,} | {end['ari']:.2f} | {end['ari_nearest']:.2f} | "
@@ -414,6 +424,13 @@ def section(report: dict[str, Any], at: datetime, command: str) -> str:
         *ends,
     ]
     return "\n".join(lines) + "\n"
+
+
+def _days(quartiles: list[float] | None) -> str:
+    if quartiles is None:
+        return "nobody"
+    low, median, high = quartiles
+    return f"{median:.0f} d (half of them {low:.0f} to {high:.0f})"
 
 
 def _percent(value: float | None) -> str:

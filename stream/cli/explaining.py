@@ -60,6 +60,7 @@ def why(reader: views.Reader, name: str) -> dict[str, Any] | None:
     return {
         "margin": asdict(margin(vector, model, table.features, own)),
         "margin_needed": rule.margin,
+        "silence_margin_needed": min(rule.silence_margin, rule.margin),
         "evidence": _evidence(row),
         "moves": [
             {
@@ -103,7 +104,9 @@ def show_why(console: Console, facts: dict[str, Any] | None, table: FeatureTable
     console.print(_margin_table(facts, known))
     z, limit = border["z"], facts["margin_needed"]
     due = z > limit
-    verdict = "due to move" if due else f"moves over {limit:g}"
+    silence = facts["silence_margin_needed"]
+    by_time = f", or over {silence:g} by silence alone" if silence < limit else ""
+    verdict = "due to move" if due else f"moves over {limit:g}{by_time}"
     console.print(
         f"z {z:.2f} towards {border['other']}, {names[border['other']]}: 0 is the border; {verdict}"
     )

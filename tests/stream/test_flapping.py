@@ -80,7 +80,7 @@ def test_the_setting_reaches_the_rule() -> None:
     settings = Settings.model_validate({"publish": {"revert_seconds": "2d"}})
     assert settings.publish.rule().revert_ms == 2 * DAY_MS
     usual = Settings().publish.rule()
-    assert usual == replace(RULE, margin=usual.margin, revert_ms=WEEK, sign_gap_ms=1_800_000)
+    assert usual == replace(RULE, revert_ms=WEEK, sign_gap_ms=1_800_000, silence_margin=0.1)
 
 
 # -- the tallies ---------------------------------------------------------------------------------

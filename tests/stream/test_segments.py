@@ -254,6 +254,47 @@ def test_counters_stop_at_their_ends() -> None:
     assert len(look_at(rows, [0.51], rule=rule, now=NOW + 10**9).moves) == 1
 
 
+# -- silence ---------------------------------------------------------------------------------------
+
+QUIET = replace(RULE, silence_margin=0.1)
+
+
+def test_silence_moves_at_the_smaller_margin() -> None:
+    rows = users(7, 7, 7)
+    assert len(look_at(rows, [0.45, 0.45, 0.45], rule=QUIET, cause=ACTED).moves) == 0
+    answer = look_at(rows, [0.59, 0.61, 0.61], rule=QUIET, cause=TIME)
+    assert moved(answer) == [(7, 9, TIME)] * 2
+    assert moved(look_at(rows, [0.61, 0.9, 0.9], rule=QUIET, cause=TIME)) == [(7, 9, TIME)]
+    larger = replace(RULE, silence_margin=0.4)
+    assert len(look_at(users(7), [0.71], rule=larger, cause=TIME).moves) == 1, "but never a larger"
+
+
+@pytest.mark.parametrize("carrier", [ACTED, MODEL])
+def test_whom_time_did_not_carry_over_needs_the_full_margin(carrier: Cause) -> None:
+    rows = users(7)
+    for cause, place in ((carrier, 0.65), (TIME, 0.65), (TIME, 0.69), (MODEL, 0.69), (TIME, 0.6)):
+        assert len(look_at(rows, [place], rule=QUIET, cause=cause).moves) == 0, (cause, place)
+    assert moved(look_at(rows, [0.71], rule=QUIET, cause=TIME)) == [(7, 9, TIME)]
+
+
+@pytest.mark.parametrize("carrier", [ACTED, MODEL])
+def test_who_was_near_the_border_then_is_carried_by_time_now(carrier: Cause) -> None:
+    rows = users(7, 7)
+    look_at(rows, [0.65, 0.55], rule=QUIET, cause=carrier)
+    look_at(rows, [0.45, 0.55], rule=QUIET, cause=TIME)  # back behind the border is anew
+    assert len(look_at(rows, [0.62, 0.62], rule=QUIET, cause=TIME).moves) == 2
+
+
+def test_evidence_of_another_model_is_dropped_where_the_model_does_more() -> None:
+    rows = users(7)
+    look_at(rows, [0.55], rule=QUIET, cause=ACTED)
+    look_at(rows, [0.65], rule=QUIET, cause=MODEL)
+    assert (rows["candidate"].tolist(), rows["evidence"].tolist()) == ([9], [0])
+    assert len(look_at(rows, [0.65], rule=QUIET, cause=TIME).moves) == 0
+    assert len(look_at(rows, [0.65], rule=QUIET, cause=ACTED).moves) == 0
+    assert moved(look_at(rows, [0.56], rule=QUIET, cause=ACTED)) == [(7, 9, ACTED)]
+
+
 # -- causes --------------------------------------------------------------------------------------
 
 
@@ -309,6 +350,8 @@ class PlainUser:
     evidence: Fraction = Fraction(0)
     sign: int | None = None
     version: int = 0
+    models: bool = False
+    """Whether the model carried them over the border, by more than silence needs."""
 
     def look(self, place: Fraction, cause: Cause, now: int, rule: PublishRule) -> Cause | None:
         """The cause of the move, if there is one."""
@@ -317,28 +360,41 @@ class PlainUser:
             return self.move(nearest, cause, now)
         margin = place - Fraction(1, 2) if self.segment == 7 else Fraction(1, 2) - place
         if margin <= 0:
-            self.candidate, self.evidence, self.sign = 0, Fraction(0), None
+            self.forget()
             return None
+        silence = Fraction(min(rule.silence_margin, rule.margin))
+        little = self.evidence <= silence
         if cause is ACTED and (self.sign is None or now - self.sign >= rule.sign_gap_ms):
             self.candidate, self.evidence, self.sign = nearest, self.evidence + margin, now
         by_acts = self.evidence > Fraction(rule.margin)
-        due = by_acts or margin > Fraction(rule.margin)
+        by_time = cause is TIME and little and not self.models
+        due = by_acts or margin > (silence if by_time else Fraction(rule.margin))
         if due and now - self.since >= rule.dwell_ms:
             return self.move(nearest, ACTED if by_acts else cause, now)
         # What is kept is rounded down.
         self.evidence = Fraction(int(self.evidence * EVIDENCE), EVIDENCE)
-        if not self.evidence:
-            self.candidate, self.sign = 0, None
+        if cause is MODEL and margin > silence and little:
+            self.forget()
+            self.models, self.candidate = True, nearest
+        elif self.evidence:
+            self.models = False
+        elif not self.models:
+            self.forget()
         return None
+
+    def forget(self) -> None:
+        self.candidate, self.evidence, self.sign, self.models = 0, Fraction(0), None, False
 
     def move(self, to: int, cause: Cause, now: int) -> Cause:
         self.segment, self.since = to, now
-        self.candidate, self.evidence, self.sign = 0, Fraction(0), None
+        self.forget()
         self.version += 1
         return cause
 
 
-_EXACT = PublishRule(margin=0.25, provisional_looks=3, dwell_ms=50, sign_gap_ms=25)
+_EXACT = PublishRule(
+    margin=0.25, provisional_looks=3, dwell_ms=50, sign_gap_ms=25, silence_margin=0.125
+)
 _PLACES = st.one_of(
     st.sampled_from([0.0, 0.25, 0.375, 0.5, 0.625, 0.6875, 0.75, 0.8125, 1.0]),
     st.integers(0, int(GRID)).map(lambda steps: steps / GRID),

@@ -59,6 +59,7 @@ ROWS: tuple[tuple[str, str, str, str], ...] = (
     ("four workers: labels that differ", "workers_label_difference", "{:.1%}", "0"),
     ("four workers: centroids differ, sd", "workers_centroid_difference", "{:.0e}", "1e-9"),
     ("a million users re-scored, s", "seconds_per_million_rescored", "{:.2f}", ".1"),
+    ("the same, mapped before, s", "seconds_per_million_mapped_rescored", "{:.2f}", ".1"),
     ("update and publish per 10,000, s", "seconds_per_10000_updates", "{:.3f}", ".03"),
 )
 """Title, name in the object, form, number to reach."""
