@@ -23,6 +23,7 @@ from stream.units import iso
 
 LEAST_MARK = 0.2
 """A feature nearer to the average than this, in standard deviations, marks nobody."""
+AT_ODDS = 0.4
 ALIKE = 0.7
 """Two features correlated as much as this over the segments say the same of them."""
 UNMARKED = "Average"
@@ -241,8 +242,8 @@ def propose_names(
 
     A feature marks a segment by how far its centroid is from the average one, in standard
     deviations times the feature's weight. It is none that the rule of the kind looks at, which the
-    kind says already, and the second says something else than the first: over the segments the
-    two do not go together. Names that say the same, in whichever order, are told apart by a third
+    kind says already, and the second says something else than the first, nor the contrary: over the
+    segments the two go neither together nor against each other as they do here. Names that say the same, in whichever order, are told apart by a third
     feature, or a number.
 
     Args:
@@ -321,7 +322,10 @@ def _phrases(offset: Floats, row: int, axes: Axes, known_by: Collection[str]) ->
         known_by: features of which nothing needs to be said.
     """
     spread = np.maximum(np.linalg.norm(offset, axis=0), 1e-9)
-    alike = np.abs((offset / spread).T @ (offset / spread)) > ALIKE
+    together = (offset / spread).T @ (offset / spread)
+    alike = np.abs(together) > ALIKE
+    signs = np.sign(offset[row])
+    at_odds = together * np.outer(signs, signs) < -AT_ODDS
     said: list[int] = []
     fresh: list[str] = []
     again: list[str] = []
@@ -333,6 +337,7 @@ def _phrases(offset: Floats, row: int, axes: Axes, known_by: Collection[str]) ->
             or axes.names[column] in known_by
             or phrase in fresh
             or abs(offset[row, column]) <= LEAST_MARK
+            or at_odds[column, said].any()
         ):
             continue
         (again if alike[column, said].any() else fresh).append(phrase)

@@ -137,6 +137,17 @@ def rows_of(**values: list[float]) -> Floats:
     return centroids
 
 
+def test_a_name_does_not_contradict_itself() -> None:
+    # The last one orders now and is away for longer than most: in this shop, that is one or the other.
+    centroids = rows_of(
+        orders_30d=[2.0, 1.5, -2.0, -3.0, 1.5],
+        days_since_seen=[-2.0, -1.0, 1.5, 0.0, 1.2],
+        basket_value=[-0.5, 0.5, 0.5, -1.0, 0.5],
+    )
+    *_, last = propose_names(centroids, WEIGHTS, TABLE, ["loyal"] * 5)
+    assert last == "Loyal: ordering now, big baskets"
+
+
 def test_a_kind_that_tells_nobody_anything_is_left_out() -> None:
     centroids = rows_of(days_since_seen=[3.0, -3.0, 0.0], tenure_days=[0.0, 1.0, -1.0])
     names = propose_names(centroids, WEIGHTS, TABLE, [FALLBACK_KIND] * 3)
