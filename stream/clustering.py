@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -73,17 +74,7 @@ class FeatureMap:
 
     def apply(self, vectors: Floats) -> Floats:
         """Mapped vectors in standard deviations, clipped at 4, on the grid."""
-        reach = CLIP * self.scale
-        low, high = (
-            np.maximum(self.low, self.centre - reach),
-            np.minimum(self.high, self.centre + reach),
-        )
-        # Limits as large as what they are applied to: rows of 20 numbers take three times as long.
-        portion = (min(PORTION, len(vectors)), len(self.low))
-        low, high, centre, steps = (
-            np.broadcast_to(limit, portion).copy()
-            for limit in (low, high, self.centre, GRID / self.scale)
-        )
+        low, high, centre, steps = self._limits
         found = np.empty(vectors.shape)
         for part in _portions(len(found)):
             values = _signed_log(vectors[part], out=found[part])
@@ -93,8 +84,20 @@ class FeatureMap:
             values -= centre[:rows]
             values *= steps[:rows]
             np.rint(values, out=values)
-            values /= GRID
+            values *= 1.0 / GRID  # a power of two: exact
         return found
+
+    @cached_property
+    def _limits(self) -> tuple[Floats, Floats, Floats, Floats]:
+        """What `apply` works with, repeated: where rows are short, numpy is slow to repeat them."""
+        reach = CLIP * self.scale
+        low = np.maximum(self.low, self.centre - reach)
+        high = np.minimum(self.high, self.centre + reach)
+        repeated = (
+            np.broadcast_to(limit, (PORTION, len(limit))).copy()
+            for limit in (low, high, self.centre, GRID / self.scale)
+        )
+        return next(repeated), next(repeated), next(repeated), next(repeated)
 
     def logs(self, mapped: Floats) -> Floats:
         """Log units of mapped vectors, which no map's scale is in."""

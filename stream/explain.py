@@ -13,7 +13,7 @@ from typing import Literal
 import numpy as np
 
 from stream.clustering import GRID, FeatureMap, distances
-from stream.events import CAUSES, Bools, Cause, Floats, Rows
+from stream.events import CAUSES, Bools, Cause, EventColumns, Floats, Rows
 from stream.features import Feature, FeatureTable
 from stream.model import Model
 from stream.segments import PublishRule, contributions, look
@@ -21,6 +21,7 @@ from stream.units import DAY_MS
 
 How = Literal["by acting", "with time", "by either", "not theirs to change"]
 
+MOST_ACTS = 10
 SILENCE_DAYS = 730
 """Two years: a decayed sum with the longest half-life there is by default (180 days) is down to a
 sixteenth by then, and whoever is still in their segment stays."""
@@ -247,6 +248,108 @@ def how(feature: Feature, *, rises: bool) -> How:
             return "by either" if feature.aggregate == "ratio" else "by acting"
         case _:
             return "by acting" if rises else ("by either" if feature.signed else "with time")
+
+
+# -- what an act would do ------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Act:
+    """The fewest events of one kind, all of them now, that move the user.
+
+    Attributes:
+        times: how many.
+        value, quantity: of each of them; None where no feature reads it.
+        to: the segment moved to.
+    """
+
+    event: str
+    times: int
+    value: float | None
+    quantity: float | None
+    to: int
+
+
+def acts(row: Rows, table: FeatureTable, model: Model, rule: PublishRule, now_ms: int) -> list[Act]:
+    """What the user could do to be moved at once, up to `MOST_ACTS` times; fewest first.
+
+    The events are folded into a copy of the row, and the copy is looked at: nothing is estimated.
+    An event that carries a number has the user's own mean of it, or where they have none the mean
+    of the segments' typical ones; it is of no category. Of events that do the same to every
+    feature only the first is tried, and none of which a feature takes something away.
+
+    Args:
+        row: ``(1,)`` the user; it stays as it is.
+
+    Returns:
+        Empty also if the user is due already, without any act.
+    """
+    now_ms = max(now_ms, int(row["seen"][0]))
+    vector = table.vectors(row, now_ms)[0]
+    typical = model.natural().mean(axis=0)
+    tried = _different_events(table)
+    values, quantities = (
+        [_usual(event, of, table, vector, typical) for event in tried]
+        for of in ("value", "quantity")
+    )
+    # Slot by slot: as the user is, then each kind of event once, twice, and so on.
+    kinds = np.repeat(np.arange(len(tried)), MOST_ACTS)
+    times = np.tile(np.arange(1, MOST_ACTS + 1), len(tried))
+    slot, kind = np.repeat(np.arange(1, len(times) + 1), times), np.repeat(kinds, times)
+    codes = np.array([table.codes[event] for event in tried], np.uint8)
+    events = EventColumns(
+        slot=slot,
+        topic=table.uses_value[codes[kind]].astype(np.uint8),
+        kind=codes[kind],
+        time_ms=np.full(len(slot), now_ms, np.int64),
+        id=np.arange(1, len(slot) + 1, dtype=np.uint64),
+        value=np.array([value or 0.0 for value in values])[kind],
+        quantity=np.array([quantity or 0.0 for quantity in quantities])[kind],
+        category=np.zeros(len(slot), np.uint64),
+    )
+    folded = table.fold(lambda slots: np.repeat(row, len(slots)), events).rows
+    rows = np.concatenate([row, folded])
+    squared = distances(
+        model.map.apply(table.vectors(rows, now_ms)), model.centroids, model.map.weights
+    )
+    causes = np.full(len(rows), CAUSES.index(Cause.USER_MOVED), np.uint8)
+    causes[0] = CAUSES.index(Cause.TIME_PASSED)
+    moves = look(rows, squared, model.ids, model.gaps, rule, causes, now_ms).moves
+    if 0 in moves.index:
+        return []
+    found: dict[int, Act] = {}
+    for place, to in zip((moves.index - 1).tolist(), moves.after.tolist(), strict=True):
+        number = int(kinds[place])
+        act = Act(tried[number], int(times[place]), values[number], quantities[number], to)
+        found.setdefault(number, act)
+    return sorted(found.values(), key=lambda act: act.times)
+
+
+def _different_events(table: FeatureTable) -> list[str]:
+    """Events that are told apart by what features do with them, the first mentioned of each."""
+    taken = {event for feature in table.features for event in feature.minus}
+    mentioned = dict.fromkeys(event for feature in table.features for event in feature.on)
+    first: dict[tuple[bool, ...], str] = {}
+    for event in mentioned:
+        if event not in taken:
+            first.setdefault(tuple(event in feature.on for feature in table.features), event)
+    return list(first.values())
+
+
+def _usual(
+    event: str,
+    of: Literal["value", "quantity"],
+    table: FeatureTable,
+    vector: Floats,
+    typical: Floats,
+) -> float | None:
+    """A user's mean of a number that an event carries; None if no feature reads it."""
+    reading = [(c, f) for c, f in enumerate(table.features) if f.of == of and event in f.on]
+    for column, feature in reading:
+        if feature.aggregate == "mean":
+            own = float(vector[column])
+            return own if own != feature.absent else float(typical[column])
+    return 0.0 if reading else None
 
 
 # -- what silence will do ----------------------------------------------------------------------

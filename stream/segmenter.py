@@ -28,7 +28,15 @@ from stream.flapping import Flapping, Tally, counted
 from stream.hashing import hash_texts
 from stream.learning import PartitionStatistics, TrainerState, learn, sample_due, warm_up
 from stream.model import Model, Segment
-from stream.segments import MOST_MARGIN, KindRule, columns_of, contributions, look, undecided
+from stream.segments import (
+    MOST_MARGIN,
+    KindRule,
+    columns_of,
+    contributions,
+    counted_look,
+    look,
+    undecided,
+)
 
 Users: TypeAlias = Sequence[int] | Sequence[str] | Ints
 
@@ -211,16 +219,6 @@ class _Shard:
         """Of each slot, whether the user, counting or not, is in a segment that is no more."""
         segments = self.rows["segment"][: len(self)]
         return (segments > 0) & (columns_of(segments, model.ids) < 0)
-
-    def undecided(self, model: Model) -> Bools:
-        """Of each slot, whether a look under another model could move the user."""
-        found = np.empty(len(self), np.bool_)
-        for start in range(0, len(self), CHUNK):
-            here = slice(start, min(start + CHUNK, len(self)))
-            rows, mapped = self.rows[here], self.mapped[here]
-            best = assign(mapped, model.centroids, model.map.weights)
-            found[here] = undecided(rows, columns_of(rows["segment"], model.ids), best)
-        return found
 
     def sizes(self, living: Bools, model: Model) -> Ints:
         """Living users published in each segment, ``(k,)``."""
@@ -485,8 +483,7 @@ class Segmenter:
             if before is None or model.epoch != before.epoch:
                 shard.adopt(model)
             looked_at = shard.living(now, self._forget_ms) | shard.stranded(model)
-            slots = np.flatnonzero(looked_at & shard.undecided(model))
-            found.extend(self._look(shard, slots, Cause.MODEL_MOVED, now))
+            found.extend(self._look(shard, np.flatnonzero(looked_at), Cause.MODEL_MOVED, now))
         return self._told(found), model.lineage
 
     def _round_ms(self, now: int) -> int:
@@ -518,8 +515,18 @@ class Segmenter:
                 yield self._looked(shard, some, model, cause, now)
 
     def _looked(self, shard: _Shard, slots: Ints, model: Model, cause: Cause, now: int) -> Changes:
-        rows, mapped = shard.rows[slots], shard.mapped[slots]
-        weights = model.map.weights
+        # Most users are where they belong: their rows need not be moved about.
+        weights, mapped, everyone = model.map.weights, shard.mapped[slots], shard.rows
+        open_ = undecided(
+            everyone["candidate"][slots],
+            columns_of(everyone["segment"][slots], model.ids),
+            assign(mapped, model.centroids, weights),
+        )
+        if cause is Cause.USER_MOVED:
+            calm = slots[~open_]
+            everyone["looks"][calm] = counted_look(everyone["looks"][calm])
+        slots, mapped = slots[open_], mapped[open_]
+        rows = shard.rows[slots]
         moves = look(
             rows,
             distances(mapped, model.centroids, weights),

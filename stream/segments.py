@@ -174,10 +174,11 @@ def look(
     """
     best = distances.argmin(axis=1)
     place = columns_of(rows["segment"], ids)
-    open_ = undecided(rows, place, best)
-    acted = causes == CAUSES.index(Cause.USER_MOVED)
-    changed = acted & ~open_ & (rows["looks"] < 255)
-    rows["looks"] += changed
+    open_ = undecided(rows["candidate"], place, best)
+    calm = (causes == CAUSES.index(Cause.USER_MOVED)) & ~open_
+    looks = np.where(calm, counted_look(rows["looks"]), rows["looks"])
+    changed = looks != rows["looks"]
+    rows["looks"] = looks
     at = np.flatnonzero(open_)
     few = rows[at]
     moves, differ = _decide(
@@ -188,16 +189,22 @@ def look(
     return Look(replace(moves, index=at[moves.index]), np.flatnonzero(changed))
 
 
-def undecided(rows: Rows, place: Ints, best: Ints) -> Bools:
+def undecided(candidates: npt.NDArray[np.int32], place: Ints, best: Ints) -> Bools:
     """Of each user, whether a look could change more than how often they were looked at.
 
     For all others, who are nearest to their own segment and have nothing to forget, it cannot.
 
     Args:
+        candidates: ``(n,)`` of their rows.
         place: ``(n,)`` column of each user's segment, -1 for none.
         best: ``(n,)`` that of the nearest.
     """
-    return np.asarray((best != place) | (rows["candidate"] > 0))
+    return np.asarray((best != place) | (candidates > 0))
+
+
+def counted_look(looks: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    """One look more, as far as a row can count."""
+    return looks + (looks < 255)
 
 
 def _decide(
@@ -257,7 +264,7 @@ def _decide(
     candidate = np.where(~moved & ((kept > 0) | (models & rival) | carried), wanted, 0)
     looks = rows["looks"]
     provisional = looks < rule.provisional_looks
-    new_looks = np.where(acted & (looks < 255), looks + 1, looks)
+    new_looks = np.where(acted, counted_look(looks), looks)
     changed = moved | (candidate != rows["candidate"]) | (kept != rows["evidence"])
     signed = np.where(kept > 0, np.where(sign, now_ms, rows["sign"]), 0)
     changed |= (new_looks != looks) | (signed != rows["sign"])

@@ -18,7 +18,7 @@ from stream.cli import views
 from stream.cli.explore import ExploreError, People
 from stream.cli.views import KIND_STYLES, natural, reading
 from stream.events import Rows
-from stream.explain import departures, margin, nearest_other, proposals
+from stream.explain import MOST_ACTS, acts, departures, margin, nearest_other, proposals
 from stream.features import Feature, FeatureTable
 from stream.model import Model
 from stream.rules import Condition, find_rules
@@ -75,6 +75,9 @@ def why(reader: views.Reader, name: str) -> dict[str, Any] | None:
             }
             for target, relation in targets.items()
         ],
+        "acts": [
+            asdict(one) | _told(model, one.to) for one in acts(row, table, model, rule, now_ms)
+        ],
         "silence": [
             {"days": one.days, "at": iso(one.at_ms), **_told(model, one.to)}
             for one in departures(row, table, model, rule, now_ms)
@@ -126,15 +129,15 @@ def show_why(console: Console, facts: dict[str, Any] | None, table: FeatureTable
             )
         elif not move["changes"]:
             console.print("  no single feature can, within what shoppers have")
+    if not due:
+        console.print(Text("If they act now", style="bold"))
+        for act in facts["acts"]:
+            console.print(_going_to(_act(act, table), act))
+        if not facts["acts"]:
+            console.print(f"  up to {MOST_ACTS} events of any one kind leave them where they are")
     console.print(Text("If they stay silent", style="bold"))
     for departure in facts["silence"]:
-        console.print(
-            Text.assemble(
-                f"  {_days(departure['days'])}: to {departure['segment']}, {departure['name']} (",
-                (departure["kind"], KIND_STYLES.get(departure["kind"], "")),
-                ")",
-            )
-        )
+        console.print(_going_to(_days(departure["days"]), departure))
     if not facts["silence"]:
         console.print("  they stay where they are for two years and longer")
 
@@ -183,6 +186,24 @@ def _change_line(change: dict[str, Any], feature: Feature) -> str:
         f"{natural(change['needed'])} {change['unit']}".rstrip()
         + f"  ({change['sd']:+.2f} sd, {change['how']})"
     )
+
+
+def _going_to(when: str, facts: dict[str, Any]) -> Text:
+    return Text.assemble(
+        f"  {when}: to {facts['segment']}, {facts['name']} (",
+        (facts["kind"], KIND_STYLES.get(facts["kind"], "")),
+        ")",
+    )
+
+
+def _act(act: dict[str, Any], table: FeatureTable) -> str:
+    """Such as ``2 x Order Completed, 17.5 money each``."""
+    units = {feature.of: feature.unit for feature in table.features if act["event"] in feature.on}
+    numbers = [
+        f"{natural(act[of])} {units[of]}".rstrip() for of in ("value", "quantity") if act[of]
+    ]
+    each = " each" if numbers and act["times"] > 1 else ""
+    return ", ".join([f"{act['times']} x {act['event']}", *numbers]) + each
 
 
 def _days(days: int) -> str:

@@ -278,15 +278,22 @@ def _walk(
             gap = geometry.gap(start + number, here, best)
             margin = (squared[here] - squared[best]) / (2 * gap)
             total = so_far if towards == target else 0.0
+            # Leaning for no reason of their own: the model did that.
+            models = towards == target and total == 0
+            little, silence = total <= rule.silence_margin, cause == "time_passed"
             if cause == "user_moved":
                 total += margin
+            kept = int(total * 4_096) / 4_096
             if total > rule.margin:
                 reason = "user_moved"
-            elif margin > rule.margin:
+            elif margin > rule.margin or (
+                silence and little and not models and margin > rule.silence_margin
+            ):
                 reason = cause
-            elif total > 0:
-                # Kept in 4,096ths, rounded down.
-                leaning, evidence = target, int(total * 4_096) / 4_096
+            elif cause == "model_moved" and little and margin > rule.silence_margin:
+                leaning = target
+            elif kept or models:
+                leaning, evidence = target, kept
         if reason:
             moves.append(
                 Move(

@@ -14,15 +14,26 @@ from hypothesis import strategies as st
 
 from stream.clustering import GRID, FeatureMap, distances, on_grid
 from stream.events import Floats, Rows
-from stream.explain import How, _enough, departures, how, margin, nearest_other, proposals
+from stream.explain import (
+    Act,
+    How,
+    _enough,
+    acts,
+    departures,
+    how,
+    margin,
+    nearest_other,
+    proposals,
+)
 from stream.features import Feature
 from stream.model import Model, Segment
-from stream.partition import Partition
+from stream.oracle import Event
+from stream.partition import Acting, Partition, act_together
 from stream.segments import PublishRule
 from stream.state import Position
 from stream.units import DAY_MS, iso
-from tests.strategies import EVERY_AGGREGATE
-from tests.stream.test_partition import RULE, TABLE, history, models, steady
+from tests.strategies import CART, EVERY_AGGREGATE, ORDER, VIEW
+from tests.stream.test_partition import RULE, TABLE, batch, history, models, steady
 
 NAMES = TABLE.names
 
@@ -190,6 +201,66 @@ def test_a_feature_without_weight_or_room_is_not_proposed() -> None:
 def test_what_makes_a_feature_rise_or_fall(name: str, up: How, down: How) -> None:
     feature: Feature = next(one for one in EVERY_AGGREGATE if one.name == name)
     assert (how(feature, rises=True), how(feature, rises=False)) == (up, down)
+
+
+# -- acts --------------------------------------------------------------------------------------
+
+
+def after(user: bytes, one: Act, times: int) -> int:
+    """The segment a partition has the user in, once they have done so."""
+    partition = Partition(0, TABLE, RULE, Position([0, 0], TABLE.schema), 0)
+    partition.load([(user, steady().rows[user])])
+    partition.model = models()[-1]
+    topic = int(one.event == ORDER)
+    events = [
+        Event(
+            user.decode(), topic, one.event, now_ms(), 10**6 + number,
+            one.value or 0.0, one.quantity or 0.0, 0,
+        )
+        for number in range(times)
+    ]  # fmt: skip
+    act_together([Acting(partition, batch(partition, events), 0)], now_ms())
+    return int(partition.rows[0]["segment"])
+
+
+@pytest.mark.slow
+def test_acts_move_them_as_said_and_fewer_do_not() -> None:
+    model, checked = models()[-1], 0
+    for user, raw in list(steady().rows.items())[:30]:
+        row = np.frombuffer(raw, TABLE.dtype)
+        for one in acts(row, TABLE, model, RULE, now_ms()):
+            assert after(user, one, one.times) == one.to
+            assert after(user, one, one.times - 1) == int(row["segment"][0])
+            checked += 1
+        assert row.tobytes() == raw
+    assert checked > 10
+
+
+def test_each_kind_of_act_is_told_once_with_numbers_of_the_users_own() -> None:
+    model, column = models()[-1], NAMES.index("basket_value")
+    told: set[str] = set()
+    for index in range(len(everyone())):
+        row = everyone()[index : index + 1]
+        found = acts(row, TABLE, model, RULE, now_ms())
+        assert [one.times for one in found] == sorted(one.times for one in found)
+        assert len({one.event for one in found}) == len(found)
+        told |= {one.event for one in found}
+        own = float(TABLE.vectors(row, now_ms())[0, column])
+        for one in found:
+            assert one.to != row["segment"][0]
+            if one.event == ORDER and own > 0:
+                assert one.value == own
+            elif one.event != ORDER:
+                assert one.value is one.quantity is None
+    # Of events that browse one is enough, and a refund is no act to wish for.
+    assert ORDER in told
+    assert told <= {ORDER, CART, VIEW}
+
+
+def test_who_is_due_already_needs_no_act() -> None:
+    row = everyone()[:1].copy()
+    row["segment"] = 99
+    assert acts(row, TABLE, models()[-1], RULE, now_ms()) == []
 
 
 # -- silence -----------------------------------------------------------------------------------

@@ -330,7 +330,7 @@ def test_who_is_decided_needs_no_look(standing: list[tuple[int, float, int]], ca
     rows["candidate"] = np.where(rows["evidence"] > 0, 9, 0)
     places = on_grid(np.array([place for _, place, _ in standing]))
     best = distances(places[:, None], LINE, ONE).argmin(axis=1)
-    decided = ~undecided(rows, columns_of(rows["segment"], IDS), best)
+    decided = ~undecided(rows["candidate"], columns_of(rows["segment"], IDS), best)
     before = rows.copy()
     answer = look_at(rows, places.tolist(), cause=cause)
     assert not decided[answer.changed].any()
