@@ -274,8 +274,8 @@ def acts(row: Rows, table: FeatureTable, model: Model, rule: PublishRule, now_ms
     """What the user could do to be moved at once, up to `MOST_ACTS` times; fewest first.
 
     The events are folded into a copy of the row, and the copy is looked at: nothing is estimated.
-    An event that carries a number has the user's own mean of it, or where they have none the mean
-    of the segments' typical ones; it is of no category. Of events that do the same to every
+    An event that carries a number has the user's own mean of it, or where they have none that of the
+    segment in the middle of those where it is usual; it is of no category. Of events that do the same to every
     feature only the first is tried, and none of which a feature takes something away.
 
     Args:
@@ -286,7 +286,7 @@ def acts(row: Rows, table: FeatureTable, model: Model, rule: PublishRule, now_ms
     """
     now_ms = max(now_ms, int(row["seen"][0]))
     vector = table.vectors(row, now_ms)[0]
-    typical = model.natural().mean(axis=0)
+    typical = model.natural()
     tried = _different_events(table)
     values, quantities = (
         [_usual(event, of, table, vector, typical) for event in tried]
@@ -348,8 +348,13 @@ def _usual(
     for column, feature in reading:
         if feature.aggregate == "mean":
             own = float(vector[column])
-            return own if own != feature.absent else float(typical[column])
+            return own if own != feature.absent else _middle(typical[:, column])
     return 0.0 if reading else None
+
+
+def _middle(typical: Floats) -> float:
+    """Of the segments' typical values the middle one, without those that hardly have any."""
+    return float(np.median(typical[typical >= typical.max() / 4]))
 
 
 # -- what silence will do ----------------------------------------------------------------------
