@@ -274,9 +274,9 @@ def acts(row: Rows, table: FeatureTable, model: Model, rule: PublishRule, now_ms
     """What the user could do to be moved at once, up to `MOST_ACTS` times; fewest first.
 
     The events are folded into a copy of the row, and the copy is looked at: nothing is estimated.
-    An event that carries a number has the user's own mean of it, or where they have none that of the
-    segment in the middle of those where it is usual; it is of no category. Of events that do the same to every
-    feature only the first is tried, and none of which a feature takes something away.
+    An event that carries a number has the user's own mean of it, or where they have none that of
+    the segment in the middle of those where it is usual; it is of no category. Of events that do the
+    same to every feature only the first is tried, and none of which a feature takes something away.
 
     Args:
         row: ``(1,)`` the user; it stays as it is.

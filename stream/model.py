@@ -243,8 +243,8 @@ def propose_names(
     A feature marks a segment by how far its centroid is from the average one, in standard
     deviations times the feature's weight. It is none that the rule of the kind looks at, which the
     kind says already, and the second says something else than the first, nor the contrary: over the
-    segments the two go neither together nor against each other as they do here. Names that say the same, in whichever order, are told apart by a third
-    feature, or a number.
+    segments the two go neither together nor against each other as they do here. Names that say the
+    same, in whichever order, are told apart by a third feature, or a number.
 
     Args:
         kept: names that segments have already, and keep; None for one that needs a name.

@@ -263,7 +263,8 @@ class Segmenter:
     """Published segments for a stream of user vectors.
 
     There are none until `learning.first_model_users` (200) users count, and everyone is in one from
-    then on.
+    then on. The first segmenter of a process takes some seconds to make: what it learns with is
+    imported then, not in the midst of a stream.
 
     Time is the caller's: seconds since 1970, or any clock that only goes forward and reads between
     -62,135,596,800 and 253,370,764,800, which are the years 1 to 9998 in seconds; lineage tells it
