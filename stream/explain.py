@@ -354,7 +354,8 @@ def _usual(
 
 def _middle(typical: Floats) -> float:
     """Of the segments' typical values the middle one, without those that hardly have any."""
-    return float(np.median(typical[typical >= typical.max() / 4]))
+    most = float(typical.max())
+    return float(np.median(typical[typical >= min(most, most / 4)]))
 
 
 # -- what silence will do ----------------------------------------------------------------------

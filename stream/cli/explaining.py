@@ -129,7 +129,7 @@ def show_why(console: Console, facts: dict[str, Any] | None, table: FeatureTable
             )
         elif not move["changes"]:
             console.print("  no single feature can, within what shoppers have")
-    if not due:
+    if not due and not any(departure["days"] == 0 for departure in facts["silence"]):
         console.print(Text("If they act now", style="bold"))
         for act in facts["acts"]:
             console.print(_going_to(_act(act, table), act))

@@ -107,6 +107,29 @@ def test_why_for_people(command: Command) -> None:
         assert "If they stay silent" in said
 
 
+def test_what_an_act_would_do_for_people(command: Command) -> None:
+    told: set[str] = set()
+    for number in range(1, 12):
+        _, said, _ = command("user", f"user {number}", "--why", "--json")
+        found = json.loads(said.splitlines()[-1])["why"]
+        _, said, _ = command("user", f"user {number}", "--why")
+        _, asked, section = said.partition("If they act now\n")
+        lines = section.partition("If they stay silent")[0].splitlines()
+        if found["silence"] and found["silence"][0]["days"] == 0:
+            assert not asked, "who goes at the next look needs no act"
+        elif found["acts"]:
+            for act, line in zip(found["acts"], lines, strict=True):
+                assert line.startswith(f"  {act['times']} x {act['event']}")
+                assert f": to {act['segment']}, {act['name']} ({act['kind']})" in line
+                assert (" money" in line) == bool(act["value"])
+                assert (" each:" in line) == (bool(act["value"]) and act["times"] > 1)
+            told.add("acts")
+        else:
+            assert lines == ["  up to 10 events of any one kind leave them where they are"]
+            told.add("none")
+    assert told == {"acts", "none"}
+
+
 def test_why_of_a_user_who_is_due_already(
     command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -127,6 +150,7 @@ def test_why_of_a_user_who_is_due_already(
     assert code == 0
     _, _, told = said.partition("What alone would move them")
     assert told.split("\n")[1].startswith("  nothing has to: that move is due already")
+    assert "If they act now" not in said
 
 
 def test_why_nobody_is_asked_for(command: Command) -> None:
