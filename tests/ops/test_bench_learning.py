@@ -41,6 +41,7 @@ from ops.bench.learning.ours import Segstream
 from ops.bench.learning.report import HEADER, ROWS, over_seeds, section, summary
 from ops.bench.learning.rivals import RIVALS, Flink, MiniBatch, Scale, Spark
 from ops.bench.learning.scores import (
+    EARLY_UPDATES,
     ENOUGH,
     SETTLE_UPDATES,
     Ledger,
@@ -62,6 +63,7 @@ WANTED = (
     "spurious_changes_per_1000",
     "published_per_true_change",
     "settled_share",
+    "settled_early_share",
     "identity_kept",
     "centroid_bias_sd",
     "seconds_per_10000_updates",
@@ -284,13 +286,28 @@ def test_who_moved_is_judged_after_some_acts_more() -> None:
     moved = ((0, 1, 1), (4, 4, 5))
     settled = ((0, 1, 1), (4, 5, 5))
     slow = booked(before, moved, *[moved] * SETTLE_UPDATES)
-    assert (slow.judged, slow.settled) == (1, 0)
-    late = booked(before, moved, *[moved] * (SETTLE_UPDATES - 1), settled)
-    assert (late.judged, late.settled) == (1, 1)
-    not_yet = booked(before, moved, *[settled] * (SETTLE_UPDATES - 1))
-    assert not_yet.judged == 0
+    assert judged(slow) == {"early": (1, 0), "late": (1, 0)}
+    for acts, expected in (
+        (EARLY_UPDATES - 1, {"early": (0, 0), "late": (0, 0)}),
+        (EARLY_UPDATES, {"early": (1, 1), "late": (0, 0)}),
+        (SETTLE_UPDATES - 1, {"early": (1, 1), "late": (0, 0)}),
+        (SETTLE_UPDATES + 5, {"early": (1, 1), "late": (1, 1)}),
+    ):
+        assert judged(booked(before, moved, *[settled] * acts)) == expected
+    last = booked(before, moved, *[moved] * (SETTLE_UPDATES - 1), settled)
+    assert judged(last) == {"early": (1, 0), "late": (1, 1)}
+    assert last.numbers()["settled_share"] == 1.0
+    assert last.numbers()["settled_early_share"] == 0.0
     again = booked(before, moved, before, *[before] * SETTLE_UPDATES)
-    assert (again.judged, again.settled) == (1, 1)
+    assert judged(again) == {"early": (1, 1), "late": (1, 1)}
+
+
+def judged(ledger: Ledger) -> dict[str, tuple[int, int]]:
+    """How many were judged, and how many of them had settled."""
+    return {
+        "early": (ledger.early.judged, ledger.early.settled),
+        "late": (ledger.late.judged, ledger.late.settled),
+    }
 
 
 # -- rivals -----------------------------------------------------------------------------------
@@ -468,7 +485,10 @@ def test_the_report_has_a_column_a_method_and_a_row_a_number() -> None:
     text = section(report, datetime(2026, 11, 21, 9, 0, tzinfo=UTC))
     assert text.startswith("## 2026-11-21 09:00 UTC\n")
     assert "| | to reach | segstream | segstream, never forgets | spark |" in text
-    assert "| users who settle on the right segment | .96 | 1.000 | 0.750 | 0.500 |" in text
+    assert (
+        "| users who settle on the right segment, eight acts | .96 | 1.000 | 0.750 | 0.500 |"
+        in text
+    )
 
 
 def test_arguments_have_defaults_and_limits(capsys: pytest.CaptureFixture[str]) -> None:

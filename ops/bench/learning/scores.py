@@ -26,6 +26,7 @@ read them and where each method can say what it means.
 - *settled share*: of users whose true group changed and who have then acted `SETTLE_UPDATES` times
   more without another true change: how many are published under the id matched to the true
   group. Ids and groups are matched among users active now to share the most users (Hungarian).
+  *Early*: the same after `EARLY_UPDATES`, which says how quickly; a margin costs some acts.
 - *identity kept*: over consecutive checkpoints and living groups with `ENOUGH` users who are active
   and in the group at both: how often the id most of them have is the same at both, and is not
   also that of most users of another group. (Without the latter, one id for everyone were best.)
@@ -50,8 +51,10 @@ from scipy.optimize import linear_sum_assignment
 from stream.clustering import distances
 from stream.events import Bools, Floats, Ints
 
-SETTLE_UPDATES = 4
-"""Acts after the one by which a user moved; by then a vector has gone 97 % of its way."""
+SETTLE_UPDATES = 8
+"""Acts after the one by which a user moved: what has not settled by then will hardly do so."""
+EARLY_UPDATES = 4
+"""By then a vector has gone 97 % of its way."""
 ENOUGH = 20
 """Users of a group, below which the id of most of them is chance."""
 
@@ -145,8 +148,48 @@ def ids_of_two_groups(snapshots: Sequence[Snapshot], kin: Ints) -> int:
     return sum(len(groups) > 1 for groups in stood_for.values())
 
 
+class Settling:
+    """Counts who is in the right segment so many acts after a true change.
+
+    Attributes:
+        judged: users who acted as often.
+        settled: those of them in the right segment.
+    """
+
+    def __init__(self, users: int, after: int) -> None:
+        self._after = after
+        self._acts = np.full(users, -1, dtype=np.int64)
+        """Since the last true change that is not yet judged; -1 for none."""
+        self.judged = self.settled = 0
+
+    def due(self, truly: Bools, acts: Ints) -> Bools:
+        """Who is to be judged now, each once for a true change.
+
+        Args:
+            truly: ``(users,)`` whose group has just changed.
+            acts: of each user in this micro-batch.
+        """
+        self._acts += np.where(self._acts >= 0, acts, 0)
+        self._acts[truly] = 0
+        found: Bools = self._acts >= self._after
+        self._acts[found] = -1
+        return found
+
+    def judge(self, right: Bools) -> None:
+        """Take in whether each of those who are due is where they belong."""
+        self.judged += len(right)
+        self.settled += int(right.sum())
+
+    @property
+    def share(self) -> float:
+        return ratio(self.settled, self.judged)
+
+
 class Ledger:
     """Books published changes against true ones, micro-batch by micro-batch.
+
+    Attributes:
+        late, early: who has settled after `SETTLE_UPDATES`, and after `EARLY_UPDATES`.
 
     Args:
         users: how many there are.
@@ -158,10 +201,9 @@ class Ledger:
         self._truth = np.full(users, -1, dtype=np.int64)
         self._published = np.full(users, -1, dtype=np.int64)
         self._owed = np.zeros(users, dtype=np.bool_)
-        self._acts = np.full(users, -1, dtype=np.int64)
-        """Since the last true change that is not yet judged; -1 for none."""
+        self.late = Settling(users, SETTLE_UPDATES)
+        self.early = Settling(users, EARLY_UPDATES)
         self.updates = self.published = self.spurious = self.true = self.retired = 0
-        self.settled = self.judged = 0
 
     def book(
         self,
@@ -190,20 +232,17 @@ class Ledger:
         spurious = changed & ~self._owed
         self._owed &= ~changed | np.isin(truth, splitting)
 
-        self._acts += np.where(self._acts >= 0, acts, 0)
-        self._acts[truly] = 0
-        due = self._acts >= SETTLE_UPDATES
         if scored:
             self.updates += int(acts.sum())
             self.true += int(truly.sum())
             self.published += int(changed.sum())
             self.retired += int(stranded.sum())
             self.spurious += int(spurious.sum())
-            if due.any():
+        for settling in (self.late, self.early):
+            due = settling.due(truly, acts)
+            if scored and due.any():
                 right = matched(truth[active], published[active], self._groups)[truth[due]]
-                self.judged += int(due.sum())
-                self.settled += int(((published[due] == right) & (right >= 0)).sum())
-        self._acts[due] = -1
+                settling.judge((published[due] == right) & (right >= 0))
         self._truth = truth.copy()
         self._published = np.where(published >= 0, published, self._published)
 
@@ -213,7 +252,8 @@ class Ledger:
             "spurious_changes_per_1000": ratio(1_000 * self.spurious, self.updates),
             "retired_changes_per_1000": ratio(1_000 * self.retired, self.updates),
             "published_per_true_change": ratio(self.published, self.true),
-            "settled_share": ratio(self.settled, self.judged),
+            "settled_share": self.late.share,
+            "settled_early_share": self.early.share,
         }
 
 
