@@ -93,11 +93,11 @@ class FeatureMap:
         reach = CLIP * self.scale
         low = np.maximum(self.low, self.centre - reach)
         high = np.minimum(self.high, self.centre + reach)
-        repeated = (
+        low, high, centre, steps = (
             np.broadcast_to(limit, (PORTION, len(limit))).copy()
             for limit in (low, high, self.centre, GRID / self.scale)
         )
-        return next(repeated), next(repeated), next(repeated), next(repeated)
+        return low, high, centre, steps
 
     def logs(self, mapped: Floats) -> Floats:
         """Log units of mapped vectors, which no map's scale is in."""
@@ -229,7 +229,7 @@ class Statistics:
         """
         k = squared.shape[1]
         labels, away = nearest(squared)
-        counts, sums = _votes(mapped, labels, k)
+        counts, sums = votes(mapped, labels, k)
         return Statistics(
             counts=counts,
             sums=sums,
@@ -255,7 +255,7 @@ class Statistics:
         return _means(self.counts, self.sums, centroids)
 
 
-def _votes(mapped: Floats, labels: Ints, k: int) -> tuple[Ints, Floats]:
+def votes(mapped: Floats, labels: Ints, k: int) -> tuple[Ints, Floats]:
     """How many users each centroid has, and their mapped vectors added up."""
     one_hot = (labels[:, None] == np.arange(k)).astype(float)
     return np.bincount(labels, minlength=k).astype(np.int64), one_hot.T @ mapped
@@ -274,7 +274,7 @@ def lloyd(mapped: Floats, centroids: Floats, weights: Floats, rounds: int = 50) 
         if before is not None and np.array_equal(labels, before):
             break
         before = labels
-        counts, sums = _votes(mapped, labels, len(centroids))
+        counts, sums = votes(mapped, labels, len(centroids))
         means = _means(counts, sums, centroids)
         empty = np.flatnonzero(counts == 0)
         if len(empty):

@@ -22,6 +22,7 @@ from stream.units import DAY_MS
 How = Literal["by acting", "with time", "by either", "not theirs to change"]
 
 MOST_ACTS = 10
+"""Of one kind: nobody can be asked for more at once."""
 SILENCE_DAYS = 730
 """Two years: a decayed sum with the longest half-life there is by default (180 days) is down to a
 sixteenth by then, and whoever is still in their segment stays."""

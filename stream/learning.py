@@ -36,6 +36,7 @@ from stream.clustering import (
     seed_and_fit,
     separated,
     smallest_hashes,
+    votes,
 )
 from stream.config import Learning
 from stream.drift import Drift
@@ -210,7 +211,7 @@ _PLAIN = tuple(name for name in _Packed.__struct_fields__ if name != "model")
 
 
 def warm_up() -> None:
-    """Import what rounds work with: three seconds of a core, better now than in the first refit.
+    """Import `LIBRARIES`, which rounds work with: better now than in the midst of the first refit.
 
     Commands and roles that do not learn do without, so it is not done with this module.
     """
@@ -619,11 +620,9 @@ def _luck(mapped: Floats, labels: Ints, everyone: Statistics) -> Floats:
         mapped: the sample, under the model that `everyone` was counted under.
         labels: column of the nearest centroid of that model.
     """
-    k = len(everyone.counts)
-    one_hot = (labels[:, None] == np.arange(k)).astype(float)
-    counts = one_hot.sum(axis=0)
+    counts, sums = votes(mapped, labels, len(everyone.counts))
     known = (counts > 0) & (everyone.counts > 0)
-    sampled = one_hot.T @ mapped / np.maximum(counts, 1)[:, None]
+    sampled = sums / np.maximum(counts, 1)[:, None]
     whole = everyone.sums / np.maximum(everyone.counts, 1)[:, None]
     found: Floats = np.where(known[:, None], sampled - whole, 0.0)
     return found

@@ -23,9 +23,10 @@ from stream.units import iso
 
 LEAST_MARK = 0.2
 """A feature nearer to the average than this, in standard deviations, marks nobody."""
-AT_ODDS = 0.4
 ALIKE = 0.7
 """Two features correlated as much as this over the segments say the same of them."""
+AT_ODDS = 0.4
+"""Words for two features correlated as much as this the other way round contradict each other."""
 UNMARKED = "Average"
 """Name of a segment that has no kind and that nothing marks."""
 _NUMBER = re.compile(r" [(](\d+)[)]\Z")

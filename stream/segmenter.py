@@ -28,15 +28,7 @@ from stream.flapping import Flapping, Tally, counted
 from stream.hashing import hash_texts
 from stream.learning import PartitionStatistics, TrainerState, learn, sample_due, warm_up
 from stream.model import Model, Segment
-from stream.segments import (
-    MOST_MARGIN,
-    KindRule,
-    columns_of,
-    contributions,
-    counted_look,
-    look,
-    undecided,
-)
+from stream.segments import MOST_MARGIN, KindRule, columns_of, contributions, look
 
 Users: TypeAlias = Sequence[int] | Sequence[str] | Ints
 
@@ -516,17 +508,7 @@ class Segmenter:
                 yield self._looked(shard, some, model, cause, now)
 
     def _looked(self, shard: _Shard, slots: Ints, model: Model, cause: Cause, now: int) -> Changes:
-        # Most users are where they belong: their rows need not be moved about.
-        weights, mapped, everyone = model.map.weights, shard.mapped[slots], shard.rows
-        open_ = undecided(
-            everyone["candidate"][slots],
-            columns_of(everyone["segment"][slots], model.ids),
-            assign(mapped, model.centroids, weights),
-        )
-        if cause is Cause.USER_MOVED:
-            calm = slots[~open_]
-            everyone["looks"][calm] = counted_look(everyone["looks"][calm])
-        slots, mapped = slots[open_], mapped[open_]
+        weights, mapped = model.map.weights, shard.mapped[slots]
         rows = shard.rows[slots]
         moves = look(
             rows,

@@ -8,7 +8,7 @@ one look or added up from act to act, so that nobody flaps on a border.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 
 import numpy as np
 import numpy.typing as npt
@@ -97,6 +97,11 @@ class PublishRule:
     sign_gap_ms: int = 0
     silence_margin: float = MOST_MARGIN
 
+    @property
+    def by_silence(self) -> float:
+        """The margin for whom time alone carried over a border: never more than that of an act."""
+        return min(self.silence_margin, self.margin)
+
 
 @dataclass(frozen=True)
 class Moves:
@@ -174,55 +179,15 @@ def look(
     """
     best = distances.argmin(axis=1)
     place = columns_of(rows["segment"], ids)
-    open_ = undecided(rows["candidate"], place, best)
-    calm = (causes == CAUSES.index(Cause.USER_MOVED)) & ~open_
-    looks = np.where(calm, counted_look(rows["looks"]), rows["looks"])
-    changed = looks != rows["looks"]
-    rows["looks"] = looks
-    at = np.flatnonzero(open_)
-    few = rows[at]
-    moves, differ = _decide(
-        few, distances[at], place[at], best[at], ids, gaps, rule, causes[at], now_ms
-    )
-    rows[at] = few
-    changed[at] = differ
-    return Look(replace(moves, index=at[moves.index]), np.flatnonzero(changed))
+    acted = causes == CAUSES.index(Cause.USER_MOVED)
+    provisional = rows["looks"] < rule.provisional_looks
+    changed = acted & (rows["looks"] < 255)
+    rows["looks"] += changed
 
-
-def undecided(candidates: npt.NDArray[np.int32], place: Ints, best: Ints) -> Bools:
-    """Of each user, whether a look could change more than how often they were looked at.
-
-    For all others, who are nearest to their own segment and have nothing to forget, it cannot.
-
-    Args:
-        candidates: ``(n,)`` of their rows.
-        place: ``(n,)`` column of each user's segment, -1 for none.
-        best: ``(n,)`` that of the nearest.
-    """
-    return np.asarray((best != place) | (candidates > 0))
-
-
-def counted_look(looks: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-    """One look more, as far as a row can count."""
-    return looks + (looks < 255)
-
-
-def _decide(
-    rows: Rows,
-    distances: Floats,
-    place: Ints,
-    best: Ints,
-    ids: npt.NDArray[np.int32],
-    gaps: Floats,
-    rule: PublishRule,
-    causes: npt.NDArray[np.uint8],
-    now_ms: int,
-) -> tuple[Moves, Bools]:
-    """`look`, at users who are undecided; and of each whether the row differs from before.
-
-    Args:
-        place, best: see `undecided`.
-    """
+    # All others are nearest to their own segment and have nothing to forget.
+    open_ = np.flatnonzero((best != place) | (rows["candidate"] > 0))
+    everyone, rows, distances = rows, rows[open_], distances[open_]
+    best, place, causes, acted = best[open_], place[open_], causes[open_], acted[open_]
     current = rows["segment"]
     user = np.arange(len(rows))
     first = current == 0
@@ -235,20 +200,18 @@ def _decide(
     difference = distances[user, old] - distances[user, best]
     margin = np.where(rival, difference / (2.0 * np.where(separation > 0, separation, 1.0)), 0.0)
     wanted = ids[best]
-    acted = causes == CAUSES.index(Cause.USER_MOVED)
     same = rows["candidate"] == wanted
     so_far = np.where(same, rows["evidence"] / EVIDENCE, 0.0)
     gap = now_ms - rows["sign"]  # below 0 if a clock was ahead, which must not hold up signs
     sign = acted & (margin > 0) & ~(same & (gap >= 0) & (gap < rule.sign_gap_ms))
     evidence = np.where(margin > 0, so_far + np.where(sign, margin, 0.0), 0.0)
     by_acts = evidence > rule.margin
-    silence_margin = min(rule.silence_margin, rule.margin)
-    little = so_far <= silence_margin
+    little = so_far <= rule.by_silence
     # Whom the model carried over the border has a candidate and no evidence.
     models = same & (rows["candidate"] > 0) & (rows["evidence"] == 0)
-    carried = (causes == CAUSES.index(Cause.MODEL_MOVED)) & (margin > silence_margin) & little
+    carried = (causes == CAUSES.index(Cause.MODEL_MOVED)) & (margin > rule.by_silence) & little
     by_time = (causes == CAUSES.index(Cause.TIME_PASSED)) & ~models & little
-    due = by_acts | (margin > np.where(by_time, silence_margin, rule.margin))
+    due = by_acts | (margin > np.where(by_time, rule.by_silence, rule.margin))
     # For whoever moved by a clock that was ahead, no time has passed; not less than none.
     age = np.maximum(now_ms - rows["since"], 0)
     stayed = age >= rule.dwell_ms
@@ -262,34 +225,31 @@ def _decide(
     kept = np.where(moved | carried, 0.0, evidence) * EVIDENCE
     kept = np.minimum(kept, 65_535).astype(np.uint16)
     candidate = np.where(~moved & ((kept > 0) | (models & rival) | carried), wanted, 0)
-    looks = rows["looks"]
-    provisional = looks < rule.provisional_looks
-    new_looks = np.where(acted, counted_look(looks), looks)
-    changed = moved | (candidate != rows["candidate"]) | (kept != rows["evidence"])
     signed = np.where(kept > 0, np.where(sign, now_ms, rows["sign"]), 0)
-    changed |= (new_looks != looks) | (signed != rows["sign"])
+    changed[open_] |= moved | (candidate != rows["candidate"]) | (kept != rows["evidence"])
+    changed[open_] |= signed != rows["sign"]
 
     index = np.flatnonzero(moved)
     back = (rows["previous"] > 0) & (rows["previous"] == wanted)
     soon = age < rule.revert_ms
     moves = Moves(
-        index=index,
+        index=open_[index],
         before=current[index].copy(),
         after=wanted[index].astype(np.int32),
         column=best[index],
         column_before=place[index],
         cause=cause[index],
         margin=np.where(rival[index], margin[index], np.nan),
-        provisional=provisional[index],
+        provisional=provisional[open_[index]],
         reverted=(back & soon)[index],
     )
-    rows["candidate"], rows["evidence"], rows["looks"] = candidate, kept, new_looks
-    rows["sign"] = signed
+    rows["candidate"], rows["evidence"], rows["sign"] = candidate, kept, signed
     rows["previous"][index] = moves.before
     rows["segment"][index] = moves.after
     rows["since"][index] = now_ms
     rows["version"][index] += 1
-    return moves, changed
+    everyone[open_] = rows
+    return Look(moves, np.flatnonzero(changed))
 
 
 def columns_of(segments: npt.NDArray[np.int32], ids: npt.NDArray[np.int32]) -> Ints:

@@ -131,7 +131,7 @@ class Changes:
         assigned: first assignments.
         causes, kinds: of the others, by cause, by kind from and to.
         reverted: how many were taken back, by the cause of the change taken back.
-        silences: days since the last event of those whom time moved to a kind at risk.
+        silences: days since the last event of those whom time moved to a kind at risk from another.
     """
 
     assigned: int = 0

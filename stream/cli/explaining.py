@@ -60,7 +60,7 @@ def why(reader: views.Reader, name: str) -> dict[str, Any] | None:
     return {
         "margin": asdict(margin(vector, model, table.features, own)),
         "margin_needed": rule.margin,
-        "silence_margin_needed": min(rule.silence_margin, rule.margin),
+        "silence_margin_needed": rule.by_silence,
         "evidence": _evidence(row),
         "moves": [
             {

@@ -33,7 +33,6 @@ from stream.segments import (
     contributions,
     kind_of,
     look,
-    undecided,
 )
 
 TABLE = FeatureTable(DEFAULT_FEATURES)
@@ -324,13 +323,15 @@ def test_who_was_due_by_acts_and_had_to_stay_moves_by_acts(last: Cause) -> None:
     ),
     st.sampled_from([TIME, MODEL]),
 )
-def test_who_is_decided_needs_no_look(standing: list[tuple[int, float, int]], cause: Cause) -> None:
+def test_a_look_leaves_alone_who_is_where_they_belong(
+    standing: list[tuple[int, float, int]], cause: Cause
+) -> None:
     rows = users(*(segment for segment, _, _ in standing))
     rows["evidence"] = [kept for _, _, kept in standing]
     rows["candidate"] = np.where(rows["evidence"] > 0, 9, 0)
     places = on_grid(np.array([place for _, place, _ in standing]))
     best = distances(places[:, None], LINE, ONE).argmin(axis=1)
-    decided = ~undecided(rows["candidate"], columns_of(rows["segment"], IDS), best)
+    decided = (columns_of(rows["segment"], IDS) == best) & (rows["evidence"] == 0)
     before = rows.copy()
     answer = look_at(rows, places.tolist(), cause=cause)
     assert not decided[answer.changed].any()

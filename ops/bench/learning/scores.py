@@ -52,7 +52,8 @@ from stream.clustering import distances
 from stream.events import Bools, Floats, Ints
 
 SETTLE_UPDATES = 8
-"""Acts after the one by which a user moved: what has not settled by then will hardly do so."""
+"""Acts after the one by which a user moved; `ops/decisions/2026-11-22-settled-after-eight-acts.md`
+says why so many."""
 EARLY_UPDATES = 4
 """By then a vector has gone 97 % of its way."""
 ENOUGH = 20
@@ -238,11 +239,11 @@ class Ledger:
             self.published += int(changed.sum())
             self.retired += int(stranded.sum())
             self.spurious += int(spurious.sum())
-        for settling in (self.late, self.early):
-            due = settling.due(truly, acts)
-            if scored and due.any():
-                right = matched(truth[active], published[active], self._groups)[truth[due]]
-                settling.judge((published[due] == right) & (right >= 0))
+        waiting = [(settling, settling.due(truly, acts)) for settling in (self.late, self.early)]
+        if scored and any(due.any() for _, due in waiting):
+            right = matched(truth[active], published[active], self._groups)[truth]
+            for settling, due in waiting:
+                settling.judge(((published == right) & (right >= 0))[due])
         self._truth = truth.copy()
         self._published = np.where(published >= 0, published, self._published)
 
