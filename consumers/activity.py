@@ -858,7 +858,9 @@ class ActivityWorker:
                 raise _state_lost(number)
         sequence, position = found
         self._refresh_model()
-        partition = Partition(number, self._table, self._rule, position, sequence)
+        partition = Partition(
+            number, self._table, self._rule, position, sequence, key=self._store.namespace_key()
+        )
         partition.load(self._store.load(number))
         owned = _Owned(partition, token, list(position.offsets))
         if self._by_marks and position.mark_ms > position.round_ms:

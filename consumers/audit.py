@@ -35,7 +35,7 @@ from stream.events import (
     Rows,
 )
 from stream.features import RING, ROW_FORMAT, FeatureTable
-from stream.hashing import hash_text
+from stream.hashing import change_identity
 from stream.oracle import Fate, Message, Oracle, OracleUser
 from stream.state import OutboxEntry, Position, Store
 from stream.units import DAY_MS, isos
@@ -201,6 +201,7 @@ class _Audit:
         self._read = read
         self._inputs = settings.topics.inputs
         self._table = FeatureTable(settings.features)
+        self._key = store.namespace_key()
         self._snapshots: dict[int, _Snapshot] = {}
         self._oracles: dict[int, Oracle] = {}
         self._extents: dict[tuple[int, int], _Extent] = {}
@@ -508,13 +509,21 @@ class _Audit:
             field_name = ".".join(map(str, problem["loc"])) or "record"
             self._valid.accuse(f"{where}: {field_name}: {problem['msg']}")
             return None
-        if _incarnation(change) is None:
+        if self._incarnation(change) is None:
             self._valid.accuse(
                 f"{where}: the id {change['id']} is not that of user {change['user']!r}, "
                 f"version {change['version']}"
             )
             return None
         return change
+
+    def _incarnation(self, change: dict[str, Any]) -> int | None:
+        """The incarnation in a change's id; None if the id is not that of its user and version."""
+        begin = f"{change_identity(change['user'].encode(), self._key)}-"
+        end = f"-{change['version']}"
+        middle = change["id"].removeprefix(begin).removesuffix(end)
+        whole = middle.isdecimal() and change["id"] == begin + middle + end
+        return int(middle) if whole else None
 
     def _check_lineage(self, payload: bytes, where: str, *, own: bool) -> None:
         """A record of a segment is valid; told again, after a restart, it says the same.
@@ -549,7 +558,7 @@ class _Audit:
         known = self._digests.get(name)
         if known is None:
             self._digests[name] = digest
-            chain = (partition, change["user"], _incarnation(change) or 0)
+            chain = (partition, change["user"], self._incarnation(change) or 0)
             step = _Step(change["version"], change["from"], change["to"], change["at"], where)
             self._chains.setdefault(chain, []).append(step)
         elif known != digest:
@@ -653,14 +662,6 @@ class _Audit:
             counts={"consumed": counts.consumed, **asdict(counts)},
             backlog={topic: self._backlog[topic] for topic in self._inputs},
         )
-
-
-def _incarnation(change: dict[str, Any]) -> int | None:
-    """The incarnation in a change's id; None if the id is not that of its user and version."""
-    begin, end = f"{hash_text(change['user'].encode()):016x}-", f"-{change['version']}"
-    middle = change["id"].removeprefix(begin).removesuffix(end)
-    whole = middle.isdecimal() and change["id"] == begin + middle + end
-    return int(middle) if whole else None
 
 
 def _first(snapshot: _Snapshot, topic: int) -> int:

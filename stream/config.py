@@ -114,6 +114,12 @@ class Store(Section):
         "entries",
         ge=1,
     )
+    namespace_key: str = setting(
+        "",
+        "secret that keys the users' hashes, the ids of changes and the signatures of marks; empty "
+        "draws one and keeps it in the store. Two namespaces with the same key and the same log "
+        "come to the same models and ids",
+    )
     accept_loss: bool = setting(
         False, "start a partition anew when its state is gone from the store"
     )
@@ -396,7 +402,7 @@ def effective(settings: Settings, origins: dict[str, str]) -> list[dict[str, Any
 
 
 MASK = "***"
-_SECRET = re.compile(r"passw|secret|token|jaas|[.]key([.]|$)", re.IGNORECASE)
+_SECRET = re.compile(r"passw|secret|token|jaas|namespace_key|[.]key([.]|$)", re.IGNORECASE)
 
 
 def _masked(key: str, value: Any) -> Any:

@@ -23,7 +23,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_valida
 from stream.events import Bools, EventColumns, Floats, Rows
 from stream.units import DAY_MS, parse_duration
 
-ROW_FORMAT = 1
+ROW_FORMAT = 2
 RING = 8
 """Message ids remembered a user and topic. A producer that repeats a message does so within a
 few of the same user's; each id costs 16 bytes a user over both topics."""

@@ -1,10 +1,17 @@
-"""Stable 64-bit hashes of text: what is stored must mean the same in every process.
+"""Stable hashes of text: what is stored must mean the same in every process.
 
-Comes in: text. Goes out: `uint64`. Python's own ``hash`` is salted a process and never stored.
+Comes in: text. Goes out: `uint64`, or the first part of a change's id. Python's own ``hash`` is
+salted a process and never stored.
+
+`hash_texts` is fast and has no key: whoever can choose texts can choose their hashes. It is for
+what harms nobody but the chooser, such as message ids. `user_hashes` and `change_identity` are
+keyed with the namespace's secret: nobody can choose to be in the trainer's sample, or to have the
+change ids of another user.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from hashlib import blake2b
 from typing import cast
 
@@ -93,6 +100,28 @@ def hash_text(text: bytes) -> int:
     mixed = ((mixed ^ (mixed >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
     mixed = ((mixed ^ (mixed >> 27)) * 0x94D049BB133111EB) & _MASK
     return max(mixed ^ (mixed >> 31), 1)
+
+
+def user_hashes(users: Sequence[bytes], key: bytes) -> Hashes:
+    """Keyed hashes of n users (UTF-8) as ``(n,)`` uint64, never 0: BLAKE2b, RFC 7693.
+
+    Args:
+        key: up to 64 bytes; none is a hash without a key.
+    """
+    blank = blake2b(digest_size=8, key=key, person=b"segstream sample")
+
+    def digest(user: bytes) -> bytes:
+        hashed = blank.copy()
+        hashed.update(user)
+        return hashed.digest()
+
+    hashes: Hashes = np.frombuffer(b"".join(map(digest, users)), dtype="<u8")
+    return np.maximum(hashes, np.uint64(1), dtype=np.uint64)
+
+
+def change_identity(user: bytes, key: bytes) -> str:
+    """The part of a change's id that stands for its user: 128 bits of keyed BLAKE2b, in hex."""
+    return blake2b(user, digest_size=16, key=key, person=b"segstream change").hexdigest()
 
 
 def partition_of(key: bytes, partitions: int) -> int:

@@ -28,7 +28,7 @@ from stream.clustering import Statistics, distances, smallest_hashes
 from stream.events import CAUSES, Bools, Cause, Counts, EventColumns, Floats, Hashes, Ints, Rows
 from stream.features import ROW_FORMAT, FeatureTable
 from stream.flapping import counted
-from stream.hashing import hash_texts
+from stream.hashing import change_identity, user_hashes
 from stream.learning import PartitionStatistics, TrainerState
 from stream.model import Model
 from stream.segments import Look, Moves, PublishRule, columns_of, contributions, look
@@ -144,6 +144,9 @@ class Partition:
         sequence: commits so far.
         position: as last committed.
         model: in force; None before the first.
+
+    Args:
+        key: the namespace's secret, see `hashing`.
     """
 
     def __init__(
@@ -154,6 +157,8 @@ class Partition:
         position: Position,
         sequence: int,
         model: Model | None = None,
+        *,
+        key: bytes = b"",
     ) -> None:
         if position.schema != table.schema:
             raise SchemaMismatchError(
@@ -167,6 +172,7 @@ class Partition:
         self.model = model
         self._table = table
         self._rule = rule
+        self._key = key
         self._slots = _Slots()
         self._rows = table.blank(1_024)
         self._hashes = np.zeros(1_024, np.uint64)
@@ -236,7 +242,7 @@ class Partition:
             self._hashes = np.concatenate([self._hashes, np.zeros(more, np.uint64)])
             self._dirty = np.concatenate([self._dirty, np.zeros(more, np.bool_)])
         known, self._hashed = self._hashed, users
-        self._hashes[known:users] = hash_texts(self._slots.names[known:])
+        self._hashes[known:users] = user_hashes(self._slots.names[known:], self._key)
 
     # -- steps --------------------------------------------------------------------------------
 
@@ -420,10 +426,9 @@ class Partition:
         version, times = rows["version"][who].tolist(), isos(rows["seen"][who])
         incarnation, users, name = self.position.incarnation, self._slots.names, model.name
         at, known = iso(now_ms), model.by_id
-        for slot, number, hashed, seen, old, new, code, margin, has_why, provisional in zip(
+        for slot, number, seen, old, new, code, margin, has_why, provisional in zip(
             slots[who].tolist(),
             version,
-            self._hashes[slots[who]].tolist(),
             times,
             moves.before.tolist(),
             moves.after.tolist(),
@@ -438,7 +443,7 @@ class Partition:
             kind_from = before.kind if before else None
             self._told[cause, kind_from, after.kind] += 1
             record = _Record(
-                f"{hashed:016x}-{incarnation}-{number}",
+                f"{change_identity(users[slot], self._key)}-{incarnation}-{number}",
                 users[slot].decode(),
                 number,
                 old or None,

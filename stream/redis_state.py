@@ -9,6 +9,7 @@ key                        type     what
 ``ns:{t}:stats``           string   the partition's last statistics for the trainer
 ``ns:{t}:pub``             hash     publisher token, output offset delivered up to
 ``ns:trainer``             hash     trainer token, round, model; and what a person wants of it
+``ns:key``                 string   secret of the namespace, unless the settings have one
 ``ns:lease:<role>``        string   token of whoever holds the role, with an expiry
 ========================== ======== ===============================================================
 
@@ -23,6 +24,7 @@ frame is packed here because redis-py's packer costs more than the whole fold.
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar
 
@@ -32,7 +34,15 @@ from redis.backoff import NoBackoff
 from redis.crc import key_slot
 from redis.retry import Retry
 
-from stream.state import Answer, Commit, OutboxEntry, Position, StoreUnavailableError
+from stream.state import (
+    KEY_BYTES,
+    Answer,
+    Commit,
+    OutboxEntry,
+    Position,
+    StoreUnavailableError,
+    key_of,
+)
 
 SLOTS = 16_384
 _T = TypeVar("_T")
@@ -112,6 +122,7 @@ class RedisStore:
         namespace: str,
         partitions: int,
         outbox_cap: int = 2_000,
+        namespace_key: str = "",
     ) -> None:
         self._client = client
         self._cap = outbox_cap
@@ -120,6 +131,7 @@ class RedisStore:
         self._prefixes = [f"{namespace}:{{{tag}}}:" for tag in tags]
         self._trainer = f"{namespace}:trainer"
         self._names = f"{namespace}:names"
+        self._given_key = namespace_key
         self._links: dict[int, _Link] = {}
         self._scripts = {
             text: client.register_script(text)
@@ -233,6 +245,14 @@ class RedisStore:
 
     def row(self, partition: int, user: bytes) -> bytes | None:
         found: bytes | None = self._call(self._client.hget, self._key(partition, "users"), user)
+        return found
+
+    def namespace_key(self) -> bytes:
+        if self._given_key:
+            return key_of(self._given_key)
+        name = f"{self._namespace}:key"
+        self._call(self._client.set, name, secrets.token_bytes(KEY_BYTES), nx=True)
+        found: bytes = self._call(self._client.get, name)
         return found
 
     # -- publisher ----------------------------------------------------------------------------

@@ -13,12 +13,20 @@ import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from hashlib import blake2b
 from typing import Protocol
 
 import msgspec
 
 from stream.events import Counts
 from stream.flapping import Flapping
+
+KEY_BYTES = 32
+
+
+def key_of(secret: str) -> bytes:
+    """The key that a setting's text stands for."""
+    return blake2b(secret.encode(), digest_size=KEY_BYTES, person=b"segstream key").digest()
 
 
 class Answer(StrEnum):
@@ -158,6 +166,10 @@ class Store(Protocol):
         """One user's row, for readers."""
         ...
 
+    def namespace_key(self) -> bytes:
+        """The namespace's secret, 32 bytes: of the settings, or drawn when first asked for."""
+        ...
+
     def take_outbox(self, partition: int, token: str) -> int | None:
         """Take over delivering a partition's outbox.
 
@@ -255,11 +267,13 @@ class _Partition:
 class MemoryStore:
     """A store in this process: for tests, and the clearest statement of the promises.
 
-    Leases end only when they are released: it owns no clock.
+    Leases end only when they are released: it owns no clock. Nothing is drawn: two stores have the
+    same secret unless they are given others.
     """
 
-    def __init__(self, outbox_cap: int = 2_000) -> None:
+    def __init__(self, outbox_cap: int = 2_000, namespace_key: str = "memory") -> None:
         self._cap = outbox_cap
+        self._key = key_of(namespace_key)
         self._partitions: dict[int, _Partition] = {}
         self._leases: dict[str, str] = {}
         self._trainer: tuple[int, bytes] | None = None
@@ -335,6 +349,9 @@ class MemoryStore:
     def row(self, partition: int, user: bytes) -> bytes | None:
         state = self._partitions.get(partition)
         return None if state is None else state.users.get(user)
+
+    def namespace_key(self) -> bytes:
+        return self._key
 
     def take_outbox(self, partition: int, token: str) -> int | None:
         state = self._partitions.get(partition)

@@ -90,7 +90,8 @@ def watermark_settings(
             "input_retention_seconds": 0.0,
             "changes_retention_seconds": 0.0,
         },
-        "store": {"url": store_url, "namespace": own},
+        # One key: whatever the namespace, the same log comes to the same models and ids.
+        "store": {"url": store_url, "namespace": own, "namespace_key": "the tests'"},
         "clock": {"mode": "watermark", "mark_seconds": 86_400.0},
         # A sweep a day leaves time for a refit a week; leases short enough to wait for.
         "learning": {"refit_seconds": 7 * 86_400.0},
@@ -393,6 +394,7 @@ def open_store(settings: Settings) -> RedisStore:
         namespace=settings.store.namespace,
         partitions=settings.topics.partitions,
         outbox_cap=settings.store.outbox_cap,
+        namespace_key=settings.store.namespace_key,
     )
 
 

@@ -47,7 +47,7 @@ from stream.clustering import FeatureMap, assign, living, smallest_hashes
 from stream.config import ConfigError, Settings
 from stream.events import Counts, EventColumns, Floats, Hashes, Ints, Rows
 from stream.features import ROW_FORMAT, FeatureTable
-from stream.hashing import hash_texts
+from stream.hashing import user_hashes
 from stream.model import Model, kinds, propose_names
 from stream.partition import Partition, SchemaMismatchError
 from stream.segments import PublishRule, columns_of
@@ -127,7 +127,7 @@ def read_file(
     notes = [f"{rows:,} rows, {counts.applied:,} events counted"]
     if refused:
         notes.append(f"{refused:,} rows refused ({why})")
-    sample = _sample(settings, table, [(saved.users, saved.rows)])
+    sample = _sample(settings, table, [(saved.users, saved.rows)], key=b"")
     return _people(table, sample, now_ms, file.name, tuple(notes))
 
 
@@ -215,7 +215,7 @@ def sample_store(
                 tell(f"looking through the store, {seen:,} users")
                 yield names, b"".join(rows)
 
-    kept = _sample(settings, table, portions())
+    kept = _sample(settings, table, portions(), store.namespace_key())
     return kept, wall_ms() if settings.clock.mode == "live" else clock_ms
 
 
@@ -232,7 +232,10 @@ class Sampled:
 
 
 def _sample(
-    settings: Settings, table: FeatureTable, portions: Iterable[tuple[Sequence[bytes], bytes]]
+    settings: Settings,
+    table: FeatureTable,
+    portions: Iterable[tuple[Sequence[bytes], bytes]],
+    key: bytes,
 ) -> Sampled:
     """The users with the smallest hashes, as the trainer's sample has them (bottom-k)."""
     rows, hashes = table.blank(0), np.empty(0, np.uint64)
@@ -243,7 +246,7 @@ def _sample(
             raise SchemaMismatchError("the store holds rows of another format")
         total += len(names)
         rows = np.concatenate([rows, more])
-        hashes = np.concatenate([hashes, hash_texts(list(names))])
+        hashes = np.concatenate([hashes, user_hashes(names, key)])
         chosen = smallest_hashes(hashes, settings.learning.sample_users)
         rows, hashes = rows[chosen], hashes[chosen]
     return Sampled(rows, hashes, total)

@@ -50,6 +50,7 @@ def open_store(settings: Settings) -> Iterator[RedisStore]:
         namespace=settings.store.namespace,
         partitions=settings.topics.partitions,
         outbox_cap=settings.store.outbox_cap,
+        namespace_key=settings.store.namespace_key,
     )
     try:
         yield store

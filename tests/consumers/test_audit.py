@@ -19,7 +19,7 @@ from stream.config import Broker, Settings, Topics, Worker
 from stream.errors import TopicMissingError
 from stream.events import Cause, Counts, Reason
 from stream.features import DEFAULT_FEATURES, Feature, FeatureTable
-from stream.hashing import hash_text
+from stream.hashing import change_identity
 from stream.oracle import Fate, Judge, Message, Oracle, fold_log, parse_time
 from stream.state import Commit, MemoryStore, OutboxEntry, Position
 from stream.units import DAY_MS, iso
@@ -178,10 +178,10 @@ class World:
         ]
 
     def change(self, user: str, version: int, before: int | None, after: int, **rest: Any) -> bytes:
-        incarnation = rest.pop("incarnation", 1)
+        incarnation, key = rest.pop("incarnation", 1), self.store.namespace_key()
         return msgspec.json.encode(
             {
-                "id": f"{hash_text(user.encode()):016x}-{incarnation}-{version}",
+                "id": f"{change_identity(user.encode(), key)}-{incarnation}-{version}",
                 "user": user,
                 "version": version,
                 "from": before,

@@ -24,6 +24,7 @@ from stream.events import Counts
 from stream.redis_state import RedisStore, connect, hash_tag
 from stream.servers import LocalStore
 from stream.state import (
+    KEY_BYTES,
     Answer,
     Commit,
     MemoryStore,
@@ -385,6 +386,11 @@ class Promises:
         assert store.model() == (1, b"model")
         assert store.put_model("a", b"model", 2), "and the trainer leads on"
 
+    def test_a_namespace_has_one_secret(self, store: Store) -> None:
+        key = store.namespace_key()
+        assert len(key) == KEY_BYTES
+        assert store.namespace_key() == key
+
 
 class TestMemory(Promises):
     @pytest.fixture
@@ -458,6 +464,21 @@ def keys_of(client: redis.Redis, store: RedisStore) -> list[bytes]:
 
 @pytest.mark.servers
 class TestServers:
+    def test_all_who_share_a_namespace_have_its_secret(
+        self, open_store: Callable[[], RedisStore]
+    ) -> None:
+        keys = {open_store().namespace_key() for _ in range(3)}
+        assert len(keys) == 1
+
+    def test_a_given_secret_is_the_same_in_every_namespace(self, client: redis.Redis) -> None:
+        def key(namespace: str) -> bytes:
+            return RedisStore(
+                client, namespace=namespace, partitions=1, namespace_key="given"
+            ).namespace_key()
+
+        assert key("one") == key("other") == MemoryStore(namespace_key="given").namespace_key()
+        assert not client.exists("one:key")
+
     """What only a server can do wrong."""
 
     @pytest.fixture

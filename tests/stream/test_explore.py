@@ -289,10 +289,10 @@ def running(shop: Path) -> tuple[Settings, MemoryStore]:
         kept: list[Commit] = []
         sample = explore._sample
 
-        def keep(settings: Settings, table: FeatureTable, portions: Any) -> Any:
+        def keep(settings: Settings, table: FeatureTable, portions: Any, key: bytes) -> Any:
             taken = list(portions)
             kept.extend(Commit(0, Position([0, 0], table.schema), *portion) for portion in taken)
-            return sample(settings, table, taken)
+            return sample(settings, table, taken, key)
 
         patch.setattr(explore, "_sample", keep)
         explore.read_file(settings, table, shop, load_mapping("simple"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stream.hashing import hash_text, hash_texts
+from stream.hashing import change_identity, hash_text, hash_texts, user_hashes
 
 TEXTS = st.one_of(
     st.binary(max_size=20),
@@ -54,3 +54,29 @@ def test_similar_texts_spread_over_buckets() -> None:
 
 KNOWN_SHORT = 12324926934393652732
 KNOWN_LONG = 16799662249880728926
+KNOWN_USER = 2096598087146281885
+KNOWN_IDENTITY = "862f2ee73f3652f0d2ba9123b9dd23f9"
+
+
+def test_hashes_of_users_depend_on_the_key_and_on_every_byte() -> None:
+    users = [b"u1", b"u1\0", b"u1 ", b"u2", b"u" * 300]
+    keyed = user_hashes(users, b"key").tolist()
+    assert (
+        len({*keyed, *user_hashes(users, b"other").tolist(), *user_hashes(users, b"").tolist()})
+        == 15
+    )
+    assert user_hashes(users[::-1], b"key").tolist() == keyed[::-1]
+    assert user_hashes([], b"key").tolist() == []
+
+
+def test_change_identities_of_users_built_to_collide_differ() -> None:
+    # Words that differ in their highest bits alone cancel out in the hash without a key.
+    alike = [b"aaaaaaa1bbbbbbbq", b"aaaaaaaqbbbbbbb1", b"u1", b"u1\0"]
+    assert len({change_identity(user, key) for user in alike for key in (b"", b"key")}) == 8
+    assert len(change_identity(b"u1", b"key")) == 32
+
+
+def test_known_hashes_of_users() -> None:
+    """What is stored must mean the same in every version."""
+    assert user_hashes([b"user-1"], b"key").tolist() == [KNOWN_USER]
+    assert change_identity(b"user-1", b"key") == KNOWN_IDENTITY

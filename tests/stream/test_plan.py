@@ -352,7 +352,9 @@ class Shift:
         found = self.store.acquire(number, "owner")
         assert found is not None
         rule = self._settings.publish.rule()
-        partition = Partition(number, table, rule, found[1], found[0], model)
+        partition = Partition(
+            number, table, rule, found[1], found[0], model, key=self.store.namespace_key()
+        )
         partition.load(self.store.load(number))
         return partition
 
