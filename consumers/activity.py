@@ -17,10 +17,11 @@ import logging
 import secrets
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
+import msgspec
 import numpy as np
 from confluent_kafka import OFFSET_END, Consumer, KafkaError, KafkaException, TopicPartition
 
@@ -29,13 +30,18 @@ from consumers.decode import Batch, Block, Decoder, Reject
 from consumers.rejects import RejectGuard
 from stream import metrics
 from stream.config import ConfigError, Settings
-from stream.errors import BrokerUnavailableError, OffsetOutOfRangeError, kafka_client
+from stream.errors import (
+    BrokerUnavailableError,
+    OffsetOutOfRangeError,
+    TopicMissingError,
+    kafka_client,
+)
 from stream.events import Counts, EventColumns, Reason
 from stream.features import FeatureTable, starts_of
 from stream.health import Health, Pulse
 from stream.learning import PartitionStatistics, TrainerState
 from stream.model import Model
-from stream.partition import Acting, Partition, SampleRequest, act_together
+from stream.partition import Acting, Delivered, Partition, SampleRequest, act_together
 from stream.state import Answer, Commit, Position, Store, StoreUnavailableError
 
 log = logging.getLogger(__name__)
@@ -56,8 +62,32 @@ SWEEP_SHARE = 0.5
 """Of the time between two sweeps, for one sweep; the rest is reserve."""
 
 
+LOOK_AROUND_SECONDS = 1.0
+COMPARE_SECONDS = 10.0
+"""Between two looks at whether an input topic is still the same; a deleted one shows at once."""
+SLOW_SECONDS = 0.5
+"""A broker that takes longer to say where a partition ends may hold records back."""
+
+
+LOST_REMEDY = (
+    "Restore the store from its backup; or set store.accept_loss to start this partition anew from "
+    "what the log still holds"
+)
+
+
 class StateLostError(Exception):
     """The store has lost a partition's state; the message says what can be done."""
+
+
+class TopicReplacedError(Exception):
+    """An input topic was deleted and made anew: its offsets are not those of the state."""
+
+
+class OutputTopic(Protocol):
+    """What an owner asks of Kafka beside its input; `consumers.output.Output` answers."""
+
+    def tails(self, starts: Mapping[int, int]) -> dict[int, list[Delivered]]: ...
+    def topic_ids(self, names: Sequence[str]) -> list[str]: ...
 
 
 class DeadLetterSink(Protocol):
@@ -133,6 +163,7 @@ class ActivityWorker:
         settings: Settings,
         store: Store,
         dead_letters: DeadLetterSink,
+        output: OutputTopic,
         health: Health,
         pulse: Pulse,
         wall_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
@@ -140,6 +171,7 @@ class ActivityWorker:
         self._settings = settings
         self._store = store
         self._dead_letters = dead_letters
+        self._output = output
         self._health = health
         self._pulse = pulse
         self._wall_ms = wall_ms
@@ -154,6 +186,11 @@ class ActivityWorker:
         self._owned: dict[int, _Owned] = {}
         self._held: list[Any] = []
         self._late_pairs: dict[int, float] = {}
+        self._suspect: set[int] = set()
+        self._settling: set[int] = set()
+        self._asked = 0.0
+        self._looked_around = 0.0
+        self._compared = 0.0
         self._failure: Exception | None = None
         self._round = 0
         self._trainer = TrainerState()
@@ -242,6 +279,7 @@ class ActivityWorker:
         self._look_for_round()
         self._step(list(self._owned), consumer)
         self._show_progress(consumer)
+        self._look_around()
 
     def _serve(
         self, number: int, what: Callable[..., object], *arguments: Any, **options: Any
@@ -252,6 +290,8 @@ class ActivityWorker:
         except _NotOursError as error:
             log.warning("partition %d: %s", number, error)
             self._forget(number)
+            if not error.fenced:
+                self._suspect.add(number)
             if all((topic, number) in self._assigned for topic in self._topics):
                 patience = self._settings.broker.session_timeout_seconds if error.fenced else 0.0
                 self._late_pairs[number] = time.monotonic() + patience
@@ -746,8 +786,11 @@ class ActivityWorker:
 
     def _newer_model(self, partition: Partition) -> Model | None:
         """The trainer's model, if it is not in force in the partition."""
-        model = self._trainer.model
-        if model is None or (partition.model is not None and partition.model.name == model.name):
+        model, used = self._trainer.model, partition.model
+        if model is None or (used is not None and used.name == model.name):
+            return None
+        if used is not None and not self._by_marks and model.number < used.number:
+            # The store lost a model that is in force here; the trainer will find it on its topic.
             return None
         return model
 
@@ -767,11 +810,9 @@ class ActivityWorker:
                 if number not in whole:
                     log.warning("partition %d came without all of its topics; waiting", number)
             arrived = {(where.topic, where.partition) for where in partitions}
-            for number in whole:
-                if not all((topic, number) in arrived for topic in self._topics):
-                    self._late_pairs[number] = 0.0
-                else:
-                    self._take_over(consumer, number)
+            together = {n for n in whole if all((t, n) in arrived for t in self._topics)}
+            self._late_pairs |= dict.fromkeys(set(whole) - together, 0.0)
+            self._take_over(consumer, sorted(together))
             starts = [
                 TopicPartition(
                     where.topic,
@@ -829,39 +870,176 @@ class ActivityWorker:
         After another owner fenced us, only when a session has passed: by then the group has told
         a member that slept through its session that the partition is no longer its own.
         """
+        self._wait_for_output(consumer)
         now = time.monotonic()
-        for number in [n for n, due in self._late_pairs.items() if due <= now]:
+        due = [number for number, moment in self._late_pairs.items() if moment <= now]
+        for number in due:
             del self._late_pairs[number]
-            if number in self._owned:
-                continue
-            if not all((topic, number) in self._assigned for topic in self._topics):
-                continue
-            self._take_over(consumer, number)
-            for topic, offset in zip(self._topics, self._owned[number].offsets, strict=True):
-                where = TopicPartition(topic, number, offset)
+        ready = [
+            number
+            for number in due
+            if number not in self._owned
+            and all((topic, number) in self._assigned for topic in self._topics)
+        ]
+        self._take_over(consumer, ready)
+        for owned in self._here(ready):
+            for topic, offset in zip(self._topics, owned.offsets, strict=True):
+                where = TopicPartition(topic, owned.partition.number, offset)
                 consumer.seek(where)
                 consumer.resume([where])
 
-    def _take_over(self, consumer: Consumer, number: int) -> None:
-        """Fence whoever owned the partition, and load its users."""
+    def _take_over(self, consumer: Consumer, numbers: Sequence[int]) -> None:
+        """Fence whoever owned the partitions, and load their users.
+
+        A partition whose state the store may have put back is fenced at once, but taken over later,
+        when what a publisher had in hand is on the output: see `_wait_for_output`.
+        """
+        if not numbers:
+            return
+        ids = self._output.topic_ids([*self._topics, self._settings.topics.changes])
+        run = self._store.run()
+        self._refresh_model()
+        taken: dict[int, tuple[str, int, Position]] = {}
+        for number in numbers:
+            token = secrets.token_hex(8)
+            sequence, position = self._acquire(consumer, number, token)
+            self._see_same_topics(position, ids)
+            if number not in self._settling and self._may_be_put_back(number, position, run):
+                self._settling.add(number)
+                patience = self._settings.publisher.settle_seconds
+                self._late_pairs[number] = time.monotonic() + patience
+                log.warning(
+                    "partition %d: the store was started again, or put back; waiting %.0f s for "
+                    "what is on its way to the output",
+                    number,
+                    patience,
+                )
+                continue
+            taken[number] = (token, sequence, position)
+        tails = self._tails({n: position for n, (_, _, position) in taken.items()}, ids)
+        for number, (token, sequence, position) in taken.items():
+            here = msgspec.structs.replace(position, topics=ids, store_run=run)
+            partition = self._load(consumer, number, token, sequence, here)
+            if changed := partition.take_delivered(tails.get(number, [])):
+                log.warning(
+                    "partition %d: of %d users the store had lost where they are by what was "
+                    "delivered; it is taken from the output",
+                    number,
+                    changed,
+                )
+            self._own(partition, token)
+
+    def _acquire(self, consumer: Consumer, number: int, token: str) -> tuple[int, Position]:
+        """Fence whoever owned a partition; its commits and position, begun anew if it has none."""
         if number >= self._settings.topics.partitions:
             raise ConfigError(
                 f"topics.partitions = {self._settings.topics.partitions}, but the broker has a "
                 f"partition {number}; set it to the number of partitions of the input topics"
             )
-        token = secrets.token_hex(8)
         found = self._store.acquire(number, token)
         if found is None:
             self._begin_anew(consumer, number, token)
             found = self._store.acquire(number, token)
             if found is None:
                 raise _state_lost(number)
-        sequence, position = found
-        self._refresh_model()
-        partition = Partition(
-            number, self._table, self._rule, position, sequence, key=self._store.namespace_key()
-        )
+        return found
+
+    def _see_same_topics(self, position: Position, ids: Sequence[str]) -> None:
+        """Whether the input topics are those that the offsets are of.
+
+        Raises:
+            TopicReplacedError: one was deleted and made anew.
+        """
+        for name, before, now in zip(self._topics, position.topics, ids, strict=False):
+            if before and now and before != now:
+                raise TopicReplacedError(
+                    f"topic {name} was deleted and made anew: the state of namespace "
+                    f"{self._settings.store.namespace} stands for offsets of the topic before. "
+                    "Begin anew under another store.namespace, and replay what the new topic lacks"
+                )
+
+    def _decides_at_the_wall_clock(self, position: Position) -> bool:
+        """Whether the same events, read again, may be decided otherwise: not from mark to mark."""
+        return not self._by_marks or (not position.mark_ms and bool(position.model))
+
+    def _may_be_put_back(self, number: int, position: Position, run: str) -> bool:
+        """Whether the store may have lost commits whose changes are still on their way.
+
+        Only a store that was started again, or another one, can have; or one whose partition is not
+        where its owner left it.
+        """
+        if not self._decides_at_the_wall_clock(position):
+            return False
+        return number in self._suspect or bool(position.store_run and position.store_run != run)
+
+    def _wait_for_output(self, consumer: Consumer) -> None:
+        """See that the broker answers while partitions wait for what is on its way to the output.
+
+        A publisher gives up what it could not hand over in time, whatever happened to it. But what
+        a broker has taken in and does not work on would come later: from a broker that is slow to
+        answer on, the time begins anew.
+        """
+        began = time.monotonic()
+        if not self._settling or began - self._asked < SLOW_SECONDS:
+            return
+        for number in self._settling:
+            try:
+                self._watermarks(consumer, self._settings.topics.changes, number)
+                slow = time.monotonic() - began > SLOW_SECONDS
+            except (KafkaException, BrokerUnavailableError):
+                slow = True
+            if slow:
+                due = time.monotonic() + self._settings.publisher.settle_seconds
+                self._late_pairs |= dict.fromkeys(self._settling, due)
+                break
+        self._asked = time.monotonic()
+
+    def _tails(
+        self, positions: Mapping[int, Position], ids: Sequence[str]
+    ) -> dict[int, list[Delivered]]:
+        """What the output has that the state may not know of, of partitions just taken over."""
+        starts = {
+            number: 0 if position.topics and position.topics[2] != ids[2] else position.known_to
+            for number, position in positions.items()
+            if self._decides_at_the_wall_clock(position)
+        }
+        tails = self._output.tails(starts) if starts else {}
+        return {
+            number: [one for one in told if one.incarnation == positions[number].incarnation]
+            for number, told in tails.items()
+        }
+
+    def _load(
+        self, consumer: Consumer, number: int, token: str, sequence: int, position: Position
+    ) -> Partition:
+        """A partition with its users.
+
+        Raises:
+            StateLostError: some are missing in the store, and that may not be accepted.
+        """
+        key = self._store.namespace_key()
+        partition = Partition(number, self._table, self._rule, position, sequence, key=key)
         partition.load(self._store.load(number))
+        if len(partition) >= position.users:
+            return partition
+        found = f"partition {number} has {len(partition)} of {position.users} users in the store"
+        if not self._settings.store.accept_loss:
+            raise StateLostError(f"{found}: rows have vanished. {LOST_REMEDY}")
+        log.warning("%s; it starts anew", found)
+        self._create(consumer, number, token, position.incarnation, replace=True)
+        begun = self._store.acquire(number, token)
+        if begun is None:
+            raise _state_lost(number)
+        anew = msgspec.structs.replace(
+            begun[1], topics=position.topics, store_run=position.store_run
+        )
+        return Partition(number, self._table, self._rule, anew, begun[0], key=key)
+
+    def _own(self, partition: Partition, token: str) -> None:
+        """Serve a partition that has been loaded, from now on."""
+        number, position = partition.number, partition.position
+        self._suspect.discard(number)
+        self._settling.discard(number)
         owned = _Owned(partition, token, list(position.offsets))
         if self._by_marks and position.mark_ms > position.round_ms:
             owned.awaiting_round = position.mark_ms
@@ -869,15 +1047,30 @@ class ActivityWorker:
             partition.model = self._trainer.model
         self._owned[number] = owned
         metrics.partition_acquired(number, len(partition))
-        log.info("partition %d taken over: %d users, commit %d", number, len(partition), sequence)
+        log.info(
+            "partition %d taken over: %d users, commit %d",
+            number,
+            len(partition),
+            partition.sequence,
+        )
 
     def _begin_anew(self, consumer: Consumer, number: int, token: str) -> None:
         """Start a partition that has no state, unless that means that its state was lost."""
-        served = self._group_offset(consumer, number)
-        if served is not None:
+        served = self._witness(consumer, number)
+        if served is not None and served.consumed:
             if not self._settings.store.accept_loss:
                 raise _state_lost(number)
             log.warning("partition %d starts anew: its state was lost", number)
+        elif served is not None:
+            log.warning(
+                "partition %d starts anew: its state was lost, but nothing was in it", number
+            )
+        self._create(consumer, number, token, served.incarnation if served else 0)
+
+    def _create(
+        self, consumer: Consumer, number: int, token: str, before: int, *, replace: bool = False
+    ) -> None:
+        """Begin a partition's state where the log begins; `before` was an incarnation of it."""
         # What retention has deleted is gone; the state stands for the rest.
         first = [self._watermarks(consumer, topic, number)[0] for topic in self._topics]
         # Whoever wrote to the output before, under another namespace too, had fewer records there
@@ -886,11 +1079,12 @@ class ActivityWorker:
         position = Position(
             offsets=first,
             schema=self._table.schema,
-            incarnation=max(output, served or 0) + 1,
+            incarnation=max(output, before) + 1,
             first=first,
             output=output,
+            known_to=output,
         )
-        self._store.create(number, token, position)
+        self._store.create(number, token, position, replace=replace)
 
     def _watermarks(self, consumer: Consumer, topic: str, number: int) -> tuple[int, int]:
         """Where a topic's partition begins and ends by now."""
@@ -900,16 +1094,16 @@ class ActivityWorker:
             raise BrokerUnavailableError(f"no broker says where {topic}/{number} begins and ends")
         return found
 
-    def _group_offset(self, consumer: Consumer, number: int) -> int | None:
-        """The incarnation that group offsets, kept for lag tools, bear witness to; or None."""
+    def _witness(self, consumer: Consumer, number: int) -> _Witness | None:
+        """What group offsets, kept for lag tools, say of a state that there was; None of none."""
         found = consumer.committed(
             [TopicPartition(topic, number) for topic in self._topics],
             timeout=self._settings.store.timeout_seconds,
         )
         for where in found:
-            label, _, incarnation = (where.metadata or "").rpartition("/")
-            if where.offset >= 0 and label == self._settings.store.namespace:
-                return int(incarnation)
+            label, *told = (where.metadata or "").rsplit("/", 2)
+            if where.offset >= 0 and label == self._settings.store.namespace and len(told) == 2:
+                return _Witness(*map(int, told))
         return None
 
     def _show_progress(self, consumer: Consumer) -> None:
@@ -920,7 +1114,7 @@ class ActivityWorker:
         self._shown = now
         namespace = self._settings.store.namespace
         offsets = [
-            TopicPartition(topic, number, offset, metadata=f"{namespace}/{position.incarnation}")
+            TopicPartition(topic, number, offset, metadata=_Witness.of(position).told(namespace))
             for number, position in self._progress.items()
             if number in self._owned
             for topic, offset in zip(self._topics, position.offsets, strict=True)
@@ -932,8 +1126,32 @@ class ActivityWorker:
             except KafkaException as error:
                 log.info("group offsets not committed: %s", error.args[0])
 
+    def _look_around(self) -> None:
+        """Now and then, see how far the output is delivered, and that the topics are the same."""
+        now = time.monotonic()
+        if now - self._looked_around < LOOK_AROUND_SECONDS or not self._owned:
+            return
+        self._looked_around = now
+        numbers = list(self._owned)
+        try:
+            for number, upto in zip(numbers, self._store.delivered_to(numbers), strict=True):
+                self._owned[number].partition.knows_output(upto)
+        except StoreUnavailableError:
+            metrics.store_missed()
+        if now - self._compared < COMPARE_SECONDS:
+            return
+        self._compared = now
+        try:
+            ids = self._output.topic_ids(self._topics)
+        except (BrokerUnavailableError, TopicMissingError) as error:
+            log.info("topics not compared: %s", error)
+            return
+        for owned in self._owned.values():
+            self._see_same_topics(owned.partition.position, ids)
+
     def _forget(self, number: int) -> None:
         """Drop a partition and everything of it that was not committed."""
+        self._settling.discard(number)
         self._held = [message for message in self._held if message.partition() != number]
         if self._owned.pop(number, None) is not None:
             self._store.abandon(number)
@@ -943,6 +1161,25 @@ class ActivityWorker:
         if self._failure is not None:
             failure, self._failure = self._failure, None
             raise failure
+
+
+class _Witness(NamedTuple):
+    """What a committed group offset says of the state that it was committed for.
+
+    Attributes:
+        consumed: messages that the state stood for.
+    """
+
+    incarnation: int
+    consumed: int
+
+    @staticmethod
+    def of(position: Position) -> _Witness:
+        counts = position.counts
+        return _Witness(position.incarnation, counts.consumed + counts.marks)
+
+    def told(self, namespace: str) -> str:
+        return f"{namespace}/{self.incarnation}/{self.consumed}"
 
 
 class _NotOursError(Exception):
@@ -965,7 +1202,5 @@ def _cuts_over(partition: Partition, model: Model) -> bool:
 
 def _state_lost(number: int) -> StateLostError:
     return StateLostError(
-        f"partition {number} has no state in the store, but was served before. Restore the "
-        "store from its backup; or set store.accept_loss to start this partition anew from what "
-        "the log still holds"
+        f"partition {number} has no state in the store, but was served before. {LOST_REMEDY}"
     )

@@ -83,6 +83,18 @@ def reader_options(broker: Broker) -> Options:
     return options | broker.properties
 
 
+def admin_options(broker: Broker) -> Options:
+    """Options for asking about topics."""
+    options: Options = {
+        "bootstrap.servers": broker.bootstrap,
+        "client.id": "segstream",
+        "reconnect.backoff.max.ms": 2_000,
+        "logger": LIBRARY_LOG,
+        "error_cb": report_broker_error,
+    }
+    return options | broker.properties
+
+
 def membership(broker: Broker) -> Protocol:
     """The membership to use: the one in the settings, or the best that the broker speaks."""
     if broker.group_protocol == "auto":
@@ -159,6 +171,7 @@ def read_to_end(
     start: Mapping[int, int] | None = None,
     *,
     nearest: bool = False,
+    short: list[int] | None = None,
     stall_seconds: float = 15.0,
 ) -> Iterator[Message]:
     """Read partitions of a topic up to their ends as of this call, or a little further.
@@ -171,6 +184,7 @@ def read_to_end(
         start: first offset to read, for each partition; the beginning where it says nothing.
         nearest: where a partition does not have the offset in `start`, read from its beginning if
             that is later, or only its end.
+        short: takes in the partitions that end before the offset in `start`.
         stall_seconds: give up when nothing arrives for this long.
 
     Raises:
@@ -184,7 +198,14 @@ def read_to_end(
         options["auto.offset.reset"] = "earliest"
     consumer = kafka_client(Consumer, options)
     try:
-        reader = _Reader(broker, consumer, topic, dict(start or {}), stall_seconds)
+        reader = _Reader(
+            broker,
+            consumer,
+            topic,
+            dict(start or {}),
+            stall_seconds,
+            [] if short is None else short,
+        )
         reader.begin(partitions, nearest=nearest)
     except BaseException:
         consumer.close()
@@ -208,6 +229,7 @@ class _Reader:
         topic: str,
         start: dict[int, int],
         stall_seconds: float,
+        short: list[int],
     ) -> None:
         self._broker = broker
         self._consumer = consumer
@@ -215,6 +237,7 @@ class _Reader:
         self._start = start
         self._expected = dict(start)
         self._stall_seconds = stall_seconds
+        self._short = short
         self._high: dict[int, int] = {}
         self._bound: dict[int, int] = {}
 
@@ -292,6 +315,7 @@ class _Reader:
     def _note_end(self, partition: int, end: int) -> None:
         """Only here is a partition known to end early: the watermark is not trusted as the end."""
         if end < self._expected.get(partition, 0):
+            self._short.append(partition)
             log.warning(
                 "partition %d of topic %s ends at offset %d, but was to be read from %d on: it was "
                 "made anew, or has lost records",

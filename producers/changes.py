@@ -15,7 +15,8 @@ import logging
 import secrets
 import time
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol
 
 import msgspec
 from confluent_kafka import Producer
@@ -24,15 +25,18 @@ from producers.client import producer_options
 from producers.delivery import DeliveryError, Headers, Record, deliver
 from stream import metrics
 from stream.config import Settings
-from stream.errors import BrokerUnavailableError, kafka_client
+from stream.errors import BrokerUnavailableError, TopicMissingError, kafka_client
 from stream.events import CHANGED
 from stream.state import OutboxEntry, Store, StoreUnavailableError
+from stream.units import iso
 
 log = logging.getLogger(__name__)
 
 BEGINNING = "0-0"
 SOURCE = "/segstream/activity"
 WAIT_SECONDS = 0.2
+COMPARE_SECONDS = 5.0
+"""Between two looks at whether the output is still the same topic."""
 
 
 class _Envelope(msgspec.Struct):
@@ -44,22 +48,26 @@ class _Envelope(msgspec.Struct):
     kind_to: str
 
 
-class ChangePublisher:
-    """Empties the outboxes of all partitions.
+class Output(Protocol):
+    """What the publisher asks of its topic; `consumers.output.Output` answers."""
 
-    `read_ids` reads the ids of changes on output partitions, each from an offset to its end.
-    """
+    def delivered_ids(self, starts: Mapping[int, int]) -> tuple[dict[int, set[str]], list[int]]: ...
+    def topic_ids(self, names: Sequence[str]) -> list[str]: ...
+
+
+class ChangePublisher:
+    """Empties the outboxes of all partitions, and notices when the output lacks what it had."""
 
     def __init__(
         self,
         settings: Settings,
         store: Store,
-        read_ids: Callable[[Mapping[int, int]], dict[int, set[str]]],
+        output: Output,
         wall_seconds: Callable[[], float] = time.time,
     ) -> None:
         self._settings = settings
         self._store = store
-        self._read_ids = read_ids
+        self._output = output
         self._wall_seconds = wall_seconds
         self._token = secrets.token_hex(8)
         self._partitions = range(settings.topics.partitions)
@@ -71,6 +79,7 @@ class ChangePublisher:
         self._unchecked: set[int] = set()
         self._known: dict[int, set[str]] = {}
         self._looked = 0.0
+        self._compared = 0.0
 
     @property
     def leads(self) -> bool:
@@ -89,6 +98,8 @@ class ChangePublisher:
         try:
             if not self._hold_lease():
                 return False
+            self._compare_topic()
+            asked = time.monotonic()
             found = self._store.outbox(
                 self._after, self._settings.publisher.batch_entries, WAIT_SECONDS
             )
@@ -99,7 +110,7 @@ class ChangePublisher:
                 if not self._hold_lease():
                     return False
             if found:
-                self._publish(found)
+                self._publish(found, asked + WAIT_SECONDS)
             self._observe(bool(found))
         except (StoreUnavailableError, BrokerUnavailableError):
             # The store may have rolled back, the broker may have taken what it did not confirm.
@@ -159,10 +170,48 @@ class ChangePublisher:
     def _read_back(self) -> None:
         """See what was delivered but not acknowledged, of all partitions taken over, at once."""
         starts = {partition: self._delivered_to[partition] for partition in self._unchecked}
-        self._known |= self._read_ids(starts)
+        known, short = self._output.delivered_ids(starts)
+        self._known |= known
         self._unchecked.clear()
+        if short:
+            self._note_lack(f"partitions {', '.join(map(str, sorted(short)))} were cut short")
 
-    def _publish(self, found: dict[int, list[OutboxEntry]]) -> None:
+    def _compare_topic(self) -> None:
+        """Now and then, see that the output is the topic that was written to before."""
+        now = time.monotonic()
+        if now - self._compared < COMPARE_SECONDS:
+            return
+        self._compared = now
+        try:
+            (topic_id,) = self._output.topic_ids([self._settings.topics.changes])
+        except TopicMissingError as error:
+            raise BrokerUnavailableError(f"{error}; `segstream topics apply` makes it") from None
+        before, lacks = self._store.output()
+        if before and topic_id and before != topic_id:
+            self._note_lack("it was deleted and made anew", topic_id)
+        elif topic_id and not before:
+            self._store.note_output(topic_id, lacks)
+        metrics.output_lacks(bool(self._store.output()[1]))
+
+    def _note_lack(self, why: str, topic_id: str | None = None) -> None:
+        """The output does not have what was delivered: say it until everybody's place is sent."""
+        topic, when = self._settings.topics.changes, iso(round(self._wall_seconds() * 1_000))
+        log.error(
+            "topic %s: %s; what was delivered before is not all on it. `segstream republish` sends "
+            "everybody's present segment",
+            topic,
+            why,
+        )
+        known = self._store.output()[0] if topic_id is None else topic_id
+        self._store.note_output(known, f"{why}, noticed {when}")
+        metrics.output_lacks(True)
+
+    def _publish(self, found: dict[int, list[OutboxEntry]], since: float) -> None:
+        """Deliver entries and acknowledge them.
+
+        Args:
+            since: about when they were taken, by the monotonic clock.
+        """
         records: list[Record] = []
         where: list[int] = []
         skipped: dict[int, set[str]] = defaultdict(set)
@@ -178,17 +227,29 @@ class ChangePublisher:
                         where.append(partition)
         if self._producer is None:
             self._producer = kafka_client(
-                Producer, producer_options(self._settings.broker, linger_seconds=0.001)
+                Producer,
+                producer_options(
+                    self._settings.broker,
+                    linger_seconds=0.001,
+                    deliver_seconds=self._settings.publisher.deliver_seconds,
+                ),
             )
+        left = self._settings.publisher.deliver_seconds - (time.monotonic() - since)
         try:
-            offsets = deliver(self._producer, records, self._settings.publisher.deliver_seconds)
+            offsets = deliver(self._producer, records, left)
         except DeliveryError as error:
             self._producer = None
             metrics.delivery_retried()
             raise BrokerUnavailableError(f"changes not delivered: {error}") from error
         now = self._wall_seconds()
-        for partition, offset in zip(where, offsets, strict=True):
-            # Less than before on a topic that was made anew.
+        ends = dict(zip(where, offsets, strict=True))
+        if any(offset < self._delivered_to[partition] for partition, offset in ends.items()):
+            # Either it was made anew, and the look at its id says so, or it was cut.
+            self._compared = 0.0
+            self._compare_topic()
+            if not self._store.output()[1]:
+                self._note_lack("it was cut short")
+        for partition, offset in ends.items():
             self._delivered_to[partition] = offset + 1
         for partition, entries in found.items():
             self._acknowledge(partition, entries, skipped[partition])

@@ -43,8 +43,15 @@ class DeliveryError(Exception):
         self.too_large = too_large
 
 
+class _TooLateError(Exception):
+    """There is no time left to hand records over."""
+
+
 def deliver(producer: Producer, records: Sequence[Record], timeout_seconds: float) -> list[int]:
     """Send records and wait for every delivery report.
+
+    Nothing is handed to the client after the time-out: a process that was frozen meanwhile must not
+    send what another has taken over since.
 
     Returns:
         The offset of each record.
@@ -66,6 +73,8 @@ def deliver(producer: Producer, records: Sequence[Record], timeout_seconds: floa
     try:
         for index, record in enumerate(records):
             while True:
+                if time.monotonic() > deadline:
+                    raise _TooLateError
                 try:
                     producer.produce(
                         record.topic,
@@ -77,14 +86,14 @@ def deliver(producer: Producer, records: Sequence[Record], timeout_seconds: floa
                     )
                     break
                 except BufferError:
-                    if time.monotonic() > deadline:
-                        raise
                     producer.poll(0.05)
         left = producer.flush(max(deadline - time.monotonic(), 0.0))
-    except (KafkaException, BufferError) as error:
+    except _TooLateError:
         _purge(producer)
-        why = error.args[0] if isinstance(error, KafkaException) else None
-        raise DeliveryError(str(error), too_large=_is_too_large(why)) from error
+        raise DeliveryError(f"not handed over within {timeout_seconds:.0f} s") from None
+    except KafkaException as error:
+        _purge(producer)
+        raise DeliveryError(str(error), too_large=_is_too_large(error.args[0])) from error
     if left or failures or -1 in offsets:
         reason = failures[0].str() if failures else f"no confirmation in {timeout_seconds:.0f} s"
         missing, too_large = offsets.count(-1), any(map(_is_too_large, failures))

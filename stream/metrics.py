@@ -162,6 +162,10 @@ _delivery = _WeightedHistogram(
     (0.005, 0.01, 0.02, 0.03, 0.04, 0.06, 0.1, 0.2, 0.5, 1, 2, 5, 15, 30, 60),
 )
 _retries = _counter("publisher_retries_total", "Deliveries given up and begun afresh.")
+_output_lacks = _gauge(
+    "output_lacks_changes",
+    "1 while the output lacks what was delivered before, for it was made anew or cut: republish.",
+)
 _rounds = _histogram(
     "trainer_round_seconds",
     "How long a trainer round took: merge, move, publish.",
@@ -310,6 +314,11 @@ def changes_delivered(changes: int, seconds: float) -> None:
 def delivery_retried() -> None:
     """A delivery failed; the producer is made anew and the outbox taken up afresh."""
     _retries.inc()
+
+
+def output_lacks(lacks: bool) -> None:
+    """The output lacks, or does not lack, what was delivered to it."""
+    _output_lacks.set(lacks)
 
 
 # -- happenings of the trainer ----------------------------------------------------------------

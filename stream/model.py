@@ -97,6 +97,11 @@ class Model:
     def name(self) -> str:
         return f"{self.epoch}.{self.version}"
 
+    @property
+    def number(self) -> tuple[int, int]:
+        """Of two models of a namespace, the newer one has the greater."""
+        return self.epoch, self.version
+
     @cached_property
     def ids(self) -> npt.NDArray[np.int32]:
         return np.array([segment.id for segment in self.segments], dtype=np.int32)

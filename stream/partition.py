@@ -48,6 +48,21 @@ class SchemaMismatchError(Exception):
     """The stored rows were written by another feature table; says what to do."""
 
 
+class Delivered(NamedTuple):
+    """A change as the output has it: who went where, and when.
+
+    Attributes:
+        before: segment before; 0 for none.
+    """
+
+    user: str
+    incarnation: int
+    version: int
+    before: int
+    after: int
+    at_ms: int
+
+
 @dataclass(frozen=True)
 class SampleRequest:
     """Which users the trainer wants to see."""
@@ -185,6 +200,8 @@ class Partition:
         self._origin_ms = 0
         self._sweep: _Sweep | None = None
         self._looked_under = position.model
+        self._known_to = position.known_to
+        self._delivered: dict[str, Delivered] = {}
         self._flapping = position.flapping
 
     def __len__(self) -> int:
@@ -226,6 +243,47 @@ class Partition:
             raise SchemaMismatchError(f"partition {self.number} holds rows of another format")
         self._rows[: len(rows)] = rows
 
+    def take_delivered(self, delivered: Sequence[Delivered]) -> int:
+        """Take in changes that were delivered, but that the store has lost: they are true.
+
+        They take effect at once, or, for users that the store has lost too, as soon as their events
+        are read again. Until then commits tell that the output is known only as far as before, so
+        that whoever takes over reads them again.
+
+        Args:
+            delivered: in the order of the output, of this incarnation.
+
+        Returns:
+            How many users they changed.
+        """
+        newest = {one.user: one for one in delivered}
+        known = [one for one in newest.values() if one.user in self._slots]
+        slots = np.array([self._slots[one.user] for one in known], np.int64)
+        lost = [
+            (slot, one)
+            for slot, one, version in zip(
+                slots.tolist(), known, self._rows["version"][slots].tolist(), strict=True
+            )
+            if version < one.version
+        ]
+        for slot, one in lost:
+            self._put_where_told(slot, one)
+        self._delivered = {user: one for user, one in newest.items() if user not in self._slots}
+        return len(lost) + len(self._delivered)
+
+    def _put_where_told(self, slot: int, told: Delivered) -> None:
+        """A user is where a delivered change says; nothing speaks for another segment yet."""
+        row = self._rows[slot : slot + 1]
+        row["version"], row["since"] = told.version, told.at_ms
+        row["segment"], row["previous"] = told.after, told.before
+        row["candidate"], row["evidence"], row["sign"] = 0, 0, 0
+        self._dirty[slot] = True
+
+    def knows_output(self, upto: int) -> None:
+        """What the output has before an offset was delivered from this partition's commits."""
+        if not self._delivered:
+            self._known_to = upto
+
     def slots(self, users: Sequence[str]) -> Ints:
         """Slot of each user; unknown ones are taken in."""
         slots = np.fromiter(map(self._slots.__getitem__, users), np.int64, len(users))
@@ -242,7 +300,12 @@ class Partition:
             self._hashes = np.concatenate([self._hashes, np.zeros(more, np.uint64)])
             self._dirty = np.concatenate([self._dirty, np.zeros(more, np.bool_)])
         known, self._hashed = self._hashed, users
-        self._hashes[known:users] = user_hashes(self._slots.names[known:], self._key)
+        names = self._slots.names[known:]
+        self._hashes[known:users] = user_hashes(names, self._key)
+        if self._delivered:
+            for slot, name in enumerate(names, known):
+                if (told := self._delivered.pop(name.decode(), None)) is not None:
+                    self._put_where_told(slot, told)
 
     # -- steps --------------------------------------------------------------------------------
 
@@ -544,6 +607,8 @@ class Partition:
             model=self._looked_under,
             counts=total,
             flapping=self._flapping,
+            known_to=self._known_to,
+            users=len(self),
         )
         slots = np.flatnonzero(self._dirty[: len(self)])
         names = self._slots.names

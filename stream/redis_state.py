@@ -5,10 +5,11 @@ key                        type     what
 ========================== ======== ===============================================================
 ``ns:{t}:meta``            hash     owner token, commit sequence, last commit id, position
 ``ns:{t}:users``           hash     user name to packed row
-``ns:{t}:out``             stream   changes not yet confirmed by Kafka; ids are ``sequence-index``
+``ns:{t}:out``             stream   changes not yet confirmed by Kafka; ids by `entry_id`
 ``ns:{t}:stats``           string   the partition's last statistics for the trainer
 ``ns:{t}:pub``             hash     publisher token, output offset delivered up to
 ``ns:trainer``             hash     trainer token, round, model; and what a person wants of it
+``ns:output``              hash     id of the output topic, and what it lacks
 ``ns:key``                 string   secret of the namespace, unless the settings have one
 ``ns:lease:<role>``        string   token of whoever holds the role, with an expiry
 ========================== ======== ===============================================================
@@ -32,6 +33,7 @@ import msgspec
 import redis
 from redis.backoff import NoBackoff
 from redis.crc import key_slot
+from redis.exceptions import NoPermissionError
 from redis.retry import Retry
 
 from stream.state import (
@@ -41,6 +43,7 @@ from stream.state import (
     OutboxEntry,
     Position,
     StoreUnavailableError,
+    entry_id,
     key_of,
 )
 
@@ -64,8 +67,8 @@ redis.call('HSET', KEYS[1], 'token', ARGV[1])
 return meta
 """
 _CREATE = """#!lua
-if redis.call('EXISTS', KEYS[1]) == 1 then return 0 end
-redis.call('DEL', KEYS[2], KEYS[3], KEYS[4], KEYS[5])
+if ARGV[4] == '0' and redis.call('EXISTS', KEYS[1]) == 1 then return 0 end
+redis.call('DEL', KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5])
 redis.call('HSET', KEYS[1], 'token', ARGV[1], 'sequence', 0, 'commit', '', 'position', ARGV[2])
 redis.call('HSET', KEYS[5], 'delivered_to', ARGV[3])
 return 1
@@ -77,8 +80,9 @@ return redis.call('HGET', KEYS[1], 'delivered_to')
 """
 _ACKNOWLEDGE = """#!lua
 if redis.call('HGET', KEYS[1], 'token') ~= ARGV[1] then return 0 end
+local named = #ARGV - 2
+if named > 0 and redis.call('XDEL', KEYS[2], unpack(ARGV, 3)) < named then return 0 end
 redis.call('HSET', KEYS[1], 'delivered_to', ARGV[2])
-if #ARGV > 2 then redis.call('XDEL', KEYS[2], unpack(ARGV, 3)) end
 return 1
 """
 _PUT_MODEL = """#!lua
@@ -131,6 +135,7 @@ class RedisStore:
         self._prefixes = [f"{namespace}:{{{tag}}}:" for tag in tags]
         self._trainer = f"{namespace}:trainer"
         self._names = f"{namespace}:names"
+        self._output = f"{namespace}:output"
         self._given_key = namespace_key
         self._links: dict[int, _Link] = {}
         self._scripts = {
@@ -146,9 +151,11 @@ class RedisStore:
             return None
         return int(answer[0]), msgspec.json.decode(answer[1], type=Position)
 
-    def create(self, partition: int, token: str, position: Position) -> bool:
+    def create(
+        self, partition: int, token: str, position: Position, *, replace: bool = False
+    ) -> bool:
         keys = [self._key(partition, n) for n in ("meta", "users", "out", "stats", "pub")]
-        arguments = [token, msgspec.json.encode(position), position.output]
+        arguments = [token, msgspec.json.encode(position), position.output, int(replace)]
         return bool(self._script(_CREATE, keys, arguments))
 
     def load(self, partition: int) -> Iterator[tuple[bytes, bytes]]:
@@ -208,7 +215,7 @@ class RedisStore:
         for index, entry in enumerate(commit.outbox):
             frames.append(
                 _frame(
-                    "XADD", out, f"{commit.sequence + 1}-{index}",
+                    "XADD", out, entry_id(commit, index),
                     "origin", str(entry.origin_ms), "incarnation", str(entry.incarnation),
                     "changes", b"\n".join(entry.changes),
                 )
@@ -246,6 +253,29 @@ class RedisStore:
     def row(self, partition: int, user: bytes) -> bytes | None:
         found: bytes | None = self._call(self._client.hget, self._key(partition, "users"), user)
         return found
+
+    def run(self) -> str:
+        try:
+            return str(self._client.info("server").get("run_id", ""))
+        except NoPermissionError:
+            return ""
+        except (redis.RedisError, OSError) as error:
+            raise StoreUnavailableError(str(error)) from error
+
+    def delivered_to(self, partitions: Sequence[int]) -> list[int]:
+        pipeline = self._client.pipeline(transaction=False)
+        for partition in partitions:
+            pipeline.hget(self._key(partition, "pub"), "delivered_to")
+        return [int(offset or 0) for offset in self._call(pipeline.execute)]
+
+    def output(self) -> tuple[str, str]:
+        found = self._call(self._client.hmget, self._output, ["topic", "lacks"])
+        topic_id, lacks = ((one or b"").decode() for one in found)
+        return topic_id, lacks
+
+    def note_output(self, topic_id: str, lacks: str) -> None:
+        told = {"topic": topic_id, "lacks": lacks}
+        self._call(self._client.hset, self._output, mapping=told)
 
     def namespace_key(self) -> bytes:
         if self._given_key:

@@ -64,6 +64,12 @@ class Position(msgspec.Struct):
         flapping: of the users, as far as they have been looked at.
         first: offset at which the state began, for each input topic; empty where all began at 0.
         output: end of the output when the state began: its own changes come behind that.
+        known_to: of the output, what stands before this offset is part of the state. What stands
+            behind it may have been delivered from commits that the store has lost since.
+        users: how many the partition has, so that rows that vanish are missed.
+        topics: ids of the input topics and of the output, empty where the broker tells none: a
+            topic that was made anew has another.
+        store_run: of the store's server, when the partition was taken over.
     """
 
     offsets: list[int]
@@ -77,6 +83,10 @@ class Position(msgspec.Struct):
     flapping: Flapping = Flapping()
     first: list[int] = []
     output: int = 0
+    known_to: int = 0
+    users: int = 0
+    topics: list[str] = []
+    store_run: str = ""
 
 
 @dataclass(frozen=True)
@@ -87,7 +97,7 @@ class OutboxEntry:
         origin_ms: wall clock at which the oldest event behind them was seen, for latency.
         changes: `SegmentChange` records as JSON, in order.
         incarnation: of the state that wrote it.
-        id: place in the queue; set by the store.
+        id: place in the queue, and which commit put it there, see `entry_id`; set by the store.
     """
 
     origin_ms: int
@@ -117,6 +127,16 @@ class Commit:
     id: str = field(default_factory=lambda: secrets.token_hex(8))
 
 
+def entry_id(commit: Commit, index: int) -> str:
+    """Id of a commit's outbox entry: ``sequence-number``, the number of this very commit.
+
+    After a store lost its last second, another commit has the same sequence. Were the id its place
+    alone, who acknowledges what was delivered would delete what has not been.
+    """
+    drawn = int.from_bytes(blake2b(commit.id.encode(), digest_size=5).digest())
+    return f"{commit.sequence + 1}-{drawn << 20 | index}"
+
+
 class Store(Protocol):
     """What is promised of a store; each method may raise `StoreUnavailableError`."""
 
@@ -127,10 +147,15 @@ class Store(Protocol):
         """
         ...
 
-    def create(self, partition: int, token: str, position: Position) -> bool:
+    def create(
+        self, partition: int, token: str, position: Position, *, replace: bool = False
+    ) -> bool:
         """Begin a partition's state; False if there is one already.
 
         What was delivered before `position.output` is none of its own.
+
+        Args:
+            replace: whether what there is of a state gives way.
         """
         ...
 
@@ -166,6 +191,25 @@ class Store(Protocol):
         """One user's row, for readers."""
         ...
 
+    def run(self) -> str:
+        """Which run of the server this is; empty where it may not be asked.
+
+        Only a server that was started again, or another one, can have lost what was applied.
+        """
+        ...
+
+    def delivered_to(self, partitions: Sequence[int]) -> list[int]:
+        """The offset that each partition's output is delivered and acknowledged up to."""
+        ...
+
+    def output(self) -> tuple[str, str]:
+        """Id of the output topic that was last written to, and what it lacks, in words, or empty."""
+        ...
+
+    def note_output(self, topic_id: str, lacks: str) -> None:
+        """Keep the id of the output topic, and what it lacks."""
+        ...
+
     def namespace_key(self) -> bytes:
         """The namespace's secret, 32 bytes: of the settings, or drawn when first asked for."""
         ...
@@ -196,7 +240,11 @@ class Store(Protocol):
     def acknowledge(
         self, partition: int, token: str, entries: Sequence[str], delivered_to: int
     ) -> bool:
-        """Forget delivered entries; False, and nothing done, if another has taken over."""
+        """Forget delivered entries, and keep how far the output is delivered.
+
+        False if another has taken over, or if an entry is not there (any more): then `delivered_to`
+        is as before, and of the entries those that are there are forgotten, for they were delivered.
+        """
         ...
 
     def statistics(self, partitions: Sequence[int]) -> list[bytes | None]:
@@ -279,6 +327,7 @@ class MemoryStore:
         self._trainer: tuple[int, bytes] | None = None
         self._names: dict[int, str] = {}
         self._leader = ""
+        self._output = ("", "")
         self._wanted: bytes | None = None
 
     def acquire(self, partition: int, token: str) -> tuple[int, Position] | None:
@@ -288,8 +337,10 @@ class MemoryStore:
         state.token = token
         return state.sequence, msgspec.json.decode(state.position, type=Position)
 
-    def create(self, partition: int, token: str, position: Position) -> bool:
-        if partition in self._partitions:
+    def create(
+        self, partition: int, token: str, position: Position, *, replace: bool = False
+    ) -> bool:
+        if partition in self._partitions and not replace:
             return False
         self._partitions[partition] = _Partition(
             token, msgspec.json.encode(position), delivered_to=position.output
@@ -323,7 +374,7 @@ class MemoryStore:
                     entry.origin_ms,
                     entry.changes,
                     entry.incarnation,
-                    f"{commit.sequence + 1}-{index}",
+                    entry_id(commit, index),
                 )
             )
         if commit.statistics is not None:
@@ -349,6 +400,19 @@ class MemoryStore:
     def row(self, partition: int, user: bytes) -> bytes | None:
         state = self._partitions.get(partition)
         return None if state is None else state.users.get(user)
+
+    def run(self) -> str:
+        return "memory"
+
+    def delivered_to(self, partitions: Sequence[int]) -> list[int]:
+        states = [self._partitions.get(p) for p in partitions]
+        return [0 if state is None else state.delivered_to for state in states]
+
+    def output(self) -> tuple[str, str]:
+        return self._output
+
+    def note_output(self, topic_id: str, lacks: str) -> None:
+        self._output = (topic_id, lacks)
 
     def namespace_key(self) -> bytes:
         return self._key
@@ -383,7 +447,10 @@ class MemoryStore:
         state = self._partitions.get(partition)
         if state is None or state.publisher != token:
             return False
-        state.outbox = [entry for entry in state.outbox if entry.id not in set(entries)]
+        before, named = len(state.outbox), set(entries)
+        state.outbox = [entry for entry in state.outbox if entry.id not in named]
+        if before - len(state.outbox) < len(named):
+            return False
         state.delivered_to = delivered_to
         return True
 

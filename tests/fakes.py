@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import count
 from typing import Any, Literal
@@ -20,6 +20,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # it re-expor
     TopicMetadata,
 )
 
+from stream.partition import Delivered
 from stream.state import Answer, Commit, MemoryStore, StoreUnavailableError
 from stream.units import iso
 
@@ -259,6 +260,28 @@ class ScriptedConsumer:
         """Take partitions away; as with librdkafka, those that were paused stay so."""
         for one in where:
             self.positions.pop(one, None)
+
+
+@dataclass
+class FakeOutput:
+    """The topic of changes as an owner sees it.
+
+    Attributes:
+        delivered: what it has, by partition, from offset 0 on.
+        ids: of topics; one that is not named has its name for an id.
+        asked: the offsets that tails were asked from.
+    """
+
+    delivered: dict[int, list[Delivered]] = field(default_factory=dict)
+    ids: dict[str, str] = field(default_factory=dict)
+    asked: list[dict[int, int]] = field(default_factory=list)
+
+    def tails(self, starts: Mapping[int, int]) -> dict[int, list[Delivered]]:
+        self.asked.append(dict(starts))
+        return {n: self.delivered.get(n, [])[start:] for n, start in starts.items()}
+
+    def topic_ids(self, names: Sequence[str]) -> list[str]:
+        return [self.ids.get(name, name) for name in names]
 
 
 # -- what is kept --------------------------------------------------------------------------------

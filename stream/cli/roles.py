@@ -10,20 +10,19 @@ import gc
 import logging
 import signal
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from threading import Event
 
 from consumers.activity import ActivityWorker
-from consumers.client import read_to_end
+from consumers.output import Output
 from producers import topics as topic_plans
 from producers.changes import ChangePublisher
 from producers.models import ModelAnnouncer
 from producers.rejects import DeadLetters
 from stream.config import ConfigError, Settings
 from stream.errors import BrokerUnavailableError
-from stream.events import CHANGED
 from stream.health import Health, HealthServer
 from stream.learning import warm_up
 from stream.metrics import REGISTRY
@@ -70,7 +69,9 @@ def activity(settings: Settings, stop: Event, health: Health) -> None:
                 "`segstream topics apply` makes it"
             )
         with open_store(settings) as store:
-            worker = ActivityWorker(settings, store, DeadLetters(settings), health, pulse)
+            worker = ActivityWorker(
+                settings, store, DeadLetters(settings), Output(settings), health, pulse
+            )
             worker.run(stop.is_set)
 
     # Decoding makes and drops thousands of objects a batch, none in cycles; the collector would
@@ -103,27 +104,12 @@ def trainer(settings: Settings, stop: Event, health: Health) -> None:
     keep_going("trainer", work, stop, health, pulse)
 
 
-def delivered_ids(settings: Settings, starts: Mapping[int, int]) -> dict[int, set[str]]:
-    """Ids of the changes that are on their topic, by partition, each from an offset on.
-
-    Retention may have passed the offset, or the topic may have been made anew: then what there is.
-    """
-    found: dict[int, set[str]] = {partition: set() for partition in starts}
-    topic = settings.topics.changes
-    for message in read_to_end(settings.broker, topic, list(starts), start=starts, nearest=True):
-        headers = dict(message.headers() or ())
-        name = headers.get("ce_id")
-        if headers.get("ce_type") == CHANGED.encode() and isinstance(name, bytes):
-            found[message.partition() or 0].add(name.decode())
-    return found
-
-
 def publisher(settings: Settings, stop: Event, health: Health) -> None:
     """One publisher; it stands by while another leads."""
 
     def work() -> None:
         with open_store(settings) as store:
-            publisher = ChangePublisher(settings, store, partial(delivered_ids, settings))
+            publisher = ChangePublisher(settings, store, Output(settings))
             try:
                 while not stop.is_set():
                     leads = publisher.step()

@@ -15,8 +15,9 @@ import pytest
 from confluent_kafka import KafkaError, TopicPartition
 
 from consumers import activity
-from consumers.activity import ActivityWorker, StateLostError
+from consumers.activity import ActivityWorker, StateLostError, TopicReplacedError
 from consumers.decode import Reject
+from consumers.plain import _parse_time
 from stream.config import ConfigError, Settings
 from stream.errors import BrokerUnavailableError, OffsetOutOfRangeError
 from stream.events import LineageRecord
@@ -25,11 +26,12 @@ from stream.health import Health
 from stream.learning import TrainerState
 from stream.metrics import REGISTRY
 from stream.oracle import Message, Oracle, fold_log
+from stream.partition import Delivered
 from stream.state import Answer, Position, StoreUnavailableError
 from stream.trainer import Trainer
 from stream.tuning import Tuning
 from stream.units import DAY_MS
-from tests.fakes import Clock, ScriptedConsumer, Trouble, UnreliableStore, mark_value
+from tests.fakes import Clock, FakeOutput, ScriptedConsumer, Trouble, UnreliableStore, mark_value
 from tests.strategies import CART, MESSAGES, ORDER, REFUND, START_MS, VIEW, encoded
 
 TABLE = FeatureTable(DEFAULT_FEATURES)
@@ -37,6 +39,8 @@ PARTITIONS = 2
 INPUTS = ("clickstream", "purchases")
 EVERYTHING = [(topic, number) for number in range(PARTITIONS) for topic in INPUTS]
 TURNS = 30_000
+SETTLED = 400
+"""Enough for what may be on its way to the output to be waited for as well."""
 IDLE = 100
 """Looks at an empty log after which there is nothing to come: a second of the clock, which is two
 sessions and five sweeps."""
@@ -76,6 +80,7 @@ class Scene:
             "clock": {"mode": mode},
             "store": store_section or {},
             "worker": {"sweep_seconds": 0.2},
+            "publisher": {"deliver_seconds": 0.001},
             "learning": {"segments": 3, "starts": 1, "first_model_users": 20, "sample_users": 200},
         }
         for name, section in sections.items():
@@ -87,6 +92,7 @@ class Scene:
         self.consumer.partitions = dict.fromkeys(INPUTS, PARTITIONS)
         self.store = store or UnreliableStore()
         self.letters = Letters()
+        self.output = FakeOutput()
         self.health = Health(self.clock.monotonic)
         self.models: list[str] = []
         self.trainer = Trainer(self.settings, self.store, self._announce) if train else None
@@ -122,7 +128,13 @@ class Scene:
         self.consumer.paused.clear()
         pulse = self.health.alive("activity", 1_000.0)
         worker = ActivityWorker(
-            self.settings, self.store, self.letters, self.health, pulse, self.clock.wall_ms
+            self.settings,
+            self.store,
+            self.letters,
+            self.output,
+            self.health,
+            pulse,
+            self.clock.wall_ms,
         )
         try:
             worker.run(stop)
@@ -326,7 +338,8 @@ def test_live_group_offsets_follow_for_lag_tools(live: Scene) -> None:
         for topic, offset in zip(INPUTS, live.position(number).offsets, strict=True):
             shown = live.consumer.group[topic, number]
             assert shown.offset == offset
-            assert shown.metadata == "segstream/1"
+            counts = live.position(number).counts
+            assert shown.metadata == f"segstream/1/{counts.consumed + counts.marks}"
 
 
 # -- refusals of the store -----------------------------------------------------------------------
@@ -378,9 +391,185 @@ def test_diverged_it_replays_from_what_the_store_has(live: Scene) -> None:
             kept.append(copy.deepcopy(live.store._partitions[0]))
             live.store.trouble.extend([lambda: None, lambda: None, lambda: None, roll_back])
 
-    live.run(watch)
+    live.run(watch, idle=SETTLED)
     assert any(answer is Answer.DIVERGED for _, _, answer in live.store.commits)
     assert_true(live)
+
+
+# -- what was delivered is true ------------------------------------------------------------------
+
+
+def delivered(scene: Scene, number: int) -> list[Delivered]:
+    """The changes in an outbox, as a publisher has put them on the output."""
+    return [
+        Delivered(
+            change["user"],
+            int(change["id"].split("-")[1]),
+            change["version"],
+            change["from"] or 0,
+            change["to"],
+            _parse_time(change["at"]),
+        )
+        for change in scene.changes(number)
+    ]
+
+
+def test_what_was_delivered_of_lost_commits_is_taken_from_the_output(live: Scene) -> None:
+    """The store goes back to before anything; what it knew then is on the output already."""
+    live.run()
+    told = [delivered(live, number) for number in range(PARTITIONS)]
+    assert all(told)
+    rows_before = [live.rows(number) for number in range(PARTITIONS)]
+    for number in range(PARTITIONS):
+        begin = Position([0, 0], TABLE.schema, model="1.0")
+        live.store.create(number, "x", begin, replace=True)
+    live.output.delivered = dict(enumerate(told))
+    live.clock.advance(40 * 86_400)  # by now, most would be decided otherwise
+    live.run(idle=SETTLED)
+
+    for number in range(PARTITIONS):
+        last = {one.user: one for one in told[number]}
+        again = live.changes(number)
+        ids = {(one.user, one.version) for one in told[number]}
+        assert not ids & {(c["user"], c["version"]) for c in again}, "one payload an id"
+        for change in again:
+            before = last.get(change["user"])
+            assert change["version"] == (before.version + 1 if before else 1)
+            assert (change["from"] or 0) == (before.after if before else 0)
+            last[change["user"]] = Delivered(
+                change["user"], 1, change["version"], 0, change["to"], _parse_time(change["at"])
+            )
+        rows = live.rows(number)
+        assert set(rows) == set(rows_before[number])
+        for user, raw in rows.items():
+            row, one = np.frombuffer(raw, TABLE.dtype)[0], last[user.decode()]
+            assert (row["version"], row["segment"], row["since"]) == (
+                one.version,
+                one.after,
+                one.at_ms,
+            )
+        assert live.position(number).users == len(rows)
+
+
+def test_until_lost_users_are_back_the_output_is_read_again(live: Scene) -> None:
+    live.run(idle=0)
+    lost = Delivered("never seen again", 1, 3, 1, 2, START_MS)
+    live.output.delivered = {0: [lost]}
+    known = live.position(0).known_to
+    live.store._partitions[0].delivered_to = 1
+    live.run(idle=SETTLED)
+    assert live.output.asked[-1][0] == known
+    assert live.position(0).known_to == known, "the change is not in a row yet"
+    live.output.delivered = {}
+    live.run(idle=SETTLED)
+    assert live.position(0).known_to == 1
+    assert live.position(1).known_to == 0
+
+
+def test_changes_of_another_incarnation_say_nothing_of_this_one(live: Scene) -> None:
+    live.run(idle=0)
+    user = next(iter(live.rows(0))).decode()
+    live.output.delivered = {0: [Delivered(user, 2, 99, 1, 2, START_MS)]}
+    assert_chained(live.run(), 0)
+
+
+def test_after_another_run_of_the_store_it_waits_before_it_decides(
+    monkeypatch: pytest.MonkeyPatch, live: Scene
+) -> None:
+    live.run(idle=0)
+    asked, began = len(live.output.asked), live.clock.seconds
+    monkeypatch.setattr(live.store, "run", lambda: "another")
+    live.run(until=lambda: len(live.output.asked) > asked, idle=SETTLED)
+    assert live.clock.seconds - began >= live.settings.publisher.settle_seconds
+    live.run(idle=SETTLED)
+    assert_true(live)
+    assert live.position(0).store_run == "another"
+    asked, began = len(live.output.asked), live.clock.seconds
+    live.run(until=lambda: len(live.output.asked) > asked)
+    assert live.clock.seconds - began < live.settings.publisher.settle_seconds
+
+
+def test_a_broker_that_is_slow_to_answer_is_waited_for(
+    monkeypatch: pytest.MonkeyPatch, live: Scene
+) -> None:
+    live.run(idle=0)
+    asked, began = len(live.output.asked), live.clock.seconds
+    monkeypatch.setattr(live.store, "run", lambda: "another")
+    slow_until, watermarks = began + 7.0, live.consumer.get_watermark_offsets
+
+    def stalled(*arguments: Any, **options: Any) -> Any:
+        if live.clock.seconds < slow_until:
+            live.clock.advance(2.0)
+        return watermarks(*arguments, **options)
+
+    monkeypatch.setattr(live.consumer, "get_watermark_offsets", stalled)
+    live.run(until=lambda: len(live.output.asked) > asked, idle=10 * SETTLED)
+    assert live.clock.seconds >= slow_until + live.settings.publisher.settle_seconds
+
+
+def test_an_output_made_anew_is_read_from_its_beginning(live: Scene) -> None:
+    live.run(idle=0)
+    for state in live.store._partitions.values():
+        state.delivered_to = 7
+    live.run(idle=SETTLED)
+    assert live.position(0).known_to == 7
+    live.run(idle=0)
+    assert live.output.asked[-1] == {0: 7, 1: 7}
+    live.output.ids["segment-changes"] = "made anew"
+    live.run(idle=0)
+    assert live.output.asked[-1] == {0: 0, 1: 0}
+
+
+@pytest.mark.parametrize("topic", INPUTS)
+def test_an_input_made_anew_stops_it(live: Scene, topic: str) -> None:
+    live.run(idle=0)
+    live.output.ids[topic] = "made anew"
+    with pytest.raises(TopicReplacedError, match=rf"topic {topic} was deleted and made anew"):
+        live.run(idle=0)
+
+
+def test_an_input_made_anew_meanwhile_stops_it(live: Scene) -> None:
+    def replace() -> None:
+        if live.consumer.idle > 10:
+            live.output.ids["purchases"] = "made anew"
+
+    with pytest.raises(TopicReplacedError, match="topic purchases"):
+        live.run(replace, idle=10_000)
+
+
+def test_users_that_vanished_are_a_loss(live: Scene) -> None:
+    live.run()
+    gone = next(iter(live.store._partitions[1].users))
+    del live.store._partitions[1].users[gone]
+    users = live.position(1).users
+    with pytest.raises(StateLostError, match=rf"partition 1 has {users - 1} of {users} users"):
+        live.run()
+
+
+def test_a_loss_of_users_may_be_accepted(monkeypatch: pytest.MonkeyPatch, live: Scene) -> None:
+    live.run()
+    live.store._partitions[1].users.clear()
+    scene = Scene(
+        monkeypatch, store=live.store, log=live.consumer.log, store_section={"accept_loss": True}
+    )
+    scene.consumer.group = live.consumer.group
+    scene.run()
+    assert scene.position(1).incarnation == 2
+    assert scene.position(0).incarnation == 1
+    assert_true(scene)
+
+
+def test_a_shop_in_which_nothing_had_happened_has_lost_nothing(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    empty = Scene(monkeypatch)
+    empty.run()
+    assert empty.consumer.group
+    scene = Scene(monkeypatch)
+    scene.consumer.group = empty.consumer.group
+    scene.run()
+    assert "nothing was in it" in caplog.text
+    assert scene.position(0).incarnation == 2
 
 
 @pytest.mark.slow
@@ -628,7 +817,7 @@ def test_accepted_loss_is_another_incarnation_though_the_output_is_gone(
     live.run()
     scene = Scene(monkeypatch, log=live.consumer.log, store_section={"accept_loss": True})
     scene.consumer.group = {
-        where: TopicPartition(*where, 5, metadata="segstream/7") for where in EVERYTHING
+        where: TopicPartition(*where, 5, metadata="segstream/7/5") for where in EVERYTHING
     }
     scene.run()
     assert [scene.position(n).incarnation for n in range(PARTITIONS)] == [8, 8]
@@ -637,7 +826,7 @@ def test_accepted_loss_is_another_incarnation_though_the_output_is_gone(
 def test_another_groups_memory_is_no_witness(live: Scene) -> None:
     for topic, number in EVERYTHING:
         live.consumer.group[topic, number] = TopicPartition(
-            topic, number, 5, metadata="another-namespace/3"
+            topic, number, 5, metadata="another-namespace/3/5"
         )
     assert_true(live.run())
     assert live.position(0).incarnation == 1
@@ -665,7 +854,7 @@ COUNTED = {
 def test_what_is_made_again_is_counted_once(live: Scene, answer: Answer) -> None:
     before = told()
     live.store.trouble.extend([lambda: None, answer] * 12)
-    assert_true(live.run())
+    assert_true(live.run(idle=SETTLED))
     assert sum(one is answer for _, _, one in live.store.commits) > 8
     gained = told() - before
     truth = sum((Counter(vars(live.position(n).counts)) for n in range(PARTITIONS)), Counter())

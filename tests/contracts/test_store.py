@@ -32,6 +32,7 @@ from stream.state import (
     Position,
     Store,
     StoreUnavailableError,
+    entry_id,
 )
 from tests.conftest import NOWHERE
 
@@ -95,6 +96,17 @@ class Promises:
         assert store.commit(0, "a", commit(0)) is Answer.OK
         assert store.acquire(1, "a") is None
 
+    def test_state_may_give_way_to_a_new_one_whole(self, store: Store) -> None:
+        store.create(0, "a", START)
+        full = commit(0, users=[b"u"], rows=b"r", outbox=[entry(b"1")], statistics=b"s" * 8)
+        store.commit(0, "a", full)
+        anew = Position([3, 4], "schema", incarnation=2, output=9)
+        assert store.create(0, "b", anew, replace=True)
+        assert everything(store, 0, "b")[:4] == ((0, anew), {}, [], [None])
+        assert store.delivered_to([0]) == [9]
+        assert store.commit(0, "a", commit(1)) is Answer.FENCED
+        assert store.commit(0, "b", commit(0)) is Answer.OK
+
     def test_a_position_comes_back_as_it_was(self, store: Store) -> None:
         position = Position(
             [1 << 40, 0],
@@ -107,6 +119,10 @@ class Promises:
             counts=Counts(applied=1 << 40, duplicate=2, late=3, ignored=4, rejected=5, clamped=6),
             first=[1 << 39, 0],
             output=1 << 41,
+            known_to=1 << 42,
+            users=5,
+            topics=["one", "two", "three"],
+            store_run="run",
         )
         assert store.create(0, "a", START)
         assert store.commit(0, "a", commit(0, position=position)) is Answer.OK
@@ -257,57 +273,78 @@ class Promises:
     def test_changes_wait_in_order_with_their_commit_in_the_id(self, store: Store) -> None:
         store.create(0, "a", START)
         entries = [entry(b'{"a":1}', b'{"b":2}', origin_ms=17), entry(b"{}", incarnation=4)]
-        store.commit(0, "a", commit(0, outbox=entries))
-        store.commit(0, "a", commit(1))
-        store.commit(0, "a", commit(2, outbox=[entry(b"[]")]))
+        first, third = commit(0, outbox=entries), commit(2, outbox=[entry(b"[]")])
+        for one in (first, commit(1), third):
+            store.commit(0, "a", one)
         found = store.outbox({0: "0-0"}, 10, 0.0)[0]
-        assert [e.id for e in found] == ["1-0", "1-1", "3-0"]
+        ids = [entry_id(first, 0), entry_id(first, 1), entry_id(third, 0)]
+        assert [e.id for e in found] == ids
         assert [replace(e, id="") for e in found] == [*entries, entry(b"[]")]
         assert store.outbox({0: "0-0"}, 2, 0.0) == {0: found[:2]}
-        assert store.outbox({0: "1-0"}, 10, 0.0) == {0: found[1:]}
-        assert store.outbox({0: "1-1", 1: "0-0"}, 10, 0.0) == {0: found[2:]}
-        assert store.outbox({0: "3-0"}, 10, 0.0) == {}
+        assert store.outbox({0: ids[0]}, 10, 0.0) == {0: found[1:]}
+        assert store.outbox({0: ids[1], 1: "0-0"}, 10, 0.0) == {0: found[2:]}
+        assert store.outbox({0: ids[2]}, 10, 0.0) == {}
 
     def test_entries_are_sorted_by_number_not_by_text(self, store: Store) -> None:
         store.create(0, "a", START)
-        for sequence in range(12):
+        commits = [commit(n, outbox=[entry(b"%d" % n)]) for n in range(12)]
+        ids = [entry_id(one, 0) for one in commits]
+        for sequence, one in enumerate(commits):
             store.take_outbox(0, "p")
-            assert store.commit(0, "a", commit(sequence, outbox=[entry(b"%d" % sequence)]))
+            assert store.commit(0, "a", one)
             if sequence < 9:
-                assert store.acknowledge(0, "p", [f"{sequence + 1}-0"], 0)
-        assert [e.id for e in store.outbox({0: "9-0"}, 9, 0.0)[0]] == ["10-0", "11-0", "12-0"]
+                assert store.acknowledge(0, "p", [ids[sequence]], 0)
+        assert [e.id for e in store.outbox({0: ids[8]}, 9, 0.0)[0]] == ids[9:]
 
     def test_what_is_acknowledged_is_forgotten_and_nothing_else(self, store: Store) -> None:
         store.create(0, "a", START)
         assert store.take_outbox(0, "p") == 0
-        store.commit(0, "a", commit(0, outbox=[entry(b"1"), entry(b"2"), entry(b"3")]))
-        assert store.acknowledge(0, "p", ["1-1"], 42)
-        assert [e.id for e in store.outbox({0: "0-0"}, 9, 0.0)[0]] == ["1-0", "1-2"]
+        one = commit(0, outbox=[entry(b"1"), entry(b"2"), entry(b"3")])
+        ids = [entry_id(one, n) for n in range(3)]
+        store.commit(0, "a", one)
+        assert store.acknowledge(0, "p", [ids[1]], 42)
+        assert [e.id for e in store.outbox({0: "0-0"}, 9, 0.0)[0]] == [ids[0], ids[2]]
         assert store.outbox_sizes([0]) == [2]
-        assert store.acknowledge(0, "p", ["1-1", "7-7"], 43), "known or not"
         assert store.acknowledge(0, "p", [], 44)
         assert store.outbox_sizes([0]) == [2]
+        assert store.delivered_to([0, 1]) == [44, 0]
         assert store.take_outbox(0, "q") == 44
+
+    def test_an_entry_is_named_by_its_commit_and_not_by_its_place(self, store: Store) -> None:
+        """What a lost commit had at the same place was delivered; what stands there now was not."""
+        store.create(0, "a", START)
+        store.take_outbox(0, "p")
+        lost, kept = (commit(0, outbox=[entry(b"%d" % n)]) for n in range(2))
+        store.commit(0, "a", kept)
+        assert not store.acknowledge(0, "p", [entry_id(lost, 0)], 43)
+        assert waiting(store, 0) == [replace(kept.outbox[0], id=entry_id(kept, 0))]
+        assert store.delivered_to([0]) == [0]
+        # Of several, those that are there were delivered.
+        assert not store.acknowledge(0, "p", [entry_id(lost, 0), entry_id(kept, 0)], 43)
+        assert waiting(store, 0) == []
+        assert store.take_outbox(0, "q") == 0
 
     def test_an_earlier_publisher_acknowledges_nothing(self, store: Store) -> None:
         store.create(0, "a", START)
-        store.commit(0, "a", commit(0, outbox=[entry(b"1")]))
+        one = commit(0, outbox=[entry(b"1")])
+        store.commit(0, "a", one)
         store.take_outbox(0, "p")
         assert store.acknowledge(0, "p", [], 10)
         assert store.take_outbox(0, "q") == 10
-        assert not store.acknowledge(0, "p", ["1-0"], 99)
+        assert not store.acknowledge(0, "p", [entry_id(one, 0)], 99)
         assert store.outbox_sizes([0]) == [1]
         assert store.take_outbox(0, "q") == 10
-        assert store.acknowledge(0, "q", ["1-0"], 11)
+        assert store.acknowledge(0, "q", [entry_id(one, 0)], 11)
         assert store.outbox_sizes([0]) == [0]
 
     def test_an_outbox_is_taken_only_after_its_state_began(self, store: Store) -> None:
         assert store.take_outbox(0, "p") is None
         store.create(0, "a", START)
-        store.commit(0, "a", commit(0, outbox=[entry(b"1")]))
-        assert not store.acknowledge(0, "p", ["1-0"], 5)
+        one = commit(0, outbox=[entry(b"1")])
+        store.commit(0, "a", one)
+        assert not store.acknowledge(0, "p", [entry_id(one, 0)], 5)
         assert store.take_outbox(0, "p") == 0
-        assert store.acknowledge(0, "p", ["1-0"], 5)
+        assert store.acknowledge(0, "p", [entry_id(one, 0)], 5)
 
     def test_nothing_before_its_own_beginning_counts_as_delivered(self, store: Store) -> None:
         assert store.create(0, "a", Position([7, 9], "schema", incarnation=43, output=42))
@@ -319,10 +356,16 @@ class Promises:
     def test_owner_and_publisher_do_not_fence_each_other(self, store: Store) -> None:
         store.create(0, "a", START)
         store.take_outbox(0, "p")
-        assert store.commit(0, "a", commit(0, outbox=[entry(b"1")])) is Answer.OK
+        one = commit(0, outbox=[entry(b"1")])
+        assert store.commit(0, "a", one) is Answer.OK
         store.acquire(0, "b")
-        assert store.acknowledge(0, "p", ["1-0"], 1)
+        assert store.acknowledge(0, "p", [entry_id(one, 0)], 1)
         assert store.commit(0, "b", commit(1)) is Answer.OK
+
+    def test_what_the_output_lacks_is_kept(self, store: Store) -> None:
+        assert store.output() == ("", "")
+        store.note_output("id", "made anew é")
+        assert store.output() == ("id", "made anew é")
 
     # -- the trainer --
 
@@ -464,6 +507,16 @@ def keys_of(client: redis.Redis, store: RedisStore) -> list[bytes]:
 
 @pytest.mark.servers
 class TestServers:
+    def test_a_server_that_was_started_again_is_another_run(self) -> None:
+        with LocalStore(appendonly=True) as server:
+            store = RedisStore(connect(server.url, 5.0), namespace="t", partitions=1)
+            before = store.run()
+            assert before
+            assert store.run() == before
+            server.restart()
+            assert store.run() not in {"", before}
+            store.close()
+
     def test_all_who_share_a_namespace_have_its_secret(
         self, open_store: Callable[[], RedisStore]
     ) -> None:

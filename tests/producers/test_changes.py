@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,12 +13,12 @@ import pytest
 from confluent_kafka import Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 
+from consumers.output import Output
 from ops.kafka.server import RealKafka
 from producers import changes, delivery
 from producers import topics as topic_plans
 from producers.changes import ChangePublisher
 from producers.client import producer_options
-from stream.cli.roles import delivered_ids
 from stream.config import Settings
 from stream.errors import BrokerUnavailableError
 from stream.events import CHANGED
@@ -53,6 +54,7 @@ class Scene:
     store: MemoryStore = field(default_factory=MemoryStore)
     reads: list[tuple[int, int]] = field(default_factory=list)
     recorded: int = 0
+    topic_id: str = "one"
 
     def __post_init__(self) -> None:
         self.settings = Settings.model_validate({"topics": {"partitions": PARTITIONS}})
@@ -60,14 +62,20 @@ class Scene:
             self.store.create(partition, "owner", Position([0, 0], "schema"))
 
     def publisher(self) -> ChangePublisher:
-        return ChangePublisher(self.settings, self.store, self.read_ids, self.clock.time)
+        return ChangePublisher(self.settings, self.store, self, self.clock.time)
 
-    def read_ids(self, starts: Mapping[int, int]) -> dict[int, set[str]]:
+    def delivered_ids(self, starts: Mapping[int, int]) -> tuple[dict[int, set[str]], list[int]]:
         self.reads += sorted(starts.items())
-        return {
-            partition: {str(s.headers["ce_id"]) for s in self.broker.on(TOPIC, partition)[start:]}
+        there = {partition: self.broker.on(TOPIC, partition) for partition in starts}
+        ids = {
+            partition: {str(s.headers["ce_id"]) for s in there[partition][start:]}
             for partition, start in starts.items()
         }
+        return ids, [p for p, start in starts.items() if start > len(there[p])]
+
+    def topic_ids(self, names: Sequence[str]) -> list[str]:
+        assert names == [TOPIC]
+        return [self.topic_id]
 
     def record(self, partition: int, *entries: int) -> None:
         """One commit with entries of so many changes each."""
@@ -261,14 +269,15 @@ def test_who_loses_the_lease_while_reading_back_sends_nothing(
     scene: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scene.record(0, 2)
-    first, second = scene.publisher(), scene.publisher()
+    first, second, read = scene.publisher(), scene.publisher(), scene.delivered_ids
 
-    def slowly(starts: Mapping[int, int]) -> dict[int, set[str]]:
+    def slowly(starts: Mapping[int, int]) -> tuple[dict[int, set[str]], list[int]]:
+        monkeypatch.setattr(scene, "delivered_ids", read)
         scene.store.release("publisher", first._token)
         assert second.step()
-        return scene.read_ids(starts)
+        return read(starts)
 
-    monkeypatch.setattr(first, "_read_ids", slowly)
+    monkeypatch.setattr(scene, "delivered_ids", slowly)
     assert not first.step()
     assert scene.sent_numbers() == [0, 1]
     assert scene.sizes() == [0, 0]
@@ -344,14 +353,96 @@ def test_what_was_read_back_is_forgotten_as_it_is_acknowledged(scene: Scene) -> 
     assert scene.sizes() == [0, 0]
 
 
-def test_on_a_topic_made_anew_the_offset_delivered_up_to_is_its_own(scene: Scene) -> None:
+def test_on_a_topic_made_anew_the_offset_delivered_up_to_is_its_own(
+    scene: Scene, caplog: pytest.LogCaptureFixture
+) -> None:
     publisher = scene.publisher()
     scene.record(0, 5)
     publisher.step()
+    assert scene.store.output() == ("one", "")
     scene.broker.sent.clear()
+    scene.topic_id = "two"
     scene.record(0, 2)
     publisher.step()
     assert scene.store.take_outbox(0, "another") == 2
+    topic_id, lacks = scene.store.output()
+    assert topic_id == "two"
+    assert lacks.startswith("it was deleted and made anew, noticed 2025-12-01T")
+    assert "segstream republish" in caplog.text
+    assert REGISTRY.get_sample_value("segstream_output_lacks_changes") == 1
+
+
+def test_a_topic_made_anew_is_noticed_though_nothing_is_written(scene: Scene) -> None:
+    publisher = scene.publisher()
+    publisher.step()
+    scene.topic_id = "two"
+    scene.clock.advance(10)
+    publisher.step()
+    assert scene.store.output()[1]
+
+
+def test_a_topic_cut_short_is_noticed_while_writing_and_at_the_start(scene: Scene) -> None:
+    publisher = scene.publisher()
+    scene.record(0, 5)
+    publisher.step()
+    del scene.broker.sent[2:]
+    scene.record(0, 1)
+    publisher.step()
+    assert "cut short" in scene.store.output()[1]
+
+    scene.store.note_output("one", "")
+    publisher.close()
+    del scene.broker.sent[1:]
+    scene.publisher().step()
+    assert "partitions 0 were cut short" in scene.store.output()[1]
+
+
+def test_what_was_delivered_of_lost_commits_is_not_acknowledged_for_others(scene: Scene) -> None:
+    """The store loses a commit after its changes were read; another takes its place in the queue."""
+    publisher = scene.publisher()
+    kept = copy.deepcopy(scene.store._partitions)
+    scene.record(0, 2)
+    read = scene.store.outbox
+
+    def read_and_lose(*arguments: Any) -> Any:
+        found = read(*arguments)
+        if 0 in found and kept:
+            scene.store._partitions = dict(kept)
+            kept.clear()
+            scene.record(0, 3)
+        return found
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(scene.store, "outbox", read_and_lose)
+        publisher.step()
+        assert scene.sent_numbers() == [0, 1]
+        assert scene.sizes() == [1, 0], "the changes that took their place are still to be sent"
+        assert not publisher.leads
+        publisher.step()
+    assert scene.sent_numbers() == [0, 1, 2, 3, 4]
+    assert scene.sizes() == [0, 0]
+
+
+def test_what_was_in_hand_too_long_is_not_sent(scene: Scene) -> None:
+    """Whoever was frozen must not send what an owner has decided otherwise since."""
+    scene.record(0, 2)
+    publisher = scene.publisher()
+    read = scene.store.outbox
+
+    def read_and_freeze(*arguments: Any) -> Any:
+        found = read(*arguments)
+        scene.clock.advance(scene.settings.publisher.deliver_seconds + 0.3)
+        return found
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(scene.store, "outbox", read_and_freeze)
+        with pytest.raises(BrokerUnavailableError, match="not handed over"):
+            publisher.step()
+    assert scene.sent_numbers() == []
+    publisher.step()
+    assert scene.sent_numbers() == [0, 1]
+    options = scene.broker.producers[-1].options
+    assert options["delivery.timeout.ms"] == 1_000 * scene.settings.publisher.deliver_seconds
 
 
 @pytest.mark.servers
@@ -372,14 +463,15 @@ def test_ids_are_read_from_what_kafka_still_has(
     admin = AdminClient({"bootstrap.servers": kafka.bootstrap})
     for deleted in admin.delete_records([TopicPartition(topic, 0, 5)]).values():
         deleted.result(timeout=20)
-    found = delivered_ids(settings, {0: 2, 1: 0, 2: 4})
-    assert found == {0: {"5", "6", "7"}, 1: set(), 2: set()}
+    output = Output(settings)
+    found = output.delivered_ids({0: 2, 1: 0, 2: 4})
+    assert found == ({0: {"5", "6", "7"}, 1: set(), 2: set()}, [2])
     assert "partition 2" in caplog.text
     assert "made anew" in caplog.text
     assert "partition 0" not in caplog.text
     assert "partition 1" not in caplog.text
-    assert delivered_ids(settings, {0: 7}) == {0: {"7"}}
-    assert delivered_ids(settings, {0: 900}) == {0: set()}
+    assert output.delivered_ids({0: 7}) == ({0: {"7"}}, [])
+    assert output.delivered_ids({0: 900}) == ({0: set()}, [0])
 
 
 def test_a_store_that_is_away_is_told_and_nothing_is_lost(

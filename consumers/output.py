@@ -1,0 +1,128 @@
+"""Reads what the topic of changes has, and tells topics apart that have the same name.
+
+Comes in: `Settings`, and offsets. Goes out: ids of delivered changes for the publisher, delivered
+changes for owners, and topic ids.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+import msgspec
+from confluent_kafka import KafkaError, KafkaException, TopicCollection
+from confluent_kafka.admin import AdminClient
+
+from consumers.client import admin_options, read_to_end
+from stream.config import Settings
+from stream.errors import BrokerUnavailableError, TopicMissingError, kafka_client
+from stream.events import CHANGED
+from stream.partition import Delivered
+
+log = logging.getLogger(__name__)
+
+UNKNOWN_ID = "AAAAAAAAAAAAAAAAAAAAAA"
+"""What a broker tells that gives topics no ids: sixteen zeros in base64."""
+
+
+class _Change(msgspec.Struct, rename={"from_": "from"}):
+    """The fields of a change that an owner takes in."""
+
+    id: str
+    user: str
+    version: int
+    from_: int | None
+    to: int
+    at: str
+
+
+class Output:
+    """The topic of changes, and the ids of topics; not to be shared between threads."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._admin: AdminClient | None = None
+
+    def delivered_ids(self, starts: Mapping[int, int]) -> tuple[dict[int, set[str]], list[int]]:
+        """Ids of the changes on partitions, each from an offset to its end.
+
+        Retention may have passed the offset, or the topic may have been made anew: then what there
+        is.
+
+        Returns:
+            The ids by partition, and the partitions that end before the offset.
+        """
+        found: dict[int, set[str]] = {partition: set() for partition in starts}
+        short: list[int] = []
+        for partition, name, _ in self._changes(starts, short):
+            found[partition].add(name)
+        return found, short
+
+    def tails(self, starts: Mapping[int, int]) -> dict[int, list[Delivered]]:
+        """The changes on partitions, each from an offset to its end, in order."""
+        found: dict[int, list[Delivered]] = {partition: [] for partition in starts}
+        for partition, name, value in self._changes(starts, []):
+            delivered = _delivered(name, value)
+            if delivered is not None:
+                found[partition].append(delivered)
+        return found
+
+    def _changes(
+        self, starts: Mapping[int, int], short: list[int]
+    ) -> Iterator[tuple[int, str, bytes]]:
+        """Partition, id and value of change records."""
+        if not starts:
+            return
+        topic = self._settings.topics.changes
+        messages = read_to_end(
+            self._settings.broker, topic, list(starts), start=starts, nearest=True, short=short
+        )
+        for message in messages:
+            headers = dict(message.headers() or ())
+            name, value = headers.get("ce_id"), message.value()
+            if headers.get("ce_type") != CHANGED.encode():
+                continue
+            if isinstance(name, bytes) and isinstance(value, bytes):
+                yield message.partition() or 0, name.decode(errors="replace"), value
+
+    def topic_ids(self, names: Sequence[str]) -> list[str]:
+        """Ids of topics; empty for a topic that has none.
+
+        Raises:
+            BrokerUnavailableError: the broker does not answer.
+            TopicMissingError: a topic is not there.
+        """
+        if self._admin is None:
+            self._admin = kafka_client(AdminClient, admin_options(self._settings.broker))
+        described = self._admin.describe_topics(
+            TopicCollection(list(names)), request_timeout=self._settings.store.timeout_seconds
+        )
+        return [_id_of(name, described[name]) for name in names]
+
+
+def _id_of(name: str, described: Any) -> str:
+    try:
+        found = str(described.result().topic_id)
+    except KafkaException as error:
+        inner = error.args[0]
+        if inner.code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
+            raise TopicMissingError(f"topic {name} does not exist") from None
+        raise BrokerUnavailableError(f"topic {name} cannot be described: {inner.str()}") from None
+    return "" if found == UNKNOWN_ID else found
+
+
+def _delivered(name: str, value: bytes) -> Delivered | None:
+    """What a change record says; None if it cannot be one of ours."""
+    try:
+        change = msgspec.json.decode(value, type=_Change)
+        _, incarnation, version = name.split("-")
+        at_ms = round(datetime.fromisoformat(change.at).timestamp() * 1_000)
+        told = Delivered(
+            change.user, int(incarnation), change.version, change.from_ or 0, change.to, at_ms
+        )
+        return told if int(version) == change.version else None
+    except (msgspec.MsgspecError, ValueError) as error:
+        log.warning("change %s on the output is not as this program writes it: %s", name, error)
+        return None
