@@ -1,7 +1,7 @@
 """Reads what the topic of changes has, and tells topics apart that have the same name.
 
 Comes in: `Settings`, and offsets. Goes out: ids of delivered changes for the publisher, delivered
-changes for owners, and topic ids.
+changes for owners, published models for the trainer, and topic ids.
 """
 
 from __future__ import annotations
@@ -18,8 +18,9 @@ from confluent_kafka.admin import AdminClient
 from consumers.client import admin_options, read_to_end
 from stream.config import Settings
 from stream.errors import BrokerUnavailableError, TopicMissingError, kafka_client
-from stream.events import CHANGED
+from stream.events import CHANGED, NAMESPACE_HEADER
 from stream.partition import Delivered
+from stream.trainer import Announced
 
 log = logging.getLogger(__name__)
 
@@ -86,6 +87,24 @@ class Output:
                 continue
             if isinstance(name, bytes) and isinstance(value, bytes):
                 yield message.partition() or 0, name.decode(errors="replace"), value
+
+    def announced(self) -> Announced:
+        """The last of the models that were published."""
+        found = Announced()
+        topic = self._settings.topics.models
+        for message in read_to_end(self._settings.broker, topic):
+            value = message.value()
+            if not isinstance(value, bytes):
+                continue
+            try:
+                model = msgspec.json.decode(value)
+                namespace = dict(message.headers() or ()).get(NAMESPACE_HEADER)
+                found = found.with_model(
+                    model, namespace.decode() if isinstance(namespace, bytes) else ""
+                )
+            except (msgspec.MsgspecError, LookupError, TypeError, ValueError) as error:
+                log.warning("a record on %s is no model of ours: %s", topic, error)
+        return found
 
     def topic_ids(self, names: Sequence[str]) -> list[str]:
         """Ids of topics; empty for a topic that has none.

@@ -11,10 +11,10 @@ from collections.abc import Sequence
 from confluent_kafka import Producer
 
 from producers.client import producer_options
-from producers.delivery import DeliveryError, Record, deliver
+from producers.delivery import DeliveryError, Headers, Record, deliver
 from stream.config import Settings
 from stream.errors import BrokerUnavailableError, kafka_client
-from stream.events import LINEAGE, LINEAGE_RECORD, LineageRecord
+from stream.events import LINEAGE, LINEAGE_RECORD, NAMESPACE_HEADER, LineageRecord
 
 KEY = b"current"
 SOURCE = "/segstream/trainer"
@@ -34,11 +34,14 @@ class ModelAnnouncer:
             BrokerUnavailableError: they were not all confirmed.
         """
         if self._producer is None:
-            self._producer = kafka_client(
-                Producer, producer_options(self._settings.broker, linger_seconds=0.0)
+            seconds = self._settings.publisher.deliver_seconds
+            options = producer_options(
+                self._settings.broker, linger_seconds=0.0, deliver_seconds=seconds
             )
+            self._producer = kafka_client(Producer, options)
         records = [self._event(told) for told in lineage]
-        records.append(Record(self._settings.topics.models, model, KEY))
+        namespace: Headers = [(NAMESPACE_HEADER, self._settings.store.namespace)]
+        records.append(Record(self._settings.topics.models, model, KEY, headers=namespace))
         try:
             deliver(self._producer, records, self._settings.publisher.deliver_seconds)
         except DeliveryError as error:

@@ -205,6 +205,8 @@ SegmentChange = TypedDict(
     },
 )
 SEGMENT_CHANGE: TypeAdapter[Any] = TypeAdapter(SegmentChange)
+NAMESPACE_HEADER = "segstream-namespace"
+"""Header of a published model: whose it is."""
 CHANGED = "segstream.segment.changed"
 LINEAGE = "segstream.segment.lineage"
 """Types of the CloudEvents on `segment-changes`: a user's move, and what became of a segment."""

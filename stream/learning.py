@@ -153,6 +153,8 @@ class TrainerState:
         given: names that a person gave, by segment id.
         flapping: of everyone at the last round, by segment id.
         tuning: that a person wanted, from the refit on that was made for it.
+        epochs_before: epochs that were told before this state began; none of them comes again.
+        store_run: of the store's server when a trainer took the lead (live mode).
     """
 
     model: Model | None = None
@@ -172,6 +174,8 @@ class TrainerState:
     given: Mapping[int, str] = field(default_factory=dict)
     flapping: Tallies = field(default_factory=dict)
     tuning: Tuning | None = None
+    epochs_before: int = 0
+    store_run: str = ""
 
     def pack(self, axes: Axes) -> bytes:
         told = {name: getattr(self, name) for name in _PLAIN}
@@ -205,6 +209,8 @@ class _Packed(msgspec.Struct):
     given: dict[int, str]
     flapping: dict[int, Tally] = {}
     tuning: Tuning | None = None
+    epochs_before: int = 0
+    store_run: str = ""
 
 
 _PLAIN = tuple(name for name in _Packed.__struct_fields__ if name != "model")
@@ -338,6 +344,28 @@ def retune(
     """
     axes, settings, rules = wanted.over(axes, settings)
     return rehearse_refit(replace(state, tuning=wanted), sample, axes, settings, rules)
+
+
+def resume(state: TrainerState, model: Model) -> TrainerState:
+    """The state of a trainer whose last model was published, but that the store has lost.
+
+    What it had seen since the refit before is lost with it, and is gathered anew.
+    """
+    return replace(
+        state,
+        model=model,
+        round_ms=max(state.round_ms, model.at_ms) + 1,
+        refit_ms=model.at_ms,
+        refit_updates=state.updates,
+        next_id=max(state.next_id, *(s.id + 1 for s in (*model.segments, *model.retired))),
+        sample_due_ms=0,
+        sample_due_updates=0,
+        sample_threshold=ALL_HASHES,
+        sizes=tuple(segment.size for segment in model.segments),
+        drift=None,
+        challenged=0,
+        anchor=None,
+    )
 
 
 def _event(name: str, segment: int, others: Sequence[int], at_ms: int, model: str) -> Lineage:
@@ -475,7 +503,7 @@ def _refit(
     new_map = FeatureMap.learn(sample.vectors, axes.weights)
     mapped = new_map.apply(sample.vectors)
     weights = new_map.weights
-    epoch = 1 if old is None else old.epoch + 1
+    epoch = (state.epochs_before if old is None else old.epoch) + 1
     name = f"{epoch}.0"
     lineage: list[Lineage] = []
 

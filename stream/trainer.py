@@ -11,14 +11,15 @@ import logging
 import secrets
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 import msgspec
 
 from stream import metrics
 from stream.config import Settings
-from stream.events import PUBLISHED_MODEL, LineageRecord
+from stream.events import PUBLISHED_MODEL, LineageRecord, PublishedModel
 from stream.features import FeatureTable
-from stream.learning import PartitionStatistics, TrainerState, learn
+from stream.learning import PartitionStatistics, TrainerState, learn, resume
 from stream.model import Model
 from stream.state import Store
 from stream.tuning import Tuning
@@ -26,11 +27,43 @@ from stream.tuning import Tuning
 log = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True)
+class Announced:
+    """What `segment-models` has.
+
+    Attributes:
+        model: the newest record.
+        namespace: whose that is.
+        highest_id: of any segment that a model there tells of.
+    """
+
+    model: PublishedModel | None = None
+    namespace: str = ""
+    highest_id: int = 0
+
+    @property
+    def number(self) -> tuple[int, int]:
+        """Epoch and version of the newest model."""
+        return (0, 0) if self.model is None else (self.model["epoch"], self.model["version"])
+
+    def with_model(self, model: PublishedModel, namespace: str) -> Announced:
+        """The same with one more record of the topic."""
+        highest = max(s["id"] for s in (*model["segments"], *model["retired"]))
+        highest = max(self.highest_id, highest)
+        if (model["epoch"], model["version"]) < self.number:
+            return replace(self, highest_id=highest)
+        return Announced(model, namespace, highest)
+
+
 class Trainer:
     """Leads the rounds. One leads at a time, by a lease; a write by any other is refused.
 
     `announce` publishes a model record on `segment-models` and its lineage on `segment-changes`,
     and returns when they are delivered. A model may be announced again, after a restart.
+
+    `announced` reads back what was published. What was published is true: where the store has lost
+    it, a trainer in live mode goes on from there, and no trainer that begins anew uses an epoch or
+    a segment's id again. From mark to mark the same is learned again instead, to the bit.
     """
 
     def __init__(
@@ -38,10 +71,14 @@ class Trainer:
         settings: Settings,
         store: Store,
         announce: Callable[[bytes, Sequence[LineageRecord]], None],
+        announced: Callable[[], Announced] = Announced,
     ) -> None:
         self._settings = settings
         self._store = store
         self._announce = announce
+        self._announced = announced
+        self._live = settings.clock.mode == "live"
+        self._settle_until: float | None = None
         self._table = FeatureTable(settings.features)
         self._partitions = range(settings.topics.partitions)
         self._token = secrets.token_hex(8)
@@ -108,15 +145,58 @@ class Trainer:
         if not self._store.lease("trainer", self._token, lease):
             self._stop_leading()
             return False
-        if not self._leads:
-            self._store.lead(self._token)
-            found = self._store.model()
-            self._state = TrainerState() if found is None else TrainerState.unpack(found[1])
-            if self._state.model is not None and self._ours(self._state.model.schema):
-                self._publish(self._state.model)
-            self._leads = True
-            log.info("this trainer leads, from round %d", self._state.round_ms)
+        return self._leads or self._begin_to_lead()
+
+    def _begin_to_lead(self) -> bool:
+        """Go on from where the last trainer was; False while something may be on its way."""
+        self._store.lead(self._token)
+        self._unannounced = None
+        found = self._store.model()
+        state = TrainerState() if found is None else TrainerState.unpack(found[1])
+        run, now = self._store.run(), time.monotonic()
+        if self._live and state.store_run not in {"", run}:
+            # The store may have lost a model that its trainer is still announcing.
+            if self._settle_until is None:
+                self._settle_until = now + self._settings.publisher.settle_seconds
+            if now < self._settle_until:
+                return False
+        self._settle_until = None
+        self._state = self._behind(state, self._announced(), anew=found is None)
+        if self._live:
+            self._state = replace(self._state, store_run=run)
+        model = self._state.model
+        if model is not None and self._ours(model.schema):
+            if model is not state.model:
+                packed = self._state.pack(self._table)
+                self._store.put_model(self._token, packed, self._state.round_ms)
+            self._publish(model)
+        self._leads = True
+        log.info("this trainer leads, from round %d", self._state.round_ms)
         return True
+
+    def _behind(self, state: TrainerState, told: Announced, *, anew: bool) -> TrainerState:
+        """The state, so that it comes behind what was published.
+
+        Args:
+            anew: whether the store has no state of a trainer.
+        """
+        if told.model is None:
+            return state
+        if anew:
+            state = replace(
+                state,
+                next_id=max(state.next_id, told.highest_id + 1),
+                epochs_before=max(state.epochs_before, told.model["epoch"]),
+            )
+        number = (0, 0) if state.model is None else state.model.number
+        ours = told.namespace == self._settings.store.namespace
+        if not self._live or not ours or told.number <= number:
+            return state
+        model = Model.from_published(told.model)
+        if model.schema != self._table.schema:
+            return state
+        log.warning("the store had lost model %s; going on from what was published", model.name)
+        return resume(state, model)
 
     def _stop_leading(self) -> None:
         self._leads = False
@@ -188,7 +268,13 @@ class Trainer:
             return None
 
     def _publish(self, model: Model) -> None:
-        """Announce a model; if that fails, the next step begins with it."""
+        """Announce a model; if that fails, the next step begins with it.
+
+        Not if another leads by now: whoever was frozen must not tell what has been learned otherwise.
+        """
+        if not self._store.lease("trainer", self._token, self._settings.publisher.lease_seconds):
+            self._stop_leading()
+            return
         self._unannounced = model
         record = PUBLISHED_MODEL.dump_json(model.published(self._table))
         self._announce(record, model.lineage_records())

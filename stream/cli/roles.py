@@ -87,7 +87,8 @@ def trainer(settings: Settings, stop: Event, health: Health) -> None:
 
     def work() -> None:
         with open_store(settings) as store:
-            trainer = Trainer(settings, store, ModelAnnouncer(settings))
+            output = Output(settings)
+            trainer = Trainer(settings, store, ModelAnnouncer(settings), output.announced)
             try:
                 while not stop.is_set():
                     busy = trainer.step()

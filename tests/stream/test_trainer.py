@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from stream import trainer as trainers
 from stream.clustering import Statistics, distances
 from stream.config import Learning, Settings
 from stream.errors import BrokerUnavailableError
@@ -30,7 +31,8 @@ from stream.learning import PartitionStatistics, Sample, TrainerState, learn, re
 from stream.metrics import REGISTRY
 from stream.segments import DEFAULT_KINDS
 from stream.state import Answer, Commit, MemoryStore, Position
-from stream.trainer import Trainer
+from stream.trainer import Announced, Trainer
+from tests.fakes import Clock
 from tests.strategies import CART, feature
 
 TABLE = FeatureTable(DEFAULT_FEATURES)
@@ -388,6 +390,8 @@ class Announcements:
     """Models announced, after as many failures as are asked for."""
 
     failures: int = 0
+    namespace: str = "segstream"
+    told: Announced = field(default_factory=Announced)
     models: list[str] = field(default_factory=list)
     lineage: list[LineageRecord] = field(default_factory=list)
 
@@ -395,7 +399,9 @@ class Announcements:
         if self.failures:
             self.failures -= 1
             raise BrokerUnavailableError("the broker is away")
-        self.models.append(PUBLISHED_MODEL.validate_json(model)["model"])
+        record = PUBLISHED_MODEL.validate_json(model)
+        self.told = self.told.with_model(record, self.namespace)
+        self.models.append(record["model"])
         self.lineage += [LINEAGE_RECORD.validate_python(told) for told in lineage]
 
 
@@ -419,7 +425,7 @@ class Scene:
             self.store.create(partition, "owner", Position([0, 0], TABLE.schema))
 
     def trainer(self) -> Trainer:
-        return Trainer(self.settings, self.store, self.announce)
+        return Trainer(self.settings, self.store, self.announce, lambda: self.announce.told)
 
     def state(self) -> TrainerState:
         found = self.store.model()
@@ -433,6 +439,131 @@ class Scene:
                 assert found is not None
                 commit = Commit(found[0], found[1], statistics=part.pack())
                 assert self.store.commit(partition, "owner", commit) is Answer.OK
+
+
+def run_rounds(scene: Scene, rounds: int) -> None:
+    """So many rounds with other users each time, and a refit in each."""
+    trainer = scene.trainer()
+    trainer.step()
+    begin = scene.store.round()
+    for number in range(1, rounds + 1):
+        scene.send(begin + number * DAY_MS, a_shop(seed=number))
+        trainer.step()
+        assert trainer.leads
+    trainer.close()
+
+
+def one_payload_an_id(scene: Scene) -> None:
+    told: dict[str, LineageRecord] = {}
+    for record in scene.announce.lineage:
+        assert told.setdefault(record["id"], record) == record
+
+
+def births(scene: Scene) -> dict[int, set[str]]:
+    """By segment id, the models said to have minted it."""
+    found: dict[int, set[str]] = {}
+    for record in scene.announce.lineage:
+        if record["event"] in {"born", "split", "emerged", "succeeded"}:
+            found.setdefault(record["segment"], set()).add(record["model"])
+    return found
+
+
+def test_live_a_lost_model_is_taken_from_where_it_was_published() -> None:
+    scene = Scene(mode="live")
+    run_rounds(scene, 2)
+    kept = scene.store.model()
+    run_rounds(scene, 3)
+    state = scene.state()
+    assert state.model is not None
+    assert state.model.epoch > 2
+    scene.store._trainer = kept
+    trainer = scene.trainer()
+    trainer.step()
+    resumed = scene.state()
+    assert resumed.model is not None
+    assert resumed.model.published(TABLE) == state.model.published(TABLE)
+    assert resumed.next_id >= state.next_id
+    assert scene.announce.models[-1] == scene.announce.models[-2] == state.model.name
+    trainer.close()
+    run_rounds(scene, 3)
+    one_payload_an_id(scene)
+    assert all(len(models) == 1 for models in births(scene).values())
+
+
+@pytest.mark.parametrize("mode", ["live", "watermark"])
+def test_after_a_loss_of_everything_no_id_comes_again(mode: str) -> None:
+    scene = Scene(mode=mode)
+    run_rounds(scene, 3)
+    before = scene.state()
+    assert before.model is not None
+    told = set(scene.announce.models)
+    scene.store = MemoryStore()
+    scene.__post_init__()
+    run_rounds(scene, 3)
+    after = scene.state()
+    assert after.model is not None
+    assert after.model.epoch > before.model.epoch
+    kept = set(before.model.ids.tolist()) & set(after.model.ids.tolist())
+    assert bool(kept) == (mode == "live"), "live, segments keep their meaning"
+    if mode == "watermark":
+        assert min(after.model.ids) >= before.next_id
+        assert not told & set(scene.announce.models[len(told) :])
+    one_payload_an_id(scene)
+    assert all(len(models) == 1 for models in births(scene).values())
+
+
+def test_another_namespace_begins_behind_what_is_on_the_topic() -> None:
+    scene = Scene(mode="live")
+    run_rounds(scene, 2)
+    before = scene.state()
+    assert before.model is not None
+    scene.store = MemoryStore()
+    scene.__post_init__()
+    scene.announce.told = replace(scene.announce.told, namespace="another")
+    run_rounds(scene, 1)
+    after = scene.state()
+    assert after.model is not None
+    assert min(after.model.ids) >= before.next_id
+    assert after.model.epoch == before.model.epoch + 1
+
+
+def test_live_it_waits_until_a_former_trainer_can_announce_nothing_more(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    scene, clock = Scene(mode="live"), Clock()
+    monkeypatch.setattr(trainers, "time", clock)
+    run_rounds(scene, 1)
+    monkeypatch.setattr(scene.store, "run", lambda: "another")
+    successor = scene.trainer()
+    scene.send(9 * DAY_MS)
+    began = clock.seconds
+    while not successor.step():
+        clock.advance(0.1)
+    assert clock.seconds - began >= scene.settings.publisher.settle_seconds
+    successor.close()
+    assert scene.trainer().step(), "once is enough"
+
+
+def test_whoever_does_not_lead_any_more_announces_nothing() -> None:
+    scene = Scene()
+    trainer, successor = scene.trainer(), scene.trainer()
+    scene.send(10)
+    put = scene.store.put_model
+
+    def put_and_freeze(token: str, model: bytes, round_ms: int) -> bool:
+        stored = put(token, model, round_ms)
+        scene.store.release("trainer", token)
+        scene.store.lease("trainer", "another", 5.0)
+        return stored
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(scene.store, "put_model", put_and_freeze)
+        trainer.step()
+    assert scene.announce.models == []
+    assert not trainer.leads
+    scene.store.release("trainer", "another")
+    successor.step()
+    assert scene.announce.models == ["1.0"], "its successor does"
 
 
 def leads(trainer: Trainer) -> bool:
@@ -504,7 +635,7 @@ def test_in_live_mode_every_news_is_a_round_of_its_own_beside_a_clock_that_is_ah
 
 
 @pytest.mark.parametrize("mode", ["live", "watermark"])
-def test_a_store_that_rolled_back_is_led_from_what_it_has(mode: str) -> None:
+def test_a_store_that_rolled_back_is_led_from_what_is_true(mode: str) -> None:
     scene = Scene(mode=mode)
     trainer = scene.trainer()
     scene.send(10)
@@ -516,7 +647,8 @@ def test_a_store_that_rolled_back_is_led_from_what_it_has(mode: str) -> None:
     assert not trainer.step()
     assert not leads(trainer)
     trainer.step()
-    assert scene.announce.models == ["1.0", "2.0", "1.0"]
+    # From mark to mark the same is learned again; live, what was published is true.
+    assert scene.announce.models == ["1.0", "2.0", "2.0" if mode == "live" else "1.0"]
 
 
 def test_a_refit_by_a_clock_that_was_ahead_is_taken_for_one_of_now() -> None:
