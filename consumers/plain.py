@@ -83,12 +83,17 @@ class _Codes(dict[str, int]):
 
 
 class _CategoryHashes(dict[str | None, int]):
-    """Hashes of the categories seen so far: a shop has few, and they come again and again."""
+    """Hashes of the categories seen so far: a shop has few, and they come again and again.
+
+    Long ones are no category, and are not kept: a stranger could fill the memory with them.
+    """
 
     def __missing__(self, category: str | None) -> int:
-        if len(self) > 100_000:
-            self.clear()
-        found = self[category] = hash_text(category.encode()) if category else 0
+        found = hash_text(category.encode()) if category else 0
+        if category is None or len(category) <= 128:
+            if len(self) > 100_000:
+                self.clear()
+            self[category] = found
         return found
 
 
@@ -222,7 +227,7 @@ class PlainParser:
                 reason = Reason.TRUNCATED if "truncated" in str(error) else Reason.NOT_JSON
                 return reason, str(error)
             try:
-                parsed = json.loads(value, parse_int=float)
+                parsed = json.loads(value, parse_int=float, parse_constant=_no_constant)
                 # It lets halves of characters pass, which nobody can encode again.
                 json.dumps(parsed, ensure_ascii=False).encode()
             except (ValueError, RecursionError) as not_json:
@@ -234,12 +239,17 @@ class PlainParser:
     def _judge_mark(self, value: bytes) -> Mark | tuple[Reason, str]:
         try:
             mark = self._mark(value)
-        except msgspec.ValidationError as error:
+        except msgspec.MsgspecError as error:
             return Reason.WRONG_TYPE, str(error)
         times = (_parse_time(mark.timestamp), _parse_time(mark.sentAt))
         if not all(EARLIEST_MS <= time < LATEST_MS for time in times):
             return Reason.BAD_TIME, "a mark without a time"
         return mark
+
+
+def _no_constant(name: str) -> None:
+    """NaN and Infinity, which Python reads and JSON does not know."""
+    raise ValueError(f"{name} is no JSON")
 
 
 def _refuse_bad_users(users: list[str], odd: Odd) -> None:

@@ -65,6 +65,8 @@ class Reason(StrEnum):
     NO_USER = "no_user"
     BAD_TIME = "bad_time"
     OUT_OF_RANGE = "out_of_range"
+    UNREADABLE = "unreadable"
+    """A fault of the decoder itself, whose exception the details name."""
 
 
 LETTER_TRUNCATED = "segstream-truncated"

@@ -14,7 +14,8 @@ What a message becomes, the first that fits:
 5. a time that is not RFC 3339 with a zone, or outside 1970-01-02 to 2099, is *bad time*;
 6. a number that is read and beyond `LARGEST_NUMBER` is *out of range*;
 7. a name that no feature watches is *ignored*;
-8. a time long before the record's is *late*; long after, it is clamped;
+8. a time long before the record's is *late*; long after, it is clamped; a record's time outside
+   the range of point 5 limits nothing;
 9. a message id among the last `RING` of the same user and topic is a *duplicate*;
 10. everything else is *applied*.
 """
@@ -64,7 +65,7 @@ class Message:
 
     Attributes:
         topic: index of the input topic.
-        timestamp_ms: of the record; None if it has none.
+        timestamp_ms: of the record; None if it has none. One that no event may have is none.
     """
 
     value: bytes | None
@@ -155,7 +156,7 @@ class Judge:
         if name is None:
             return Outcome(Fate.IGNORED)
         clamped = False
-        if message.timestamp_ms is not None:
+        if message.timestamp_ms is not None and _FIRST_MS <= message.timestamp_ms < _END_MS:
             if time_ms < message.timestamp_ms - int(self._worker.late_seconds * 1_000):
                 return Outcome(Fate.LATE)
             limit = message.timestamp_ms + int(self._worker.future_seconds * 1_000)

@@ -14,7 +14,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from consumers.decode import Batch, Decoder
-from consumers.plain import parse_times
+from consumers.plain import Parsed, parse_times
 from stream.config import Worker
 from stream.events import Reason
 from stream.features import DEFAULT_FEATURES, FeatureTable
@@ -169,7 +169,7 @@ def test_a_block_of_everything_is_the_sum_of_its_messages(decoder: Decoder) -> N
 _REFUSED = {reason: value for value, fate, reason in MESSAGES if reason is not None}
 
 
-@pytest.mark.parametrize("reason", Reason)
+@pytest.mark.parametrize("reason", _REFUSED)
 def test_good_neighbours_of_a_refused_message_count(decoder: Decoder, reason: Reason) -> None:
     before, after = encoded(userId="before"), encoded(userId="after", messageId="m2")
     batch = assert_adds_up(decoder, [before, _REFUSED[reason], after])
@@ -316,6 +316,87 @@ def test_both_know_the_limits_of_the_settings(
     batch = decoded(Decoder(table, worker), [value], appended)
     outcome = Judge(EVERY_AGGREGATE, worker).judge(Message(value, appended, 1))
     assert_agrees(batch, outcome, table.codes)
+
+
+# -- faults of a parser --------------------------------------------------------------------------
+
+
+class FaultyParser:
+    """A parser that fails at every block with a certain word in it."""
+
+    def __init__(self, decoder: Decoder, fault: BaseException) -> None:
+        self.calls = 0
+        self._parser = decoder._parser
+        self._fault = fault
+
+    def parse(self, values: Sequence[Any]) -> Parsed:
+        self.calls += 1
+        if any(b"culprit" in (value or b"") for value in values):
+            raise self._fault
+        return self._parser.parse(values)
+
+
+def faulty(decoder: Decoder, fault: BaseException) -> tuple[Decoder, FaultyParser]:
+    made = Decoder(TABLE, Worker(decoder=decoder.way))
+    parser = FaultyParser(decoder, fault)
+    made._parser = parser
+    return made, parser
+
+
+@pytest.mark.parametrize("fault", [ZeroDivisionError("how?"), RecursionError(), SystemError("x")])
+def test_a_message_at_which_a_parser_fails_is_refused_and_no_other(
+    decoder: Decoder, fault: Exception
+) -> None:
+    culprit = encoded(userId="culprit")
+    values = [value for value, _, _ in MESSAGES]
+    expected = decoded(decoder, values)
+    for places in ([0], [17], [3, 4, 90], [0, len(MESSAGES)]):
+        broken = list(values)
+        for place in places:
+            broken.insert(place, culprit)
+        made, parser = faulty(decoder, fault)
+        batch = decoded(made, broken)
+        assert events_of(batch) == events_of(expected)
+        assert batch.marks == expected.marks
+        refused = [reject for reject in batch.rejects if reject.reason is Reason.UNREADABLE]
+        assert [reject.message.value() for reject in refused] == [culprit] * len(places)
+        assert all(type(fault).__name__ in reject.detail for reject in refused)
+        others = [reject for reject in batch.rejects if reject.reason is not Reason.UNREADABLE]
+        assert [(r.reason, r.message.value()) for r in others] == [
+            (r.reason, r.message.value()) for r in expected.rejects
+        ]
+        assert batch.counts.rejected == expected.counts.rejected + len(places)
+        assert parser.calls < 20 * len(places)
+
+
+@pytest.mark.parametrize("fault", [MemoryError(), KeyboardInterrupt()])
+def test_what_is_no_fault_of_a_message_is_none(decoder: Decoder, fault: BaseException) -> None:
+    made, parser = faulty(decoder, fault)
+    with pytest.raises(type(fault)):
+        decoded(made, [encoded(), encoded(userId="culprit")])
+    assert parser.calls == 1
+
+
+NO_TIMES = (-(1 << 63), -1, 0, 1, 86_399_999, 4_102_444_800_000, (1 << 63) - 1)
+
+
+@pytest.mark.parametrize("timestamp_ms", NO_TIMES)
+def test_an_absurd_record_timestamp_limits_nothing(decoder: Decoder, timestamp_ms: int) -> None:
+    values = [encoded(), encoded(timestamp="1971-01-01T00:00:00Z"), b"hello"]
+    batch = decoded(decoder, values, timestamp_ms)
+    assert batch.time_ms.tolist() == [START_MS, 31_536_000_000]
+    assert batch.oldest_ms == 31_536_000_000
+    for value in values:
+        assert_agrees(
+            decoded(decoder, [value], timestamp_ms),
+            JUDGE.judge(Message(value, timestamp_ms, 1)),
+        )
+
+
+def test_limits_beyond_all_times_are_none() -> None:
+    worker = Worker(late_seconds=1e300, future_seconds=1e300, decoder="plain")
+    batch = decoded(Decoder(TABLE, worker), [encoded()], START_MS)
+    assert batch.time_ms.tolist() == [START_MS]
 
 
 # -- times ---------------------------------------------------------------------------------------
