@@ -36,6 +36,7 @@ from stream.events import (
 )
 from stream.features import RING, ROW_FORMAT, FeatureTable
 from stream.hashing import change_identity
+from stream.headers import headers_of
 from stream.oracle import Fate, Message, Oracle, OracleUser
 from stream.state import OutboxEntry, Position, Store
 from stream.units import DAY_MS, isos
@@ -683,7 +684,8 @@ def _bytes(value: str | bytes | None) -> bytes:
 
 def _headers(record: Record) -> dict[str, str]:
     """Headers as text; what is none shows as such."""
-    return {name: _bytes(value).decode(errors="replace") for name, value in record.headers() or ()}
+    found = headers_of(record) or []
+    return {name: (value or b"").decode(errors="replace") for name, value in found}
 
 
 def _digest(payload: bytes) -> bytes:

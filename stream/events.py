@@ -69,6 +69,10 @@ class Reason(StrEnum):
     """A fault of the decoder itself, whose exception the details name."""
 
 
+LETTER_ID = "segstream-id"
+"""Header of a dead letter: its message, as topic/partition/offset. A letter filed twice has one id."""
+LETTER_ORIGINAL = "segstream-original-"
+"""What the names of the message's own headers begin with on its letter."""
 LETTER_TRUNCATED = "segstream-truncated"
 """Header of a dead letter that has only the head of a refused value: how many bytes that had."""
 LETTER_HEAD_BYTES = 1 << 16

@@ -71,6 +71,7 @@ class FakeMessage:
     number: int = 0
     place: int = 0
     failure: KafkaError | None = None
+    told: list[tuple[str, str | bytes | None]] | None = None
 
     def error(self) -> KafkaError | None:
         return self.failure
@@ -83,6 +84,9 @@ class FakeMessage:
 
     def timestamp(self) -> tuple[int, int]:
         return (1, self.timestamp_ms)
+
+    def headers(self) -> list[tuple[str, str | bytes | None]] | None:
+        return self.told
 
     def topic(self) -> str:
         return self.topic_name
