@@ -47,10 +47,17 @@ class Track(msgspec.Struct, gc=False, tag_field="type", tag="track"):
 
 
 class Mark(msgspec.Struct, tag_field="type", tag="segstream-mark"):
-    """A tick of the shop's clock, written into every partition by `replay` and the simulation."""
+    """A tick of the shop's clock, written into every partition by `replay` and the simulation.
+
+    Attributes:
+        timestamp: of the shop.
+        sentAt: by the wall clock.
+        signature: see `stream.marks`; a mark without one means nothing.
+    """
 
     timestamp: str
     sentAt: str  # noqa: N815 - Segment's spelling
+    signature: str = ""
 
 
 class Reason(StrEnum):
@@ -65,6 +72,8 @@ class Reason(StrEnum):
     NO_USER = "no_user"
     BAD_TIME = "bad_time"
     OUT_OF_RANGE = "out_of_range"
+    FORGED_MARK = "forged_mark"
+    """What says that it is a mark, and is not signed for its place by who may write them."""
     UNREADABLE = "unreadable"
     """A fault of the decoder itself, whose exception the details name."""
 
