@@ -40,6 +40,7 @@ from stream.events import Counts, EventColumns, Reason
 from stream.features import FeatureTable, starts_of
 from stream.health import Health, Pulse
 from stream.learning import PartitionStatistics, TrainerState
+from stream.marks import MarkSigner
 from stream.model import Model
 from stream.partition import Acting, Delivered, Partition, SampleRequest, act_together
 from stream.state import Answer, Commit, Position, Store, StoreUnavailableError
@@ -150,6 +151,12 @@ class _Owned:
     read_at: float = 0.0
     committing_since: float = 0.0
 
+    def newest_mark(self, topic: int) -> int:
+        """The newest mark that was read of a topic, or has been reached."""
+        stretches = self.stretches[topic]
+        read = stretches[-2].mark_ms if len(stretches) > 1 else 0
+        return max(read, self.partition.position.mark_ms)
+
 
 class ActivityWorker:
     """One member of the group of activity workers.
@@ -176,12 +183,13 @@ class ActivityWorker:
         self._pulse = pulse
         self._wall_ms = wall_ms
         self._table = FeatureTable(settings.features)
-        self._decoder = Decoder(self._table, settings.worker)
-        log.info("decoder: %s", self._decoder.way)
         self._guard = RejectGuard(settings.worker)
         self._rule = settings.publish.rule()
         self._topics = settings.topics.inputs
         self._by_marks = settings.clock.mode == "watermark"
+        signer = MarkSigner(store.namespace_key()) if self._by_marks else None
+        self._decoder = Decoder(self._table, settings.worker, signer, settings.clock.mark_seconds)
+        log.info("decoder: %s", self._decoder.way)
         self._assigned: set[tuple[str, int]] = set()
         self._owned: dict[int, _Owned] = {}
         self._held: list[Any] = []
@@ -633,7 +641,8 @@ class ActivityWorker:
             stretch.next_offset = batch.next_offset
             owned.gathered += len(batch.users)
             for mark, sent in batch.marks:
-                if mark > owned.partition.position.mark_ms:
+                # A copy of an older mark, of one that was read but not reached yet as well, is none.
+                if mark > owned.newest_mark(topic):
                     stretch.mark_ms, stretch.sent_ms = mark, sent
                     owned.stretches[topic].append(_Stretch())
 

@@ -36,7 +36,8 @@ from stream.events import (
 )
 from stream.features import RING, ROW_FORMAT, FeatureTable
 from stream.hashing import change_identity
-from stream.oracle import Fate, Message, Oracle, OracleUser
+from stream.headers import headers_of
+from stream.oracle import Fate, Marks, Message, Oracle, OracleUser
 from stream.state import OutboxEntry, Position, Store
 from stream.units import DAY_MS, isos
 
@@ -265,7 +266,9 @@ class _Audit:
                 break
             position = again
         self._snapshots[partition] = _Snapshot(position, rows, outbox, still)
-        self._oracles[partition] = Oracle(self._settings.features, self._settings.worker)
+        clock = self._settings.clock
+        marks = Marks(self._key, clock.mark_seconds) if clock.mode == "watermark" else None
+        self._oracles[partition] = Oracle(self._settings.features, self._settings.worker, marks)
 
     def _note_movement(self) -> None:
         """Partitions that were committed to since their snapshot: newer changes are theirs."""
@@ -290,7 +293,8 @@ class _Audit:
             extent.next = offset + 1
             value = _bytes(record.value())
             kind, timestamp_ms = record.timestamp()
-            message = Message(value, timestamp_ms if kind else None, index)
+            place = (topic, partition)
+            message = Message(value, timestamp_ms if kind else None, index, place)
             outcome = self._oracles[partition].take(message)
             if outcome.fate is Fate.REJECTED and outcome.reason is not None:
                 where = (topic, partition, offset)
@@ -683,7 +687,8 @@ def _bytes(value: str | bytes | None) -> bytes:
 
 def _headers(record: Record) -> dict[str, str]:
     """Headers as text; what is none shows as such."""
-    return {name: _bytes(value).decode(errors="replace") for name, value in record.headers() or ()}
+    found = headers_of(record) or []
+    return {name: (value or b"").decode(errors="replace") for name, value in found}
 
 
 def _digest(payload: bytes) -> bytes:

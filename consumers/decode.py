@@ -3,6 +3,9 @@
 Comes in: messages. Goes out: a `Block` of columns with the fate of each message, cut into a
 `Batch` for each topic partition; the activity worker is next. What the messages say is read by
 `plain`, or by `compiled` where that is installed; here is decided what becomes of them.
+
+No message is an error. Where a parser fails at one that nobody foresaw, that message is refused as
+*unreadable*, and the others of its block are parsed without it.
 """
 
 from __future__ import annotations
@@ -15,16 +18,27 @@ from typing import Any, Literal, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from consumers.plain import UNWATCHED, Parsed, PlainParser
+from consumers.plain import (
+    EARLIEST_MS,
+    LATEST_MS,
+    UNWATCHED,
+    Odd,
+    Parsed,
+    PlainParser,
+    parse_time,
+)
 from stream.config import ConfigError, Worker
-from stream.events import NO_EVENTS, Bools, Counts, EventColumns, Floats, Ints, Reason
+from stream.events import NO_EVENTS, Bools, Counts, EventColumns, Floats, Ints, Mark, Reason
 from stream.features import FeatureTable
+from stream.marks import MarkSigner
 from stream.partition import Partition
 
 
 class Message(Protocol):
     """What is needed of a Kafka message."""
 
+    def topic(self) -> str: ...
+    def partition(self) -> int: ...
     def value(self) -> bytes | None: ...
     def timestamp(self) -> tuple[int, int]: ...
     def offset(self) -> int | None: ...
@@ -166,19 +180,71 @@ class Parser(Protocol):
     def parse(self, values: Sequence[Any]) -> Parsed: ...
 
 
+def parse_all(parser: Parser, values: Sequence[Any]) -> Parsed:
+    """What a parser makes of messages; where it fails, only the message at fault is refused.
+
+    Halving finds it: the others are parsed some ten times again, not one by one.
+    """
+    try:
+        return parser.parse(values)
+    except MemoryError:
+        raise
+    except Exception as error:  # noqa: BLE001 - whatever it is, it must not end the worker
+        if len(values) == 1:
+            return _unreadable(error)
+    middle = len(values) // 2
+    return _joined(parse_all(parser, values[:middle]), parse_all(parser, values[middle:]))
+
+
+def _unreadable(error: Exception) -> Parsed:
+    """A message at which a parser failed."""
+    refused = {0: (Reason.UNREADABLE, f"{type(error).__name__}: {error}")}
+    nothing = np.zeros(1)
+    return Parsed(
+        [""], Odd(refused, {}, set()), nothing.astype(np.uint8), nothing.astype(np.int64),
+        nothing.astype(np.uint64), nothing, nothing, nothing.astype(np.uint64),
+    )  # fmt: skip
+
+
+def _joined(first: Parsed, second: Parsed) -> Parsed:
+    """The messages of both, in this order."""
+    odd, behind = first.odd, len(first.users)
+    more = second.odd.moved(range(behind, behind + len(second.users)))
+    columns: Any = zip(first[2:], second[2:], strict=True)
+    return Parsed(
+        first.users + second.users,
+        Odd(odd.refused | more.refused, odd.marks | more.marks, odd.ignored | more.ignored),
+        *map(np.concatenate, columns),
+    )
+
+
 class Decoder:
     """Decodes for one feature table and one set of limits.
 
     Attributes:
         way: which parser it uses.
 
+    Args:
+        marks: knows the genuine marks of the shop's clock; None where the clock is the wall's,
+            and marks are ignored.
+        mark_seconds: shop time from one mark to the next.
+
     Raises:
         ConfigError: the compiled parser is demanded and cannot be had.
     """
 
-    def __init__(self, table: FeatureTable, worker: Worker) -> None:
-        self._late_ms = int(worker.late_seconds * 1_000)
-        self._future_ms = int(worker.future_seconds * 1_000)
+    def __init__(
+        self,
+        table: FeatureTable,
+        worker: Worker,
+        marks: MarkSigner | None = None,
+        mark_seconds: float = 0.0,
+    ) -> None:
+        self._signer = marks
+        self._step_ms = int(mark_seconds * 1_000)
+        # Times are below `LATEST_MS`, so a larger limit means no more than that one.
+        self._late_ms = int(min(worker.late_seconds * 1_000, LATEST_MS))
+        self._future_ms = int(min(worker.future_seconds * 1_000, LATEST_MS))
         plain = PlainParser(table, worker.message_bytes)
         self._parser: Parser = plain
         self.way: Literal["plain", "compiled"] = "plain"
@@ -200,16 +266,19 @@ class Decoder:
     def decode(self, messages: Sequence[Any]) -> Block:
         """Columns of messages, in the order they come; none is an error."""
         appended = np.array([message.timestamp()[1] for message in messages], dtype=np.int64)
-        parsed = self._parser.parse([message.value() for message in messages])
+        parsed = parse_all(self._parser, [message.value() for message in messages])
         time, odd = parsed.time_ms, parsed.odd
-        appended = np.where(appended < 0, time, appended)
+        marks = self._judge_marks(odd, messages) if odd.marks else {}
+        # A record without a time, or with one that nobody can mean, limits nothing.
+        sane = (appended >= EARLIEST_MS) & (appended < LATEST_MS)
+        appended = np.where(sane, appended, time)
         fate = np.full(len(messages), _Fate.APPLIED, np.uint8)
         fate[time < appended - self._late_ms] = _Fate.LATE
         fate[parsed.kind == UNWATCHED] = _Fate.IGNORED
         for places, what in (
             (odd.ignored, _Fate.IGNORED),
             (odd.refused, _Fate.REJECTED),
-            (odd.marks, _Fate.MARK),
+            (marks, _Fate.MARK),
         ):
             if places:
                 fate[list(places)] = what
@@ -230,5 +299,32 @@ class Decoder:
                 place: Reject(reason, detail, messages[place])
                 for place, (reason, detail) in odd.refused.items()
             },
-            marks=odd.marks,
+            marks=marks,
         )
+
+    def _judge_marks(self, odd: Odd, messages: Sequence[Any]) -> dict[int, tuple[int, int]]:
+        """Times of the genuine marks, by place; the others join what is ignored or refused."""
+        found: dict[int, tuple[int, int]] = {}
+        for place, mark in odd.marks.items():
+            message = messages[place]
+            if self._signer is None:
+                odd.ignored.add(place)
+            elif not self._signer.is_genuine(mark, message.topic(), message.partition()):
+                detail = "not signed for this place" if mark.signature else "not signed"
+                odd.refused[place] = Reason.FORGED_MARK, detail
+            elif (times := self._times_of(mark)) is None:
+                odd.refused[place] = Reason.BAD_TIME, "a mark with a time that cannot be"
+            else:
+                found[place] = times
+        return found
+
+    def _times_of(self, mark: Mark) -> tuple[int, int] | None:
+        """Both times of a mark; None if one is no time, or the shop's is ahead of the wall clock.
+
+        A mark ends a time that has begun. The wall clock is the signed one at which it was sent,
+        not that of this reader: what a mark means must not depend on when it is read.
+        """
+        time, sent = parse_time(mark.timestamp), parse_time(mark.sentAt)
+        sane = EARLIEST_MS <= time < LATEST_MS and EARLIEST_MS <= sent < LATEST_MS
+        begun = time - self._step_ms <= sent + self._future_ms
+        return (time, sent) if sane and begun else None

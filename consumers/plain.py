@@ -39,11 +39,11 @@ class Odd(NamedTuple):
 
     Attributes:
         refused: reason and details.
-        marks: (time, wall clock it was sent at).
+        marks: what says that it is a mark, genuine or not.
     """
 
     refused: dict[int, tuple[Reason, str]]
-    marks: dict[int, tuple[int, int]]
+    marks: dict[int, Mark]
     ignored: set[int]
 
     @property
@@ -83,12 +83,17 @@ class _Codes(dict[str, int]):
 
 
 class _CategoryHashes(dict[str | None, int]):
-    """Hashes of the categories seen so far: a shop has few, and they come again and again."""
+    """Hashes of the categories seen so far: a shop has few, and they come again and again.
+
+    Long ones are no category, and are not kept: a stranger could fill the memory with them.
+    """
 
     def __missing__(self, category: str | None) -> int:
-        if len(self) > 100_000:
-            self.clear()
-        found = self[category] = hash_text(category.encode()) if category else 0
+        found = hash_text(category.encode()) if category else 0
+        if category is None or len(category) <= 128:
+            if len(self) > 100_000:
+                self.clear()
+            self[category] = found
         return found
 
 
@@ -97,7 +102,6 @@ class PlainParser:
 
     def __init__(self, table: FeatureTable, message_bytes: int) -> None:
         self._track = msgspec.json.Decoder(Track).decode
-        self._mark = msgspec.json.Decoder(Mark).decode
         self._any = msgspec.json.Decoder().decode
         self._code = _Codes(table.codes).__getitem__
         self._uses_value = table.uses_value
@@ -165,7 +169,7 @@ class PlainParser:
                 continue
             tracks.append(_BLANK)
             if isinstance(found, Mark):
-                odd.marks[place] = (_parse_time(found.timestamp), _parse_time(found.sentAt))
+                odd.marks[place] = found
             elif found is None:
                 odd.ignored.add(place)
             else:
@@ -188,7 +192,7 @@ class PlainParser:
             return parsed
         kind = parsed.get("type")
         if kind == "segstream-mark":
-            return self._judge_mark(value)
+            return _mark_of(parsed)
         if isinstance(kind, str) and kind in OTHER_TYPES:
             return None
         parsed["type"] = "track"
@@ -202,7 +206,7 @@ class PlainParser:
             problem = str(error)
             reason = Reason.MISSING_FIELD if "missing required" in problem else Reason.WRONG_TYPE
             return reason, problem
-        if track.userId and _parse_time(track.timestamp) >= EARLIEST_MS and _infinite(track):
+        if track.userId and parse_time(track.timestamp) >= EARLIEST_MS and _infinite(track):
             return Reason.OUT_OF_RANGE, "a number that no computer holds"
         return track
 
@@ -222,7 +226,7 @@ class PlainParser:
                 reason = Reason.TRUNCATED if "truncated" in str(error) else Reason.NOT_JSON
                 return reason, str(error)
             try:
-                parsed = json.loads(value, parse_int=float)
+                parsed = json.loads(value, parse_int=float, parse_constant=_no_constant)
                 # It lets halves of characters pass, which nobody can encode again.
                 json.dumps(parsed, ensure_ascii=False).encode()
             except (ValueError, RecursionError) as not_json:
@@ -231,15 +235,16 @@ class PlainParser:
             return Reason.WRONG_TYPE, "the message is no object"
         return parsed
 
-    def _judge_mark(self, value: bytes) -> Mark | tuple[Reason, str]:
-        try:
-            mark = self._mark(value)
-        except msgspec.ValidationError as error:
-            return Reason.WRONG_TYPE, str(error)
-        times = (_parse_time(mark.timestamp), _parse_time(mark.sentAt))
-        if not all(EARLIEST_MS <= time < LATEST_MS for time in times):
-            return Reason.BAD_TIME, "a mark without a time"
-        return mark
+
+def _mark_of(parsed: dict[str, Any]) -> Mark:
+    """What a mark says; a field that is no text is empty, and then no signature fits."""
+    fields = [parsed.get(name) for name in ("timestamp", "sentAt", "signature")]
+    return Mark(*(field if isinstance(field, str) else "" for field in fields))
+
+
+def _no_constant(name: str) -> None:
+    """NaN and Infinity, which Python reads and JSON does not know."""
+    raise ValueError(f"{name} is no JSON")
 
 
 def _refuse_bad_users(users: list[str], odd: Odd) -> None:
@@ -282,7 +287,7 @@ def parse_times(texts: list[str]) -> Ints:
         return np.empty(0, np.int64)
     raw = letters_of(texts)
     if raw is None or raw.shape[1] < 24:
-        return np.array([_parse_time(text) for text in texts], dtype=np.int64)
+        return np.array([parse_time(text) for text in texts], dtype=np.int64)
     letters = np.ascontiguousarray(raw.T)
     plain = np.ones(len(texts), np.bool_) if len(letters) == 24 else ~letters[24:].any(axis=0)
     for place, sign in _SIGNS:
@@ -304,7 +309,7 @@ def parse_times(texts: list[str]) -> Ints:
     times: Ints = day_ms + within.astype(np.int64)
     if not plain.all():
         for i in np.flatnonzero(~plain).tolist():
-            times[i] = _parse_time(texts[i])
+            times[i] = parse_time(texts[i])
     return times
 
 
@@ -314,7 +319,7 @@ _CLOCK = np.array([11, 12, 14, 15, 17, 18, 20, 21, 22])
 @lru_cache(maxsize=1_000)
 def _day(text: str) -> int:
     """Milliseconds at the start of ``2026-11-21``; -1 if that is no day from 1970 on."""
-    return max(_parse_time(f"{text}T00:00:00.000Z"), -1)
+    return max(parse_time(f"{text}T00:00:00.000Z"), -1)
 
 
 def _days(letters: npt.NDArray[np.uint8]) -> tuple[Ints, npt.NDArray[np.bool_]]:
@@ -344,7 +349,8 @@ _MONTH_DAYS = np.array([0, 31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31])
 _RFC_3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)", re.ASCII)
 
 
-def _parse_time(text: str) -> int:
+def parse_time(text: str) -> int:
+    """What `parse_times` says of one text."""
     if _RFC_3339.fullmatch(text) is None:
         return -1
     try:

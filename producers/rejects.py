@@ -1,10 +1,13 @@
 """Files a refused message with its origin, its reason and its untouched bytes.
 
 Comes in: refused messages. Goes out: records on ``<topic>.dlq``, each confirmed before this
-returns, so that the offset may then move past the message.
+returns, so that the offset may then move past the message. Its own headers are kept under a prefix, so that they
+can be restored exactly, and `segstream-id` tells a letter that was filed twice.
 
 A value that the dead-letter topic cannot take is filed by its head, because refusing to go on would
-stop every worker in turn for ever. `segstream-truncated` then has the number of bytes it had.
+stop every worker in turn for ever. `segstream-truncated` then has the number of bytes it had. So
+have `segstream-truncated-key` and `segstream-truncated-headers`, for a key that is cut and for
+headers that are left out; headers that the client cannot read are left out, too.
 """
 
 from __future__ import annotations
@@ -19,7 +22,13 @@ from producers.client import MESSAGE_BYTES, producer_options
 from producers.delivery import DeliveryError, Headers, Record, deliver
 from stream.config import Settings
 from stream.errors import BrokerUnavailableError, kafka_client
-from stream.events import LETTER_HEAD_BYTES, LETTER_TRUNCATED
+from stream.events import (
+    LETTER_HEAD_BYTES,
+    LETTER_ID,
+    LETTER_ORIGINAL,
+    LETTER_TRUNCATED,
+)
+from stream.headers import headers_of
 
 log = logging.getLogger(__name__)
 
@@ -27,6 +36,10 @@ ROOM_BYTES = 128 << 10
 """For the headers, the key, and what compressing the incompressible adds."""
 KEY_BYTES = 64 << 10
 """A longer key is no user's; as it would not fit either, its head is filed."""
+HEADER_BYTES = 32 << 10
+"""More headers than this, their names on the letter included, are left out."""
+UNREADABLE = "unreadable"
+"""Stands for the number of bytes of headers that the client cannot read."""
 
 
 class Refused(Protocol):
@@ -54,9 +67,10 @@ class DeadLetters:
         Raises:
             BrokerUnavailableError: they were not all confirmed; file them again.
         """
+        headers = [_headers(one) for one in refused]  # read once, see `headers_of`
         while True:
             try:
-                self._deliver(refused)
+                self._deliver(refused, headers)
             except DeliveryError as error:
                 self._producer = None
                 if error.too_large and self._limit > LETTER_HEAD_BYTES:
@@ -65,14 +79,14 @@ class DeadLetters:
                 raise BrokerUnavailableError(f"dead letters not delivered: {error}") from error
             return
 
-    def _deliver(self, refused: Sequence[Refused]) -> None:
+    def _deliver(self, refused: Sequence[Refused], headers: Sequence[Headers]) -> None:
         if self._producer is None:
             self._producer = kafka_client(
                 Producer, producer_options(self._settings.broker, linger_seconds=0.0)
             )
         deliver(
             self._producer,
-            [self._record(one) for one in refused],
+            list(map(self._record, refused, headers)),
             self._settings.publisher.deliver_seconds,
         )
 
@@ -85,17 +99,9 @@ class DeadLetters:
             self._limit,
         )
 
-    def _record(self, refused: Refused) -> Record:
+    def _record(self, refused: Refused, headers: Headers) -> Record:
         message = refused.message
-        headers: Headers = [
-            ("segstream-topic", message.topic()),
-            ("segstream-partition", str(message.partition())),
-            ("segstream-offset", str(message.offset())),
-            ("segstream-timestamp", str(message.timestamp()[1])),
-            ("segstream-reason", str(refused.reason)),
-            ("segstream-detail", refused.detail[:500]),
-        ]
-        value, key = message.value(), message.key()
+        value, key, headers = message.value(), message.key(), list(headers)
         if value is not None and len(value) > self._limit:
             headers.append((LETTER_TRUNCATED, str(len(value))))
             value = value[: 1 << (self._limit.bit_length() - 1)]
@@ -103,3 +109,33 @@ class DeadLetters:
             headers.append((f"{LETTER_TRUNCATED}-key", str(len(key))))
             key = key[:KEY_BYTES]
         return Record(self._settings.topics.dlq(message.topic()), value, key, headers=headers)
+
+
+def _headers(refused: Refused) -> Headers:
+    """Where a message came from, why it was refused, and the headers it had."""
+    message = refused.message
+    topic, partition, offset = message.topic(), message.partition(), message.offset()
+    # Details may quote what no text can hold, such as half a character.
+    detail = refused.detail[:500].encode(errors="backslashreplace").decode()
+    return [
+        (LETTER_ID, f"{topic}/{partition}/{offset}"),
+        ("segstream-topic", topic),
+        ("segstream-partition", str(partition)),
+        ("segstream-offset", str(offset)),
+        ("segstream-timestamp", str(message.timestamp()[1])),
+        ("segstream-reason", str(refused.reason)),
+        ("segstream-detail", detail),
+        *_original(message),
+    ]
+
+
+def _original(message: Any) -> Headers:
+    """The message's own headers under the prefix, or how much was left out."""
+    left_out = f"{LETTER_TRUNCATED}-headers"
+    found = headers_of(message)
+    if found is None:
+        return [(left_out, UNREADABLE)]
+    size = sum(len(LETTER_ORIGINAL) + len(name) + len(value or b"") for name, value in found)
+    if size > HEADER_BYTES:
+        return [(left_out, str(size))]
+    return [(LETTER_ORIGINAL + name, value) for name, value in found]

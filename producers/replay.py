@@ -2,7 +2,7 @@
 
 Comes in: a file and its mapping, or whoever else has events in order (`traffic`). Goes out: `track`
 messages on the two input topics, and in watermark mode a mark in every partition of both at every
-multiple of ``clock.mark_seconds``. The activity worker is next.
+multiple of ``clock.mark_seconds``, signed with the namespace's secret. The activity worker is next.
 
 In each partition a mark M stands after every event before M and before every event from M on:
 one idempotent producer keeps the order in which it was given records of a partition. The first
@@ -30,6 +30,7 @@ from producers.delivery import DeliveryError
 from producers.files import EventSorter, FileError, stage, stem
 from producers.mapping import (
     BAD_NUMBER,
+    BAD_TIME,
     Event,
     Mapping,
     Refusal,
@@ -39,7 +40,6 @@ from producers.mapping import (
 )
 from stream.config import ConfigError, Settings
 from stream.errors import BrokerUnavailableError, TopicMissingError, kafka_client
-from stream.events import Mark
 from stream.units import iso
 
 if TYPE_CHECKING:
@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from stream.events import Ints
+    from stream.marks import MarkSigner
 
 Speed = Literal["max"] | float
 """As fast as it goes, or so many seconds of shop time a second."""
@@ -123,8 +124,8 @@ class InputWriter:
     def __init__(
         self,
         settings: Settings,
+        signer: MarkSigner | None,
         *,
-        marks: bool = True,
         speed: Speed = "max",
         linger_seconds: float = 0.02,
         stop: Callable[[], bool] | None = None,
@@ -135,7 +136,7 @@ class InputWriter:
 
         Args:
             settings: names broker and topics; marks are written in watermark mode only.
-            marks: whether marks are wanted at all.
+            signer: signs the marks for the namespace that is to read them; None writes none.
             speed: of the shop's clock.
             linger_seconds: how long a record may wait for company on its way to the broker.
             stop: asked now and then; a yes raises `Stopped` out of `send` and `finish`.
@@ -152,7 +153,9 @@ class InputWriter:
         self.last_ms: int | None = None
         self._topics = settings.topics.inputs
         self._step_ms = round(settings.clock.mark_seconds * 1_000)
-        self._marking = marks and settings.clock.mode == "watermark" and self._step_ms > 0
+        wanted = settings.clock.mode == "watermark" and self._step_ms > 0
+        self._signer = signer if wanted else None
+        self._future_ms = round(settings.worker.future_seconds * 1_000)
         self._next_mark_ms = 0
         self._speed = None if speed == "max" else speed
         self._origin: tuple[int, float] | None = None
@@ -185,9 +188,9 @@ class InputWriter:
             self.first_ms = time_ms
             # The opening mark tells owners that marks will come, however slowly.
             self._next_mark_ms = self._before(time_ms)
-            if self._marking:
+            if self._signer is not None:
                 self._write_mark()
-        if self._marking:
+        if self._signer is not None:
             while time_ms >= self._next_mark_ms:
                 self._mark()
         self._until_poll -= 1
@@ -202,20 +205,26 @@ class InputWriter:
         """Write the last marks and wait for every delivery.
 
         Args:
-            until_ms: shop time up to which marks go on after the last event.
+            until_ms: shop time up to which marks go on after the last event, but not beyond now.
 
         Raises:
             DeliveryError: a record was not delivered.
             Stopped: asked to stop; what was written so far has been delivered.
         """
         try:
-            if self._marking and self.last_ms is not None:
+            if self._signer is not None and self.last_ms is not None:
                 # Nothing is left to wait for: the day is closed as soon as it is over.
                 self._write_mark()
-                while until_ms is not None and self._next_mark_ms <= until_ms:
+                until_ms = min(until_ms or 0, self.latest_ms)
+                while self._next_mark_ms <= until_ms:
                     self._mark()
         finally:
             self._flush()
+
+    @property
+    def latest_ms(self) -> int:
+        """The latest time that an event may have: no shop is ahead of the wall clock."""
+        return round(self._clock.now() * 1_000) + self._future_ms
 
     def close(self) -> None:
         """Drop whatever is not delivered, after `finish` nothing."""
@@ -241,10 +250,13 @@ class InputWriter:
 
     def _write_mark(self) -> None:
         time_ms = self._next_mark_ms
-        value = msgspec.json.encode(Mark(iso(time_ms), iso(round(self._clock.now() * 1_000))))
+        if self._signer is None:
+            return
+        sent_ms = round(self._clock.now() * 1_000)
         for topic in self._topics:
             for partition in range(self._partitions):
-                self._produce(topic, None, value, time_ms, partition)
+                mark = self._signer.mark(topic, partition, time_ms, sent_ms)
+                self._produce(topic, None, msgspec.json.encode(mark), time_ms, partition)
         self.marks += 1
         self._next_mark_ms = time_ms + self._step_ms
 
@@ -447,10 +459,10 @@ def replay(
     settings: Settings,
     file: Path,
     mapping: Mapping,
+    signer: MarkSigner | None,
     *,
     speed: Speed = "max",
     progress: Callable[[Progress], None] | None = None,
-    marks: bool = True,
     until: datetime | None = None,
     limit: int | None = None,
     rejected_to: Path | None = None,
@@ -466,11 +478,11 @@ def replay(
         settings: names broker and topics; in watermark mode marks are written.
         file: CSV, JSON Lines or Parquet, with .gz or without.
         mapping: says what its columns mean.
+        signer: signs the marks; None writes none even in watermark mode.
         speed: ``"max"``, or so many seconds of shop time a second.
         progress: is told how far it is.
-        marks: False writes none even in watermark mode.
         until: where the shop's clock ends: later events are left out, and marks go on until
-            there after the last event. Without a zone it is UTC.
+            there after the last event, but not beyond now. Without a zone it is UTC.
         limit: the largest number of events to send.
         rejected_to: a file that takes every refused row as JSON Lines.
         stop: asked now and then; a yes ends the replay early, with its last mark.
@@ -505,7 +517,7 @@ def replay(
             refused = refusals.counts.total()
             with InputWriter(
                 settings,
-                marks=marks,
+                signer,
                 speed=speed,
                 stop=stop,
                 clock=clock,
@@ -559,14 +571,18 @@ def _send(
     """Send events and count them; a wish to stop ends it early."""
     sent: Counter[str] = Counter()
     done = 0
+    latest_ms = writer.latest_ms
     try:
         for batch in batches:
             times = iso_texts(np.array([event.time_ms for event in batch], dtype=np.int64))
             for event, timestamp in zip(batch, times, strict=True):
+                shown = {"user": event.user, "order": event.order}
+                if event.time_ms > latest_ms:
+                    refusals(Refusal(event.row, BAD_TIME, f"{timestamp} has not come yet", shown))
+                    continue
                 try:
                     message = message_of(event, timestamp, source)
                 except ValueError as error:
-                    shown = {"user": event.user, "order": event.order}
                     refusals(Refusal(event.row, BAD_NUMBER, str(error), shown))
                     continue
                 value = encode_message(message)

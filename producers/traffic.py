@@ -45,6 +45,7 @@ if TYPE_CHECKING:
 
     from stream.config import Settings
     from stream.events import Floats, Ints
+    from stream.marks import MarkSigner
 
 SHOP_START_MS = 1_756_684_800_000
 """2025-09-01, a Monday: brokers refuse record timestamps ahead of their own clock."""
@@ -492,6 +493,7 @@ _GARBAGE: tuple[Callable[[bytes], bytes], ...] = (
 
 def run_shop(
     settings: Settings,
+    signer: MarkSigner | None,
     *,
     seed: int,
     users: int,
@@ -508,6 +510,7 @@ def run_shop(
 
     Args:
         settings: names broker and topics; in watermark mode marks are written.
+        signer: signs the marks; None writes none even in watermark mode.
         seed: decides everything that is sent.
         users: shoppers who will have come by the end.
         days: length in shop days.
@@ -533,6 +536,7 @@ def run_shop(
     came = np.zeros(users, dtype=np.bool_)
     with InputWriter(
         settings,
+        signer,
         speed=speed,
         # The local broker slows down at some 5,000 batches a partition: a batch every 20 ms is
         # well below for a demo of a minute, a longer one takes larger batches.

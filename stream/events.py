@@ -47,10 +47,17 @@ class Track(msgspec.Struct, gc=False, tag_field="type", tag="track"):
 
 
 class Mark(msgspec.Struct, tag_field="type", tag="segstream-mark"):
-    """A tick of the shop's clock, written into every partition by `replay` and the simulation."""
+    """A tick of the shop's clock, written into every partition by `replay` and the simulation.
+
+    Attributes:
+        timestamp: of the shop.
+        sentAt: by the wall clock.
+        signature: see `stream.marks`; a mark without one means nothing.
+    """
 
     timestamp: str
     sentAt: str  # noqa: N815 - Segment's spelling
+    signature: str = ""
 
 
 class Reason(StrEnum):
@@ -65,8 +72,16 @@ class Reason(StrEnum):
     NO_USER = "no_user"
     BAD_TIME = "bad_time"
     OUT_OF_RANGE = "out_of_range"
+    FORGED_MARK = "forged_mark"
+    """What says that it is a mark, and is not signed for its place by who may write them."""
+    UNREADABLE = "unreadable"
+    """A fault of the decoder itself, whose exception the details name."""
 
 
+LETTER_ID = "segstream-id"
+"""Header of a dead letter: its message, as topic/partition/offset. A letter filed twice has one id."""
+LETTER_ORIGINAL = "segstream-original-"
+"""What the names of the message's own headers begin with on its letter."""
 LETTER_TRUNCATED = "segstream-truncated"
 """Header of a dead letter that has only the head of a refused value: how many bytes that had."""
 LETTER_HEAD_BYTES = 1 << 16

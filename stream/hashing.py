@@ -22,6 +22,8 @@ from stream.events import Hashes
 
 _WORDS = 16
 _MASK = (1 << 64) - 1
+_LONGEST_PADDED = 1_024
+"""Letters up to which texts of different lengths are padded: one long text is not paid n times."""
 
 
 def _multipliers() -> Hashes:
@@ -66,7 +68,7 @@ def hash_texts(texts: list[bytes] | list[str]) -> Hashes:
 
 
 def letters_of(texts: list[bytes] | list[str]) -> npt.NDArray[np.uint8] | None:
-    """Bytes of n texts, ``(n, longest)``, padded with zeros; None if one is not ASCII.
+    """Bytes of n texts, ``(n, longest)``, padded with zeros; None if one is long or not ASCII.
 
     Texts of one length, as ids and times mostly are, are joined and cut: twice as fast.
     """
@@ -77,6 +79,8 @@ def letters_of(texts: list[bytes] | list[str]) -> npt.NDArray[np.uint8] | None:
         if not joined.isascii():
             return None
         return np.frombuffer(joined.encode(), np.uint8).reshape(len(texts), width)
+    if max(map(len, texts)) > _LONGEST_PADDED:
+        return None
     try:
         return _padded(np.array(texts, dtype=np.bytes_))
     except UnicodeEncodeError:

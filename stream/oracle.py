@@ -8,19 +8,24 @@ What a message becomes, the first that fits:
 
 1. without a value it is *empty*, over the limit *too large*, cut short *truncated*, otherwise no
    UTF-8 JSON *not json*;
-2. a mark is a mark; what is no `track` (identify, page ..) is *ignored*;
+2. what says that it is a mark is *ignored* where the wall clock rules; elsewhere it is a *forged
+   mark* unless it is signed for its topic and partition, *bad time* if one of its times is (5), or
+   if the time it ends had not begun when it was sent, otherwise a mark; what is no `track`
+   (identify, page ..) is *ignored*;
 3. fields of a wrong JSON type are *wrong type*, absent ones *missing field*;
 4. nobody to count it for is *no user*;
 5. a time that is not RFC 3339 with a zone, or outside 1970-01-02 to 2099, is *bad time*;
 6. a number that is read and beyond `LARGEST_NUMBER` is *out of range*;
 7. a name that no feature watches is *ignored*;
-8. a time long before the record's is *late*; long after, it is clamped;
+8. a time long before the record's is *late*; long after, it is clamped; a record's time outside
+   the range of point 5 limits nothing;
 9. a message id among the last `RING` of the same user and topic is a *duplicate*;
 10. everything else is *applied*.
 """
 
 from __future__ import annotations
 
+import hmac
 import json
 import math
 import re
@@ -30,6 +35,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from functools import lru_cache
+from hashlib import blake2b, sha256
 from typing import Any, NamedTuple
 
 from stream.config import Worker
@@ -64,12 +70,14 @@ class Message:
 
     Attributes:
         topic: index of the input topic.
-        timestamp_ms: of the record; None if it has none.
+        timestamp_ms: of the record; None if it has none. One that no event may have is none.
+        place: name of the topic and partition, for which marks are signed.
     """
 
     value: bytes | None
     timestamp_ms: int | None
     topic: int
+    place: tuple[str, int] = ("", 0)
 
 
 class Event(NamedTuple):
@@ -90,6 +98,18 @@ class Event(NamedTuple):
     quantity: float
     category: int
     clamped: bool = False
+
+
+class Marks(NamedTuple):
+    """What is needed to know the genuine marks of the shop's clock.
+
+    Attributes:
+        key: the namespace's secret.
+        seconds: from one mark to the next.
+    """
+
+    key: bytes
+    seconds: float
 
 
 class Fate(StrEnum):
@@ -118,9 +138,16 @@ class _RefusedError(Exception):
 
 
 class Judge:
-    """Decides about messages one by one, knowing the limits and which events are watched."""
+    """Decides about messages one by one, knowing the limits and which events are watched.
 
-    def __init__(self, features: Sequence[Feature], worker: Worker) -> None:
+    Args:
+        marks: where the shop's clock goes by marks; else None.
+    """
+
+    def __init__(
+        self, features: Sequence[Feature], worker: Worker, marks: Marks | None = None
+    ) -> None:
+        self._marks = marks
         self._names = {name: name for f in features for name in (*f.on, *f.minus)}
         self._read: set[str] = set()
         for feature in features:
@@ -142,8 +169,7 @@ class Judge:
             raise _RefusedError(Reason.TOO_LARGE)
         track = _parse(message.value)
         if track.get("type") == "segstream-mark":
-            _check_mark(track)
-            return Outcome(Fate.MARK)
+            return self._judge_mark(track, message.place)
         if track.get("type") in _OTHER_TYPES:
             return Outcome(Fate.IGNORED)
         _check_types(track)
@@ -155,7 +181,7 @@ class Judge:
         if name is None:
             return Outcome(Fate.IGNORED)
         clamped = False
-        if message.timestamp_ms is not None:
+        if message.timestamp_ms is not None and _FIRST_MS <= message.timestamp_ms < _END_MS:
             if time_ms < message.timestamp_ms - int(self._worker.late_seconds * 1_000):
                 return Outcome(Fate.LATE)
             limit = message.timestamp_ms + int(self._worker.future_seconds * 1_000)
@@ -174,6 +200,20 @@ class Judge:
             clamped=clamped,
         )
         return Outcome(Fate.APPLIED, event=event)
+
+    def _judge_mark(self, mark: Mapping[str, Any], place: tuple[str, int]) -> Outcome:
+        if self._marks is None:
+            return Outcome(Fate.IGNORED)
+        key = blake2b(self._marks.key, digest_size=32, person=b"segstream-marks").digest()
+        timestamp, sent_at = mark.get("timestamp"), mark.get("sentAt")
+        signed = f"{place[0]}\n{place[1]}\n{timestamp}\n{sent_at}".encode()
+        if mark.get("signature") != hmac.new(key, signed, sha256).hexdigest():
+            raise _RefusedError(Reason.FORGED_MARK)
+        time_ms, sent_ms = parse_time(str(timestamp)), parse_time(str(sent_at))
+        ahead = int(self._marks.seconds * 1_000) + int(self._worker.future_seconds * 1_000)
+        if time_ms > sent_ms + ahead:
+            raise _RefusedError(Reason.BAD_TIME)
+        return Outcome(Fate.MARK)
 
     def _amounts(self, track: Mapping[str, Any]) -> tuple[float, float]:
         """Value and quantity; 0 and 1 where no feature reads them, whatever the message says."""
@@ -279,14 +319,6 @@ def _begins_escape(rest: str) -> bool:
 
 def _begins_literal(rest: str) -> bool:
     return any(literal.startswith(rest) for literal in ("true", "false", "null"))
-
-
-def _check_mark(mark: Mapping[str, Any]) -> None:
-    times = [mark.get(key) for key in ("timestamp", "sentAt")]
-    if not all(isinstance(time, str) for time in times):
-        raise _RefusedError(Reason.WRONG_TYPE)
-    for time in times:
-        parse_time(str(time))
 
 
 def _check_types(track: Mapping[str, Any]) -> None:
@@ -545,12 +577,17 @@ class Oracle:
     """One partition's users and counts, as its messages so far make them.
 
     The messages of a topic come in offset order; how the two topics mix makes no difference.
+
+    Args:
+        marks: see `Judge`.
     """
 
-    def __init__(self, features: Sequence[Feature], worker: Worker) -> None:
+    def __init__(
+        self, features: Sequence[Feature], worker: Worker, marks: Marks | None = None
+    ) -> None:
         self.users: dict[str, OracleUser] = {}
         self.counts = Counts()
-        self._judge = Judge(features, worker)
+        self._judge = Judge(features, worker, marks)
 
     def take(self, message: Message) -> Outcome:
         """Count a message, and say what became of it."""
@@ -577,10 +614,13 @@ class Oracle:
 
 
 def fold_log(
-    features: Sequence[Feature], worker: Worker, topics: Iterable[Iterable[Message]]
+    features: Sequence[Feature],
+    worker: Worker,
+    topics: Iterable[Iterable[Message]],
+    marks: Marks | None = None,
 ) -> Oracle:
     """Fold the log of one partition, topic after topic, each in offset order."""
-    oracle = Oracle(features, worker)
+    oracle = Oracle(features, worker, marks)
     for messages in topics:
         for message in messages:
             oracle.take(message)

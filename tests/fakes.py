@@ -6,13 +6,13 @@ None of them sleeps, starts a thread or opens a socket; whoever waits moves the 
 
 from __future__ import annotations
 
-import json
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import count
 from typing import Any, Literal
 
+import msgspec
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import (  # type: ignore[attr-defined]  # it re-exports them silently
     ClusterMetadata,
@@ -20,9 +20,9 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # it re-expor
     TopicMetadata,
 )
 
+from stream.marks import MarkSigner
 from stream.partition import Delivered
 from stream.state import Answer, Commit, MemoryStore, StoreUnavailableError
-from stream.units import iso
 
 START_SECONDS = 1_764_547_200.0
 """2025-12-01, where clocks begin."""
@@ -72,6 +72,7 @@ class FakeMessage:
     number: int = 0
     place: int = 0
     failure: KafkaError | None = None
+    told: list[tuple[str, str | bytes | None]] | None = None
 
     def error(self) -> KafkaError | None:
         return self.failure
@@ -85,6 +86,9 @@ class FakeMessage:
     def timestamp(self) -> tuple[int, int]:
         return (1, self.timestamp_ms)
 
+    def headers(self) -> list[tuple[str, str | bytes | None]] | None:
+        return self.told
+
     def topic(self) -> str:
         return self.topic_name
 
@@ -95,11 +99,18 @@ class FakeMessage:
         return self.place
 
 
-def mark_value(time_ms: int, sent_ms: int | None = None) -> bytes:
+SIGNER = MarkSigner(MemoryStore().namespace_key())
+"""Of the marks for whoever uses a memory store."""
+
+
+def mark_value(
+    time_ms: int,
+    sent_ms: int | None = None,
+    at: tuple[str, int] = ("clickstream", 0),
+    signer: MarkSigner = SIGNER,
+) -> bytes:
     """A tick of the shop's clock, as `replay` writes it; sent at once if nothing else is said."""
-    sent_at = iso(time_ms if sent_ms is None else sent_ms)
-    mark = {"type": "segstream-mark", "timestamp": iso(time_ms), "sentAt": sent_at}
-    return json.dumps(mark).encode()
+    return msgspec.json.encode(signer.mark(*at, time_ms, time_ms if sent_ms is None else sent_ms))
 
 
 Action = Callable[[], None]

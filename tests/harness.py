@@ -40,9 +40,10 @@ from stream.errors import BrokerUnavailableError
 from stream.events import CHANGED, LINEAGE
 from stream.features import FeatureTable
 from stream.learning import TrainerState
+from stream.marks import MarkSigner
 from stream.redis_state import RedisStore, connect
 from stream.servers import freeze
-from stream.state import Position, StoreUnavailableError
+from stream.state import Position, StoreUnavailableError, key_of
 
 ROOT = Path(__file__).parent.parent
 DATA = ROOT.parent / "shared" / "data"
@@ -253,7 +254,9 @@ class Pipeline:
         assert topic_plans.apply(self.settings, create=True) == []
 
     def replay(self, file: Path, mapping: str, until: datetime | None = None) -> ReplayReport:
-        return replay(self.settings, file, load_mapping(mapping), until=until)
+        return replay(
+            self.settings, file, load_mapping(mapping), signer_of(self.settings), until=until
+        )
 
     # -- waiting ------------------------------------------------------------------------------
 
@@ -388,6 +391,11 @@ def headers(message: Any) -> dict[str, str]:
     return {name: raw.decode() for name, raw in message.headers() or ()}
 
 
+def signer_of(settings: Settings) -> MarkSigner:
+    """Signs marks for every pipeline of these tests: they all have the same secret."""
+    return MarkSigner(key_of(settings.store.namespace_key))
+
+
 def open_store(settings: Settings) -> RedisStore:
     return RedisStore(
         connect(settings.store.url, settings.store.timeout_seconds),
@@ -448,7 +456,7 @@ def fresh_history(
     """Replay a file onto topics of its own."""
     settings = watermark_settings(bootstrap, "redis://127.0.0.1:1/0", *layers)
     assert topic_plans.apply(settings, create=True) == []
-    report = replay(settings, DATA / file, load_mapping(mapping), until=until)
+    report = replay(settings, DATA / file, load_mapping(mapping), signer_of(settings), until=until)
     assert report.last_event_ms is not None
     step = round(settings.clock.mark_seconds * 1_000)
     last = (report.last_event_ms // step + 1) * step

@@ -34,7 +34,7 @@ from producers import topics as topic_plans
 from producers.traffic import ShopReport, run_shop
 from stream import config
 from stream.cli import views
-from stream.cli.roles import open_store
+from stream.cli.roles import mark_signer, open_store
 from stream.errors import kafka_client
 from stream.events import Mark
 from stream.features import DEFAULT_FEATURES, FeatureTable
@@ -245,6 +245,7 @@ def _run_shop(settings: config.Settings, shop: _Shop, seconds: float, stop: Even
     try:
         shop.report = run_shop(
             settings,
+            mark_signer(settings),
             seed=7,
             users=int(USERS_A_SECOND * seconds),
             days=SHOP_DAYS,

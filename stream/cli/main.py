@@ -344,10 +344,11 @@ def replay_file(
         pace = parse_speed(speed)
     except ValueError as error:
         raise config.ConfigError(f"--speed: {error}") from None
+    signer = roles.mark_signer(settings)
     with progress_bar(err) as progress:
         report = replay(
-            settings, file, chosen, speed=pace, progress=progress, until=until, limit=limit,
-            rejected_to=rejected, stop=stop.is_set,
+            settings, file, chosen, signer, speed=pace, progress=progress, until=until,
+            limit=limit, rejected_to=rejected, stop=stop.is_set,
         )  # fmt: skip
     if as_json:
         _print_json(report.as_dict())

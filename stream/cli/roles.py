@@ -25,6 +25,7 @@ from stream.config import ConfigError, Settings
 from stream.errors import BrokerUnavailableError
 from stream.health import Health, HealthServer
 from stream.learning import warm_up
+from stream.marks import MarkSigner
 from stream.metrics import REGISTRY
 from stream.redis_state import RedisStore, connect
 from stream.supervise import keep_going
@@ -55,6 +56,18 @@ def open_store(settings: Settings) -> Iterator[RedisStore]:
         yield store
     finally:
         store.close()
+
+
+def mark_signer(settings: Settings) -> MarkSigner | None:
+    """Signs marks for the namespace of these settings; None where there are none to be written.
+
+    Raises:
+        StoreUnavailableError: the secret is the store's, and it does not answer.
+    """
+    if settings.clock.mode != "watermark":
+        return None
+    with open_store(settings) as store:
+        return MarkSigner(store.namespace_key())
 
 
 def activity(settings: Settings, stop: Event, health: Health) -> None:

@@ -24,10 +24,11 @@ from stream.events import LineageRecord
 from stream.features import DEFAULT_FEATURES, FeatureTable
 from stream.health import Health
 from stream.learning import TrainerState
+from stream.marks import MarkSigner
 from stream.metrics import REGISTRY
-from stream.oracle import Message, Oracle, fold_log
+from stream.oracle import Marks, Message, Oracle, fold_log
 from stream.partition import Delivered
-from stream.state import Answer, Position, StoreUnavailableError
+from stream.state import Answer, MemoryStore, Position, StoreUnavailableError
 from stream.trainer import Trainer
 from stream.tuning import Tuning
 from stream.units import DAY_MS
@@ -86,6 +87,11 @@ class Scene:
         for name, section in sections.items():
             layers[name] = layers.get(name, {}) | section
         self.settings = Settings.model_validate(layers)
+        self.marks = (
+            Marks(MemoryStore().namespace_key(), self.settings.clock.mark_seconds)
+            if mode == "watermark"
+            else None
+        )
         self.clock = Clock(START_MS / 1_000 + 40 * 86_400)
         self.consumer = ScriptedConsumer(self.clock)
         self.consumer.log = log or {}
@@ -165,12 +171,13 @@ class Scene:
             self.settings.worker,
             [
                 [
-                    Message(message.value(), message.timestamp()[1], topic)
+                    Message(message.value(), message.timestamp()[1], topic, (name, number))
                     for message in self.consumer.log.get((name, number), [])
                     if message.offset() >= self.consumer.low.get((name, number), 0)
                 ]
                 for topic, name in enumerate(INPUTS)
             ],
+            self.marks,
         )
 
     def everything(self) -> tuple[Any, ...]:
@@ -261,7 +268,9 @@ def write_marked(
             time_ms, topic, number, raw = todo.pop(0)
             scene.consumer.append(topic, number, raw, time_ms)
         for topic, number in EVERYTHING:
-            scene.consumer.append(topic, number, mark_value(mark), mark, key=None)
+            scene.consumer.append(
+                topic, number, mark_value(mark, at=(topic, number)), mark, key=None
+            )
     assert not todo
 
 
@@ -649,14 +658,18 @@ def crowded(monkeypatch: pytest.MonkeyPatch, mode: str, marks: bool = False) -> 
     scene.consumer.portion = 100
     if marks:
         for topic, number in EVERYTHING:
-            scene.consumer.append(topic, number, mark_value(START_MS), START_MS, key=None)
+            scene.consumer.append(
+                topic, number, mark_value(START_MS, at=(topic, number)), START_MS, key=None
+            )
     for i in range(6_000):
         raw = encoded(time_ms=START_MS + i, messageId=f"m{i}", userId=f"user {i % 50}", event=VIEW)
         scene.consumer.append(INPUTS[i % 2], 0, raw, START_MS + i)
     if marks:
         for topic, number in EVERYTHING:
             mark = START_MS + DAY_MS
-            scene.consumer.append(topic, number, mark_value(mark), mark, key=None)
+            scene.consumer.append(
+                topic, number, mark_value(mark, at=(topic, number)), mark, key=None
+            )
     return scene
 
 
@@ -1227,19 +1240,76 @@ def test_a_worker_taken_over_before_its_round_waits_for_it_still(
     assert scene.run().everything() == replayed.everything()
 
 
+def of_another_partition(mark: bytes, mark_ms: int, topic: str, number: int) -> bytes:
+    """A genuine mark, in a place for which it was not signed."""
+    del mark
+    return mark_value(mark_ms, at=(topic, 1 - number))
+
+
+def of_the_far_future(mark: bytes, mark_ms: int, topic: str, number: int) -> bytes:
+    """A mark by who does not know the secret."""
+    del mark, mark_ms
+    forger = MarkSigner(b"a guess")
+    return mark_value(START_MS + 20_000 * DAY_MS, at=(topic, number), signer=forger)
+
+
+def of_yesterday(mark: bytes, mark_ms: int, topic: str, number: int) -> bytes:
+    """A copy of an older mark, from the same place."""
+    del mark
+    return mark_value(max(mark_ms - DAY_MS, START_MS), at=(topic, number))
+
+
+def again(mark: bytes, mark_ms: int, topic: str, number: int) -> bytes:
+    """A copy of the mark before it."""
+    del mark_ms, topic, number
+    return mark
+
+
+@pytest.mark.parametrize("made", [of_another_partition, of_the_far_future, of_yesterday, again])
+@pytest.mark.parametrize("portion", [3, 1_000])
+def test_marks_of_strangers_change_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+    replayed: Scene,
+    made: Callable[[bytes, int, str, int], bytes],
+    portion: int,
+) -> None:
+    scene = Scene(monkeypatch, mode="watermark", worker={"reject_ratio_limit": 1.0})
+    scene.consumer.portion = portion
+    for (topic, number), messages in replayed.consumer.log.items():
+        for message in messages:
+            raw, at = message.value(), message.timestamp()[1]
+            scene.consumer.append(topic, number, raw, at, message.key())
+            # What stands behind the last mark would wait for another one.
+            if raw and b"segstream-mark" in raw and message is not messages[-1]:
+                scene.consumer.append(topic, number, made(raw, at, topic, number), at)
+    assert_true(scene.run())
+    assert scene.models == replayed.models
+    for number in range(PARTITIONS):
+        assert scene.rows(number) == replayed.rows(number)
+        assert scene.changes(number) == replayed.changes(number)
+        assert scene.position(number).mark_ms == replayed.position(number).mark_ms
+        forged = made in (of_another_partition, of_the_far_future)
+        counts = scene.position(number).counts
+        assert (counts.rejected > replayed.position(number).counts.rejected) == forged
+
+
 def test_a_topic_that_runs_far_ahead_of_its_marks_is_paused(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     scene = Scene(monkeypatch, mode="watermark", train=False, worker={"buffer_events": 1_000})
     for topic, number in EVERYTHING:
-        scene.consumer.append(topic, number, mark_value(START_MS), START_MS, key=None)
+        scene.consumer.append(
+            topic, number, mark_value(START_MS, at=(topic, number)), START_MS, key=None
+        )
     for day in range(4):
         for i in range(600):
             raw = encoded(time_ms=START_MS + day * DAY_MS, messageId=f"{day} {i}", event=VIEW)
             scene.consumer.append("clickstream", 0, raw, START_MS + day * DAY_MS)
         mark = START_MS + (day + 1) * DAY_MS
         for topic, number in EVERYTHING:
-            scene.consumer.append(topic, number, mark_value(mark), mark, key=None)
+            scene.consumer.append(
+                topic, number, mark_value(mark, at=(topic, number)), mark, key=None
+            )
     scene.consumer.portion = 100
     paused: list[bool] = []
     scene.run(lambda: paused.append(("clickstream", 0) in scene.consumer.paused))

@@ -15,14 +15,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from consumers.audit import AuditReport, audit, explain
-from stream.config import Broker, Settings, Topics, Worker
+from stream.config import Broker, Clock, Settings, Topics, Worker
 from stream.errors import TopicMissingError
 from stream.events import Cause, Counts, Reason
 from stream.features import DEFAULT_FEATURES, Feature, FeatureTable
 from stream.hashing import change_identity
-from stream.oracle import Fate, Judge, Message, Oracle, fold_log, parse_time
+from stream.oracle import Fate, Judge, Marks, Message, Oracle, fold_log, parse_time
 from stream.state import Commit, MemoryStore, OutboxEntry, Position
 from stream.units import DAY_MS, iso
+from tests.fakes import mark_value
 from tests.strategies import (
     EVERY_AGGREGATE,
     MESSAGES,
@@ -128,7 +129,12 @@ class World:
     """Two partitions, a few shoppers, everything as it should be."""
 
     def __init__(self, features: tuple[Feature, ...] = EVERY_AGGREGATE) -> None:
-        self.settings = Settings(topics=Topics(partitions=2), features=features, kinds=())
+        self.settings = Settings(
+            topics=Topics(partitions=2),
+            clock=Clock(mode="watermark"),
+            features=features,
+            kinds=(),
+        )
         self.table = FeatureTable(features)
         self.store = MemoryStore()
         topics = self.settings.topics
@@ -222,7 +228,8 @@ class World:
         output: int = 0,
     ) -> None:
         """Fold what is in a partition's topics into the store, as a worker would."""
-        oracle = Oracle(self.settings.features, self.settings.worker)
+        marks = Marks(self.store.namespace_key(), self.settings.clock.mark_seconds)
+        oracle = Oracle(self.settings.features, self.settings.worker, marks)
         slots: dict[str, int] = {}
         rows = self.table.blank(8)
         offsets, first = [], []
@@ -231,7 +238,7 @@ class World:
             first.append(records[0].at_offset if records else 0)
             offsets.append(records[-1].at_offset + 1 if records else 0)
             for record in records:
-                message = Message(record.payload, record.time_ms, index)
+                message = Message(record.payload, record.time_ms, index, (topic, partition))
                 event = oracle.take(message).event
                 if event is not None:
                     answer = self.table.fold(rows.__getitem__, columns(self.table, slots, [event]))
@@ -296,8 +303,8 @@ def truthful() -> World:
     world.click(0, "ann", 40, event="Page Scrolled")  # ignored
     world.click(1, "dot", 5, timestamp=iso(START_MS - 100 * DAY_MS))  # late
     world.click(1, "dot", 6, timestamp=iso(START_MS + 100 * DAY_MS))  # clamped
-    mark = {"type": "segstream-mark", "timestamp": iso(START_MS), "sentAt": iso(START_MS)}
-    world.send("clickstream", 0, json.dumps(mark).encode())
+    world.send("clickstream", 0, mark_value(START_MS))
+    world.refuse("clickstream", 1, mark_value(START_MS), Reason.FORGED_MARK)  # of partition 0
     world.buy(0, "ann", 70, 120.0)
     world.buy(0, "bob", 80, 30.0, properties={"price": 10, "quantity": 3})
     world.buy(0, "bob", 90, 30.0, event=REFUND)
@@ -326,15 +333,15 @@ def test_a_truthful_world_is_clean() -> None:
     report = truthful().audit()
     assert failed(report) == {}
     assert report.ok
-    assert (report.lost, report.duplicated, report.rejected) == (0, 0, 3)
+    assert (report.lost, report.duplicated, report.rejected) == (0, 0, 4)
     assert (report.users, report.changes, report.pending) == (4, 5, 1)
     assert report.counts == {
-        "consumed": 27,
+        "consumed": 28,
         "applied": 21,
         "duplicate": 1,
         "late": 1,
         "ignored": 1,
-        "rejected": 3,
+        "rejected": 4,
         "clamped": 1,
         "marks": 1,
     }

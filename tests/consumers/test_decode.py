@@ -14,16 +14,18 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from consumers.decode import Batch, Decoder
-from consumers.plain import parse_times
+from consumers.plain import Parsed, parse_times
 from stream.config import Worker
 from stream.events import Reason
 from stream.features import DEFAULT_FEATURES, FeatureTable
 from stream.hashing import hash_text
-from stream.oracle import Fate, Judge, Message, Outcome
+from stream.marks import MarkSigner
+from stream.oracle import Fate, Judge, Marks, Message, Outcome
 from stream.partition import Partition
 from stream.segments import PublishRule
-from stream.state import Position
-from tests.fakes import FakeMessage, mark_value
+from stream.state import MemoryStore, Position
+from stream.units import iso
+from tests.fakes import SIGNER, FakeMessage, mark_value
 from tests.strategies import (
     CART,
     EVERY_AGGREGATE,
@@ -39,6 +41,9 @@ from tests.strategies import (
 TABLE = FeatureTable(DEFAULT_FEATURES)
 WORKER = Worker()
 JUDGE = Judge(DEFAULT_FEATURES, WORKER)
+MARK_SECONDS = 3_600.0
+MARKS = Marks(MemoryStore().namespace_key(), MARK_SECONDS)
+JUDGE_BY_MARKS = Judge(DEFAULT_FEATURES, WORKER, MARKS)
 NAMES = {code: name for name, code in TABLE.codes.items()}
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -49,6 +54,12 @@ def decoder(request: pytest.FixtureRequest) -> Decoder:
     if request.param == "compiled":
         pytest.importorskip("numba", reason="needs the extra segstream[fast]")
     return Decoder(TABLE, Worker(decoder=request.param))
+
+
+@pytest.fixture(scope="module")
+def by_marks(decoder: Decoder) -> Decoder:
+    """The same where the shop's clock goes by marks."""
+    return Decoder(TABLE, Worker(decoder=decoder.way), SIGNER, MARK_SECONDS)
 
 
 def message(value: bytes | None, offset: int = 0, timestamp_ms: int = START_MS) -> FakeMessage:
@@ -163,13 +174,12 @@ def test_a_block_of_everything_is_the_sum_of_its_messages(decoder: Decoder) -> N
     assert whole.counts.rejected == fates[Fate.REJECTED]
     assert whole.counts.ignored == fates[Fate.IGNORED]
     assert whole.counts.late == fates[Fate.LATE]
-    assert whole.counts.marks == fates[Fate.MARK]
 
 
 _REFUSED = {reason: value for value, fate, reason in MESSAGES if reason is not None}
 
 
-@pytest.mark.parametrize("reason", Reason)
+@pytest.mark.parametrize("reason", _REFUSED)
 def test_good_neighbours_of_a_refused_message_count(decoder: Decoder, reason: Reason) -> None:
     before, after = encoded(userId="before"), encoded(userId="after", messageId="m2")
     batch = assert_adds_up(decoder, [before, _REFUSED[reason], after])
@@ -318,6 +328,87 @@ def test_both_know_the_limits_of_the_settings(
     assert_agrees(batch, outcome, table.codes)
 
 
+# -- faults of a parser --------------------------------------------------------------------------
+
+
+class FaultyParser:
+    """A parser that fails at every block with a certain word in it."""
+
+    def __init__(self, decoder: Decoder, fault: BaseException) -> None:
+        self.calls = 0
+        self._parser = decoder._parser
+        self._fault = fault
+
+    def parse(self, values: Sequence[Any]) -> Parsed:
+        self.calls += 1
+        if any(b"culprit" in (value or b"") for value in values):
+            raise self._fault
+        return self._parser.parse(values)
+
+
+def faulty(decoder: Decoder, fault: BaseException) -> tuple[Decoder, FaultyParser]:
+    made = Decoder(TABLE, Worker(decoder=decoder.way))
+    parser = FaultyParser(decoder, fault)
+    made._parser = parser
+    return made, parser
+
+
+@pytest.mark.parametrize("fault", [ZeroDivisionError("how?"), RecursionError(), SystemError("x")])
+def test_a_message_at_which_a_parser_fails_is_refused_and_no_other(
+    decoder: Decoder, fault: Exception
+) -> None:
+    culprit = encoded(userId="culprit")
+    values = [value for value, _, _ in MESSAGES]
+    expected = decoded(decoder, values)
+    for places in ([0], [17], [3, 4, 90], [0, len(MESSAGES)]):
+        broken = list(values)
+        for place in places:
+            broken.insert(place, culprit)
+        made, parser = faulty(decoder, fault)
+        batch = decoded(made, broken)
+        assert events_of(batch) == events_of(expected)
+        assert batch.marks == expected.marks
+        refused = [reject for reject in batch.rejects if reject.reason is Reason.UNREADABLE]
+        assert [reject.message.value() for reject in refused] == [culprit] * len(places)
+        assert all(type(fault).__name__ in reject.detail for reject in refused)
+        others = [reject for reject in batch.rejects if reject.reason is not Reason.UNREADABLE]
+        assert [(r.reason, r.message.value()) for r in others] == [
+            (r.reason, r.message.value()) for r in expected.rejects
+        ]
+        assert batch.counts.rejected == expected.counts.rejected + len(places)
+        assert parser.calls < 20 * len(places)
+
+
+@pytest.mark.parametrize("fault", [MemoryError(), KeyboardInterrupt()])
+def test_what_is_no_fault_of_a_message_is_none(decoder: Decoder, fault: BaseException) -> None:
+    made, parser = faulty(decoder, fault)
+    with pytest.raises(type(fault)):
+        decoded(made, [encoded(), encoded(userId="culprit")])
+    assert parser.calls == 1
+
+
+NO_TIMES = (-(1 << 63), -1, 0, 1, 86_399_999, 4_102_444_800_000, (1 << 63) - 1)
+
+
+@pytest.mark.parametrize("timestamp_ms", NO_TIMES)
+def test_an_absurd_record_timestamp_limits_nothing(decoder: Decoder, timestamp_ms: int) -> None:
+    values = [encoded(), encoded(timestamp="1971-01-01T00:00:00Z"), b"hello"]
+    batch = decoded(decoder, values, timestamp_ms)
+    assert batch.time_ms.tolist() == [START_MS, 31_536_000_000]
+    assert batch.oldest_ms == 31_536_000_000
+    for value in values:
+        assert_agrees(
+            decoded(decoder, [value], timestamp_ms),
+            JUDGE.judge(Message(value, timestamp_ms, 1)),
+        )
+
+
+def test_limits_beyond_all_times_are_none() -> None:
+    worker = Worker(late_seconds=1e300, future_seconds=1e300, decoder="plain")
+    batch = decoded(Decoder(TABLE, worker), [encoded()], START_MS)
+    assert batch.time_ms.tolist() == [START_MS]
+
+
 # -- times ---------------------------------------------------------------------------------------
 
 
@@ -388,11 +479,86 @@ def test_a_digit_of_another_script_is_no_digit() -> None:
 # -- the rest of a batch -------------------------------------------------------------------------
 
 
-def test_a_mark_tells_both_its_times(decoder: Decoder) -> None:
-    batch = decoded(decoder, [encoded(), mark_value(START_MS + 1_000, START_MS + 2_000), encoded()])
+def test_a_mark_tells_both_its_times(by_marks: Decoder) -> None:
+    mark = mark_value(START_MS + 1_000, START_MS + 2_000)
+    batch = decoded(by_marks, [encoded(), mark, encoded()])
     assert batch.marks == [(START_MS + 1_000, START_MS + 2_000)]
     assert batch.counts.applied == 2
     assert batch.next_offset == 3
+
+
+SOON = "2026-11-21T09:00:00.000Z"
+MARK = mark_value(START_MS, START_MS)
+SIGNATURE = json.loads(MARK)["signature"]
+
+
+def signed(time: str, sent: str = SOON) -> bytes:
+    """A mark with any times, signed by who may."""
+    signature = SIGNER._sign("clickstream", 0, time, sent)
+    return json.dumps(
+        {"type": "segstream-mark", "timestamp": time, "sentAt": sent, "signature": signature}
+    ).encode()
+
+
+FORGED = {
+    "unsigned": MARK.replace(SIGNATURE.encode(), b""),
+    "no signature": encoded(type="segstream-mark", sentAt=SOON),
+    "nothing": b'{"type":"segstream-mark"}',
+    "no texts": b'{"type":"segstream-mark","timestamp":1,"sentAt":null,"signature":[]}',
+    "made up": MARK.replace(SIGNATURE.encode(), b"0" * 64),
+    "upper case": MARK.replace(SIGNATURE.encode(), SIGNATURE.upper().encode()),
+    "no ascii": MARK.replace(SIGNATURE.encode(), "é".encode()),
+    "another time": MARK.replace(b"2025-12-01", b"2025-12-02", 1),
+    "another moment of sending": mark_value(START_MS, START_MS + 1).replace(b"00.001Z", b"00.000Z"),
+    "another partition's": mark_value(START_MS, at=("clickstream", 1)),
+    "another topic's": mark_value(START_MS, at=("purchases", 0)),
+    "another namespace's": mark_value(START_MS, signer=MarkSigner(b"x" * 32)),
+    "with an unreadable neighbour": b'{"type":"segstream-mark","a":1e999}',
+}
+LATE_MS = 4_102_444_800_000
+BAD_TIMES = {
+    "no time": signed("soon"),
+    "no moment of sending": signed(iso(START_MS), "now"),
+    "too early": signed(iso(0)),
+    "too late": signed(iso(LATE_MS), iso(LATE_MS)),
+    "ahead of the wall clock": mark_value(START_MS + 3_900_001, START_MS),
+}
+
+
+@pytest.mark.parametrize("what", FORGED)
+def test_a_mark_that_is_not_signed_for_its_place_is_refused(by_marks: Decoder, what: str) -> None:
+    batch = decoded(by_marks, [encoded(), FORGED[what], MARK])
+    [reject] = batch.rejects
+    assert (reject.reason, reject.message.value()) == (Reason.FORGED_MARK, FORGED[what])
+    assert "not signed" in reject.detail
+    assert batch.marks == [(START_MS, START_MS)]
+    assert batch.users == ["u1"]
+
+
+@pytest.mark.parametrize("what", BAD_TIMES)
+def test_a_mark_with_a_time_that_cannot_be_is_refused(by_marks: Decoder, what: str) -> None:
+    [reject] = decoded(by_marks, [BAD_TIMES[what]]).rejects
+    assert reject.reason is Reason.BAD_TIME
+
+
+def test_a_mark_may_end_a_time_that_has_begun(by_marks: Decoder) -> None:
+    ahead = mark_value(START_MS + 3_900_000, START_MS)
+    assert decoded(by_marks, [ahead]).marks == [(START_MS + 3_900_000, START_MS)]
+
+
+@pytest.mark.parametrize("value", [MARK, *FORGED.values(), *BAD_TIMES.values()])
+def test_where_the_wall_clock_rules_marks_mean_nothing(decoder: Decoder, value: bytes) -> None:
+    batch = decoded(decoder, [value])
+    assert verdict(batch) == (Fate.IGNORED, None)
+    assert_agrees(batch, JUDGE.judge(Message(value, START_MS, 1)))
+
+
+@pytest.mark.parametrize("value", [MARK, *FORGED.values(), *BAD_TIMES.values()])
+def test_the_oracle_knows_the_same_marks(by_marks: Decoder, value: bytes) -> None:
+    for place in [("clickstream", 0), ("clickstream", 1), ("purchases", 0)]:
+        one = FakeMessage(value, topic_name=place[0], number=place[1])
+        batch = by_marks.decode([one]).batch(0, 0, 1)
+        assert_agrees(batch, JUDGE_BY_MARKS.judge(Message(value, one.timestamp_ms, 0, place)))
 
 
 def test_the_next_offset_follows_the_last_message_whatever_it_was(decoder: Decoder) -> None:
@@ -406,11 +572,11 @@ def test_the_oldest_record_is_that_of_an_event(decoder: Decoder) -> None:
     assert decoder.decode(messages).batch(0, 0, 2).oldest_ms == START_MS + 2
 
 
-def test_a_block_is_cut_into_batches_by_place(decoder: Decoder) -> None:
+def test_a_block_is_cut_into_batches_by_place(by_marks: Decoder) -> None:
     values = [encoded(userId=f"u{number}") for number in range(6)]
     values[1] = b"hello"
     values[4] = mark_value(START_MS, START_MS)
-    block = decoder.decode([message(v, 10 + place) for place, v in enumerate(values)])
+    block = by_marks.decode([message(v, 10 + place) for place, v in enumerate(values)])
     left, right = block.batch(0, 0, 3), block.batch(1, 3, 6)
     assert (left.users, right.users) == (["u0", "u2"], ["u3", "u5"])
     assert (left.topic, left.next_offset, right.topic, right.next_offset) == (0, 13, 1, 16)
@@ -420,12 +586,12 @@ def test_a_block_is_cut_into_batches_by_place(decoder: Decoder) -> None:
     assert not right.rejects
 
 
-def test_refusals_are_told_in_stretches_that_end_with_them(decoder: Decoder) -> None:
+def test_refusals_are_told_in_stretches_that_end_with_them(by_marks: Decoder) -> None:
     good, bad, mark = encoded(), b"hello", mark_value(START_MS, START_MS)
     values = [bad, good, good, bad, mark, bad, good, mark]
-    block = decoder.decode([message(v, place) for place, v in enumerate(values)])
+    block = by_marks.decode([message(v, place) for place, v in enumerate(values)])
     assert block.refusals() == [(1, 1), (4, 2), (1, 0)]
-    assert decoder.decode([message(mark)]).refusals() == []
+    assert by_marks.decode([message(mark)]).refusals() == []
 
 
 def test_columns_take_the_partitions_slots(decoder: Decoder) -> None:

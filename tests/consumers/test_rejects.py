@@ -26,7 +26,7 @@ def scene_of(
     for number, sort in enumerate(pattern):
         if sort == "m":
             for topic, partition in EVERYTHING:
-                mark = mark_value(START_MS + day * DAY_MS)
+                mark = mark_value(START_MS + day * DAY_MS, at=(topic, partition))
                 scene.consumer.append(topic, partition, mark, START_MS, key=None)
             day += 1
             continue

@@ -106,7 +106,7 @@ def bad_messages(user: str, time_ms: int) -> Iterable[Message]:
 
 
 def write(settings: Settings, messages: Iterable[Message]) -> None:
-    with InputWriter(settings) as writer:
+    with InputWriter(settings, harness.signer_of(settings)) as writer:
         for message in messages:
             writer.send(message.topic, message.user.encode(), message.value, message.time_ms)
         writer.finish()

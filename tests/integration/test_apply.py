@@ -91,7 +91,7 @@ def test_what_is_planned_is_what_apply_does(
     settings = settings_of(kafka, redis_url)
     with Pipeline(settings, tmp_path) as pipeline:
         pipeline.create_topics()
-        with InputWriter(settings) as writer:
+        with InputWriter(settings, None) as writer:
             for topic, user, message, at in messages(int(time.time() * 1_000)):
                 writer.send(topic, user.encode(), json.dumps(message).encode(), at)
             writer.finish()

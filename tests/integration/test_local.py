@@ -41,7 +41,13 @@ def test_run_all_local(online_retail: Path, tmp_path: Path) -> None:
         )
     try:
         settings = _with_addresses(prepared, process, log)
-        report = replay(settings, online_retail, load_mapping("online_retail"), until=CHRISTMAS)
+        report = replay(
+            settings,
+            online_retail,
+            load_mapping("online_retail"),
+            harness.signer_of(settings),
+            until=CHRISTMAS,
+        )
         last = int(CHRISTMAS.timestamp() * 1_000) // DAY_MS * DAY_MS
         with Pipeline(settings, tmp_path / "reader") as pipeline:
             pipeline.wait("the end of the history", lambda: pipeline.done(last))

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
 from collections import deque
+from pathlib import Path
 
+import confluent_kafka
 import numpy as np
 import pytest
 from confluent_kafka.admin import AdminClient
@@ -12,11 +15,12 @@ from confluent_kafka.cimpl import NewTopic
 from consumers.client import read_to_end
 from consumers.decode import Reject
 from ops.kafka.server import RealKafka
-from producers import rejects
+from producers import rejects, topics
 from producers.rejects import DeadLetters
 from stream.config import Settings
 from stream.errors import BrokerUnavailableError
 from stream.events import Reason
+from stream.servers import LocalBroker
 from tests.conftest import SettingsFor
 from tests.fakes import FakeMessage, RecordingBroker
 
@@ -39,6 +43,7 @@ def test_bytes_are_untouched_and_headers_say_whence_and_why(broker: RecordingBro
     [sent] = broker.on("purchases.dlq")
     assert (sent.value, sent.key) == (raw, b"u1")
     assert sent.headers == {
+        "segstream-id": "purchases/3/17",
         "segstream-topic": "purchases",
         "segstream-partition": "3",
         "segstream-offset": "17",
@@ -69,6 +74,71 @@ def test_of_a_value_that_does_not_fit_the_head_is_filed_and_its_length(
     assert [sent.headers.get("segstream-truncated") for sent in broker.sent] == [
         None, "3145728", None, None
     ]  # fmt: skip
+
+
+Told = list[tuple[str, str | bytes | None]]
+
+
+def originals(told: Told | None) -> Told:
+    """Headers on the letter of a message with these headers, our own aside."""
+    message = FakeMessage(b"x", topic_name="purchases", told=told)
+    letters = DeadLetters(Settings())
+    reject = Reject(Reason.NOT_JSON, "why", message)
+    record = letters._record(reject, rejects._headers(reject))
+    own = ("segstream-id", "segstream-topic", "segstream-partition", "segstream-offset",
+           "segstream-timestamp", "segstream-reason", "segstream-detail")  # fmt: skip
+    assert tuple(name for name, _ in record.headers[: len(own)]) == own
+    return record.headers[len(own) :]
+
+
+def test_headers_of_the_message_are_kept_in_their_order_under_a_prefix() -> None:
+    told: Told = [
+        ("traceparent", b"00-1"), ("a", None), ("a", b"\xff\x00"), ("", b""),
+        ("segstream-reason", b"made up"), ("Möbel", "é"),
+    ]  # fmt: skip
+    kept = originals(told)
+    assert [name.removeprefix("segstream-original-") for name, _ in kept] == [n for n, _ in told]
+    assert all(name.startswith("segstream-original-") for name, _ in kept)
+    assert [value for _, value in kept] == [
+        b"00-1",
+        None,
+        b"\xff\x00",
+        b"",
+        b"made up",
+        "é".encode(),
+    ]
+    assert originals(None) == originals([]) == []
+
+
+def test_more_headers_than_fit_beside_a_value_are_left_out() -> None:
+    assert originals([("a", b"x" * 40_000)]) == [("segstream-truncated-headers", "40020")]
+    [(name, size)] = originals([("", b"")] * 10_000)
+    assert (name, size) == ("segstream-truncated-headers", "190000")
+
+
+class Trap(FakeMessage):
+    """A message whose headers confluent-kafka tells wrongly, as it does with names of no UTF-8."""
+
+    asked = 0
+
+    def headers(self) -> Told | None:
+        self.asked += 1
+        assert self.asked == 1, "what comes now has holes in the memory"
+        raise SystemError("returned a result with an exception set")
+
+
+def test_headers_that_the_client_cannot_read_are_left_out_and_not_read_again(
+    broker: RecordingBroker,
+) -> None:
+    broker.topic_limit = 300_000
+    DeadLetters(Settings()).file([Reject(Reason.NOT_JSON, "why", Trap(b"x" * 1_000_000))])
+    assert broker.sent[-1].headers["segstream-truncated-headers"] == "unreadable"
+    assert broker.sent[-1].headers["segstream-truncated"] == "1000000"
+
+
+def test_details_that_no_text_can_hold_are_told_as_escapes(broker: RecordingBroker) -> None:
+    DeadLetters(Settings()).file([refused(b"x", detail="half \ud800, NUL \0")])
+    assert broker.sent[0].headers["segstream-detail"] == "half \\ud800, NUL \0"
 
 
 @pytest.mark.parametrize("limit", ["limit", "topic_limit"])
@@ -139,3 +209,43 @@ def test_kafka_takes_the_head_of_what_no_topic_takes(
     letters = list(read_to_end(settings.broker, name))
     assert [letter.value() for letter in letters][-2:] == [value[: 1 << 18], b"small"]
     assert ("segstream-truncated", b"3145728") in (letters[-2].headers() or [])
+
+
+def write_raw(bootstrap: str, topic: str, value: bytes, name: bytes) -> None:
+    """Write a message with a header name of any bytes, which only librdkafka itself lets through."""
+    folder = Path(confluent_kafka.__file__).parent.parent / "confluent_kafka.libs"
+    found = next(iter(folder.glob("librdkafka*.so*")), None)
+    if found is None:
+        pytest.skip("needs the librdkafka of confluent-kafka's wheel")
+    library = ctypes.CDLL(str(found))
+    for function in ("rd_kafka_conf_new", "rd_kafka_new", "rd_kafka_headers_new"):
+        getattr(library, function).restype = ctypes.c_void_p
+    said = ctypes.create_string_buffer(512)
+    conf = ctypes.c_void_p(library.rd_kafka_conf_new())
+    library.rd_kafka_conf_set(conf, b"bootstrap.servers", bootstrap.encode(), said, 512)
+    client = ctypes.c_void_p(library.rd_kafka_new(0, conf, said, 512))
+    headers = ctypes.c_void_p(library.rd_kafka_headers_new(1))
+    size = ctypes.c_ssize_t
+    assert library.rd_kafka_header_add(headers, name, size(len(name)), b"v", size(1)) == 0
+    # rd_kafka_producev: topic, partition, value, flags (copy), headers, end; by their numbers.
+    assert library.rd_kafka_producev(
+        client, 1, topic.encode(), 3, 0, 4, value, ctypes.c_size_t(len(value)), 7, 2,
+        10, headers, 0,
+    ) == 0  # fmt: skip
+    assert library.rd_kafka_flush(client, 20_000) == 0
+    library.rd_kafka_destroy(client)
+
+
+@pytest.mark.servers
+def test_a_header_name_that_is_no_text_ends_nothing(
+    local_broker: LocalBroker, settings_for: SettingsFor
+) -> None:
+    settings = settings_for(local_broker.bootstrap)
+    topics.apply(settings, create=True)
+    name = settings.topics.clickstream
+    write_raw(local_broker.bootstrap, name, b"poison", b"no \xff text")
+    [message] = read_to_end(settings.broker, name)
+    DeadLetters(settings).file([Reject(Reason.NOT_JSON, "why", message)])
+    [letter] = read_to_end(settings.broker, settings.topics.dlq(name))
+    assert letter.value() == b"poison"
+    assert ("segstream-truncated-headers", b"unreadable") in (letter.headers() or [])

@@ -9,6 +9,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
 
+import msgspec
 import pytest
 from confluent_kafka import KafkaError, KafkaException
 from rich.console import Console
@@ -28,16 +29,21 @@ from producers.replay import (
 from producers.topics import apply
 from stream.config import ConfigError, Settings
 from stream.errors import BrokerUnavailableError, TopicMissingError
+from stream.events import Mark
 from stream.units import iso
+from tests.fakes import SIGNER
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from confluent_kafka import Producer
 
+    from stream.marks import MarkSigner
     from tests.conftest import BrokerServer, SettingsFor
 
 HOUR = 3_600_000
+NOW = datetime(2026, 3, 10, tzinfo=UTC).timestamp()
+"""By the wall clock, when a replay begins."""
 SHOPS = Path(os.environ.get("SEGSTREAM_SHOPS", Path(__file__).parents[3] / "shared" / "data"))
 LIVE = Settings.model_validate({"broker": {"bootstrap": "nowhere:1"}})
 WATERMARK = Settings.model_validate(
@@ -121,7 +127,7 @@ class Hand:
 
     @property
     def clock(self) -> Clock:
-        return Clock(lambda: self.at, self.sleep, lambda: 1_000_000_000 + self.at)
+        return Clock(lambda: self.at, self.sleep, lambda: NOW + self.at)
 
 
 @pytest.fixture
@@ -131,8 +137,16 @@ def file(tmp_path: Path) -> Path:
     return path
 
 
-def run(file: Path, recorder: Recorder, settings: Settings = WATERMARK, **options: Any) -> Any:
-    return replay(settings, file, load_mapping("simple"), make_producer=recorder.make, **options)
+def run(
+    file: Path,
+    recorder: Recorder,
+    settings: Settings = WATERMARK,
+    signer: MarkSigner | None = SIGNER,
+    **options: Any,
+) -> Any:
+    return replay(
+        settings, file, load_mapping("simple"), signer, make_producer=recorder.make, **options
+    )
 
 
 # -- order and marks ---------------------------------------------------------------------------
@@ -150,11 +164,39 @@ def test_marks_stand_exactly_between_the_events(file: Path) -> None:
         for partition in range(2):
             mine = [r for r in marks if (r.topic, r.partition) == (topic, partition)]
             assert [iso(r.timestamp)[11:13] for r in mine] == ["10", "11", "12", "13", "14"]
-    assert json.loads(marks[0].value) == {
+    first = json.loads(marks[0].value)
+    signature = first.pop("signature")
+    assert first == {
         "type": "segstream-mark",
         "timestamp": "2026-03-01T10:00:00.000Z",
-        "sentAt": "2001-09-09T01:46:40.000Z",
+        "sentAt": "2026-03-10T00:00:00.000Z",
     }
+    assert len(signature) == 64
+
+
+def test_marks_are_signed_for_their_partition(file: Path) -> None:
+    recorder = Recorder()
+    run(file, recorder, clock=Hand().clock)
+    for record in recorder.records:
+        if record.key is None:
+            mark = msgspec.json.decode(record.value, type=Mark)
+            for topic in ("clickstream", "purchases"):
+                for partition in range(2):
+                    here = (topic, partition) == (record.topic, record.partition)
+                    assert SIGNER.is_genuine(mark, topic, partition) == here
+
+
+def test_nothing_is_sent_that_has_not_happened_yet(tmp_path: Path) -> None:
+    file = tmp_path / "orders.csv"
+    file.write_text(CSV + "eve,2026-03-10T00:05:01Z,1\neve,2090-01-01T00:00:00Z,1\n")
+    recorder = Recorder()
+    report = run(file, recorder, clock=Hand().clock, until=datetime(2099, 1, 1, tzinfo=UTC))
+    assert report.sent == 3
+    assert report.refused["bad_time"] == 3
+    ahead = [one.why for one in report.examples["bad_time"] if "has not come yet" in one.why]
+    assert [why[:4] for why in ahead] == ["2026", "2090"]
+    assert recorder.story()[-1] == "00:00", "marks end with the present"
+    assert iso(recorder.records[-1].timestamp) == "2026-03-10T00:00:00.000Z"
 
 
 def test_records_carry_user_and_event_time(file: Path) -> None:
@@ -170,9 +212,9 @@ def test_records_carry_user_and_event_time(file: Path) -> None:
 
 
 def test_live_clock_and_a_wish_write_no_marks(file: Path) -> None:
-    for settings, options in ((LIVE, {}), (WATERMARK, {"marks": False})):
+    for settings, signer in ((LIVE, SIGNER), (WATERMARK, None)):
         recorder = Recorder()
-        assert run(file, recorder, settings, **options).marks == 0
+        assert run(file, recorder, settings, signer).marks == 0
         assert recorder.story() == ["bob", "ann", "ann"]
 
 
@@ -226,7 +268,9 @@ def test_orders_of_negative_worth_are_refused(tmp_path: Path) -> None:
         "InvoiceNo,Quantity,InvoiceDate,UnitPrice,CustomerID\n"
         "1,1,2011-01-01 10:00:00,5,a\n1,-2,2011-01-01 10:00:00,5,a\n2,1,2011-01-01 10:00:00,5,a\n"
     )
-    report = replay(WATERMARK, file, load_mapping("online_retail"), make_producer=Recorder().make)
+    report = replay(
+        WATERMARK, file, load_mapping("online_retail"), SIGNER, make_producer=Recorder().make
+    )
     assert (report.rows, report.mapped, report.sent, report.unsent) == (3, 2, 1, 0)
     assert report.refused == {"bad_number": 1}
 
@@ -312,9 +356,9 @@ def test_a_failed_delivery_is_an_error(file: Path, fail_at: int) -> None:
 
 def test_topics_that_do_not_fit() -> None:
     with pytest.raises(TopicMissingError, match=r"purchases.*topics apply"):
-        InputWriter(WATERMARK, make_producer=Recorder(clickstream=2).make)
+        InputWriter(WATERMARK, SIGNER, make_producer=Recorder(clickstream=2).make)
     with pytest.raises(ConfigError, match="2 and 3 partitions"):
-        InputWriter(WATERMARK, make_producer=Recorder(clickstream=2, purchases=3).make)
+        InputWriter(WATERMARK, SIGNER, make_producer=Recorder(clickstream=2, purchases=3).make)
 
 
 def test_no_broker(file: Path) -> None:
@@ -341,8 +385,8 @@ needs_shops = pytest.mark.skipif(
 def test_online_retail_has_the_orders_that_are_known_of_it() -> None:
     recorder = Recorder()
     report = replay(
-        WATERMARK, SHOPS / "online_retail_uk.csv.gz", load_mapping("online_retail"),
-        marks=False, make_producer=recorder.make,
+        WATERMARK, SHOPS / "online_retail_uk.csv.gz", load_mapping("online_retail"), None,
+        make_producer=recorder.make,
     )  # fmt: skip
     assert report.rows == 541_909
     assert report.events == {"Order Completed": 18_536, "Order Refunded": 3_654}
@@ -376,8 +420,8 @@ def test_clickstreams_have_the_events_that_are_known_of_them(
     name: str, mapping: str, events: dict[str, int]
 ) -> None:
     report = replay(
-        WATERMARK, SHOPS / f"{name}.csv.gz", load_mapping(mapping),
-        marks=False, make_producer=Recorder().make,
+        WATERMARK, SHOPS / f"{name}.csv.gz", load_mapping(mapping), None,
+        make_producer=Recorder().make,
     )  # fmt: skip
     assert report.events == events
     assert not report.refused
@@ -402,7 +446,7 @@ def test_on_a_real_broker_marks_bound_the_events_of_every_partition(
         clock={"mode": "watermark"},
     )
     apply(settings, create=True)
-    report = replay(settings, file, load_mapping("simple"))
+    report = replay(settings, file, load_mapping("simple"), SIGNER)
     assert report.sent == 2_000
 
     events = 0

@@ -24,6 +24,7 @@ from producers.traffic import (
 )
 from stream.features import FeatureTable
 from stream.units import DAY_MS
+from tests.fakes import SIGNER
 from tests.producers.test_replay import WATERMARK, Hand, Recorder
 
 USERS, DAYS = 4_000, 42
@@ -118,14 +119,18 @@ def test_small_shops_work_too(users: int, days: int) -> None:
 
 def decoded(recorder: Recorder) -> tuple[Any, int]:
     """What a worker makes of the records: counts, and duplicates by message id."""
-    decoder = Decoder(FeatureTable(WATERMARK.features), WATERMARK.worker)
+    decoder = Decoder(FeatureTable(WATERMARK.features), WATERMARK.worker, SIGNER)
     total: Any = None
     doubled = 0
     for topic, name in enumerate(WATERMARK.topics.inputs):
         records = [r for r in recorder.records if r.topic == name]
         messages = [
             SimpleNamespace(
-                value=lambda r=r: r.value, timestamp=lambda r=r: (1, r.timestamp), offset=lambda: 0
+                topic=lambda r=r: r.topic,
+                partition=lambda r=r: r.partition,
+                value=lambda r=r: r.value,
+                timestamp=lambda r=r: (1, r.timestamp),
+                offset=lambda: 0,
             )
             for r in records
         ]
@@ -141,7 +146,7 @@ def decoded(recorder: Recorder) -> tuple[Any, int]:
 def test_a_worker_finds_exactly_what_the_report_says() -> None:
     recorder = Recorder()
     report = run_shop(
-        WATERMARK, seed=3, users=400, days=14, seconds=None, faults=0.05,
+        WATERMARK, SIGNER, seed=3, users=400, days=14, seconds=None, faults=0.05,
         make_producer=recorder.make,
     )  # fmt: skip
     assert min(report.duplicates, report.late, report.malformed) > 10
@@ -161,7 +166,7 @@ def test_faults_leave_the_events_alone() -> None:
     plain, faulty = Recorder(), Recorder()
     for recorder, faults in ((plain, 0.0), (faulty, 0.1)):
         run_shop(
-            WATERMARK, seed=3, users=100, days=3, seconds=None, faults=faults,
+            WATERMARK, SIGNER, seed=3, users=100, days=3, seconds=None, faults=faults,
             make_producer=recorder.make, clock=Hand().clock,
         )  # fmt: skip
     expected = [r.value for r in plain.records]
@@ -173,7 +178,7 @@ def test_faults_leave_the_events_alone() -> None:
 def test_the_shop_keeps_to_its_time_and_stops_when_asked() -> None:
     hand, recorder, told = Hand(), Recorder(), list[Progress]()
     report = run_shop(
-        WATERMARK, seed=1, users=300, days=7, seconds=10, progress=told.append,
+        WATERMARK, SIGNER, seed=1, users=300, days=7, seconds=10, progress=told.append,
         make_producer=recorder.make, clock=hand.clock,
     )  # fmt: skip
     assert report.seconds == pytest.approx(10, abs=0.3)
@@ -182,7 +187,7 @@ def test_the_shop_keeps_to_its_time_and_stops_when_asked() -> None:
 
     hand, recorder = Hand(), Recorder()
     report = run_shop(
-        WATERMARK, seed=1, users=300, days=7, seconds=10, stop=lambda: hand.at > 5,
+        WATERMARK, SIGNER, seed=1, users=300, days=7, seconds=10, stop=lambda: hand.at > 5,
         make_producer=recorder.make, clock=hand.clock,
     )  # fmt: skip
     assert report.seconds == pytest.approx(5, abs=0.3)
