@@ -1,8 +1,9 @@
 """Declares every setting once: type, default, unit, meaning.
 
 Comes in: defaults, a TOML file, ``SEGSTREAM_SECTION__KEY`` variables and flags, the later over
-the earlier. Goes out: one frozen `Settings`, or a `ConfigError` that names the key, the value
-and what was expected. Everything that is a part of the program is handed its own section.
+the earlier; a variable ``SEGSTREAM_SECTION__KEY_FILE`` names a file that holds the value. Goes out:
+one frozen `Settings`, or a `ConfigError` that names the key, the value and what was expected.
+Everything that is a part of the program is handed its own section.
 """
 
 from __future__ import annotations
@@ -11,9 +12,10 @@ import json
 import os
 import re
 import tomllib
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args, get_origin
 from urllib.parse import urlsplit
 
 from pydantic import (
@@ -26,12 +28,15 @@ from pydantic import (
     model_validator,
 )
 from pydantic.config import JsonDict
+from pydantic.fields import FieldInfo
 
+from stream import masking
 from stream.features import DEFAULT_FEATURES, Feature
 from stream.segments import DEFAULT_KINDS, MOST_MARGIN, KindRule, PublishRule
 from stream.units import parse_duration
 
 ENVIRONMENT_PREFIX = "SEGSTREAM_"
+FILE_SUFFIX = "_FILE"
 CONFIG_VARIABLE = "SEGSTREAM_CONFIG"
 """Names the settings file; the one variable that is no setting."""
 
@@ -315,6 +320,16 @@ class Metrics(Section):
     port: int = setting(0, "port of /metrics; 0 takes a free one and logs it", ge=0, le=65_535)
 
 
+class Log(Section):
+    format: Literal["auto", "text", "json"] = setting(
+        "auto", "lines for people or for machines; auto is json where stderr is no terminal"
+    )
+    level: Literal["debug", "info", "warning", "error"] = setting(
+        "info",
+        "what the roles log; other commands log warnings, and with --verbose what is said here",
+    )
+
+
 class Settings(Section):
     broker: Broker = Broker()
     topics: Topics = Topics()
@@ -325,6 +340,7 @@ class Settings(Section):
     publish: Publish = Publish()
     publisher: Publisher = Publisher()
     metrics: Metrics = Metrics()
+    log: Log = Log()
     features: tuple[Feature, ...] = Field(default=DEFAULT_FEATURES, min_length=1)
     kinds: tuple[KindRule, ...] = Field(default=DEFAULT_KINDS)
 
@@ -381,6 +397,7 @@ def load(
         for key, value in _flatten(layer):
             origins[key] = f"file {file}" if origin == "file" else origin
             _put(merged, key, value, join=True)
+            masking.learn(key, value)
     try:
         return Settings.model_validate(merged), origins
     except ValidationError as error:
@@ -397,7 +414,7 @@ def effective(settings: Settings, origins: dict[str, str]) -> list[dict[str, Any
                 rows.append(
                     {
                         "key": f"{section}.{key}",
-                        "value": _masked(key, getattr(value, key)),
+                        "value": masking.shown(f"{section}.{key}", getattr(value, key)),
                         "unit": _unit(field),
                         "origin": origins.get(f"{section}.{key}", "default"),
                         "meaning": field.description,
@@ -414,21 +431,6 @@ def effective(settings: Settings, origins: dict[str, str]) -> list[dict[str, Any
                 }
             )
     return rows
-
-
-MASK = "***"
-_SECRET = re.compile(r"passw|secret|token|jaas|namespace_key|[.]key([.]|$)", re.IGNORECASE)
-
-
-def _masked(key: str, value: Any) -> Any:
-    """A setting as it may be shown to others: without passwords."""
-    if isinstance(value, dict):
-        return {name: _masked(name, inner) for name, inner in value.items()}
-    if isinstance(value, str):
-        if _SECRET.search(key):
-            return MASK
-        return re.sub(r"(://[^/@]*:)[^/@]*@", rf"\1{MASK}@", value)
-    return value
 
 
 def as_file(settings: Settings) -> str:
@@ -473,7 +475,9 @@ def _from_file(file: Path) -> Layer:
     except FileNotFoundError:
         raise ConfigError(f"settings file {file} does not exist") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
-        raise ConfigError(f"settings file {file} cannot be read: {error}") from None
+        raise ConfigError(
+            f"settings file {file} cannot be read: {masking.mask(str(error))}"
+        ) from None
 
 
 def _from_environment(environment: dict[str, str]) -> Layer:
@@ -485,8 +489,40 @@ def _from_environment(environment: dict[str, str]) -> Layer:
             _see_that_it_is_no_slip(name, text)
             continue
         key = name.removeprefix(ENVIRONMENT_PREFIX).lower().replace("__", ".")
-        _put(layer, key, _parse_text(text))
+        if name.endswith(FILE_SUFFIX) and _field(key) is None:
+            key, value = _from_value_file(name, Path(text), environment)
+        else:
+            value = text
+        _put(layer, key, _parse_text(key, value))
     return layer
+
+
+def _from_value_file(name: str, file: Path, environment: dict[str, str]) -> tuple[str, str]:
+    """The key that a variable stands for, and the value in the file that it names.
+
+    Raises:
+        ConfigError: the file cannot be read, or the value is given as well.
+    """
+    plain = name.removesuffix(FILE_SUFFIX)
+    key = plain.removeprefix(ENVIRONMENT_PREFIX).lower().replace("__", ".")
+    if plain in environment:
+        raise ConfigError(f"{key} (from environment): give {plain} or {name}, not both")
+    try:
+        text = file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        why = error.strerror if isinstance(error, OSError) else "it is no text"
+        raise ConfigError(
+            f"{key} (from environment): {name} = {file} cannot be read: {why}"
+        ) from None
+    return key, text.removesuffix("\n").removesuffix("\r")
+
+
+def _field(key: str) -> FieldInfo | None:
+    """The declaration of a setting by its dotted key; None if there is none."""
+    section, _, name = key.partition(".")
+    known = Settings.model_fields.get(section)
+    fields = getattr(known.annotation, "model_fields", {}) if known is not None else {}
+    return fields.get(name)
 
 
 def _see_that_it_is_no_slip(name: str, text: str) -> None:
@@ -503,14 +539,55 @@ def _see_that_it_is_no_slip(name: str, text: str) -> None:
         raise ConfigError(f"{name} (from environment): there is no such setting, but {meant}")
 
 
-def _parse_text(text: str) -> Any:
-    """Tables and lists may be given as TOML values or JSON; all else stays text for pydantic."""
+def _parse_text(key: str, text: str) -> Any:
+    """Tables and lists may be given as TOML or JSON, properties as lines; all else stays text."""
+    field = _field(key)
+    if field is not None and field.annotation is str:
+        return text
     if text[:1] in ("[", "{"):
         with suppress(tomllib.TOMLDecodeError):
             return tomllib.loads(f"value = {text}")["value"]
         with suppress(json.JSONDecodeError):
             return json.loads(text)
+    if field is not None and get_origin(field.annotation) is dict:
+        return _parse_properties(text)
     return text
+
+
+_PROPERTY = re.compile(r"\s*([A-Za-z0-9._-]+)\s*=\s*(.*?)\s*")
+_PLAIN_PROPERTY = re.compile(r"""\s*([A-Za-z0-9._-]+)\s*=\s*([^"'\[{\s].*?)?\s*""")
+
+
+def _parse_properties(text: str) -> Any:
+    """Properties as lines ``name = value``, the value as it stands, or as a TOML document.
+
+    Where nothing is quoted it is no TOML, in which 007 or 1_000 would be another number or none.
+    """
+    lines = [line for line in text.splitlines() if line.strip() and line.lstrip()[0] not in "#!"]
+    plain = bool(lines) and all(map(_PLAIN_PROPERTY.fullmatch, lines))
+    if not plain:
+        with suppress(tomllib.TOMLDecodeError):
+            return {name: _as_property(value) for name, value in _leaves(tomllib.loads(text))}
+    found = [_PROPERTY.fullmatch(line) for line in lines]
+    if not found or not all(found):
+        return text
+    return {match[1]: match[2] for match in found if match is not None}
+
+
+def _leaves(table: Layer, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """The values of a nested table by their dotted keys."""
+    for key, value in table.items():
+        if isinstance(value, dict):
+            yield from _leaves(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, value
+
+
+def _as_property(value: Any) -> Any:
+    """A TOML value as librdkafka has it: text."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return str(value) if isinstance(value, (int, float)) else value
 
 
 def _flatten(layer: Layer, prefix: str = "") -> list[tuple[str, Any]]:
@@ -559,10 +636,16 @@ def _explain(error: ValidationError, origins: dict[str, str]) -> str:
             lines.append(problem["msg"].removeprefix("Value error, "))
         else:
             expected = problem["msg"].removeprefix("Value error, ")
-            lines.append(f"{key} = {_shown(problem['input'])}{where}: {expected}")
-    return "\n".join(lines)
+            lines.append(f"{key} = {_shown(problem['loc'], problem['input'])}{where}: {expected}")
+    return masking.mask("\n".join(lines))
 
 
-def _shown(value: Any) -> str:
-    """A value without the user and password of an address."""
-    return re.sub(r"//[^/@]*@", "//***@", repr(value))
+def _shown(place: tuple[int | str, ...], value: Any) -> str:
+    """A wrong value, as others may see it."""
+    key, *inner = [".".join(map(str, place[:2])), *map(str, place[2:])]
+    field = _field(key)
+    if isinstance(value, str) and field is not None and get_origin(field.annotation) is dict:
+        # A property that is no text, or a table that cannot be read: what is secret in it, nobody
+        # can say.
+        return masking.MASK
+    return repr(masking.shown(inner[0] if inner else key, value))

@@ -12,16 +12,20 @@ from __future__ import annotations
 
 import json
 import logging
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from http import HTTPStatus
+from io import StringIO
 from socketserver import ThreadingMixIn
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, TextIO
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 from prometheus_client import CollectorRegistry, make_wsgi_app
+
+from stream.masking import mask
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
@@ -109,7 +113,7 @@ class Health:
                 for part, (is_ready, reason) in self._parts.items()
                 if not is_ready
             ]
-        return not reasons, reasons
+        return not reasons, [mask(reason) for reason in reasons]
 
 
 class HealthServer:
@@ -171,10 +175,25 @@ class _ThreadingServer(ThreadingMixIn, WSGIServer):
 
     daemon_threads = True
     block_on_close = False
+    # Many may come at once; with the usual five places some would have to knock again for seconds.
+    request_queue_size = 128
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A connection that was dropped or never used is nobody's fault; all else is ours."""
+        del request
+        error = sys.exception()
+        if isinstance(error, OSError):
+            LOG.debug("connection of %s: %s", client_address, error)
+        else:
+            LOG.error("request of %s: %s", client_address, error, exc_info=error)
 
 
 class _QuietHandler(WSGIRequestHandler):
     timeout = 10.0
+
+    def get_stderr(self) -> TextIO:
+        """Where the handler of a request writes traces: of connections only, see `_pages`."""
+        return StringIO()
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the base's name
         LOG.debug(format, *args)
@@ -201,9 +220,23 @@ def _pages(
         else:
             status = HTTPStatus.NOT_FOUND
             body = {"pages": ["/live", "/ready", "/metrics"]}
+        return answer(status, body, start_response)
+
+    def answer(
+        status: HTTPStatus, body: dict[str, Any], start_response: StartResponse
+    ) -> Iterable[bytes]:
         data = json.dumps(body).encode() + b"\n"
         headers = [("Content-Type", "application/json"), ("Content-Length", str(len(data)))]
         start_response(f"{status.value} {status.phrase}", headers)
         return [data]
 
-    return page
+    def guarded(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        try:
+            return page(environ, start_response)
+        except Exception:
+            LOG.exception("the page cannot be made")
+            return answer(
+                HTTPStatus.INTERNAL_SERVER_ERROR, {"error": "see the log"}, start_response
+            )
+
+    return guarded

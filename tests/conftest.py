@@ -15,6 +15,7 @@ from typing import Any, NoReturn, Protocol, TypeAlias
 import pytest
 
 from ops.kafka.server import RealKafka, why_unavailable
+from stream import masking
 from stream.config import Settings
 from stream.errors import ServerStartError
 from stream.servers import LocalBroker, LocalStore, broker_binary, redis_binary, valkey_binary
@@ -29,6 +30,12 @@ def unavailable(why: str) -> NoReturn:
     if os.environ.get("CI") == "true":
         pytest.fail(f"not here, though CI=true: {why}")
     pytest.skip(why)
+
+
+@pytest.fixture(autouse=True)
+def _no_secrets_of_other_tests(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is a password in one test is a word in another."""
+    monkeypatch.setattr(masking, "_known", set())
 
 
 @pytest.fixture(scope="session")

@@ -143,9 +143,8 @@ class Role:
 
     def said(self, text: str = "") -> str:
         """What it printed so far, or only the lines with a text in them."""
-        whole = self._log.read_text(errors="replace")
-        # Wide lines are filled with spaces, which would leave no room for words.
-        return "\n".join(line.rstrip() for line in whole.splitlines() if text in line)
+        lines = map(_readable, self._log.read_text(errors="replace").splitlines())
+        return "\n".join(line for line in lines if text in line)
 
     def kill(self) -> None:
         """As a crash: at once, wherever it is."""
@@ -172,6 +171,17 @@ class Role:
             return self._process.wait(seconds)
         except subprocess.TimeoutExpired:
             raise AssertionError(f"{self.name} still runs\n{self.said()[-LAST_WORDS:]}") from None
+
+
+def _readable(line: str) -> str:
+    """A line of a role's log, as it is or the words of a JSON record."""
+    try:
+        facts = json.loads(line)
+        known = (facts["level"], facts["logger"], facts["message"], facts.get("exception", ""))
+    except (ValueError, TypeError, KeyError):
+        return line
+    level, logger, message, exception = known
+    return f"{level} {logger}: {message} {exception}".rstrip()
 
 
 # -- what came out -----------------------------------------------------------------------------

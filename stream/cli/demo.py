@@ -35,6 +35,7 @@ from producers.traffic import ShopReport, run_shop
 from stream import config
 from stream.cli import views
 from stream.cli.roles import mark_signer, open_store
+from stream.cli.safe import safe_facts
 from stream.errors import kafka_client
 from stream.events import Mark
 from stream.features import DEFAULT_FEATURES, FeatureTable
@@ -57,6 +58,8 @@ MARKS_A_SECOND = 3
 DRAIN_SECONDS = 90.0
 REFRESH_SECONDS = 0.5
 LAST_MOVES = 8
+TO_A_FILE = ("--set", "log.format=text")
+"""What a role says is shown to a person if it fails."""
 
 SETTINGS = """\
 # The settings of the demo's shop. Fashion: who has not come for ten days is drifting away.
@@ -287,7 +290,7 @@ class _Processes:
             log = directory / f"{role}-{number}.log"
             with log.open("wb") as sink:
                 process = subprocess.Popen(  # noqa: S603 - our own command
-                    [sys.executable, "-m", "stream", "-c", str(file), "run", role],
+                    [sys.executable, "-m", "stream", "-c", str(file), *TO_A_FILE, "run", role],
                     stdout=sink,
                     stderr=subprocess.STDOUT,
                     start_new_session=True,
@@ -386,14 +389,14 @@ class _Picture:
             (f"{self._tail.risk_moves:,}", "bold yellow"),
             " churn-risk moves",
         )
-        moves = [views.change_line(change) for change in self._tail.last]
+        moves = [views.change_line(safe_facts(change)) for change in self._tail.last]
         for move in moves:
             move.no_wrap, move.overflow = True, "ellipsis"
         parts: list[Any] = [line, Panel(Group(*moves), title="last moves", title_align="left")]
         try:
             facts = views.segments(views.trainer_state(self._store), self._table)
             parts.append(Text(f"{facts['users']:,} users"))
-            parts.append(views.segments_table(facts, self._table, self._columns))
+            parts.append(views.segments_table(safe_facts(facts), self._table, self._columns))
         except views.NoModelError:
             parts.append(Text("no model yet: shoppers are still coming in", style="dim"))
         return Group(*parts)

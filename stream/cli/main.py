@@ -6,24 +6,22 @@ or yes, 1 no or something is off, 2 wrong use or wrong configuration.
 
 from __future__ import annotations
 
-import json
-import logging
 import os
 import sys
 import tomllib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
-from rich.console import Console
-from rich.logging import RichHandler
 from rich.table import Table
 from rich.text import Text
+from typer.core import TyperGroup
+from typer.exceptions import TyperException
 
 from consumers.activity import StateLostError
 from consumers.audit import audit as run_audit
@@ -38,17 +36,19 @@ from stream import config
 from stream.choosing import Distance
 from stream.cli import apply as applying
 from stream.cli import demo as demonstration
-from stream.cli import explaining, roles, views
+from stream.cli import explaining, logs, roles, views
 from stream.cli import explore as exploring
 from stream.cli import plan as planning
+from stream.cli.safe import safe_facts, safe_lines
+from stream.cli.terminal import console, show
 from stream.errors import (
-    LIBRARY_LOG,
     BrokerUnavailableError,
     OffsetOutOfRangeError,
     ServerStartError,
     TopicMissingError,
 )
 from stream.features import FeatureTable
+from stream.masking import mask, mask_facts
 from stream.partition import SchemaMismatchError
 from stream.servers import LocalBroker, LocalStore
 from stream.state import StoreUnavailableError
@@ -76,22 +76,40 @@ APPLY_EXAMPLE = (
     "applied, for whoever reads them"
 )
 
-PIPED_COLUMNS = 200
-"""Whoever reads a pipe has no window to fold lines for."""
+FOR_ALL = "For every command"
+
+out = console()
+err = console(stderr=True)
 
 
-def _console(*, stderr: bool = False) -> Console:
-    """Names, paths and settings are shown as they are: brackets in them are no markup."""
-    stream = sys.stderr if stderr else sys.stdout
-    columns = None if stream.isatty() or "COLUMNS" in os.environ else PIPED_COLUMNS
-    return Console(stderr=stderr, highlight=False, markup=False, emoji=False, width=columns)
+class _App(TyperGroup):
+    """A command whose options for every command may stand before a command or after it."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        _context.forget()
+        return super().parse_args(ctx, args)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        found = super().get_command(ctx, cmd_name)
+        if found is not None:
+            self._share(found)
+        return found
+
+    def _share(self, command: Any) -> None:
+        shared = [option for option in self.params if _panel(option) == FOR_ALL]
+        command.params += [option for option in shared if option not in command.params]
+        for inner in getattr(command, "commands", {}).values():
+            self._share(inner)
 
 
-out = _console()
-err = _console(stderr=True)
+def _panel(option: Any) -> str | None:
+    panel: str | None = getattr(option, "rich_help_panel", None)
+    return panel
+
 
 app = typer.Typer(
     name="segstream",
+    cls=_App,
     no_args_is_help=True,
     rich_markup_mode="markdown",
     add_completion=False,
@@ -132,31 +150,77 @@ Local = Annotated[bool, typer.Option("--local", help="Start the local broker and
 
 @dataclass
 class _Context:
-    file: Path | None
-    flags: dict[str, Any]
+    """What the options for every command say."""
+
+    file: Path | None = None
+    flags: dict[str, Any] = field(default_factory=dict)
+    verbose: bool = False
+    roles: list[str] = field(default_factory=list)
+
+    def forget(self) -> None:
+        self.file, self.flags, self.verbose, self.roles = None, {}, False, []
 
     def load(self, **more: Any) -> tuple[config.Settings, dict[str, str]]:
         flags = {key: dict(value) for key, value in self.flags.items()}
         for section, values in more.items():
             flags.setdefault(section, {}).update(values)
-        return config.load(self.file, flags=flags)
+        found = config.load(self.named_file, flags=flags)
+        self.start_log(found[0].log)
+        return found
+
+    def start_log(self, log: config.Log) -> None:
+        logs.configure(err, log, self.roles, verbose=self.verbose)
+
+    @property
+    def named_file(self) -> Path | None:
+        named = os.environ.get(config.CONFIG_VARIABLE)
+        return Path(named) if self.file is None and named else self.file
 
     @property
     def given(self) -> bool:
         """Whether a settings file or a setting was named."""
-        return self.file is not None or bool(self.flags)
+        return self.named_file is not None or bool(self.flags)
 
     def settings(self, **more: Any) -> config.Settings:
         return self.load(**more)[0]
 
 
-_context = _Context(None, {})
+_context = _Context()
 
 
 def _version(wanted: bool) -> None:
     if wanted:
         print(f"segstream {version('segstream')}")
         raise typer.Exit
+
+
+def _take_file(file: Path | None) -> None:
+    _context.file = file or _context.file
+
+
+def _take_assignments(assignments: list[str] | None) -> None:
+    for assignment in assignments or []:
+        key, separator, value = assignment.partition("=")
+        if not separator:
+            raise config.ConfigError("--set: expected section.key=value, and there is no =")
+        if key.count(".") != 1:
+            raise config.ConfigError(f"--set {key}=...: expected section.key=value")
+        section, _, name = key.partition(".")
+        _context.flags.setdefault(section, {})[name] = _value(value)
+
+
+def _take_verbose(wanted: bool) -> None:
+    if wanted:
+        _context.verbose = True
+        _context.start_log(config.Log())
+
+
+def _value(text: str) -> Any:
+    """A TOML value where it is one, else the text itself."""
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
 
 
 @app.callback()
@@ -166,46 +230,42 @@ def common(
         typer.Option(
             "--config",
             "-c",
-            envvar=config.CONFIG_VARIABLE,
-            help="Settings file, TOML.",
+            callback=_take_file,
+            expose_value=False,
+            help=f"Settings file, TOML. Else the one that {config.CONFIG_VARIABLE} names.",
             metavar="FILE",
+            rich_help_panel=FOR_ALL,
         ),
     ] = None,
     assignments: Annotated[
         list[str] | None,
-        typer.Option("--set", help="One setting, as section.key=value.", metavar="KEY=VALUE"),
+        typer.Option(
+            "--set",
+            callback=_take_assignments,
+            expose_value=False,
+            help="One setting, as section.key=value.",
+            metavar="KEY=VALUE",
+            rich_help_panel=FOR_ALL,
+        ),
     ] = None,
-    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Say more on stderr.")] = False,
+    verbose: Annotated[
+        bool,
+        typer.Option(
+            "--verbose",
+            "-v",
+            callback=_take_verbose,
+            expose_value=False,
+            help="Say more on stderr.",
+            rich_help_panel=FOR_ALL,
+        ),
+    ] = False,
     show_version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Say it, and end.")
     ] = False,
 ) -> None:
-    """Read what all commands share."""
-    del show_version
-    logging.basicConfig(
-        level=logging.INFO if verbose else logging.WARNING,
-        format="%(message)s",
-        handlers=[RichHandler(console=err, show_path=False)],
-        force=True,
-    )
-    if verbose:
-        LIBRARY_LOG.setLevel(logging.INFO)
-    flags: dict[str, Any] = {}
-    for assignment in assignments or []:
-        key, separator, value = assignment.partition("=")
-        if not separator or key.count(".") != 1:
-            raise config.ConfigError(f"--set {assignment}: expected section.key=value")
-        section, _, name = key.partition(".")
-        flags.setdefault(section, {})[name] = _value(value)
-    _context.file, _context.flags = settings_file, flags
-
-
-def _value(text: str) -> Any:
-    """A TOML value where it is one, else the text itself."""
-    try:
-        return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
-        return text
+    """Read what all commands share: their callbacks keep it."""
+    del settings_file, assignments, verbose, show_version
+    _context.start_log(config.Log())
 
 
 @contextmanager
@@ -229,13 +289,10 @@ def demo(
     """A simulated shop on a local broker and store, all roles as real processes."""
     stop = roles.stop_on_signals()
 
-    def show(facts: dict[str, Any]) -> None:
-        if as_json:
-            _print_json(facts)
-        else:
-            demonstration.show_summary(out, facts)
+    def tell(facts: dict[str, Any]) -> None:
+        show(facts, as_json, lambda shown: demonstration.show_summary(out, shown))
 
-    if not demonstration.run(seconds, keep=keep, stop=stop, console=err, show=show):
+    if not demonstration.run(seconds, keep=keep, stop=stop, console=err, show=tell):
         raise typer.Exit(NO)
 
 
@@ -264,6 +321,7 @@ def run_all(local: Local = False) -> None:
 
 
 def _run(names: list[str], *, local: bool) -> None:
+    _context.roles = names
     stop = roles.stop_on_signals()
     with ExitStack() as stack:
         more: dict[str, Any] = {}
@@ -275,7 +333,7 @@ def _run(names: list[str], *, local: bool) -> None:
         if local:
             topic_plans.apply(settings, create=True)
             err.print(f"local broker at {settings.broker.bootstrap}, store at {settings.store.url}")
-            given = f" -c {_context.file}" if _context.file else ""
+            given = f" -c {_context.named_file}" if _context.named_file else ""
             err.print(
                 f"from another terminal: segstream{given} --set "
                 f"broker.bootstrap={settings.broker.bootstrap} --set store.url={settings.store.url} ...",
@@ -294,20 +352,22 @@ def topics_apply(
     differences = topic_plans.apply(
         _context.settings(), not check, lambda plan: created.append(plan.name)
     )
-    if as_json:
-        _print_json({"created": created, "differences": [asdict(d) for d in differences]})
-    else:
-        for name in created:
-            out.print(f"created {name}")
-        for difference in differences:
-            out.print(
-                f"{difference.topic}: {difference.setting} is {difference.found}, should be "
-                f"{difference.expected}; {difference.remedy}"
-            )
-        if not differences:
-            out.print("all topics are as they should be")
+    facts = {"created": created, "differences": [asdict(one) for one in differences]}
+    show(facts, as_json, _show_topics)
     if differences:
         raise typer.Exit(NO)
+
+
+def _show_topics(facts: dict[str, Any]) -> None:
+    for name in facts["created"]:
+        out.print(f"created {name}")
+    for one in facts["differences"]:
+        out.print(
+            f"{one['topic']}: {one['setting']} is {one['found']}, should be {one['expected']}; "
+            f"{one['remedy']}"
+        )
+    if not facts["differences"]:
+        out.print("all topics are as they should be")
 
 
 @app.command("replay", epilog=HELP_EXAMPLE)
@@ -351,10 +411,9 @@ def replay_file(
             limit=limit, rejected_to=rejected, stop=stop.is_set,
         )  # fmt: skip
     if as_json:
-        _print_json(report.as_dict())
+        show(report.as_dict(), as_json, out.print)
     else:
-        for line in report.lines():
-            out.print(line)
+        show(list(report.lines()), as_json, lambda lines: out.print(*lines, sep="\n"))
     if not report.complete or not report.sent:
         raise typer.Exit(NO)
 
@@ -412,10 +471,7 @@ def explore_vectors(
         found = exploring.study(settings, table, people, wish, model, tell)
         written = exploring.write(found, out_folder, tell)
     facts = exploring.facts_of(found, written)
-    if as_json:
-        _print_json(facts)
-    else:
-        exploring.show(out, facts)
+    show(facts, as_json, lambda shown: exploring.show(out, shown))
 
 
 @app.command("plan", epilog=PLAN_EXAMPLE)
@@ -448,10 +504,7 @@ def plan_change(
                 crowd = planning.live_crowd(known, table, store, tell)
             found = planning.plan(crowd, table, known.publish.rule(), wanted)
     facts = planning.facts_of(found)
-    if as_json:
-        _print_json(facts)
-    else:
-        planning.show(out, facts)
+    show(facts, as_json, lambda shown: planning.show(out, shown))
 
 
 def _source(file: Path | None, mapping: str | None, *, live: bool) -> tuple[Path, Mapping] | None:
@@ -503,7 +556,7 @@ def apply_change(
             crowd = planning.live_crowd(known, table, store, tell)
             plan = planning.facts_of(planning.plan(crowd, table, known.publish.rule(), wanted))
         if not as_json:
-            planning.show(out, plan)
+            planning.show(out, safe_facts(plan))
         store.want(tuning.pack())
         model = None
         if not no_wait:
@@ -512,13 +565,10 @@ def apply_change(
                     model = applying.wait(store, tuning, seconds)
             except applying.NotAppliedError:
                 if as_json:
-                    _print_json(applying.facts_of(plan, tuning, None))
+                    show(applying.facts_of(plan, tuning, None), as_json, out.print)
                 raise
     facts = applying.facts_of(plan, tuning, model)
-    if as_json:
-        _print_json(facts)
-    else:
-        applying.show(out, facts)
+    show(facts, as_json, lambda shown: applying.show(out, shown))
 
 
 segments_app = typer.Typer(rich_markup_mode="markdown")
@@ -545,12 +595,13 @@ def segments(
             with _telling("reading") as tell:
                 people = exploring.read_store(settings, table, store, state.model, tell)
             facts["rules"] = explaining.rules(people, state.model, table)
-    if as_json:
-        _print_json(facts)
-    else:
-        views.show_segments(out, facts, table)
+
+    def for_people(shown: dict[str, Any]) -> None:
+        views.show_segments(out, shown, table)
         if rules:
-            explaining.show_rules(out, facts["rules"], table)
+            explaining.show_rules(out, shown["rules"], table)
+
+    show(facts, as_json, for_people)
 
 
 @segments_app.command(epilog="Example: `segstream segments rename 4 'Bargain hunters'`")
@@ -562,7 +613,11 @@ def rename(
     settings = _context.settings()
     with roles.open_store(settings) as store:
         before = views.rename(store, segment, name)
-    out.print(f"segment {segment}, {before!r}, is called {name!r} from the trainer's next round on")
+    show(
+        f"segment {segment}, {before!r}, is called {name!r} from the trainer's next round on",
+        False,
+        out.print,
+    )
 
 
 @app.command(epilog="Example: `segstream user 17850 --why`")
@@ -580,12 +635,13 @@ def user(
         facts = reader.user(user_id)
         if why:
             facts["why"] = explaining.why(reader, user_id)
-    if as_json:
-        _print_json(facts)
-    else:
-        views.show_user(out, facts, reader.table)
+
+    def for_people(shown: dict[str, Any]) -> None:
+        views.show_user(out, shown, reader.table)
         if why:
-            explaining.show_why(out, facts["why"], reader.table)
+            explaining.show_why(out, shown["why"], reader.table)
+
+    show(facts, as_json, for_people)
 
 
 @app.command(epilog="Example: `segstream changes --follow --kind at_risk`")
@@ -615,10 +671,7 @@ def changes(
         for record in stream:
             if views.wanted(record, user_id, kind):
                 found = True
-                if as_json:
-                    print(json.dumps(record), flush=True)
-                else:
-                    out.print(views.record_line(record))
+                show(record, as_json, lambda shown: out.print(views.record_line(shown)))
     if not found:
         err.print("no changes")
 
@@ -629,20 +682,21 @@ def audit(as_json: AsJson = False) -> None:
     settings = _context.settings()
     with roles.open_store(settings) as store, err.status("reading the log"):
         report = run_audit(settings, store)
-    if as_json:
-        _print_json(asdict(report))
-    else:
-        table = Table(title="Audit", title_justify="left")
-        for column in ("check", "", "counted", "note"):
-            table.add_column(column, overflow="fold")
-        for check in report.checks:
-            verdict = Text("ok", "green") if check.ok else Text("OFF", "bold red")
-            offenders = "; ".join(str(offender) for offender in check.offenders)
-            note = "\n".join(part for part in (check.note, offenders) if part)
-            table.add_row(check.name, verdict, f"{check.counted:,}", note)
-        out.print(table)
+    show(asdict(report), as_json, _show_audit)
     if not report.ok:
         raise typer.Exit(NO)
+
+
+def _show_audit(facts: dict[str, Any]) -> None:
+    table = Table(title="Audit", title_justify="left")
+    for column in ("check", "", "counted", "note"):
+        table.add_column(column, overflow="fold")
+    for check in facts["checks"]:
+        verdict = Text("ok", "green") if check["ok"] else Text("OFF", "bold red")
+        offenders = "; ".join(str(offender) for offender in check["offenders"])
+        note = "\n".join(part for part in (check["note"], offenders) if part)
+        table.add_row(check["name"], verdict, f"{check['counted']:,}", note)
+    out.print(table)
 
 
 @app.command(epilog="Example: `segstream -c shop.toml doctor`")
@@ -650,32 +704,35 @@ def doctor(as_json: AsJson = False) -> None:
     """Can the broker and the store be reached, and are they set up safely?"""
     settings = _context.settings()
     findings = examine(settings, lambda: topic_plans.apply(settings, create=False))
-    if as_json:
-        _print_json({"ok": all(f.ok for f in findings), "findings": [asdict(f) for f in findings]})
-    else:
-        for finding in findings:
-            verdict = Text("ok  ", "green") if finding.ok else Text("BAD ", "bold red")
-            out.print(Text.assemble(verdict, (f"{finding.subject}: ", "bold"), finding.finding))
-            if finding.remedy and not finding.ok:
-                out.print(f"      remedy: {finding.remedy}")
-    if not all(finding.ok for finding in findings):
+    well = all(finding.ok for finding in findings)
+    facts = mask_facts({"ok": well, "findings": [asdict(finding) for finding in findings]})
+    show(facts, as_json, _show_findings)
+    if not well:
         raise typer.Exit(NO)
+
+
+def _show_findings(facts: dict[str, Any]) -> None:
+    for one in facts["findings"]:
+        verdict = Text("ok  ", "green") if one["ok"] else Text("BAD ", "bold red")
+        out.print(Text.assemble(verdict, (f"{one['subject']}: ", "bold"), one["finding"]))
+        if one["remedy"] and not one["ok"]:
+            out.print(f"      remedy: {one['remedy']}")
 
 
 @config_app.command("show", epilog="Example: `segstream --set learning.segments=6 config show`")
 def config_show(as_json: AsJson = False) -> None:
     """Every setting in force, its unit, its meaning, and where it came from."""
     settings, origins = _context.load()
-    rows = config.effective(settings, origins)
-    if as_json:
-        _print_json({"settings": rows})
-        return
+    show({"settings": config.effective(settings, origins)}, as_json, _show_settings)
+
+
+def _show_settings(facts: dict[str, Any]) -> None:
     table = Table(title="Settings", title_justify="left")
     table.add_column("key", no_wrap=True)
     for column in ("value", "unit", "from", "meaning"):
         table.add_column(column, overflow="fold")
     lists = []
-    for row in rows:
+    for row in facts["settings"]:
         value = row["value"]
         if isinstance(value, list):
             lists.append(row)
@@ -692,10 +749,6 @@ def config_show(as_json: AsJson = False) -> None:
 
 
 # -- ending ----------------------------------------------------------------------------------
-
-
-def _print_json(facts: dict[str, Any]) -> None:
-    print(json.dumps(facts, default=str), flush=True)
 
 
 STORE_HINT = "; is the store up, and is store.url right? `segstream doctor` looks at it"
@@ -727,14 +780,35 @@ def main() -> NoReturn:
     """Run the command; tell every error that a user can cause in a sentence."""
     known = tuple(kind for kind, _ in _ANSWERS)
     try:
-        app()
-        code = 0
+        code = app(standalone_mode=False) or 0
+    except TyperException as error:
+        code = _tell_wrong_use(error)
     except known as error:
         hint = STORE_HINT if isinstance(error, StoreUnavailableError) else ""
-        err.print(Text.assemble(("segstream: ", "bold red"), f"{error}{hint}"))
+        _tell(f"{error}{hint}")
         code = next(code for kind, code in _ANSWERS if isinstance(error, kind))
     except KeyboardInterrupt:
         code = 130
     except BrokenPipeError:
         code = 0
+    except Exception as error:  # noqa: BLE001 - told with its trace, but without secrets
+        logs.OWN_LOG.critical("%s: %s", type(error).__name__, error, exc_info=error)
+        code = NO
     sys.exit(code)
+
+
+def _tell(message: str) -> None:
+    """The last words: of a role whose log is read by a machine, another line of it."""
+    if _context.roles and logs.as_json():
+        logs.OWN_LOG.error("%s", message)
+    else:
+        err.print(Text.assemble(("segstream: ", "bold red"), safe_lines(mask(message))))
+
+
+def _tell_wrong_use(error: TyperException) -> int:
+    told = error.format_message().strip()
+    context = getattr(error, "ctx", None)
+    path = context.command_path if context else "segstream"
+    if told:
+        _tell(f"{told.rstrip('.')}; see `{path} --help`")
+    return error.exit_code

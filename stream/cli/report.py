@@ -15,6 +15,7 @@ from jinja2 import Environment, StrictUndefined
 
 from stream.choosing import ENOUGH, STABLE, elbow
 from stream.cli.charts import average, colour, ink_on, label, plain, shade, telling
+from stream.cli.safe import safe_facts
 from stream.units import iso
 
 if TYPE_CHECKING:
@@ -90,7 +91,7 @@ def page(study: Study, pictures: dict[str, bytes]) -> str:
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     template = environment.from_string(source.read_text(encoding="utf-8"))
-    return template.render(**_content(study, pictures))
+    return template.render(**safe_facts(_content(study, pictures)))
 
 
 def say(study: Study) -> str:

@@ -131,7 +131,7 @@ def test_what_is_no_address_of_a_store_is_refused(url: str) -> None:
 def test_a_password_in_an_address_is_not_shown() -> None:
     said = complaint(flags={"store": {"url": "redis://me:secret@shop.example:port/0"}})
     assert "secret" not in said
-    assert "//***@shop.example:port/0" in said
+    assert "redis://me:***@shop.example:port/0" in said
 
 
 @pytest.mark.parametrize(("text", "value"), [("true", True), ("False", False), ("0", False)])
@@ -180,7 +180,6 @@ def test_features_and_kinds_can_be_declared(tmp_path: Path) -> None:
         ("worker", "reject_ratio_limit", "0", "greater than 0"),
         ("metrics", "port", "70000", "less than or equal to 65535"),
         ("learning", "segments", "1", "greater than or equal to 2"),
-        ("broker", "properties", "x", "valid dictionary"),
     ],
 )
 def test_a_wrong_value_names_key_value_expectation_and_origin(
@@ -389,3 +388,126 @@ def test_settings_as_a_file_are_the_same_settings(tmp_path: Path) -> None:
         file = tmp_path / "shop.toml"
         file.write_text(as_file(settings))
         assert load(file, environment={})[0] == settings
+
+
+# -- values in files -----------------------------------------------------------------------------
+
+
+def in_file(folder: Path, text: str) -> str:
+    file = folder / "value"
+    file.write_text(text)
+    return str(file)
+
+
+@pytest.mark.parametrize("end", ["", "\n", "\r\n"])
+def test_a_value_can_stand_in_a_file(tmp_path: Path, end: str) -> None:
+    url = "redis://shop:pa ss\n@redis:6379/0"
+    environment = {"SEGSTREAM_STORE__URL_FILE": in_file(tmp_path, url + end)}
+    settings, origins = load(None, environment)
+    assert settings.store.url == url
+    assert origins["store.url"] == "environment"
+
+
+@pytest.mark.parametrize("key", ["[x]", "{", "007", "k" * 40])
+def test_a_text_in_a_file_stays_text(tmp_path: Path, key: str) -> None:
+    settings, _ = load(None, {"SEGSTREAM_STORE__NAMESPACE_KEY_FILE": in_file(tmp_path, key)})
+    assert settings.store.namespace_key == key
+
+
+def test_any_setting_can_stand_in_a_file(tmp_path: Path) -> None:
+    environment = {"SEGSTREAM_TOPICS__PARTITIONS_FILE": in_file(tmp_path, "7\n")}
+    assert load(None, environment)[0].topics.partitions == 7
+    wrong = {"SEGSTREAM_TOPICS__PARTITIONS_FILE": in_file(tmp_path, "many\n")}
+    assert complaint(environment=wrong).startswith("topics.partitions = 'many' (from environment)")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"sasl.password": "1_000", "socket.timeout.ms": "5000", "enable.x": "true"}',
+        '{"sasl.password" = "1_000", "socket.timeout.ms" = "5000", "enable.x" = "true"}',
+        "# mounted\nsasl.password=1_000\n! and\n\nsocket.timeout.ms = 5000\nenable.x =true\n",
+        'sasl.password = "1_000"\nsocket.timeout.ms = 5000\nenable.x = true\n',
+        '"sasl.password" = "1_000"\n[socket.timeout]\nms = 5000\n[enable]\nx = true\n',
+    ],
+)
+def test_properties_in_a_file(tmp_path: Path, text: str) -> None:
+    settings, _ = load(None, {"SEGSTREAM_BROKER__PROPERTIES_FILE": in_file(tmp_path, text)})
+    assert settings.broker.properties == {
+        "sasl.password": "1_000", "socket.timeout.ms": "5000", "enable.x": "true",
+    }  # fmt: skip
+
+
+def test_a_key_over_several_lines_in_a_file_of_properties(tmp_path: Path) -> None:
+    text = 'ssl.key.pem = """\n-----BEGIN\nabc=\n-----END\n"""\n'
+    settings, _ = load(None, {"SEGSTREAM_BROKER__PROPERTIES_FILE": in_file(tmp_path, text)})
+    assert settings.broker.properties == {"ssl.key.pem": "-----BEGIN\nabc=\n-----END\n"}
+
+
+@pytest.mark.parametrize("value", ["'x", '"x', "[x", "a=b=c", "a # b"])
+def test_a_property_is_taken_as_it_stands(tmp_path: Path, value: str) -> None:
+    text = f"sasl.password={value}\n"
+    settings, _ = load(None, {"SEGSTREAM_BROKER__PROPERTIES_FILE": in_file(tmp_path, text)})
+    assert settings.broker.properties == {"sasl.password": value}
+
+
+def test_properties_from_a_file_join_what_the_settings_say(tmp_path: Path) -> None:
+    file = written(tmp_path, '[broker]\nproperties = { "security.protocol" = "SASL_SSL" }\n')
+    environment = {"SEGSTREAM_BROKER__PROPERTIES_FILE": in_file(tmp_path, "sasl.password=x")}
+    settings, _ = load(file, environment)
+    assert settings.broker.properties == {"security.protocol": "SASL_SSL", "sasl.password": "x"}
+
+
+def test_a_file_that_cannot_be_read_is_told(tmp_path: Path) -> None:
+    name = "SEGSTREAM_STORE__URL_FILE"
+    missing = complaint(environment={name: str(tmp_path / "nothing")})
+    assert missing.startswith(f"store.url (from environment): {name} = {tmp_path}/nothing cannot")
+    assert "No such file" in missing
+    binary = tmp_path / "binary"
+    binary.write_bytes(b"\xff\xfe")
+    assert "it is no text" in complaint(environment={name: str(binary)})
+    assert "store.url" in complaint(environment={name: str(tmp_path)})
+
+
+def test_a_value_and_a_file_with_it_are_one_too_many(tmp_path: Path) -> None:
+    environment = {
+        "SEGSTREAM_STORE__URL": "redis://x",
+        "SEGSTREAM_STORE__URL_FILE": in_file(tmp_path, "redis://y"),
+    }
+    said = complaint(environment=environment)
+    assert said == (
+        "store.url (from environment): give SEGSTREAM_STORE__URL or SEGSTREAM_STORE__URL_FILE, "
+        "not both"
+    )
+
+
+def test_a_file_for_no_setting_is_told(tmp_path: Path) -> None:
+    said = complaint(environment={"SEGSTREAM_STORE__PASSWORD_FILE": in_file(tmp_path, "hunter2")})
+    assert said == "store.password (from environment): there is no such setting"
+
+
+# -- complaints without secrets ------------------------------------------------------------------
+
+SECRET = "hunter2 and 3"  # noqa: S105 - nobody's
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [
+        {"SEGSTREAM_STORE__URL": f"redis://shop:{SECRET}@redis:port/0"},
+        {"SEGSTREAM_STORE__URL": f"redis://shop:{SECRET}/x@y@redis"},
+        {"SEGSTREAM_STORE__URL": f"http://redis/0?password={SECRET}"},
+        {"SEGSTREAM_BROKER__PROPERTIES": f'{{"sasl.password": "{SECRET}"'},
+        {"SEGSTREAM_BROKER__PROPERTIES": SECRET},
+        {"SEGSTREAM_BROKER__PROPERTIES": f'{{"sasl.password": ["{SECRET}"]}}'},
+        {"SEGSTREAM_BROKER__PROPERTIES": f'{{"sasl": {{"password": "{SECRET}"}}}}'},
+        {"SEGSTREAM_STORE__PASSWORD": SECRET},
+        {"SEGSTREAM_BROKER__PROPERTIES__SASL.PASSWORD": SECRET},
+    ],
+)
+def test_a_complaint_has_no_secret_in_it(environment: dict[str, str]) -> None:
+    environment = environment | {"SEGSTREAM_TOPICS__PARTITIONS": "none"}
+    said = complaint(environment=environment)
+    assert "hunter2" not in said
+    assert "and 3" not in said
+    assert said.count("\n") == 1

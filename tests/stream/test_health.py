@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import json
+import logging
+import socket
+import struct
+import threading
+import time
 from collections.abc import Iterator
 from typing import Any
 from urllib.error import HTTPError
@@ -10,8 +15,11 @@ from urllib.request import urlopen
 
 import pytest
 from prometheus_client import CollectorRegistry, Counter
+from prometheus_client.core import CounterMetricFamily
 
+from stream import health as pages
 from stream.health import Health, HealthServer
+from stream.masking import learn
 
 
 class Clock:
@@ -123,3 +131,94 @@ def test_a_taken_port_is_an_error(health: Health, server: HealthServer) -> None:
 
 def test_a_server_that_never_started_can_be_stopped(health: Health) -> None:
     HealthServer(health, CollectorRegistry()).stop()
+
+
+def test_a_reason_has_no_secret_in_it(health: Health) -> None:
+    learn("store.url", "redis://shop:hunter2@redis")
+    health.ready(False, "AUTH hunter2 at redis://shop:other@redis")
+    assert health.readiness()[1] == ["process: AUTH *** at redis://shop:***@redis"]
+
+
+# -- connections that come to nothing ------------------------------------------------------------
+
+
+class Bulk:
+    """More of metrics than a socket holds."""
+
+    def collect(self) -> Iterator[CounterMetricFamily]:
+        for number in range(20_000):
+            yield CounterMetricFamily(f"bulk_{number}", "of help " * 8, value=number)
+
+
+def reset(connection: socket.socket) -> None:
+    """Drop a connection, as a peer that crashed."""
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    connection.close()
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"",
+        b"GET /met",
+        b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"\x16\x03\x01\x02\x00\xff\r\n\r\n",
+    ],
+)
+@pytest.mark.parametrize("how", ["reset", "closed", "left open"])
+def test_a_dropped_connection_leaves_a_line_at_debug_and_no_trace(
+    health: Health,
+    sent: bytes,
+    how: str,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(pages._QuietHandler, "timeout", 0.2)
+    caplog.set_level(logging.DEBUG, "stream.health")
+    registry = CollectorRegistry()
+    registry.register(Bulk())
+    with HealthServer(health, registry) as server:
+        connection = socket.create_connection((server.host, server.port))
+        connection.sendall(sent)
+        if how == "reset":
+            reset(connection)
+        elif how == "closed":
+            connection.close()
+        # Whoever serves the dropped one ends by itself, at the time-out at the latest.
+        deadline = time.monotonic() + 20
+        while any("process_request_thread" in thread.name for thread in threading.enumerate()):
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        assert get(server, "/live")[0] == 200
+        connection.close()
+    said = capfd.readouterr()
+    assert said.out + said.err == ""
+    assert all(record.levelno == logging.DEBUG for record in caplog.records if record.levelno != 20)
+    assert all(record.exc_info is None for record in caplog.records)
+
+
+def test_many_half_open_connections_hold_up_nobody(
+    server: HealthServer, capfd: pytest.CaptureFixture[str]
+) -> None:
+    there = [socket.create_connection((server.host, server.port)) for _ in range(100)]
+    assert get(server, "/metrics")[0] == 200
+    for connection in there:
+        reset(connection)
+    assert get(server, "/live")[0] == 200
+    assert capfd.readouterr().err == ""
+
+
+def test_a_page_that_cannot_be_made_is_logged(
+    health: Health, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+) -> None:
+    class Broken:
+        def collect(self) -> Iterator[CounterMetricFamily]:
+            raise ZeroDivisionError("not there")
+
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(Broken())
+    with HealthServer(health, registry) as server:
+        assert get_json(server, "/metrics") == (500, {"error": "see the log"})
+    assert [r.levelname for r in caplog.records if r.exc_info] == ["ERROR"]
+    assert capfd.readouterr().err == ""
