@@ -51,7 +51,7 @@ from stream.errors import (
 from stream.features import FeatureTable
 from stream.partition import SchemaMismatchError
 from stream.servers import LocalBroker, LocalStore
-from stream.state import StoreUnavailableError
+from stream.state import StoreRefusedError, StoreUnavailableError
 from stream.tuning import Tuning
 
 if TYPE_CHECKING:
@@ -697,7 +697,13 @@ def _print_json(facts: dict[str, Any]) -> None:
     print(json.dumps(facts, default=str), flush=True)
 
 
-STORE_HINT = "; is the store up, and is store.url right? `segstream doctor` looks at it"
+STORE_HINTS: Sequence[tuple[type[Exception], str]] = (
+    (StoreUnavailableError, "; is the store up, and is store.url right? `segstream doctor` looks"),
+    (
+        StoreRefusedError,
+        "; `segstream doctor` looks at it, ops/guide/redis.md has each role's rights",
+    ),
+)
 
 _ANSWERS: Sequence[tuple[type[Exception], int]] = (
     (config.ConfigError, WRONG),
@@ -712,6 +718,7 @@ _ANSWERS: Sequence[tuple[type[Exception], int]] = (
     (views.WrongNameError, NO),
     (BrokerUnavailableError, NO),
     (StoreUnavailableError, NO),
+    (StoreRefusedError, NO),
     (TopicMissingError, NO),
     (OffsetOutOfRangeError, NO),
     (ServerStartError, NO),
@@ -729,7 +736,7 @@ def main() -> NoReturn:
         app()
         code = 0
     except known as error:
-        hint = STORE_HINT if isinstance(error, StoreUnavailableError) else ""
+        hint = next((text for kind, text in STORE_HINTS if isinstance(error, kind)), "")
         err.print(Text.assemble(("segstream: ", "bold red"), f"{error}{hint}"))
         code = next(code for kind, code in _ANSWERS if isinstance(error, kind))
     except KeyboardInterrupt:
