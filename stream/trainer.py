@@ -108,6 +108,7 @@ class Trainer:
         if not self._store.lease("trainer", self._token, lease):
             self._stop_leading()
             return False
+        metrics.lease_held("trainer", lease)
         if not self._leads:
             self._store.lead(self._token)
             found = self._store.model()
@@ -120,6 +121,7 @@ class Trainer:
 
     def _stop_leading(self) -> None:
         self._leads = False
+        metrics.lease_missed("trainer")
         metrics.segments_counted({})
 
     def _statistics(self) -> list[PartitionStatistics]:
