@@ -27,6 +27,7 @@ from confluent_kafka import OFFSET_END, Consumer, KafkaError, KafkaException, To
 
 from consumers.client import activity_options, membership
 from consumers.decode import Batch, Block, Decoder, Reject
+from consumers.lag import EndsWatch, LagMeter, statistics_options
 from consumers.rejects import RejectGuard
 from stream import metrics
 from stream.config import ConfigError, Settings
@@ -121,7 +122,6 @@ class _Owned:
         awaiting_round: the mark whose trainer round must be completed before going on, or 0.
         consumed: what became of the messages of the waiting commit; None if it has none.
         refused: why some of them were refused.
-        oldest_ms: wall clock of the oldest event, or of the mark, in the waiting commit; or 0.
         paused: topics that are not read for now.
         gathered: events read and not yet folded.
     """
@@ -140,7 +140,6 @@ class _Owned:
     after: Callable[[], None] | None = None
     consumed: Counts | None = None
     refused: Counter[Reason] = field(default_factory=Counter)
-    oldest_ms: int = 0
     awaiting_round: int = 0
     next_check: float = 0.0
     swept: float = 0.0
@@ -206,6 +205,8 @@ class ActivityWorker:
         self._protocol = "consumer"
         self._progress: dict[int, Position] = {}
         self._shown = 0.0
+        self._lag = LagMeter(self._topics, wall_ms)
+        self._lag_told = 0.0
 
     # -- the loop -----------------------------------------------------------------------------
 
@@ -213,8 +214,12 @@ class ActivityWorker:
         """Own and serve partitions until told to stop."""
         self._protocol = membership(self._settings.broker)
         self._refresh_model()
-        consumer = kafka_client(Consumer, activity_options(self._settings.broker, self._protocol))
+        options = activity_options(self._settings.broker, self._protocol)
+        consumer = kafka_client(Consumer, statistics_options(self._lag) | options)
+        watch = EndsWatch(consumer, self._lag, self._wall_ms)
+        metrics.lag_told_by(self._lag.lags)
         try:
+            watch.start()
             self._check_partitions(consumer)
             consumer.subscribe(
                 list(self._topics),
@@ -232,6 +237,8 @@ class ActivityWorker:
             for number in list(self._owned):
                 self._forget(number)
             self._assigned.clear()
+            metrics.lag_told_by(None)
+            watch.stop()
             consumer.close()
 
     def _check_partitions(self, consumer: Consumer) -> None:
@@ -288,6 +295,7 @@ class ActivityWorker:
         self._step(list(self._owned), consumer)
         self._show_progress(consumer)
         self._look_around()
+        self._tell_lag()
 
     def _serve(
         self, number: int, what: Callable[..., object], *arguments: Any, **options: Any
@@ -315,8 +323,6 @@ class ActivityWorker:
         elif free:
             self._step_live(free)
         for owned in self._here(numbers):
-            if owned.waiting is not None:
-                self._measure_lag(owned)
             self._throttle(owned, consumer)
 
     def _here(self, numbers: Sequence[int]) -> list[_Owned]:
@@ -395,9 +401,9 @@ class ActivityWorker:
             owned.gathered = 0
             known[partition.number] = self._settle(owned, batches)
             events = EventColumns.concatenate([batch.columns(partition) for batch in batches])
+            for batch in batches:
+                self._lag.taken(partition.number, batch.topic, batch.oldest_ms)
             oldest = min((b.oldest_ms for b in batches if b.oldest_ms), default=now)
-            owned.oldest_ms = oldest
-            self._measure_lag(owned)
             acting.append(Acting(partition, events, oldest))
         for counts, duplicates in zip(known.values(), act_together(acting, now), strict=True):
             counts.applied -= duplicates
@@ -449,6 +455,7 @@ class ActivityWorker:
                 batches.extend(stretch.batches)
                 owned.offsets[topic] = stretch.next_offset
                 sent = max(sent, stretch.sent_ms)
+                self._lag.taken(partition.number, topic, stretch.sent_ms)
         counts = self._settle(owned, batches)
         events = EventColumns.concatenate([batch.columns(partition) for batch in batches])
         owned.gathered -= len(events)
@@ -460,8 +467,6 @@ class ActivityWorker:
         statistics = partition.sweep(mark, sent, acted=touched, sample=sample)
         metrics.swept(time.monotonic() - started)
         metrics.users_counted(partition.number, len(partition))
-        owned.oldest_ms = sent
-        self._measure_lag(owned)
         commit = partition.commit(owned.offsets, counts, mark, mark_ms=mark, statistics=statistics)
 
         def await_round() -> None:
@@ -727,6 +732,7 @@ class ActivityWorker:
                 owned.waiting = None
                 owned.partition.committed(commit)
                 self._tell_applied(owned)
+                self._lag.committed(number, commit.position.offsets)
                 self._progress[number] = commit.position
                 self._health.ready(True, part="activity")
                 if owned.after is not None:
@@ -748,15 +754,25 @@ class ActivityWorker:
             metrics.batch_committed(time.monotonic() - owned.committing_since)
         for reason, times in owned.refused.items():
             metrics.message_rejected(reason, times)
-        owned.consumed, owned.oldest_ms = None, 0
+        owned.consumed = None
         owned.refused.clear()
 
-    def _measure_lag(self, owned: _Owned) -> None:
-        """How old the oldest is that is not committed: if that is stuck, the lag grows."""
-        oldest = owned.oldest_ms or next((b.oldest_ms for b in owned.live if b.oldest_ms), 0)
-        if oldest:
-            lag = max(self._wall_ms() - oldest, 0)
-            metrics.lag_measured(owned.partition.number, lag / 1_000)
+    def _tell_lag(self) -> None:
+        """Once a second, tell the meter what was read, and what is assigned and not owned."""
+        now = time.monotonic()
+        if now - self._lag_told < 1.0:
+            return
+        self._lag_told = now
+        for number, owned in self._owned.items():
+            opened = [stretches[-1].next_offset for stretches in owned.stretches]
+            self._lag.read(number, [a or b for a, b in zip(opened, owned.offsets, strict=True)])
+        for number in {number for _, number in self._assigned} - self._owned.keys():
+            try:
+                position = self._store.position(number)
+            except StoreUnavailableError:
+                return
+            if position is not None:
+                self._lag.stranded(number, position.offsets)
 
     # -- the trainer's rounds -----------------------------------------------------------------
 
@@ -1055,6 +1071,7 @@ class ActivityWorker:
         if self._trainer.model is not None and position.model == self._trainer.model.name:
             partition.model = self._trainer.model
         self._owned[number] = owned
+        self._lag.watch(number, position.offsets)
         metrics.partition_acquired(number, len(partition))
         log.info(
             "partition %d taken over: %d users, commit %d",
@@ -1162,6 +1179,7 @@ class ActivityWorker:
         """Drop a partition and everything of it that was not committed."""
         self._settling.discard(number)
         self._held = [message for message in self._held if message.partition() != number]
+        self._lag.forget(number)
         if self._owned.pop(number, None) is not None:
             self._store.abandon(number)
             metrics.partition_released(number)

@@ -125,9 +125,11 @@ class ChangePublisher:
             self._stop_leading()
 
     def _hold_lease(self) -> bool:
-        if not self._store.lease("publisher", self._token, self._settings.publisher.lease_seconds):
+        lease = self._settings.publisher.lease_seconds
+        if not self._store.lease("publisher", self._token, lease):
             self._stop_leading()
             return False
+        metrics.lease_held("publisher", lease)
         if not self._leads:
             for partition in self._partitions:
                 self._take(partition)
@@ -137,6 +139,7 @@ class ChangePublisher:
 
     def _stop_leading(self) -> None:
         self._leads = False
+        metrics.lease_missed("publisher")
         metrics.outboxes_left()
 
     def _take(self, partition: int) -> None:

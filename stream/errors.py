@@ -51,17 +51,24 @@ def kafka_client(kind: Callable[[dict[str, Any]], _Client], options: dict[str, A
 
     Raises:
         ConfigError: librdkafka does not accept the options.
+        BrokerUnavailableError: this machine has no room for a client now: threads or files.
     """
+    if options.get("group.id") == "":
+        # A consumer without a group ends the process, by an assertion in its C code.
+        raise ConfigError("broker.group, or group.id of broker.properties, is empty: name a group")
     try:
         return kind(options)
     except KafkaException as error:
         inner = error.args[0]
-        if inner.code() != KafkaError._INVALID_ARG:  # noqa: SLF001 - that is its public name
-            raise
-        raise ConfigError(
-            f"broker.properties: {inner.str()}; expected are names and values of librdkafka's"
-            " CONFIGURATION.md"
-        ) from None
+        if inner.code() == KafkaError._CRIT_SYS_RESOURCE:  # noqa: SLF001 - its public name
+            raise BrokerUnavailableError(f"no client can be made: {inner.str()}") from None
+        said = str(inner.str()).strip()
+    except (TypeError, ValueError, AttributeError, SystemError) as error:
+        # Callbacks and objects, which no text can be, and text that is none.
+        said = str(error.__cause__ or error)
+    raise ConfigError(
+        f"broker.properties: {said}; expected are names and values of librdkafka's CONFIGURATION.md"
+    ) from None
 
 
 _said: dict[str, float] = {}

@@ -8,11 +8,15 @@ and nowhere else. All functions may be called from any thread.
 from __future__ import annotations
 
 import math
+import platform
 import threading
 import time
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
 
+from confluent_kafka import libversion
 from prometheus_client import (
     CollectorRegistry,
     Counter,
@@ -23,7 +27,7 @@ from prometheus_client import (
     ProcessCollector,
     disable_created_metrics,
 )
-from prometheus_client.core import HistogramMetricFamily, Metric
+from prometheus_client.core import GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from stream.events import Cause, Counts, Reason
@@ -50,6 +54,76 @@ class _Age:
 
     def restart(self) -> None:
         self._at = self._clock()
+
+
+@dataclass(frozen=True)
+class PartitionLag:
+    """How far behind its input topics a partition is.
+
+    Attributes:
+        seconds: age of the oldest record that is not committed; 0 if there is none.
+        records: how many are not, by topic.
+    """
+
+    partition: int
+    seconds: float
+    records: Mapping[str, int]
+
+
+class _Told(Collector):
+    """A gauge whose values are worked out when they are asked for, by a function of labels."""
+
+    def __init__(
+        self,
+        name: str,
+        meaning: str,
+        labels: Sequence[str],
+        tell: Callable[[], Iterable[tuple[Sequence[str], float]]],
+    ) -> None:
+        self._name, self._meaning = f"segstream_{name}", meaning
+        self._labelnames = tuple(labels)
+        self._tell = tell
+        REGISTRY.register(self)
+
+    def collect(self) -> Iterable[Metric]:
+        family = GaugeMetricFamily(self._name, self._meaning, labels=self._labelnames)
+        for labels, value in self._tell():
+            family.add_metric(labels, value)
+        yield family
+
+
+class _Deadlines:
+    """For each label whether its deadline lies ahead, told when asked; see `_Told`."""
+
+    def __init__(self) -> None:
+        self._until: dict[str, float] = {}
+
+    def extend(self, label: str, seconds: float) -> None:
+        self._until[label] = time.monotonic() + seconds
+
+    def tell(self) -> Iterable[tuple[Sequence[str], float]]:
+        now = time.monotonic()
+        return [((label,), float(now < until)) for label, until in self._until.copy().items()]
+
+
+class _Ages:
+    """For each label seconds since a moment, or 0 for none, told when asked; see `_Told`."""
+
+    def __init__(self) -> None:
+        self._since: dict[str, float | None] = {}
+
+    def set(self, label: str, age_seconds: float | None) -> None:
+        self._since[label] = None if age_seconds is None else time.monotonic() - age_seconds
+
+    def clear(self) -> None:
+        self._since.clear()
+
+    def tell(self) -> Iterable[tuple[Sequence[str], float]]:
+        now = time.monotonic()
+        return [
+            ((label,), 0.0 if since is None else now - since)
+            for label, since in self._since.copy().items()
+        ]
 
 
 class _WeightedHistogram(Collector):
@@ -109,11 +183,23 @@ _marks = _counter("marks_total", "Marks of the shop's clock; they are no events.
 _rejects = _counter(
     "rejects_total", "Refused messages by reason, once they are filed and committed.", "reason"
 )
-_lag = _gauge(
+_Told(
     "lag_seconds",
-    "Age of the oldest event of a partition's batch, or of the mark, when it was folded; while its"
-    " commit waits, of the oldest one that is not committed.",
-    "partition",
+    "Age of the oldest record of a partition's input topics that is not committed; 0 if there is"
+    " none. While the broker does not say where they end: since it last bore witness to that.",
+    ("partition",),
+    lambda: [((str(lag.partition),), lag.seconds) for lag in _lags()],
+)
+_Told(
+    "lag_records",
+    "Records of an input topic's partition that are not committed, by what the broker last said of"
+    " its end.",
+    ("topic", "partition"),
+    lambda: [
+        ((topic, str(lag.partition)), records)
+        for lag in _lags()
+        for topic, records in lag.records.items()
+    ],
 )
 _batch = _histogram(
     "batch_to_commit_seconds",
@@ -132,9 +218,21 @@ _sweep_age = _Age("segstream_sweep_age_seconds", "Since the last sweep of this p
 _outbox = _gauge(
     "outbox_entries", "Changes' entries committed and not yet confirmed by Kafka.", "partition"
 )
-_outbox_age = _gauge(
-    "outbox_age_seconds", "Age of a partition's oldest unconfirmed entry; 0 for none.", "partition"
+_outbox_age = _Ages()
+_Told(
+    "outbox_age_seconds",
+    "Age of a partition's oldest unconfirmed entry; 0 for none.",
+    ("partition",),
+    _outbox_age.tell,
 )
+_leads = _Deadlines()
+_Told(
+    "leader",
+    "Whether this process leads in a role: it holds the lease, and the lease has not run out.",
+    ("role",),
+    _leads.tell,
+)
+_build = _gauge("build_info", "What runs here; always 1.", "version", "python", "librdkafka")
 _epoch = _gauge("model_epoch", "Epoch of the model in force; a refit begins a new one.")
 _version = _gauge("model_version", "Version of the model in force, within its epoch.")
 _model_age = _Age(
@@ -178,6 +276,24 @@ _refits = _histogram(
 )
 _unavailable = _counter("unavailable_total", "Times that a neighbour did not answer.", "neighbour")
 
+# Whoever can tell how far behind they are, or nobody.
+_tell_lags: Callable[[], Iterable[PartitionLag]] | None = None
+
+
+def _lags() -> Iterable[PartitionLag]:
+    tell = _tell_lags
+    return [] if tell is None else tell()
+
+
+def _installed() -> str:
+    try:
+        return version("segstream")
+    except PackageNotFoundError:
+        return "unknown"
+
+
+_build.labels(_installed(), platform.python_version(), libversion()[0]).set(1)
+
 # Which series with changing labels exist now.
 _partitions: set[int] = set()
 _sized: set[tuple[int, str]] = set()
@@ -213,9 +329,10 @@ def message_rejected(reason: Reason, times: int = 1) -> None:
     _rejects.labels(reason.value).inc(times)
 
 
-def lag_measured(partition: int, seconds: float) -> None:
-    """The oldest event of a partition that is being, or waits to be, committed is this old."""
-    _lag.labels(str(partition)).set(seconds)
+def lag_told_by(tell: Callable[[], Iterable[PartitionLag]] | None) -> None:
+    """Who is to be asked how far behind this process is, whenever somebody wants to know."""
+    global _tell_lags  # noqa: PLW0603 - who is asked is this module's to know
+    _tell_lags = tell
 
 
 def commit_answered(answer: Answer) -> None:
@@ -241,8 +358,7 @@ def partition_released(partition: int) -> None:
     with _lock:
         _partitions.discard(partition)
         _owned.set(len(_partitions))
-    for gauge in (_users, _lag):
-        gauge.remove_by_labels({"partition": str(partition)})
+    _users.remove_by_labels({"partition": str(partition)})
 
 
 def users_counted(partition: int, users: int) -> None:
@@ -302,7 +418,7 @@ def outboxes_left() -> None:
 def outbox_measured(partition: int, entries: int, age_seconds: float) -> None:
     """A partition's outbox has so many entries, the oldest this old (0 if there is none)."""
     _outbox.labels(str(partition)).set(entries)
-    _outbox_age.labels(str(partition)).set(age_seconds)
+    _outbox_age.set(str(partition), age_seconds if entries else None)
 
 
 def changes_delivered(changes: int, seconds: float) -> None:
@@ -335,6 +451,16 @@ def refitted(seconds: float) -> None:
 
 
 # -- happenings anywhere ----------------------------------------------------------------------
+
+
+def lease_held(role: str, seconds: float) -> None:
+    """This process leads in a role, for so long unless it says so again."""
+    _leads.extend(role, seconds)
+
+
+def lease_missed(role: str) -> None:
+    """Another process leads in a role, or nobody."""
+    _leads.extend(role, 0.0)
 
 
 def store_missed() -> None:

@@ -33,15 +33,17 @@ import msgspec
 import redis
 from redis.backoff import NoBackoff
 from redis.crc import key_slot
-from redis.exceptions import NoPermissionError
+from redis.exceptions import AskError, ClusterCrossSlotError, NoPermissionError
 from redis.retry import Retry
 
+from stream.config import ConfigError
 from stream.state import (
     KEY_BYTES,
     Answer,
     Commit,
     OutboxEntry,
     Position,
+    StoreRefusedError,
     StoreUnavailableError,
     entry_id,
     key_of,
@@ -106,14 +108,85 @@ def hash_tag(partition: int, partitions: int) -> str:
 
 
 def connect(url: str, timeout_seconds: float) -> redis.Redis:
-    """A client that repeats nothing by itself: who repeats a commit must know that it does."""
-    return redis.Redis.from_url(
-        url,
-        socket_timeout=timeout_seconds,
-        socket_connect_timeout=timeout_seconds,
-        retry=Retry(NoBackoff(), 0),
-        protocol=2,
-    )
+    """A client that repeats nothing by itself: who repeats a commit must know that it does.
+
+    Raises:
+        ConfigError: the address has a part that means nothing to the client.
+    """
+    try:
+        client = redis.Redis.from_url(
+            url,
+            socket_timeout=timeout_seconds,
+            socket_connect_timeout=timeout_seconds,
+            retry=Retry(NoBackoff(), 0),
+            protocol=2,
+        )
+        # Not connected yet: the options of the address are looked at here, not at the first call.
+        client.connection_pool.connection_class(**client.connection_pool.connection_kwargs)
+    except (TypeError, ValueError, redis.RedisError) as error:
+        # Of an option that it does not know, the client says which function of its own it met.
+        said = str(error).rsplit("__init__() ", 1)[-1]
+        raise ConfigError(
+            f"store.url: {said}; expected is redis://user:password@host:port/0, or rediss:// for"
+            " TLS, with options of redis-py behind a ?"
+        ) from None
+    return client
+
+
+_LASTING_KINDS = (
+    redis.AuthenticationError,
+    redis.AuthenticationWrongNumberOfArgsError,
+    NoPermissionError,
+    redis.DataError,
+)
+"""What no repetition changes."""
+_LASTING_WORDS = (
+    "WRONGTYPE",
+    "WRONGPASS",
+    "NOAUTH",
+    "NOPERM",
+    "NOPROTO",
+    "DENIED",
+    "unknown command",
+    "unknown subcommand",
+    "unknown redis command",
+    "wrong number of arguments",
+    "syntax error",
+    "db index is out of range",
+    "invalid db index",
+    "acl failure in script",
+    "the user executing the script can't",
+    "error compiling script",
+    "error running script",
+    "script attempted to access",
+    "is not an integer or out of range",
+    "could not find suitable shebang",
+    "unexpected engine in script shebang",
+)
+"""Of answers that have no class of their own. Any other is waited out, as those of a proxy are."""
+_CLUSTER = (
+    "the store is a Redis Cluster, which is not supported yet; set store.url to a Redis, or Valkey,"
+    " that is no cluster"
+)
+
+
+def failure(error: Exception, doing: str = "") -> StoreUnavailableError | StoreRefusedError:
+    """What an error of the client means to a role: try again later, or never again.
+
+    Args:
+        error: of redis-py, or of the operating system.
+        doing: what was tried, to stand before the error.
+    """
+    said = str(error)
+    words = said.casefold()
+    if isinstance(error, (AskError, ClusterCrossSlotError)) or "cluster mode" in words:
+        return StoreRefusedError(f"{doing}{_CLUSTER}")
+    if isinstance(error, _LASTING_KINDS):
+        return StoreRefusedError(doing + said)
+    passing = isinstance(error, (redis.ConnectionError, redis.TimeoutError, OSError))
+    if not passing and any(word.casefold() in words for word in _LASTING_WORDS):
+        return StoreRefusedError(doing + said)
+    return StoreUnavailableError(doing + said)
 
 
 class RedisStore:
@@ -176,7 +249,7 @@ class RedisStore:
             return self._submit(partition, token, commit)
         except (redis.RedisError, OSError) as error:
             self.abandon(partition)
-            raise StoreUnavailableError(f"commit of partition {partition}: {error}") from error
+            raise failure(error, f"commit of partition {partition}: ") from error
 
     def collect(self, partition: int, token: str, commit: Commit) -> Answer:
         try:
@@ -189,7 +262,7 @@ class RedisStore:
                     return answer
         except (redis.RedisError, OSError) as error:
             self.abandon(partition)
-            raise StoreUnavailableError(f"commit of partition {partition}: {error}") from error
+            raise failure(error, f"commit of partition {partition}: ") from error
 
     def abandon(self, partition: int) -> None:
         link = self._links.pop(partition, None)
@@ -281,9 +354,12 @@ class RedisStore:
         if self._given_key:
             return key_of(self._given_key)
         name = f"{self._namespace}:key"
-        self._call(self._client.set, name, secrets.token_bytes(KEY_BYTES), nx=True)
-        found: bytes = self._call(self._client.get, name)
-        return found
+        found: bytes | None = self._call(self._client.get, name)
+        if found is None:
+            # Only whoever comes first writes: a reader needs no right to.
+            self._call(self._client.set, name, secrets.token_bytes(KEY_BYTES), nx=True)
+            found = self._call(self._client.get, name)
+        return found or b""
 
     # -- publisher ----------------------------------------------------------------------------
 
@@ -391,7 +467,7 @@ class RedisStore:
         try:
             return method(*arguments, **options)
         except (redis.RedisError, OSError) as error:
-            raise StoreUnavailableError(str(error)) from error
+            raise failure(error) from error
 
 
 class _Checked(NamedTuple):

@@ -49,6 +49,13 @@ class StoreUnavailableError(Exception):
     """The store does not answer, or refuses to write (out of memory, read-only)."""
 
 
+class StoreRefusedError(Exception):
+    """The store answers, and will never do what was asked: a right, a key or a server is wrong.
+
+    To repeat helps nobody, so it is no `StoreUnavailableError`; the message is the whole story.
+    """
+
+
 class Position(msgspec.Struct):
     """How far a partition's state has come: kept with it, changed only by a commit.
 
@@ -138,7 +145,11 @@ def entry_id(commit: Commit, index: int) -> str:
 
 
 class Store(Protocol):
-    """What is promised of a store; each method may raise `StoreUnavailableError`."""
+    """What is promised of a store.
+
+    Each method may raise `StoreUnavailableError`, which passes, or `StoreRefusedError`, which does
+    not.
+    """
 
     def acquire(self, partition: int, token: str) -> tuple[int, Position] | None:
         """Take a partition over: commits under any other token are refused from now on.

@@ -145,6 +145,7 @@ class Trainer:
         if not self._store.lease("trainer", self._token, lease):
             self._stop_leading()
             return False
+        metrics.lease_held("trainer", lease)
         return self._leads or self._begin_to_lead()
 
     def _begin_to_lead(self) -> bool:
@@ -200,6 +201,7 @@ class Trainer:
 
     def _stop_leading(self) -> None:
         self._leads = False
+        metrics.lease_missed("trainer")
         metrics.segments_counted({})
 
     def _statistics(self) -> list[PartitionStatistics]:

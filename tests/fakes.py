@@ -13,7 +13,7 @@ from itertools import count
 from typing import Any, Literal
 
 import msgspec
-from confluent_kafka import KafkaError, KafkaException, TopicPartition
+from confluent_kafka import OFFSET_END, KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import (  # type: ignore[attr-defined]  # it re-exports them silently
     ClusterMetadata,
     PartitionMetadata,
@@ -254,6 +254,17 @@ class ScriptedConsumer:
         del timeout
         key = (where.topic, where.partition)
         return self.low.get(key, 0), len(self.log.get(key, []))
+
+    def offsets_for_times(
+        self, where: Sequence[TopicPartition], timeout: float = 0.0
+    ) -> list[TopicPartition]:
+        """Where partitions end; nobody asks for another time."""
+        del timeout
+        assert all(one.offset == OFFSET_END for one in where)
+        ends = [len(self.log.get((one.topic, one.partition), [])) for one in where]
+        return [
+            TopicPartition(w.topic, w.partition, end) for w, end in zip(where, ends, strict=True)
+        ]
 
     def commit(self, offsets: Sequence[TopicPartition], asynchronous: bool) -> None:
         del asynchronous

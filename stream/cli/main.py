@@ -51,7 +51,7 @@ from stream.features import FeatureTable
 from stream.masking import mask, mask_facts
 from stream.partition import SchemaMismatchError
 from stream.servers import LocalBroker, LocalStore
-from stream.state import StoreUnavailableError
+from stream.state import StoreRefusedError, StoreUnavailableError
 from stream.tuning import Tuning
 
 if TYPE_CHECKING:
@@ -751,7 +751,13 @@ def _show_settings(facts: dict[str, Any]) -> None:
 # -- ending ----------------------------------------------------------------------------------
 
 
-STORE_HINT = "; is the store up, and is store.url right? `segstream doctor` looks at it"
+STORE_HINTS: Sequence[tuple[type[Exception], str]] = (
+    (StoreUnavailableError, "; is the store up, and is store.url right? `segstream doctor` looks"),
+    (
+        StoreRefusedError,
+        "; `segstream doctor` looks at it, ops/guide/redis.md has each role's rights",
+    ),
+)
 
 _ANSWERS: Sequence[tuple[type[Exception], int]] = (
     (config.ConfigError, WRONG),
@@ -766,6 +772,7 @@ _ANSWERS: Sequence[tuple[type[Exception], int]] = (
     (views.WrongNameError, NO),
     (BrokerUnavailableError, NO),
     (StoreUnavailableError, NO),
+    (StoreRefusedError, NO),
     (TopicMissingError, NO),
     (OffsetOutOfRangeError, NO),
     (ServerStartError, NO),
@@ -784,7 +791,7 @@ def main() -> NoReturn:
     except TyperException as error:
         code = _tell_wrong_use(error)
     except known as error:
-        hint = STORE_HINT if isinstance(error, StoreUnavailableError) else ""
+        hint = next((text for kind, text in STORE_HINTS if isinstance(error, kind)), "")
         _tell(f"{error}{hint}")
         code = next(code for kind, code in _ANSWERS if isinstance(error, kind))
     except KeyboardInterrupt:

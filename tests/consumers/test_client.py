@@ -5,17 +5,19 @@ from __future__ import annotations
 import threading
 from collections import Counter
 from collections.abc import Callable
+from typing import Any
 
 import pytest
-from confluent_kafka import Consumer, KafkaError, Message, Producer
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
 from consumers import client
 from consumers.client import activity_options, detect_protocol, membership, read_to_end
 from ops.kafka.server import RealKafka
+from producers import topics
 from producers.client import producer_options
-from stream.config import Broker, ConfigError
+from stream.config import Broker, ConfigError, Settings
 from stream.errors import (
     BrokerUnavailableError,
     OffsetOutOfRangeError,
@@ -97,6 +99,53 @@ def test_a_misspelt_property_is_a_wrong_setting() -> None:
     for make in made:
         with pytest.raises(ConfigError, match=r"^broker\.properties: No such configuration prop"):
             make()
+
+
+@pytest.mark.parametrize(
+    "properties",
+    [
+        {"socket.timeout.ms": "soon"},
+        {"socket.timeout.ms": "-5"},
+        {"security.protocol": "safe"},
+        {"security.protocol": "ssl", "ssl.ca.location": "/nowhere/ca.pem"},
+        {"security.protocol": "ssl", "ssl.certificate.pem": "no certificate"},
+        {"security.protocol": "sasl_ssl", "sasl.mechanism": "MAGIC"},
+        {"security.protocol": "sasl_plaintext", "sasl.mechanism": "PLAIN"},
+        {"plugin.library.paths": "nowhere"},
+        {"error_cb": "print"},
+        {"stats_cb": "print"},
+        {"throttle_cb": "print"},
+        {"default.topic.config": "acks=1"},
+        {"client.rack": "\udc80"},
+        {"opaque": "x"},
+    ],
+    ids=str,
+)
+def test_a_property_that_is_refused_is_a_wrong_setting(properties: dict[str, str]) -> None:
+    broker = Broker(bootstrap=NOWHERE, properties=properties)
+    made: list[Callable[[], object]] = [
+        lambda: kafka_client(Consumer, activity_options(broker, "classic")),
+        lambda: kafka_client(Producer, producer_options(broker)),
+        lambda: topics.missing(Settings(broker=broker)),
+    ]
+    for make in made:
+        with pytest.raises(ConfigError, match=r"^broker\.properties: .*CONFIGURATION\.md"):
+            make()
+
+
+@pytest.mark.parametrize("broker", [Broker(group=""), Broker(properties={"group.id": ""})])
+def test_a_group_without_a_name_is_a_wrong_setting_and_no_crash(broker: Broker) -> None:
+    with pytest.raises(ConfigError, match=r"broker\.group"):
+        kafka_client(Consumer, activity_options(broker, "classic"))
+
+
+def test_a_machine_without_room_for_a_client_is_waited_for() -> None:
+    def make(options: dict[str, Any]) -> None:
+        del options
+        raise KafkaException(KafkaError(KafkaError._CRIT_SYS_RESOURCE))
+
+    with pytest.raises(BrokerUnavailableError):
+        kafka_client(make, {})
 
 
 def test_properties_of_the_settings_win() -> None:

@@ -134,6 +134,10 @@ def test_counters_are_read_as_rates() -> None:
         ("segstream_changes_total", "kind_to"),
         ("segstream_segment_users", "segment"),
         ("segstream_lag_seconds", "partition"),
+        ("segstream_lag_records", "topic"),
+        ("segstream_lag_records", "partition"),
+        ("segstream_leader", "role"),
+        ("segstream_build_info", "version"),
     ],
 )
 def test_what_an_engineer_splits_is_split(metric: str, label: str) -> None:
@@ -141,6 +145,45 @@ def test_what_an_engineer_splits_is_split(metric: str, label: str) -> None:
         metric in _names(query) and re.search(rf"by \([^)]*\b{label}\b", query)
         for _, query, _ in QUERIES
     )
+
+
+def _panels_of(metric: str) -> list[dict[str, Any]]:
+    return [p for p in PANELS if any(metric in _names(t["expr"]) for t in p["targets"])]
+
+
+@pytest.mark.parametrize(
+    "metric", ["segstream_lag_seconds", "segstream_lag_records", "segstream_leader"]
+)
+def test_a_state_is_shown_as_it_is_now(metric: str) -> None:
+    """Not as a rate, a mean or the most of a while: 0 must show as 0, and nothing as nothing."""
+    panels = _panels_of(metric)
+    assert panels
+    for panel in panels:
+        for target in panel["targets"]:
+            assert re.fullmatch(
+                rf"max( by \([^)]*\))? \({metric}\)|max\({metric}\)", target["expr"]
+            )
+        assert panel["fieldConfig"]["defaults"]["min"] == 0
+        assert not panel["fieldConfig"]["defaults"].get("custom", {}).get("spanNulls")
+
+
+def test_lag_is_shown_at_a_glance_and_by_partition() -> None:
+    glance, split = _panels_of("segstream_lag_seconds")
+    assert (glance["type"], split["type"]) == ("stat", "timeseries")
+    colours = {
+        s["color"]: s["value"] for s in glance["fieldConfig"]["defaults"]["thresholds"]["steps"]
+    }
+    assert colours == {"green": None, "orange": 5, "red": 60}
+    for panel in (glance, split):
+        assert "0" in panel["description"]
+        assert "batch" not in panel["description"], "it is no longer of the last batch"
+
+
+def test_labels_of_our_own_are_not_renamed() -> None:
+    """Prometheus calls a label that it adds itself by another name in what was scraped."""
+    own = set().union(*(labels for _, labels in DECLARED.values()))
+    (job,) = yaml.safe_load((ROOT / "ops/prometheus/prometheus.yml").read_text())["scrape_configs"]
+    assert not own & ADDED_BY_PROMETHEUS or job["honor_labels"] is True
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import math
 import re
 import subprocess
 import sys
+from importlib.metadata import version
 
 import pytest
 from prometheus_client import generate_latest
@@ -13,7 +14,9 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from stream import metrics
 from stream.events import Cause, Counts, Reason
+from stream.metrics import PartitionLag
 from stream.state import Answer
+from tests.fakes import Clock
 
 
 def value(name: str, **labels: str) -> float:
@@ -45,13 +48,11 @@ def test_series_exist_before_anything_happens() -> None:
 
 def test_a_released_partition_leaves_no_series() -> None:
     metrics.partition_acquired(3, 100)
-    metrics.lag_measured(3, 1.5)
     assert value("partitions_owned") == 1
     assert value("partition_users", partition="3") == 100
     metrics.partition_released(3)
     assert value("partitions_owned") == 0
     assert not there("partition_users", partition="3")
-    assert not there("lag_seconds", partition="3")
     metrics.partition_released(3)
 
 
@@ -82,6 +83,54 @@ def test_ages_begin_with_the_first_time(monkeypatch: pytest.MonkeyPatch) -> None
     assert value("sweep_age_seconds") == 90
 
 
+def test_lag_is_asked_for_when_it_is_scraped() -> None:
+    now = [PartitionLag(3, 1.5, {"a": 7, "b": 0})]
+    metrics.lag_told_by(lambda: now)
+    try:
+        assert value("lag_seconds", partition="3") == 1.5
+        assert value("lag_records", topic="a", partition="3") == 7
+        now[0] = PartitionLag(3, 2.5, {"a": 7, "b": 1})
+        assert value("lag_seconds", partition="3") == 2.5
+        assert value("lag_records", topic="b", partition="3") == 1
+    finally:
+        metrics.lag_told_by(None)
+    assert not there("lag_seconds", partition="3")
+    assert not there("lag_records", topic="a", partition="3")
+
+
+def test_the_age_of_an_outbox_grows_while_nobody_looks(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock()
+    monkeypatch.setattr(metrics, "time", clock)
+    metrics.outbox_measured(1, 3, 0.5)
+    metrics.outbox_measured(2, 0, 0.0)
+    clock.advance(60)
+    assert value("outbox_age_seconds", partition="1") == pytest.approx(60.5, abs=0.01)
+    assert value("outbox_age_seconds", partition="2") == 0
+    metrics.outboxes_left()
+    assert not there("outbox_age_seconds", partition="1")
+
+
+def test_whoever_does_not_renew_a_lease_leads_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock()
+    monkeypatch.setattr(metrics, "time", clock)
+    metrics.lease_held("trainer", 5.0)
+    metrics.lease_missed("publisher")
+    assert (value("leader", role="trainer"), value("leader", role="publisher")) == (1, 0)
+    clock.advance(6)
+    assert value("leader", role="trainer") == 0
+    metrics.lease_held("trainer", 5.0)
+    assert value("leader", role="trainer") == 1
+    metrics.lease_missed("trainer")
+    assert value("leader", role="trainer") == 0
+
+
+def test_what_runs_here_is_told() -> None:
+    (sample,) = next(f for f in metrics.REGISTRY.collect() if f.name.endswith("build_info")).samples
+    assert sample.value == 1
+    assert sample.labels["version"] == version("segstream")
+    assert all(sample.labels.values())
+
+
 def test_every_other_happening_is_counted() -> None:
     labels = {"cause": "time_passed", "kind_from": "none", "kind_to": "at_risk"}
     changes = value("changes_total", **labels) if there("changes_total", **labels) else 0
@@ -100,7 +149,6 @@ def test_every_other_happening_is_counted() -> None:
     metrics.users_counted(1, 4)
     assert value("changes_total", **labels) == changes + 2
     assert (value("model_epoch"), value("model_version")) == (2, 7)
-    assert value("outbox_age_seconds", partition="1") == 0.5
     assert value("unavailable_total", neighbour="store") == missed + 1
 
 
@@ -108,7 +156,9 @@ def test_names_carry_their_unit_and_every_metric_its_meaning() -> None:
     text = generate_latest(metrics.REGISTRY).decode()
     ours = [f for f in text_string_to_metric_families(text) if f.name.startswith("segstream_")]
     assert len(ours) > 20
-    unit = re.compile(r"_(seconds|entries|users|owned|epoch|version|lacks_changes)$")
+    unit = re.compile(
+        r"_(seconds|records|entries|users|owned|epoch|version|leader|info|lacks_changes)$"
+    )
     for family in ours:
         assert family.documentation.endswith(".")
         # The parser takes _total off a counter's name.
