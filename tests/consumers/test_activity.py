@@ -17,7 +17,7 @@ from confluent_kafka import KafkaError, TopicPartition
 from consumers import activity
 from consumers.activity import ActivityWorker, StateLostError, TopicReplacedError
 from consumers.decode import Reject
-from consumers.plain import _parse_time
+from consumers.plain import parse_time
 from stream.config import ConfigError, Settings
 from stream.errors import BrokerUnavailableError, OffsetOutOfRangeError
 from stream.events import LineageRecord
@@ -417,7 +417,7 @@ def delivered(scene: Scene, number: int) -> list[Delivered]:
             change["version"],
             change["from"] or 0,
             change["to"],
-            _parse_time(change["at"]),
+            parse_time(change["at"]),
         )
         for change in scene.changes(number)
     ]
@@ -446,7 +446,7 @@ def test_what_was_delivered_of_lost_commits_is_taken_from_the_output(live: Scene
             assert change["version"] == (before.version + 1 if before else 1)
             assert (change["from"] or 0) == (before.after if before else 0)
             last[change["user"]] = Delivered(
-                change["user"], 1, change["version"], 0, change["to"], _parse_time(change["at"])
+                change["user"], 1, change["version"], 0, change["to"], parse_time(change["at"])
             )
         rows = live.rows(number)
         assert set(rows) == set(rows_before[number])
