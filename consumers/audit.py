@@ -29,6 +29,8 @@ from stream.events import (
     LETTER_TRUNCATED,
     LINEAGE,
     LINEAGE_RECORD,
+    MEMBERSHIP,
+    MEMBERSHIP_RECORD,
     SEGMENT_CHANGE,
     Counts,
     Reason,
@@ -479,7 +481,11 @@ class _Audit:
             partition, offset = _place(record)
             where = f"{topic}/{partition}@{offset}"
             payload = _bytes(record.value())
-            if _headers(record).get("ce_type") == LINEAGE:
+            kind = _headers(record).get("ce_type")
+            if kind == MEMBERSHIP:
+                self._check_membership(payload, where)
+                continue
+            if kind == LINEAGE:
                 snapshot = self._snapshots.get(partition)
                 own = snapshot is None or offset >= snapshot.position.output
                 self._check_lineage(payload, where, own=own)
@@ -528,6 +534,14 @@ class _Audit:
         middle = change["id"].removeprefix(begin).removesuffix(end)
         whole = middle.isdecimal() and change["id"] == begin + middle + end
         return int(middle) if whole else None
+
+    def _check_membership(self, payload: bytes, where: str) -> None:
+        """A membership tells again what a change has told; it is valid, and no part of the chain."""
+        self._valid.counted += 1
+        try:
+            MEMBERSHIP_RECORD.validate_json(payload, strict=True)
+        except ValidationError as error:
+            self._valid.accuse(f"{where}: {error.errors()[0]['msg']}")
 
     def _check_lineage(self, payload: bytes, where: str, *, own: bool) -> None:
         """A record of a segment is valid; told again, after a restart, it says the same.

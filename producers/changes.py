@@ -22,7 +22,8 @@ import msgspec
 from confluent_kafka import Producer
 
 from producers.client import producer_options
-from producers.delivery import DeliveryError, Headers, Record, deliver
+from producers.cloudevents import cloud_event
+from producers.delivery import DeliveryError, Record, deliver
 from stream import metrics
 from stream.config import Settings
 from stream.errors import BrokerUnavailableError, TopicMissingError, kafka_client
@@ -279,16 +280,9 @@ class ChangePublisher:
             self._known[partition] -= skipped
 
     def _record(self, partition: int, change: bytes, envelope: _Envelope) -> Record:
-        headers: Headers = [
-            ("ce_specversion", "1.0"),
-            ("ce_id", envelope.id),
-            ("ce_source", SOURCE),
-            ("ce_type", CHANGED),
-            ("ce_time", envelope.at),
-            ("ce_subject", envelope.user),
-            ("ce_kindto", envelope.kind_to),
-            ("content-type", "application/json"),
-        ]
+        headers = cloud_event(
+            envelope.id, SOURCE, CHANGED, envelope.at, envelope.user, kindto=envelope.kind_to
+        )
         return Record(
             self._settings.topics.changes, change, envelope.user.encode(), partition, headers
         )

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from confluent_kafka import Producer
 
 from producers.client import producer_options
+from producers.cloudevents import cloud_event
 from producers.delivery import DeliveryError, Headers, Record, deliver
 from stream.config import Settings
 from stream.errors import BrokerUnavailableError, kafka_client
@@ -54,13 +55,5 @@ class ModelAnnouncer:
             self._settings.topics.changes,
             LINEAGE_RECORD.dump_json(told),
             subject.encode(),
-            headers=[
-                ("ce_specversion", "1.0"),
-                ("ce_id", told["id"]),
-                ("ce_source", SOURCE),
-                ("ce_type", LINEAGE),
-                ("ce_time", told["at"]),
-                ("ce_subject", subject),
-                ("content-type", "application/json"),
-            ],
+            headers=cloud_event(told["id"], SOURCE, LINEAGE, told["at"], subject),
         )

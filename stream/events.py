@@ -224,7 +224,9 @@ NAMESPACE_HEADER = "segstream-namespace"
 """Header of a published model: whose it is."""
 CHANGED = "segstream.segment.changed"
 LINEAGE = "segstream.segment.lineage"
-"""Types of the CloudEvents on `segment-changes`: a user's move, and what became of a segment."""
+MEMBERSHIP = "segstream.segment.membership"
+"""Types of the CloudEvents on `segment-changes`: a user's move, what became of a segment, and where
+a user is, told again."""
 
 
 class Profile(TypedDict):
@@ -305,6 +307,24 @@ class LineageRecord(Lineage):
 
 
 LINEAGE_RECORD: TypeAdapter[Any] = TypeAdapter(LineageRecord)
+
+
+class MembershipRecord(TypedDict):
+    """Where a user is, told again; whoever knows a higher version of the user passes over it."""
+
+    id: Annotated[str, _described("identity of the record")]
+    user: Annotated[str, _described("the user")]
+    version: Annotated[int, _described("of the change that brought them there")]
+    segment: Annotated[int, _described("where they are")]
+    name: Annotated[str, _described("name of the segment")]
+    kind: Annotated[str, _described("kind of the segment, such as at_risk")]
+    since: Annotated[str, _described("when they came there; ISO 8601")]
+    last_event_at: Annotated[str, _described("time of the user's newest event; ISO 8601")]
+    at: Annotated[str, _described("as of when this is told; ISO 8601")]
+    model: Annotated[str, _described("epoch.version of the model that names the segment")]
+
+
+MEMBERSHIP_RECORD: TypeAdapter[Any] = TypeAdapter(MembershipRecord)
 
 
 class PublishedModel(TypedDict):

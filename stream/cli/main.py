@@ -31,6 +31,7 @@ from producers import topics as topic_plans
 from producers.delivery import DeliveryError
 from producers.files import FileError
 from producers.mapping import HELP_EXAMPLE, Mapping, MappingError, load_mapping
+from producers.membership import republish
 from producers.replay import parse_speed, progress_bar, replay
 from stream import config
 from stream.choosing import Distance
@@ -49,6 +50,7 @@ from stream.errors import (
 )
 from stream.features import FeatureTable
 from stream.masking import mask, mask_facts
+from stream.membership import Wanted
 from stream.partition import SchemaMismatchError
 from stream.servers import LocalBroker, LocalStore
 from stream.state import StoreRefusedError, StoreUnavailableError
@@ -674,6 +676,45 @@ def changes(
                 show(record, as_json, lambda shown: out.print(views.record_line(shown)))
     if not found:
         err.print("no changes")
+
+
+@app.command("republish", epilog="Example: `segstream republish --kind at_risk`")
+def republish_memberships(
+    segment: Annotated[int | None, typer.Option(help="Only of this segment.")] = None,
+    kind: Annotated[str | None, typer.Option(help="Only of segments of this kind.")] = None,
+    rate: Annotated[float, typer.Option(help="Records a second at the most.", min=1)] = 5_000.0,
+    as_json: AsJson = False,
+) -> None:
+    """Send everybody's present segment to the output again, as records of their own type.
+
+    For whoever begins to listen, and after the output was made anew or lost records. A listener
+    that knows a higher version of a user passes over it, so it may be done at any time.
+    """
+    settings = _context.settings()
+    with roles.open_store(settings) as store:
+        model = views.trainer_state(store).model
+        assert model is not None
+        if segment is not None and segment not in model.by_id:
+            raise config.ConfigError(f"--segment {segment}: segstream segments lists them")
+        if kind is not None and kind not in (kinds := views.kinds_of(settings, store)):
+            raise config.ConfigError(
+                f"--kind {kind}: there is no such kind, but {', '.join(kinds)}"
+            )
+        wanted = Wanted(segment, kind)
+        with _telling("sending") as tell:
+            sent = republish(
+                settings, store, model, wanted, rate, lambda count: tell(f"sent {count:,}")
+            )
+        topic_id, lacks = store.output()
+        if lacks and wanted.everybody:
+            store.note_output(topic_id, "")
+    facts = {"sent": sent.total(), "kinds": dict(sent), "output_lacked": lacks}
+    show(facts, as_json, _show_republished)
+
+
+def _show_republished(facts: dict[str, Any]) -> None:
+    kinds = ", ".join(f"{count:,} {kind}" for kind, count in sorted(facts["kinds"].items()))
+    out.print(f"{facts['sent']:,} memberships sent{f': {kinds}' if kinds else ''}")
 
 
 @app.command(epilog="Example: `segstream audit --json`")

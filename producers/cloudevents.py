@@ -1,0 +1,32 @@
+"""Writes the headers of a CloudEvent (1.0, Kafka binding, binary mode), in one place.
+
+Comes in: what a record is and where it is from. Goes out: its headers; whoever delivers is next.
+"""
+
+from __future__ import annotations
+
+from producers.delivery import Headers
+
+
+def cloud_event(
+    name: str, source: str, kind: str, time: str, subject: str, /, **extensions: str
+) -> Headers:
+    """Headers of a JSON event.
+
+    Args:
+        name: its id.
+        kind: its type.
+        time: ISO 8601.
+        extensions: further attributes, by their names.
+    """
+    attributes = {
+        "specversion": "1.0",
+        "id": name,
+        "source": source,
+        "type": kind,
+        "time": time,
+        "subject": subject,
+        **extensions,
+    }
+    headers: Headers = [(f"ce_{attribute}", value) for attribute, value in attributes.items()]
+    return [*headers, ("content-type", "application/json")]

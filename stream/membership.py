@@ -1,0 +1,120 @@
+"""Says of everybody which segment they are in now, for whoever missed how they came there.
+
+Comes in: rows of a partition, and the model. Goes out: `MembershipRecord`s as JSON;
+`producers.membership` sends them.
+
+A membership has the version of the change that brought it about. So whoever listens to changes too
+takes it in if they know no higher version of that user, and passes over it otherwise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import msgspec
+import numpy as np
+
+from stream.events import Bools, Rows
+from stream.hashing import change_identity
+from stream.model import Model
+from stream.units import iso, isos
+
+_encode = msgspec.json.Encoder().encode
+
+
+class Membership(NamedTuple):
+    """One user's membership, and its record."""
+
+    id: str
+    user: bytes
+    kind: str
+    record: bytes
+
+
+class _Record(msgspec.Struct, gc=False):
+    """`events.MembershipRecord` as it is written."""
+
+    id: str
+    user: str
+    version: int
+    segment: int
+    name: str
+    kind: str
+    since: str
+    last_event_at: str
+    at: str
+    model: str
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """Whose memberships are wanted; None is everybody's."""
+
+    segment: int | None = None
+    kind: str | None = None
+
+    @property
+    def everybody(self) -> bool:
+        return self.segment is None and self.kind is None
+
+    def among(self, rows: Rows, model: Model) -> Bools:
+        """Which rows are wanted: of who is in a segment that the model knows."""
+        ids = [
+            segment.id
+            for segment in model.by_id.values()
+            if self.segment in (None, segment.id) and self.kind in (None, segment.kind)
+        ]
+        found: Bools = np.isin(rows["segment"], ids)
+        return found
+
+
+def memberships(
+    users: Sequence[bytes],
+    rows: Rows,
+    model: Model,
+    wanted: Wanted,
+    *,
+    incarnation: int,
+    key: bytes,
+    at_ms: int,
+    run: str,
+) -> list[Membership]:
+    """The memberships of users of one partition.
+
+    Args:
+        rows: a row each.
+        incarnation: of the partition's state.
+        key: the namespace's secret.
+        at_ms: as of when.
+        run: what makes ids of this time differ from those of another.
+    """
+    at, known = iso(at_ms), model.by_id
+    chosen = np.flatnonzero(wanted.among(rows, model))
+    rows = rows[chosen]
+    found = []
+    for place, version, segment, since, seen in zip(
+        chosen.tolist(),
+        rows["version"].tolist(),
+        rows["segment"].tolist(),
+        isos(rows["since"]),
+        isos(rows["seen"]),
+        strict=True,
+    ):
+        user, there = users[place], known[segment]
+        name = f"{change_identity(user, key)}-{incarnation}-{version}-{run}"
+        record = _Record(
+            name,
+            user.decode(),
+            version,
+            segment,
+            there.name,
+            there.kind,
+            since,
+            seen,
+            at,
+            model.name,
+        )
+        found.append(Membership(name, user, there.kind, _encode(record)))
+    return found
