@@ -3,9 +3,18 @@
 Comes in: the input topics, their dead letters, the topic of changes and the store. Goes out: an
 `AuditReport`, one `Check` a promise, with the first offenders by name.
 
-The store is read first, the topics after it, so that whatever the store has delivered is on its
-topic by then. Only messages from where a partition's state began to its committed offsets are
-judged; what comes later is a backlog, no fault. `stream.oracle` folds them, slowly and obviously.
+A pipeline at work is judged as of the moment at which the audit began to read a partition:
+
+1. its position, which one commit wrote: messages up to there are the log, later ones a backlog;
+2. its rows: none is older than the position; some may be newer;
+3. its outbox: whatever a row has seen is there, or was delivered before;
+4. its position again: users with messages between the two are *moving*, their rows not judged;
+5. the topics, to their ends: whatever was delivered by then is read.
+
+So whoever has a row of version v has a record of v, and whatever has no place in this order is newer
+than what was read. It is counted as *unjudged*, never accused. A partition whose state was begun
+anew, or put back, between 1 and 4 is not judged at all. `stream.oracle` folds the log, slowly and
+obviously.
 """
 
 from __future__ import annotations
@@ -17,10 +26,11 @@ from hashlib import blake2b
 from itertools import takewhile
 from typing import Any, Protocol
 
+import msgspec
 import numpy as np
 from pydantic import ValidationError
 
-from consumers.client import read_to_end
+from consumers.client import count_records, read_to_end
 from stream.config import Broker, Settings
 from stream.errors import TopicMissingError
 from stream.events import (
@@ -39,13 +49,15 @@ from stream.events import (
 from stream.features import RING, ROW_FORMAT, FeatureTable
 from stream.hashing import change_identity
 from stream.headers import headers_of
-from stream.oracle import Fate, Marks, Message, Oracle, OracleUser
+from stream.oracle import Fate, Judge, Marks, Message, Oracle, OracleUser
 from stream.state import OutboxEntry, Position, Store
 from stream.units import DAY_MS, isos
 
 OFFENDERS = 5
 """Named in a check; the others are only counted."""
-SNAPSHOT_TRIES = 5
+SNAPSHOT_TRIES = 3
+"""For a moment at which nothing is committed while a partition is read: then all of it is judged."""
+TOLD_EVERY = 2_000
 EVERY_ENTRY = 1 << 31
 BEGINNING = "0-0"
 WAIT_SECONDS = 0.001
@@ -73,12 +85,28 @@ Read = Callable[[Broker, str], Iterable[Record]]
 """Reads a topic to its end, each partition in offset order."""
 
 
+@dataclass(frozen=True)
+class Progress:
+    """How far an audit has come.
+
+    Attributes:
+        what: is being read, in words.
+        done: things read so far.
+        total: of how many; None if nobody knows.
+    """
+
+    what: str
+    done: int
+    total: int | None
+
+
 @dataclass
 class Check:
     """One promise.
 
     Attributes:
         counted: how many things were looked at.
+        unjudged: how many were not: newer than what was read of the store, or not in the sample.
         wrong: how many of them break the promise.
         offenders: the first of those, in words.
         note: what else a reader should know.
@@ -87,6 +115,7 @@ class Check:
     name: str
     ok: bool = True
     counted: int = 0
+    unjudged: int = 0
     wrong: int = 0
     offenders: list[str] = field(default_factory=list)
     note: str = ""
@@ -105,7 +134,10 @@ class AuditReport:
     Attributes:
         ok: every promise is kept.
         lost: changes that happened and are neither delivered nor waiting in the outbox.
-        duplicated: change records delivered more than once.
+        duplicated: change records delivered again under a known id with other bytes.
+        repeated: change records delivered again with the same id and bytes, which is allowed:
+            whoever drops known ids sees each of them once.
+        unjudged: things that no check could judge, all checks together.
         rejected: messages refused.
         users: in the store.
         changes: different change records on their topic.
@@ -118,6 +150,8 @@ class AuditReport:
     checks: list[Check]
     lost: int
     duplicated: int
+    repeated: int
+    unjudged: int
     rejected: int
     users: int
     changes: int
@@ -126,30 +160,53 @@ class AuditReport:
     backlog: dict[str, int]
 
 
-def audit(settings: Settings, store: Store, read: Read = read_to_end) -> AuditReport:
+def audit(
+    settings: Settings,
+    store: Store,
+    read: Read = read_to_end,
+    *,
+    sample: float = 1.0,
+    progress: Callable[[Progress], None] | None = None,
+) -> AuditReport:
     """Hold the store and the output topic to the input topics.
 
-    A running pipeline may be audited: its partitions are judged as of a moment at which they
-    stood still. The more it has to do, the longer that moment may take to come.
+    A running pipeline may be audited: what is newer than what was read of it is counted apart.
 
-    `read` reads a topic to its end; tests give lists.
+    Args:
+        settings: what to audit.
+        store: its state.
+        read: reads a topic to its end; tests give lists.
+        sample: judge this share of the users, always the same ones, and count the others apart.
+            What needs no look into a message stays exact: how many there are, and which change
+            ids have more than one payload.
+        progress: is told how far it is, and at first how much there is to read.
 
     Raises:
         StoreUnavailableError: the store does not answer.
         BrokerUnavailableError: the broker does not answer.
         TopicMissingError: an input topic or the topic of changes is not there.
     """
-    return _Audit(settings, store, read).run()
+    return _Audit(settings, store, read, sample, progress).run()
 
 
 @dataclass
 class _Snapshot:
-    """A partition of the store at one moment."""
+    """A partition of the store, read from one position to another.
+
+    Attributes:
+        position: before the rows were read: the log up to there is judged.
+        after: when rows and outbox had been read.
+        rows: of the users that are judged, none older than `position`.
+        users: how many rows there are, of all users.
+        moving: users with messages between the two positions.
+    """
 
     position: Position
+    after: Position
     rows: dict[str, bytes]
+    users: int
     outbox: list[OutboxEntry]
-    still: bool
+    moving: set[str] = field(default_factory=set)
 
 
 @dataclass(frozen=True)
@@ -195,13 +252,55 @@ class _Extent:
 
     first: int
     next: int
+    records: int = 0
+
+
+class _Who(msgspec.Struct):
+    """The user of a message, as far as a look at it tells."""
+
+    userId: Any = None  # noqa: N815 - the message's own name
+    anonymousId: Any = None  # noqa: N815 - the message's own name
+
+
+class _Sample:
+    """Some of the users, by a hash that is the same for every audit."""
+
+    def __init__(self, share: float, message_bytes: int) -> None:
+        self.whole = share >= 1.0
+        self._limit = int(share * (1 << 64))
+        self._message_bytes = message_bytes
+        self._who = msgspec.json.Decoder(_Who)
+
+    def has(self, user: bytes) -> bool:
+        return self.whole or int.from_bytes(blake2b(user, digest_size=8).digest()) < self._limit
+
+    def skips(self, value: bytes) -> bool:
+        """Whether a message is of a user outside the sample; whatever is unclear is judged."""
+        if self.whole or len(value) > self._message_bytes:
+            return False
+        try:
+            who = self._who.decode(value)
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            return False
+        user = who.anonymousId if who.userId is None else who.userId
+        return isinstance(user, str) and bool(user) and not self.has(user.encode())
 
 
 class _Audit:
-    def __init__(self, settings: Settings, store: Store, read: Read) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        store: Store,
+        read: Read,
+        share: float,
+        progress: Callable[[Progress], None] | None,
+    ) -> None:
         self._settings = settings
         self._store = store
         self._read = read
+        self._sample = _Sample(share, settings.worker.message_bytes)
+        self._progress = progress
+        self._totals: dict[str, int] = {}
         self._inputs = settings.topics.inputs
         self._table = FeatureTable(settings.features)
         self._key = store.namespace_key()
@@ -214,10 +313,14 @@ class _Audit:
         self._digests: dict[str, bytes] = {}
         self._lineage: dict[str, bytes] = {}
         self._delivered: Counter[str] = Counter()
+        self._contradicted: Counter[str] = Counter()
         self._chains: dict[tuple[int, str, int], list[_Step]] = {}
         self._pending = 0
         self._lost = 0
         self._moved_on: set[int] = set()
+        clock = settings.clock
+        self._marks = Marks(self._key, clock.mark_seconds) if clock.mode == "watermark" else None
+        self._judge = Judge(settings.features, settings.worker, self._marks)
 
         self._log = Check("log_is_complete")
         self._state = Check("state_equals_log")
@@ -231,7 +334,9 @@ class _Audit:
         self._assignment = Check("assignment_equals_changes")
 
     def run(self) -> AuditReport:
+        self._measure()
         for partition in range(self._settings.topics.partitions):
+            self._tell("partitions of the store", partition, self._settings.topics.partitions)
             self._take_snapshot(partition)
         for index, topic in enumerate(self._inputs):
             self._fold_topic(index, topic)
@@ -240,6 +345,7 @@ class _Audit:
         self._read_changes()
         self._note_movement()
         for partition, snapshot in self._snapshots.items():
+            self._tell("partitions compared", partition, self._settings.topics.partitions)
             if self._is_provable(partition, snapshot):
                 self._check_counts(partition, snapshot)
                 self._check_state(partition, snapshot)
@@ -248,55 +354,98 @@ class _Audit:
         self._check_assignment()
         return self._report()
 
+    # -- progress -----------------------------------------------------------------------------
+
+    def _measure(self) -> None:
+        """Find out how much there is to read, for whoever wants to know."""
+        if self._progress is None:
+            return
+        topics = self._settings.topics
+        for topic in (*self._inputs, *map(topics.dlq, self._inputs), topics.changes):
+            try:
+                self._totals[topic] = count_records(self._settings.broker, topic)
+            except TopicMissingError:
+                self._totals[topic] = 0
+            self._tell(topic, 0, self._totals[topic])
+
+    def _tell(self, what: str, done: int, total: int | None) -> None:
+        if self._progress is not None:
+            self._progress(Progress(what, done, total))
+
+    def _records(self, topic: str) -> Iterator[Record]:
+        """Every record of a topic, telling how far it is."""
+        done = 0
+        for done, record in enumerate(self._read(self._settings.broker, topic), start=1):
+            if done % TOLD_EVERY == 0:
+                self._tell(topic, done, self._totals.get(topic))
+            yield record
+        self._tell(topic, done, done)
+
     # -- the store ----------------------------------------------------------------------------
 
     def _take_snapshot(self, partition: int) -> None:
-        """Position, rows and outbox of one moment: the position did not change around them."""
-        position = self._store.position(partition)
-        if position is None:
-            return
-        rows: dict[str, bytes] = {}
-        outbox: list[OutboxEntry] = []
-        still = False
+        """Position, rows, outbox and position again, in this order; see above.
+
+        A partition that has no state yet, or was begun anew or put back meanwhile, has none.
+        """
         for _ in range(SNAPSHOT_TRIES):
-            rows = {user.decode(): row for user, row in self._store.load(partition)}
+            position = self._store.position(partition)
+            if position is None:
+                return
+            rows: dict[str, bytes] = {}
+            users = 0
+            for user, row in self._store.load(partition):
+                users += 1
+                if self._sample.has(user):
+                    rows[user.decode()] = row
             found = self._store.outbox({partition: BEGINNING}, EVERY_ENTRY, WAIT_SECONDS)
             outbox = found.get(partition, [])
-            again = self._store.position(partition)
-            still = again == position
-            if still or again is None:
+            after = self._store.position(partition)
+            if after == position:
                 break
-            position = again
-        self._snapshots[partition] = _Snapshot(position, rows, outbox, still)
-        clock = self._settings.clock
-        marks = Marks(self._key, clock.mark_seconds) if clock.mode == "watermark" else None
-        self._oracles[partition] = Oracle(self._settings.features, self._settings.worker, marks)
+        if after is None or position is None or not _follows(after, position):
+            return
+        self._snapshots[partition] = _Snapshot(position, after, rows, users, outbox)
+        self._oracles[partition] = Oracle(
+            self._settings.features, self._settings.worker, self._marks
+        )
+        self._state.unjudged += users - len(rows)
 
     def _note_movement(self) -> None:
-        """Partitions that were committed to since their snapshot: newer changes are theirs."""
+        """Partitions that were committed to since their position: newer changes are theirs."""
         for partition, snapshot in self._snapshots.items():
-            if self._store.position(partition) != snapshot.position:
+            position = snapshot.position
+            if not position == snapshot.after == self._store.position(partition):
                 self._moved_on.add(partition)
 
     # -- the input ----------------------------------------------------------------------------
 
     def _fold_topic(self, index: int, topic: str) -> None:
-        for record in self._read(self._settings.broker, topic):
+        for record in self._records(topic):
             partition, offset = _place(record)
             snapshot = self._snapshots.get(partition)
             if snapshot is None:
                 self._unserved[partition] += 1
-            if snapshot is None or offset >= snapshot.position.offsets[index]:
                 self._backlog[topic] += 1
                 continue
             if offset < _first(snapshot, index):
                 continue
-            extent = self._extents.setdefault((index, partition), _Extent(offset, offset))
-            extent.next = offset + 1
             value = _bytes(record.value())
             kind, timestamp_ms = record.timestamp()
             place = (topic, partition)
             message = Message(value, timestamp_ms if kind else None, index, place)
+            if offset >= snapshot.position.offsets[index]:
+                self._backlog[topic] += 1
+                if offset < snapshot.after.offsets[index]:
+                    event = self._judge.judge(message).event
+                    snapshot.moving |= set() if event is None else {event.user}
+                continue
+            extent = self._extents.setdefault((index, partition), _Extent(offset, offset))
+            extent.next = offset + 1
+            extent.records += 1
+            if self._sample.skips(value):
+                self._conservation.unjudged += 1
+                continue
             outcome = self._oracles[partition].take(message)
             if outcome.fate is Fate.REJECTED and outcome.reason is not None:
                 where = (topic, partition, offset)
@@ -317,8 +466,6 @@ class _Audit:
                     f"{topic}/{partition}: the state stands for offsets {first} to {upto - 1}, "
                     f"the topic holds {held}"
                 )
-        if not snapshot.still:
-            self._log.accuse(f"partition {partition} is being written to without a pause")
         if snapshot.position.schema != self._table.schema:
             self._log.accuse(
                 f"partition {partition} holds rows of feature table {snapshot.position.schema}, "
@@ -327,7 +474,7 @@ class _Audit:
         if self._log.wrong > before:
             self._log.note = (
                 "state and counts of these partitions cannot be proved: the log was cut by its "
-                "retention or made anew, the workers did not pause, or other settings wrote them"
+                "retention or made anew, or other settings wrote them"
             )
         return self._log.wrong == before
 
@@ -336,9 +483,11 @@ class _Audit:
     def _check_counts(self, partition: int, snapshot: _Snapshot) -> None:
         check = self._conservation
         stored, true = snapshot.position.counts, self._oracles[partition].counts
-        judged = true.consumed + true.marks
-        check.counted += judged
-        for name in (f.name for f in fields(Counts)):
+        extents = [self._extents.get((index, partition)) for index in range(len(self._inputs))]
+        judged = sum(0 if extent is None else extent.records for extent in extents)
+        check.counted += true.consumed + true.marks
+        # Of a sample only the sum is known: what became of the others was not looked at.
+        for name in (f.name for f in fields(Counts)) if self._sample.whole else ():
             here, there = getattr(stored, name), getattr(true, name)
             if here != there:
                 check.accuse(f"partition {partition}: {here} {name}, the log says {there}")
@@ -354,7 +503,9 @@ class _Audit:
         whole = self._table.dtype.itemsize
         readable: dict[str, bytes] = {}
         for user, row in snapshot.rows.items():
-            if user not in users:
+            if user in snapshot.moving:
+                check.unjudged += 1
+            elif user not in users:
                 check.counted += 1
                 check.accuse(f"{_name(partition, user)} is in the store, but not in the log")
             elif len(row) != whole:
@@ -365,7 +516,7 @@ class _Audit:
             else:
                 readable[user] = row
         for user in users:
-            if user not in snapshot.rows:
+            if user not in snapshot.rows and self._sample.has(user.encode()):
                 check.counted += 1
                 check.accuse(f"{_name(partition, user)} is in the log, but not in the store")
         rows = np.frombuffer(b"".join(readable.values()), dtype=self._table.dtype)
@@ -419,11 +570,14 @@ class _Audit:
         """No state is no fault before the first start; afterwards it is a loss."""
         begun = bool(self._snapshots) or bool(self._delivered)
         for partition, messages in sorted(self._unserved.items()):
-            if begun:
+            if self._store.position(partition) is not None:
+                self._state.unjudged += 1
+                self._state.note = "partitions that were begun, or put back, during the audit"
+            elif begun:
                 self._state.accuse(
                     f"partition {partition} has no state in the store, but {messages} messages"
                 )
-        if not self._snapshots:
+        if not self._snapshots and not self._state.note:
             self._state.note = "the store holds no state: nothing has been processed"
 
     # -- dead letters -------------------------------------------------------------------------
@@ -449,7 +603,9 @@ class _Audit:
             refusal = self._refusals.get(origin)
             name = "{}/{}@{}".format(*origin)
             if refusal is None:
-                if self._was_judged(origin):
+                if not self._was_judged(origin) or self._sample.skips(_bytes(record.value())):
+                    check.unjudged += 1
+                else:
                     check.accuse(f"{where}: {name} was filed as {reason}, but is not to be refused")
             elif reason != refusal.reason and not {reason, refusal.reason} <= NO_JSON:
                 check.accuse(f"{where}: {name} was filed as {reason}, it is {refusal.reason}")
@@ -462,7 +618,7 @@ class _Audit:
 
     def _read_if_there(self, topic: str) -> Iterator[Record]:
         try:
-            yield from self._read(self._settings.broker, topic)
+            yield from self._records(topic)
         except TopicMissingError:
             return
 
@@ -477,40 +633,56 @@ class _Audit:
 
     def _read_changes(self) -> None:
         topic = self._settings.topics.changes
-        for record in self._read(self._settings.broker, topic):
+        for record in self._records(topic):
             partition, offset = _place(record)
             where = f"{topic}/{partition}@{offset}"
             payload = _bytes(record.value())
-            kind = _headers(record).get("ce_type")
-            if kind == MEMBERSHIP:
+            snapshot = self._snapshots.get(partition)
+            own = snapshot is not None and offset >= snapshot.position.output
+            headers = _headers(record)
+            if headers.get("ce_type") == MEMBERSHIP:
                 self._check_membership(payload, where)
-                continue
-            if kind == LINEAGE:
-                snapshot = self._snapshots.get(partition)
-                own = snapshot is None or offset >= snapshot.position.output
+            elif headers.get("ce_type") == LINEAGE:
                 self._check_lineage(payload, where, own=own)
-                continue
-            change = self._valid_change(payload, where)
-            if change is None:
-                continue
-            self._check_envelope(record, change, where)
-            self._delivered[change["id"]] += 1
-            self._take_change(partition, change, payload, where)
+            elif not self._sample.has(_bytes(record.key())) and "ce_id" in headers:
+                self._valid.unjudged += 1
+                self._deliver(headers["ce_id"], payload, where)
+            elif (change := self._valid_change(payload, where, own=own)) is not None:
+                self._check_envelope(record, headers, change, where)
+                if self._deliver(change["id"], payload, where):
+                    self._take_change(partition, change, where)
         for partition, snapshot in self._snapshots.items():
             for entry in snapshot.outbox:
                 for place, payload in enumerate(entry.changes):
                     where = f"outbox {partition}, entry {entry.id}, change {place}"
-                    change = self._valid_change(payload, where)
-                    if change is None:
+                    waiting = self._valid_change(payload, where, own=True)
+                    if waiting is None:
                         continue
-                    self._pending += change["id"] not in self._delivered
-                    self._take_change(partition, change, payload, where)
+                    self._pending += waiting["id"] not in self._delivered
+                    fresh = self._is_new(waiting["id"], payload, where)
+                    if fresh and self._sample.has(waiting["user"].encode()):
+                        self._take_change(partition, waiting, where)
         self._once.counted = len(self._delivered)
-        for name, times in self._delivered.items():
-            if times > 1:
-                self._once.accuse(f"change {name} was delivered {times} times")
 
-    def _valid_change(self, payload: bytes, where: str) -> dict[str, Any] | None:
+    def _deliver(self, name: str, payload: bytes, where: str) -> bool:
+        """Count a delivery; True for the first of its change."""
+        self._delivered[name] += 1
+        new = self._is_new(name, payload, where)
+        if not new and self._digests[name] != _digest(payload):
+            self._contradicted[name] += 1
+            self._once.accuse(f"change {name} was delivered again with other bytes ({where})")
+        return new
+
+    def _is_new(self, name: str, payload: bytes, where: str) -> bool:
+        """Whether a change was not seen before; one that was says the same."""
+        digest = _digest(payload)
+        known = self._digests.setdefault(name, digest)
+        if known is not digest and known != digest:
+            self._payload.accuse(f"{where}: change {name} says something else than before")
+        return known is digest
+
+    def _valid_change(self, payload: bytes, where: str, *, own: bool) -> dict[str, Any] | None:
+        """A change record; None if it is none, or of before the state began under another key."""
         self._valid.counted += 1
         try:
             change: dict[str, Any] = SEGMENT_CHANGE.validate_json(payload, strict=True)
@@ -518,6 +690,9 @@ class _Audit:
             problem = error.errors()[0]
             field_name = ".".join(map(str, problem["loc"])) or "record"
             self._valid.accuse(f"{where}: {field_name}: {problem['msg']}")
+            return None
+        if self._incarnation(change) is None and not own:
+            self._valid.unjudged += 1
             return None
         if self._incarnation(change) is None:
             self._valid.accuse(
@@ -557,8 +732,9 @@ class _Audit:
         if own and self._lineage.setdefault(told["id"], payload) != payload:
             self._valid.accuse(f"{where}: lineage {told['id']} was told in two ways")
 
-    def _check_envelope(self, record: Record, change: dict[str, Any], where: str) -> None:
-        headers = _headers(record)
+    def _check_envelope(
+        self, record: Record, headers: dict[str, str], change: dict[str, Any], where: str
+    ) -> None:
         for name, value in {**CHANGE_HEADERS, "ce_id": change["id"]}.items():
             if headers.get(name) != value:
                 self._valid.accuse(
@@ -568,19 +744,11 @@ class _Audit:
         if _bytes(record.key()) != change["user"].encode():
             self._valid.accuse(f"{where}: the key is not the user {change['user']!r}")
 
-    def _take_change(
-        self, partition: int, change: dict[str, Any], payload: bytes, where: str
-    ) -> None:
-        """Put a change at the end of its user's chain, unless it is there already."""
-        name, digest = change["id"], _digest(payload)
-        known = self._digests.get(name)
-        if known is None:
-            self._digests[name] = digest
-            chain = (partition, change["user"], self._incarnation(change) or 0)
-            step = _Step(change["version"], change["from"], change["to"], change["at"], where)
-            self._chains.setdefault(chain, []).append(step)
-        elif known != digest:
-            self._payload.accuse(f"{where}: change {name} says something else than before")
+    def _take_change(self, partition: int, change: dict[str, Any], where: str) -> None:
+        """Put a change at the end of its user's chain."""
+        chain = (partition, change["user"], self._incarnation(change) or 0)
+        step = _Step(change["version"], change["from"], change["to"], change["at"], where)
+        self._chains.setdefault(chain, []).append(step)
 
     def _check_chains(self) -> None:
         """Versions go 1, 2, 3 .., and each change begins where the one before ended."""
@@ -616,21 +784,38 @@ class _Audit:
                     assigned.add(chain)
                     self._compare(chain, row)
         for chain, steps in self._chains.items():
-            if chain not in assigned:
-                self._count_lost(steps, 0)
-                owner = self._snapshots.get(chain[0])
-                if owner is None or owner.position.incarnation <= chain[2]:
-                    self._assignment.counted += 1
-                    self._assignment.accuse(
-                        f"{_name(chain[0], chain[1])} has changes, but is not in the store"
-                    )
+            if chain in assigned:
+                continue
+            if self._is_newer(chain):
+                self._assignment.unjudged += 1
+                continue
+            self._count_lost(steps, 0)
+            owner = self._snapshots.get(chain[0])
+            if owner is None or owner.position.incarnation <= chain[2]:
+                self._assignment.counted += 1
+                self._assignment.accuse(
+                    f"{_name(chain[0], chain[1])} has changes, but is not in the store"
+                )
+
+    def _is_newer(self, chain: tuple[int, str, int]) -> bool:
+        """Whether a user's changes may all be of after what was read of the store."""
+        partition, user, incarnation = chain
+        snapshot = self._snapshots.get(partition)
+        if snapshot is None:
+            return self._store.position(partition) is not None
+        if partition not in self._moved_on:
+            return False
+        known = user in self._oracles[partition].users
+        return incarnation > snapshot.position.incarnation or not known
 
     def _compare(self, chain: tuple[int, str, int], row: Any) -> None:
         partition, user, _ = chain
         version, segment = int(row["version"]), int(row["segment"])
         steps = self._chains.get(chain, [])
         if partition in self._moved_on:
-            steps = [step for step in steps if step.version <= version]
+            judged = [step for step in steps if step.version <= version]
+            self._assignment.unjudged += len(steps) - len(judged)
+            steps = judged
         self._count_lost(steps, version)
         self._assignment.counted += 1
         last = max(steps, key=lambda step: step.version, default=_Step(0, None, 0, "", ""))
@@ -662,8 +847,15 @@ class _Audit:
                 f"{len(self._moved_on)} partitions were written to during the audit; changes "
                 "newer than what was read of the store are not judged"
             )
-        if not self._once.ok:
-            self._once.note = "whoever drops known ids sees each of them once"
+        again = sum(times - 1 for times in self._delivered.values())
+        duplicated = sum(self._contradicted.values())
+        if repeated := again - duplicated:
+            self._once.note = (
+                f"{repeated} were delivered again, with the same id and bytes: allowed, for whoever "
+                "drops known ids sees each change once"
+            )
+        if not self._sample.whole:
+            self._conservation.note = "of a sample of users: what became of all others is not known"
         checks = [
             self._log, self._state, self._conservation, self._letters, self._valid,
             self._payload, self._once, self._versions, self._from, self._assignment,
@@ -672,14 +864,22 @@ class _Audit:
             ok=all(check.ok for check in checks),
             checks=checks,
             lost=self._lost,
-            duplicated=sum(times - 1 for times in self._delivered.values()),
+            duplicated=duplicated,
+            repeated=repeated,
+            unjudged=sum(check.unjudged for check in checks),
             rejected=counts.rejected,
-            users=sum(len(snapshot.rows) for snapshot in self._snapshots.values()),
+            users=sum(snapshot.users for snapshot in self._snapshots.values()),
             changes=len(self._delivered),
             pending=self._pending,
             counts={"consumed": counts.consumed, **asdict(counts)},
             backlog={topic: self._backlog[topic] for topic in self._inputs},
         )
+
+
+def _follows(after: Position, before: Position) -> bool:
+    """Whether commits alone led from one position to the other."""
+    forward = all(a >= b for a, b in zip(after.offsets, before.offsets, strict=True))
+    return forward and after.incarnation == before.incarnation
 
 
 def _first(snapshot: _Snapshot, topic: int) -> int:
@@ -722,7 +922,8 @@ def explain(report: AuditReport) -> Iterator[str]:
     for check in report.checks:
         mark = "ok  " if check.ok else "OFF "
         wrong = "" if check.ok else f", {check.wrong} wrong"
-        yield f"{mark}{check.name.replace('_', ' ')}: {check.counted} looked at{wrong}"
+        apart = f", {check.unjudged} not judged" if check.unjudged else ""
+        yield f"{mark}{check.name.replace('_', ' ')}: {check.counted} looked at{apart}{wrong}"
         for offender in check.offenders:
             yield f"      {offender}"
         if check.note:

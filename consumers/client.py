@@ -213,6 +213,20 @@ def read_to_end(
     return reader.messages()
 
 
+def count_records(broker: Broker, topic: str, timeout_seconds: float = 15.0) -> int:
+    """About how many records a topic holds: where its partitions end, less where they begin.
+
+    Raises:
+        BrokerUnavailableError: the broker does not answer.
+        TopicMissingError: the topic is not there.
+    """
+    consumer = kafka_client(Consumer, reader_options(broker))
+    try:
+        return _Reader(broker, consumer, topic, {}, timeout_seconds).extent()
+    finally:
+        consumer.close()
+
+
 class _Reader:
     """One walk over a topic.
 
@@ -240,6 +254,10 @@ class _Reader:
         self._short = short
         self._high: dict[int, int] = {}
         self._bound: dict[int, int] = {}
+
+    def extent(self) -> int:
+        """Where all partitions end, less where they begin."""
+        return sum(high - low for low, high in map(self._watermarks, self._partitions()))
 
     def begin(self, partitions: Iterable[int] | None, *, nearest: bool) -> None:
         there = self._partitions()
