@@ -17,7 +17,7 @@ import logging
 import secrets
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
@@ -64,6 +64,9 @@ SWEEP_SHARE = 0.5
 """Of the time between two sweeps, for one sweep; the rest is reserve."""
 
 
+LOAD_SHARE_SECONDS = 0.01
+"""Of a turn, to load users of a partition just taken over, while others are served."""
+LOAD_ALONE_SECONDS = 0.5
 LOOK_AROUND_SECONDS = 1.0
 COMPARE_SECONDS = 10.0
 """Between two looks at whether an input topic is still the same; a deleted one shows at once."""
@@ -157,6 +160,23 @@ class _Owned:
         return max(read, self.partition.position.mark_ms)
 
 
+@dataclass
+class _Loading:
+    """A partition that was taken over, and whose users are being loaded.
+
+    Attributes:
+        stored: what is left to load.
+        tail: what the output has that the state may not know of.
+        wait_to_read: whether its topics are paused, and not where the state is.
+    """
+
+    partition: Partition
+    token: str
+    stored: Iterator[tuple[bytes, bytes]]
+    tail: Sequence[Delivered]
+    wait_to_read: bool = False
+
+
 class ActivityWorker:
     """One member of the group of activity workers.
 
@@ -195,6 +215,7 @@ class ActivityWorker:
         self._late_pairs: dict[int, float] = {}
         self._suspect: set[int] = set()
         self._settling: set[int] = set()
+        self._loading: dict[int, _Loading] = {}
         self._asked = 0.0
         self._looked_around = 0.0
         self._compared = 0.0
@@ -234,7 +255,7 @@ class ActivityWorker:
         except KafkaException as error:
             raise BrokerUnavailableError(str(error.args[0])) from error
         finally:
-            for number in list(self._owned):
+            for number in [*self._owned, *self._loading]:
                 self._forget(number)
             self._assigned.clear()
             metrics.lag_told_by(None)
@@ -838,6 +859,7 @@ class ActivityWorker:
             together = {n for n in whole if all((t, n) in arrived for t in self._topics)}
             self._late_pairs |= dict.fromkeys(set(whole) - together, 0.0)
             self._take_over(consumer, sorted(together))
+            self._load_on(consumer, LOAD_ALONE_SECONDS)
             starts = [
                 TopicPartition(
                     where.topic,
@@ -904,14 +926,13 @@ class ActivityWorker:
             number
             for number in due
             if number not in self._owned
+            and number not in self._loading
             and all((topic, number) in self._assigned for topic in self._topics)
         ]
         self._take_over(consumer, ready)
-        for owned in self._here(ready):
-            for topic, offset in zip(self._topics, owned.offsets, strict=True):
-                where = TopicPartition(topic, owned.partition.number, offset)
-                consumer.seek(where)
-                consumer.resume([where])
+        for loading in self._loading.values():
+            loading.wait_to_read = True
+        self._load_on(consumer, LOAD_SHARE_SECONDS if self._owned else LOAD_ALONE_SECONDS)
 
     def _take_over(self, consumer: Consumer, numbers: Sequence[int]) -> None:
         """Fence whoever owned the partitions, and load their users.
@@ -944,15 +965,12 @@ class ActivityWorker:
         tails = self._tails({n: position for n, (_, _, position) in taken.items()}, ids)
         for number, (token, sequence, position) in taken.items():
             here = msgspec.structs.replace(position, topics=ids, store_run=run)
-            partition = self._load(consumer, number, token, sequence, here)
-            if changed := partition.take_delivered(tails.get(number, [])):
-                log.warning(
-                    "partition %d: of %d users the store had lost where they are by what was "
-                    "delivered; it is taken from the output",
-                    number,
-                    changed,
-                )
-            self._own(partition, token)
+            self._loading[number] = _Loading(
+                self._partition(sequence, number, here),
+                token,
+                iter(self._store.load(number)),
+                tails.get(number, []),
+            )
 
     def _acquire(self, consumer: Consumer, number: int, token: str) -> tuple[int, Position]:
         """Fence whoever owned a partition; its commits and position, begun anew if it has none."""
@@ -1034,31 +1052,63 @@ class ActivityWorker:
             for number, told in tails.items()
         }
 
-    def _load(
-        self, consumer: Consumer, number: int, token: str, sequence: int, position: Position
-    ) -> Partition:
-        """A partition with its users.
+    def _load_on(self, consumer: Consumer, seconds: float) -> None:
+        """Load users of partitions just taken over, for so long, and serve those that have all.
+
+        What a worker serves already goes on meanwhile.
+        """
+        deadline = time.monotonic() + seconds
+        while self._loading:
+            loading = next(iter(self._loading.values()))
+            number = loading.partition.number
+            if loading.partition.load_some(loading.stored):
+                self._pulse.beat()
+                if time.monotonic() > deadline:
+                    return
+                continue
+            del self._loading[number]
+            partition = self._see_that_all_are_there(consumer, loading)
+            if changed := partition.take_delivered(loading.tail):
+                log.warning(
+                    "partition %d: the store had lost where %d users are by what was delivered; it "
+                    "is taken from the output",
+                    number,
+                    changed,
+                )
+            self._own(partition, loading.token)
+            if loading.wait_to_read:
+                for topic, offset in zip(self._topics, partition.position.offsets, strict=True):
+                    where = TopicPartition(topic, number, offset)
+                    consumer.seek(where)
+                    consumer.resume([where])
+
+    def _see_that_all_are_there(self, consumer: Consumer, loading: _Loading) -> Partition:
+        """The partition, if it has as many users as its position says.
 
         Raises:
             StateLostError: some are missing in the store, and that may not be accepted.
         """
-        key = self._store.namespace_key()
-        partition = Partition(number, self._table, self._rule, position, sequence, key=key)
-        partition.load(self._store.load(number))
+        partition = loading.partition
+        number, position = partition.number, partition.position
         if len(partition) >= position.users:
             return partition
         found = f"partition {number} has {len(partition)} of {position.users} users in the store"
         if not self._settings.store.accept_loss:
             raise StateLostError(f"{found}: rows have vanished. {LOST_REMEDY}")
         log.warning("%s; it starts anew", found)
-        self._create(consumer, number, token, position.incarnation, replace=True)
-        begun = self._store.acquire(number, token)
+        self._create(consumer, number, loading.token, position.incarnation, replace=True)
+        begun = self._store.acquire(number, loading.token)
         if begun is None:
             raise _state_lost(number)
-        anew = msgspec.structs.replace(
-            begun[1], topics=position.topics, store_run=position.store_run
+        return self._partition(
+            begun[0],
+            number,
+            msgspec.structs.replace(begun[1], topics=position.topics, store_run=position.store_run),
         )
-        return Partition(number, self._table, self._rule, anew, begun[0], key=key)
+
+    def _partition(self, sequence: int, number: int, position: Position) -> Partition:
+        key = self._store.namespace_key()
+        return Partition(number, self._table, self._rule, position, sequence, key=key)
 
     def _own(self, partition: Partition, token: str) -> None:
         """Serve a partition that has been loaded, from now on."""
@@ -1177,6 +1227,7 @@ class ActivityWorker:
 
     def _forget(self, number: int) -> None:
         """Drop a partition and everything of it that was not committed."""
+        self._loading.pop(number, None)
         self._settling.discard(number)
         self._held = [message for message in self._held if message.partition() != number]
         self._lag.forget(number)

@@ -36,6 +36,8 @@ log = logging.getLogger(__name__)
 BEGINNING = "0-0"
 SOURCE = "/segstream/activity"
 WAIT_SECONDS = 0.2
+FIRST_ENTRIES = 8
+"""Taken at once from each partition before it is known how much is in them."""
 COMPARE_SECONDS = 5.0
 """Between two looks at whether the output is still the same topic."""
 
@@ -79,6 +81,7 @@ class ChangePublisher:
         self._incarnations: dict[int, int] = {}
         self._unchecked: set[int] = set()
         self._known: dict[int, set[str]] = {}
+        self._entries = 1
         self._looked = 0.0
         self._compared = 0.0
 
@@ -101,9 +104,8 @@ class ChangePublisher:
                 return False
             self._compare_topic()
             asked = time.monotonic()
-            found = self._store.outbox(
-                self._after, self._settings.publisher.batch_entries, WAIT_SECONDS
-            )
+            found = self._store.outbox(self._after, self._entries, WAIT_SECONDS)
+            self._adapt(found)
             found = self._of_taken(found)
             if self._unchecked:
                 self._read_back()
@@ -125,6 +127,19 @@ class ChangePublisher:
             self._store.release("publisher", self._token)
             self._stop_leading()
 
+    def _adapt(self, found: Mapping[int, Sequence[OutboxEntry]]) -> None:
+        """Take more entries at once if these were few changes, fewer if they were many.
+
+        An entry has one change or a thousand, and after a refit every partition has many of the
+        latter: what is in hand at once must not be what the store has.
+        """
+        changes = sum(len(entry.changes) for entries in found.values() for entry in entries)
+        most = self._settings.publisher.batch_changes
+        if changes > most:
+            self._entries = max(self._entries * most // changes, 1)
+        elif 2 * changes < most:
+            self._entries = min(2 * self._entries, self._settings.publisher.batch_entries)
+
     def _hold_lease(self) -> bool:
         lease = self._settings.publisher.lease_seconds
         if not self._store.lease("publisher", self._token, lease):
@@ -134,6 +149,7 @@ class ChangePublisher:
         if not self._leads:
             for partition in self._partitions:
                 self._take(partition)
+            self._entries = min(FIRST_ENTRIES, self._settings.publisher.batch_entries)
             self._leads = True
             log.info("this publisher leads")
         return True

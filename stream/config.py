@@ -300,7 +300,15 @@ class Publisher(Section):
         "lost something",
         gt=0,
     )
-    batch_entries: int = setting(100, "outbox entries taken at once from a partition", ge=1)
+    batch_entries: int = setting(
+        20, "outbox entries taken at once from a partition, at the most", "entries", ge=1
+    )
+    batch_changes: int = setting(
+        20_000,
+        "about so many changes are taken at once from all partitions, whatever entries they are in",
+        "changes",
+        ge=1_000,
+    )
     lease_seconds: Seconds = setting(
         5.0, "a publisher or trainer that does not renew for this long is replaced", gt=0
     )

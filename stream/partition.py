@@ -15,8 +15,9 @@ A step, and what a crash leaves behind:
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import count, islice
 from typing import NamedTuple
 
 import msgspec
@@ -38,6 +39,10 @@ from stream.units import iso, isos
 CHUNK = 2_048
 """Users looked at in one go by a sweep: their rows and vectors stay in the cache (a third faster
 than 8,192)."""
+LOADED_AT_ONCE = 5_000
+"""As many as a page of a scan has."""
+GROWTH = 1.25
+"""Of a partition's memory when it is full: a row is half a kilobyte, so no more is kept empty."""
 CHANGES_PER_ENTRY = 1_000
 WHY = 3
 
@@ -89,6 +94,16 @@ class _Slots(dict[str, int]):
         slot = self[user] = len(self.names)
         self.names.append(user.encode())
         return slot
+
+    def take_in(self, users: list[bytes]) -> list[bytes]:
+        """Give slots to users, each named once; returns those that had none yet."""
+        texts = list(map(bytes.decode, users))
+        if not self.keys().isdisjoint(texts):
+            users = [user for user, text in zip(users, texts, strict=True) if text not in self]
+            texts = list(map(bytes.decode, users))
+        self.update(zip(texts, count(len(self.names))))
+        self.names += users
+        return users
 
 
 @dataclass
@@ -230,18 +245,30 @@ class Partition:
         return self._hashes[: len(self)]
 
     def load(self, stored: Iterable[tuple[bytes, bytes]]) -> None:
-        """Take in the rows the store holds."""
-        blobs: list[bytes] = []
-        for user, row in stored:
-            if self._slots[user.decode()] == len(blobs):
-                blobs.append(row)
-        if not blobs:
-            return
-        self._make_room()
-        rows = np.frombuffer(b"".join(blobs), dtype=self._table.dtype)
+        """Take in the rows the store holds, some at a time: they are never in memory twice.
+
+        A store may give a user twice, as a scan of Redis does while the hash grows.
+        """
+        rest = iter(stored)
+        while self.load_some(rest):
+            pass
+
+    def load_some(self, stored: Iterator[tuple[bytes, bytes]]) -> bool:
+        """Take in a portion of what `load` takes in whole; False if there was nothing left."""
+        portion = dict(islice(stored, LOADED_AT_ONCE))
+        if not portion:
+            return False
+        self._reserve(self.position.users)
+        known = len(self)
+        fresh = self._slots.take_in(list(portion))
+        if len(fresh) < len(portion):
+            portion = {user: portion[user] for user in fresh}
+        rows = np.frombuffer(b"".join(portion.values()), dtype=self._table.dtype)
         if (rows["format"] != ROW_FORMAT).any():
             raise SchemaMismatchError(f"partition {self.number} holds rows of another format")
-        self._rows[: len(rows)] = rows
+        self._make_room()
+        self._rows[known : len(self)] = rows
+        return True
 
     def take_delivered(self, delivered: Sequence[Delivered]) -> int:
         """Take in changes that were delivered, but that the store has lost: they are true.
@@ -295,17 +322,26 @@ class Partition:
         """Rows, hashes and flags for every slot that has been given out."""
         users = len(self)
         if users > len(self._rows):
-            more = max(users, 2 * len(self._rows)) - len(self._rows)
-            self._rows = np.concatenate([self._rows, self._table.blank(more)])
-            self._hashes = np.concatenate([self._hashes, np.zeros(more, np.uint64)])
-            self._dirty = np.concatenate([self._dirty, np.zeros(more, np.bool_)])
+            self._reserve(max(users, int(len(self._rows) * GROWTH)))
         known, self._hashed = self._hashed, users
+        self._rows["format"][known:users] = ROW_FORMAT
         names = self._slots.names[known:]
         self._hashes[known:users] = user_hashes(names, self._key)
         if self._delivered:
             for slot, name in enumerate(names, known):
                 if (told := self._delivered.pop(name.decode(), None)) is not None:
                     self._put_where_told(slot, told)
+
+    def _reserve(self, users: int) -> None:
+        """Memory for so many users."""
+        more = users - len(self._rows)
+        if more > 0:
+            # What is not used yet is not written to either, so it takes no memory.
+            rows = np.zeros(users, self._table.dtype)
+            rows[: len(self._rows)] = self._rows
+            self._rows = rows
+            self._hashes = np.concatenate([self._hashes, np.zeros(more, np.uint64)])
+            self._dirty = np.concatenate([self._dirty, np.zeros(more, np.bool_)])
 
     # -- steps --------------------------------------------------------------------------------
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import json
 from collections import Counter, defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
@@ -18,6 +18,7 @@ from consumers import activity
 from consumers.activity import ActivityWorker, StateLostError, TopicReplacedError
 from consumers.decode import Reject
 from consumers.plain import parse_time
+from stream import partition as partitions
 from stream.config import ConfigError, Settings
 from stream.errors import BrokerUnavailableError, OffsetOutOfRangeError
 from stream.events import LineageRecord
@@ -544,6 +545,33 @@ def test_an_input_made_anew_meanwhile_stops_it(live: Scene) -> None:
 
     with pytest.raises(TopicReplacedError, match="topic purchases"):
         live.run(replace, idle=10_000)
+
+
+def test_partitions_are_served_while_others_load(
+    monkeypatch: pytest.MonkeyPatch, live: Scene
+) -> None:
+    """One partition has so many users that loading them takes many turns."""
+    live.run()
+    load = live.store.load
+
+    def slowly(number: int) -> Iterator[tuple[bytes, bytes]]:
+        for user in load(number):
+            live.clock.advance(1.0 if number == 1 else 0.0)
+            yield user
+
+    monkeypatch.setattr(live.store, "load", slowly)
+    monkeypatch.setattr(partitions, "LOADED_AT_ONCE", 2)
+    write(live, [(live.clock.wall_ms(), INPUTS[0], 0, encoded(time_ms=live.clock.wall_ms()))] * 3)
+    taken: list[int] = []
+    commits = len(live.store.commits)
+
+    def watch() -> None:
+        if REGISTRY.get_sample_value("segstream_partition_users", {"partition": "1"}) is None:
+            taken.extend(number for number, *_ in live.store.commits[commits:])
+
+    live.run(watch, idle=SETTLED)
+    assert set(taken) == {0}
+    assert_true(live)
 
 
 def test_users_that_vanished_are_a_loss(live: Scene) -> None:

@@ -423,6 +423,38 @@ def test_what_was_delivered_of_lost_commits_is_not_acknowledged_for_others(scene
     assert scene.sizes() == [0, 0]
 
 
+def test_what_is_in_hand_at_once_is_bounded_whatever_entries_are_like(scene: Scene) -> None:
+    """A backlog of entries of a hundred changes, and then one of entries of one."""
+    most = 1_000
+    publisher = scene.settings.publisher.model_copy(update={"batch_changes": most})
+    scene.settings = scene.settings.model_copy(update={"publisher": publisher})
+    for _ in range(15):
+        scene.record(0, 100)
+        scene.record(1, 100)
+    taken: list[int] = []
+    read = scene.store.outbox
+
+    def count(after: Mapping[int, str], limit: int, wait: float) -> Any:
+        found = read(after, limit, wait)
+        if wait:
+            taken.append(sum(len(e.changes) for entries in found.values() for e in entries))
+        return found
+
+    at_work = scene.publisher()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(scene.store, "outbox", count)
+        while sum(scene.sizes()):
+            at_work.step()
+        assert max(taken[1:]) <= most
+        assert len(taken) < 8
+        for _ in range(300):
+            scene.record(0, 1)
+        taken.clear()
+        while sum(scene.sizes()):
+            at_work.step()
+    assert len(taken) <= 300 / publisher.batch_entries + 3
+
+
 def test_what_was_in_hand_too_long_is_not_sent(scene: Scene) -> None:
     """Whoever was frozen must not send what an owner has decided otherwise since."""
     scene.record(0, 2)
