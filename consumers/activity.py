@@ -56,6 +56,8 @@ RETRY_SECONDS = 0.05
 ROUND_CHECK_SECONDS = 0.25
 """Between two looks for a round that nobody waits for: a model is used that much later at most."""
 LIST_SECONDS = 15.0
+SETTLED_SECONDS = 60.0
+"""A worker that has no partitions by now gets none, and others have them."""
 WAIT_CHECK_SECONDS = 1.0
 """Longer than any round takes, so that it costs nothing while all is well."""
 SLICE = 512
@@ -238,7 +240,7 @@ class ActivityWorker:
         options = activity_options(self._settings.broker, self._protocol)
         consumer = kafka_client(Consumer, statistics_options(self._lag) | options)
         watch = EndsWatch(consumer, self._lag, self._wall_ms)
-        metrics.lag_told_by(self._lag.lags)
+        began, tells = time.monotonic(), False
         try:
             watch.start()
             self._check_partitions(consumer)
@@ -251,14 +253,22 @@ class ActivityWorker:
             self._health.ready(True, part="activity")
             while not stop():
                 self._turn(consumer)
+                # Until there is something to tell, whoever was left behind by an outage tells.
+                if not tells and (self._lag.places() or time.monotonic() - began > SETTLED_SECONDS):
+                    metrics.lag_told_by(self._lag.lags)
+                    tells = True
             self._finish(consumer)
+            metrics.lag_told_by(None)
         except KafkaException as error:
+            self._lag.leave_behind()
             raise BrokerUnavailableError(str(error.args[0])) from error
+        except (BrokerUnavailableError, StoreUnavailableError):
+            self._lag.leave_behind()
+            raise
         finally:
             for number in [*self._owned, *self._loading]:
                 self._forget(number)
             self._assigned.clear()
-            metrics.lag_told_by(None)
             watch.stop()
             consumer.close()
 

@@ -90,14 +90,16 @@ class Progress:
     """How far an audit has come.
 
     Attributes:
-        what: is being read, in words.
+        what: is being read, in words; a topic by its name.
         done: things read so far.
         total: of how many; None if nobody knows.
+        beforehand: whether nothing is being read yet, and this says how much there is.
     """
 
     what: str
     done: int
     total: int | None
+    beforehand: bool = False
 
 
 @dataclass
@@ -366,7 +368,7 @@ class _Audit:
                 self._totals[topic] = count_records(self._settings.broker, topic)
             except TopicMissingError:
                 self._totals[topic] = 0
-            self._tell(topic, 0, self._totals[topic])
+            self._progress(Progress(topic, 0, self._totals[topic], beforehand=True))
 
     def _tell(self, what: str, done: int, total: int | None) -> None:
         if self._progress is not None:
@@ -502,6 +504,11 @@ class _Audit:
         users = self._oracles[partition].users
         whole = self._table.dtype.itemsize
         readable: dict[str, bytes] = {}
+        if snapshot.users < snapshot.position.users:
+            check.accuse(
+                f"partition {partition} has {snapshot.users} users in the store, its position says "
+                f"{snapshot.position.users}"
+            )
         for user, row in snapshot.rows.items():
             if user in snapshot.moving:
                 check.unjudged += 1
@@ -586,7 +593,6 @@ class _Audit:
         check, dlq = self._letters, self._settings.topics.dlq(topic)
         filed: set[tuple[str, int, int]] = set()
         for record in self._read_if_there(dlq):
-            check.counted += 1
             where = f"{dlq}/{record.partition()}@{record.offset()}"
             headers = _headers(record)
             try:
@@ -597,19 +603,21 @@ class _Audit:
                 )
                 reason = headers["segstream-reason"]
             except (KeyError, ValueError):
+                check.counted += 1
                 check.accuse(f"{where} does not say where it came from and why")
                 continue
             filed.add(origin)
-            refusal = self._refusals.get(origin)
+            refusal, value = self._refusals.get(origin), _bytes(record.value())
             name = "{}/{}@{}".format(*origin)
+            if refusal is None and (not self._was_judged(origin) or self._sample.skips(value)):
+                check.unjudged += 1
+                continue
+            check.counted += 1
             if refusal is None:
-                if not self._was_judged(origin) or self._sample.skips(_bytes(record.value())):
-                    check.unjudged += 1
-                else:
-                    check.accuse(f"{where}: {name} was filed as {reason}, but is not to be refused")
+                check.accuse(f"{where}: {name} was filed as {reason}, but is not to be refused")
             elif reason != refusal.reason and not {reason, refusal.reason} <= NO_JSON:
                 check.accuse(f"{where}: {name} was filed as {reason}, it is {refusal.reason}")
-            elif not refusal.is_filed_as(_bytes(record.value()), headers.get(LETTER_TRUNCATED)):
+            elif not refusal.is_filed_as(value, headers.get(LETTER_TRUNCATED)):
                 check.accuse(f"{where}: the bytes of {name} were changed")
         for origin, refusal in self._refusals.items():
             if origin[0] == topic and origin not in filed:
@@ -683,18 +691,20 @@ class _Audit:
 
     def _valid_change(self, payload: bytes, where: str, *, own: bool) -> dict[str, Any] | None:
         """A change record; None if it is none, or of before the state began under another key."""
-        self._valid.counted += 1
         try:
             change: dict[str, Any] = SEGMENT_CHANGE.validate_json(payload, strict=True)
         except ValidationError as error:
+            self._valid.counted += 1
             problem = error.errors()[0]
             field_name = ".".join(map(str, problem["loc"])) or "record"
             self._valid.accuse(f"{where}: {field_name}: {problem['msg']}")
             return None
-        if self._incarnation(change) is None and not own:
+        strange = self._incarnation(change) is None
+        if strange and not own:
             self._valid.unjudged += 1
             return None
-        if self._incarnation(change) is None:
+        self._valid.counted += 1
+        if strange:
             self._valid.accuse(
                 f"{where}: the id {change['id']} is not that of user {change['user']!r}, "
                 f"version {change['version']}"

@@ -222,7 +222,7 @@ def count_records(broker: Broker, topic: str, timeout_seconds: float = 15.0) -> 
     """
     consumer = kafka_client(Consumer, reader_options(broker))
     try:
-        return _Reader(broker, consumer, topic, {}, timeout_seconds, []).extent()
+        return _Reader(broker, consumer, topic, {}, timeout_seconds, short=[]).extent()
     finally:
         consumer.close()
 

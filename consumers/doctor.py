@@ -15,15 +15,18 @@ from typing import Any, Protocol
 import redis
 from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient
-from redis.exceptions import NoPermissionError
 
 from consumers.client import membership
+from stream import fitness
 from stream.config import Settings, Store
 from stream.errors import LIBRARY_LOG, BrokerUnavailableError, kafka_client, report_broker_error
+from stream.fitness import ServerFacts
 from stream.redis_state import connect
+from stream.rights import acl_line
 
 BROKER_SECONDS = 5.0
 OLDEST_REDIS = (7, 0)
+MAY_NOT = "this user may not ask"
 
 
 class TopicDifference(Protocol):
@@ -202,11 +205,9 @@ def _store(store: Store) -> list[Finding]:
     client = connect(store.url, store.timeout_seconds)
     try:
         try:
-            information: dict[str, Any] = client.info()
+            facts = fitness.look(client)
         except redis.AuthenticationError as error:
             return [_refused(store, error)]
-        except NoPermissionError as error:
-            return [_refused(store, error), _write(client, store)]
         except (redis.RedisError, OSError) as error:
             return [
                 Finding(
@@ -216,13 +217,10 @@ def _store(store: Store) -> list[Finding]:
                     "start Redis, or set SEGSTREAM_STORE__URL=redis://host:port/0",
                 )
             ]
-        return [
-            _version(store, information),
-            _memory_policy(information),
-            _append_only(information),
-            _replicas(client, information),
-            _write(client, store),
-        ]
+        found = [_server(store, facts), _memory_policy(facts), _append_only(facts)]
+        if facts.cluster:
+            return [*found, _cluster()]
+        return [*found, _replicas(client, facts), _write(client, store)]
     finally:
         client.close()
 
@@ -233,39 +231,67 @@ def _refused(store: Store, error: redis.RedisError) -> Finding:
         "store",
         f"{_shown(store.url)} refuses: {error}",
         "give user and password in SEGSTREAM_STORE__URL=redis://user:password@host:port/0, and"
-        f" the rights: ACL SETUSER <user> +@all ~{store.namespace}:*",
+        f" make the user: {_line(store)}",
     )
 
 
-def _version(store: Store, information: dict[str, Any]) -> Finding:
-    text = str(information.get("redis_version", "0"))
-    numbers = tuple(int(part) for part in text.split(".")[:2] if part.isdigit())
-    name = f"Redis {text}"
-    if "valkey_version" in information:
-        name = f"Valkey {information['valkey_version']}"
-    if numbers < OLDEST_REDIS:
+def _line(store: Store) -> str:
+    """What makes a user for one of the roles; the others are in the guide."""
+    return (
+        f"redis-cli {acl_line('activity', store.namespace)} (the other roles: ops/guide/redis.md)"
+    )
+
+
+def _server(store: Store, facts: ServerFacts) -> Finding:
+    if facts.name is None or facts.version is None:
+        answer = f"{_shown(store.url)} answers; its version is not looked at: {MAY_NOT}"
+        return Finding(True, "store", answer)
+    if facts.version < OLDEST_REDIS:
         return Finding(
-            False, "store", f"{_shown(store.url)} is {name}", "install Redis 7 or Valkey 8"
+            False, "store", f"{_shown(store.url)} is {facts.name}", "install Redis 7 or Valkey 8"
         )
-    return Finding(True, "store", f"{_shown(store.url)} answers, {name}")
+    return Finding(True, "store", f"{_shown(store.url)} answers, {facts.name}")
 
 
-def _memory_policy(information: dict[str, Any]) -> Finding:
-    policy = str(information.get("maxmemory_policy", "unknown"))
-    subject = "store memory policy"
-    if policy == "noeviction":
-        return Finding(True, subject, "noeviction: a full store refuses instead of forgetting")
+def _cluster() -> Finding:
     return Finding(
         False,
-        subject,
-        f"{policy}: a full store would drop users silently",
-        "redis-cli CONFIG SET maxmemory-policy noeviction (and in redis.conf)",
+        "store cluster",
+        "this is a node of a Redis Cluster, which is not supported yet: no role starts here",
+        "SEGSTREAM_STORE__URL=redis://host:port/0 of a Redis, or Valkey, that is no cluster",
     )
 
 
-def _append_only(information: dict[str, Any]) -> Finding:
+def _memory_policy(facts: ServerFacts) -> Finding:
+    subject = "store memory policy"
+    remedy = "redis-cli CONFIG SET maxmemory-policy noeviction (and in redis.conf)"
+    if facts.policy is None:
+        return Finding(True, subject, f"not looked at: {MAY_NOT}; it should be noeviction")
+    if facts.policy == "noeviction":
+        return Finding(True, subject, "noeviction: a full store refuses instead of forgetting")
+    if fitness.evicts(facts.policy):
+        return Finding(
+            False,
+            subject,
+            f"{facts.policy}: a full store would drop users silently, so no role starts here",
+            remedy,
+        )
+    return Finding(
+        True,
+        subject,
+        f"{facts.policy}: a full store drops only what expires, the leases of trainer and publisher;"
+        " who leads may change then, and nothing is lost. noeviction is plainer",
+        remedy,
+    )
+
+
+def _append_only(facts: ServerFacts) -> Finding:
     subject = "store persistence"
-    if int(information.get("aof_enabled", 0)):
+    if facts.appendonly is None:
+        return Finding(
+            True, subject, f"not looked at: {MAY_NOT}; the append-only file should be on"
+        )
+    if facts.appendonly:
         return Finding(True, subject, "append-only file on")
     return Finding(
         False,
@@ -275,35 +301,38 @@ def _append_only(information: dict[str, Any]) -> Finding:
     )
 
 
-def _replicas(client: redis.Redis, information: dict[str, Any]) -> Finding:
+def _replicas(client: redis.Redis, facts: ServerFacts) -> Finding:
     subject = "store replicas"
-    replicas = int(information.get("connected_slaves", 0))
-    if replicas == 0:
+    if facts.replicas is None:
+        return Finding(True, subject, f"not looked at: {MAY_NOT}")
+    if facts.replicas == 0:
         return Finding(True, subject, "none: a lost store is only what Kafka still has to replay")
     try:
         answer = client.config_get("min-replicas-to-write")
     except redis.RedisError:
-        return Finding(True, subject, f"{replicas}; min-replicas-to-write may not be read here")
+        return Finding(
+            True, subject, f"{facts.replicas}; min-replicas-to-write is not looked at: {MAY_NOT}"
+        )
     needed = int(answer.get("min-replicas-to-write") or 0)
     if needed:
-        return Finding(True, subject, f"{replicas}, min-replicas-to-write is {needed}")
+        return Finding(True, subject, f"{facts.replicas}, min-replicas-to-write is {needed}")
     return Finding(
         True,
         subject,
-        f"{replicas}, min-replicas-to-write is 0: a master cut off from its replicas goes on"
+        f"{facts.replicas}, min-replicas-to-write is 0: a master cut off from its replicas goes on"
         " taking writes that a failover loses (they are replayed from Kafka)",
         "redis-cli CONFIG SET min-replicas-to-write 1",
     )
 
 
 def _write(client: redis.Redis, store: Store) -> Finding:
-    """Try what a commit needs: to write, and to run a script."""
+    """Try what every role that serves needs: to write, and to run a script."""
     subject = "store writes"
     key = f"{store.namespace}:doctor:{secrets.token_hex(4)}"
-    script = "#!lua\nreturn redis.call('DEL', KEYS[1])"
+    script = client.register_script("#!lua\nreturn redis.call('DEL', KEYS[1])")
     try:
         client.set(key, b"", ex=10)
-        client.eval(script, 1, key)
+        script(keys=[key])
     except redis.ReadOnlyError:
         return Finding(
             False,
@@ -319,12 +348,7 @@ def _write(client: redis.Redis, store: Store) -> Finding:
             "redis-cli CONFIG SET maxmemory <more>, or 0 for no limit",
         )
     except (redis.RedisError, OSError) as error:
-        return Finding(
-            False,
-            subject,
-            f"refused: {error}",
-            f"ACL SETUSER <user> +@all ~{store.namespace}:*",
-        )
+        return Finding(False, subject, f"refused: {error}", _line(store))
     return Finding(True, subject, f"keys under {store.namespace}: can be written")
 
 

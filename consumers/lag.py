@@ -122,9 +122,15 @@ class _Source:
 
 
 class LagMeter:
-    """What a worker owns, and how far behind it is; safe to use from any thread."""
+    """What a worker owns, and how far behind it is; safe to use from any thread.
+
+    An outage ends the worker, and another one takes its place when it is over. What it owned it
+    leaves behind here, for its lag is not less for that: it goes on growing. If another process has
+    taken the partitions over, that one knows better; so of several lags the least is true.
+    """
 
     def __init__(self, topics: Sequence[str], wall_ms: Callable[[], int]) -> None:
+        self._left_behind = False
         self._topics = topics
         self._wall_ms = wall_ms
         self._lock = threading.Lock()
@@ -141,7 +147,12 @@ class LagMeter:
     def forget(self, partition: int) -> None:
         """A partition is ours no more."""
         with self._lock:
-            self._sources.pop(partition, None)
+            if not self._left_behind:
+                self._sources.pop(partition, None)
+
+    def leave_behind(self) -> None:
+        """Whatever is owned by now stays uncommitted until somebody else takes it over."""
+        self._left_behind = True
 
     def taken(self, partition: int, topic: int, oldest_ms: int) -> None:
         """Records of a topic were taken up, the oldest of this time; 0 if nobody knows."""

@@ -31,6 +31,8 @@ LOG = logging.getLogger(__name__)
 
 DLQ_RETENTION_SECONDS = 30 * 86_400.0
 REQUEST_SECONDS = 15.0
+AT_LEAST = "max.message.bytes"
+"""The setting of which a topic may have more than the plan says."""
 _FOR_EVER = str((1 << 63) - 1)
 
 
@@ -71,13 +73,14 @@ def plan(settings: Settings) -> list[TopicPlan]:
         # The shop's clock is not the broker's: by default Kafka refuses records that are more
         # than an hour ahead of its own.
         inputs["message.timestamp.after.max.ms"] = _FOR_EVER
-    changes = kept | {"retention.ms": _retention(topics.changes_retention_seconds)}
-    models = {"cleanup.policy": "compact"}
-    refused = {
+    # What our producers may send must fit: a refused message may be as large as its topic allows,
+    # and headers come on top; a change or a model that does not fit would stop everything behind it.
+    sent = {AT_LEAST: str(MESSAGE_BYTES)}
+    changes = kept | sent | {"retention.ms": _retention(topics.changes_retention_seconds)}
+    models = sent | {"cleanup.policy": "compact"}
+    refused = sent | {
         "cleanup.policy": "delete",
         "retention.ms": _retention(DLQ_RETENTION_SECONDS),
-        # A refused message may be as large as its topic allows, and headers come on top.
-        "max.message.bytes": str(MESSAGE_BYTES),
     }
     wanted: list[tuple[str, int, dict[str, str]]] = [
         *((name, topics.partitions, inputs) for name in topics.inputs),
@@ -184,13 +187,18 @@ def _compare(
         )
     for key, expected in wanted.config.items():
         value = config.get(key)
-        if value is not None and value != expected:
+        if value is not None and value != expected and not _is_more(key, value, expected):
             remedy = (
                 f"kafka-configs.sh --bootstrap-server {bootstrap} --alter --entity-type topics"
                 f" --entity-name {wanted.name} --add-config {key}={expected}"
             )
             differences.append(Difference(wanted.name, key, expected, value, remedy))
     return differences
+
+
+def _is_more(key: str, value: str, expected: str) -> bool:
+    """Whether a topic takes more than it has to, which is as well."""
+    return key == AT_LEAST and value.isdigit() and int(value) >= int(expected)
 
 
 def _admin(broker: Broker) -> AdminClient:

@@ -164,7 +164,7 @@ _LASTING_WORDS = (
     "unexpected engine in script shebang",
 )
 """Of answers that have no class of their own. Any other is waited out, as those of a proxy are."""
-_CLUSTER = (
+CLUSTERED = (
     "the store is a Redis Cluster, which is not supported yet; set store.url to a Redis, or Valkey,"
     " that is no cluster"
 )
@@ -180,7 +180,7 @@ def failure(error: Exception, doing: str = "") -> StoreUnavailableError | StoreR
     said = str(error)
     words = said.casefold()
     if isinstance(error, (AskError, ClusterCrossSlotError)) or "cluster mode" in words:
-        return StoreRefusedError(f"{doing}{_CLUSTER}")
+        return StoreRefusedError(f"{doing}{CLUSTERED}")
     if isinstance(error, _LASTING_KINDS):
         return StoreRefusedError(doing + said)
     passing = isinstance(error, (redis.ConnectionError, redis.TimeoutError, OSError))
@@ -333,7 +333,7 @@ class RedisStore:
         except NoPermissionError:
             return ""
         except (redis.RedisError, OSError) as error:
-            raise StoreUnavailableError(str(error)) from error
+            raise failure(error) from error
 
     def delivered_to(self, partitions: Sequence[int]) -> list[int]:
         pipeline = self._client.pipeline(transaction=False)

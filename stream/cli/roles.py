@@ -21,6 +21,7 @@ from producers import topics as topic_plans
 from producers.changes import ChangePublisher
 from producers.models import ModelAnnouncer
 from producers.rejects import DeadLetters
+from stream import fitness
 from stream.config import ConfigError, Settings
 from stream.errors import BrokerUnavailableError
 from stream.health import Health, HealthServer
@@ -42,9 +43,19 @@ Role = Callable[[Settings, Event, Health], None]
 
 
 @contextmanager
-def open_store(settings: Settings) -> Iterator[RedisStore]:
-    """A store connection of one's own."""
+def open_store(settings: Settings, *, serving: bool = False) -> Iterator[RedisStore]:
+    """A store connection of one's own.
+
+    Args:
+        serving: for a role, which does not start where its state would not be safe.
+
+    Raises:
+        StoreRefusedError: it would not be.
+        StoreUnavailableError: whether it would be cannot be asked: there is no answer.
+    """
     client = connect(settings.store.url, settings.store.timeout_seconds)
+    if serving:
+        fitness.require(client)
     store = RedisStore(
         client,
         namespace=settings.store.namespace,
@@ -81,7 +92,7 @@ def activity(settings: Settings, stop: Event, health: Health) -> None:
                 f"{', '.join(absent)}: no such topic on {settings.broker.bootstrap}; "
                 "`segstream topics apply` makes it"
             )
-        with open_store(settings) as store:
+        with open_store(settings, serving=True) as store:
             worker = ActivityWorker(
                 settings, store, DeadLetters(settings), Output(settings), health, pulse
             )
@@ -99,7 +110,7 @@ def trainer(settings: Settings, stop: Event, health: Health) -> None:
     """One trainer; it stands by while another leads."""
 
     def work() -> None:
-        with open_store(settings) as store:
+        with open_store(settings, serving=True) as store:
             output = Output(settings)
             trainer = Trainer(settings, store, ModelAnnouncer(settings), output.announced)
             try:
@@ -122,7 +133,7 @@ def publisher(settings: Settings, stop: Event, health: Health) -> None:
     """One publisher; it stands by while another leads."""
 
     def work() -> None:
-        with open_store(settings) as store:
+        with open_store(settings, serving=True) as store:
             publisher = ChangePublisher(settings, store, Output(settings))
             try:
                 while not stop.is_set():

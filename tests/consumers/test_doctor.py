@@ -2,15 +2,30 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import redis
+from confluent_kafka.admin import (  # type: ignore[attr-defined]  # it re-exports them silently
+    AdminClient,
+    AlterConfigOpType,
+    ConfigEntry,
+    ConfigResource,
+    NewTopic,
+    ResourceType,
+)
 
 from consumers.doctor import Finding, examine
 from ops.kafka.server import RealKafka
+from producers.client import MESSAGE_BYTES
 from producers.topics import apply
-from stream.config import ConfigError, Settings
+from stream import fitness
+from stream.config import ConfigError, Settings, as_file
+from stream.redis_state import connect
 from stream.servers import LocalBroker, LocalStore
+from stream.state import StoreRefusedError, StoreUnavailableError
 from tests.conftest import SettingsFor
+from tests.integration.processes import segstream
 
 
 @pytest.fixture(autouse=True)
@@ -91,6 +106,90 @@ def test_history_needs_topics_that_keep_it(
     assert wrong(settings) == {"retention"}
     kept = settings.topics.model_copy(update={"input_retention_seconds": 0.0})
     assert "retention" not in findings(settings.model_copy(update={"topics": kept}))
+
+
+@pytest.mark.servers
+def test_topics_too_small_for_what_is_sent(
+    kafka: RealKafka, redis_url: str, settings_for: SettingsFor
+) -> None:
+    settings = settings_for(kafka.bootstrap, redis_url)
+    topics, key = settings.topics, "max.message.bytes"
+    outputs = {topics.changes, topics.models, *map(topics.dlq, topics.inputs)}
+    admin = AdminClient({"bootstrap.servers": kafka.bootstrap})
+    counts = dict.fromkeys(topics.inputs, topics.partitions) | {topics.changes: topics.partitions}
+    names = [*outputs, *topics.inputs]
+    made = admin.create_topics([NewTopic(name, counts.get(name, 1), 1) for name in names])
+    for future in made.values():
+        future.result()
+    small = [
+        (finding.subject, finding.remedy)
+        for finding in examine(settings, lambda: apply(settings, create=False))
+        if f"{key} is 1048588, expected {MESSAGE_BYTES}" in finding.finding
+    ]
+    assert {subject for subject, _ in small} == {f"topic {name}" for name in outputs}
+    assert all(f"--add-config {key}={MESSAGE_BYTES}" in remedy for _, remedy in small)
+    for name in outputs:
+        resource = ConfigResource(ResourceType.TOPIC, name)
+        resource.add_incremental_config(
+            ConfigEntry(key, "9999999", incremental_operation=AlterConfigOpType.SET)
+        )
+        admin.incremental_alter_configs([resource])[resource].result()
+    assert not any(key in finding.finding for finding in findings(settings).values())
+
+
+@pytest.mark.servers
+def test_a_cluster_is_not_supported(settings_for: SettingsFor) -> None:
+    with LocalStore(appendonly=True, arguments=["--cluster-enabled", "yes"]) as store:
+        settings = settings_for(store_url=store.url)
+        found = findings(settings)
+        assert wrong(settings) == {"broker", "store cluster"}
+        assert "not supported yet" in found["store cluster"].finding
+        said = segstream("--set", f"store.url={store.url}", "run", "trainer")
+        assert said.code == 1
+        assert "the store is a Redis Cluster, which is not supported yet" in said.err
+        assert "MOVED" not in said.err
+
+
+@pytest.mark.servers
+@pytest.mark.parametrize("role", ["activity", "trainer", "publisher"])
+def test_no_role_starts_on_a_store_that_forgets(
+    kafka: RealKafka, settings_for: SettingsFor, tmp_path: Path, role: str
+) -> None:
+    with LocalStore(arguments=["--maxmemory-policy", "allkeys-lfu"]) as store:
+        settings = settings_for(kafka.bootstrap, store.url)
+        apply(settings, create=True)
+        config = tmp_path / "shop.toml"
+        config.write_text(as_file(settings))
+        said = segstream("-c", str(config), "run", role)
+        assert said.code == 1
+        assert "maxmemory-policy is allkeys-lfu" in said.err
+        assert "CONFIG SET maxmemory-policy noeviction" in said.err
+
+
+@pytest.mark.servers
+@pytest.mark.parametrize("policy", ["volatile-lru", "volatile-ttl", "volatile-random"])
+def test_what_expires_may_be_dropped(settings_for: SettingsFor, policy: str) -> None:
+    with LocalStore(appendonly=True, arguments=["--maxmemory-policy", policy]) as store:
+        found = findings(settings_for(store_url=store.url))["store memory policy"]
+        assert found.ok
+        assert "leases" in found.finding
+        with redis.Redis.from_url(store.url) as client:
+            fitness.require(client)
+
+
+@pytest.mark.servers
+def test_what_may_not_be_asked_keeps_no_role_from_starting() -> None:
+    with LocalStore(arguments=["--maxmemory-policy", "allkeys-lru"]) as store:
+        with redis.Redis.from_url(store.url) as client:
+            client.acl_setuser("blind", enabled=True, nopass=True, keys=["*"], commands=["+get"])
+        with connect(store.url.replace("redis://", "redis://blind:x@"), 5.0) as client:
+            fitness.require(client)
+            assert fitness.look(client).policy is None
+        stranger = connect(store.url.replace("redis://", "redis://nobody:x@"), 5.0)
+        with stranger, pytest.raises(StoreRefusedError, match="invalid username-password"):
+            fitness.require(stranger)
+    with pytest.raises(StoreUnavailableError):
+        fitness.require(connect(store.url, 0.5))
 
 
 @pytest.mark.servers

@@ -20,7 +20,7 @@ from producers.client import producer_options
 from stream import metrics
 from stream.config import Settings
 from stream.servers import LocalStore, free_port
-from stream.state import Answer
+from stream.state import Answer, StoreUnavailableError
 from tests.conftest import SettingsFor
 from tests.consumers.test_activity import INPUTS, Scene, events, write
 from tests.fakes import Clock
@@ -235,6 +235,15 @@ def test_a_partition_that_somebody_else_commits_is_followed() -> None:
     assert (bench.seconds, bench.records) == (0.0, 0)
 
 
+def test_who_is_ended_by_an_outage_leaves_a_lag_that_grows() -> None:
+    bench = Bench()
+    bench.ask()
+    bench.meter.leave_behind()
+    bench.meter.forget(0)
+    bench.clock.advance(100)
+    assert bench.seconds == pytest.approx(100, abs=0.01)
+
+
 class Brokers:
     """Answers, fails or gives half an answer, in turn."""
 
@@ -344,6 +353,27 @@ def test_a_fenced_worker_shows_how_far_the_partition_is(monkeypatch: pytest.Monk
     assert seconds > 1
 
 
+def test_an_outage_that_ends_a_worker_does_not_end_its_lag(monkeypatch: pytest.MonkeyPatch) -> None:
+    watched = Watched(monkeypatch, store_section={"commit_deadline_seconds": 0.2})
+    scene = watched.scene
+    write(scene, events(1)[:200])
+    scene.store.trouble.extend(["down"] * 10_000)
+    with pytest.raises(StoreUnavailableError):
+        scene.run(watched.turn, idle=10_000)
+
+    def told() -> float | None:
+        return metrics.REGISTRY.get_sample_value("segstream_lag_seconds", {"partition": "0"})
+
+    left = told()
+    assert left is not None
+    scene.clock.advance(60)
+    assert told() == pytest.approx(left + 60, abs=0.01)
+    scene.store.trouble.clear()
+    scene.run(watched.turn)
+    assert told() is None, "it ended as it should"
+    assert watched.seen[-1][1:] == (0.0, 0)
+
+
 # -- servers -------------------------------------------------------------------------------------
 
 
@@ -367,13 +397,14 @@ def test_lag_of_a_worker_on_real_servers(settings_for: SettingsFor, tmp_path: Pa
         settings = settings_for(
             kafka.bootstrap,
             store.url,
-            store={"timeout_seconds": 1.0},
+            # Long enough for the worker to give up and begin again.
+            store={"timeout_seconds": 1.0, "commit_deadline_seconds": 2.0},
             metrics={"port": port},
             publisher={"lease_seconds": 1.0},
         )
         with Pipeline(settings, tmp_path) as pipeline:
             pipeline.create_topics()
-            pipeline.start("activity")
+            (worker,) = pipeline.start("activity")
             partitions = settings.topics.partitions
 
             def lag() -> float:
@@ -402,7 +433,10 @@ def test_lag_of_a_worker_on_real_servers(settings_for: SettingsFor, tmp_path: Pa
 
             store.pause()
             produce(settings, 40)
-            pipeline.wait("lag, the store paused", lambda: lag() > 3.0 and records() >= 40.0)
+            pipeline.wait("lag, the store paused", lambda: lag() > 1.0 and records() >= 40.0)
+            pipeline.wait("it gives up", lambda: worker.said().count("trying again") > 1)
+            before = lag()
+            pipeline.wait("lag all the same", lambda: lag() > before + 2.0)
             store.resume()
             pipeline.wait("no lag", caught_up)
 

@@ -168,6 +168,20 @@ def test_the_audit(look: Command) -> None:
     assert said.code == 0
     assert said.facts["ok"]
     assert (said.facts["lost"], said.facts["duplicated"]) == (0, 0)
+    assert (said.facts["repeated"], said.facts["unjudged"]) == (0, 0)
+    assert "records to read: " in said.err
+    assert "-changes" in said.err
+
+
+def test_the_audit_of_a_sample(look: Command) -> None:
+    whole, some = look("audit", "--json").facts, look("audit", "--sample", "0.1", "--json")
+    assert some.code == 0
+    assert "0.1 of the users are judged" in some.err
+    assert some.facts["unjudged"] > 0
+    assert [some.facts[key] for key in ("users", "changes", "counts")] == [
+        whole[key] for key in ("users", "changes", "counts")
+    ]
+    assert "not judged" in look("audit", "--sample", "0.1").out
 
 
 def test_the_doctor(look: Command) -> None:

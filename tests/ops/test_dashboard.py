@@ -161,7 +161,9 @@ def test_a_state_is_shown_as_it_is_now(metric: str) -> None:
     for panel in panels:
         for target in panel["targets"]:
             assert re.fullmatch(
-                rf"max( by \([^)]*\))? \({metric}\)|max\({metric}\)", target["expr"]
+                rf"max\(min by \(partition\) \({metric}\)\)"
+                rf"|(min|max) by \([^)]*\) \({metric}\)",
+                target["expr"],
             )
         assert panel["fieldConfig"]["defaults"]["min"] == 0
         assert not panel["fieldConfig"]["defaults"].get("custom", {}).get("spanNulls")
@@ -177,6 +179,14 @@ def test_lag_is_shown_at_a_glance_and_by_partition() -> None:
     for panel in (glance, split):
         assert "0" in panel["description"]
         assert "batch" not in panel["description"], "it is no longer of the last batch"
+
+
+@pytest.mark.parametrize("metric", ["segstream_lag_seconds", "segstream_lag_records"])
+def test_whoever_lost_a_partition_in_an_outage_is_not_believed(metric: str) -> None:
+    """It tells a lag that grows; whoever took the partition over knows better."""
+    queries = [query for _, query, _ in QUERIES if metric in _names(query)]
+    assert queries
+    assert all(re.search(rf"min by \([^)]*\bpartition\) \({metric}\)", q) for q in queries)
 
 
 def test_labels_of_our_own_are_not_renamed() -> None:

@@ -1,0 +1,43 @@
+"""Says which rights each role needs of the store, once.
+
+Comes in: a role and a namespace. Goes out: the commands it may have to give, and the line that makes
+a Redis user of them. ``ops/guide/redis.md`` shows the lines, the doctor names them, and a test holds
+both, and the roles, to what stands here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+SCRIPTS = ("evalsha", "script|load")
+LEASE = ("get", "set", "del")
+READ = ("get", "hget", "hgetall", "hmget", "hscan", "xlen", "xread")
+
+RIGHTS: Mapping[str, tuple[str, ...]] = {
+    "activity": (
+        *SCRIPTS,
+        *("del", "exists", "exec", "get", "hget", "hmget", "hscan", "hset"),
+        *("multi", "set", "watch", "xadd", "xlen"),
+    ),
+    "trainer": (*SCRIPTS, *LEASE, "getrange", "hget", "hgetall", "hmget", "hset"),
+    "publisher": (*SCRIPTS, *LEASE, "exists", "hget", "hmget", "hset", "xdel", "xlen", "xread"),
+    "reader": READ,
+    "operator": (*READ, "hset", "set"),
+    "doctor": (*SCRIPTS, "set", "del", "config|get"),
+}
+"""By role: reader looks, explains and audits; operator also renames, applies and republishes."""
+
+ASKED = ("info", "select")
+"""What a role does without if it must: to know the server, and to use another database than 0."""
+
+
+def commands(role: str) -> list[str]:
+    """Everything a role may give, those it can do without among them."""
+    return sorted({*RIGHTS[role], *ASKED})
+
+
+def acl_line(role: str, namespace: str, password: str = "PASSWORD") -> str:  # noqa: S107 - a blank
+    """The command that makes a user for a role, whatever that user was before."""
+    keys = f"%R~{namespace}:*" if role == "reader" else f"~{namespace}:*"
+    given = " ".join(f"+{command}" for command in commands(role))
+    return f"ACL SETUSER segstream-{role} reset on >{password} {keys} {given}"
