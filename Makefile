@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 .DEFAULT_GOAL := help
 
-.PHONY: help setup demo test fast lint types bench bench-learning bench-year lock schemas up clean
+.PHONY: help setup demo test fast fuzz lint types bench bench-learning bench-year lock schemas up clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -28,6 +28,9 @@ test: setup ## every test; real Kafka and Redis are started by the tests
 
 fast: setup ## the tests that need no server, in under a minute
 	@$(BIN)/python -m pytest -n 2 -m "not servers and not slow" $(ARGS)
+
+fuzz: setup ## look for a message that breaks something: ten minutes each at messages, rows, letters
+	@$(BIN)/python -m tests.fuzz $(ARGS)
 
 lint: setup ## ruff, for faults and for form
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .

@@ -28,7 +28,7 @@ from confluent_kafka import OFFSET_END, Consumer, KafkaError, KafkaException, To
 from consumers.client import activity_options, membership
 from consumers.decode import Batch, Block, Decoder, Reject
 from consumers.lag import EndsWatch, LagMeter, statistics_options
-from consumers.rejects import RejectGuard
+from consumers.rejects import RejectGuard, TooManyRejectsError
 from stream import metrics
 from stream.config import ConfigError, Settings
 from stream.errors import (
@@ -128,6 +128,7 @@ class _Owned:
         consumed: what became of the messages of the waiting commit; None if it has none.
         refused: why some of them were refused.
         paused: topics that are not read for now.
+        read_on: when a topic may be read on whose letters came too fast, by the monotonic clock.
         gathered: events read and not yet folded.
     """
 
@@ -151,6 +152,7 @@ class _Owned:
     sliced: float = 0.0
     sweeping_for: float = 0.0
     paused: set[int] = field(default_factory=set)
+    read_on: list[float] = field(default_factory=lambda: [0.0, 0.0])
     gathered: int = 0
     read_at: float = 0.0
     committing_since: float = 0.0
@@ -204,7 +206,7 @@ class ActivityWorker:
         self._pulse = pulse
         self._wall_ms = wall_ms
         self._table = FeatureTable(settings.features)
-        self._guard = RejectGuard(settings.worker)
+        self._guard = RejectGuard(settings.worker, settings.topics, time.monotonic)
         self._rule = settings.publish.rule()
         self._topics = settings.topics.inputs
         self._by_marks = settings.clock.mode == "watermark"
@@ -214,6 +216,7 @@ class ActivityWorker:
         self._assigned: set[tuple[str, int]] = set()
         self._owned: dict[int, _Owned] = {}
         self._held: list[Any] = []
+        self._unfiled: list[Reject] = []
         self._late_pairs: dict[int, float] = {}
         self._suspect: set[int] = set()
         self._settling: set[int] = set()
@@ -314,6 +317,8 @@ class ActivityWorker:
             behind = len(messages) == CONSUME and not self._by_marks
             if gathered >= most or (left <= POLL_SECONDS and not behind):
                 break
+            if self._are_letters_too_fast():
+                break
             if waits and self._by_marks:
                 break
             if waits:
@@ -344,7 +349,8 @@ class ActivityWorker:
                 self._late_pairs[number] = time.monotonic() + patience
 
     def _step(self, numbers: Sequence[int], consumer: Consumer) -> None:
-        """What is due for some partitions."""
+        """What is due for some partitions, once the letters of all that was read are safe."""
+        self._file_letters()
         for number in numbers:
             self._serve(number, self._collect)
         free = [o for o in self._here(numbers) if o.waiting is None]
@@ -598,18 +604,35 @@ class ActivityWorker:
     def _throttle(self, owned: _Owned, consumer: Consumer) -> None:
         """Pause the topics of a partition that holds too much, resume them at half of that.
 
-        The consumer itself is polled on: a paused member stays a member.
+        A topic whose letters came too fast is paused as well, for as long as they take at the rate
+        that is allowed. The other topic and the other partitions go on. The consumer itself is polled on: a paused member stays a member.
         """
-        limit = self._settings.worker.buffer_events
+        limit, now = self._settings.worker.buffer_events, time.monotonic()
         for topic, name in enumerate(self._topics):
             where = [TopicPartition(name, owned.partition.number)]
             can_wait = self._can_wait(owned, topic)
-            if topic not in owned.paused and can_wait and owned.gathered > limit:
+            too_fast = owned.read_on[topic] > now
+            if topic not in owned.paused and (too_fast or (can_wait and owned.gathered > limit)):
                 consumer.pause(where)
                 owned.paused.add(topic)
-            elif topic in owned.paused and (not can_wait or owned.gathered <= limit // 2):
+                if too_fast:
+                    metrics.reading_slowed()
+            elif (
+                topic in owned.paused
+                and not too_fast
+                and (not can_wait or owned.gathered <= limit // 2)
+            ):
                 consumer.resume(where)
                 owned.paused.discard(topic)
+
+    def _are_letters_too_fast(self) -> bool:
+        """Whether a topic that is being read should not be, for letters came too fast."""
+        now = time.monotonic()
+        return any(
+            until > now and topic not in owned.paused
+            for owned in self._owned.values()
+            for topic, until in enumerate(owned.read_on)
+        )
 
     def _can_wait(self, owned: _Owned, topic: int) -> bool:
         """Whether the partition goes on without more of a topic, or could not go on with more.
@@ -642,14 +665,38 @@ class ActivityWorker:
             messages, pairs = [messages[place] for place in order.tolist()], pairs[order]
             starts = starts_of(pairs)
         block = self._decoder.decode(messages)
-        for seen, refused in block.refusals():
-            self._guard.saw(seen, refused, refused)
         for start, end in zip(starts.tolist(), [*starts[1:].tolist(), len(messages)], strict=True):
             number, topic = divmod(int(pairs[start]), 2)
             owned = self._owned.get(number)
             if owned is not None:
                 self._gather(owned, topic, block, start, end)
+        self._watch_rejects(block)
         return len(messages)
+
+    def _watch_rejects(self, block: Block) -> None:
+        """See whether refusals pile up.
+
+        Raises:
+            TooManyRejectsError: they do, and stopping is what was chosen.
+        """
+        refused = list(block.rejects.values())
+        flood = self._guard.saw(block.refusals(), refused)
+        stop = flood is not None and self._settings.worker.on_reject_flood == "stop"
+        # Who looks for the reasons shall find the letters, though nothing of this is committed.
+        if stop or len(self._unfiled) >= CONSUME:
+            self._file_letters()
+        if stop:
+            raise TooManyRejectsError(
+                f"{flood}; mend the producer, raise the limit or set worker.on_reject_flood = "
+                "alert, and start again"
+            )
+        self._guard.alert(flood)
+        for (topic, number), letters in Counter(
+            (one.message.topic(), one.message.partition()) for one in refused
+        ).items():
+            owned = self._owned.get(number)
+            if owned is not None:
+                owned.read_on[self._topics.index(topic)] = self._guard.wait_for(letters)
 
     def _gather(self, owned: _Owned, topic: int, block: Block, start: int, end: int) -> None:
         """Take in the messages of one topic partition."""
@@ -662,7 +709,7 @@ class ActivityWorker:
         if not owned.gathered:
             owned.read_at = time.monotonic()
         if not self._by_marks:
-            batch = block.batch(topic, start, end)
+            batch = self._batch(block, topic, start, end)
             open_stretch.next_offset = batch.next_offset
             owned.live.append(batch)
             owned.gathered += len(batch.users)
@@ -670,7 +717,7 @@ class ActivityWorker:
         for cut in [place + 1 for place in sorted(block.marks) if start <= place < end] + [end]:
             if cut == start:
                 continue
-            batch = block.batch(topic, start, cut)
+            batch = self._batch(block, topic, start, cut)
             start = cut
             stretch = owned.stretches[topic][-1]
             stretch.batches.append(batch)
@@ -682,18 +729,27 @@ class ActivityWorker:
                     stretch.mark_ms, stretch.sent_ms = mark, sent
                     owned.stretches[topic].append(_Stretch())
 
+    def _batch(self, block: Block, topic: int, start: int, end: int) -> Batch:
+        """Messages of one topic partition; the refused ones among them wait to be filed."""
+        batch = block.batch(topic, start, end)
+        self._unfiled += batch.rejects
+        batch.rejects.clear()
+        return batch
+
+    def _file_letters(self) -> None:
+        """Put away what was refused, before anything behind it is committed."""
+        if self._unfiled:
+            self._dead_letters.file(self._unfiled)
+            self._unfiled = []
+
     def _settle(self, owned: _Owned, batches: list[Batch]) -> Counts:
-        """Count a step's batches and put its rejects away, before their offsets are passed."""
+        """Count a step's batches."""
         counts = Counts()
-        rejects: list[Reject] = []
         for batch in batches:
             counts.add(batch.counts)
-            rejects.extend(batch.rejects)
+            owned.refused.update(batch.reasons)
             if not self._by_marks:
                 owned.offsets[batch.topic] = batch.next_offset
-        if rejects:
-            self._dead_letters.file(rejects)
-            owned.refused.update(reject.reason for reject in rejects)
         return counts
 
     def _judge_error(self, error: KafkaError) -> None:
@@ -1240,6 +1296,7 @@ class ActivityWorker:
         self._loading.pop(number, None)
         self._settling.discard(number)
         self._held = [message for message in self._held if message.partition() != number]
+        self._unfiled = [one for one in self._unfiled if one.message.partition() != number]
         self._lag.forget(number)
         if self._owned.pop(number, None) is not None:
             self._store.abandon(number)

@@ -10,6 +10,7 @@ No message is an error. Where a parser fails at one that nobody foresaw, that me
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
@@ -64,6 +65,7 @@ class Batch:
         marks: (time, wall clock it was sent at) of each mark of the shop's clock.
         next_offset: of the topic partition, after these messages.
         oldest_ms: oldest record timestamp, 0 if there is no event.
+        reasons: how many were refused for each.
     """
 
     topic: int
@@ -79,6 +81,7 @@ class Batch:
     marks: list[tuple[int, int]]
     next_offset: int
     oldest_ms: int
+    reasons: dict[Reason, int]
 
     def columns(self, partition: Partition) -> EventColumns:
         """The same events with the partition's slots for users."""
@@ -159,6 +162,7 @@ class Block:
             clamped=int(np.count_nonzero(self.clamped[here])),
             marks=counted[_Fate.MARK],
         )
+        rejects = [self.rejects[place] for place in sorted(self.rejects) if start <= place < end]
         keep: slice | Ints = here
         users = self.users[here]
         if applied < end - start:
@@ -167,10 +171,11 @@ class Block:
         return Batch(
             topic, users, self.kind[keep], self.time_ms[keep], self.id[keep],
             self.value[keep], self.quantity[keep], self.category[keep], counts,
-            [self.rejects[place] for place in sorted(self.rejects) if start <= place < end],
+            rejects,
             [self.marks[place] for place in sorted(self.marks) if start <= place < end],
             self.messages[end - 1].offset() + 1,
             int(self.appended_ms[keep].min()) if applied else 0,
+            Counter(reject.reason for reject in rejects),
         )  # fmt: skip
 
 

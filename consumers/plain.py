@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import math
 import re
+import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -200,6 +201,8 @@ class PlainParser:
             parsed["userId"] = parsed["anonymousId"]
         elif parsed.get("userId") is None:
             parsed["userId"] = ""
+        if isinstance(properties := parsed.get("properties"), dict):
+            _make_huge_numbers_infinite(properties)
         try:
             track = msgspec.convert(parsed, Track)
         except msgspec.ValidationError as error:
@@ -228,7 +231,8 @@ class PlainParser:
             try:
                 parsed = json.loads(value, parse_int=float, parse_constant=_no_constant)
                 # It lets halves of characters pass, which nobody can encode again.
-                json.dumps(parsed, ensure_ascii=False).encode()
+                if any(found[1] for found in _HALVES.finditer(value)):
+                    return Reason.NOT_JSON, "half a character"
             except (ValueError, RecursionError) as not_json:
                 return Reason.NOT_JSON, str(not_json)
         if not isinstance(parsed, dict):
@@ -240,6 +244,10 @@ def _mark_of(parsed: dict[str, Any]) -> Mark:
     """What a mark says; a field that is no text is empty, and then no signature fits."""
     fields = [parsed.get(name) for name in ("timestamp", "sentAt", "signature")]
     return Mark(*(field if isinstance(field, str) else "" for field in fields))
+
+
+_HALVES = re.compile(rb"\\u[dD][89abAB]..\\u[dD][c-fC-F]|(\\u[dD][89a-fA-F])|\\.", re.DOTALL)
+"""Escapes of valid JSON; the group has half a character without its other half."""
 
 
 def _no_constant(name: str) -> None:
@@ -361,7 +369,17 @@ def parse_time(text: str) -> int:
     return max((since.days * 86_400 + since.seconds) * 1_000 + since.microseconds // 1_000, -1)
 
 
+_NUMBERS = ("quantity", "price", "revenue", "total", "value")
+
+
+def _make_huge_numbers_infinite(properties: dict[str, Any]) -> None:
+    """To msgspec, a whole number that no float holds is of the wrong type."""
+    for name in _NUMBERS:
+        number = properties.get(name)
+        if isinstance(number, int) and abs(number) > sys.float_info.max:
+            properties[name] = math.inf
+
+
 def _infinite(track: Track) -> bool:
-    p = track.properties
-    numbers = (p.quantity, p.price, p.revenue, p.total, p.value)
+    numbers = [getattr(track.properties, name) for name in _NUMBERS]
     return any(number is not None and not math.isfinite(number) for number in numbers)

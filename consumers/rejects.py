@@ -1,58 +1,124 @@
-"""Stops when refusals pile up: a topic full of poison must not drain into the dead letters.
+"""Watches refusals that pile up: raises an alert, or stops, and bounds the rate of letters.
 
-Comes in: for each block of messages, how many there were and which were refused. Goes out:
-nothing, or `TooManyRejectsError`, which ends the worker before the block is committed.
+Comes in: what was read, and which of it was refused. Goes out: an alert in metrics and log, or
+`TooManyRejectsError` where stopping is what was chosen; and until when a topic's partition should not
+be read on, because letters come faster than they may be filed. No letter is ever dropped: whoever can
+write one event must not be able to stop a shop, nor to fill its broker, nor to hide what was refused.
 """
 
 from __future__ import annotations
 
-from collections import deque
+import logging
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Protocol
 
-from stream.config import Worker
+from stream import metrics
+from stream.config import Topics, Worker
+from stream.events import Reason
+
+log = logging.getLogger(__name__)
+
+SAY_SECONDS = 60.0
+"""Between two warnings of one flood."""
+BURST_SECONDS = 1.0
+"""Letters of so long may come at once before anything waits."""
+NAMED = 3
+"""Reasons that are told, the commonest first."""
 
 
 class TooManyRejectsError(Exception):
-    """More messages were refused than the limits allow; the message says which limit."""
+    """More messages were refused than the limits allow; says which limit, and the reasons."""
+
+
+class Refused(Protocol):
+    """A refused message; `consumers.decode.Reject` is one."""
+
+    @property
+    def reason(self) -> Reason: ...
+    @property
+    def message(self) -> Any: ...
 
 
 class RejectGuard:
     """Watches one worker's refusals against the consecutive limit and the ratio limit."""
 
-    def __init__(self, worker: Worker) -> None:
-        self._consecutive_limit = worker.reject_consecutive_limit
-        self._ratio_limit = worker.reject_ratio_limit
-        self._window = worker.reject_ratio_window
+    def __init__(self, worker: Worker, topics: Topics, clock: Callable[[], float]) -> None:
+        self._worker = worker
+        self._topics = topics
+        self._clock = clock
         self._consecutive = 0
         self._blocks: deque[tuple[int, int]] = deque()
         self._messages = 0
         self._rejected = 0
+        kept = max(worker.reject_ratio_window, worker.reject_consecutive_limit)
+        self._recent: deque[tuple[Reason, str]] = deque(maxlen=kept)
+        self._alert = False
+        self._say_at = 0.0
+        self._paid_until = 0.0
 
-    def saw(self, messages: int, rejected: int, trailing: int) -> None:
+    def saw(self, stretches: Iterable[tuple[int, int]], refused: Sequence[Refused]) -> str | None:
         """A block was decoded.
 
         Args:
-            trailing: refusals since the block's last good message.
+            stretches: of good messages and the refused ones behind them: how many there were, how
+                many refused.
+            refused: the refused ones.
 
-        Raises:
-            TooManyRejectsError: a limit is reached.
+        Returns:
+            What is to be said if a limit was reached anywhere in the block.
         """
-        self._consecutive = self._consecutive + rejected if rejected == messages else trailing
-        if self._consecutive >= self._consecutive_limit:
-            raise TooManyRejectsError(
-                f"{self._consecutive} messages in a row were refused "
-                f"(worker.reject_consecutive_limit = {self._consecutive_limit}); look at the "
-                "dead-letter topic, mend the producer or raise the limit, and start again"
-            )
+        self._recent.extend((one.reason, one.message.topic()) for one in refused)
+        flood: str | None = None
+        for messages, rejected in stretches:
+            flood = self._count(messages, rejected) or flood
+        return flood and f"{flood}: {self._reasons()}"
+
+    def alert(self, flood: str | None) -> None:
+        """Show that there is a flood, or that there is none any more."""
+        now = self._clock()
+        if flood is not None and (not self._alert or now >= self._say_at):
+            log.warning("%s; going on (worker.on_reject_flood = alert)", flood)
+            self._say_at = now + SAY_SECONDS
+        elif flood is None and self._alert:
+            log.warning("refusals are below their limits again")
+        self._alert = flood is not None
+        metrics.reject_alert(self._alert)
+
+    def wait_for(self, letters: int) -> float:
+        """Letters will be filed; until when no more of them should be read, by the clock."""
+        begun = max(self._paid_until, self._clock() - BURST_SECONDS)
+        self._paid_until = begun + letters / self._worker.letters_per_second
+        return self._paid_until
+
+    def _count(self, messages: int, rejected: int) -> str | None:
+        """Count a stretch; which limit is reached with it, in words."""
+        worker = self._worker
+        self._consecutive = rejected + (self._consecutive if rejected == messages else 0)
         self._blocks.append((messages, rejected))
         self._messages += messages
         self._rejected += rejected
-        while self._messages - self._blocks[0][0] >= self._window:
+        window = worker.reject_ratio_window
+        while self._messages - self._blocks[0][0] >= window:
             old_messages, old_rejected = self._blocks.popleft()
             self._messages -= old_messages
             self._rejected -= old_rejected
-        if self._messages >= self._window and self._rejected > self._ratio_limit * self._messages:
-            raise TooManyRejectsError(
-                f"{self._rejected} of the last {self._messages} messages were refused "
-                f"(worker.reject_ratio_limit = {self._ratio_limit}); look at the dead-letter "
-                "topic, mend the producer or raise the limit, and start again"
+        if self._consecutive >= worker.reject_consecutive_limit:
+            return (
+                f"{self._consecutive} messages in a row were refused "
+                f"(worker.reject_consecutive_limit = {worker.reject_consecutive_limit})"
             )
+        limit = worker.reject_ratio_limit
+        if self._messages >= window and self._rejected > limit * self._messages:
+            return (
+                f"{self._rejected} of the last {self._messages} messages were refused "
+                f"(worker.reject_ratio_limit = {limit:g})"
+            )
+        return None
+
+    def _reasons(self) -> str:
+        """The commonest reasons of late with their counts, and where the letters are."""
+        reasons = Counter(reason for reason, _ in self._recent).most_common(NAMED)
+        told = ", ".join(f"{count} {reason}" for reason, count in reasons)
+        topics = sorted({self._topics.dlq(topic) for _, topic in self._recent})
+        return f"{told}; their letters are on {' and '.join(topics)} (see `segstream dlq list`)"

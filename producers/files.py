@@ -262,13 +262,17 @@ def _json_lines(file: Path, mapping: Mapping, refuse: Refuse) -> Iterator[list[N
                 continue
             try:
                 content = decode(line)
-            except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
                 refuse(Refusal(number, UNREADABLE, f"line {number}: {error}", {}))
                 continue
             if not isinstance(content, dict):
                 refuse(Refusal(number, UNREADABLE, f"line {number}: no JSON object", {}))
                 continue
-            row = [_reach(content, name, path) for name, path in paths]
+            try:
+                row = [_reach(content, name, path) for name, path in paths]
+            except (ValueError, RecursionError) as error:  # nothing that can be written as text
+                refuse(Refusal(number, UNREADABLE, f"line {number}: {error}", {}))
+                continue
             if len(seen) < len(paths):
                 seen.update(name for (name, _), text in zip(paths, row, strict=True) if text)
                 if len(others) < 50:  # only shown in a message

@@ -49,6 +49,8 @@ _MILLISECOND = timedelta(milliseconds=1)
 _PER_MILLISECOND = {"seconds": 0.001, "milliseconds": 1, "microseconds": 1_000}
 
 # What a worker would refuse is better refused here, where row and column are known.
+_FIRST_MS = 86_400_000
+"""1970-01-02: a time on the first day is a missing or zero timestamp, not a shopper."""
 _END_MS = 4_102_444_800_000
 """2100-01-01: a later time is a unit error, not a shopper."""
 _LARGEST_NUMBER = 1e12
@@ -417,7 +419,7 @@ class RowMapper:
         user = self._user(row)
         if user is None:
             raise _Unmappable(NO_USER, f"{_or(self._mapping.user)} is empty")
-        if len(user) > _LONGEST_USER // 4 and len(user.encode()) > _LONGEST_USER:
+        if len(user) > _LONGEST_USER // 4 and len(user.encode(errors="replace")) > _LONGEST_USER:
             raise _Unmappable(BAD_USER, f"{_or(self._mapping.user)} has over {_LONGEST_USER} bytes")
         text = self._time(row)
         time_ms = None if text is None else self._parse_time(text)
@@ -437,19 +439,11 @@ class RowMapper:
             price = None
         elif (quantity or 0.0) < 0 or (price or 0.0) < 0 or (amount or 0.0) < 0:
             raise _Unmappable(BAD_NUMBER, f"a negative number makes no {event!r}")
-        return Event(
-            time_ms,
-            number,
-            user,
-            event,
-            order,
-            self._id(row),
-            self._category(row),
-            self._session(row),
-            quantity,
-            price,
-            amount,
-        )
+        texts = (order, self._id(row), self._category(row), self._session(row))
+        for text in (user, event, *texts):
+            if text is not None and not text.isascii() and not _is_text(text):
+                raise _Unmappable(UNREADABLE, f"half a character in {text[:40]!r}")
+        return Event(time_ms, number, user, event, *texts, quantity, price, amount)
 
     def _name(self, row: Row) -> str:
         for read, holds, rule in self._rules:
@@ -480,6 +474,15 @@ class RowMapper:
                 BAD_NUMBER, f"{_or(getattr(self._mapping, key))} = {text!r} is no number{hint}"
             )
         return number
+
+
+def _is_text(text: str) -> bool:
+    """Whether it can be written again: Python and JSON let halves of surrogate pairs pass."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _reader(places: Sequence[int]) -> _Reader:
@@ -561,7 +564,7 @@ _COMPACT_DATE = re.compile(r"(19|20)\d{6}", re.ASCII)
 
 
 def time_parser(time: Time) -> Callable[[str], int | None]:
-    """A function from text to milliseconds since 1970, or None for what is no time before 2100."""
+    """A function from text to milliseconds since 1970; None for what is no time from 1970 to 2099."""
     zone = ZoneInfo(time.zone)
     parse = _reader_of_times(time.format)
 
@@ -572,7 +575,7 @@ def time_parser(time: Time) -> Callable[[str], int | None]:
             time_ms = parse(text, zone)
         except (ValueError, OverflowError):
             return None
-        return time_ms if 0 < time_ms < _END_MS else None
+        return time_ms if _FIRST_MS <= time_ms < _END_MS else None
 
     return parsed
 
@@ -607,7 +610,7 @@ def _parse_iso(text: str, zone: ZoneInfo) -> int:
 
 
 def _from_number(text: str, per_millisecond: float) -> int:
-    if text.isdecimal():
+    if text.isascii() and text.isdecimal():
         whole = int(text)
         return whole * 1_000 if per_millisecond < 1 else whole // int(per_millisecond)
     return round(float(text) / per_millisecond)
@@ -661,7 +664,7 @@ def message_of(event: Event, timestamp: str, source: str) -> TrackMessage:
         source: file name without suffixes, for ids where the table has none.
 
     Raises:
-        ValueError: an order of negative worth or pieces.
+        ValueError: an order of negative worth or pieces, or of more than any worker takes.
     """
     amount = None if event.amount is None else round(event.amount, 6)
     quantity = event.quantity
@@ -674,6 +677,8 @@ def message_of(event: Event, timestamp: str, source: str) -> TrackMessage:
             f"an order of {quantity:g} pieces worth {amount or 0:g}; "
             f"if it is a refund, add a rule with event = {ORDER_REFUNDED!r}"
         )
+    if max(abs(amount or 0.0), abs(quantity or 0.0)) > _LARGEST_NUMBER:
+        raise ValueError(f"{quantity or 0:g} pieces worth {amount or 0:g} are beyond any shop")
     bought = event.event in PURCHASES
     return TrackMessage(
         event.event,

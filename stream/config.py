@@ -182,13 +182,25 @@ class Worker(Section):
     )
     message_bytes: int = setting(65_536, "a larger message is refused", "bytes", ge=256)
     reject_consecutive_limit: int = setting(
-        1_000, "this many refusals in a row stop the worker", "messages", ge=1
+        1_000, "this many refusals in a row are a flood", "messages", ge=1
     )
     reject_ratio_limit: float = setting(
-        0.5, "a larger share of refusals among recent messages stops the worker", gt=0, le=1
+        0.5, "a larger share of refusals among recent messages is a flood", gt=0, le=1
     )
     reject_ratio_window: int = setting(
         10_000, "how many messages the ratio looks back on", "messages", ge=10
+    )
+    on_reject_flood: Literal["alert", "stop"] = setting(
+        "alert",
+        "what a flood of refusals does: an alert while the worker goes on, or the letters are filed "
+        "and the worker stops",
+    )
+    letters_per_second: float = setting(
+        1_000.0,
+        "letters a worker files at this rate at the most; where they come faster, it reads the "
+        "partition they come from more slowly, and drops none",
+        "letters/s",
+        gt=0,
     )
     buffer_events: int = setting(
         200_000,

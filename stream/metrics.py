@@ -183,6 +183,15 @@ _marks = _counter("marks_total", "Marks of the shop's clock; they are no events.
 _rejects = _counter(
     "rejects_total", "Refused messages by reason, once they are filed and committed.", "reason"
 )
+_reject_alert = _gauge(
+    "reject_alert",
+    "1 while refusals are over worker.reject_consecutive_limit or worker.reject_ratio_limit, else 0.",
+)
+_slowed = _counter(
+    "reject_pauses_total",
+    "Pauses in reading a topic's partition because letters came faster than"
+    " worker.letters_per_second.",
+)
 _Told(
     "lag_seconds",
     "Age of the oldest record of a partition's input topics that is not committed; 0 if there is"
@@ -322,6 +331,16 @@ def events_consumed(counts: Counts) -> None:
         _clamped.inc(counts.clamped)
     if counts.marks:
         _marks.inc(counts.marks)
+
+
+def reject_alert(raised: bool) -> None:
+    """Whether refusals are over their limits."""
+    _reject_alert.set(raised)
+
+
+def reading_slowed() -> None:
+    """A topic's partition is not read for a while, for its letters come too fast."""
+    _slowed.inc()
 
 
 def message_rejected(reason: Reason, times: int = 1) -> None:

@@ -278,9 +278,10 @@ def _parse(value: bytes) -> dict[str, Any]:
         # The cut went through a character; what stands before it decides.
         text, cut_short = value[: error.start].decode(), True
     try:
-        parsed = json.loads(text, parse_int=float, parse_constant=_no_constant)
-        if "\\u" in text:
-            json.dumps(parsed, ensure_ascii=False).encode()
+        parsed = json.loads(
+            text, parse_int=float, parse_constant=_no_constant, object_pairs_hook=_object
+        )
+        _see_that_it_is_text(parsed)
     except json.JSONDecodeError as error:
         raise _RefusedError(_why_no_json(text, error)) from None
     except (UnicodeEncodeError, RecursionError):
@@ -291,6 +292,23 @@ def _parse(value: bytes) -> dict[str, Any]:
     if not isinstance(parsed, dict):
         raise _RefusedError(Reason.WRONG_TYPE)
     return parsed
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Of members of one name the last counts; the others must be readable all the same."""
+    for name, value in pairs:
+        name.encode()
+        _see_that_it_is_text(value)
+    return dict(pairs)
+
+
+def _see_that_it_is_text(value: Any) -> None:
+    """Python reads half a surrogate pair; objects have been looked at when they were made."""
+    if isinstance(value, str):
+        value.encode()
+    elif isinstance(value, list):
+        for one in value:
+            _see_that_it_is_text(one)
 
 
 def _no_constant(_name: str) -> None:

@@ -200,7 +200,7 @@ def _assert_letters_are_untouched(
     ],
     ids=["consecutive", "ratio"],
 )
-def test_piling_refusals_stop_the_worker(
+def test_piling_refusals_stop_the_worker_where_that_was_chosen(
     kafka: RealKafka,
     redis_url: str,
     tmp_path: Path,
@@ -216,7 +216,8 @@ def test_piling_refusals_stop_the_worker(
         else Message(CLICKS, user, b"poison", second_day + number, "not_json")
         for number in range(300)
     ]
-    settings = harness.watermark_settings(kafka.bootstrap, redis_url, {"worker": limit})
+    chosen = {"worker": limit | {"on_reject_flood": "stop"}}
+    settings = harness.watermark_settings(kafka.bootstrap, redis_url, chosen)
     with Pipeline(settings, tmp_path) as pipeline:
         pipeline.create_topics()
         write(settings, fine)
@@ -229,6 +230,7 @@ def test_piling_refusals_stop_the_worker(
         last_words = worker.said("segstream:")
         assert said in last_words
         assert "start again" in last_words
+        assert re.search(r": \d+ not_json; their letters are on \S+-clickstream[.]dlq", last_words)
         assert "Traceback" not in worker.said()
         # The others have no poison in them, and may have gone on.
         held = partition_of(user.encode(), settings.topics.partitions)
@@ -236,18 +238,52 @@ def test_piling_refusals_stop_the_worker(
         assert then is not None
         assert now is not None
         assert (now.counts, now.offsets) == (then.counts, then.offsets)
-        for topic in settings.topics.inputs:
-            assert list(read_to_end(settings.broker, settings.topics.dlq(topic))) == []
+        # Whoever looks finds the letters, though the messages are not passed.
+        assert len(letter_ids(settings)) >= (20 if bad_of_three == 3 else 15)
 
-        # It does as the message says: with a higher limit it goes on where it was.
-        raised = {"reject_consecutive_limit": 1_000, "reject_ratio_limit": 1.0}
-        config = as_file(
-            settings.model_copy(update={"worker": settings.worker.model_copy(update=raised)})
-        )
-        pipeline.config.write_text(config)
+        # It does as the message says: where it shall go on, it goes on where it was.
+        goes_on = settings.worker.model_copy(update={"on_reject_flood": "alert"})
+        pipeline.config.write_text(as_file(settings.model_copy(update={"worker": goes_on})))
         pipeline.start("activity")
         pipeline.wait_for_mark(START_MS // DAY_MS * DAY_MS + 2 * DAY_MS)
         report = pipeline.audit()
         harness.assert_clean(report)
         assert report.rejected == sum(message.fate == "not_json" for message in poison)
+        ids = letter_ids(settings)
+        assert len(ids) == report.rejected
+        assert max(ids.values()) <= 2, "filed again only by who was started again"
+        pipeline.end()
+
+
+def letter_ids(settings: Settings) -> Counter[str]:
+    """Ids of the dead letters, and how often each was filed."""
+    return Counter(
+        harness.headers(letter)["segstream-id"]
+        for topic in settings.topics.inputs
+        for letter in read_to_end(settings.broker, settings.topics.dlq(topic))
+    )
+
+
+def test_a_flood_stops_nobody_by_default(kafka: RealKafka, redis_url: str, tmp_path: Path) -> None:
+    """A thousand in a row, then good ones again: an alert, every letter filed, nobody stops."""
+    user = "shopper-1"
+    poison = [Message(CLICKS, user, b"poison", START_MS + n, "not_json") for n in range(2_000)]
+    fine = [good(user, START_MS + 10_000 + number, number) for number in range(12_000)]
+    settings = harness.watermark_settings(kafka.bootstrap, redis_url)
+    with Pipeline(settings, tmp_path) as pipeline:
+        pipeline.create_topics()
+        write(settings, [*poison, *fine])
+        (worker,) = pipeline.start("all")
+        pipeline.wait_for_mark(START_MS // DAY_MS * DAY_MS + DAY_MS)
+        assert worker.running
+        said = worker.said("refused")
+        assert "worker.reject_consecutive_limit = 1000" in said
+        assert "on_reject_flood = alert" in said
+        report = pipeline.audit()
+        harness.assert_clean(report)
+        assert (report.rejected, report.counts["applied"]) == (2_000, 12_000)
+        assert letter_ids(settings).total() == len(letter_ids(settings)) == 2_000
+        pages = re.search(r"http://127[.]0[.]0[.]1:[0-9]+", worker.said("/metrics"))
+        assert pages is not None
+        assert metric(pages[0], "segstream_reject_alert") == {"": 0.0}
         pipeline.end()

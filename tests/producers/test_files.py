@@ -230,6 +230,24 @@ def test_json_and_parquet_reach_into_objects(tmp_path: Path) -> None:
     assert read(parquet, load_mapping("segment"))[0] == [event]
 
 
+def test_lines_that_no_reader_can_hold_are_refused(tmp_path: Path) -> None:
+    good = b'{"customer":"a","date":"2026-03-01","amount":1}'
+    odd = [
+        b'{"customer":' + b"[" * 5_000 + b"]" * 5_000 + b"}",
+        b'{"customer":' + b"[" * 900 + b"]" * 900 + b',"date":"2026-03-01"}',
+        b'{"customer":"\\ud800","date":"2026-03-01","amount":1}',
+        b'{"customer":"\xff","date":"2026-03-01","amount":1}',
+        b'{"customer":"a","date":"2026-03-01","amount":1e999}',
+        b'{"customer":"a","date":"2026-03-01","amount":' + b"1" * 4_000 + b"}",
+        b'{"customer":"a","date":"2026-03-01","amount":' + b"1" * 5_000 + b"}",
+        b'{"customer":{"\\u0000":[]},"date":"\\u0000","amount":NaN}',
+    ]
+    file = write(tmp_path / "odd.jsonl", b"\n".join([good, *odd, good]))
+    events, refusals, _ = read(file, load_mapping("simple"))
+    assert [event.row for event in events] == [1, len(odd) + 2]
+    assert sorted(refusal.row for refusal in refusals) == list(range(2, len(odd) + 2))
+
+
 def test_an_empty_table_has_no_events(tmp_path: Path) -> None:
     for name, content in (("a.csv", b"customer,date,amount\n"), ("a.jsonl", b"")):
         assert read(write(tmp_path / name, content), load_mapping("simple")) == ([], [], 0)

@@ -142,6 +142,31 @@ def test_what_is_no_time_is_refused(text: str) -> None:
     assert found.columns == {"customer": "a", "date": text, "amount": "1"}
 
 
+@pytest.mark.parametrize("column", ["customer", "date"])
+def test_half_a_character_is_refused(column: str) -> None:
+    row = {"customer": "a", "date": "2026-03-01", "amount": "1"}
+    for half in ("\ud800", "x" * 300 + "\udcff"):
+        found = refusal(load_mapping("simple"), **row | {column: half})
+        assert found.reason in {"unreadable", "bad_user", "bad_time"}
+
+
+def test_a_time_on_the_first_day_is_refused_as_a_worker_would() -> None:
+    declared = load_mapping("simple")
+    row = {"customer": "a", "amount": "1"}
+    assert refusal(declared, **row, date="1970-01-01T23:59:59.999Z").reason == "bad_time"
+    assert event(declared, **row, date="1970-01-02T00:00:00Z").time_ms == 86_400_000
+
+
+def test_an_order_beyond_any_shop_is_refused() -> None:
+    declared = mapping(
+        'user = "u"\ntime = "t"\nprice = "p"\nquantity = "q"\nevent = "Order Completed"'
+    )
+    row = {"u": "a", "t": "2026-03-01", "p": "1e12"}
+    assert message(event(declared, **row, q="1"))["properties"]["revenue"] == 1e12
+    with pytest.raises(ValueError, match="beyond any shop"):
+        message(event(declared, **row, q="1e12"))
+
+
 @given(st.floats(-1e12, 1e12))
 def test_numbers_are_read_back(number: float) -> None:
     assert parse_number(repr(number)) == number

@@ -157,7 +157,7 @@ def test_names_carry_their_unit_and_every_metric_its_meaning() -> None:
     ours = [f for f in text_string_to_metric_families(text) if f.name.startswith("segstream_")]
     assert len(ours) > 20
     unit = re.compile(
-        r"_(seconds|records|entries|users|owned|epoch|version|leader|info|lacks_changes)$"
+        r"_(seconds|records|entries|users|owned|epoch|version|leader|info|lacks_changes|alert)$"
     )
     for family in ours:
         assert family.documentation.endswith(".")
