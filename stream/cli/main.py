@@ -324,6 +324,7 @@ def run_all(local: Local = False) -> None:
 
 def _run(names: list[str], *, local: bool) -> None:
     _context.roles = names
+    _context.start_log(config.Log())
     stop = roles.stop_on_signals()
     with ExitStack() as stack:
         more: dict[str, Any] = {}
