@@ -32,7 +32,7 @@ from stream.model import Model
 from stream.partition import SchemaMismatchError
 from stream.segments import CHURN_RISK_KINDS, FALLBACK_KIND
 from stream.state import Store
-from stream.units import iso
+from stream.units import iso, percent, percents
 
 KIND_STYLES = {
     "champion": "bold green",
@@ -140,10 +140,16 @@ def natural(value: float) -> str:
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
-def reading(value: float, feature: Feature) -> str:
-    """A value of a feature; "never" where the event it waits for has not been seen.
+def exact(value: float, feature: Feature) -> str:
+    """One user's value of a feature; "never" only if the event it waits for has not been seen."""
+    never = feature.aggregate == "last" and 0 < feature.absent == value
+    return "never" if never else natural(value)
 
-    A segment's typical value lies in between where some have been seen and others not.
+
+def reading(value: float, feature: Feature) -> str:
+    """A segment's typical value of a feature, which lies between what its users have.
+
+    "Never" where next to none of them has seen the event that the feature waits for.
     """
     if feature.aggregate == "last" and feature.absent > 0:
         if abs(value - feature.absent) <= 0.01 * feature.absent:
@@ -172,8 +178,8 @@ def segments_table(facts: dict[str, Any], table: FeatureTable, columns: int) -> 
         shown.add_column("of them back", justify="right")
     if wide:
         shown.add_column("what marks it", overflow="fold")
-    total = max(sum(row["size"] for row in facts["segments"]), 1)
-    for row in sorted(facts["segments"], key=lambda row: -row["size"]):
+    rows = sorted(facts["segments"], key=lambda row: -row["size"])
+    for row, share in zip(rows, percents([row["size"] for row in rows]), strict=True):
         style = KIND_STYLES.get(row["kind"], "")
         flapping = row["flapping"]
         rates = [percent(flapping[name]) for name in ("changes_per_user_day", "reverted_share")]
@@ -182,7 +188,7 @@ def segments_table(facts: dict[str, Any], table: FeatureTable, columns: int) -> 
             row["name"],
             Text(row["kind"], style=style),
             f"{row['size']:,}",
-            f"{row['size'] / total:.0%}",
+            share,
             *([] if narrow else rates),
             *([marks_of(row, table)] if wide else []),
         )
@@ -216,11 +222,6 @@ def kinds_of(settings: Settings, store: Store) -> list[str]:
     with suppress(NoModelError):
         known += [segment.kind for segment in _model(trainer_state(store)).segments]
     return list(dict.fromkeys(known))
-
-
-def percent(share: float | None) -> str:
-    """A share to two digits; a dash where there is none."""
-    return "-" if share is None else f"{100 * share:.2g} %"
 
 
 def show_segments(console: Console, facts: dict[str, Any], table: FeatureTable) -> None:
@@ -410,7 +411,7 @@ def show_user(console: Console, facts: dict[str, Any], table: FeatureTable) -> N
     features.add_column("unit")
     for entry in facts["features"]:
         features.add_row(
-            entry["feature"], reading(entry["value"], known[entry["feature"]]), entry["unit"]
+            entry["feature"], exact(entry["value"], known[entry["feature"]]), entry["unit"]
         )
     console.print(features)
     if facts.get("distances"):

@@ -91,7 +91,7 @@ def rules() -> dict[str, Any]:
         "fidelity": 0.9, "learned_from": 9, "judged_on": 3, "users": 12,
         "segments": [{
             "segment": 1, "name": EVIL, "kind": EVIL, "covers": 0.5, "purity": 0.5,
-            "rules": [rule],
+            "overlaps": True, "rules": [rule],
         }],
     }  # fmt: skip
 
@@ -133,7 +133,7 @@ def plan() -> dict[str, Any]:
 
 def study() -> dict[str, Any]:
     return {
-        "firmness": "firm", "suggested": 2, "source": EVIL, "sampled": 3, "users": 9,
+        "firmness": "firm", "noise": 1, "suggested": 2, "source": EVIL, "sampled": 3, "users": 9,
         "segments": [{"id": 1, "name": EVIL, "kind": EVIL, "size": 3, "share": 1.0}],
         "curves": {"inertia": {"2": 1.0}, "stability": {}, "separation": {}, "silhouette": {}},
         "notes": [EVIL], "written": {"report": EVIL},

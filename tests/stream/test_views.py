@@ -68,6 +68,14 @@ def test_never_is_said_of_what_never_was(value: float, text: str) -> None:
     assert views.reading(value, ORDER) == text
 
 
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(400.0, "never"), (399.9, "400"), (352.0, "352"), (20.0, "20"), (1_381.8, "1,382")],
+)
+def test_of_one_user_never_is_said_only_if_it_never_was(value: float, text: str) -> None:
+    assert views.exact(value, ORDER) == text
+
+
 def test_a_segments_record_is_read_when_asked_for_and_told_in_a_line() -> None:
     record = {
         "id": "l-9.0-0", "event": "split", "segment": 11, "others": [4],
