@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sys
 import tomllib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
@@ -55,6 +55,7 @@ from stream.partition import SchemaMismatchError
 from stream.servers import LocalBroker, LocalStore
 from stream.state import StoreRefusedError, StoreUnavailableError
 from stream.tuning import Tuning
+from stream.units import iso
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -650,6 +651,13 @@ def user(
 @app.command(epilog="Example: `segstream changes --follow --kind at_risk`")
 def changes(
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Wait for more.")] = False,
+    since: Annotated[
+        str | None,
+        typer.Option(help="Only from a time on, or so long ago.", metavar="DATETIME|DURATION"),
+    ] = None,
+    tail: Annotated[
+        int | None, typer.Option(help="Only the last so many of those there are.", min=0)
+    ] = None,
     user_id: Annotated[str | None, typer.Option("--user", help="Only this user's.")] = None,
     kind: Annotated[str | None, typer.Option(help="Only moves into this kind.")] = None,
     lineage: Annotated[
@@ -657,24 +665,38 @@ def changes(
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="JSON lines.")] = False,
 ) -> None:
-    """The changes, oldest first."""
+    """The changes, oldest first, over all users and partitions."""
     settings = _context.settings()
     stop = roles.stop_on_signals() if follow else None
     found = False
+
+    def tell(records: Iterable[dict[str, Any]]) -> None:
+        nonlocal found
+        for record in records:
+            found = True
+            show(record, as_json, lambda shown: out.print(views.record_line(shown)))
+
     with roles.open_store(settings) as store:
         reader = views.Reader(settings, store, FeatureTable(settings.features))
         if kind is not None and kind not in (kinds := views.kinds_of(settings, store)):
             raise config.ConfigError(
                 f"--kind {kind}: there is no such kind, but {', '.join(kinds)}"
             )
-        if stop is None:
-            stream = reader.changes(lineage=lineage)
-        else:
-            stream = reader.follow(stop.is_set, lineage=lineage)
-        for record in stream:
-            if views.wanted(record, user_id, kind):
-                found = True
-                show(record, as_json, lambda shown: out.print(views.record_line(shown)))
+        try:
+            begin = None if since is None else iso(views.since_ms(since, reader.now_ms))
+        except (ValueError, OverflowError) as error:
+            raise config.ConfigError(f"--since {since}: {error}") from None
+
+        def chosen(records: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+            return (one for one in records if views.wanted(one, user_id, kind, begin))
+
+        place = views.Place()
+        with _telling("reading"):
+            there = chosen(reader.changes(lineage=lineage, place=place))
+            records = views.in_time_order(there, tail)
+        tell(records)
+        if stop is not None:
+            tell(chosen(reader.follow(stop.is_set, place, lineage=lineage)))
     if not found:
         err.print("no changes")
 

@@ -395,7 +395,7 @@ def test_an_unforeseen_error_is_told_safely(run: Callable[..., str], monkeypatch
 def test_json_has_the_texts_as_they_are(run: Callable[..., str], monkeypatch: Patch) -> None:
     _changes(monkeypatch, Path())
     said = run("changes", "--lineage", "--json").splitlines()
-    assert [json.loads(line) for line in said] == [change(), LINEAGE]
+    assert [json.loads(line) for line in said] == [LINEAGE, change()]
 
 
 def test_a_console_of_ours_lets_nothing_through_that_was_forgotten() -> None:
