@@ -10,6 +10,7 @@ import json
 import logging
 import re
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from io import StringIO
@@ -168,7 +169,7 @@ def _stored(patch: Patch) -> None:
 
     @contextmanager
     def opened(_: Settings) -> Iterator[SimpleNamespace]:
-        yield SimpleNamespace(want=lambda _: None)
+        yield SimpleNamespace(want=lambda _: None, output=lambda: ("", ""))
 
     model = SimpleNamespace(schema="", name="1.0", version=1)
     patch.setattr(roles, "open_store", opened)
@@ -202,6 +203,12 @@ def _changes(patch: Patch, _: Path) -> Sequence[str]:
     records = [change(), LINEAGE]
     patch.setattr(views.Reader, "changes", lambda *_, **__: iter(records))
     return ["changes", "--lineage"]
+
+
+def _republish(patch: Patch, _: Path) -> Sequence[str]:
+    _stored(patch)
+    patch.setattr(main, "republish", lambda *_: Counter({EVIL: 3}))
+    return ["republish"]
 
 
 def _plan(patch: Patch, folder: Path) -> Sequence[str]:
@@ -302,6 +309,7 @@ DRIVES: dict[str, Drive] = {
     "segments rename": _rename,
     "user": _user,
     "changes": _changes,
+    "republish": _republish,
     "audit": _audit,
     "doctor": _doctor,
     "config show": _config,
