@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 from typer.core import TyperGroup
@@ -791,25 +792,28 @@ def config_show(as_json: AsJson = False) -> None:
 
 
 def _show_settings(facts: dict[str, Any]) -> None:
-    table = Table(title="Settings", title_justify="left")
-    table.add_column("key", no_wrap=True)
-    for column in ("value", "unit", "from", "meaning"):
-        table.add_column(column, overflow="fold")
-    lists = []
+    rows = [row for row in facts["settings"] if not isinstance(row["value"], list)]
+    if out.width >= views.WIDE:
+        table = Table(title="Settings", title_justify="left")
+        table.add_column("key", no_wrap=True)
+        for column in ("value", "unit", "from", "meaning"):
+            table.add_column(column, overflow="fold")
+        for row in rows:
+            meaning = row["meaning"] or ""
+            table.add_row(row["key"], str(row["value"]), row["unit"] or "", row["origin"], meaning)
+        out.print(table)
+    else:
+        for row in rows:
+            unit = f" {row['unit']}" if row["unit"] else ""
+            value = (f"{row['value']}{unit}", "cyan")
+            out.print(Text.assemble((row["key"], "bold"), " = ", value, f"  ({row['origin']})"))
+            out.print(Padding(row["meaning"] or "", (0, 0, 0, 4)))
     for row in facts["settings"]:
-        value = row["value"]
-        if isinstance(value, list):
-            lists.append(row)
-            value = f"{len(value)} rows, below"
-        table.add_row(
-            row["key"], str(value), row["unit"] or "", row["origin"], row["meaning"] or ""
-        )
-    out.print(table)
-    for row in lists:
-        out.print(f"\n{row['key']} = [")
-        for item in row["value"]:
-            out.print(f"    {config.as_toml(item)},", soft_wrap=True)
-        out.print("]")
+        if isinstance(row["value"], list):
+            out.print(f"\n{row['key']} = [")
+            for item in row["value"]:
+                out.print(f"    {config.as_toml(item)},", soft_wrap=True)
+            out.print("]")
 
 
 # -- ending ----------------------------------------------------------------------------------

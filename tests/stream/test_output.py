@@ -400,6 +400,18 @@ def test_an_unforeseen_error_is_told_safely(run: Callable[..., str], monkeypatch
     assert "test_output.py" in json.loads(line)["exception"]
 
 
+def test_settings_are_readable_on_a_narrow_terminal(
+    run: Callable[..., str], monkeypatch: Patch
+) -> None:
+    monkeypatch.setattr(main, "out", console(columns=80))
+    said = run("config", "show", "--set", "store.namespace=shop").splitlines()
+    settings = said[: next(i for i, line in enumerate(said) if line.startswith("features = ["))]
+    assert max(map(len, settings)) <= 80
+    assert "store.namespace = shop  (flag)" in settings
+    after = said[said.index("worker.sweep_seconds = 5.0 seconds  (default)") + 1]
+    assert after.rstrip() == "    live mode: everyone is looked at this often"
+
+
 def test_json_has_the_texts_as_they_are(run: Callable[..., str], monkeypatch: Patch) -> None:
     _changes(monkeypatch, Path())
     said = run("changes", "--lineage", "--json").splitlines()
