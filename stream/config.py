@@ -664,8 +664,8 @@ def _shown(place: tuple[int | str, ...], value: Any) -> str:
     """A wrong value, as others may see it."""
     key, *inner = [".".join(map(str, place[:2])), *map(str, place[2:])]
     field = _field(key)
-    if isinstance(value, str) and field is not None and get_origin(field.annotation) is dict:
-        # A property that is no text, or a table that cannot be read: what is secret in it, nobody
-        # can say.
+    is_table = isinstance(value, (dict, list))
+    if field is not None and not inner and is_table != (get_origin(field.annotation) is dict):
+        # A table that cannot be read, or one in the wrong place: what is secret in it, nobody knows.
         return masking.MASK
     return repr(masking.shown(inner[0] if inner else key, value))

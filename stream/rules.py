@@ -6,8 +6,10 @@ shows them. Nobody is moved by them.
 
 The tree is that of Breiman et al. (1984). It is learned from three quarters of the sample and
 judged on the others, who are told apart by their hash, so that a user is always on the same side.
-A threshold is the shortest number that parts the users as the tree does, and what is judged are the
-rules as they are read.
+Values are learned from as people read them, so that nothing hangs on the thousandth of an order that a
+fading sum still holds. A threshold is the shortest number that parts the users as the tree does, and
+what is judged are the rules as they are read. A segment that is the largest in no leaf gets a rule from
+a tree of its own, which may hold of others' users too.
 """
 
 from __future__ import annotations
@@ -28,6 +30,8 @@ HELD_OUT = 4
 LEAST_SHARE = 0.01
 """A rule for fewer of the users is noise: in the same shop it gains no agreement."""
 FEWEST_IN_A_LEAF = 5
+NOTHING = 0.01
+"""What is less, of whatever unit, is not told from none."""
 
 
 @dataclass(frozen=True)
@@ -66,16 +70,20 @@ class Rule:
 
 @dataclass(frozen=True)
 class SegmentRules:
-    """The rules of a segment, any of which is enough; widest first, none if the tree has none.
+    """The rules of a segment, any of which is enough; widest first.
+
+    There is none for a segment with no user to learn from, or whose users are like all others.
 
     Attributes:
         covers, purity: of all its rules together.
+        overlaps: the rule holds of users as well for whom another segment's does.
     """
 
     segment: int
     rules: tuple[Rule, ...]
     covers: float | None
     purity: float | None
+    overlaps: bool = False
 
 
 @dataclass(frozen=True)
@@ -84,7 +92,8 @@ class Rules:
 
     Attributes:
         segments: in the order asked for.
-        fidelity: share of the users kept back whom the rules put where they are; None for none.
+        fidelity: share of the users kept back whom the rules put where they are, those that overlap
+            left out; None for none.
         learned_from, judged_on: users of the sample.
     """
 
@@ -114,29 +123,45 @@ def find_rules(
     learn_from = ~kept_back
     if not learn_from.any():
         raise ValueError("rules need users in segments to be learned from")
-    leaves = _leaves(vectors[learn_from], segments[learn_from], depth)
+    told_apart, belong = _as_read(vectors[learn_from]), segments[learn_from]
+    leaves = _leaves(told_apart, belong, depth)
+    # Where one is the largest everywhere, its rule would be that it is everyone.
+    missing = set(ids) - {segment for conditions, segment in leaves if conditions}
+    alone = {segment: _best_leaf(told_apart, belong == segment, depth) for segment in missing}
     vectors, segments = vectors[kept_back], segments[kept_back]
     told = np.zeros(len(vectors), np.int64)
     found: dict[int, list[Rule]] = {segment: [] for segment in ids}
     for conditions, segment in leaves:
         here = _all_hold(conditions, vectors)
         told[here] = segment
-        found[segment].append(
-            Rule(conditions, *_shares(here, segments == segment), int(np.count_nonzero(here)))
-        )
+        found[segment].append(_rule(conditions, here, segments == segment))
+
+    def of_segment(segment: int) -> SegmentRules:
+        members = segments == segment
+        if conditions := alone.get(segment):
+            rule = _rule(conditions, _all_hold(conditions, vectors), members)
+            return SegmentRules(segment, (rule,), rule.covers, rule.purity, overlaps=True)
+        rules = sorted(found[segment], key=lambda rule: -(rule.covers or 0.0))
+        return SegmentRules(segment, tuple(rules), *_shares(told == segment, members))
+
     return Rules(
-        segments=tuple(
-            SegmentRules(
-                segment,
-                tuple(sorted(rules, key=lambda rule: -(rule.covers or 0.0))),
-                *_shares(told == segment, segments == segment),
-            )
-            for segment, rules in found.items()
-        ),
+        segments=tuple(map(of_segment, ids)),
         fidelity=float((told == segments).mean()) if len(told) else None,
         learned_from=int(np.count_nonzero(learn_from)),
         judged_on=len(told),
     )
+
+
+def _rule(conditions: tuple[Condition, ...], found: Bools, members: Bools) -> Rule:
+    return Rule(conditions, *_shares(found, members), int(np.count_nonzero(found)))
+
+
+def _as_read(vectors: Floats) -> Floats:
+    """Values to three digits, and nothing for what would be shown as next to nothing."""
+    size = np.abs(vectors)
+    with np.errstate(divide="ignore"):
+        scale = 10.0 ** (2 - np.floor(np.log10(np.where(size > 0, size, 1.0))))
+    return np.where(size < NOTHING, 0.0, np.round(vectors * scale) / scale)
 
 
 def _shares(found: Bools, members: Bools) -> tuple[float | None, float | None]:
@@ -168,12 +193,41 @@ class _Split:
 
 def _leaves(vectors: Floats, segments: Ints, depth: int) -> list[tuple[tuple[Condition, ...], int]]:
     """The tree's leaves, with what leads there; together they part all there can be."""
+    return _walk(_grow(vectors, segments, depth))
+
+
+def _best_leaf(vectors: Floats, members: Bools, depth: int) -> tuple[Condition, ...] | None:
+    """What leads to the leaf that is most like a segment; None if nothing tells it from all others.
+
+    Members weigh as much as all others together, so that some leaf is theirs.
+    """
+    if not members.any():
+        return None
+    leaves = _walk(_grow(vectors, members.astype(np.int64), depth, class_weight="balanced"))
+    theirs = [conditions for conditions, is_member in leaves if is_member and conditions]
+    return max(theirs, key=lambda one: _likeness(_all_hold(one, vectors), members), default=None)
+
+
+def _likeness(found: Bools, members: Bools) -> float:
+    """The share that two groups have in common of all who are in either."""
+    return float((found & members).sum() / max(int((found | members).sum()), 1))
+
+
+def _grow(
+    vectors: Floats, classes: Ints, depth: int, class_weight: str | None = None
+) -> _Split | int:
     from sklearn.tree import DecisionTreeClassifier  # noqa: PLC0415 - slow to import
 
     fewest = max(FEWEST_IN_A_LEAF, round(LEAST_SHARE * len(vectors)))
-    tree = DecisionTreeClassifier(max_depth=depth, min_samples_leaf=fewest, random_state=0)
-    tree.fit(vectors, segments)
-    root = _read(tree.tree_, tree.classes_, vectors, 0)
+    tree = DecisionTreeClassifier(
+        max_depth=depth, min_samples_leaf=fewest, random_state=0, class_weight=class_weight
+    )
+    tree.fit(vectors, classes)
+    return _read(tree.tree_, tree.classes_, vectors, 0)
+
+
+def _walk(root: _Split | int) -> list[tuple[tuple[Condition, ...], int]]:
+    """The leaves below a node, with what leads there."""
     found: list[tuple[tuple[Condition, ...], int]] = []
 
     def walk(node: _Split | int, limits: dict[int, tuple[float | None, float | None]]) -> None:
@@ -198,7 +252,8 @@ def _read(tree: Any, classes: Ints, vectors: Floats, node: int) -> _Split | int:
     values = vectors[:, feature]
     # The tree compares in single precision.
     low = values.astype(np.float32) <= tree.threshold[node]
-    threshold = shortest(float(values[low].max()), float(values[~low].min()))
+    below, above = float(values[low].max()), float(values[~low].min())
+    threshold = shortest(NOTHING / 2 if below == 0 < above else below, above)
     one, other = (
         _read(tree, classes, vectors[low], left),
         _read(tree, classes, vectors[~low], right),

@@ -1,11 +1,12 @@
-"""Durations and times as people write them, and back.
+"""Durations, times and shares as people write them, and durations back.
 
-Comes in: text such as ``30d`` or milliseconds. Goes out: seconds, ISO 8601, or ``3.2 days``.
+Comes in: text such as ``30d``, milliseconds, shares. Goes out: seconds, ISO 8601, ``3.2 days``, ``12 %``.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -51,3 +52,40 @@ def readable_duration(seconds: float) -> str:
             value = seconds / size
             return f"{value:.0f} {name}" if abs(value) >= 10 else f"{value:.1f} {name}"
     return f"{seconds:.0f} s" if abs(seconds) >= 10 else f"{seconds:.2g} s"
+
+
+def percent(share: float | None) -> str:
+    """``<0.1 %``, ``0.3 %``, ``12 %``, ``>99 %``, ``100 %``; a dash where there is no share.
+
+    Only none is 0 % and only all is 100 %.
+    """
+    if share is None:
+        return "-"
+    if 0 < share < 0.0095:
+        return "<0.1 %" if share < 0.0005 else f"{100 * share:.1f} %"
+    return ">99 %" if 0.995 <= share < 1 else f"{100 * share:.0f} %"
+
+
+def percents(counts: Sequence[int]) -> list[str]:
+    """What share of their sum each is, rounded so that all together are 100 %."""
+    total = sum(counts)
+    told = apportion(counts, 100) if total else [0] * len(counts)
+    return [
+        "<1 %"
+        if share == 0 < count
+        else ">99 %"
+        if share == 100 and count < total
+        else f"{share} %"
+        for share, count in zip(told, counts, strict=True)
+    ]
+
+
+def apportion(counts: Sequence[int], total: int) -> list[int]:
+    """Counts scaled so that they add up to a total, each rounded up or down, the largest rests up."""
+    whole = sum(counts)
+    if whole == 0:
+        return [0] * len(counts)
+    parts = [divmod(count * total, whole) for count in counts]
+    short = total - sum(part for part, _ in parts)
+    upwards = sorted(range(len(parts)), key=lambda place: -parts[place][1])[:short]
+    return [part + (place in upwards) for place, (part, _) in enumerate(parts)]

@@ -23,6 +23,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from stream.choosing import ENOUGH, STABLE
 from stream.cli.views import reading
+from stream.units import percents
 
 if TYPE_CHECKING:
     from stream.cli.explore import Study
@@ -196,9 +197,8 @@ def sizes(study: Study) -> Figure | None:
     figure, axes = _figure(height=max(2.2, 0.42 * len(counts) + 0.7))
     place = np.arange(len(counts))
     axes.barh(place, counts, color=colours, height=0.7, zorder=2)
-    total = sum(counts)
-    for at, count in zip(place.tolist(), counts, strict=True):
-        axes.text(count + 0.012 * max(counts), at, f"{count / total:.0%}   {count:,}",
+    for at, count, share in zip(place.tolist(), counts, percents(counts), strict=True):
+        axes.text(count + 0.012 * max(counts), at, f"{share}   {count:,}",
                   va="center", fontsize=10, color=INK)  # fmt: skip
     axes.set_yticks(place, labels)
     axes.invert_yaxis()

@@ -14,7 +14,8 @@ import sys
 import tempfile
 import time
 from collections import deque
-from contextlib import ExitStack, suppress
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from threading import Event, Thread
@@ -45,7 +46,7 @@ from stream.state import StoreUnavailableError
 from stream.units import iso, readable_duration
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from producers.replay import Progress
     from stream.redis_state import RedisStore
@@ -228,10 +229,28 @@ def _watch(
             ):
                 break
     took = time.monotonic() - started
-    traffic.join(10)
-    processes.end()
-    with console.status("the audit recomputes everything from the log"):
-        return _facts(settings, store, shop, tail, took)
+    with ending_at_once():
+        traffic.join(10)
+        processes.end()
+        with console.status("the audit recomputes everything from the log"):
+            return _facts(settings, store, shop, tail, took)
+
+
+@contextmanager
+def ending_at_once() -> Iterator[None]:
+    """Ctrl-C ends what only looks: nothing waits to be finished.
+
+    Raises:
+        KeyboardInterrupt: there was one; whoever cleans up afterwards is not interrupted by another.
+    """
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    except KeyboardInterrupt:
+        before = signal.SIG_IGN
+        raise
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def mark_hours(seconds: float) -> int:

@@ -6,6 +6,7 @@ rich text of the same dicts for people. `stream.explain` and `stream.rules` find
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -16,14 +17,14 @@ from rich.text import Text
 
 from stream.cli import views
 from stream.cli.explore import ExploreError, People
-from stream.cli.views import KIND_STYLES, natural, reading
+from stream.cli.views import KIND_STYLES, exact, natural, reading
 from stream.events import Rows
 from stream.explain import MOST_ACTS, acts, departures, margin, nearest_other, proposals
 from stream.features import Feature, FeatureTable
 from stream.model import Model
-from stream.rules import Condition, find_rules
+from stream.rules import Condition, Rule, find_rules
 from stream.segments import EVIDENCE, columns_of
-from stream.units import iso
+from stream.units import iso, percent
 
 PROPOSALS = 3
 PARTS = 8
@@ -157,7 +158,8 @@ def _margin_table(facts: dict[str, Any], known: dict[str, Feature]) -> Table:
         feature = known[part["feature"]]
         shown.add_row(
             part["feature"],
-            *(reading(part[which], feature) for which in ("value", "own", "other")),
+            exact(part["value"], feature),
+            *(reading(part[which], feature) for which in ("own", "other")),
             part["unit"],
             Text(f"{part['contribution']:+.3f}", "yellow" if part["contribution"] > 0 else ""),
         )
@@ -182,7 +184,7 @@ def _move_title(move: dict[str, Any]) -> Text:
 def _change_line(change: dict[str, Any], feature: Feature) -> str:
     word = "up" if change["needed"] > change["value"] else "down"
     return (
-        f"  {change['feature']} {word} from {reading(change['value'], feature)} to "
+        f"  {change['feature']} {word} from {exact(change['value'], feature)} to "
         f"{natural(change['needed'])} {change['unit']}".rstrip()
         + f"  ({change['sd']:+.2f} sd, {change['how']})"
     )
@@ -234,6 +236,7 @@ def rules(people: People, model: Model, table: FeatureTable) -> dict[str, Any]:
                 **_told(model, one.segment),
                 "covers": one.covers,
                 "purity": one.purity,
+                "overlaps": one.overlaps,
                 "rules": [
                     {
                         "conditions": [_condition(c, table) for c in rule.conditions],
@@ -241,12 +244,17 @@ def rules(people: People, model: Model, table: FeatureTable) -> dict[str, Any]:
                         "purity": rule.purity,
                         "users": rule.users,
                     }
-                    for rule in one.rules
+                    for rule in _that_find_somebody(one.rules)
                 ],
             }
             for one in found.segments
         ],
     }
+
+
+def _that_find_somebody(rules: Sequence[Rule]) -> Sequence[Rule]:
+    """Of several rules those that hold of nobody are not worth a line."""
+    return [rule for rule in rules if rule.users] or rules[:1]
 
 
 def _condition(condition: Condition, table: FeatureTable) -> dict[str, Any]:
@@ -269,7 +277,8 @@ def show_rules(console: Console, facts: dict[str, Any], table: FeatureTable) -> 
                 (f"{one['segment']} {one['name']}", "bold"),
                 " (",
                 (one["kind"], KIND_STYLES.get(one["kind"], "")),
-                f"): {_shares(one)}" if one["rules"] else "): no rule of so few conditions",
+                f"): {_shares(one)}" if one["rules"] else "): nothing tells them from all others",
+                "; others' rules hold of some of them" if one["overlaps"] else "",
             )
         )
         for rule in one["rules"]:
@@ -279,7 +288,7 @@ def show_rules(console: Console, facts: dict[str, Any], table: FeatureTable) -> 
             console.print(Padding(line, (0, 0, 0, 4)))
     agreement = facts["fidelity"]
     judged = "nobody was left to judge them on" if agreement is None else (
-        f"they put {agreement:.0%} of {facts['judged_on']:,} other users where they are"
+        f"they put {percent(agreement)} of {facts['judged_on']:,} other users where they are"
     )  # fmt: skip
     console.print(f"learned from {facts['learned_from']:,} of {facts['users']:,} users; {judged}")
 
@@ -288,7 +297,7 @@ def _shares(facts: dict[str, Any]) -> str:
     covers, purity = facts["covers"], facts["purity"]
     if covers is None or purity is None:
         return "nobody to judge it on"
-    return f"{covers:.0%} of its members, {purity:.0%} pure"
+    return f"{percent(covers)} of its members, {percent(purity)} pure"
 
 
 def _said(condition: dict[str, Any], feature: Feature) -> str:
@@ -298,7 +307,13 @@ def _said(condition: dict[str, Any], feature: Feature) -> str:
     after = " or never" if never and above is not None and above < feature.absent else ""
     name = condition["feature"]
     if above is None:
-        return f"{name} ≤ {upto:,.6g}"
+        return f"{name} ≤ {_number(upto)}"
     if upto is None:
-        return f"{name} > {above:,.6g}{after}"
-    return f"{above:,.6g} < {name} ≤ {upto:,.6g}"
+        return f"{name} > {_number(above)}{after}"
+    return f"{_number(above)} < {name} ≤ {_number(upto)}"
+
+
+def _number(value: float) -> str:
+    """A threshold to its last digit, for it is judged as it is read; never with an exponent."""
+    text = f"{value:,.10f}"
+    return text.rstrip("0").rstrip(".")

@@ -52,7 +52,7 @@ from stream.model import Model, kinds, propose_names
 from stream.partition import Partition, SchemaMismatchError
 from stream.segments import PublishRule, columns_of
 from stream.state import Position, Store
-from stream.units import iso
+from stream.units import iso, percent, percents
 
 AlgorithmName = Literal["kmeans", "density"]
 FEWEST_USERS = 20
@@ -589,21 +589,25 @@ def show(console: Console, facts: dict[str, Any]) -> None:
             f" for {facts['source']}: {verdict}",
         )
     )
-    if facts["sampled"] < facts["users"]:
+    part = facts["sampled"] < facts["users"]
+    if part:
         console.print(f"{facts['sampled']:,} of {facts['users']:,} users were looked at")
     shown = Table(title="Segments", title_justify="left")
     for column in ("", "name", "kind"):
         shown.add_column(column)
-    for column in ("users", "share"):
+    for column in ("of those looked at" if part else "users", "share"):
         shown.add_column(column, justify="right")
-    for row in facts["segments"]:
+    shares = percents([*(row["size"] for row in facts["segments"]), facts["noise"]])
+    for row, share in zip(facts["segments"], shares, strict=False):
         shown.add_row(
             str(row["id"]),
             row["name"],
             Text(row["kind"], style=KIND_STYLES.get(row["kind"], "")),
             f"{row['size']:,}",
-            f"{row['share']:.0%}",
+            share,
         )
+    if facts["noise"]:
+        shown.add_row("", "in no segment", "", f"{facts['noise']:,}", shares[-1])
     console.print(shown)
     curves = facts["curves"]
     table = Table(title="By number of segments", title_justify="left")
@@ -615,7 +619,7 @@ def show(console: Console, facts: dict[str, Any]) -> None:
         silhouette = curves["silhouette"].get(k)
         table.add_row(
             k,
-            "" if border is None else f"{border:.0%}",
+            "" if border is None else percent(border),
             "" if again is None else f"{again['mean']:.2f}",
             f"{value:.2f}",
             "" if silhouette is None else f"{silhouette:.2f}",

@@ -4,13 +4,15 @@ Comes in: log records, those of librdkafka and Python's warnings as well. Goes o
 with the time in UTC, the level, the role, the partition where there is one, the logger and the message;
 without secrets, and with nothing in them that a terminal would obey.
 
-A record tells its partition by ``extra={"partition": number}``; its role is the thread it comes from.
+A record's role is the thread it comes from. Its partition is that of a message that says ``partition
+%d``, or comes as ``extra={"partition": number}``.
 """
 
 from __future__ import annotations
 
 import json
 import logging
+import re
 import threading
 import traceback
 from collections.abc import Sequence
@@ -26,6 +28,8 @@ from stream.masking import mask
 from stream.units import iso
 
 OWN_LOG = logging.getLogger("segstream")
+_PARTITION = re.compile(r"\bpartition (%d)")
+_ARGUMENT = re.compile(r"%.")
 _STYLES = {"WARNING": "yellow", "ERROR": "bold red", "CRITICAL": "bold red"}
 
 
@@ -82,7 +86,7 @@ class _Lines(logging.Handler):
             "time": iso(int(record.created * 1_000)),
             "level": record.levelname,
             "role": self._role(record),
-            "partition": getattr(record, "partition", None),
+            "partition": _partition(record),
             "logger": record.name,
             "message": mask(record.getMessage()),
             "exception": _exception(record),
@@ -93,6 +97,15 @@ class _Lines(logging.Handler):
         if record.threadName in self._roles:
             return record.threadName
         return self._roles[0] if len(self._roles) == 1 else None
+
+
+def _partition(record: logging.LogRecord) -> Any:
+    given = getattr(record, "partition", None)
+    said = _PARTITION.search(record.msg) if isinstance(record.msg, str) else None
+    if given is not None or said is None or not record.args:
+        return given
+    before = _ARGUMENT.findall(record.msg[: said.start(1)])
+    return tuple(record.args)[len(before) - before.count("%%")]
 
 
 def _exception(record: logging.LogRecord) -> str | None:

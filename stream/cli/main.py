@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sys
 import tomllib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 from typer.core import TyperGroup
@@ -55,6 +56,7 @@ from stream.partition import SchemaMismatchError
 from stream.servers import LocalBroker, LocalStore
 from stream.state import StoreRefusedError, StoreUnavailableError
 from stream.tuning import Tuning
+from stream.units import iso
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -324,6 +326,7 @@ def run_all(local: Local = False) -> None:
 
 def _run(names: list[str], *, local: bool) -> None:
     _context.roles = names
+    _context.start_log(config.Log())
     stop = roles.stop_on_signals()
     with ExitStack() as stack:
         more: dict[str, Any] = {}
@@ -649,6 +652,13 @@ def user(
 @app.command(epilog="Example: `segstream changes --follow --kind at_risk`")
 def changes(
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Wait for more.")] = False,
+    since: Annotated[
+        str | None,
+        typer.Option(help="Only from a time on, or so long ago.", metavar="DATETIME|DURATION"),
+    ] = None,
+    tail: Annotated[
+        int | None, typer.Option(help="Only the last so many of those there are.", min=0)
+    ] = None,
     user_id: Annotated[str | None, typer.Option("--user", help="Only this user's.")] = None,
     kind: Annotated[str | None, typer.Option(help="Only moves into this kind.")] = None,
     lineage: Annotated[
@@ -656,24 +666,38 @@ def changes(
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="JSON lines.")] = False,
 ) -> None:
-    """The changes, oldest first."""
+    """The changes, oldest first, over all users and partitions."""
     settings = _context.settings()
     stop = roles.stop_on_signals() if follow else None
     found = False
+
+    def tell(records: Iterable[dict[str, Any]]) -> None:
+        nonlocal found
+        for record in records:
+            found = True
+            show(record, as_json, lambda shown: out.print(views.record_line(shown)))
+
     with roles.open_store(settings) as store:
         reader = views.Reader(settings, store, FeatureTable(settings.features))
         if kind is not None and kind not in (kinds := views.kinds_of(settings, store)):
             raise config.ConfigError(
                 f"--kind {kind}: there is no such kind, but {', '.join(kinds)}"
             )
-        if stop is None:
-            stream = reader.changes(lineage=lineage)
-        else:
-            stream = reader.follow(stop.is_set, lineage=lineage)
-        for record in stream:
-            if views.wanted(record, user_id, kind):
-                found = True
-                show(record, as_json, lambda shown: out.print(views.record_line(shown)))
+        try:
+            begin = None if since is None else iso(views.since_ms(since, reader.now_ms))
+        except (ValueError, OverflowError) as error:
+            raise config.ConfigError(f"--since {since}: {error}") from None
+
+        def chosen(records: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+            return (one for one in records if views.wanted(one, user_id, kind, begin))
+
+        place = views.Place()
+        with _telling("reading"):
+            there = chosen(reader.changes(lineage=lineage, place=place))
+            records = views.in_time_order(there, tail)
+        tell(records)
+        if stop is not None:
+            tell(chosen(reader.follow(stop.is_set, place, lineage=lineage)))
     if not found:
         err.print("no changes")
 
@@ -767,25 +791,28 @@ def config_show(as_json: AsJson = False) -> None:
 
 
 def _show_settings(facts: dict[str, Any]) -> None:
-    table = Table(title="Settings", title_justify="left")
-    table.add_column("key", no_wrap=True)
-    for column in ("value", "unit", "from", "meaning"):
-        table.add_column(column, overflow="fold")
-    lists = []
+    rows = [row for row in facts["settings"] if not isinstance(row["value"], list)]
+    if out.width >= views.WIDE:
+        table = Table(title="Settings", title_justify="left")
+        table.add_column("key", no_wrap=True)
+        for column in ("value", "unit", "from", "meaning"):
+            table.add_column(column, overflow="fold")
+        for row in rows:
+            meaning = row["meaning"] or ""
+            table.add_row(row["key"], str(row["value"]), row["unit"] or "", row["origin"], meaning)
+        out.print(table)
+    else:
+        for row in rows:
+            unit = f" {row['unit']}" if row["unit"] else ""
+            value = (f"{row['value']}{unit}", "cyan")
+            out.print(Text.assemble((row["key"], "bold"), " = ", value, f"  ({row['origin']})"))
+            out.print(Padding(row["meaning"] or "", (0, 0, 0, 4)))
     for row in facts["settings"]:
-        value = row["value"]
-        if isinstance(value, list):
-            lists.append(row)
-            value = f"{len(value)} rows, below"
-        table.add_row(
-            row["key"], str(value), row["unit"] or "", row["origin"], row["meaning"] or ""
-        )
-    out.print(table)
-    for row in lists:
-        out.print(f"\n{row['key']} = [")
-        for item in row["value"]:
-            out.print(f"    {config.as_toml(item)},", soft_wrap=True)
-        out.print("]")
+        if isinstance(row["value"], list):
+            out.print(f"\n{row['key']} = [")
+            for item in row["value"]:
+                out.print(f"    {config.as_toml(item)},", soft_wrap=True)
+            out.print("]")
 
 
 # -- ending ----------------------------------------------------------------------------------

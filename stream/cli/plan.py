@@ -36,7 +36,7 @@ from stream.rehearsal import Rehearsal
 from stream.segments import CHURN_RISK_KINDS, PublishRule, columns_of
 from stream.state import Position, Store
 from stream.tuning import Tuning
-from stream.units import DAY_MS, iso
+from stream.units import DAY_MS, apportion, iso, percent
 
 ANOTHER_TABLE = (
     "the rows in the store were folded by another feature table (declared differently in more than "
@@ -303,18 +303,27 @@ def facts_of(found: Plan) -> dict[str, Any]:
     def users(count: float) -> int:
         return round(count * scale)
 
-    matrix = Counter(zip(found.before.tolist(), found.after.tolist(), strict=True))
-    moving = int(np.count_nonzero(found.before != found.after))
+    # All else is added up from these, so that every sum comes to what stands beside it.
+    seen = sorted(Counter(zip(found.before.tolist(), found.after.tolist(), strict=True)).items())
+    scaled = apportion([count for _, count in seen], crowd.total)
+    matrix = {pair: count for (pair, _), count in zip(seen, scaled, strict=True)}
+    sizes_before: Counter[int] = Counter()
+    sizes_after: Counter[int] = Counter()
     kind_before: Counter[str] = Counter()
     kind_after: Counter[str] = Counter()
     entering = leaving = 0
     for (before, after), count in matrix.items():
         was, becomes = _kind(old, before), _kind(new, after)
+        sizes_before[before] += count
+        sizes_after[after] += count
         kind_before[was] += count
         kind_after[becomes] += count
         entering += count * (becomes in CHURN_RISK_KINDS and was not in CHURN_RISK_KINDS)
         leaving += count * (was in CHURN_RISK_KINDS and becomes not in CHURN_RISK_KINDS)
-    causes = Counter(change["cause"] for change in found.changes)
+    moving = sum(count for (before, after), count in matrix.items() if before != after)
+    causes = sorted(Counter(change["cause"] for change in found.changes).items())
+    records = users(len(found.changes))
+    of_causes = apportion([count for _, count in causes], records)
     living_before = {segment.id for segment in old.segments}
     facts: dict[str, Any] = {
         "source": crowd.source,
@@ -322,30 +331,30 @@ def facts_of(found: Plan) -> dict[str, Any]:
         "users": crowd.total,
         "sampled": sampled,
         "model": old.name,
-        "before": _segments(old.segments, found.before, users),
+        "before": _segments(old.segments, sizes_before),
         "after": [
             row | {"new": row["id"] not in living_before}
-            for row in _segments(new.segments, found.after, users)
+            for row in _segments(new.segments, sizes_after)
         ],
         "matrix": [
-            {"from": before, "to": after, "users": users(count)}
-            for (before, after), count in sorted(matrix.items())
+            {"from": before, "to": after, "users": count}
+            for (before, after), count in matrix.items()
         ],
-        "moving": users(moving),
-        "share": moving / max(sampled, 1),
-        "records": users(len(found.changes)),
-        "causes": {cause: users(count) for cause, count in sorted(causes.items())},
+        "moving": moving,
+        "share": moving / max(crowd.total, 1),
+        "records": records,
+        "causes": {cause: n for (cause, _), n in zip(causes, of_causes, strict=True)},
         "due_anyway": users(found.due),
         "lineage": list(found.lineage),
         "kinds": {
-            kind: {"before": users(kind_before[kind]), "after": users(kind_after[kind])}
+            kind: {"before": kind_before[kind], "after": kind_after[kind]}
             for kind in sorted(kind_before.keys() | kind_after.keys())
         },
         "churn_risk": {
-            "before": users(sum(kind_before[kind] for kind in CHURN_RISK_KINDS)),
-            "after": users(sum(kind_after[kind] for kind in CHURN_RISK_KINDS)),
-            "entering": users(entering),
-            "leaving": users(leaving),
+            "before": sum(kind_before[kind] for kind in CHURN_RISK_KINDS),
+            "after": sum(kind_after[kind] for kind in CHURN_RISK_KINDS),
+            "entering": entering,
+            "leaving": leaving,
         },
         "notes": list(found.notes),
     }
@@ -357,14 +366,11 @@ def _kind(model: Model, segment: int) -> str:
     return "none" if known is None else known.kind
 
 
-def _segments(
-    segments: Sequence[Segment], of_users: Ints, users: Callable[[float], int]
-) -> list[dict[str, Any]]:
+def _segments(segments: Sequence[Segment], sizes: Counter[int]) -> list[dict[str, Any]]:
     """The largest first, with how many users are in each."""
-    counts = Counter(of_users.tolist())
     return [
-        {"id": s.id, "name": s.name, "kind": s.kind, "users": users(counts[s.id])}
-        for s in sorted(segments, key=lambda s: (-counts[s.id], s.id))
+        {"id": s.id, "name": s.name, "kind": s.kind, "users": sizes[s.id]}
+        for s in sorted(segments, key=lambda s: (-sizes[s.id], s.id))
     ]
 
 
@@ -375,7 +381,7 @@ def _verdict(facts: dict[str, Any]) -> str:
         size = "Nobody would change segment"
     else:
         word = next(word for limit, word in _SIZES if share <= limit)
-        size = f"{word}: {facts['moving']:,} of {facts['users']:,} users ({share:.1%}) would change segment"
+        size = f"{word}: {facts['moving']:,} of {facts['users']:,} users ({percent(share)}) would change segment"
     before, after = ({row["id"] for row in facts[side]} for side in ("before", "after"))
     ends = [f"{len(before)} segments become {len(after)}"] if len(before) != len(after) else []
     if before - after:

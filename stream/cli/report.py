@@ -16,7 +16,7 @@ from jinja2 import Environment, StrictUndefined
 from stream.choosing import ENOUGH, STABLE, elbow
 from stream.cli.charts import average, colour, ink_on, label, plain, shade, telling
 from stream.cli.safe import safe_facts
-from stream.units import iso
+from stream.units import iso, percent, percents
 
 if TYPE_CHECKING:
     from stream.cli.explore import Study
@@ -136,8 +136,8 @@ def because(study: Study) -> list[str]:
     if k in steps:
         only = "" if steps[k] >= ENOUGH else "only "
         lines.append(
-            f"Its blurriest border explains {only}{steps[k]:.0%} of the differences along the "
-            f"line between its two segments; a crowd without any gap comes to {ENOUGH:.0%}."
+            f"Its blurriest border explains {only}{percent(steps[k])} of the differences along the "
+            f"line between its two segments; a crowd without any gap comes to {percent(ENOUGH)}."
         )
     others = [f"the bend of the elbow says {elbow(list(study.inertia.values()))}"]
     if study.silhouette:
@@ -153,7 +153,7 @@ def because(study: Study) -> list[str]:
     if study.wish.algorithm == "density" and lasting is not None:
         lines.append(
             f"The segments below were found by density: {len(study.shown.ids)} of them, agreement "
-            f"{lasting:.2f} when drawn again, {_share(study.noise / len(study.shown.labels))} of "
+            f"{lasting:.2f} when drawn again, {percent(study.noise / len(study.shown.labels))} of "
             "shoppers in none."
         )
     return lines
@@ -175,13 +175,14 @@ def _content(study: Study, pictures: dict[str, bytes]) -> dict[str, Any]:
     shown, table, people = study.shown, study.table, study.people
     looked_at = len(shown.labels)
     largest = max(shown.sizes)
+    shares = percents([*shown.sizes, study.noise])
     segments = [
         {
             "id": number,
             "name": shown.names[row],
             "kind": shown.kinds[row].replace("_", " "),
             "size": f"{shown.sizes[row]:,}",
-            "share": _share(shown.sizes[row] / looked_at),
+            "share": shares[row],
             "width": f"{100 * shown.sizes[row] / largest:.1f}%",
             "typical": typical(study, row),
             "colour": colour(row),
@@ -254,14 +255,10 @@ def _content(study: Study, pictures: dict[str, bytes]) -> dict[str, Any]:
         "method": (
             f"{DISTANCES[study.wish.distance]} Values are compared after a logarithm, in standard "
             "deviations, outermost 1 % cut off. The suggestion: merge-down of the least separated "
-            f"pair, a gap from {ENOUGH:.0%}; where there is none, the largest number whose "
+            f"pair, a gap from {percent(ENOUGH)}; where there is none, the largest number whose "
             f"segments agree to {STABLE} over {study.wish.bootstraps} draws."
         ),
     }
-
-
-def _share(share: float) -> str:
-    return "under 1%" if 0 < share < 0.01 else f"{share:.0%}"
 
 
 def _shown_note(study: Study) -> str:

@@ -9,7 +9,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from heapq import nlargest
 from typing import Any
 
 import msgspec
@@ -32,7 +34,7 @@ from stream.model import Model
 from stream.partition import SchemaMismatchError
 from stream.segments import CHURN_RISK_KINDS, FALLBACK_KIND
 from stream.state import Store
-from stream.units import iso
+from stream.units import iso, parse_duration, percent, percents
 
 KIND_STYLES = {
     "champion": "bold green",
@@ -140,10 +142,16 @@ def natural(value: float) -> str:
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
-def reading(value: float, feature: Feature) -> str:
-    """A value of a feature; "never" where the event it waits for has not been seen.
+def exact(value: float, feature: Feature) -> str:
+    """One user's value of a feature; "never" only if the event it waits for has not been seen."""
+    never = feature.aggregate == "last" and 0 < feature.absent == value
+    return "never" if never else natural(value)
 
-    A segment's typical value lies in between where some have been seen and others not.
+
+def reading(value: float, feature: Feature) -> str:
+    """A segment's typical value of a feature, which lies between what its users have.
+
+    "Never" where next to none of them has seen the event that the feature waits for.
     """
     if feature.aggregate == "last" and feature.absent > 0:
         if abs(value - feature.absent) <= 0.01 * feature.absent:
@@ -172,8 +180,8 @@ def segments_table(facts: dict[str, Any], table: FeatureTable, columns: int) -> 
         shown.add_column("of them back", justify="right")
     if wide:
         shown.add_column("what marks it", overflow="fold")
-    total = max(sum(row["size"] for row in facts["segments"]), 1)
-    for row in sorted(facts["segments"], key=lambda row: -row["size"]):
+    rows = sorted(facts["segments"], key=lambda row: -row["size"])
+    for row, share in zip(rows, percents([row["size"] for row in rows]), strict=True):
         style = KIND_STYLES.get(row["kind"], "")
         flapping = row["flapping"]
         rates = [percent(flapping[name]) for name in ("changes_per_user_day", "reverted_share")]
@@ -182,7 +190,7 @@ def segments_table(facts: dict[str, Any], table: FeatureTable, columns: int) -> 
             row["name"],
             Text(row["kind"], style=style),
             f"{row['size']:,}",
-            f"{row['size'] / total:.0%}",
+            share,
             *([] if narrow else rates),
             *([marks_of(row, table)] if wide else []),
         )
@@ -218,11 +226,6 @@ def kinds_of(settings: Settings, store: Store) -> list[str]:
     return list(dict.fromkeys(known))
 
 
-def percent(share: float | None) -> str:
-    """A share to two digits; a dash where there is none."""
-    return "-" if share is None else f"{100 * share:.2g} %"
-
-
 def show_segments(console: Console, facts: dict[str, Any], table: FeatureTable) -> None:
     """`segstream segments` for people."""
     console.print(segments_table(facts, table, console.width))
@@ -242,6 +245,19 @@ def show_segments(console: Console, facts: dict[str, Any], table: FeatureTable) 
         )
     for event in facts["lineage"]:
         console.print(f"  lineage: {lineage_line(event)}")
+
+
+@dataclass
+class Place:
+    """How far the changes have been read.
+
+    Attributes:
+        ends: by partition, the offset behind the last record read.
+        seen: ids of records; a record may be delivered again.
+    """
+
+    ends: dict[int, int] = field(default_factory=dict)
+    seen: set[str] = field(default_factory=set)
 
 
 @dataclass(frozen=True)
@@ -319,48 +335,64 @@ class Reader:
         )
         return facts
 
+    def now_ms(self) -> int:
+        """What time it is by the clock in use."""
+        if self.settings.clock.mode == "live":
+            return time.time_ns() // 1_000_000
+        positions = map(self.store.position, range(self.settings.topics.partitions))
+        return max((found.clock_ms for found in positions if found is not None), default=0)
+
     def changes_of(self, name: str, partition: int) -> list[dict[str, Any]]:
         """A user's changes, oldest first, each once."""
         found = self.changes([partition])
         return [change for change in found if change["user"] == name]
 
     def changes(
-        self, partitions: list[int] | None = None, *, lineage: bool = False
+        self,
+        partitions: list[int] | None = None,
+        *,
+        lineage: bool = False,
+        place: Place | None = None,
     ) -> Iterator[dict[str, Any]]:
         """Changes in topic order, each once.
 
         Args:
             partitions: None for all.
             lineage: what became of segments, too.
+            place: how far somebody has read, who reads on from here.
         """
-        seen: set[str] = set()
+        place = Place() if place is None else place
         topic = self.settings.topics.changes
         for message in read_to_end(self.settings.broker, topic, partitions):
+            place.ends[message.partition() or 0] = (message.offset() or 0) + 1
             record = parse_record(message.value(), lineage=lineage)
-            if record is not None and record["id"] not in seen:
-                seen.add(record["id"])
+            if record is not None and record["id"] not in place.seen:
+                place.seen.add(record["id"])
                 yield record
 
     def follow(
-        self, stop: Callable[[], bool], *, lineage: bool = False
+        self, stop: Callable[[], bool], place: Place, *, lineage: bool = False
     ) -> Iterator[dict[str, Any]]:
-        """Changes as they come, from the oldest kept one on, each once; see `changes`."""
+        """Changes as they come, each once; see `changes`.
+
+        Args:
+            place: how far somebody has read already.
+        """
         consumer = kafka_client(Consumer, reader_options(self.settings.broker))
         topic = self.settings.topics.changes
         consumer.assign(
             [
-                TopicPartition(topic, partition, OFFSET_BEGINNING)
+                TopicPartition(topic, partition, place.ends.get(partition, OFFSET_BEGINNING))
                 for partition in range(self.settings.topics.partitions)
             ]
         )
-        seen: set[str] = set()
         try:
             while not stop():
                 for message in consumer.consume(500, 0.2):
                     value = None if message.error() else message.value()
                     record = parse_record(value, lineage=lineage)
-                    if record is not None and record["id"] not in seen:
-                        seen.add(record["id"])
+                    if record is not None and record["id"] not in place.seen:
+                        place.seen.add(record["id"])
                         yield record
         finally:
             consumer.close()
@@ -380,8 +412,44 @@ def parse_record(value: bytes | None, *, lineage: bool = False) -> dict[str, Any
     return parsed if known else None
 
 
-def wanted(record: dict[str, Any], user: str | None, kind: str | None) -> bool:
+def in_time_order(records: Iterable[dict[str, Any]], last: int | None) -> list[dict[str, Any]]:
+    """Records of all partitions by the time they tell, a user's by version.
+
+    Args:
+        last: only so many of the latest; None for all.
+    """
+
+    def order(record: dict[str, Any]) -> tuple[str, str, int]:
+        return record["at"], record.get("user", ""), record.get("version", 0)
+
+    if last is None:
+        return sorted(records, key=order)
+    return nlargest(last, records, key=order)[::-1]
+
+
+def since_ms(text: str, now_ms: Callable[[], int]) -> int:
+    """A time that is given as such, or as how long ago it was.
+
+    Raises:
+        ValueError: it is neither.
+    """
+    if text.strip()[-1:].isalpha() and text.strip()[-1] not in "Zz":
+        return now_ms() - round(float(parse_duration(text)) * 1_000)
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise ValueError(
+            "expected a time such as 2026-01-31T12:00Z, or how long ago: 30d"
+        ) from None
+    return round((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1_000)
+
+
+def wanted(
+    record: dict[str, Any], user: str | None, kind: str | None, since: str | None = None
+) -> bool:
     """Whether a record passes the filters of `segstream changes`; a segment is no user."""
+    if since is not None and record["at"] < since:
+        return False
     theirs = user is None or record.get("user") == user
     return theirs and (kind is None or record.get("kind_to", record.get("kind")) == kind)
 
@@ -410,7 +478,7 @@ def show_user(console: Console, facts: dict[str, Any], table: FeatureTable) -> N
     features.add_column("unit")
     for entry in facts["features"]:
         features.add_row(
-            entry["feature"], reading(entry["value"], known[entry["feature"]]), entry["unit"]
+            entry["feature"], exact(entry["value"], known[entry["feature"]]), entry["unit"]
         )
     console.print(features)
     if facts.get("distances"):

@@ -163,6 +163,25 @@ def test_changes_of_a_user(spring: Reference, look: Command) -> None:
     assert user in look("changes", "--user", user).out
 
 
+def test_changes_come_in_the_order_of_their_time(spring: Reference, look: Command) -> None:
+    said = look("changes", "--json")
+    found = list(map(json.loads, said.out.splitlines()))
+    times = [change["at"] for change in found]
+    assert times == sorted(times)
+    assert len(found) == len(spring.outcome.changes)
+    seen: dict[str, int] = {}
+    for change in found:
+        assert change["version"] == seen.get(change["user"], 0) + 1
+        seen[change["user"]] = change["version"]
+    middle = times[len(times) // 2]
+    later = look("changes", "--since", middle, "--json")
+    assert list(map(json.loads, later.out.splitlines())) == [c for c in found if c["at"] >= middle]
+    week = look("changes", "--since", "7d", "--tail", "5", "--json")
+    assert list(map(json.loads, week.out.splitlines())) == found[-5:]
+    wrong = look("changes", "--since", "soon")
+    assert (wrong.code, "--since soon: expected" in wrong.err) == (2, True)
+
+
 def test_the_audit(look: Command) -> None:
     said = look("audit", "--json")
     assert said.code == 0

@@ -80,3 +80,33 @@ def test_ctrl_c_ends_it_cleanly(tmp_path: Path) -> None:
     assert (facts["lost"], facts["duplicated"]) == (0, 0)
     assert left_behind(tmp_path) == []
     assert list(tmp_path.iterdir()) == []
+
+
+def test_ctrl_c_during_the_audit(tmp_path: Path) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "stream", "demo", "--seconds", "8", "--json"],
+        cwd=ROOT,
+        env=clean_environment() | {"TMPDIR": str(tmp_path)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        process_group=0,
+    )
+    try:
+        # The roles have come and gone: what is left is the audit.
+        for there in (True, False):
+            deadline = time.monotonic() + DEADLINE_SECONDS
+            while any(" run " in line for line in left_behind(tmp_path)) != there:
+                assert process.poll() is None
+                assert time.monotonic() < deadline
+                time.sleep(0.02)
+        subprocess.run(["kill", "-INT", "--", f"-{process.pid}"], check=True)
+        out, err = process.communicate(timeout=60)
+    finally:
+        if process.poll() is None:
+            process.send_signal(signal.SIGKILL)
+    assert "Traceback" not in err
+    assert "Error" not in err
+    assert (process.returncode, out) == (130, "")
+    assert left_behind(tmp_path) == []
+    assert list(tmp_path.iterdir()) == []

@@ -55,6 +55,24 @@ def test_a_stream_that_is_no_terminal_gets_json(told: StringIO) -> None:
     assert logs.as_json()
 
 
+@pytest.mark.parametrize(
+    ("message", "arguments", "partition"),
+    [
+        ("partition %d: %s", (3, "gone"), 3),
+        ("%s, 5 %% of partition %d", ("all", 4), 4),
+        ("%d partitions", (12,), None),
+        ("partition %d is 3", (), None),
+        ("a partition", (), None),
+    ],
+)
+def test_a_message_about_a_partition_tells_it(
+    told: StringIO, message: str, arguments: tuple[Any, ...], partition: int | None
+) -> None:
+    start(told, "activity")
+    log.warning(message, *arguments)
+    assert records(told)[0].get("partition") == partition
+
+
 def test_people_get_a_line_of_text(told: StringIO) -> None:
     start(told, "activity", format="text")
     log.warning("a message that is longer than the forty columns of this terminal")

@@ -10,6 +10,7 @@ import json
 import logging
 import re
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from io import StringIO
@@ -91,7 +92,7 @@ def rules() -> dict[str, Any]:
         "fidelity": 0.9, "learned_from": 9, "judged_on": 3, "users": 12,
         "segments": [{
             "segment": 1, "name": EVIL, "kind": EVIL, "covers": 0.5, "purity": 0.5,
-            "rules": [rule],
+            "overlaps": True, "rules": [rule],
         }],
     }  # fmt: skip
 
@@ -133,7 +134,7 @@ def plan() -> dict[str, Any]:
 
 def study() -> dict[str, Any]:
     return {
-        "firmness": "firm", "suggested": 2, "source": EVIL, "sampled": 3, "users": 9,
+        "firmness": "firm", "noise": 1, "suggested": 2, "source": EVIL, "sampled": 3, "users": 9,
         "segments": [{"id": 1, "name": EVIL, "kind": EVIL, "size": 3, "share": 1.0}],
         "curves": {"inertia": {"2": 1.0}, "stability": {}, "separation": {}, "silhouette": {}},
         "notes": [EVIL], "written": {"report": EVIL},
@@ -168,7 +169,7 @@ def _stored(patch: Patch) -> None:
 
     @contextmanager
     def opened(_: Settings) -> Iterator[SimpleNamespace]:
-        yield SimpleNamespace(want=lambda _: None)
+        yield SimpleNamespace(want=lambda _: None, output=lambda: ("", ""))
 
     model = SimpleNamespace(schema="", name="1.0", version=1)
     patch.setattr(roles, "open_store", opened)
@@ -202,6 +203,12 @@ def _changes(patch: Patch, _: Path) -> Sequence[str]:
     records = [change(), LINEAGE]
     patch.setattr(views.Reader, "changes", lambda *_, **__: iter(records))
     return ["changes", "--lineage"]
+
+
+def _republish(patch: Patch, _: Path) -> Sequence[str]:
+    _stored(patch)
+    patch.setattr(main, "republish", lambda *_: Counter({EVIL: 3}))
+    return ["republish"]
 
 
 def _plan(patch: Patch, folder: Path) -> Sequence[str]:
@@ -302,6 +309,7 @@ DRIVES: dict[str, Drive] = {
     "segments rename": _rename,
     "user": _user,
     "changes": _changes,
+    "republish": _republish,
     "audit": _audit,
     "doctor": _doctor,
     "config show": _config,
@@ -392,10 +400,22 @@ def test_an_unforeseen_error_is_told_safely(run: Callable[..., str], monkeypatch
     assert "test_output.py" in json.loads(line)["exception"]
 
 
+def test_settings_are_readable_on_a_narrow_terminal(
+    run: Callable[..., str], monkeypatch: Patch
+) -> None:
+    monkeypatch.setattr(main, "out", console(columns=80))
+    said = run("config", "show", "--set", "store.namespace=shop").splitlines()
+    settings = said[: next(i for i, line in enumerate(said) if line.startswith("features = ["))]
+    assert max(map(len, settings)) <= 80
+    assert "store.namespace = shop  (flag)" in settings
+    after = said[said.index("worker.sweep_seconds = 5.0 seconds  (default)") + 1]
+    assert after.rstrip() == "    live mode: everyone is looked at this often"
+
+
 def test_json_has_the_texts_as_they_are(run: Callable[..., str], monkeypatch: Patch) -> None:
     _changes(monkeypatch, Path())
     said = run("changes", "--lineage", "--json").splitlines()
-    assert [json.loads(line) for line in said] == [change(), LINEAGE]
+    assert [json.loads(line) for line in said] == [LINEAGE, change()]
 
 
 def test_a_console_of_ours_lets_nothing_through_that_was_forgotten() -> None:

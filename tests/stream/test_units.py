@@ -10,7 +10,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stream.units import DAY_MS, iso, isos, parse_duration, readable_duration
+from stream.units import (
+    DAY_MS,
+    apportion,
+    iso,
+    isos,
+    parse_duration,
+    percent,
+    percents,
+    readable_duration,
+)
 
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3_600.0, "d": 86_400.0, "w": 604_800.0}
 _TIMES = st.integers(0, 4_102_444_799_999)
@@ -82,3 +91,31 @@ def test_a_readable_duration_is_nearly_the_duration(seconds: float) -> None:
     number, unit = readable_duration(seconds).split()
     size = {"s": 1.0, "min": 60.0, "hours": 3_600.0, "days": 86_400.0}[unit]
     assert math.isclose(float(number) * size, seconds, rel_tol=0.051)
+
+
+@pytest.mark.parametrize(
+    ("share", "text"),
+    [
+        (None, "-"), (0.0, "0 %"), (1e-9, "<0.1 %"), (0.00049, "<0.1 %"), (0.0005, "0.1 %"),
+        (0.0032, "0.3 %"), (0.0094, "0.9 %"), (0.0095, "1 %"), (0.03, "3 %"), (0.124, "12 %"),
+        (0.994, "99 %"), (0.9951, ">99 %"), (1.0, "100 %"), (1.5, "150 %"),
+    ],
+)  # fmt: skip
+def test_a_share_is_written_as_people_read_it(share: float | None, text: str) -> None:
+    assert percent(share) == text
+
+
+@given(st.lists(st.integers(0, 10**9), max_size=20), st.integers(0, 10**6))
+def test_what_is_scaled_adds_up(counts: list[int], total: int) -> None:
+    scaled = apportion(counts, total)
+    assert sum(scaled) == (total if any(counts) else 0)
+    exact = [count * total / max(sum(counts), 1) for count in counts]
+    assert all(abs(one - other) <= 1 for one, other in zip(scaled, exact, strict=True))
+
+
+def test_shares_add_up_to_everyone() -> None:
+    assert percents([1, 1, 1]) == ["34 %", "33 %", "33 %"]
+    assert percents([999, 1, 0]) == [">99 %", "<1 %", "0 %"]
+    assert percents([0, 0]) == ["0 %", "0 %"]
+    assert percents([7]) == ["100 %"]
+    assert percents([]) == []
