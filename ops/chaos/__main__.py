@@ -123,10 +123,12 @@ def run(
             traffic.stop()
             _see_to(traffic)
         with _store(stage) as store:
-            verdict.recovery_seconds = _catch_up(stage, store)
+            verdict.recovery_seconds = _catch_up(stage, store, traffic.last_ms)
             behaved = _end(stage, store, lost=fresh_starts > 0)
             tell(f"{time.monotonic() - started:7.1f} s  judging")
             evidence = gather(stage.settings, store, [feature.name for feature in EXACT])
+            if verdict.recovery_seconds >= CATCH_UP_SECONDS:
+                behaved.findings.append(f"not caught up after {verdict.recovery_seconds:.0f} s")
             verdict.checks = [behaved, *judge(evidence, traffic.sent, fresh_starts)]
             verdict.checks.append(_audited(audit(stage.settings, store)))
         verdict.messages = sum(map(len, evidence.inputs))
@@ -158,8 +160,12 @@ def _store(stage: Stage) -> Iterator[RedisStore]:
         store.close()
 
 
-def _catch_up(stage: Stage, store: RedisStore) -> float:
-    """Wait until everything sent has been folded and every change delivered, or for long enough."""
+def _catch_up(stage: Stage, store: RedisStore, last_ms: int) -> float:
+    """Wait until everything is read, every change delivered, and a round of the trainer is past it.
+
+    Returns:
+        Seconds it took; `CATCH_UP_SECONDS` or more if it has not happened.
+    """
     began = time.monotonic()
     ends = stage.input_ends()
     partitions = range(stage.settings.topics.partitions)
@@ -167,7 +173,8 @@ def _catch_up(stage: Stage, store: RedisStore) -> float:
         with contextlib.suppress(StoreUnavailableError):
             found = [store.position(number) for number in partitions]
             read = [None if position is None else position.offsets for position in found]
-            if read == ends and not any(store.outbox_sizes(partitions)):
+            learned = store.round() >= last_ms
+            if read == ends and learned and not any(store.outbox_sizes(partitions)):
                 break
         stage.pass_time(0.2)
     return round(time.monotonic() - began, 1)
@@ -179,7 +186,7 @@ def _end(stage: Stage, store: RedisStore, *, lost: bool) -> Check:
     Args:
         lost: whether the store has lost everything: workers may end to have that accepted.
     """
-    check = Check("roles stay up, raise nothing, and end when asked")
+    check = Check("roles stay up, catch up, raise nothing, and end when asked")
     check.looked_at = len(ROLES)
     stage.let_start()
     stage.end_roles(*(name for name in ROLES if name not in PUBLISHERS))

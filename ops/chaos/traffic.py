@@ -171,12 +171,14 @@ class Traffic:
     Attributes:
         sent: messages of each sort, without marks.
         garbage_each: garbage messages for each good one; a flood raises it.
+        last_ms: shop time of the last message, once it has ended.
         failure: why the traffic ended before it was told to; None if it did not.
     """
 
     def __init__(self, settings: Settings, *, seed: int, rate: float) -> None:
         self.sent: Counter[Sort] = Counter()
         self.garbage_each = GARBAGE_EACH
+        self.last_ms = 0
         self.failure: Exception | None = None
         self._settings = settings
         self._stopping = threading.Event()
@@ -206,6 +208,7 @@ class Traffic:
                 with contextlib.suppress(Stopped):
                     self._send(writer)
                 writer.finish()
+                self.last_ms = writer.last_ms or 0
         except Exception as error:  # noqa: BLE001 - told by whoever joins this thread
             self.failure = error
 
