@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import redis
 
-from ops.chaos.plan import BROKER, PUBLISHERS, STORE, Fault, Kind
+from ops.chaos.plan import BROKER, BROKER_LINKS, PUBLISHERS, STORE, Fault, Kind
 from ops.chaos.proxy import Way
 from ops.chaos.stage import Stage
 from ops.chaos.traffic import GARBAGE_EACH, Traffic
@@ -83,6 +83,13 @@ def inflict(stage: Stage, traffic: Traffic, fault: Fault) -> str:
             stage.pass_time(DELIVERING_SECONDS)
             told = _roll_back(stage, fault)
             stage.thaw_server(BROKER)
+            return told
+        case Kind.LOSE_SECOND_PUBLISHERS_HELD:
+            link = BROKER_LINKS["publisher"]
+            stage.proxy.hold(link, *Way)
+            stage.pass_time(DELIVERING_SECONDS)
+            told = _roll_back(stage, fault)
+            stage.proxy.release(link)
             return told
         case Kind.LOSE_SECOND_PUBLISHER_KILLED:
             for name in PUBLISHERS:

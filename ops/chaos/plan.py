@@ -18,8 +18,10 @@ TRAINERS = ("trainer-1", "trainer-2")
 PUBLISHERS = ("publisher-1", "publisher-2")
 ROLES = (*WORKERS, *TRAINERS, *PUBLISHERS)
 BROKER, STORE = "broker", "store"
-LINKS = (BROKER, *ROLES)
-"""What a connection leads to or belongs to: the broker (for all roles), or one role's store."""
+BROKER_LINKS = {name: f"{BROKER}/{name}" for name in ("activity", "trainer", "publisher")}
+"""By which link the roles of a name reach the broker."""
+LINKS = (BROKER, *BROKER_LINKS.values(), *ROLES)
+"""What can be cut: all roles' links to the broker, those of one name, or one role's to its store."""
 
 WARM_UP_SECONDS = 8.0
 """Before the first fault: until a first model is there, roll-backs meet nothing."""
@@ -52,6 +54,7 @@ class Kind(StrEnum):
     LOSE_REPLIES = "lose_replies"
     FLOOD = "flood"
     LOSE_SECOND_BROKER_FROZEN = "lose_second_broker_frozen"
+    LOSE_SECOND_PUBLISHERS_HELD = "lose_second_publishers_held"
     LOSE_SECOND_PUBLISHER_KILLED = "lose_second_publisher_killed"
     LOSE_SECOND_UNACKNOWLEDGED = "lose_second_unacknowledged"
     PUT_BACK_UNACKNOWLEDGED = "put_back_unacknowledged"
@@ -97,6 +100,12 @@ SHAPES = {
     Kind.LOSE_SECOND_BROKER_FROZEN: Shape(
         "the store loses its last moments while the broker stands still", (STORE,), (2, 6), _SECOND
     ),
+    Kind.LOSE_SECOND_PUBLISHERS_HELD: Shape(
+        "the store loses its last moments while what publishers send to the broker is held back",
+        (STORE,),
+        (1.0, 8.0),
+        _SECOND,
+    ),
     Kind.LOSE_SECOND_PUBLISHER_KILLED: Shape(
         "the store loses its last moments, the publishers are killed", (STORE,), (0, 3), _SECOND
     ),
@@ -137,7 +146,7 @@ class Fault:
     killed: str = ""
 
     def __str__(self) -> str:
-        words = [f"{self.kind:<29}{self.target:<12}"]
+        words = [f"{self.kind:<29}{self.target:<16}"]
         words += [f"{self.seconds:.1f} s"] if self.seconds else []
         words += [f"amount {self.amount:.2f}"] if self.amount else []
         words += [f"and {self.killed} killed"] if self.killed else []

@@ -14,6 +14,7 @@ import struct
 import threading
 from collections.abc import Callable
 from enum import IntEnum
+from functools import partial
 from typing import Self
 
 CHUNK_BYTES = 1 << 16
@@ -93,7 +94,10 @@ class Link:
 
 
 class Proxy:
-    """Links by name; a context manager."""
+    """Links by name; a context manager.
+
+    A name with others below it, ``a`` of ``a/b`` and ``a/c``, stands for all of them.
+    """
 
     def __init__(self) -> None:
         self._loop = asyncio.new_event_loop()
@@ -113,18 +117,28 @@ class Proxy:
         return found
 
     def cut(self, name: str) -> None:
-        self._do(self._links[name].cut)
+        for link in self._named(name):
+            self._do(link.cut)
 
     def delay(self, name: str, seconds: float) -> None:
         """Whatever comes takes this much longer, each way; 0 ends it."""
-        self._links[name].delay_seconds = seconds
+        for link in self._named(name):
+            link.delay_seconds = seconds
 
     def hold(self, name: str, *ways: Way) -> None:
-        link = self._links[name]
-        self._do(lambda: link.hold(*ways))
+        for link in self._named(name):
+            self._do(partial(link.hold, *ways))
 
     def release(self, name: str) -> None:
-        self._do(self._links[name].release)
+        for link in self._named(name):
+            self._do(link.release)
+
+    def _named(self, name: str) -> list[Link]:
+        return [
+            link
+            for found, link in self._links.items()
+            if found == name or found.startswith(f"{name}/")
+        ]
 
     def __enter__(self) -> Self:
         self._thread.start()

@@ -16,13 +16,13 @@ import tempfile
 import time
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Literal, Self
+from typing import Literal, NamedTuple, Self
 
 from confluent_kafka import Consumer, TopicPartition
 
 from consumers.client import reader_options
 from ops.chaos.past import StoreWithPast
-from ops.chaos.plan import BROKER, ROLES
+from ops.chaos.plan import BROKER, BROKER_LINKS, ROLES
 from ops.chaos.proxy import Proxy
 from ops.chaos.traffic import SHOP_HOURS_A_SECOND
 from ops.kafka.server import RealKafka
@@ -93,7 +93,8 @@ def settings_for(mode: Mode, bootstrap: str, store_url: str) -> Settings:
                 "move_threshold": 0.01,
             },
             "publish": {"margin": 0.02, "silence_margin": 0.02, "provisional_looks": 1},
-            "publisher": {"lease_seconds": 2.0},
+            # What is on its way to the output is waited for after each roll-back: for so long.
+            "publisher": {"lease_seconds": 2.0, "deliver_seconds": 1.0},
             "features": [*DEFAULT_FEATURES, *EXACT],
         }
     )
@@ -190,6 +191,13 @@ class RoleProcess:
         return self.log.read_text(errors="replace") if self.log.exists() else ""
 
 
+class _Listener(NamedTuple):
+    """A port at which the broker listens, and the one at which it says it does: the proxy's."""
+
+    listens: int
+    advertised: int
+
+
 class Stage:
     """Servers, roles and the proxy; a context manager that leaves no process behind.
 
@@ -205,8 +213,8 @@ class Stage:
         self.proxy = Proxy()
         self._mode: Mode = mode
         self._stack = ExitStack()
-        direct, advertised, controller, store = (free_port() for _ in range(4))
-        self._advertised, self._listening = advertised, free_port()
+        direct, controller, store = (free_port() for _ in range(3))
+        self._listeners = {name: _Listener(free_port(), free_port()) for name in BROKER_LINKS}
         self.store = StoreWithPast(binary=redis_binary(), port=store)
         self.broker = RealKafka(
             port=direct, properties=self._broker_properties(direct, controller), heap="400m"
@@ -215,15 +223,19 @@ class Stage:
         self.roles: dict[str, RoleProcess] = {}
 
     def _broker_properties(self, direct: int, controller: int) -> dict[str, str]:
-        """Two listeners: a direct one, and one that says it is where the proxy listens."""
+        """A direct listener, and for each name of roles one that says it is where the proxy is."""
         here = "127.0.0.1"
+        listeners = [f"PLAINTEXT://{here}:{direct}", f"CONTROLLER://{here}:{controller}"]
+        advertised = [f"PLAINTEXT://{here}:{direct}"]
+        protocols = ["PLAINTEXT:PLAINTEXT", "CONTROLLER:PLAINTEXT"]
+        for name, listener in self._listeners.items():
+            listeners.append(f"{name.upper()}://{here}:{listener.listens}")
+            advertised.append(f"{name.upper()}://{here}:{listener.advertised}")
+            protocols.append(f"{name.upper()}:PLAINTEXT")
         return {
-            "listeners": f"PLAINTEXT://{here}:{direct},PROXIED://{here}:{self._listening},"
-            f"CONTROLLER://{here}:{controller}",
-            "advertised.listeners": f"PLAINTEXT://{here}:{direct},"
-            f"PROXIED://{here}:{self._advertised}",
-            "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,PROXIED:PLAINTEXT,"
-            "CONTROLLER:PLAINTEXT",
+            "listeners": ",".join(listeners),
+            "advertised.listeners": ",".join(advertised),
+            "listener.security.protocol.map": ",".join(protocols),
             "controller.quorum.voters": f"1@{here}:{controller}",
             # The judge reads every model there was.
             "log.cleaner.enable": "false",
@@ -233,29 +245,34 @@ class Stage:
         with ExitStack() as stack:
             stack.callback(self._end_everything)
             stack.enter_context(self.proxy)
-            self.proxy.link(BROKER, self._advertised, self._listening)
+            for name, listener in self._listeners.items():
+                self.proxy.link(BROKER_LINKS[name], listener.advertised, listener.listens)
             self.broker.start()
             self.store.start()
             if problems := topic_plans.apply(self.settings, create=True):
                 raise ChaosError(f"topics could not be made: {problems}")
             file = self.directory / "shop.toml"
-            proxied = self.settings.broker.model_copy(
-                update={"bootstrap": f"127.0.0.1:{self._advertised}"}
-            )
-            file.write_text(config.as_file(self.settings.model_copy(update={"broker": proxied})))
+            file.write_text(config.as_file(self.settings))
             for name in ROLES:
-                port = free_port()
-                self.proxy.link(name, port, self.store.port)
-                url = f"redis://127.0.0.1:{port}/0"
-                role = name.partition("-")[0]
-                arguments = ["-c", str(file), "--set", f"store.url={url}", "-v", "run", role]
-                self.roles[name] = RoleProcess(name, arguments, self.directory / f"{name}.log")
+                self.roles[name] = self._role(name, file)
                 self.roles[name].start()
             self._stack = stack.pop_all()
         return self
 
     def __exit__(self, *exception: object) -> None:
         self._stack.close()
+
+    def _role(self, name: str, file: Path) -> RoleProcess:
+        """A role that finds the servers where the proxy is."""
+        port, what = free_port(), name.partition("-")[0]
+        self.proxy.link(name, port, self.store.port)
+        proxied = {
+            "broker.bootstrap": f"127.0.0.1:{self._listeners[what].advertised}",
+            "store.url": f"redis://127.0.0.1:{port}/0",
+        }
+        flags = [part for key, to in proxied.items() for part in ("--set", f"{key}={to}")]
+        arguments = ["-c", str(file), *flags, "-v", "run", what]
+        return RoleProcess(name, arguments, self.directory / f"{name}.log")
 
     def pass_time(self, seconds: float) -> None:
         """Wait, and meanwhile start again whatever ended by itself, as a supervisor would."""

@@ -93,7 +93,7 @@ def proxied(echo_port: int) -> Iterator[tuple[Proxy, socket.socket]]:
     """A proxy with one link, and a connection through it."""
     port = free_port()
     with Proxy() as proxy:
-        proxy.link("echo", port, echo_port)
+        proxy.link("echo/one", port, echo_port)
         with socket.create_connection(("127.0.0.1", port), timeout=5.0) as client:
             client.sendall(b"hello")
             assert client.recv(100) == b"hello"
