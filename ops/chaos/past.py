@@ -28,9 +28,13 @@ KEEP_SECONDS = 90.0
 
 @dataclass(frozen=True)
 class _Moment:
-    """What the append-only files were at a time: where they are kept, and their sizes then."""
+    """What the append-only files were: where they are kept, and their sizes then.
 
-    at: float
+    Attributes:
+        lived: seconds that the store has lived through by then. What was taken back was not lived.
+    """
+
+    lived: float
     kept: Path
     sizes: dict[str, int]
 
@@ -41,6 +45,7 @@ class StoreWithPast(LocalStore):
     def __init__(self, *, binary: Path | None, port: int) -> None:
         super().__init__(binary=binary, appendonly=True, port=port)
         self._moments: list[_Moment] = []
+        self._born = time.monotonic()
         self._generation = 0
         self._known: tuple[bytes, tuple[int, ...]] = (b"", ())
         self._watching = threading.Lock()
@@ -64,10 +69,10 @@ class StoreWithPast(LocalStore):
         Returns:
             By how many seconds it went back; less than wanted if it has no older past.
         """
-        now = time.monotonic()
         with self._watching:
             self.stop(kill=True)
-            older = [moment for moment in self._moments if moment.at <= now - seconds]
+            lived = self._lived()
+            older = [moment for moment in self._moments if moment.lived <= lived - seconds]
             moment = older[-1] if older else self._moments[0]
             shutil.rmtree(self._files)
             self._files.mkdir()
@@ -76,8 +81,12 @@ class StoreWithPast(LocalStore):
                     shutil.copyfileobj(old, new, 1 << 20)
                     new.truncate(size)
             # What came after it has not happened.
-            self._moments = [one for one in self._moments if one.at <= moment.at]
-        return now - moment.at
+            self._moments = [one for one in self._moments if one.lived <= moment.lived]
+            self._born += lived - moment.lived
+        return lived - moment.lived
+
+    def _lived(self) -> float:
+        return time.monotonic() - self._born
 
     @property
     def _files(self) -> Path:
@@ -104,17 +113,17 @@ class StoreWithPast(LocalStore):
             for file in files:
                 os.link(file, kept / file.name)
             self._known = identity
-        now = time.monotonic()
+        lived = self._lived()
         sizes = {file.name: stat.st_size for file, stat in zip(files, stats, strict=True)}
-        self._moments.append(_Moment(now, self._kept, sizes))
-        self._forget(now - KEEP_SECONDS)
+        self._moments.append(_Moment(lived, self._kept, sizes))
+        self._forget(lived - KEEP_SECONDS)
 
     @property
     def _kept(self) -> Path:
         return self.directory / "past" / str(self._generation)
 
     def _forget(self, before: float) -> None:
-        wanted = [moment for moment in self._moments if moment.at >= before]
+        wanted = [moment for moment in self._moments if moment.lived >= before]
         for kept in {m.kept for m in self._moments} - {m.kept for m in wanted} - {self._kept}:
             shutil.rmtree(kept)
         self._moments = wanted

@@ -52,7 +52,8 @@ class Link:
 
     def cut(self) -> None:
         """Reset every connection, with what it holds."""
-        for writer in self._writers:
+        while self._writers:
+            writer = self._writers.pop()
             # Without lingering, to close is to reset.
             found: socket.socket = writer.get_extra_info("socket")
             found.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
