@@ -23,6 +23,7 @@ from ops.chaos.traffic import WATCHED_EVENTS, Sort
 LATE_MS = 90 * 86_400_000
 """The shipped ``worker.late_seconds``."""
 LARGEST_AMOUNT = 1e12
+SIGNATURE_LETTERS = 64
 NO_SEGMENT = 0
 CHANGE, LINEAGE = "segstream.segment.changed", "segstream.segment.lineage"
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -72,15 +73,20 @@ class _Log:
 
 
 def judge(
-    evidence: Evidence, sent: Mapping[Sort, int] | None = None, fresh_starts: int = 0
+    evidence: Evidence,
+    sent: Mapping[Sort, int] | None = None,
+    *,
+    by_marks: bool,
+    fresh_starts: int = 0,
 ) -> list[Check]:
     """Hold the pipeline to what it promises.
 
     Args:
         sent: what the traffic says it sent, without marks; None asks nothing of it.
+        by_marks: whether the clock is that of the marks: then they are signed.
         fresh_starts: how often the store lost everything: a user's versions may begin again.
     """
-    log = _read_log(evidence)
+    log = _read_log(evidence, by_marks=by_marks)
     models, told = _judge_models(evidence.models)
     chains, change_checks = _judge_changes(evidence, models, fresh_starts)
     return [
@@ -99,12 +105,12 @@ def judge(
 # -- what came in ------------------------------------------------------------------------------
 
 
-def _read_log(evidence: Evidence) -> _Log:
+def _read_log(evidence: Evidence, *, by_marks: bool) -> _Log:
     log = _Log(defaultdict(Counter), defaultdict(dict), {}, Counter())
     everywhere, of_state = set[tuple[int, str, str]](), set[tuple[int, str, str]]()
     for index, records in enumerate(evidence.inputs):
         for record in records:
-            alone, message = judge_sort(record)
+            alone, message = judge_sort(record, by_marks=by_marks)
             name = (index, message.get("userId", ""), message.get("messageId", ""))
             log.all_sorts[_unless_known(alone, name, everywhere)] += 1
             if alone is Sort.REJECTED:
@@ -132,12 +138,12 @@ def _unless_known(sort: Sort, name: tuple[int, str, str], known: set[tuple[int, 
     return sort
 
 
-def judge_sort(record: Record) -> tuple[Sort, dict[str, Any]]:
+def judge_sort(record: Record, *, by_marks: bool) -> tuple[Sort, dict[str, Any]]:
     """What is right to become of a message, repeats aside; and the message, if it is one."""
     try:
-        message = json.loads(record.value)
+        message = json.loads(record.value, parse_constant=_refuse)
         if message["type"] == "segstream-mark":
-            return Sort.MARK, {}
+            return _sort_of_mark(message, by_marks=by_marks), {}
         texts = [message[name] for name in ("event", "userId", "messageId", "timestamp")]
         time_ms = milliseconds(message["timestamp"])
         amount = message["properties"].get("revenue", 0)
@@ -151,6 +157,19 @@ def judge_sort(record: Record) -> tuple[Sort, dict[str, Any]]:
     if time_ms < record.timestamp_ms - LATE_MS:
         return Sort.LATE, message
     return Sort.APPLIED, message
+
+
+def _sort_of_mark(message: dict[str, Any], *, by_marks: bool) -> Sort:
+    """Whether it is genuine is told by its looks: a forger here signs with less, or not at all."""
+    milliseconds(message["timestamp"]), milliseconds(message["sentAt"])
+    if not by_marks:
+        return Sort.IGNORED
+    return Sort.MARK if len(message.get("signature", "")) == SIGNATURE_LETTERS else Sort.REJECTED
+
+
+def _refuse(constant: str) -> None:
+    """NaN and its like, which Python reads, are no JSON."""
+    raise ValueError(constant)
 
 
 def _add(tally: _Tally, message: dict[str, Any]) -> None:

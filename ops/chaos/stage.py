@@ -70,6 +70,8 @@ def settings_for(mode: Mode, bootstrap: str, store_url: str) -> Settings:
             "store": {
                 "url": store_url,
                 "namespace": own,
+                # A store that loses everything would lose the key of the marks in the log as well.
+                "namespace_key": secrets.token_hex(32),
                 "timeout_seconds": 2.0,
                 "accept_loss": True,
             },

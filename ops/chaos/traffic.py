@@ -22,6 +22,7 @@ import numpy as np
 from producers.mapping import ORDER_COMPLETED, ORDER_REFUNDED
 from producers.replay import InputWriter, Stopped
 from producers.traffic import SHOP_START_MS
+from stream.cli.roles import mark_signer
 from stream.config import Settings
 from stream.units import DAY_MS, iso
 
@@ -79,9 +80,15 @@ GARBAGE = (
     b'{"type":"track","event":"Product Viewed","userId":"u1","messageId":"m","timestamp":"yesterday"}',
     b'{"type":"track","event":7,"userId":"u1","messageId":"m","timestamp":"2026-01-01T00:00:00.000Z"}',
     b"{" * 300,
+    b'{"type":"segstream-mark","a":1e999,"b":NaN}',
     b'{"type":"track","event":"Order Completed","userId":"u1","messageId":"m","timestamp":"2026-01-01T00:00:00.000Z","properties":{"revenue":1e300}}',
 )
 """None of these can be read by anybody."""
+FORGED = (
+    b'{"type":"segstream-mark","timestamp":"2025-09-02T00:00:00.000Z","sentAt":"2025-09-02T00:00:00.000Z"}',
+    b'{"type":"segstream-mark","timestamp":"2090-01-01T00:00:00.000Z","sentAt":"2090-01-01T00:00:00.000Z","signature":"00"}',
+)
+"""Marks of the shop's clock by somebody who may not write them."""
 
 
 class Outgoing(NamedTuple):
@@ -95,10 +102,16 @@ class Outgoing(NamedTuple):
 
 
 class Shoppers:
-    """What shoppers do, in the order of their times; the seed decides everything."""
+    """What shoppers do, in the order of their times; the seed decides everything.
 
-    def __init__(self, seed: int, rate: float, start_ms: int, ms_a_second: float) -> None:
+    `by_marks` says whether marks count: then a forged one is refused, else it is nothing.
+    """
+
+    def __init__(
+        self, seed: int, rate: float, start_ms: int, ms_a_second: float, *, by_marks: bool
+    ) -> None:
         self._random = np.random.default_rng(seed)
+        self._forged = Sort.REJECTED if by_marks else Sort.IGNORED
         self._seed = seed
         self._rate = rate
         self._start_ms = start_ms
@@ -161,8 +174,11 @@ class Shoppers:
 
     def _trash(self, key: bytes, time_ms: int) -> Outgoing:
         self._garbage += 1
-        value = GARBAGE[self._garbage % len(GARBAGE)]
-        return Outgoing(Sort.REJECTED, self._garbage % 2, key, value, time_ms)
+        number = self._garbage % (len(GARBAGE) + len(FORGED))
+        topic = self._garbage // 7 % 2
+        if number < len(GARBAGE):
+            return Outgoing(Sort.REJECTED, topic, key, GARBAGE[number], time_ms)
+        return Outgoing(self._forged, topic, key, FORGED[number - len(GARBAGE)], time_ms)
 
 
 class Traffic:
@@ -185,7 +201,7 @@ class Traffic:
         by_marks = settings.clock.mode == "watermark"
         self._speed = SHOP_HOURS_A_SECOND * 3_600 if by_marks else 1.0
         start_ms = SHOP_START_MS if by_marks else int(time.time() * 1_000)
-        self._shoppers = Shoppers(seed, rate, start_ms, self._speed * 1_000)
+        self._shoppers = Shoppers(seed, rate, start_ms, self._speed * 1_000, by_marks=by_marks)
         self._thread = threading.Thread(target=self._run, name="traffic", daemon=True)
 
     def stop(self) -> None:
@@ -203,7 +219,10 @@ class Traffic:
     def _run(self) -> None:
         try:
             with InputWriter(
-                self._settings, speed=self._speed, stop=self._stopping.is_set
+                self._settings,
+                mark_signer(self._settings),
+                speed=self._speed,
+                stop=self._stopping.is_set,
             ) as writer:
                 with contextlib.suppress(Stopped):
                     self._send(writer)

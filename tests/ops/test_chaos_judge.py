@@ -20,6 +20,14 @@ T0 = milliseconds("2026-01-01T00:00:00.000Z")
 CLICKS, ORDERS, LETTERS = "clickstream", "purchases", "clickstream.dlq"
 CHANGES, MODELS = "segment-changes", "segment-models"
 GARBAGE = b"no json"
+MARK = json.dumps(
+    {
+        "type": "segstream-mark",
+        "timestamp": "2026-01-01T00:00:00.000Z",
+        "sentAt": "2026-01-01T00:00:00.000Z",
+        "signature": "0" * 64,
+    }
+).encode()
 
 
 @dataclass
@@ -40,7 +48,7 @@ class Shop:
     fresh_starts: int = 0
 
     def judged(self) -> list[Check]:
-        return judge(self.evidence(), self.sent, self.fresh_starts)
+        return judge(self.evidence(), self.sent, by_marks=True, fresh_starts=self.fresh_starts)
 
     def broken(self) -> dict[str, list[str]]:
         return {check.promise: check.findings for check in self.judged() if check.findings}
@@ -118,7 +126,7 @@ def clean() -> Shop:
         (b"b", message("b", "Product Viewed", "m3", T0 - 100 * 86_400_000)),
         (b"b", message("b", "Coupon Viewed", "m4", T0)),
         (b"b", GARBAGE),
-        (b"", b'{"type":"segstream-mark","timestamp":"2026-01-01T00:00:00.000Z","sentAt":"x"}'),
+        (b"", MARK),
     ]
     shop.clicks = [
         Record(CLICKS, 0, at, key, value, {}, T0) for at, (key, value) in enumerate(values)
@@ -392,7 +400,7 @@ def test_what_lies_before_the_state_began_is_not_counted() -> None:
     shop = clean()
     found = shop.evidence()
     later = replace(found.partitions[0], first=[1, 0])
-    checks = judge(replace(found, partitions={0: later}), shop.sent)
+    checks = judge(replace(found, partitions={0: later}), shop.sent, by_marks=True)
     broken = {check.promise for check in checks if check.findings}
     # The first message is not of this state: the second is then no repeat of anything.
     assert broken == {"counts are conserved", "every message is folded once"}
@@ -400,5 +408,5 @@ def test_what_lies_before_the_state_began_is_not_counted() -> None:
 
 def test_a_partition_without_state_is_found() -> None:
     found = replace(clean().evidence(), partitions={})
-    broken = {check.promise for check in judge(found) if check.findings}
+    broken = {check.promise for check in judge(found, by_marks=True) if check.findings}
     assert "everything was read, every change delivered" in broken

@@ -30,20 +30,23 @@ T0 = 1_760_000_000_000
 
 def test_the_seed_decides_what_shoppers_do() -> None:
     def all_of(seed: int) -> list[object]:
-        shoppers = Shoppers(seed, 500.0, T0, 1_000.0)
+        shoppers = Shoppers(seed, 500.0, T0, 1_000.0, by_marks=False)
         return [one for step in range(20) for one in shoppers.step(step, 0.5)]
 
     assert all_of(1) == all_of(1)
     assert all_of(1) != all_of(2)
 
 
-def test_the_judge_reads_each_message_as_the_traffic_meant_it() -> None:
-    shoppers = Shoppers(1, 2_000.0, T0, 1_000.0)
+@pytest.mark.parametrize("by_marks", [False, True])
+def test_the_judge_reads_each_message_as_the_traffic_meant_it(by_marks: bool) -> None:
+    shoppers = Shoppers(1, 2_000.0, T0, 1_000.0, by_marks=by_marks)
     seen: Counter[Sort] = Counter()
     last_ms = 0
     for step in range(30):
         for sort, topic, key, value, time_ms in shoppers.step(step, 1.0):
-            read, _ = judge_sort(Record(str(topic), 0, 0, key, value, {}, time_ms))
+            read, _ = judge_sort(
+                Record(str(topic), 0, 0, key, value, {}, time_ms), by_marks=by_marks
+            )
             # Whether a message is a repeat is seen in its topic only.
             assert read == (Sort.APPLIED if sort is Sort.DUPLICATE else sort), value
             assert time_ms >= last_ms
