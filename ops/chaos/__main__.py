@@ -37,6 +37,7 @@ from stream.redis_state import RedisStore
 from stream.state import StoreUnavailableError
 
 FOUND, NOT_RUN, INTERRUPTED = 1, 2, 130
+START_SECONDS = 60.0
 CATCH_UP_SECONDS = 120.0
 """Far above what a recovery takes: a deadline only has to be shorter than patience."""
 REFUSES_LOSS = "no state in the store"
@@ -104,6 +105,7 @@ def run(
     with Stage(mode) as stage:
         fresh_starts = 0
         with Traffic(stage.settings, seed=seed, rate=rate) as traffic:
+            _await_work(stage, traffic)
             started = time.monotonic()
             for fault in make_plan(seed, seconds, kinds):
                 stage.pass_time(started + fault.at_seconds - time.monotonic())
@@ -141,6 +143,22 @@ def run(
     if verdict.kept is None:
         shutil.rmtree(stage.directory)
     return verdict
+
+
+def _await_work(stage: Stage, traffic: Traffic) -> None:
+    """Wait until each partition has a state and there is a model.
+
+    Before, there is nothing that could be lost; and how long roles take to start is the machine's.
+    """
+    deadline = time.monotonic() + START_SECONDS
+    partitions = range(stage.settings.topics.partitions)
+    with open_store(stage.settings) as store:
+        while time.monotonic() < deadline:
+            if all(store.position(number) for number in partitions) and store.round():
+                return
+            stage.pass_time(0.1)
+            _see_to(traffic)
+    raise ChaosError(f"the pipeline has not begun to work within {START_SECONDS:.0f} s")
 
 
 def _see_to(traffic: Traffic) -> None:

@@ -23,10 +23,8 @@ BROKER_LINKS = {name: f"{BROKER}/{name}" for name in ("activity", "trainer", "pu
 LINKS = (BROKER, *BROKER_LINKS.values(), *ROLES)
 """What can be cut: all roles' links to the broker, those of one name, or one role's to its store."""
 
-WARM_UP_SECONDS = 8.0
-"""Before the first fault: until a first model is there, roll-backs meet nothing."""
-BEGUN_SECONDS = 6.0
-"""By then every partition has a state; no older copy is put back."""
+WARM_UP_SECONDS = 5.0
+"""Before the first fault, so that it has something to hit."""
 CALM_SECONDS = 3.0
 """After the last fault, so that it hits live traffic."""
 GAP_SECONDS = (0.5, 5.0)
@@ -131,7 +129,7 @@ class Fault:
     """One thing that goes wrong.
 
     Attributes:
-        at_seconds: not before this, from the beginning of the traffic; a fault before may last.
+        at_seconds: not before this, from when the pipeline was at work; a fault before may last.
         target: a role, a link, the broker or the store.
         seconds: how long.
         amount: seconds that the store loses, seconds of delay, or garbage messages for each good one.
@@ -164,7 +162,7 @@ def make_plan(seed: int, seconds: float, kinds: Sequence[Kind] = tuple(Kind)) ->
     dice = random.Random(seed)
     bag = _bag(dice, kinds)
     faults: list[Fault] = []
-    at, oldest = WARM_UP_SECONDS, BEGUN_SECONDS
+    at, oldest = WARM_UP_SECONDS, 0.0
     while at < seconds - CALM_SECONDS:
         fault = _fault(dice, next(bag), at)
         if fault.kind in _PUT_BACK:

@@ -150,12 +150,12 @@ class Proxy:
             for server in self._servers:
                 server.close()
             for link in self._links.values():
+                link.delay_seconds = 0.0
                 link.release()
                 link.cut()
-            tasks = asyncio.all_tasks() - {asyncio.current_task()}
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            # With their connections gone, they end by themselves.
+            if tasks := asyncio.all_tasks() - {asyncio.current_task()}:
+                await asyncio.wait(tasks)
 
         asyncio.run_coroutine_threadsafe(end(), self._loop).result()
         self._loop.call_soon_threadsafe(self._loop.stop)

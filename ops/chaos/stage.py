@@ -185,8 +185,9 @@ class RoleProcess:
             self._process.send_signal(signal.SIGCONT)
 
     def last_words(self) -> str:
-        """The end of its log in one line."""
-        return " ".join(self.said()[-LAST_WORDS:].split())
+        """The end of its log in one line, as far as it is worse than information."""
+        lines = [line for line in self.said().splitlines() if '"level": "INFO"' not in line]
+        return " ".join(" ".join(lines)[-LAST_WORDS:].split())
 
     def said(self) -> str:
         """Everything it printed, in all its lives."""
