@@ -18,6 +18,8 @@ from functools import partial
 from typing import Self
 
 CHUNK_BYTES = 1 << 16
+LINGER_SECONDS = 1.0
+"""After one side of a connection has ended, for what is on its way to the other."""
 
 
 class Way(IntEnum):
@@ -70,7 +72,9 @@ class Link:
                 asyncio.ensure_future(self._pump(reader, upstream, Way.TO_SERVER)),
                 asyncio.ensure_future(self._pump(answers, writer, Way.TO_CLIENT)),
             ]
-            _, others = await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
+            # One side has ended; the other may still take what lies here.
+            _, others = await asyncio.wait(pumps, timeout=LINGER_SECONDS)
             for pump in others:
                 pump.cancel()
             await asyncio.gather(*pumps, return_exceptions=True)
@@ -92,6 +96,8 @@ class Link:
                 await self._passes[way].wait()
                 writer.write(data)
                 await writer.drain()
+            await self._passes[way].wait()
+            writer.write_eof()
 
 
 class Proxy:

@@ -118,6 +118,19 @@ def test_what_is_held_comes_when_it_is_released(
     assert client.recv(100) == b"late"
 
 
+def test_what_was_sent_before_an_end_arrives_though_it_was_held(
+    proxied: tuple[Proxy, socket.socket],
+) -> None:
+    proxy, client = proxied
+    proxy.hold("echo", Way.TO_SERVER)
+    client.sendall(b"last words")
+    client.shutdown(socket.SHUT_WR)
+    time.sleep(0.1)
+    proxy.release("echo")
+    assert client.recv(100) == b"last words"
+    assert client.recv(100) == b""
+
+
 def test_a_cut_resets_connections_and_new_ones_pass(proxied: tuple[Proxy, socket.socket]) -> None:
     proxy, client = proxied
     address = client.getpeername()
