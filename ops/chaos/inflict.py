@@ -6,6 +6,8 @@ it returns, whatever it took away is there again, though nothing has recovered y
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import redis
 
 from ops.chaos.plan import BROKER, BROKER_LINKS, PUBLISHERS, STORE, Fault, Kind
@@ -79,16 +81,14 @@ def inflict(stage: Stage, traffic: Traffic, fault: Fault) -> str:
             _pass(stage, fault)
             traffic.garbage_each = GARBAGE_EACH
         case Kind.LOSE_SECOND_BROKER_FROZEN:
-            stage.freeze_server(BROKER)
-            stage.pass_time(DELIVERING_SECONDS)
-            told = _roll_back(stage, fault)
+            _send_backlog(stage, lambda: stage.freeze_server(BROKER))
+            told = _roll_back_and_go_on(stage, fault)
             stage.thaw_server(BROKER)
             return told
         case Kind.LOSE_SECOND_PUBLISHERS_HELD:
             link = BROKER_LINKS["publisher"]
-            stage.proxy.hold(link, *Way)
-            stage.pass_time(DELIVERING_SECONDS)
-            told = _roll_back(stage, fault)
+            _send_backlog(stage, lambda: stage.proxy.hold(link, *Way))
+            told = _roll_back_and_go_on(stage, fault)
             stage.proxy.release(link)
             return told
         case Kind.LOSE_SECOND_PUBLISHER_KILLED:
@@ -135,31 +135,44 @@ def _roll_back(stage: Stage, fault: Fault) -> str:
     return f"{STORE} went back by {went_back:.1f} s"
 
 
+def _roll_back_and_go_on(stage: Stage, fault: Fault) -> str:
+    """The store is there again at once; the fault lasts on."""
+    went_back = stage.store.kill_and_put_back(fault.amount)
+    stage.store.start()
+    _pass(stage, fault)
+    return f"{STORE} went back by {went_back:.1f} s"
+
+
 def _roll_back_unacknowledged(stage: Stage, fault: Fault) -> str:
     """What the broker has taken, no publisher has acknowledged; the workers go on meanwhile.
 
     A publisher that waits for a broker has sent what it took from the outbox. It is stopped there;
-    then the broker takes what lies in its connections. Before, the outbox fills, so that there are
-    many entries whose places may be another's when the publisher goes on.
+    then the broker takes what lies in its connections.
     """
     publishers = [stage.roles[name] for name in PUBLISHERS]
-    for role in publishers:
-        role.freeze()
-    stage.pass_time(BACKLOG_SECONDS)
-    stage.freeze_server(BROKER)
-    for role in publishers:
-        role.thaw()
-    stage.pass_time(DELIVERING_SECONDS)
+    _send_backlog(stage, lambda: stage.freeze_server(BROKER))
     for role in publishers:
         role.freeze()
     stage.thaw_server(BROKER)
     stage.pass_time(DELIVERED_SECONDS)
-    went_back = stage.store.kill_and_put_back(fault.amount)
-    stage.store.start()
-    _pass(stage, fault)
+    told = _roll_back_and_go_on(stage, fault)
     for role in publishers:
         role.thaw()
-    return f"{STORE} went back by {went_back:.1f} s"
+    return told
+
+
+def _send_backlog(stage: Stage, block: Callable[[], None]) -> None:
+    """Let the outbox fill, and a publisher send all of it to a broker that it does not reach.
+
+    So many changes are under way at once, of many commits.
+    """
+    for name in PUBLISHERS:
+        stage.roles[name].freeze()
+    stage.pass_time(BACKLOG_SECONDS)
+    block()
+    for name in PUBLISHERS:
+        stage.roles[name].thaw()
+    stage.pass_time(DELIVERING_SECONDS)
 
 
 def _client(stage: Stage) -> redis.Redis:
