@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 .DEFAULT_GOAL := help
 
-.PHONY: help setup demo test fast fuzz lint types bench bench-learning bench-year lock schemas up clean
+.PHONY: help setup demo test fast fuzz chaos lint types bench bench-learning bench-year lock schemas up clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -43,6 +43,9 @@ bench: setup ## the whole job against the ceiling and the plain loop, on real Ka
 
 bench-learning: setup ## how well segments are learned, named and published, against rivals
 	@$(BIN)/python -m ops.bench.learning $(ARGS)
+
+chaos: setup ## kills, freezes, losses and cuts under live traffic, and a judge of its own
+	@$(BIN)/python -m ops.chaos $(ARGS)
 
 bench-year: setup ## a shop's year in memory: do segments keep their meaning?
 	@$(BIN)/python -m ops.bench.year $(ARGS)

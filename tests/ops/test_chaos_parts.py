@@ -1,0 +1,248 @@
+"""`ops/chaos`: its traffic, its proxy, its store with a past, its command line."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+
+import pytest
+
+from ops.chaos import __main__ as chaos
+from ops.chaos.evidence import Record
+from ops.chaos.judge import judge_sort
+from ops.chaos.past import StoreWithPast
+from ops.chaos.plan import Kind
+from ops.chaos.proxy import Proxy, Way
+from ops.chaos.stage import Mode, settings_for
+from ops.chaos.traffic import Shoppers, Sort
+from stream.redis_state import connect
+from stream.servers import free_port, redis_binary
+from tests.conftest import unavailable
+
+T0 = 1_760_000_000_000
+
+# -- traffic -----------------------------------------------------------------------------------
+
+
+def test_the_seed_decides_what_shoppers_do() -> None:
+    def all_of(seed: int) -> list[object]:
+        shoppers = Shoppers(seed, 500.0, T0, 1_000.0, by_marks=False)
+        return [one for step in range(20) for one in shoppers.step(step, 0.5)]
+
+    assert all_of(1) == all_of(1)
+    assert all_of(1) != all_of(2)
+
+
+@pytest.mark.parametrize("by_marks", [False, True])
+def test_the_judge_reads_each_message_as_the_traffic_meant_it(by_marks: bool) -> None:
+    shoppers = Shoppers(1, 2_000.0, T0, 1_000.0, by_marks=by_marks)
+    seen: Counter[Sort] = Counter()
+    last_ms = 0
+    for step in range(30):
+        for sort, topic, key, value, time_ms in shoppers.step(step, 1.0):
+            read, _ = judge_sort(
+                Record(str(topic), 0, 0, key, value, {}, time_ms), by_marks=by_marks
+            )
+            # Whether a message is a repeat is seen in its topic only.
+            assert read == (Sort.APPLIED if sort is Sort.DUPLICATE else sort), value
+            assert time_ms >= last_ms
+            seen[sort], last_ms = seen[sort] + 1, time_ms
+    assert all(seen[sort] > 10 for sort in Sort if sort is not Sort.MARK)
+    assert seen[Sort.REJECTED] > 0.4 * sum(seen.values())
+
+
+@pytest.mark.parametrize("mode", ["live", "marks"])
+def test_the_settings_can_be_read(mode: Mode) -> None:
+    settings = settings_for(mode, "127.0.0.1:1", "redis://127.0.0.1:1/0")
+    assert (settings.clock.mode == "watermark") == (mode == "marks")
+
+
+# -- proxy -------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def echo_port() -> Iterator[int]:
+    """A server that sends back what it gets."""
+    server = socket.create_server(("127.0.0.1", 0))
+
+    def answer(one: socket.socket) -> None:
+        with one:
+            try:
+                while data := one.recv(1_000):
+                    one.sendall(data)
+            except OSError:
+                return
+
+    def accept() -> None:
+        while True:
+            try:
+                one, _ = server.accept()
+            except OSError:
+                return
+            threading.Thread(target=answer, args=(one,), daemon=True).start()
+
+    threading.Thread(target=accept, daemon=True).start()
+    yield server.getsockname()[1]
+    server.shutdown(socket.SHUT_RDWR)
+    server.close()
+
+
+@pytest.fixture
+def proxied(echo_port: int) -> Iterator[tuple[Proxy, socket.socket]]:
+    """A proxy with one link, and a connection through it."""
+    port = free_port()
+    with Proxy() as proxy:
+        proxy.link("echo/one", port, echo_port)
+        with socket.create_connection(("127.0.0.1", port), timeout=5.0) as client:
+            client.sendall(b"hello")
+            assert client.recv(100) == b"hello"
+            yield proxy, client
+
+
+@pytest.mark.parametrize("ways", [tuple(Way), (Way.TO_CLIENT,)])
+def test_what_is_held_comes_when_it_is_released(
+    proxied: tuple[Proxy, socket.socket], ways: tuple[Way, ...]
+) -> None:
+    proxy, client = proxied
+    proxy.hold("echo", *ways)
+    client.sendall(b"late")
+    client.settimeout(0.2)
+    with pytest.raises(TimeoutError):
+        client.recv(100)
+    client.settimeout(5.0)
+    proxy.release("echo")
+    assert client.recv(100) == b"late"
+
+
+def test_what_was_sent_before_an_end_arrives_though_it_was_held(
+    proxied: tuple[Proxy, socket.socket],
+) -> None:
+    proxy, client = proxied
+    proxy.hold("echo", Way.TO_SERVER)
+    client.sendall(b"last words")
+    client.shutdown(socket.SHUT_WR)
+    time.sleep(0.1)
+    proxy.release("echo")
+    assert client.recv(100) == b"last words"
+    assert client.recv(100) == b""
+
+
+def test_a_cut_resets_connections_and_new_ones_pass(proxied: tuple[Proxy, socket.socket]) -> None:
+    proxy, client = proxied
+    address = client.getpeername()
+    proxy.cut("echo")
+    with pytest.raises(ConnectionResetError):
+        client.recv(100)
+    with socket.create_connection(address, timeout=5.0) as again:
+        again.sendall(b"again")
+        assert again.recv(100) == b"again"
+
+
+def test_held_replies_are_lost_by_a_cut(proxied: tuple[Proxy, socket.socket]) -> None:
+    proxy, client = proxied
+    proxy.hold("echo", Way.TO_CLIENT)
+    client.sendall(b"never answered")
+    proxy.cut("echo")
+    proxy.release("echo")
+    with pytest.raises(ConnectionResetError):
+        client.recv(100)
+
+
+def test_a_delay_takes_its_time_both_ways(proxied: tuple[Proxy, socket.socket]) -> None:
+    proxy, client = proxied
+    proxy.delay("echo", 0.1)
+    began = time.monotonic()
+    client.sendall(b"slow")
+    assert client.recv(100) == b"slow"
+    assert time.monotonic() - began >= 0.2
+
+
+def test_where_no_server_is_a_client_is_sent_away() -> None:
+    port = free_port()
+    with Proxy() as proxy:
+        proxy.link("nowhere", port, free_port())
+        client = socket.create_connection(("127.0.0.1", port), timeout=5.0)
+        with client, contextlib.suppress(ConnectionResetError):
+            assert client.recv(100) == b""
+
+
+# -- store -------------------------------------------------------------------------------------
+
+
+@pytest.mark.servers
+def test_a_store_goes_back_to_what_it_was() -> None:
+    if redis_binary() is None:
+        unavailable("needs redis: apt-get install redis-server")
+    server = StoreWithPast(binary=redis_binary(), port=free_port())
+    try:
+        server.start()
+        client = connect(server.url, 5.0)
+        times: list[float] = []
+
+        def tell(number: int) -> None:
+            client.set("number", number)
+            client.rpush("all", number)
+            times.append(time.monotonic())
+            # Longer than between several looks at the file.
+            time.sleep(0.5)
+
+        for number in range(2):
+            tell(number)
+        # Rewritten, the file has another name, and the past is not in it.
+        client.bgrewriteaof()
+        deadline = time.monotonic() + 10.0
+        while client.info("persistence")["aof_rewrite_in_progress"] and time.monotonic() < deadline:
+            time.sleep(0.05)
+        for number in range(2, 4):
+            tell(number)
+
+        killed = time.monotonic()
+        went_back = server.kill_and_put_back(killed - (times[2] + 0.4))
+        assert times[2] < killed - went_back < times[3]
+        server.start()
+        assert client.get("number") == b"2"
+        assert client.lrange("all", 0, -1) == [b"0", b"1", b"2"]
+
+        # What was taken back was not lived through: the past goes on from where it was put.
+        again = killed - went_back + (time.monotonic() - killed)
+        went_back = server.kill_and_put_back(again - (times[0] + 0.4))
+        assert times[0] < again - went_back < times[1]
+        server.start()
+        assert client.get("number") == b"0"
+        assert client.lrange("all", 0, -1) == [b"0"]
+        client.close()
+    finally:
+        server.close()
+
+
+# -- command line ------------------------------------------------------------------------------
+
+
+def test_a_plan_can_be_seen_without_a_server(capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["--plan", "--seconds", "60", "--only", "kill_role,lose_second"]
+    assert chaos.main(arguments) == 0
+    first, second, *_ = capsys.readouterr().out.splitlines()
+    assert {first.split()[2], second.split()[2]} == {"kill_role", "lose_second"}
+
+
+def test_the_help_names_every_kind(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        chaos.main(["--help"])
+    told = capsys.readouterr().out
+    assert all(f"  {kind} " in told for kind in Kind)
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--only", "earthquake"], ["--only", "cut", "--without", "cut"]]
+)
+def test_what_cannot_be_run_is_refused(
+    arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        chaos.main(arguments)
+    assert ended.value.code == 2
+    assert "kind" in capsys.readouterr().err.lower()
