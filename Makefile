@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 .DEFAULT_GOAL := help
 
-.PHONY: help setup demo test fast fuzz chaos lint types bench bench-learning bench-year lock schemas up clean
+.PHONY: help setup demo test fast fuzz chaos lint types bench bench-learning bench-year lock schemas examples up clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -59,6 +59,9 @@ lock: ## write requirements.lock anew from pyproject.toml (needs uv)
 
 schemas: setup ## write the JSON Schemas of what goes out
 	@$(BIN)/python -m ops.schemas
+
+examples: setup ## write the README's examples, from a run
+	@$(BIN)/python -m ops.examples
 
 up: ## Kafka, Redis, all roles, Prometheus and Grafana in containers
 	docker compose up --build --wait

@@ -1,0 +1,184 @@
+"""The README's examples, taken from a run: what stands there is what the code says.
+
+Comes in: the demo's shop, simulated from a seed and played in memory by the parts of the pipeline.
+Goes out: a change record, and what `segstream user --why` says of a shopper. ``make examples`` writes
+both between their marks in the README; a test compares them.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import tomllib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+from consumers.decode import Decoder
+from producers.traffic import encode, simulate
+from stream.cli import explaining
+from stream.cli.demo import SETTINGS
+from stream.cli.safe import safe_facts
+from stream.cli.terminal import console
+from stream.cli.views import Reader
+from stream.config import Settings
+from stream.events import SegmentChange
+from stream.partition import Partition
+from stream.rehearsal import Rehearsal
+from stream.state import Commit, MemoryStore, Position
+from stream.units import DAY_MS
+
+README = Path(__file__).parent.parent.parent / "README.md"
+SEED, SHOPPERS, DAYS = 7, 700, 42
+COLUMNS = 100
+"""What stands on a page without being folded."""
+
+
+@dataclass(frozen=True)
+class _Record:
+    """A message as a worker meets it."""
+
+    raw: bytes
+    time_ms: int
+
+    def value(self) -> bytes:
+        return self.raw
+
+    def timestamp(self) -> tuple[int, int]:
+        return (0, self.time_ms)
+
+    def offset(self) -> int:
+        return 0
+
+
+@dataclass(frozen=True)
+class Shop:
+    """A shop at its end."""
+
+    settings: Settings
+    reader: Reader
+    users: tuple[str, ...]
+    changes: tuple[SegmentChange, ...]
+
+
+@lru_cache(maxsize=1)
+def shop() -> Shop:
+    """Six weeks of the demo's shop, with a mark a day."""
+    text = SETTINGS.format(bootstrap="", url="redis://127.0.0.1", mark_hours=24)
+    settings = Settings.model_validate(tomllib.loads(text) | {"topics": {"partitions": 1}})
+    rehearsal = Rehearsal(settings)
+    decoder = Decoder(rehearsal.table, settings.worker)
+    changes: list[SegmentChange] = []
+    at_ms = 0
+    for day in simulate(SEED, SHOPPERS, DAYS):
+        topics: tuple[list[_Record], list[_Record]] = ([], [])
+        for out in encode(day, SEED):
+            topics[out.topic].append(_Record(out.value, out.time_ms))
+            at_ms = out.time_ms
+        batches = [
+            decoder.decode(messages).batch(topic, 0, len(messages)).columns
+            for topic, messages in enumerate(topics)
+            if messages
+        ]
+        rehearsal.fold(batches)
+        at_ms = (at_ms // DAY_MS + 1) * DAY_MS
+        changes += rehearsal.mark(at_ms).changes
+    store = _store(rehearsal, at_ms)
+    names = tuple(sorted(name.decode() for name in rehearsal.partition.names))
+    reader = Reader(settings, store, rehearsal.table)
+    return Shop(settings, reader, names, tuple(changes))
+
+
+def _store(rehearsal: Rehearsal, at_ms: int) -> MemoryStore:
+    """What a running pipeline would have in its store."""
+    partition: Partition = rehearsal.partition
+    schema = rehearsal.table.schema
+    store = MemoryStore()
+    store.create(0, "owner", Position([0, 0], schema))
+    rows = partition.rows
+    position = Position([0, 0], schema, clock_ms=at_ms)
+    store.commit(0, "owner", Commit(0, position, list(partition.names), rows.tobytes()))
+    store.lead("trainer")
+    store.put_model("trainer", rehearsal.state.pack(rehearsal.table), at_ms)
+    return store
+
+
+def examples() -> dict[str, str]:
+    """The text of each example, by the name in its mark."""
+    return {"change": _change(), "why": _why()}
+
+
+def _change() -> str:
+    """The first who was settled, fell silent and is at risk by that alone."""
+    found = next(
+        change
+        for change in shop().changes
+        if (change["cause"], change["kind_to"]) == ("time_passed", "at_risk")
+        and not change["provisional"]
+        and change["why"][0]["feature"] == "days_since_seen"
+    )
+    return "```json\n" + "\n".join(_folded(dict(found))) + "\n```"
+
+
+def _folded(record: dict[str, Any]) -> Iterator[str]:
+    """A record on as few lines as the page is wide for."""
+    pieces = [f"{json.dumps(key)}: {json.dumps(value)}" for key, value in record.items()]
+    reasons = record["why"]
+    if reasons:
+        place = list(record).index("why")
+        told = [json.dumps(reason) for reason in reasons]
+        pieces[place : place + 1] = [f'"why": [{told[0]}', *told[1:]]
+        pieces[place + len(told) - 1] += "]"
+    line = "{" + pieces[0]
+    for piece in pieces[1:]:
+        if len(line) + len(piece) + 3 > COLUMNS:
+            yield line + ","
+            line = " " + piece
+        else:
+            line += ", " + piece
+    yield line + "}"
+
+
+def _why() -> str:
+    """The first who is held by something, and for whom acts and silence would each do something."""
+    reader = shop().reader
+    for user in shop().users:
+        facts = explaining.why(reader, user)
+        if facts and _says_much(facts):
+            told = StringIO()
+            shown = console(file=told, columns=COLUMNS)
+            explaining.show_why(shown, safe_facts(facts), reader.table)
+            lines = [line.rstrip() for line in told.getvalue().splitlines()]
+            first = next(n for n, line in enumerate(lines) if line.startswith("What alone would"))
+            return "\n".join(["```", *lines[first:], "```"])
+    raise LookupError("no shopper of that shop has all that the example is to show")
+
+
+def _says_much(facts: dict[str, Any]) -> bool:
+    moves = facts["moves"]
+    return (
+        facts["evidence"] is None
+        and len(moves) == 1
+        and moves[0]["is"] != "nearest"
+        and len(moves[0]["changes"]) == 1
+        and len({act["segment"] for act in facts["acts"]}) > 1
+        and any(act["value"] for act in facts["acts"])
+        and [1 < departure["days"] < 90 for departure in facts["silence"]] == [True]
+    )
+
+
+def with_examples(page: str) -> str:
+    """A page with what stands between the marks of each example written anew.
+
+    Raises:
+        LookupError: the page has no place for an example.
+    """
+    for name, text in examples().items():
+        parts = re.split(rf"(?s)(<!-- example: {name} -->\n).*?(\n<!-- end -->)", page)
+        if len(parts) != 4:
+            raise LookupError(f"the page has {len(parts) // 3} places for the example {name!r}")
+        page = "".join([parts[0], parts[1], text, *parts[2:]])
+    return page

@@ -1,0 +1,40 @@
+"""The README shows what the code says today."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import pytest
+
+from ops.examples import README, examples, with_examples
+from stream.events import SEGMENT_CHANGE
+
+
+def rounded(text: str) -> str:
+    """To nine digits: another machine may add up in another order."""
+    return re.sub(r"\d+\.\d{9,}", lambda number: f"{float(number[0]):.9g}", text)
+
+
+def test_the_readme_has_the_examples_of_a_run() -> None:
+    page = README.read_text(encoding="utf-8")
+    assert rounded(with_examples(page)) == rounded(page), "make examples writes them anew"
+
+
+def test_the_change_is_one() -> None:
+    record = json.loads(examples()["change"].removeprefix("```json").removesuffix("```"))
+    assert SEGMENT_CHANGE.validate_python(record) == record
+    parts = sum(reason["contribution"] for reason in record["why"])
+    assert parts + record["rest"] == pytest.approx(record["margin"])
+    assert all(len(line) <= 110 for line in examples()["change"].splitlines())
+
+
+def test_why_has_all_that_the_readme_speaks_of() -> None:
+    told = examples()["why"]
+    for part in ("What alone would move them", "If they act now", "If they stay silent", " sd, "):
+        assert part in told
+
+
+def test_a_page_without_a_place_for_an_example_is_told() -> None:
+    with pytest.raises(LookupError, match="0 places for the example 'change'"):
+        with_examples("# nothing")
