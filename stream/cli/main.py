@@ -854,7 +854,7 @@ def main() -> NoReturn:
     """Run the command; tell every error that a user can cause in a sentence."""
     known = tuple(kind for kind, _ in _ANSWERS)
     try:
-        code = app(standalone_mode=False) or 0
+        code = app(prog_name="segstream", standalone_mode=False) or 0
     except TyperException as error:
         code = _tell_wrong_use(error)
     except known as error:
