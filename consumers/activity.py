@@ -1071,6 +1071,13 @@ class ActivityWorker:
         """Whether the same events, read again, may be decided otherwise: not from mark to mark."""
         return not self._by_marks or (not position.mark_ms and bool(position.model))
 
+    def _is_behind(self, position: Position) -> bool:
+        """Whether a partition alone was put back: the trainer's rounds are beyond its mark.
+
+        What it decides from there on may meet newer models than it did.
+        """
+        return self._by_marks and 0 < position.mark_ms < self._round
+
     def _may_be_put_back(self, number: int, position: Position, run: str) -> bool:
         """Whether the store may have lost commits whose changes are still on their way.
 
@@ -1110,7 +1117,7 @@ class ActivityWorker:
         starts = {
             number: 0 if position.topics and position.topics[2] != ids[2] else position.known_to
             for number, position in positions.items()
-            if self._decides_at_the_wall_clock(position)
+            if self._decides_at_the_wall_clock(position) or self._is_behind(position)
         }
         tails = self._output.tails(starts) if starts else {}
         return {
@@ -1134,7 +1141,8 @@ class ActivityWorker:
                 continue
             del self._loading[number]
             partition = self._see_that_all_are_there(consumer, loading)
-            if changed := partition.take_delivered(loading.tail):
+            in_time = self._is_behind(partition.position)
+            if changed := partition.take_delivered(loading.tail, in_time=in_time):
                 log.warning(
                     "partition %d: the store had lost where %d users are by what was delivered; it "
                     "is taken from the output",

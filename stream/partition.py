@@ -217,6 +217,7 @@ class Partition:
         self._looked_under = position.model
         self._known_to = position.known_to
         self._delivered: dict[str, Delivered] = {}
+        self._foretold: dict[str, Delivered] = {}
         self._flapping = position.flapping
 
     def __len__(self) -> int:
@@ -270,7 +271,7 @@ class Partition:
         self._rows[known : len(self)] = rows
         return True
 
-    def take_delivered(self, delivered: Sequence[Delivered]) -> int:
+    def take_delivered(self, delivered: Sequence[Delivered], *, in_time: bool = False) -> int:
         """Take in changes that were delivered, but that the store has lost: they are true.
 
         They take effect at once, or, for users that the store has lost too, as soon as their events
@@ -279,11 +280,20 @@ class Partition:
 
         Args:
             delivered: in the order of the output, of this incarnation.
+            in_time: whether they take effect at their own time, which this partition has yet to
+                reach again: until then, nothing else moves these users.
 
         Returns:
-            How many users they changed.
+            How many users they change.
         """
         newest = {one.user: one for one in delivered}
+        if in_time:
+            self._foretold = {
+                user: one
+                for user, one in newest.items()
+                if user not in self._slots or self._rows["version"][self._slots[user]] < one.version
+            }
+            return len(self._foretold)
         known = [one for one in newest.values() if one.user in self._slots]
         slots = np.array([self._slots[one.user] for one in known], np.int64)
         lost = [
@@ -308,7 +318,7 @@ class Partition:
 
     def knows_output(self, upto: int) -> None:
         """What the output has before an offset was delivered from this partition's commits."""
-        if not self._delivered:
+        if not self._delivered and not self._foretold:
             self._known_to = upto
 
     def slots(self, users: Sequence[str]) -> Ints:
@@ -491,9 +501,37 @@ class Partition:
         now_ms: int,
     ) -> _Looked:
         """Look at some users: rows change in place, moves are recorded."""
+        held = self._hold(slots, now_ms) if self._foretold else np.empty(0, np.int64)
+        kept = rows[held]
         looked = _under(model, self.rule_of(model), rows, vectors, causes, now_ms)
-        self.record(model, rows, slots, vectors, looked.mapped, looked.answer.moves, now_ms)
+        moves = looked.answer.moves
+        if len(held):
+            rows[held] = kept
+            moves = moves.without(held)
+        self.record(model, rows, slots, vectors, looked.mapped, moves, now_ms)
         return looked
+
+    def _hold(self, slots: Ints, now_ms: int) -> Ints:
+        """Places of users whom nothing moves at a time, because it is known where they go.
+
+        Args:
+            slots: of the users looked at, ascending.
+        """
+        found = []
+        for user, told in list(self._foretold.items()):
+            slot = self._slots.get(user)
+            if slot is None:
+                continue
+            if now_ms > told.at_ms:
+                del self._foretold[user]
+                continue
+            place = int(np.searchsorted(slots, slot))
+            if place == len(slots) or slots[place] != slot:
+                continue
+            if now_ms == told.at_ms:
+                self._put_where_told(slot, told)
+            found.append(place)
+        return np.array(found, np.int64)
 
     def rule_of(self, model: Model) -> PublishRule:
         """A person's, if one was applied with the model."""

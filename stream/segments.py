@@ -138,6 +138,11 @@ class Moves:
         columns = {f.name: getattr(self, f.name)[first:last] for f in fields(self)}
         return Moves(**columns | {"index": columns["index"] - start})
 
+    def without(self, places: Ints) -> Moves:
+        """Of the other rows."""
+        kept = ~np.isin(self.index, places)
+        return Moves(**{f.name: getattr(self, f.name)[kept] for f in fields(self)})
+
 
 @dataclass(frozen=True)
 class Look:

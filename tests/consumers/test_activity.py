@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 from confluent_kafka import KafkaError, TopicPartition
@@ -459,6 +460,53 @@ def test_what_was_delivered_of_lost_commits_is_taken_from_the_output(live: Scene
                 one.at_ms,
             )
         assert live.position(number).users == len(rows)
+
+
+@pytest.mark.slow
+def test_a_partition_put_back_alone_comes_to_what_was_delivered(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """From mark to mark, under a model that is newer than those it met."""
+    scene = Scene(monkeypatch, mode="watermark", learning={"refit_seconds": "2d"})
+    write_marked(scene, events(3))
+    kept: list[Any] = []
+
+    def watch() -> None:
+        known = scene.position(0).model if scene.store.position(0) else ""
+        if not kept and known and len(delivered(scene, 0)) > 5:
+            kept.append(copy.deepcopy(scene.store._partitions[0]))
+
+    scene.run(watch)
+    assert scene.position(0).model != kept[0].position
+    told = delivered(scene, 0)
+    rows = scene.rows(0)
+    lost = told[sum(len(entry.changes) for entry in kept[0].outbox) :]
+    assert len(lost) > 10
+    scene.store._partitions[0] = kept[0]
+    scene.store._partitions[0].outbox.clear()
+    known_to = len(told) - len(lost)
+    scene.output.delivered = {0: told}
+    position = msgspec.structs.replace(scene.position(0), known_to=known_to)
+    scene.store._partitions[0].position = msgspec.json.encode(position)
+    scene.run()
+    assert scene.output.asked[-1] == {0: known_to}
+    ids = {(one.user, one.version) for one in told}
+    again = scene.changes(0)
+    assert not ids & {(change["user"], change["version"]) for change in again}
+    last = {one.user: one for one in told}
+    for change in again:
+        before = last.get(change["user"])
+        assert change["version"] == (before.version + 1 if before else 1)
+        assert (change["from"] or 0) == (before.after if before else 0)
+        last[change["user"]] = Delivered(
+            change["user"], 1, change["version"], 0, change["to"], parse_time(change["at"])
+        )
+    assert set(scene.rows(0)) == set(rows)
+    for user, raw in scene.rows(0).items():
+        row = np.frombuffer(raw, TABLE.dtype)[0]
+        if one := last.get(user.decode()):
+            assert (row["version"], row["segment"]) == (one.version, one.after)
+            assert row["since"] == one.at_ms
 
 
 def test_until_lost_users_are_back_the_output_is_read_again(live: Scene) -> None:
