@@ -25,6 +25,7 @@ from stream.oracle import Event
 from stream.partition import (
     CHANGES_PER_ENTRY,
     Acting,
+    Delivered,
     Partition,
     SampleRequest,
     SchemaMismatchError,
@@ -294,6 +295,69 @@ def test_a_silent_user_moves_without_an_event() -> None:
     assert moved
     assert {record["cause"] for record in moved} <= {Cause.TIME_PASSED, Cause.MODEL_MOVED}
     assert Cause.TIME_PASSED in {record["cause"] for record in moved}
+
+
+# -- what was delivered is true ------------------------------------------------------------------
+
+
+def moves_of(partition: Partition, now_ms: int) -> dict[str, list[int]]:
+    """Versions of the changes of a sweep, by user."""
+    partition.sweep(now_ms, now_ms)
+    commit = partition.commit([0, 0], Counts(), now_ms)
+    partition.committed(commit)
+    found: dict[str, list[int]] = {}
+    for entry in commit.outbox:
+        for change in map(json.loads, entry.changes):
+            found.setdefault(change["user"], []).append(change["version"])
+    return found
+
+
+def two_copies() -> tuple[Partition, Partition, int, list[str]]:
+    """The same partition twice, a time at which many fall silent, and who then moves."""
+    copies = []
+    for _ in range(3):
+        owner = Owner(store=steady().store)
+        owner.take_over()
+        copies.append(owner.partition)
+    silent = history()[-1].now_ms + 400 * DAY_MS
+    movers = sorted(moves_of(copies.pop(), silent))
+    assert len(movers) > 5
+    return copies[0], copies[1], silent, movers
+
+
+def test_who_was_told_to_move_later_moves_at_that_time_and_not_before() -> None:
+    partition, other, silent, movers = two_copies()
+    later = silent + 7 * DAY_MS
+    row = partition.rows[partition.slots([movers[0]])[0]]
+    elsewhere = next(s.id for s in models()[-1].segments if s.id != row["segment"])
+    version = int(row["version"])
+    told = Delivered(movers[0], 1, version + 3, int(row["segment"]), elsewhere, later)
+    assert partition.take_delivered([told], in_time=True) == 1
+    assert movers[0] in moves_of(other, silent)
+    moved = moves_of(partition, silent)
+    assert movers[0] not in moved, "what was told of them lies ahead"
+    assert sorted(moved) == movers[1:], "and of nobody else"
+    partition.knows_output(9)
+    assert partition.commit([0, 0], Counts(), silent).position.known_to == 0
+
+    assert movers[0] not in moves_of(partition, later)
+    row = partition.rows[partition.slots([movers[0]])[0]]
+    assert (row["version"], row["segment"], row["since"]) == (version + 3, elsewhere, later)
+
+    after = moves_of(partition, later + DAY_MS)
+    assert after.get(movers[0], [version + 4]) == [version + 4]
+    partition.knows_output(9)
+    assert partition.commit([0, 0], Counts(), later).position.known_to == 9
+
+
+def test_what_a_row_knows_already_is_not_told_again() -> None:
+    partition, _, silent, movers = two_copies()
+    row = partition.rows[partition.slots([movers[0]])[0]]
+    known = Delivered(movers[0], 1, int(row["version"]), 0, int(row["segment"]), silent)
+    for in_time in (False, True):
+        assert partition.take_delivered([known], in_time=in_time) == 0
+    assert not partition.uncommitted
+    assert movers[0] in moves_of(partition, silent)
 
 
 # -- records -------------------------------------------------------------------------------------
