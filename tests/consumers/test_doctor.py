@@ -57,6 +57,28 @@ def test_a_misspelt_property_is_a_wrong_setting(settings_for: SettingsFor) -> No
         findings(settings_for(broker={"properties": {"sasl.usernam": "me"}}))
 
 
+@pytest.mark.parametrize("command", [("run", "activity"), ("doctor",), ("topics", "apply")])
+def test_a_property_that_is_refused_ends_a_command_with_a_sentence(
+    command: tuple[str, ...],
+) -> None:
+    properties = '{"security.protocol" = "ssl", "ssl.ca.location" = "/nowhere/ca.pem"}'
+    said = segstream("--set", f"broker.properties={properties}", *command)
+    assert said.code == 2
+    assert "broker.properties: " in said.err
+    assert "ssl.ca.location" in said.err
+
+
+@pytest.mark.servers
+def test_a_wrong_password_ends_a_role_at_once(redis_url: str) -> None:
+    url = redis_url.replace("redis://", "redis://nobody:wrong@")
+    said = segstream("--set", f"store.url={url}", "run", "trainer")
+    assert said.code == 1
+    assert "invalid username-password pair" in said.err
+    assert "ops/guide/redis.md" in said.err
+    assert "trying again" not in said.err
+    assert "wrong" not in said.err
+
+
 @pytest.mark.servers
 def test_a_healthy_pipeline(
     kafka: RealKafka, store_server: LocalStore, settings_for: SettingsFor
