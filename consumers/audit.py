@@ -36,6 +36,7 @@ from stream.errors import TopicMissingError
 from stream.events import (
     CHANGED,
     LETTER_HEAD_BYTES,
+    LETTER_RECEIPT,
     LETTER_TRUNCATED,
     LINEAGE,
     LINEAGE_RECORD,
@@ -593,8 +594,10 @@ class _Audit:
         check, dlq = self._letters, self._settings.topics.dlq(topic)
         filed: set[tuple[str, int, int]] = set()
         for record in self._read_if_there(dlq):
-            where = f"{dlq}/{record.partition()}@{record.offset()}"
             headers = _headers(record)
+            if LETTER_RECEIPT in headers:
+                continue
+            where = f"{dlq}/{record.partition()}@{record.offset()}"
             try:
                 origin = (
                     headers["segstream-topic"],
