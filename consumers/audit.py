@@ -283,7 +283,7 @@ class _Sample:
             return False
         try:
             who = self._who.decode(value)
-        except (msgspec.DecodeError, UnicodeDecodeError):
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             return False
         user = who.anonymousId if who.userId is None else who.userId
         return isinstance(user, str) and bool(user) and not self.has(user.encode())

@@ -10,8 +10,9 @@ time, and a worker counts the second of them as duplicates.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any, Protocol
 
@@ -54,18 +55,22 @@ class LetterReport:
     """What became of letters; the numbers add up to those that were looked at.
 
     Attributes:
-        sent: messages sent again, or that would be.
+        topics: messages sent again, or that would be, by topic.
         before: letters whose message was sent again before.
         incomplete: letters that do not have the whole message.
         marks: letters of marks: the shop's clock is nobody's to send again.
         beyond: letters over the limit.
     """
 
-    sent: int = 0
+    topics: Counter[str] = field(default_factory=Counter)
     before: int = 0
     incomplete: int = 0
     marks: int = 0
     beyond: int = 0
+
+    @property
+    def sent(self) -> int:
+        return self.topics.total()
 
 
 def send_again(
@@ -101,7 +106,7 @@ def send_again(
                 options = producer_options(settings.broker, linger_seconds=0.0)
                 producer = kafka_client(make_producer, options)
             _send(producer, settings, portion)
-        report.sent += len(portion)
+        report.topics.update(letter.topic for letter in portion)
         told(report.sent)
     return report
 

@@ -148,6 +148,7 @@ def replay_facts(report: LetterReport, *, dry_run: bool) -> dict[str, Any]:
     return {
         "sent": 0 if dry_run else report.sent,
         "would_send": report.sent if dry_run else 0,
+        "topics": dict(report.topics),
         "sent_before": report.before,
         "incomplete": report.incomplete,
         "marks": report.marks,
@@ -156,10 +157,11 @@ def replay_facts(report: LetterReport, *, dry_run: bool) -> dict[str, Any]:
 
 
 def show_replay(out: Console, facts: dict[str, Any]) -> None:
+    topics = ", ".join(f"{count:,} to {topic}" for topic, count in sorted(facts["topics"].items()))
     if facts["would_send"]:
-        out.print(f"{facts['would_send']:,} messages would be sent again; nothing was")
+        out.print(f"{facts['would_send']:,} messages would be sent again, {topics}; nothing was")
     else:
-        out.print(f"{facts['sent']:,} messages sent again")
+        out.print(f"{facts['sent']:,} messages sent again{topics and f': {topics}'}")
     for key, why in (
         ("sent_before", "were sent again before; --again sends them once more"),
         ("incomplete", "are not whole in their letters"),

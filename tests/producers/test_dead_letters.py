@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from typing import Any
 
 import msgspec
@@ -40,7 +40,7 @@ def receipts(broker: RecordingBroker, topic: str = "clickstream.dlq") -> list[li
 
 def test_a_message_is_sent_as_it_was() -> None:
     broker = RecordingBroker()
-    assert send(broker, GOOD) == LetterReport(sent=1)
+    assert send(broker, GOOD) == LetterReport(Counter(clickstream=1))
     [sent] = broker.on("clickstream")
     assert (sent.key, sent.value) == (b"u1", b"\x00\xff")
     assert sent.headers == {"a": None, "b": b"\xff", "segstream-replayed-from": GOOD.id}
@@ -68,20 +68,20 @@ def test_what_is_not_whole_no_event_or_sent_before_is_counted() -> None:
         letter(5),
         replayed={"clickstream/3/4"},
     )
-    assert report == LetterReport(sent=1, before=1, incomplete=2, marks=1)
+    assert report == LetterReport(Counter(clickstream=1), before=1, incomplete=2, marks=1)
     assert receipts(broker) == [["clickstream/3/5"]]
 
 
 def test_a_limit_leaves_the_rest_for_the_next_time() -> None:
     broker = RecordingBroker()
     report = send(broker, *(letter(place) for place in range(5)), limit=2)
-    assert report == LetterReport(sent=2, beyond=3)
+    assert report == LetterReport(Counter(clickstream=2), beyond=3)
     assert receipts(broker) == [["clickstream/3/0", "clickstream/3/1"]]
 
 
 def test_a_dry_run_sends_nothing() -> None:
     broker = RecordingBroker()
-    assert send(broker, GOOD, letter(1), dry_run=True) == LetterReport(sent=2)
+    assert send(broker, GOOD, letter(1), dry_run=True) == LetterReport(Counter(clickstream=2))
     assert (broker.sent, broker.producers) == ([], [])
 
 
