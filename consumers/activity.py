@@ -325,6 +325,7 @@ class ActivityWorker:
                 for number in list(self._owned):
                     self._serve(number, self._collect)
         self._sort()
+        self._guard.calm()
         self._pulse.beat()
         self._pair_up(consumer)
         self._look_for_round()
@@ -587,7 +588,9 @@ class ActivityWorker:
         owned.gathered = 0
         counts = self._settle(owned, batches)
         now = max(int(b.time_ms.max()) for b in batches if len(b.time_ms))
-        now = max(now, partition.position.clock_ms)
+        # Nobody who writes an event takes the shop beyond the present.
+        present = self._wall_ms() + int(self._settings.worker.future_seconds * 1_000)
+        now = max(min(now, present), partition.position.clock_ms)
         events = EventColumns.concatenate([batch.columns(partition) for batch in batches])
         touched, duplicates = partition.fold(events)
         counts.applied -= duplicates

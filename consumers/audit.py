@@ -36,6 +36,7 @@ from stream.errors import TopicMissingError
 from stream.events import (
     CHANGED,
     LETTER_HEAD_BYTES,
+    LETTER_RECEIPT,
     LETTER_TRUNCATED,
     LINEAGE,
     LINEAGE_RECORD,
@@ -282,7 +283,7 @@ class _Sample:
             return False
         try:
             who = self._who.decode(value)
-        except (msgspec.DecodeError, UnicodeDecodeError):
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             return False
         user = who.anonymousId if who.userId is None else who.userId
         return isinstance(user, str) and bool(user) and not self.has(user.encode())
@@ -593,8 +594,10 @@ class _Audit:
         check, dlq = self._letters, self._settings.topics.dlq(topic)
         filed: set[tuple[str, int, int]] = set()
         for record in self._read_if_there(dlq):
-            where = f"{dlq}/{record.partition()}@{record.offset()}"
             headers = _headers(record)
+            if LETTER_RECEIPT in headers:
+                continue
+            where = f"{dlq}/{record.partition()}@{record.offset()}"
             try:
                 origin = (
                     headers["segstream-topic"],

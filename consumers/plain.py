@@ -229,7 +229,9 @@ class PlainParser:
                 reason = Reason.TRUNCATED if "truncated" in str(error) else Reason.NOT_JSON
                 return reason, str(error)
             try:
-                parsed = json.loads(value, parse_int=float, parse_constant=_no_constant)
+                # As text: of bytes it would guess the encoding.
+                text = value.decode()
+                parsed = json.loads(text, parse_int=float, parse_constant=_no_constant)
                 # It lets halves of characters pass, which nobody can encode again.
                 if any(found[1] for found in _HALVES.finditer(value)):
                     return Reason.NOT_JSON, "half a character"

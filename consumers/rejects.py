@@ -54,7 +54,7 @@ class RejectGuard:
         kept = max(worker.reject_ratio_window, worker.reject_consecutive_limit)
         self._recent: deque[tuple[Reason, str]] = deque(maxlen=kept)
         self._alert = False
-        self._say_at = 0.0
+        self._say_at = self._seen_at = 0.0
         self._paid_until = 0.0
 
     def saw(self, stretches: Iterable[tuple[int, int]], refused: Sequence[Refused]) -> str | None:
@@ -77,13 +77,20 @@ class RejectGuard:
     def alert(self, flood: str | None) -> None:
         """Show that there is a flood, or that there is none any more."""
         now = self._clock()
-        if flood is not None and (not self._alert or now >= self._say_at):
-            log.warning("%s; going on (worker.on_reject_flood = alert)", flood)
-            self._say_at = now + SAY_SECONDS
-        elif flood is None and self._alert:
+        if flood is not None:
+            self._seen_at = now
+            if not self._alert or now >= self._say_at:
+                log.warning("%s; going on (worker.on_reject_flood = alert)", flood)
+                self._say_at = now + SAY_SECONDS
+        elif self._alert:
             log.warning("refusals are below their limits again")
         self._alert = flood is not None
         metrics.reject_alert(self._alert)
+
+    def calm(self) -> None:
+        """A flood of which nothing was seen for a while is over, though no good message came."""
+        if self._alert and self._clock() - self._seen_at > SAY_SECONDS:
+            self.alert(None)
 
     def wait_for(self, letters: int) -> float:
         """Letters will be filed; until when no more of them should be read, by the clock."""

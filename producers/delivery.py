@@ -10,6 +10,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
@@ -21,13 +22,18 @@ PURGE_SECONDS = 1.0
 
 @dataclass(frozen=True)
 class Record:
-    """What is to be sent; partition -1 lets the partitioner choose by key."""
+    """What is to be sent; partition -1 lets the partitioner choose by key.
+
+    Attributes:
+        timestamp_ms: of the record; None for now.
+    """
 
     topic: str
     value: bytes | None
     key: bytes | None = None
     partition: int = -1
     headers: Headers = field(default_factory=list)
+    timestamp_ms: int | None = None
 
 
 class DeliveryError(Exception):
@@ -72,6 +78,8 @@ def deliver(producer: Producer, records: Sequence[Record], timeout_seconds: floa
     deadline = time.monotonic() + timeout_seconds
     try:
         for index, record in enumerate(records):
+            stamp = record.timestamp_ms
+            at: dict[str, Any] = {} if stamp is None else {"timestamp": stamp}
             while True:
                 if time.monotonic() > deadline:
                     raise _TooLateError
@@ -82,6 +90,7 @@ def deliver(producer: Producer, records: Sequence[Record], timeout_seconds: floa
                         key=record.key,
                         partition=record.partition,
                         headers=list(record.headers),
+                        **at,
                         on_delivery=partial(report, index=index),
                     )
                     break

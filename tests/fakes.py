@@ -371,13 +371,19 @@ class UnreliableStore(MemoryStore):
 
 @dataclass(frozen=True)
 class Sent:
-    """A record that a topic has."""
+    """A record that a topic has.
+
+    Attributes:
+        chosen: the partition that was asked for; -1 leaves it to the key.
+    """
 
     topic: str
     partition: int
     key: bytes | None
     value: bytes | None
     headers: dict[str, str | bytes | None]
+    timestamp_ms: int | None = None
+    chosen: int = field(default=-1, compare=False)
 
 
 @dataclass
@@ -444,6 +450,7 @@ class RecordingProducer:
         partition: int,
         headers: list[tuple[str, Any]],
         on_delivery: Callable[[KafkaError | None, Any], None],
+        timestamp: int | None = None,
     ) -> None:
         if self._broker.fatal:
             raise KafkaException(KafkaError(KafkaError._FATAL))
@@ -452,7 +459,9 @@ class RecordingProducer:
             raise BufferError
         if len(value or b"") + len(key or b"") > self._broker.limit:
             raise KafkaException(KafkaError(KafkaError.MSG_SIZE_TOO_LARGE))
-        sent = Sent(topic, max(partition, 0), key, value, dict(headers))
+        sent = Sent(
+            topic, max(partition, 0), key, value, dict(headers), timestamp, chosen=partition
+        )
         self._queue.append((sent, on_delivery))
 
     def poll(self, timeout: float) -> int:

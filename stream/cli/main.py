@@ -27,8 +27,10 @@ from typer.exceptions import TyperException
 from consumers.activity import StateLostError
 from consumers.audit import audit as run_audit
 from consumers.doctor import examine
+from consumers.letters import choose, letters, survey
 from consumers.rejects import TooManyRejectsError
 from producers import topics as topic_plans
+from producers.dead_letters import send_again
 from producers.delivery import DeliveryError
 from producers.files import FileError
 from producers.mapping import HELP_EXAMPLE, Mapping, MappingError, load_mapping
@@ -37,7 +39,7 @@ from producers.replay import parse_speed, progress_bar, replay
 from stream import config
 from stream.choosing import Distance
 from stream.cli import apply as applying
-from stream.cli import auditing, explaining, logs, roles, views
+from stream.cli import auditing, dlq, explaining, logs, roles, views
 from stream.cli import demo as demonstration
 from stream.cli import explore as exploring
 from stream.cli import plan as planning
@@ -134,10 +136,16 @@ app = typer.Typer(
 )
 topics_app = typer.Typer(no_args_is_help=True, help="The topics: create or check them.")
 run_app = typer.Typer(no_args_is_help=True, help="Run the roles, each as a process of its own.")
+dlq_app = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    help="Dead letters: what was refused, why, and to send it again.",
+)
 config_app = typer.Typer(no_args_is_help=True, help="The settings in force.")
 app.add_typer(topics_app, name="topics")
 app.add_typer(run_app, name="run")
 app.add_typer(config_app, name="config")
+app.add_typer(dlq_app, name="dlq")
 
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON object as the last line on stdout.")]
 SourceFile = Annotated[
@@ -739,6 +747,77 @@ def republish_memberships(
 def _show_republished(facts: dict[str, Any]) -> None:
     kinds = ", ".join(f"{count:,} {kind}" for kind, count in sorted(facts["kinds"].items()))
     out.print(f"{facts['sent']:,} memberships sent{f': {kinds}' if kinds else ''}")
+
+
+# -- dead letters ----------------------------------------------------------------------------
+
+
+@dlq_app.command("list", epilog="Example: `segstream dlq list`")
+def dlq_list(as_json: AsJson = False) -> None:
+    """How many messages were refused, by topic and reason; each counts once."""
+    with _telling("reading the dead letters"):
+        found = survey(_context.settings())
+    show(dlq.survey_facts(found), as_json, lambda facts: dlq.show_survey(out, facts))
+
+
+@dlq_app.command("show", epilog="Example: `segstream dlq show --reason bad_time --limit 5`")
+def dlq_show(
+    letter_id: Annotated[
+        str | None, typer.Argument(metavar="ID", help="One letter whole: topic/partition/offset.")
+    ] = None,
+    reason: Annotated[str | None, typer.Option(help="Only of this reason.")] = None,
+    limit: Annotated[int, typer.Option(help="Letters at the most.", min=1)] = 3,
+    as_json: AsJson = False,
+) -> None:
+    """Examples of dead letters, or one whole."""
+    with _telling("reading the dead letters"):
+        found = letters(_context.settings(), reason=reason)
+        if letter_id is not None:
+            found = (one for one in found if one.id == letter_id)
+        facts = dlq.letter_facts(found, limit)
+    whole = letter_id is not None
+    show(facts, as_json, lambda shown: dlq.show_letters(out, shown, whole=whole))
+    if not facts["letters"]:
+        raise typer.Exit(NO)
+
+
+@dlq_app.command(
+    "replay", epilog="Example: `segstream dlq replay --reason missing_field --since 2026-11-01`"
+)
+def dlq_replay(
+    reason: Annotated[str, typer.Option(help="Only of this reason.")],
+    since: Annotated[
+        datetime | None, typer.Option(help="Only letters filed from then on; UTC.")
+    ] = None,
+    limit: Annotated[int | None, typer.Option(help="Messages at the most.", min=1)] = None,
+    again: Annotated[
+        bool, typer.Option("--again", help="Also those that were sent again before.")
+    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only count them.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Send refused messages again, as they were, to the topics they came from.
+
+    For when their producer, or what refused them, was mended. They keep key, headers and timestamp;
+    the header segstream-replayed-from names the letter. Marks, and messages of which the letter has
+    only the head, are counted and not sent.
+    """
+    settings = _context.settings()
+    with _telling("reading the dead letters") as tell:
+        # As of now: what is refused again while this goes on is another letter.
+        wanted, replayed = choose(settings, reason, dlq.milliseconds(since))
+        report = send_again(
+            settings,
+            (one for one in letters(settings, reason=reason) if one.id in wanted),
+            set() if again else replayed,
+            limit=limit,
+            dry_run=dry_run,
+            told=lambda count: tell(f"sent {count:,}"),
+        )
+    facts = dlq.replay_facts(report, dry_run=dry_run)
+    show(facts, as_json, lambda shown: dlq.show_replay(out, shown))
+    if not report.sent:
+        raise typer.Exit(NO)
 
 
 @app.command(epilog="Example: `segstream audit --sample 0.1`")

@@ -1395,6 +1395,23 @@ def test_a_topic_that_runs_far_ahead_of_its_marks_is_paused(
     assert_true(scene.run())
 
 
+def test_without_marks_no_event_takes_the_shop_beyond_the_present(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    scene = Scene(monkeypatch, mode="watermark", clock={"mode": "watermark", "idle_seconds": 0.5})
+    log = events(4)
+    write(scene, log)
+    for when in ("2090-01-01T00:00:00.000Z", "2099-12-31T23:59:59.999Z"):
+        for number in range(PARTITIONS):
+            raw = encoded(timestamp=when, messageId=when, userId=f"user {number}", event=VIEW)
+            scene.consumer.append("clickstream", number, raw, -1)
+    scene.run(idle=300)
+    latest = scene.clock.wall_ms() + 300_000
+    for number in range(PARTITIONS):
+        assert START_MS < scene.position(number).clock_ms <= latest
+        assert_chained(scene, number)
+
+
 def test_a_log_without_marks_goes_by_its_own_events(monkeypatch: pytest.MonkeyPatch) -> None:
     scene = Scene(monkeypatch, mode="watermark", clock={"mode": "watermark", "idle_seconds": 0.5})
     log = events(4)

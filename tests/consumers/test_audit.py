@@ -400,6 +400,13 @@ def test_a_message_refused_twice_may_have_two_letters() -> None:
     assert world.audit().ok
 
 
+def test_a_receipt_among_the_letters_is_no_letter() -> None:
+    world = truthful()
+    receipt = world.send("purchases.dlq", 0, b'["purchases/0/0"]')
+    receipt.told = [("segstream-replayed", b"1")]
+    assert failed(world.audit()) == {}
+
+
 def test_a_change_delivered_but_not_acknowledged_is_neither_lost_nor_doubled() -> None:
     world = truthful()
     world.announce(0, world.change("bob", 2, 1, 4))

@@ -340,6 +340,19 @@ def test_a_flood_is_told_once_a_minute(caplog: pytest.LogCaptureFixture) -> None
     ]
 
 
+def test_a_flood_that_is_followed_by_nothing_ends(caplog: pytest.LogCaptureFixture) -> None:
+    clock = Clock()
+    guard = RejectGuard(Worker(), TOPICS, clock.monotonic)
+    guard.alert("so many")
+    clock.advance(59.0)
+    guard.calm()
+    assert metric("reject_alert") == 1.0
+    clock.advance(2.0)
+    guard.calm()
+    assert metric("reject_alert") == 0.0
+    assert warnings(caplog)[-1] == "refusals are below their limits again"
+
+
 def test_letters_are_paid_for_in_time() -> None:
     clock = Clock(1_000.0)
     guard = RejectGuard(Worker(letters_per_second=10.0), TOPICS, lambda: clock.seconds)

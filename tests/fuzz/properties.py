@@ -18,7 +18,9 @@ import numpy as np
 from confluent_kafka import Producer
 
 from consumers.decode import Block, Decoder, Reject
+from consumers.letters import Letter, _letter_of
 from producers import rejects
+from producers.dead_letters import _message
 from producers.mapping import (
     Event,
     Mapping,
@@ -242,7 +244,7 @@ def _producer() -> Producer:
 
 
 def check_letter(raw: bytes) -> None:
-    """A letter of any message can be made and handed to a producer."""
+    """A letter of any message can be made, sent, read, and sent again as the message was."""
     parts = raw.split(b"\n")
     detail, key, *rest = [*parts, b"", b""][: max(len(parts), 2)]
     told: list[tuple[str, str | bytes | None]] = [
@@ -253,7 +255,17 @@ def check_letter(raw: bytes) -> None:
     reject = Reject(Reason.NOT_JSON, detail.decode("utf-8", "surrogateescape"), message)
     letters = DeadLetters(Settings())
     record = letters._record(reject, rejects._headers(reject))
-    assert (record.key or b"") == key[: rejects.KEY_BYTES]
+    filed = FakeMessage(record.value, record.key, told=list(record.headers))
+    letter = _letter_of(filed, "clickstream")
+    assert isinstance(letter, Letter)
+    assert (letter.id, letter.reason) == ("clickstream/0/0", Reason.NOT_JSON)
+    assert letter.is_mark in (True, False)
+    message_again = _message(letter)
+    if not letter.lacks:
+        assert (message_again.key, message_again.value) == (key or None, message.raw)
+        *originals, ours = message_again.headers
+        assert originals == told
+        assert ours == ("segstream-replayed-from", letter.id)
     producer = _producer()
     producer.produce(record.topic, record.value, record.key, headers=list(record.headers))
     if len(producer) > 1_000:

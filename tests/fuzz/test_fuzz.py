@@ -33,7 +33,8 @@ def test_the_known_messages_hold(number: int) -> None:
     CHECKS["messages"](raw or b"")
 
 
-@settings(max_examples=300, deadline=None)
+@pytest.mark.slow
+@settings(max_examples=400, deadline=None)
 @given(st.integers(0, 2**32))
 def test_messages_of_the_grammar(seed: int) -> None:
     CHECKS["messages"](grammar.message(Random(seed)))
@@ -45,13 +46,15 @@ def test_noise(raw: bytes) -> None:
     CHECKS["messages"](raw)
 
 
-@settings(max_examples=300, deadline=None)
+@pytest.mark.slow
+@settings(max_examples=400, deadline=None)
 @given(st.integers(0, 2**32))
 def test_rows_of_the_grammar(seed: int) -> None:
     CHECKS["rows"](grammar.row(Random(seed)))
 
 
-@settings(max_examples=150, deadline=None)
+@pytest.mark.slow
+@settings(max_examples=200, deadline=None)
 @given(st.integers(0, 2**32))
 def test_letters_of_the_grammar(seed: int) -> None:
     CHECKS["letters"](grammar.letter(Random(seed)))

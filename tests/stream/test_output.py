@@ -25,7 +25,9 @@ from typer.main import get_command
 
 from consumers.audit import AuditReport, Check
 from consumers.doctor import Finding
+from consumers.letters import Letter, Summary, Survey
 from producers import topics as topic_plans
+from producers.dead_letters import LetterReport
 from producers.mapping import Refusal
 from producers.replay import ReplayReport
 from producers.topics import Difference, TopicPlan
@@ -294,6 +296,29 @@ def _roles(patch: Patch, _: Path) -> Sequence[str]:
     return ["run", "activity"]
 
 
+def _letter() -> Letter:
+    return Letter(
+        id=EVIL, topic=EVIL, reason=EVIL, detail=EVIL, timestamp_ms=0, filed_ms=0, key=b"\xff",
+        value=EVIL.encode("utf-8", "replace"), headers=((EVIL, b"\x1b[2J"),), lacks=(EVIL,), size=1,
+    )  # fmt: skip
+
+
+def _dlq_list(patch: Patch, _: Path) -> Sequence[str]:
+    patch.setattr(main, "survey", lambda *_: Survey([Summary(EVIL, EVIL, 1, example=EVIL)]))
+    return ["dlq", "list"]
+
+
+def _dlq_show(patch: Patch, _: Path) -> Sequence[str]:
+    patch.setattr(main, "letters", lambda *_, **__: iter([_letter()]))
+    return ["dlq", "show"]
+
+
+def _dlq_replay(patch: Patch, _: Path) -> Sequence[str]:
+    patch.setattr(main, "choose", lambda *_: (set(), set()))
+    patch.setattr(main, "send_again", lambda *_, **__: LetterReport(Counter({EVIL: 1})))
+    return ["dlq", "replay", "--reason", "not_json"]
+
+
 DRIVES: dict[str, Drive] = {
     "demo": _demo,
     "run activity": _roles,
@@ -311,6 +336,9 @@ DRIVES: dict[str, Drive] = {
     "changes": _changes,
     "republish": _republish,
     "audit": _audit,
+    "dlq list": _dlq_list,
+    "dlq show": _dlq_show,
+    "dlq replay": _dlq_replay,
     "doctor": _doctor,
     "config show": _config,
 }

@@ -1,0 +1,177 @@
+"""Shows dead letters: how many of which reason, examples, and what became of those sent again.
+
+Comes in: a survey, letters, a report. Goes out: facts for JSON, and the same in lines for people.
+"""
+
+from __future__ import annotations
+
+from base64 import b64encode
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from itertools import islice
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from consumers.letters import Letter, Survey
+from producers.dead_letters import LetterReport
+from stream.units import iso
+
+SHORTENED = 300
+"""Letters of a value that are shown of an example."""
+
+
+def milliseconds(moment: datetime | None) -> int:
+    """Since 1970; without a zone it is UTC, and nothing is 0."""
+    if moment is None:
+        return 0
+    return round((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1_000)
+
+
+# -- list ----------------------------------------------------------------------------------------
+
+
+def survey_facts(found: Survey) -> dict[str, Any]:
+    """How many messages were refused, by topic and reason."""
+    return {
+        "letters": sum(one.letters for one in found.summaries),
+        "filed_again": found.again,
+        "strangers": found.strangers,
+        "reasons": [
+            {
+                "topic": one.topic,
+                "reason": one.reason,
+                "letters": one.letters,
+                "replayed": one.replayed,
+                "first": _iso(one.first_ms),
+                "last": _iso(one.last_ms),
+                "example": one.example,
+            }
+            for one in found.summaries
+        ],
+    }
+
+
+def show_survey(out: Console, facts: dict[str, Any]) -> None:
+    if not facts["letters"]:
+        out.print("no dead letters")
+        return
+    shown = Table(box=None, pad_edge=False)
+    for name in ("topic", "reason"):
+        shown.add_column(name)
+    for name in ("letters", "replayed"):
+        shown.add_column(name, justify="right")
+    for name in ("first filed", "last filed", "example"):
+        shown.add_column(name, overflow="fold")
+    for one in facts["reasons"]:
+        shown.add_row(
+            one["topic"],
+            one["reason"],
+            f"{one['letters']:,}",
+            f"{one['replayed']:,}",
+            one["first"],
+            one["last"],
+            one["example"],
+        )
+    out.print(shown)
+    if facts["filed_again"]:
+        out.print(f"{facts['filed_again']:,} letters more were filed for messages that have one")
+    if facts["strangers"]:
+        out.print(f"{facts['strangers']:,} records on these topics are no dead letters")
+
+
+# -- show ----------------------------------------------------------------------------------------
+
+
+def letter_facts(found: Iterable[Letter], limit: int) -> dict[str, Any]:
+    """The first so many of some letters, whole."""
+    return {"letters": list(map(_facts, islice(found, limit)))}
+
+
+def _facts(letter: Letter) -> dict[str, Any]:
+    return {
+        "id": letter.id,
+        "reason": letter.reason,
+        "detail": letter.detail,
+        "filed": _iso(letter.filed_ms),
+        "timestamp": None if letter.timestamp_ms is None else _iso(letter.timestamp_ms),
+        "lacks": list(letter.lacks),
+        "bytes": letter.size,
+        "key": _content(letter.key),
+        "value": _content(letter.value),
+        "headers": [{"name": name, **_content(value)} for name, value in letter.headers],
+    }
+
+
+def _content(raw: bytes | None) -> dict[str, str | None]:
+    """Bytes as text if they are UTF-8, else in base64."""
+    try:
+        return {"text": None if raw is None else raw.decode()}
+    except UnicodeDecodeError:
+        return {"base64": b64encode(raw or b"").decode()}
+
+
+def show_letters(out: Console, facts: dict[str, Any], *, whole: bool) -> None:
+    """Letters in lines.
+
+    Args:
+        out: where to.
+        facts: of the letters.
+        whole: whether values are shown to their end.
+    """
+    if not facts["letters"]:
+        out.print("no such dead letter")
+    for one in facts["letters"]:
+        out.print(f"{one['id']}  {one['reason']}: {one['detail']}")
+        out.print(f"    filed {one['filed']}, record of {one['timestamp'] or 'no time'}")
+        out.print(f"    key {_shown(one['key'], whole)}")
+        for header in one["headers"]:
+            out.print(f"    header {header['name']} = {_shown(header, whole)}")
+        if one["lacks"]:
+            out.print(f"    not whole in the letter: {', '.join(one['lacks'])}")
+        out.print(f"    value, {one['bytes']:,} bytes: {_shown(one['value'], whole)}")
+
+
+def _shown(content: dict[str, str | None], whole: bool) -> str:
+    if "base64" in content:
+        text = f"(no UTF-8, in base64) {content['base64']}"
+    else:
+        text = "(none)" if content["text"] is None else content["text"]
+    return text if whole or len(text) <= SHORTENED else f"{text[:SHORTENED]} .."
+
+
+# -- replay --------------------------------------------------------------------------------------
+
+
+def replay_facts(report: LetterReport, *, dry_run: bool) -> dict[str, Any]:
+    return {
+        "sent": 0 if dry_run else report.sent,
+        "would_send": report.sent if dry_run else 0,
+        "topics": dict(report.topics),
+        "sent_before": report.before,
+        "incomplete": report.incomplete,
+        "marks": report.marks,
+        "beyond_limit": report.beyond,
+    }
+
+
+def show_replay(out: Console, facts: dict[str, Any]) -> None:
+    topics = ", ".join(f"{count:,} to {topic}" for topic, count in sorted(facts["topics"].items()))
+    if facts["would_send"]:
+        out.print(f"{facts['would_send']:,} messages would be sent again, {topics}; nothing was")
+    else:
+        out.print(f"{facts['sent']:,} messages sent again{topics and f': {topics}'}")
+    for key, why in (
+        ("sent_before", "were sent again before; --again sends them once more"),
+        ("incomplete", "are not whole in their letters"),
+        ("marks", "are marks of the shop's clock, which are never sent again"),
+        ("beyond_limit", "are left, because of --limit"),
+    ):
+        if facts[key]:
+            out.print(f"{facts[key]:,} {why}")
+
+
+def _iso(time_ms: int) -> str:
+    """A time, if it is one that can be written."""
+    return iso(time_ms) if 0 <= time_ms < 253_402_300_800_000 else f"{time_ms} ms"
