@@ -14,8 +14,12 @@ from typer.main import get_command
 from typer.testing import CliRunner
 
 from ops.kafka.server import RealKafka
+from stream.cli import views
 from stream.cli.main import app
 from stream.config import as_file
+from stream.features import FeatureTable
+from stream.hashing import partition_of
+from stream.state import MemoryStore
 from tests import harness
 from tests.conftest import NOWHERE
 from tests.harness import Reference
@@ -180,6 +184,24 @@ def test_changes_come_in_the_order_of_their_time(spring: Reference, look: Comman
     assert list(map(json.loads, week.out.splitlines())) == found[-5:]
     wrong = look("changes", "--since", "soon")
     assert (wrong.code, "--since soon: expected" in wrong.err) == (2, True)
+
+
+def test_following_goes_on_where_the_reading_ended(spring: Reference) -> None:
+    store, table = MemoryStore(), FeatureTable(spring.settings.features)
+    reader = views.Reader(spring.settings, store, table)
+    place = views.Place()
+    there = list(reader.changes(place=place))
+    assert len(there) == len(spring.outcome.changes)
+    looks = iter([False] * 5 + [True])
+    assert list(reader.follow(lambda: next(looks), place)) == []
+    one = max(place.ends, key=lambda partition: place.ends[partition])
+    place.ends[one] = 0
+    looks = iter([False] * 5 + [True])
+    assert list(reader.follow(lambda: next(looks), place)) == [], "each is told once"
+    place.seen.clear()
+    looks = iter([False] * 25 + [True])
+    again = {change["id"] for change in reader.follow(lambda: next(looks), place)}
+    assert again == {c["id"] for c in there if partition_of(c["user"].encode(), 4) == one}
 
 
 def test_the_audit(look: Command) -> None:

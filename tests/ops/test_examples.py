@@ -10,6 +10,8 @@ import pytest
 from ops.examples import README, examples, with_examples
 from stream.events import SEGMENT_CHANGE
 
+pytestmark = pytest.mark.slow
+
 
 def rounded(text: str) -> str:
     """To nine digits: another machine may add up in another order."""
@@ -30,9 +32,12 @@ def test_the_change_is_one() -> None:
 
 
 def test_why_has_all_that_the_readme_speaks_of() -> None:
-    told = examples()["why"]
-    for part in ("What alone would move them", "If they act now", "If they stay silent", " sd, "):
-        assert part in told
+    """If not, there is somebody better than `ops.examples.WHO`."""
+    what, acts, silence = re.split("If they (?:act now|stay silent)\n", examples()["why"])
+    assert "What alone would move them to" in what
+    assert " sd, by acting)" in what
+    assert len(acts.splitlines()) >= 2
+    assert re.search(r"in \d+ days: to ", silence)
 
 
 def test_a_page_without_a_place_for_an_example_is_told() -> None:

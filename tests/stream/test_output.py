@@ -428,6 +428,31 @@ def test_an_unforeseen_error_is_told_safely(run: Callable[..., str], monkeypatch
     assert "test_output.py" in json.loads(line)["exception"]
 
 
+@pytest.mark.parametrize("command", DRIVES)
+def test_flags_stand_before_or_after_any_command(
+    command: str, run: Callable[..., str], monkeypatch: Patch, tmp_path: Path
+) -> None:
+    arguments = list(DRIVES[command](monkeypatch, tmp_path))
+    file = str(_settings_file(tmp_path))
+    flags = ["-c", file, "--set", "learning.segments=6", "-v", "--set", "learning.seed=3"]
+    for given in ([*flags, *arguments], [*arguments, *flags], [*flags[:4], *arguments, *flags[4:]]):
+        run(*given)
+        assert main._context.flags["learning"] == {"segments": 6, "seed": 3}
+        assert main._context.named_file == Path(file)
+    assert main._context.verbose
+    run(*arguments)
+    assert "learning" not in main._context.flags
+    assert not main._context.verbose
+
+
+def test_the_later_of_two_settings_files_counts(run: Callable[..., str], tmp_path: Path) -> None:
+    one, other = tmp_path / "one.toml", tmp_path / "other.toml"
+    one.write_text("[store]\nnamespace = 'one'\n")
+    other.write_text("[store]\nnamespace = 'other'\n")
+    assert "= other " in run("-c", str(one), "config", "-c", str(other), "show").replace("│", "=")
+    assert "= one " in run("config", "-c", str(one), "show").replace("│", "=")
+
+
 def test_settings_are_readable_on_a_narrow_terminal(
     run: Callable[..., str], monkeypatch: Patch
 ) -> None:

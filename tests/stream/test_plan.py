@@ -304,17 +304,31 @@ def test_help_has_an_example() -> None:
     assert "segstream -c shop.toml plan wanted.toml --live" in answer.output
 
 
-def test_a_sample_stands_for_everyone(crowd: plan.Crowd, settings_of: Any) -> None:
+@pytest.mark.parametrize("total", [180, 1_001, 99_999])
+def test_a_sample_stands_for_everyone_and_all_numbers_fit(
+    crowd: plan.Crowd, settings_of: Any, total: int
+) -> None:
     few = np.argsort(crowd.hashes)[:60]
     part = plan.Crowd(
-        [crowd.names[i] for i in few.tolist()], crowd.rows[few], crowd.hashes[few], 180,
+        [crowd.names[i] for i in few.tolist()], crowd.rows[few], crowd.hashes[few], total,
         crowd.at_ms, crowd.state, "a sample",
     )  # fmt: skip
     wanted = load(Path(settings_of(2)))[0]
     found = plan.plan(part, FeatureTable(wanted.features), wanted.publish.rule(), wanted)
     facts = plan.facts_of(found)
-    assert (facts["sampled"], facts["users"]) == (60, 180)
-    assert sum(cell["users"] for cell in facts["matrix"]) == 180
+    assert (facts["sampled"], facts["users"]) == (60, total)
+    cells = facts["matrix"]
+    assert sum(cell["users"] for cell in cells) == total
+    assert facts["moving"] == sum(c["users"] for c in cells if c["from"] != c["to"]) > 0
+    assert facts["share"] == facts["moving"] / total
+    for side, end in (("before", "from"), ("after", "to")):
+        for row in facts[side]:
+            assert row["users"] == sum(c["users"] for c in cells if c[end] == row["id"])
+        kinds = {row["kind"] for row in facts[side]}
+        for kind in kinds:
+            there = sum(row["users"] for row in facts[side] if row["kind"] == kind)
+            assert facts["kinds"][kind][side] == there
+    assert sum(facts["causes"].values()) == facts["records"]
 
 
 # -- apply -------------------------------------------------------------------------------------
