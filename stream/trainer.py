@@ -165,6 +165,10 @@ class Trainer:
         self._state = self._behind(state, self._announced(), anew=found is None)
         if self._live:
             self._state = replace(self._state, store_run=run)
+        if found is None:
+            # Before its first round: a store that goes back to before the first model must tell that
+            # it was this trainer, whose rounds come again as they were, and not one that begins anew.
+            self._store.put_model(self._token, self._state.pack(self._table), 0)
         model = self._state.model
         if model is not None and self._ours(model.schema):
             if model is not state.model:

@@ -37,8 +37,9 @@ Mode = Literal["live", "marks"]
 ROOT = Path(__file__).parents[2]
 PARTITIONS = 4
 END_SECONDS = 40.0
-START_SECONDS = 5.0
-"""A younger process may not yet handle the signal to end, and dies of it."""
+START_SECONDS = 60.0
+AT_WORK = "serving /metrics"
+"""What a role says once it handles signals; one that does not yet dies of the wish that it end."""
 LOOK_SECONDS = 0.1
 LAST_WORDS = 600
 
@@ -109,7 +110,7 @@ class RoleProcess:
         self.name = name
         self.log = log
         self._asked = False
-        self._started = 0.0
+        self._said_before = 0
         self._arguments = arguments
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -123,9 +124,9 @@ class RoleProcess:
         return self._process is not None
 
     @property
-    def age_seconds(self) -> float:
-        """Since it was started; 0 if it does not run."""
-        return time.monotonic() - self._started if self.running else 0.0
+    def at_work(self) -> bool:
+        """Whether it runs, and is beyond its start."""
+        return self.running and AT_WORK in self.said()[self._said_before :]
 
     @property
     def running(self) -> bool:
@@ -147,7 +148,7 @@ class RoleProcess:
                 start_new_session=True,
             )
             self._asked = False
-            self._started = time.monotonic()
+            self._said_before = len(self.said())
 
     def kill(self) -> None:
         """As a crash: at once, wherever it is."""
@@ -295,16 +296,19 @@ class Stage:
 
     def end_roles(self, *names: str) -> None:
         """Ask some roles to end, all at once, and wait until they have."""
-        grown = [name for name in names if self.roles[name].age_seconds >= START_SECONDS]
+        grown = [name for name in names if self.roles[name].at_work]
         for name in names:
             self.roles[name].ask_to_end()
         codes = {name: self.roles[name].end() for name in names}
         self.fell += [f"{name} ended with {codes[name]}" for name in grown if codes[name] != 0]
 
     def let_start(self) -> None:
-        """Wait until every role is beyond its start."""
-        youngest = min(role.age_seconds for role in self.roles.values())
-        self.pass_time(START_SECONDS - youngest)
+        """Wait until every role is beyond its start, or for long enough."""
+        deadline = time.monotonic() + START_SECONDS
+        while not all(role.at_work for role in self.roles.values()):
+            if time.monotonic() > deadline:
+                return
+            self.pass_time(LOOK_SECONDS)
 
     def input_ends(self) -> list[list[int]]:
         """For each partition the offset behind the last message of each input topic."""

@@ -512,6 +512,24 @@ def test_after_a_loss_of_everything_no_id_comes_again(mode: str) -> None:
     assert all(len(models) == 1 for models in births(scene).values())
 
 
+def test_by_marks_a_store_put_back_to_before_the_first_model_learns_the_same_again() -> None:
+    scene = Scene()
+    beginner = scene.trainer()
+    beginner.step()
+    kept = scene.store.model()
+    scene.send(DAY_MS, a_shop(seed=1))
+    beginner.step()
+    beginner.close()
+    first = list(scene.announce.models)
+    assert first
+    scene.store._trainer = kept
+    again = scene.trainer()
+    again.step()
+    again.close()
+    assert scene.announce.models == first * 2
+    one_payload_an_id(scene)
+
+
 def test_another_namespace_begins_behind_what_is_on_the_topic() -> None:
     scene = Scene(mode="live")
     run_rounds(scene, 2)
@@ -674,8 +692,8 @@ def test_statistics_of_other_features_teach_nothing(
     scene = Scene()
     if learned:
         scene.send(10)
-        assert scene.trainer().step()
-        scene.store._leases.clear()
+    assert scene.trainer().step() == learned
+    scene.store._leases.clear()
     before = scene.store.model()
     more = feature("carts_3d", "count", on=(CART,), half_life="3d")
     declared = scene.settings.model_copy(update={"features": (*DEFAULT_FEATURES, more)})
