@@ -321,6 +321,7 @@ class _Audit:
         self._pending = 0
         self._lost = 0
         self._moved_on: set[int] = set()
+        self._begun: set[int] = set()
         clock = settings.clock
         self._marks = Marks(self._key, clock.mark_seconds) if clock.mode == "watermark" else None
         self._judge = Judge(settings.features, settings.worker, self._marks)
@@ -415,10 +416,13 @@ class _Audit:
         self._state.unjudged += users - len(rows)
 
     def _note_movement(self) -> None:
-        """Partitions that were committed to since their position: newer changes are theirs."""
-        for partition, snapshot in self._snapshots.items():
-            position = snapshot.position
-            if not position == snapshot.after == self._store.position(partition):
+        """Which partitions have state by now, and which were committed to since their position."""
+        for partition in range(self._settings.topics.partitions):
+            now = self._store.position(partition)
+            if now is not None:
+                self._begun.add(partition)
+            snapshot = self._snapshots.get(partition)
+            if snapshot is not None and not snapshot.position == snapshot.after == now:
                 self._moved_on.add(partition)
 
     # -- the input ----------------------------------------------------------------------------
@@ -578,7 +582,7 @@ class _Audit:
         """No state is no fault before the first start; afterwards it is a loss."""
         begun = bool(self._snapshots) or bool(self._delivered)
         for partition, messages in sorted(self._unserved.items()):
-            if self._store.position(partition) is not None:
+            if partition in self._begun:
                 self._state.unjudged += 1
                 self._state.note = "partitions that were begun, or put back, during the audit"
             elif begun:
@@ -815,7 +819,7 @@ class _Audit:
         partition, user, incarnation = chain
         snapshot = self._snapshots.get(partition)
         if snapshot is None:
-            return self._store.position(partition) is not None
+            return partition in self._begun
         if partition not in self._moved_on:
             return False
         known = user in self._oracles[partition].users

@@ -56,6 +56,9 @@ def kafka_client(kind: Callable[[dict[str, Any]], _Client], options: dict[str, A
     if options.get("group.id") == "":
         # A consumer without a group ends the process, by an assertion in its C code.
         raise ConfigError("broker.group, or group.id of broker.properties, is empty: name a group")
+    if "transactional.id" in options:
+        # The client would be made, and every record it is given would be an error.
+        raise ConfigError("broker.properties: transactional.id: records are sent one by one")
     try:
         return kind(options)
     except KafkaException as error:

@@ -139,6 +139,12 @@ def test_a_group_without_a_name_is_a_wrong_setting_and_no_crash(broker: Broker) 
         kafka_client(Consumer, activity_options(broker, "classic"))
 
 
+def test_transactions_are_not_ours_to_set() -> None:
+    broker = Broker(bootstrap=NOWHERE, properties={"transactional.id": "shop"})
+    with pytest.raises(ConfigError, match=r"broker\.properties: transactional\.id"):
+        kafka_client(Producer, producer_options(broker))
+
+
 def test_a_machine_without_room_for_a_client_is_waited_for() -> None:
     def make(options: dict[str, Any]) -> None:
         del options
