@@ -21,7 +21,7 @@ from stream import fitness
 from stream.config import Settings, Store
 from stream.errors import LIBRARY_LOG, BrokerUnavailableError, kafka_client, report_broker_error
 from stream.fitness import ServerFacts
-from stream.redis_state import connect
+from stream.redis_state import connect, output_key
 from stream.rights import acl_line
 
 BROKER_SECONDS = 5.0
@@ -220,7 +220,7 @@ def _store(store: Store) -> list[Finding]:
         found = [_server(store, facts), _memory_policy(facts), _append_only(facts)]
         if facts.cluster:
             return [*found, _cluster()]
-        return [*found, _replicas(client, facts), _write(client, store)]
+        return [*found, _replicas(client, facts), _write(client, store), *_output(client, store)]
     finally:
         client.close()
 
@@ -323,6 +323,25 @@ def _replicas(client: redis.Redis, facts: ServerFacts) -> Finding:
         " taking writes that a failover loses (they are replayed from Kafka)",
         "redis-cli CONFIG SET min-replicas-to-write 1",
     )
+
+
+def _output(client: redis.Redis, store: Store) -> list[Finding]:
+    """What the publisher has noticed about the output; nothing where that may not be read."""
+    try:
+        raw = client.hget(output_key(store.namespace), "lacks")
+    except (redis.RedisError, OSError):
+        return []
+    lacks = raw.decode() if isinstance(raw, bytes) else ""
+    if not lacks:
+        return []
+    return [
+        Finding(
+            False,
+            "output",
+            f"topic of changes: {lacks}; what was delivered before is not all on it",
+            "segstream republish sends everybody's present segment to it",
+        )
+    ]
 
 
 def _write(client: redis.Redis, store: Store) -> Finding:

@@ -94,6 +94,11 @@ return 1
 """
 
 
+def output_key(namespace: str) -> str:
+    """Key of what is known of the output topic."""
+    return f"{namespace}:output"
+
+
 def hash_tag(partition: int, partitions: int) -> str:
     """A tag for a partition whose slot lies in the partition's share of all slots.
 
@@ -208,7 +213,7 @@ class RedisStore:
         self._prefixes = [f"{namespace}:{{{tag}}}:" for tag in tags]
         self._trainer = f"{namespace}:trainer"
         self._names = f"{namespace}:names"
-        self._output = f"{namespace}:output"
+        self._output = output_key(namespace)
         self._given_key = namespace_key
         self._links: dict[int, _Link] = {}
         self._scripts = {

@@ -21,7 +21,7 @@ from producers.client import MESSAGE_BYTES
 from producers.topics import apply
 from stream import fitness
 from stream.config import ConfigError, Settings, as_file
-from stream.redis_state import connect
+from stream.redis_state import RedisStore, connect
 from stream.servers import LocalBroker, LocalStore
 from stream.state import StoreRefusedError, StoreUnavailableError
 from tests.conftest import SettingsFor
@@ -249,3 +249,21 @@ def test_a_replica_is_not_written_to(settings_for: SettingsFor) -> None:
             connection.replicaof("127.0.0.1", str(master.port))
         found = findings(settings_for(store_url=replica.url))
         assert "master" in found["store writes"].remedy
+
+
+@pytest.mark.servers
+def test_an_output_that_lacks_changes_is_told_until_they_are_sent_again(
+    redis_url: str, settings_for: SettingsFor
+) -> None:
+    settings = settings_for(store_url=redis_url)
+    client = connect(redis_url, 5.0)
+    store = RedisStore(client, namespace=settings.store.namespace, partitions=1)
+    assert "output" not in findings(settings)
+    store.note_output("id", "it was deleted and made anew, noticed 2026-11-26T00:00:00.000Z")
+    found = findings(settings)["output"]
+    assert not found.ok
+    assert "noticed 2026-11-26" in found.finding
+    assert "segstream republish" in found.remedy
+    store.note_output("id", "")
+    assert "output" not in findings(settings)
+    store.close()
