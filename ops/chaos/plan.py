@@ -25,6 +25,8 @@ LINKS = (BROKER, *BROKER_LINKS.values(), *ROLES)
 
 WARM_UP_SECONDS = 5.0
 """Before the first fault, so that it has something to hit."""
+BEGUN_SECONDS = 1.0
+"""No older copy is put back than that: before, there was no state, and nothing to go back to."""
 CALM_SECONDS = 3.0
 """After the last fault, so that it hits live traffic."""
 GAP_SECONDS = (0.5, 5.0)
@@ -163,7 +165,7 @@ def make_plan(seed: int, seconds: float, kinds: Sequence[Kind] = tuple(Kind)) ->
     dice = random.Random(seed)
     bag = _bag(dice, kinds)
     faults: list[Fault] = []
-    at, oldest = WARM_UP_SECONDS, 0.0
+    at, oldest = WARM_UP_SECONDS, BEGUN_SECONDS
     while at < seconds - CALM_SECONDS:
         fault = _fault(dice, next(bag), at)
         if fault.kind in _PUT_BACK:
