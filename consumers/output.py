@@ -18,7 +18,7 @@ from confluent_kafka.admin import AdminClient
 from consumers.client import admin_options, read_to_end
 from stream.config import Settings
 from stream.errors import BrokerUnavailableError, TopicMissingError, kafka_client
-from stream.events import CHANGED, NAMESPACE_HEADER
+from stream.events import CHANGED, NAMESPACE_HEADER, ORIGIN_HEADER
 from stream.partition import Delivered
 from stream.trainer import Announced
 
@@ -98,9 +98,12 @@ class Output:
                 continue
             try:
                 model = msgspec.json.decode(value)
-                namespace = dict(message.headers() or ()).get(NAMESPACE_HEADER)
+                headers = dict(message.headers() or ())
+                namespace, origin = headers.get(NAMESPACE_HEADER), headers.get(ORIGIN_HEADER)
                 found = found.with_model(
-                    model, namespace.decode() if isinstance(namespace, bytes) else ""
+                    model,
+                    namespace.decode() if isinstance(namespace, bytes) else "",
+                    origin if isinstance(origin, bytes) else None,
                 )
             except (msgspec.MsgspecError, LookupError, TypeError, ValueError) as error:
                 log.warning("a record on %s is no model of ours: %s", topic, error)

@@ -15,7 +15,7 @@ from producers.cloudevents import cloud_event
 from producers.delivery import DeliveryError, Headers, Record, deliver
 from stream.config import Settings
 from stream.errors import BrokerUnavailableError, kafka_client
-from stream.events import LINEAGE, LINEAGE_RECORD, NAMESPACE_HEADER, LineageRecord
+from stream.events import LINEAGE, LINEAGE_RECORD, NAMESPACE_HEADER, ORIGIN_HEADER, LineageRecord
 
 KEY = b"current"
 SOURCE = "/segstream/trainer"
@@ -28,8 +28,11 @@ class ModelAnnouncer:
         self._settings = settings
         self._producer: Producer | None = None
 
-    def __call__(self, model: bytes, lineage: Sequence[LineageRecord]) -> None:
+    def __call__(self, model: bytes, lineage: Sequence[LineageRecord], origin: bytes) -> None:
         """Deliver a model record and its lineage.
+
+        Args:
+            origin: what its trainer began with, for whoever leads after it.
 
         Raises:
             BrokerUnavailableError: they were not all confirmed.
@@ -41,8 +44,11 @@ class ModelAnnouncer:
             )
             self._producer = kafka_client(Producer, options)
         records = [self._event(told) for told in lineage]
-        namespace: Headers = [(NAMESPACE_HEADER, self._settings.store.namespace)]
-        records.append(Record(self._settings.topics.models, model, KEY, headers=namespace))
+        headers: Headers = [
+            (NAMESPACE_HEADER, self._settings.store.namespace),
+            (ORIGIN_HEADER, origin),
+        ]
+        records.append(Record(self._settings.topics.models, model, KEY, headers=headers))
         try:
             deliver(self._producer, records, self._settings.publisher.deliver_seconds)
         except DeliveryError as error:

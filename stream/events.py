@@ -225,6 +225,7 @@ SegmentChange = TypedDict(
 )
 SEGMENT_CHANGE: TypeAdapter[Any] = TypeAdapter(SegmentChange)
 NAMESPACE_HEADER = "segstream-namespace"
+ORIGIN_HEADER = "segstream-origin"
 """Header of a published model: whose it is."""
 CHANGED = "segstream.segment.changed"
 LINEAGE = "segstream.segment.lineage"

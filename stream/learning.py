@@ -154,6 +154,7 @@ class TrainerState:
         flapping: of everyone at the last round, by segment id.
         tuning: that a person wanted, from the refit on that was made for it.
         epochs_before: epochs that were told before this state began; none of them comes again.
+        ids_before: the highest segment id that was told before.
         store_run: of the store's server when a trainer took the lead (live mode).
     """
 
@@ -175,6 +176,7 @@ class TrainerState:
     flapping: Tallies = field(default_factory=dict)
     tuning: Tuning | None = None
     epochs_before: int = 0
+    ids_before: int = 0
     store_run: str = ""
 
     def pack(self, axes: Axes) -> bytes:
@@ -210,6 +212,7 @@ class _Packed(msgspec.Struct):
     flapping: dict[int, Tally] = {}
     tuning: Tuning | None = None
     epochs_before: int = 0
+    ids_before: int = 0
     store_run: str = ""
 
 

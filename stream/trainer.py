@@ -21,10 +21,24 @@ from stream.events import PUBLISHED_MODEL, LineageRecord, PublishedModel
 from stream.features import FeatureTable
 from stream.learning import PartitionStatistics, TrainerState, learn, resume
 from stream.model import Model
-from stream.state import Store
+from stream.state import Position, Store
 from stream.tuning import Tuning
 
 log = logging.getLogger(__name__)
+
+
+class Origin(msgspec.Struct, frozen=True):
+    """What a trainer's rounds began with: by marks, from the same the same models come again.
+
+    Attributes:
+        incarnations: of each partition's state; 0 for none, or one that has come to no mark.
+        epochs: that were told before the first round.
+        ids: the highest segment id that was told before.
+    """
+
+    incarnations: tuple[int, ...]
+    epochs: int
+    ids: int
 
 
 @dataclass(frozen=True)
@@ -34,11 +48,13 @@ class Announced:
     Attributes:
         model: the newest record.
         namespace: whose that is.
+        origin: what its trainer began with; None where that was not told.
         highest_id: of any segment that a model there tells of.
     """
 
     model: PublishedModel | None = None
     namespace: str = ""
+    origin: Origin | None = None
     highest_id: int = 0
 
     @property
@@ -46,20 +62,23 @@ class Announced:
         """Epoch and version of the newest model."""
         return (0, 0) if self.model is None else (self.model["epoch"], self.model["version"])
 
-    def with_model(self, model: PublishedModel, namespace: str) -> Announced:
+    def with_model(
+        self, model: PublishedModel, namespace: str, origin: bytes | None = None
+    ) -> Announced:
         """The same with one more record of the topic."""
         highest = max(s["id"] for s in (*model["segments"], *model["retired"]))
         highest = max(self.highest_id, highest)
         if (model["epoch"], model["version"]) < self.number:
             return replace(self, highest_id=highest)
-        return Announced(model, namespace, highest)
+        began = None if origin is None else msgspec.json.decode(origin, type=Origin)
+        return Announced(model, namespace, began, highest)
 
 
 class Trainer:
     """Leads the rounds. One leads at a time, by a lease; a write by any other is refused.
 
-    `announce` publishes a model record on `segment-models` and its lineage on `segment-changes`,
-    and returns when they are delivered. A model may be announced again, after a restart.
+    `announce` publishes a model record on `segment-models`, with its `Origin` as JSON, and its lineage
+    on `segment-changes`, and returns when they are delivered. A model may be announced again, after a restart.
 
     `announced` reads back what was published. What was published is true: where the store has lost
     it, a trainer in live mode goes on from there, and no trainer that begins anew uses an epoch or
@@ -70,7 +89,7 @@ class Trainer:
         self,
         settings: Settings,
         store: Store,
-        announce: Callable[[bytes, Sequence[LineageRecord]], None],
+        announce: Callable[[bytes, Sequence[LineageRecord], bytes], None],
         announced: Callable[[], Announced] = Announced,
     ) -> None:
         self._settings = settings
@@ -165,10 +184,6 @@ class Trainer:
         self._state = self._behind(state, self._announced(), anew=found is None)
         if self._live:
             self._state = replace(self._state, store_run=run)
-        if found is None:
-            # Before its first round: a store that goes back to before the first model must tell that
-            # it was this trainer, whose rounds come again as they were, and not one that begins anew.
-            self._store.put_model(self._token, self._state.pack(self._table), 0)
         model = self._state.model
         if model is not None and self._ours(model.schema):
             if model is not state.model:
@@ -188,11 +203,10 @@ class Trainer:
         if told.model is None:
             return state
         if anew:
-            state = replace(
-                state,
-                next_id=max(state.next_id, told.highest_id + 1),
-                epochs_before=max(state.epochs_before, told.model["epoch"]),
-            )
+            epochs, ids = told.model["epoch"], told.highest_id
+            if self._comes_again(told) and told.origin is not None:
+                epochs, ids = told.origin.epochs, told.origin.ids
+            state = replace(state, next_id=ids + 1, epochs_before=epochs, ids_before=ids)
         number = (0, 0) if state.model is None else state.model.number
         ours = told.namespace == self._settings.store.namespace
         if not self._live or not ours or told.number <= number:
@@ -202,6 +216,28 @@ class Trainer:
             return state
         log.warning("the store had lost model %s; going on from what was published", model.name)
         return resume(state, model)
+
+    def _comes_again(self, told: Announced) -> bool:
+        """Whether the rounds that led to what was published will come again as they were.
+
+        By marks they do, where the store went back to before a trainer's state and a partition's own is
+        still there: it will decide again what it decided, and must find the same models.
+        """
+        ours = told.namespace == self._settings.store.namespace
+        if self._live or not ours or told.origin is None:
+            return False
+        pairs = zip(self._positions(), told.origin.incarnations, strict=False)
+        return any(here is not None and here.incarnation == then for here, then in pairs)
+
+    def _origin(self) -> Origin:
+        marked = tuple(
+            here.incarnation if here is not None and here.mark_ms else 0
+            for here in self._positions()
+        )
+        return Origin(marked, self._state.epochs_before, self._state.ids_before)
+
+    def _positions(self) -> list[Position | None]:
+        return [self._store.position(partition) for partition in self._partitions]
 
     def _stop_leading(self) -> None:
         self._leads = False
@@ -283,5 +319,5 @@ class Trainer:
             return
         self._unannounced = model
         record = PUBLISHED_MODEL.dump_json(model.published(self._table))
-        self._announce(record, model.lineage_records())
+        self._announce(record, model.lineage_records(), msgspec.json.encode(self._origin()))
         self._unannounced = None

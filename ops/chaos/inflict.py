@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import redis
 
-from ops.chaos.plan import BROKER, BROKER_LINKS, PUBLISHERS, STORE, Fault, Kind
+from ops.chaos.plan import BROKER, PUBLISHERS, STORE, Fault, Kind
 from ops.chaos.proxy import Way
 from ops.chaos.stage import Stage
 from ops.chaos.traffic import GARBAGE_EACH, Traffic
@@ -85,11 +85,10 @@ def inflict(stage: Stage, traffic: Traffic, fault: Fault) -> str:
             told = _roll_back_and_go_on(stage, fault)
             stage.thaw_server(BROKER)
             return told
-        case Kind.LOSE_SECOND_PUBLISHERS_HELD:
-            link = BROKER_LINKS["publisher"]
-            _send_backlog(stage, lambda: stage.proxy.hold(link, *Way))
+        case Kind.LOSE_SECOND_HELD:
+            _send_backlog(stage, lambda: stage.proxy.hold(fault.target, *Way))
             told = _roll_back_and_go_on(stage, fault)
-            stage.proxy.release(link)
+            stage.proxy.release(fault.target)
             return told
         case Kind.LOSE_SECOND_PUBLISHER_KILLED:
             for name in PUBLISHERS:

@@ -52,7 +52,7 @@ class Kind(StrEnum):
     LOSE_REPLIES = "lose_replies"
     FLOOD = "flood"
     LOSE_SECOND_BROKER_FROZEN = "lose_second_broker_frozen"
-    LOSE_SECOND_PUBLISHERS_HELD = "lose_second_publishers_held"
+    LOSE_SECOND_HELD = "lose_second_held"
     LOSE_SECOND_PUBLISHER_KILLED = "lose_second_publisher_killed"
     LOSE_SECOND_UNACKNOWLEDGED = "lose_second_unacknowledged"
     PUT_BACK_UNACKNOWLEDGED = "put_back_unacknowledged"
@@ -98,9 +98,9 @@ SHAPES = {
     Kind.LOSE_SECOND_BROKER_FROZEN: Shape(
         "the store loses its last moments while the broker stands still", (STORE,), (2, 6), _SECOND
     ),
-    Kind.LOSE_SECOND_PUBLISHERS_HELD: Shape(
-        "the store loses its last moments while what publishers send to the broker is held back",
-        (STORE,),
+    Kind.LOSE_SECOND_HELD: Shape(
+        "the store loses its last moments while what is sent to the broker is held back",
+        (BROKER_LINKS["publisher"], BROKER_LINKS["trainer"]),
         # Less than `publisher.settle_seconds`: what lands later than that is not waited for.
         (0.5, 2.0),
         _SECOND,

@@ -107,8 +107,8 @@ class Scene:
         monkeypatch.setattr(activity, "Consumer", lambda _options: self.consumer)
         monkeypatch.setattr(activity, "time", self.clock)
 
-    def _announce(self, model: bytes, lineage: Sequence[LineageRecord]) -> None:
-        del lineage
+    def _announce(self, model: bytes, lineage: Sequence[LineageRecord], origin: bytes) -> None:
+        del lineage, origin
         self.models.append(json.loads(model)["model"])
 
     def run(

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import socket
 import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from ops.chaos import __main__ as chaos
 from ops.chaos.evidence import Record
-from ops.chaos.judge import judge_sort
+from ops.chaos.judge import Check, judge_sort
 from ops.chaos.past import StoreWithPast
-from ops.chaos.plan import Kind
+from ops.chaos.plan import Kind, make_plan
 from ops.chaos.proxy import Proxy, Way
-from ops.chaos.stage import Mode, settings_for
+from ops.chaos.run import Verdict
+from ops.chaos.stage import ChaosError, Mode, settings_for
 from ops.chaos.traffic import Shoppers, Sort
 from stream.redis_state import connect
 from stream.servers import free_port, redis_binary
@@ -227,6 +230,45 @@ def test_a_plan_can_be_seen_without_a_server(capsys: pytest.CaptureFixture[str])
     assert chaos.main(arguments) == 0
     first, second, *_ = capsys.readouterr().out.splitlines()
     assert {first.split()[2], second.split()[2]} == {"kill_role", "lose_second"}
+
+
+@pytest.mark.parametrize("findings", [0, 7])
+def test_a_verdict_is_told_recorded_and_answered_with_an_exit_code(
+    findings: int,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    def judged(**asked: object) -> Verdict:
+        assert (asked["mode"], asked["seed"], asked["kinds"]) == ("marks", 3, (Kind.CUT,))
+        verdict = Verdict("marks", 3, 60.0, messages=1_000, changes=50)
+        verdict.faults = [(5.0, make_plan(3, 60.0, [Kind.CUT])[0], "")]
+        wrong = [f"finding {number}" for number in range(findings)]
+        verdict.checks = [Check("nothing is lost", 10, wrong, repeats=2)]
+        return verdict
+
+    monkeypatch.setattr(chaos, "run", judged)
+    monkeypatch.setattr(chaos, "RESULTS", tmp_path / "results.md")
+    arguments = ["--mode", "marks", "--seed", "3", "--only", "cut", "--json", "--record"]
+    assert chaos.main(arguments) == (1 if findings else 0)
+    printed = capsys.readouterr()
+    verdict = json.loads(printed.out)
+    assert (verdict["findings"], verdict["faults"][0]["kind"]) == (findings, "cut")
+    assert ("OFF nothing is lost: 10 looked at, 7 wrong" in printed.err) == bool(findings)
+    assert ("and 2 more" in printed.err) == bool(findings)
+    recorded = (tmp_path / "results.md").read_text().splitlines()[-1]
+    assert recorded.endswith(f"| marks | 3 | 60 | 1,000 | 50 | 1 | {findings} |")
+
+
+def test_what_cannot_be_done_is_said(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(**_: object) -> Verdict:
+        raise ChaosError("the traffic failed")
+
+    monkeypatch.setattr(chaos, "run", fail)
+    assert chaos.main([]) == 2
+    assert "the traffic failed" in capsys.readouterr().err
 
 
 def test_the_help_names_every_kind(capsys: pytest.CaptureFixture[str]) -> None:

@@ -148,7 +148,7 @@ def test_the_trainer_reads_it_at_its_next_round_and_a_successor_keeps_to_it() ->
     )
     announced: list[bytes] = []
     assert store.create(0, "o", Position([0, 0], TABLE.schema))
-    trainer = Trainer(settings, store, lambda record, _: announced.append(record))
+    trainer = Trainer(settings, store, lambda record, *_: announced.append(record))
     put(store, parts_of(shop, TrainerState(), 1)[0])
     assert trainer.step()
     tuning = fewer(2)
@@ -159,7 +159,7 @@ def test_the_trainer_reads_it_at_its_next_round_and_a_successor_keeps_to_it() ->
     assert len(model_of(state_of(store)).ids) == 2
     assert len(announced) == 2
     trainer.close()
-    successor = Trainer(settings, store, lambda record, _: announced.append(record))
+    successor = Trainer(settings, store, lambda record, *_: announced.append(record))
     put(store, parts_of(shop, state_of(store), 70_000)[0])
     assert successor.step()
     assert (model_of(state_of(store)).epoch, len(model_of(state_of(store)).ids)) == (3, 2)
