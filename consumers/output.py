@@ -19,6 +19,7 @@ from consumers.client import admin_options, read_to_end
 from stream.config import Settings
 from stream.errors import BrokerUnavailableError, TopicMissingError, kafka_client
 from stream.events import CHANGED, NAMESPACE_HEADER, ORIGIN_HEADER
+from stream.headers import headers_of
 from stream.partition import Delivered
 from stream.trainer import Announced
 
@@ -81,7 +82,7 @@ class Output:
             self._settings.broker, topic, list(starts), start=starts, nearest=True, short=short
         )
         for message in messages:
-            headers = dict(message.headers() or ())
+            headers = dict(headers_of(message) or ())
             name, value = headers.get("ce_id"), message.value()
             if headers.get("ce_type") != CHANGED.encode():
                 continue
@@ -98,7 +99,7 @@ class Output:
                 continue
             try:
                 model = msgspec.json.decode(value)
-                headers = dict(message.headers() or ())
+                headers = dict(headers_of(message) or ())
                 namespace, origin = headers.get(NAMESPACE_HEADER), headers.get(ORIGIN_HEADER)
                 found = found.with_model(
                     model,

@@ -60,6 +60,7 @@ class DeadLetters:
         self._settings = settings
         self._producer: Producer | None = None
         self._limit = MESSAGE_BYTES - ROOM_BYTES
+        self._read: dict[int, tuple[Any, Headers]] = {}
 
     def file(self, refused: Sequence[Refused]) -> None:
         """Deliver refused messages to the dead-letter topics.
@@ -67,7 +68,7 @@ class DeadLetters:
         Raises:
             BrokerUnavailableError: they were not all confirmed; file them again.
         """
-        headers = [_headers(one) for one in refused]  # read once, see `headers_of`
+        headers = [self._headers_of(one) for one in refused]
         while True:
             try:
                 self._deliver(refused, headers)
@@ -77,7 +78,17 @@ class DeadLetters:
                     self._lower_limit()
                     continue
                 raise BrokerUnavailableError(f"dead letters not delivered: {error}") from error
+            self._read.clear()
             return
+
+    def _headers_of(self, refused: Refused) -> Headers:
+        """Those of a letter; read once, however often it must be filed: see `headers_of`."""
+        message, found = self._read.get(id(refused.message), (None, []))
+        if message is None:
+            found = _headers(refused)
+            # With the message itself, whose id is nobody else's as long as it is kept.
+            self._read[id(refused.message)] = refused.message, found
+        return found
 
     def _deliver(self, refused: Sequence[Refused], headers: Sequence[Headers]) -> None:
         if self._producer is None:

@@ -6,6 +6,8 @@ read them here once must keep them: to read them again may crash the interpreter
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from operator import methodcaller
 from typing import Any, Protocol
 
 
@@ -18,14 +20,19 @@ class WithHeaders(Protocol):
 def headers_of(record: WithHeaders) -> list[tuple[str, bytes | None]] | None:
     """Names and values in their order; None if a name is no UTF-8.
 
-    confluent-kafka then fails once, and from then on gives a list with holes in the memory: nobody
-    may touch that.
+    confluent-kafka then gives a list with holes in the memory, which nobody may touch. The first
+    time it fails besides, but only whoever looks notices.
     """
     try:
-        found = record.headers()
+        found = _ask(record)
     except (SystemError, UnicodeDecodeError):
         return None
     return [(name, _bytes(value)) for name, value in found or ()]
+
+
+_ask: Callable[[WithHeaders], Any] = methodcaller("headers")
+"""Calls a record's method. Written as a call, CPython 3.11 and later, once they have made it often
+enough, would not look any more whether it failed."""
 
 
 def _bytes(value: str | bytes | None) -> bytes | None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ctypes
+import subprocess
+import sys
 from collections import deque
 from pathlib import Path
 
@@ -23,6 +25,7 @@ from stream.events import Reason
 from stream.servers import LocalBroker
 from tests.conftest import SettingsFor
 from tests.fakes import FakeMessage, RecordingBroker
+from tests.harness import ROOT
 
 
 @pytest.fixture
@@ -134,6 +137,12 @@ def test_headers_that_the_client_cannot_read_are_left_out_and_not_read_again(
     DeadLetters(Settings()).file([Reject(Reason.NOT_JSON, "why", Trap(b"x" * 1_000_000))])
     assert broker.sent[-1].headers["segstream-truncated-headers"] == "unreadable"
     assert broker.sent[-1].headers["segstream-truncated"] == "1000000"
+    trapped = Reject(Reason.NOT_JSON, "why", Trap(b"x"))
+    letters, broker.trouble = DeadLetters(Settings()), deque(["refused"])
+    with pytest.raises(BrokerUnavailableError):
+        letters.file([trapped])
+    letters.file([trapped])
+    assert broker.sent[-1].headers["segstream-truncated-headers"] == "unreadable"
 
 
 def test_details_that_no_text_can_hold_are_told_as_escapes(broker: RecordingBroker) -> None:
@@ -245,6 +254,19 @@ def test_a_header_name_that_is_no_text_ends_nothing(
     name = settings.topics.clickstream
     write_raw(local_broker.bootstrap, name, b"poison", b"no \xff text")
     [message] = read_to_end(settings.broker, name)
+    # Python forgets to look for failures of what it calls often; a crash would end all tests.
+    often = f"""
+from confluent_kafka import Message
+from consumers.client import read_to_end
+from stream.config import Broker
+from stream.headers import headers_of
+for _ in range(10_000):
+    assert headers_of(Message(headers=[("a", b"b")])) == [("a", b"b")]
+[message] = read_to_end(Broker(bootstrap={local_broker.bootstrap!r}), {name!r})
+assert headers_of(message) is None
+"""
+    done = subprocess.run([sys.executable, "-c", often], cwd=ROOT, check=False, timeout=60)
+    assert done.returncode == 0
     DeadLetters(settings).file([Reject(Reason.NOT_JSON, "why", message)])
     [letter] = read_to_end(settings.broker, settings.topics.dlq(name))
     assert letter.value() == b"poison"
