@@ -81,12 +81,7 @@ def settings_for(mode: Mode, bootstrap: str, store_url: str) -> Settings:
                 "mark_seconds": SHOP_HOURS_A_SECOND * 3_600.0,
             },
             # To load the compiled decoder takes each process longer than it would save in a minute.
-            "worker": {
-                "decoder": "plain",
-                "sweep_seconds": 1.0,
-                "reject_consecutive_limit": 1_000_000,
-                "reject_ratio_limit": 1.0,
-            },
+            "worker": {"decoder": "plain", "sweep_seconds": 1.0},
             # Refits every few seconds and hardly any margin: as many changes as can be had.
             "learning": {
                 "segments": 6,
