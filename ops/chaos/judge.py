@@ -262,9 +262,10 @@ def _unlike(user: StoredUser, tally: _Tally) -> str:
 
 
 def _judge_letters(evidence: Evidence, log: _Log) -> Check:
-    """Whoever drops known origins sees each refused message once, with its own bytes."""
+    """Whoever drops known ids sees each refused message once, with its own bytes."""
     check = Check("every refused message has its letter")
     filed: set[tuple[str, int, int]] = set()
+    ids: dict[str, tuple[str, int, int]] = {}
     for letter in evidence.letters:
         check.looked_at += 1
         origin = (
@@ -276,6 +277,9 @@ def _judge_letters(evidence: Evidence, log: _Log) -> Check:
             check.findings.append(f"{letter.place} is of {origin}, which is not to be refused")
         elif log.refused[origin] != letter.value:
             check.findings.append(f"{letter.place} has other bytes than {origin}")
+        name = letter.headers.get("segstream-id", "")
+        if not name or ids.setdefault(name, origin) != origin:
+            check.findings.append(f"{letter.place} has the id {name!r}, which is not its own")
         check.repeats += origin in filed
         filed.add(origin)
     missing = sorted(log.refused.keys() - filed)

@@ -25,6 +25,11 @@ LINKS = (BROKER, *BROKER_LINKS.values(), *ROLES)
 
 WARM_UP_SECONDS = 5.0
 """Before the first fault, so that it has something to hit."""
+ANEW_SECONDS = 15.0
+"""After the store has forgotten everything: by then every partition has begun anew. No older copy is put
+back: whoever accepts a loss does not take it back (see the decision about chaos)."""
+LEAST_SECONDS = 0.5
+"""By so much every copy is older."""
 CALM_SECONDS = 3.0
 """After the last fault, so that it hits live traffic."""
 GAP_SECONDS = (0.5, 5.0)
@@ -168,8 +173,11 @@ def make_plan(seed: int, seconds: float, kinds: Sequence[Kind] = tuple(Kind)) ->
         fault = _fault(dice, next(bag), at)
         if fault.kind in _PUT_BACK:
             # What came before the last one was put back is not there any more.
-            fault = replace(fault, amount=round(min(fault.amount, at - oldest), 3))
-            oldest = at
+            amount = max(min(fault.amount, at - oldest), LEAST_SECONDS)
+            fault = replace(fault, amount=round(amount, 3))
+            oldest = max(oldest, at)
+        elif fault.kind is Kind.LOSE_EVERYTHING:
+            oldest = at + ANEW_SECONDS
         faults.append(fault)
         at += fault.seconds + dice.uniform(*GAP_SECONDS)
     return faults

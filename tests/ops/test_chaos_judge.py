@@ -137,6 +137,7 @@ def clean() -> Shop:
         "segstream-topic": CLICKS,
         "segstream-partition": "0",
         "segstream-offset": "5",
+        "segstream-id": f"{CLICKS}/0/5",
     }
     shop.letters = [Record(LETTERS, 0, 0, b"b", GARBAGE, origin)]
     shop.offsets = [7, 1]
@@ -265,6 +266,13 @@ PLANTED: list[tuple[str, Spoil, str]] = [
         "every refused message has its letter",
     ),
     (
+        "a letter has no id",
+        lambda shop: shop.letters.__setitem__(
+            0, replace(shop.letters[0], headers={**shop.letters[0].headers, "segstream-id": ""})
+        ),
+        "every refused message has its letter",
+    ),
+    (
         "an id stands for two changes",
         lambda shop: _second(shop, "changes", to=2),
         "an id stands for one change",
@@ -376,6 +384,17 @@ def test_what_is_planted_is_found(spoil: Spoil, promise: str) -> None:
     shop = clean()
     spoil(shop)
     assert promise in shop.broken()
+
+
+def test_two_refused_messages_with_one_id_are_found() -> None:
+    shop = clean()
+    shop.clicks.append(Record(CLICKS, 0, 7, b"b", GARBAGE, {}, T0))
+    shop.offsets[0], shop.counts["rejected"], shop.sent[Sort.REJECTED] = 8, 2, 2
+    headers = {**shop.letters[0].headers, "segstream-offset": "7"}
+    shop.letters.append(replace(shop.letters[0], headers=headers))
+    assert list(shop.broken()) == ["every refused message has its letter"]
+    shop.letters[-1] = replace(shop.letters[0], headers={**headers, "segstream-id": "another"})
+    assert shop.broken() == {}
 
 
 def test_every_promise_can_be_broken() -> None:

@@ -4,7 +4,16 @@ from __future__ import annotations
 
 import pytest
 
-from ops.chaos.plan import CALM_SECONDS, ROLES, SHAPES, WARM_UP_SECONDS, Kind, make_plan
+from ops.chaos.plan import (
+    ANEW_SECONDS,
+    CALM_SECONDS,
+    LEAST_SECONDS,
+    ROLES,
+    SHAPES,
+    WARM_UP_SECONDS,
+    Kind,
+    make_plan,
+)
 
 
 def test_a_seed_is_a_plan() -> None:
@@ -51,6 +60,16 @@ def test_no_copy_is_older_than_the_time_since_the_last_was_put_back(seed: int) -
     for fault in put_back:
         assert 0.0 < fault.amount <= fault.at_seconds - last + 0.02
         last = fault.at_seconds
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_what_was_before_a_total_loss_is_not_put_back(seed: int) -> None:
+    lost = -1_000.0
+    for fault in make_plan(seed, 600.0, (Kind.PUT_BACK, Kind.LOSE_EVERYTHING, Kind.FREEZE_ROLE)):
+        if fault.kind is Kind.LOSE_EVERYTHING:
+            lost = fault.at_seconds
+        elif fault.kind is Kind.PUT_BACK:
+            assert fault.amount <= max(fault.at_seconds - lost - ANEW_SECONDS, LEAST_SECONDS) + 0.02
 
 
 def test_only_the_wanted_kinds_come_each_before_any_again() -> None:
