@@ -17,7 +17,7 @@ import logging
 import secrets
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
@@ -64,17 +64,16 @@ SLICE = 512
 """Users at least looked at in a turn of a sweep: with fewer, numpy's calls cost more than they do."""
 SWEEP_SHARE = 0.5
 """Of the time between two sweeps, for one sweep; the rest is reserve."""
-
-
 LOAD_SHARE_SECONDS = 0.01
 """Of a turn, to load users of a partition just taken over, while others are served."""
 LOAD_ALONE_SECONDS = 0.5
+"""Of a turn, for the same while nobody is served, or a rebalance waits for us."""
 LOOK_AROUND_SECONDS = 1.0
+"""Between two looks at how far the output is delivered."""
 COMPARE_SECONDS = 10.0
 """Between two looks at whether an input topic is still the same; a deleted one shows at once."""
 SLOW_SECONDS = 0.5
 """A broker that takes longer to say where a partition ends may hold records back."""
-
 
 LOST_REMEDY = (
     "Restore the store from its backup; or set store.accept_loss to start this partition anew from "
@@ -105,7 +104,13 @@ class DeadLetterSink(Protocol):
 
 @dataclass
 class _Stretch:
-    """What one topic of a partition brought up to a mark, or so far."""
+    """What one topic of a partition brought up to a mark, or so far.
+
+    Attributes:
+        mark_ms: the mark that closes it; 0 while it is open.
+        sent_ms: wall clock at which that mark was sent.
+        next_offset: to read after what there is; 0 if nothing was read yet.
+    """
 
     batches: list[Batch] = field(default_factory=list)
     mark_ms: int = 0
@@ -608,7 +613,8 @@ class ActivityWorker:
         """Pause the topics of a partition that holds too much, resume them at half of that.
 
         A topic whose letters came too fast is paused as well, for as long as they take at the rate
-        that is allowed. The other topic and the other partitions go on. The consumer itself is polled on: a paused member stays a member.
+        that is allowed. The other topic and the other partitions go on. The consumer itself is
+        polled on: a paused member stays a member.
         """
         limit, now = self._settings.worker.buffer_events, time.monotonic()
         for topic, name in enumerate(self._topics):
@@ -730,7 +736,7 @@ class ActivityWorker:
                 # A copy of an older mark, of one that was read but not reached yet as well, is none.
                 if mark > owned.newest_mark(topic):
                     stretch.mark_ms, stretch.sent_ms = mark, sent
-                    owned.stretches[topic].append(_Stretch())
+                    owned.stretches[topic].append(_Stretch(next_offset=stretch.next_offset))
 
     def _batch(self, block: Block, topic: int, start: int, end: int) -> Batch:
         """Messages of one topic partition; the refused ones among them wait to be filed."""
@@ -928,7 +934,8 @@ class ActivityWorker:
             together = {n for n in whole if all((t, n) in arrived for t in self._topics)}
             self._late_pairs |= dict.fromkeys(set(whole) - together, 0.0)
             self._take_over(consumer, sorted(together))
-            self._load_on(consumer, LOAD_ALONE_SECONDS)
+            # Not those that others wait to read: what of them is in hand lies beyond their state.
+            self._load_on(consumer, LOAD_ALONE_SECONDS, self._loading.keys() & together)
             starts = [
                 TopicPartition(
                     where.topic,
@@ -1001,7 +1008,8 @@ class ActivityWorker:
         self._take_over(consumer, ready)
         for loading in self._loading.values():
             loading.wait_to_read = True
-        self._load_on(consumer, LOAD_SHARE_SECONDS if self._owned else LOAD_ALONE_SECONDS)
+        seconds = LOAD_SHARE_SECONDS if self._owned else LOAD_ALONE_SECONDS
+        self._load_on(consumer, seconds, self._loading.keys())
 
     def _take_over(self, consumer: Consumer, numbers: Sequence[int]) -> None:
         """Fence whoever owned the partitions, and load their users.
@@ -1122,26 +1130,20 @@ class ActivityWorker:
             for number, position in positions.items()
             if self._decides_at_the_wall_clock(position) or self._is_behind(position)
         }
-        tails = self._output.tails(starts) if starts else {}
-        return {
-            number: [one for one in told if one.incarnation == positions[number].incarnation]
-            for number, told in tails.items()
-        }
+        return self._output.tails(starts) if starts else {}
 
-    def _load_on(self, consumer: Consumer, seconds: float) -> None:
-        """Load users of partitions just taken over, for so long, and serve those that have all.
+    def _load_on(self, consumer: Consumer, seconds: float, numbers: Iterable[int]) -> None:
+        """Load users of partitions taken over, for so long, and serve those that have all.
 
         What a worker serves already goes on meanwhile.
         """
         deadline = time.monotonic() + seconds
-        while self._loading:
-            loading = next(iter(self._loading.values()))
-            number = loading.partition.number
-            if loading.partition.load_some(loading.stored):
+        for number in list(numbers):
+            loading = self._loading[number]
+            while loading.partition.load_some(loading.stored):
                 self._pulse.beat()
                 if time.monotonic() > deadline:
                     return
-                continue
             del self._loading[number]
             partition = self._see_that_all_are_there(consumer, loading)
             in_time = self._is_behind(partition.position)

@@ -103,15 +103,16 @@ class ChangePublisher:
             if not self._hold_lease():
                 return False
             self._compare_topic()
-            asked = time.monotonic()
-            found = self._store.outbox(self._after, self._entries, WAIT_SECONDS)
-            self._adapt(found)
-            found = self._of_taken(found)
             if self._unchecked:
+                # Before anything is taken, which may be handed on only for so long.
                 self._read_back()
                 # That may have taken longer than the lease.
                 if not self._hold_lease():
                     return False
+            asked = time.monotonic()
+            found = self._store.outbox(self._after, self._entries, WAIT_SECONDS)
+            self._adapt(found)
+            found = self._of_taken(found)
             if found:
                 self._publish(found, asked + WAIT_SECONDS)
             self._observe(bool(found))

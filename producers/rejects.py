@@ -1,8 +1,8 @@
 """Files a refused message with its origin, its reason and its untouched bytes.
 
 Comes in: refused messages. Goes out: records on ``<topic>.dlq``, each confirmed before this
-returns, so that the offset may then move past the message. Its own headers are kept under a prefix, so that they
-can be restored exactly, and `segstream-id` tells a letter that was filed twice.
+returns, so that the offset may then move past the message. Its own headers are kept under a
+prefix, so that they can be restored exactly, and `segstream-id` tells a letter that was filed twice.
 
 A value that the dead-letter topic cannot take is filed by its head, because refusing to go on would
 stop every worker in turn for ever. `segstream-truncated` then has the number of bytes it had. So

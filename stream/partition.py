@@ -279,14 +279,15 @@ class Partition:
         that whoever takes over reads them again.
 
         Args:
-            delivered: in the order of the output, of this incarnation.
+            delivered: in the order of the output; those of another incarnation say nothing here.
             in_time: whether they take effect at their own time, which this partition has yet to
                 reach again: until then, nothing else moves these users.
 
         Returns:
             How many users they change.
         """
-        newest = {one.user: one for one in delivered}
+        here = self.position.incarnation
+        newest = {one.user: one for one in delivered if one.incarnation == here}
         if in_time:
             self._foretold = {
                 user: one

@@ -77,8 +77,9 @@ class Announced:
 class Trainer:
     """Leads the rounds. One leads at a time, by a lease; a write by any other is refused.
 
-    `announce` publishes a model record on `segment-models`, with its `Origin` as JSON, and its lineage
-    on `segment-changes`, and returns when they are delivered. A model may be announced again, after a restart.
+    `announce` publishes a model record on `segment-models`, with its `Origin` as JSON, and its
+    lineage on `segment-changes`, and returns when they are delivered. A model may be announced
+    again, after a restart.
 
     `announced` reads back what was published. What was published is true: where the store has lost
     it, a trainer in live mode goes on from there, and no trainer that begins anew uses an epoch or
@@ -241,6 +242,7 @@ class Trainer:
 
     def _stop_leading(self) -> None:
         self._leads = False
+        self._settle_until = None
         metrics.lease_missed("trainer")
         metrics.segments_counted({})
 

@@ -18,6 +18,7 @@ from confluent_kafka import KafkaError, TopicPartition
 from consumers import activity
 from consumers.activity import ActivityWorker, StateLostError, TopicReplacedError
 from consumers.decode import Reject
+from consumers.lag import LagMeter
 from consumers.plain import parse_time
 from stream import partition as partitions
 from stream.config import ConfigError, Settings
@@ -622,6 +623,38 @@ def test_partitions_are_served_while_others_load(
     assert_true(live)
 
 
+def test_a_rebalance_serves_no_partition_that_waits_to_be_read(
+    monkeypatch: pytest.MonkeyPatch, live: Scene
+) -> None:
+    """Its place in the log is moved when its users are there; in a rebalance that is no time to."""
+    live.run()
+    load, rebalancing, moved = live.store.load, [False], Counter[bool]()
+    seek = live.consumer.seek
+
+    def slowly(number: int) -> Iterator[tuple[bytes, bytes]]:
+        for user in load(number):
+            live.clock.advance(0.0 if rebalancing[0] else 1.0)
+            yield user
+
+    def watched_seek(where: TopicPartition) -> None:
+        moved[rebalancing[0]] += 1
+        seek(where)
+
+    def give_second() -> None:
+        rebalancing[0] = True
+        live.consumer.give(*EVERYTHING[2:])()
+        rebalancing[0] = False
+
+    monkeypatch.setattr(live.store, "load", slowly)
+    monkeypatch.setattr(live.consumer, "seek", watched_seek)
+    monkeypatch.setattr(partitions, "LOADED_AT_ONCE", 2)
+    one_by_one = [live.consumer.give(where) for where in EVERYTHING[:2]]
+    live.consumer.then(*one_by_one, lambda: None, give_second)
+    live.run(idle=SETTLED)
+    assert moved == {False: 2}
+    assert_true(live)
+
+
 def test_users_that_vanished_are_a_loss(live: Scene) -> None:
     live.run()
     gone = next(iter(live.store._partitions[1].users))
@@ -641,6 +674,22 @@ def test_a_loss_of_users_may_be_accepted(monkeypatch: pytest.MonkeyPatch, live: 
     scene.run()
     assert scene.position(1).incarnation == 2
     assert scene.position(0).incarnation == 1
+    assert_true(scene)
+
+
+def test_what_was_delivered_before_an_accepted_loss_is_of_another_incarnation(
+    monkeypatch: pytest.MonkeyPatch, live: Scene
+) -> None:
+    live.run()
+    known = delivered(live, 1)
+    live.store._partitions[1].users.clear()
+    scene = Scene(
+        monkeypatch, store=live.store, log=live.consumer.log, store_section={"accept_loss": True}
+    )
+    scene.consumer.group, scene.output.delivered[1] = live.consumer.group, known
+    scene.run()
+    assert scene.output.asked[0][1] < len(known), "they were read"
+    assert scene.position(1).incarnation == 2
     assert_true(scene)
 
 
@@ -974,6 +1023,24 @@ def test_while_a_commit_waits_the_lag_grows(live: Scene, trouble: Trouble) -> No
     (began, first), (ended, last) = lags[0], lags[-1]
     assert last - first == pytest.approx(ended - began, abs=0.05)
     assert last - first > 0.5
+
+
+def test_what_waits_for_a_mark_of_the_other_topic_was_read_and_is_not_committed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    scene = Scene(monkeypatch, mode="watermark")
+    write_marked(scene, events(2))
+    clicks = len(scene.consumer.log[INPUTS[0], 0])
+    scene.consumer.log[INPUTS[1], 0] = []
+    told: dict[int, Sequence[int]] = {}
+
+    def keep(_: LagMeter, number: int, offsets: Sequence[int]) -> None:
+        told[number] = offsets
+
+    monkeypatch.setattr(LagMeter, "read", keep)
+    scene.run()
+    assert scene.position(0).offsets == [0, 0]
+    assert told[0] == [clicks, 0]
 
 
 # -- outages -------------------------------------------------------------------------------------

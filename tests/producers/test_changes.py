@@ -283,6 +283,21 @@ def test_who_loses_the_lease_while_reading_back_sends_nothing(
     assert scene.sizes() == [0, 0]
 
 
+def test_to_read_back_for_long_keeps_nothing_from_being_sent(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scene.record(0, 2)
+    read = scene.delivered_ids
+
+    def slowly(starts: Mapping[int, int]) -> tuple[dict[int, set[str]], list[int]]:
+        scene.clock.advance(2 * scene.settings.publisher.deliver_seconds)
+        return read(starts)
+
+    monkeypatch.setattr(scene, "delivered_ids", slowly)
+    scene.publisher().step()
+    assert scene.sent_numbers() == [0, 1]
+
+
 def test_state_begun_anew_is_taken_again(scene: Scene) -> None:
     publisher = scene.publisher()
     scene.record(0, 1)

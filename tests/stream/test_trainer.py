@@ -575,21 +575,45 @@ def test_another_namespace_begins_behind_what_is_on_the_topic() -> None:
     assert after.model.epoch == before.model.epoch + 1
 
 
-def test_live_it_waits_until_a_former_trainer_can_announce_nothing_more(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+@pytest.fixture
+def restarted(monkeypatch: pytest.MonkeyPatch) -> tuple[Scene, Clock]:
+    """A store that was started again after a round, and has something for another."""
     scene, clock = Scene(mode="live"), Clock()
     monkeypatch.setattr(trainers, "time", clock)
     run_rounds(scene, 1)
     monkeypatch.setattr(scene.store, "run", lambda: "another")
-    successor = scene.trainer()
     scene.send(9 * DAY_MS)
+    return scene, clock
+
+
+def test_live_it_waits_until_a_former_trainer_can_announce_nothing_more(
+    restarted: tuple[Scene, Clock],
+) -> None:
+    scene, clock = restarted
+    successor = scene.trainer()
     began = clock.seconds
     while not successor.step():
         clock.advance(0.1)
     assert clock.seconds - began >= scene.settings.publisher.settle_seconds
     successor.close()
     assert scene.trainer().step(), "once is enough"
+
+
+def test_live_whoever_lost_the_lease_while_waiting_waits_anew(
+    restarted: tuple[Scene, Clock],
+) -> None:
+    """Another may have led meanwhile, and announced what the store has lost again."""
+    scene, clock = restarted
+    successor = scene.trainer()
+    assert not successor.step()
+    scene.store.release("trainer", successor._token)
+    scene.store.lease("trainer", "a third", 5.0)
+    assert not successor.step()
+    scene.store.release("trainer", "a third")
+    clock.advance(scene.settings.publisher.settle_seconds)
+    assert not successor.step()
+    clock.advance(scene.settings.publisher.settle_seconds)
+    assert successor.step()
 
 
 def test_whoever_does_not_lead_any_more_announces_nothing() -> None:
