@@ -115,7 +115,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for fault in make_plan(asked.seed, asked.seconds, asked.kinds):
             print(f"{fault.at_seconds:7.1f} s  {fault}")
         return 0
-    logging.getLogger("stream").setLevel(logging.CRITICAL)  # a broker that is away is no news here
 
     def tell(line: str) -> None:
         print(line, file=sys.stderr if asked.json else sys.stdout, flush=True)
@@ -153,4 +152,5 @@ def _interrupt(number: int, frame: object) -> NoReturn:
 
 
 if __name__ == "__main__":
+    logging.getLogger("stream").setLevel(logging.CRITICAL)  # a broker that is away is no news here
     sys.exit(main())
