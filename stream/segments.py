@@ -199,10 +199,11 @@ def look(
     retired = ~first & (place < 0)
     settled = place >= 0
     old = np.where(settled, place, 0)
-    rival = settled & (best != old)
 
     separation = gaps[old, best]
     difference = distances[user, old] - distances[user, best]
+    # On the border itself no other segment is nearer, whichever of the two comes first.
+    rival = settled & (difference > 0)
     margin = np.where(rival, difference / (2.0 * np.where(separation > 0, separation, 1.0)), 0.0)
     wanted = ids[best]
     same = rows["candidate"] == wanted

@@ -12,7 +12,7 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
@@ -407,6 +407,7 @@ _PLACES = st.one_of(
         st.tuples(_PLACES, st.sampled_from([ACTED, TIME, MODEL]), st.integers(0, 60)), max_size=30
     )
 )
+@example([(0.0, ACTED, 0), (0.0, ACTED, 50), (0.6875, TIME, 0), (0.0, MODEL, 0), (0.5, ACTED, 0)])
 @settings(max_examples=80, deadline=None)
 def test_the_rule_is_the_plain_one(looks: list[tuple[float, Cause, int]]) -> None:
     rows, plain, now = users(0), PlainUser(), NOW
