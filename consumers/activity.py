@@ -346,13 +346,17 @@ class ActivityWorker:
         try:
             what(self._owned[number], *arguments, **options)
         except _NotOursError as error:
-            log.warning("partition %d: %s", number, error)
-            self._forget(number)
-            if not error.fenced:
-                self._suspect.add(number)
-            if all((topic, number) in self._assigned for topic in self._topics):
-                patience = self._settings.broker.session_timeout_seconds if error.fenced else 0.0
-                self._late_pairs[number] = time.monotonic() + patience
+            self._drop(number, error)
+
+    def _drop(self, number: int, error: _NotOursError) -> None:
+        """Drop a partition; take it over again later, if it is still assigned."""
+        log.warning("partition %d: %s", number, error)
+        self._forget(number)
+        if not error.fenced:
+            self._suspect.add(number)
+        if all((topic, number) in self._assigned for topic in self._topics):
+            patience = self._settings.broker.session_timeout_seconds if error.fenced else 0.0
+            self._late_pairs[number] = time.monotonic() + patience
 
     def _step(self, numbers: Sequence[int], consumer: Consumer) -> None:
         """What is due for some partitions, once the letters of all that was read are safe."""
@@ -1144,8 +1148,12 @@ class ActivityWorker:
                 self._pulse.beat()
                 if time.monotonic() > deadline:
                     return
+            try:
+                partition = self._see_that_all_are_there(consumer, loading)
+            except _NotOursError as error:
+                self._drop(number, error)
+                continue
             del self._loading[number]
-            partition = self._see_that_all_are_there(consumer, loading)
             in_time = self._is_behind(partition.position)
             if changed := partition.take_delivered(loading.tail, in_time=in_time):
                 log.warning(
@@ -1166,6 +1174,7 @@ class ActivityWorker:
 
         Raises:
             StateLostError: some are missing in the store, and that may not be accepted.
+            _NotOursError: another has taken the partition over meanwhile.
         """
         partition = loading.partition
         number, position = partition.number, partition.position
@@ -1175,7 +1184,8 @@ class ActivityWorker:
         if not self._settings.store.accept_loss:
             raise StateLostError(f"{found}: rows have vanished. {LOST_REMEDY}")
         log.warning("%s; it starts anew", found)
-        self._create(consumer, number, loading.token, position.incarnation, replace=True)
+        if not self._create(consumer, number, loading.token, position.incarnation, replace=True):
+            raise _NotOursError(Answer.FENCED)
         begun = self._store.acquire(number, loading.token)
         if begun is None:
             raise _state_lost(number)
@@ -1224,8 +1234,12 @@ class ActivityWorker:
 
     def _create(
         self, consumer: Consumer, number: int, token: str, before: int, *, replace: bool = False
-    ) -> None:
-        """Begin a partition's state where the log begins; `before` was an incarnation of it."""
+    ) -> bool:
+        """Begin a partition's state where the log begins; see `Store.create`.
+
+        Args:
+            before: an incarnation of it that there was.
+        """
         # What retention has deleted is gone; the state stands for the rest.
         first = [self._watermarks(consumer, topic, number)[0] for topic in self._topics]
         # Whoever wrote to the output before, under another namespace too, had fewer records there
@@ -1239,7 +1253,7 @@ class ActivityWorker:
             output=output,
             known_to=output,
         )
-        self._store.create(number, token, position, replace=replace)
+        return self._store.create(number, token, position, replace=replace)
 
     def _watermarks(self, consumer: Consumer, topic: str, number: int) -> tuple[int, int]:
         """Where a topic's partition begins and ends by now."""

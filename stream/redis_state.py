@@ -69,7 +69,8 @@ redis.call('HSET', KEYS[1], 'token', ARGV[1])
 return meta
 """
 _CREATE = """#!lua
-if ARGV[4] == '0' and redis.call('EXISTS', KEYS[1]) == 1 then return 0 end
+local owner = redis.call('HGET', KEYS[1], 'token')
+if owner and not (ARGV[4] == '1' and owner == ARGV[1]) then return 0 end
 redis.call('DEL', KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5])
 redis.call('HSET', KEYS[1], 'token', ARGV[1], 'sequence', 0, 'commit', '', 'position', ARGV[2])
 redis.call('HSET', KEYS[5], 'delivered_to', ARGV[3])

@@ -166,7 +166,7 @@ class Store(Protocol):
         What was delivered before `position.output` is none of its own.
 
         Args:
-            replace: whether what there is of a state gives way.
+            replace: what there is of a state gives way; False if the token does not own it.
         """
         ...
 
@@ -351,7 +351,8 @@ class MemoryStore:
     def create(
         self, partition: int, token: str, position: Position, *, replace: bool = False
     ) -> bool:
-        if partition in self._partitions and not replace:
+        there = self._partitions.get(partition)
+        if there is not None and not (replace and there.token == token):
             return False
         self._partitions[partition] = _Partition(
             token, msgspec.json.encode(position), delivered_to=position.output

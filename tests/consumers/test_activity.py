@@ -23,7 +23,7 @@ from consumers.plain import parse_time
 from stream import partition as partitions
 from stream.config import ConfigError, Settings
 from stream.errors import BrokerUnavailableError, OffsetOutOfRangeError
-from stream.events import LineageRecord
+from stream.events import Counts, LineageRecord
 from stream.features import DEFAULT_FEATURES, FeatureTable
 from stream.health import Health
 from stream.learning import TrainerState
@@ -434,6 +434,7 @@ def test_what_was_delivered_of_lost_commits_is_taken_from_the_output(live: Scene
     rows_before = [live.rows(number) for number in range(PARTITIONS)]
     for number in range(PARTITIONS):
         begin = Position([0, 0], TABLE.schema, model="1.0")
+        live.store.acquire(number, "x")
         live.store.create(number, "x", begin, replace=True)
     live.output.delivered = dict(enumerate(told))
     live.clock.advance(40 * 86_400)  # by now, most would be decided otherwise
@@ -674,6 +675,34 @@ def test_a_loss_of_users_may_be_accepted(monkeypatch: pytest.MonkeyPatch, live: 
     scene.run()
     assert scene.position(1).incarnation == 2
     assert scene.position(0).incarnation == 1
+    assert_true(scene)
+
+
+def test_what_another_has_taken_over_meanwhile_is_not_begun_anew(
+    monkeypatch: pytest.MonkeyPatch, live: Scene
+) -> None:
+    """A worker that is frozen while it loads; by then another has accepted the loss."""
+    live.run()
+    live.store._partitions[1].users.clear()
+    scene = Scene(
+        monkeypatch, store=live.store, log=live.consumer.log, store_section={"accept_loss": True}
+    )
+    scene.consumer.group = live.consumer.group
+    load = scene.store.load
+
+    def thaw_late(number: int) -> Iterator[tuple[bytes, bytes]]:
+        yield from load(number)
+        if number == 1:
+            monkeypatch.setattr(scene.store, "load", load)
+            begin = msgspec.structs.replace(
+                scene.position(1), offsets=[0, 0], users=0, incarnation=9, counts=Counts()
+            )
+            scene.store.acquire(1, "another")
+            scene.store.create(1, "another", begin, replace=True)
+
+    monkeypatch.setattr(scene.store, "load", thaw_late)
+    scene.run(idle=SETTLED)
+    assert scene.position(1).incarnation == 9
     assert_true(scene)
 
 

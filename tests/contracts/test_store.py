@@ -101,6 +101,10 @@ class Promises:
         full = commit(0, users=[b"u"], rows=b"r", outbox=[entry(b"1")], statistics=b"s" * 8)
         store.commit(0, "a", full)
         anew = Position([3, 4], "schema", incarnation=2, output=9)
+        before = everything(store, 0, "a")
+        assert not store.create(0, "b", anew, replace=True), "it is another's"
+        assert everything(store, 0, "a") == before
+        store.acquire(0, "b")
         assert store.create(0, "b", anew, replace=True)
         assert everything(store, 0, "b")[:4] == ((0, anew), {}, [], [None])
         assert store.delivered_to([0]) == [9]
