@@ -225,8 +225,9 @@ SegmentChange = TypedDict(
 )
 SEGMENT_CHANGE: TypeAdapter[Any] = TypeAdapter(SegmentChange)
 NAMESPACE_HEADER = "segstream-namespace"
-ORIGIN_HEADER = "segstream-origin"
 """Header of a published model: whose it is."""
+ORIGIN_HEADER = "segstream-origin"
+"""Header of a published model: what its trainer began with, as `stream.trainer.Origin` in JSON."""
 CHANGED = "segstream.segment.changed"
 LINEAGE = "segstream.segment.lineage"
 MEMBERSHIP = "segstream.segment.membership"

@@ -1,7 +1,7 @@
 """The JSON Schemas of what segstream publishes, written from the types that publish it.
 
-Comes in: the record types of `stream.events`. Goes out: a file each beside this one, for consumers who are not written in Python. ``python -m ops.schemas`` writes them anew
-after a type was changed.
+Comes in: the record types of `stream.events`. Goes out: a file each beside this one, for consumers
+who are not written in Python. ``python -m ops.schemas`` writes them anew after a type was changed.
 
 Fields a schema does not name are allowed: a consumer that ignores them reads later versions too.
 """
