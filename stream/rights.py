@@ -16,7 +16,7 @@ READ = ("get", "hget", "hgetall", "hmget", "hscan", "xlen", "xread")
 RIGHTS: Mapping[str, tuple[str, ...]] = {
     "activity": (
         *SCRIPTS,
-        *("del", "exists", "exec", "get", "hget", "hmget", "hscan", "hset"),
+        *("del", "exec", "get", "hget", "hmget", "hscan", "hset"),
         *("multi", "set", "watch", "xadd", "xlen"),
     ),
     "trainer": (*SCRIPTS, *LEASE, "getrange", "hget", "hgetall", "hmget", "hset"),
