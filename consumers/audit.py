@@ -24,14 +24,15 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, field, fields
 from hashlib import blake2b
 from itertools import takewhile
-from typing import Any, Protocol
+from typing import Any
 
 import msgspec
 import numpy as np
 from pydantic import ValidationError
 
 from consumers.client import count_records, read_to_end
-from stream.config import Broker, Settings
+from consumers.records import Read, Record
+from stream.config import Settings
 from stream.errors import TopicMissingError
 from stream.events import (
     CHANGED,
@@ -69,21 +70,6 @@ NO_JSON = frozenset({Reason.TRUNCATED, Reason.NOT_JSON})
 """Two decoders may differ on whether a torn message was cut or is wrong; on nothing else."""
 
 CHANGE_HEADERS = {"ce_specversion": "1.0", "ce_type": CHANGED}
-
-
-class Record(Protocol):
-    """What is needed of a `confluent_kafka.Message`."""
-
-    def partition(self) -> int | None: ...
-    def offset(self) -> int | None: ...
-    def key(self) -> Any: ...
-    def value(self) -> Any: ...
-    def headers(self) -> Any: ...
-    def timestamp(self) -> tuple[int, int]: ...
-
-
-Read = Callable[[Broker, str], Iterable[Record]]
-"""Reads a topic to its end, each partition in offset order."""
 
 
 @dataclass(frozen=True)

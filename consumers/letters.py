@@ -7,30 +7,17 @@ receipt among them; who reads here knows by it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any, Protocol
 
 import msgspec
 
 from consumers.client import read_to_end
-from stream.config import Broker, Settings
+from consumers.records import Read, Record
+from stream.config import Settings
 from stream.errors import TopicMissingError
 from stream.events import LETTER_ORIGINAL, LETTER_RECEIPT, LETTER_TRUNCATED, Mark
 from stream.headers import headers_of
-
-
-class Record(Protocol):
-    """What is needed of a `confluent_kafka.Message`."""
-
-    def key(self) -> Any: ...
-    def value(self) -> Any: ...
-    def headers(self) -> Any: ...
-    def timestamp(self) -> tuple[int, int]: ...
-
-
-Read = Callable[[Broker, str], Iterable[Record]]
-"""Reads a topic to its end, each partition in offset order."""
 
 
 @dataclass(frozen=True)

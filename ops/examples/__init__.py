@@ -21,6 +21,7 @@ from consumers.decode import Decoder
 from producers.traffic import encode, simulate
 from stream.cli import explaining
 from stream.cli.demo import SETTINGS
+from stream.cli.history import StampedMessage
 from stream.cli.safe import safe_facts
 from stream.cli.terminal import console
 from stream.cli.views import Reader
@@ -37,23 +38,6 @@ WHO = "shopper-000126"
 """Of whom there is much to say: one feature would move them, acts lead elsewhere, silence too."""
 COLUMNS = 100
 """What stands on a page without being folded."""
-
-
-@dataclass(frozen=True)
-class _Record:
-    """A message as a worker meets it."""
-
-    raw: bytes
-    time_ms: int
-
-    def value(self) -> bytes:
-        return self.raw
-
-    def timestamp(self) -> tuple[int, int]:
-        return (0, self.time_ms)
-
-    def offset(self) -> int:
-        return 0
 
 
 @dataclass(frozen=True)
@@ -74,9 +58,9 @@ def shop() -> Shop:
     changes: list[SegmentChange] = []
     at_ms = 0
     for day in simulate(SEED, SHOPPERS, DAYS):
-        topics: tuple[list[_Record], list[_Record]] = ([], [])
+        topics: tuple[list[StampedMessage], list[StampedMessage]] = ([], [])
         for out in encode(day, SEED):
-            topics[out.topic].append(_Record(out.value, out.time_ms))
+            topics[out.topic].append(StampedMessage(out.value, out.time_ms))
             at_ms = out.time_ms
         batches = [
             decoder.decode(messages).batch(topic, 0, len(messages)).columns

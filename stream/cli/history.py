@@ -37,7 +37,7 @@ Fold = Callable[[Sequence[Callable[[Partition], EventColumns]]], int]
 
 
 @dataclass(frozen=True)
-class _Record:
+class StampedMessage:
     """An event's message as the worker meets it, its record stamped with the event's time."""
 
     raw: bytes
@@ -122,7 +122,7 @@ class History:
         """Events in order, through the bytes that `replay` would write and the worker would read."""
         if not events:
             return
-        records: tuple[list[_Record], list[_Record]] = ([], [])
+        records: tuple[list[StampedMessage], list[StampedMessage]] = ([], [])
         times = iso_texts(np.array([event.time_ms for event in events], dtype=np.int64))
         for event, timestamp in zip(events, times, strict=True):
             try:
@@ -130,7 +130,7 @@ class History:
             except ValueError as error:
                 self._refusals(Refusal(event.row, BAD_NUMBER, str(error), {"user": event.user}))
                 continue
-            record = _Record(encode_message(message), event.time_ms)
+            record = StampedMessage(encode_message(message), event.time_ms)
             records[topic_of(event.event)].append(record)
         columns: list[Callable[[Partition], EventColumns]] = []
         for topic, messages in enumerate(records):
