@@ -189,8 +189,9 @@ class _Loading:
 class ActivityWorker:
     """One member of the group of activity workers.
 
-    `run` ends when `stop` says so, or with an error: `StoreUnavailableError` and
-    `BrokerUnavailableError` ask to be started again later, any other asks for a person.
+    `run` ends when `stop` says so, or with an error: `StoreUnavailableError`,
+    `BrokerUnavailableError` and `TopicMissingError` ask to be started again later, any other asks
+    for a person.
     """
 
     def __init__(
@@ -270,7 +271,7 @@ class ActivityWorker:
         except KafkaException as error:
             self._lag.leave_behind()
             raise BrokerUnavailableError(str(error.args[0])) from error
-        except (BrokerUnavailableError, StoreUnavailableError):
+        except (BrokerUnavailableError, StoreUnavailableError, TopicMissingError):
             self._lag.leave_behind()
             raise
         finally:

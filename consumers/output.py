@@ -131,7 +131,9 @@ def _id_of(name: str, described: Any) -> str:
     except KafkaException as error:
         inner = error.args[0]
         if inner.code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
-            raise TopicMissingError(f"topic {name} does not exist") from None
+            raise TopicMissingError(
+                f"topic {name} does not exist; segstream topics apply creates it"
+            ) from None
         raise BrokerUnavailableError(f"topic {name} cannot be described: {inner.str()}") from None
     return "" if found == UNKNOWN_ID else found
 

@@ -206,7 +206,7 @@ class ChangePublisher:
         try:
             (topic_id,) = self._output.topic_ids([self._settings.topics.changes])
         except TopicMissingError as error:
-            raise BrokerUnavailableError(f"{error}; `segstream topics apply` makes it") from None
+            raise BrokerUnavailableError(str(error)) from None
         before, lacks = self._store.output()
         if before and topic_id and before != topic_id:
             self._note_lack("it was deleted and made anew", topic_id)

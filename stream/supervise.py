@@ -20,15 +20,14 @@ from tenacity import (
 )
 
 from stream import metrics
-from stream.errors import BrokerUnavailableError
+from stream.errors import BrokerUnavailableError, TopicMissingError
 from stream.health import Health, Pulse
 from stream.state import StoreUnavailableError
 
 log = logging.getLogger(__name__)
 
-PASSING = (StoreUnavailableError, BrokerUnavailableError)
-
-
+PASSING = (StoreUnavailableError, BrokerUnavailableError, TopicMissingError)
+"""A topic may be made later, or be on its way to be made anew."""
 HEALTHY_SECONDS = 60.0
 """Work that went on for this long had found broker and store: no attempt at them takes as much."""
 
@@ -41,7 +40,7 @@ def keep_going(
     pulse: Pulse,
     clock: Callable[[], float] = time.monotonic,
 ) -> None:
-    """Call `work` until it returns; wait and call it again when the broker or store is away.
+    """Call `work` until it returns; wait and call it again when broker, store or a topic is away.
 
     Waits grow from half a second to ten at the most, at random, so that many workers do not
     come back at once; after work that went well for a while they begin small again. Who waits is
