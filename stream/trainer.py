@@ -185,15 +185,15 @@ class Trainer:
         self._state = self._behind(state, self._announced(), anew=found is None)
         if self._live:
             self._state = replace(self._state, store_run=run)
+        self._leads = True
+        log.info("this trainer leads, from round %d", self._state.round_ms)
         model = self._state.model
         if model is not None and self._ours(model.schema):
             if model is not state.model:
                 packed = self._state.pack(self._table)
                 self._store.put_model(self._token, packed, self._state.round_ms)
             self._publish(model)
-        self._leads = True
-        log.info("this trainer leads, from round %d", self._state.round_ms)
-        return True
+        return self._leads
 
     def _behind(self, state: TrainerState, told: Announced, *, anew: bool) -> TrainerState:
         """The state, so that it comes behind what was published.

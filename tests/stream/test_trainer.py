@@ -638,6 +638,25 @@ def test_whoever_does_not_lead_any_more_announces_nothing() -> None:
     assert scene.announce.models == ["1.0"], "its successor does"
 
 
+def test_whoever_loses_the_lease_before_it_tells_the_last_model_does_not_lead() -> None:
+    scene = Scene()
+    run_rounds(scene, 1)
+    scene.send(9 * DAY_MS)
+    trainer, told = scene.trainer(), list(scene.announce.models)
+    lead = scene.store.lead
+
+    def lead_and_freeze(token: str) -> None:
+        lead(token)
+        scene.store.release("trainer", token)
+        scene.store.lease("trainer", "another", 5.0)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(scene.store, "lead", lead_and_freeze)
+        assert not trainer.step()
+    assert not trainer.leads
+    assert scene.announce.models == told
+
+
 def leads(trainer: Trainer) -> bool:
     return trainer.leads
 
