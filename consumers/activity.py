@@ -566,7 +566,7 @@ class ActivityWorker:
             metrics.store_missed()
             return
         if position is None:
-            raise _state_lost(number)
+            raise self._lost(number)
         if position.mark_ms < owned.awaiting_round:
             raise _NotOursError(Answer.DIVERGED)
 
@@ -844,9 +844,14 @@ class ActivityWorker:
                 owned.waiting_since = now
                 return False
             case Answer.LOST:
-                raise _state_lost(number)
+                raise self._lost(number)
             case Answer.FENCED | Answer.DIVERGED:
                 raise _NotOursError(answer)
+
+    def _lost(self, number: int) -> Exception:
+        """What to do about a state that is gone: to begin anew, where that may be, or to stop."""
+        accepted = self._settings.store.accept_loss
+        return _NotOursError(Answer.LOST) if accepted else _state_lost(number)
 
     def _tell_applied(self, owned: _Owned) -> None:
         """Count what a commit brought: now, for one that is refused is made again."""

@@ -889,6 +889,28 @@ def test_lost_it_stops_and_says_what_can_be_done(live: Scene) -> None:
         live.run()
 
 
+@pytest.mark.parametrize("mode", ["live", "watermark"])
+def test_a_loss_that_is_accepted_meanwhile_stops_nobody(
+    monkeypatch: pytest.MonkeyPatch, mode: str
+) -> None:
+    scene = Scene(monkeypatch, mode=mode, store_section={"accept_loss": True})
+    if mode == "live":
+        write(scene, events(1))
+    else:
+        write_marked(scene, events(1))
+    lost: list[int] = []
+
+    def watch() -> None:
+        if not lost and len(scene.store.commits) > 12 and scene.consumer.group:
+            lost.append(len(scene.store.commits))
+            scene.store._partitions.clear()
+
+    scene.run(watch, idle=5 * SETTLED)
+    assert lost
+    assert_true(scene)
+    assert {scene.position(number).incarnation for number in range(PARTITIONS)} == {2}
+
+
 def test_lost_before_the_start_is_seen_by_what_the_group_remembers(live: Scene) -> None:
     live.run()
     live.store._partitions.clear()
