@@ -6,6 +6,7 @@ where the environment says ``CI=true`` they fail instead.
 
 from __future__ import annotations
 
+import logging
 import os
 import secrets
 from collections.abc import Iterator
@@ -16,13 +17,26 @@ import pytest
 
 from ops.kafka.server import RealKafka, why_unavailable
 from stream import masking
+from stream.cli import logs
 from stream.config import Settings
-from stream.errors import ServerStartError
+from stream.errors import LIBRARY_LOG, ServerStartError
 from stream.servers import LocalBroker, LocalStore, broker_binary, redis_binary, valkey_binary
 
 BrokerServer: TypeAlias = RealKafka | LocalBroker
 NOWHERE = "127.0.0.1:1"
 """A loopback port at which nobody listens."""
+
+
+@pytest.fixture(autouse=True)
+def _log_of_its_own() -> Iterator[None]:
+    """A command that was run in this process leaves its log to no other test."""
+    level, library = logging.root.level, LIBRARY_LOG.level
+    yield
+    for handler in [one for one in logging.root.handlers if isinstance(one, logs.Lines)]:
+        logging.root.removeHandler(handler)
+        logging.captureWarnings(False)
+    logging.root.setLevel(level)
+    LIBRARY_LOG.setLevel(library)
 
 
 def unavailable(why: str) -> NoReturn:

@@ -46,7 +46,7 @@ def configure(console: Console, log: Log, roles: Sequence[str] = (), *, verbose:
     elif not roles:
         level = logging.WARNING
     as_json = log.format == "json" or (log.format == "auto" and not console.is_terminal)
-    handler = _Lines(console, as_json=as_json, roles=roles)
+    handler = Lines(console, as_json=as_json, roles=roles)
     logging.basicConfig(level=level, handlers=[handler], force=True)
     logging.captureWarnings(True)
     # Every failed attempt to connect is an error to the library: only for who wants to know more.
@@ -56,7 +56,7 @@ def configure(console: Console, log: Log, roles: Sequence[str] = (), *, verbose:
 
 def as_json() -> bool:
     """Whether the log is written for machines."""
-    return any(isinstance(one, _Lines) and one.as_json for one in logging.getLogger().handlers)
+    return any(isinstance(one, Lines) and one.as_json for one in logging.getLogger().handlers)
 
 
 def _thread_ended(found: threading.ExceptHookArgs) -> None:
@@ -64,7 +64,7 @@ def _thread_ended(found: threading.ExceptHookArgs) -> None:
         OWN_LOG.critical("a thread ended: %s", found.exc_value, exc_info=found.exc_value)
 
 
-class _Lines(logging.Handler):
+class Lines(logging.Handler):
     """Writes records through a console, which knows of the progress bars on the same terminal."""
 
     def __init__(self, console: Console, *, as_json: bool, roles: Sequence[str]) -> None:

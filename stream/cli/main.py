@@ -732,13 +732,14 @@ def republish_memberships(
             raise config.ConfigError(
                 f"--kind {kind}: there is no such kind, but {', '.join(kinds)}"
             )
-        wanted = Wanted(segment, kind)
+        wanted, before = Wanted(segment, kind), store.output()
         with _telling("sending") as tell:
             sent = republish(
                 settings, store, model, wanted, rate, lambda count: tell(f"sent {count:,}")
             )
-        topic_id, lacks = store.output()
-        if lacks and wanted.everybody:
+        topic_id, lacks = before
+        # What was noticed meanwhile may have taken some of these away again.
+        if lacks and wanted.everybody and store.output() == before:
             store.note_output(topic_id, "")
     facts = {"sent": sent.total(), "kinds": dict(sent), "output_lacked": lacks}
     show(facts, as_json, _show_republished)
