@@ -1034,8 +1034,13 @@ class ActivityWorker:
             taken[number] = (token, sequence, position)
         tails = self._tails({n: position for n, (_, _, position) in taken.items()}, ids)
         for number, (token, sequence, position) in taken.items():
-            secret = key_print(self._store.namespace_key())
-            here = msgspec.structs.replace(position, topics=ids, store_run=run, secret=secret)
+            here = msgspec.structs.replace(
+                position,
+                topics=ids,
+                store_run=run,
+                secret=key_print(self._store.namespace_key()),
+                known_to=self._known_to(position, ids),
+            )
             self._loading[number] = _Loading(
                 self._partition(sequence, number, here),
                 token,
@@ -1152,12 +1157,17 @@ class ActivityWorker:
                 break
         self._asked = time.monotonic()
 
+    @staticmethod
+    def _known_to(position: Position, ids: Sequence[str]) -> int:
+        """Up to where the output is part of the state: nothing of one that was made anew."""
+        return 0 if position.topics and position.topics[2] != ids[2] else position.known_to
+
     def _tails(
         self, positions: Mapping[int, Position], ids: Sequence[str]
     ) -> dict[int, list[Delivered]]:
         """What the output has that the state may not know of, of partitions just taken over."""
         starts = {
-            number: 0 if position.topics and position.topics[2] != ids[2] else position.known_to
+            number: self._known_to(position, ids)
             for number, position in positions.items()
             if self._decides_at_the_wall_clock(position) or self._is_behind(position)
         }

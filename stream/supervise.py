@@ -20,14 +20,14 @@ from tenacity import (
 )
 
 from stream import metrics
-from stream.errors import BrokerUnavailableError
+from stream.errors import BrokerUnavailableError, TopicMissingError
 from stream.health import Health, Pulse
 from stream.state import StoreUnavailableError
 
 log = logging.getLogger(__name__)
 
-PASSING = (StoreUnavailableError, BrokerUnavailableError)
-
+PASSING = (StoreUnavailableError, BrokerUnavailableError, TopicMissingError)
+"""A topic that is missing was deleted, or is not made yet: whoever makes it need not start a role."""
 
 HEALTHY_SECONDS = 60.0
 """Work that went on for this long had found broker and store: no attempt at them takes as much."""

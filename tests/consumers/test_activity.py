@@ -565,7 +565,9 @@ def test_a_broker_that_is_slow_to_answer_is_waited_for(
     assert live.clock.seconds >= slow_until + live.settings.publisher.settle_seconds
 
 
-def test_an_output_made_anew_is_read_from_its_beginning(live: Scene) -> None:
+def test_an_output_made_anew_is_read_from_its_beginning(
+    monkeypatch: pytest.MonkeyPatch, live: Scene
+) -> None:
     live.run(idle=0)
     for state in live.store._partitions.values():
         state.delivered_to = 7
@@ -574,8 +576,15 @@ def test_an_output_made_anew_is_read_from_its_beginning(live: Scene) -> None:
     live.run(idle=0)
     assert live.output.asked[-1] == {0: 7, 1: 7}
     live.output.ids["segment-changes"] = "made anew"
-    live.run(idle=0)
+    write(live, [(live.clock.wall_ms(), INPUTS[0], 0, encoded(time_ms=live.clock.wall_ms()))])
+    monkeypatch.setattr(live.store, "delivered_to", unanswered)
+    live.run(idle=SETTLED)
     assert live.output.asked[-1] == {0: 0, 1: 0}
+    assert live.position(0).known_to == 0
+
+
+def unanswered(partitions: Sequence[int]) -> list[int]:
+    raise StoreUnavailableError(f"of partitions {partitions} nothing is known")
 
 
 @pytest.mark.parametrize("topic", INPUTS)

@@ -9,7 +9,7 @@ from threading import Event
 
 import pytest
 
-from stream.errors import BrokerUnavailableError, OffsetOutOfRangeError
+from stream.errors import BrokerUnavailableError, OffsetOutOfRangeError, TopicMissingError
 from stream.health import Health
 from stream.metrics import REGISTRY
 from stream.state import StoreUnavailableError
@@ -67,15 +67,18 @@ def test_work_that_ends_is_not_called_again() -> None:
 
 def test_what_passes_is_waited_out_with_a_line_a_time(caplog: pytest.LogCaptureFixture) -> None:
     work = Work(
-        StoreUnavailableError("the store is loading"), BrokerUnavailableError("nobody answers")
+        StoreUnavailableError("the store is loading"),
+        BrokerUnavailableError("nobody answers"),
+        TopicMissingError("topic segment-models does not exist"),
     )
     stop = PatientEvent()
     with caplog.at_level(logging.WARNING, "stream.supervise"):
         keep_going("activity", work, stop)
-    assert work.calls == 3
+    assert work.calls == 4
     assert [record.getMessage().split("; trying again in ")[0] for record in caplog.records] == [
         "activity: the store is loading",
         "activity: nobody answers",
+        "activity: topic segment-models does not exist",
     ]
 
 
