@@ -39,6 +39,7 @@ from stream.errors import (
 )
 from stream.events import Counts, EventColumns, Reason
 from stream.features import FeatureTable, starts_of
+from stream.hashing import key_print
 from stream.health import Health, Pulse
 from stream.learning import PartitionStatistics, TrainerState
 from stream.marks import MarkSigner
@@ -1035,7 +1036,11 @@ class ActivityWorker:
         taken: dict[int, tuple[str, int, Position]] = {}
         for number in numbers:
             token = secrets.token_hex(8)
-            sequence, position = self._acquire(consumer, number, token)
+            try:
+                sequence, position = self._acquire(consumer, number, token)
+            except _NotOursError as error:
+                self._drop(number, error)
+                continue
             self._see_same_topics(position, ids)
             if number not in self._settling and self._may_be_put_back(number, position, run):
                 self._settling.add(number)
@@ -1051,7 +1056,13 @@ class ActivityWorker:
             taken[number] = (token, sequence, position)
         tails = self._tails({n: position for n, (_, _, position) in taken.items()}, ids)
         for number, (token, sequence, position) in taken.items():
-            here = msgspec.structs.replace(position, topics=ids, store_run=run)
+            here = msgspec.structs.replace(
+                position,
+                topics=ids,
+                store_run=run,
+                secret=key_print(self._store.namespace_key()),
+                known_to=self._known_to(position, ids),
+            )
             self._loading[number] = _Loading(
                 self._partition(sequence, number, here),
                 token,
@@ -1072,7 +1083,49 @@ class ActivityWorker:
             found = self._store.acquire(number, token)
             if found is None:
                 raise _state_lost(number)
-        return found
+        return self._see_same_secret(consumer, number, token, found)
+
+    def _see_same_secret(
+        self, consumer: Consumer, number: int, token: str, found: tuple[int, Position]
+    ) -> tuple[int, Position]:
+        """A partition's commits and position, if its change ids are made with our secret.
+
+        With another, the same change would have another id when it is told again.
+
+        Raises:
+            StateLostError: it is another secret, and that may not be accepted.
+        """
+        told = found[1].secret
+        if told in {"", key_print(self._store.namespace_key())}:
+            return found
+        namespace = self._settings.store.namespace
+        lost = (
+            f"partition {number} was begun with another secret of namespace {namespace}: changes "
+            "told again would have other ids"
+        )
+        if not self._settings.store.accept_loss:
+            raise StateLostError(
+                f"{lost}. Put the secret back: store.namespace_key as it was, empty if it was not "
+                f"set, and then the store's key {namespace}:key from its backup; or set "
+                "store.accept_loss to start this partition anew from what the log still holds"
+            )
+        log.warning("%s; it starts anew", lost)
+        return self._begin_again(consumer, number, token, found[1])
+
+    def _begin_again(
+        self, consumer: Consumer, number: int, token: str, before: Position
+    ) -> tuple[int, Position]:
+        """Replace a partition's state by a new one; its commits and position.
+
+        Raises:
+            _NotOursError: another has taken the partition over meanwhile.
+        """
+        if not self._create(consumer, number, token, before.incarnation, replace=True):
+            raise _NotOursError(Answer.FENCED)
+        begun = self._store.acquire(number, token)
+        if begun is None:
+            raise _state_lost(number)
+        return begun
 
     def _see_same_topics(self, position: Position, ids: Sequence[str]) -> None:
         """Whether the input topics are those that the offsets are of.
@@ -1131,12 +1184,17 @@ class ActivityWorker:
                 break
         self._asked = time.monotonic()
 
+    @staticmethod
+    def _known_to(position: Position, ids: Sequence[str]) -> int:
+        """Up to where the output is part of the state: nothing of one that was made anew."""
+        return 0 if position.topics and position.topics[2] != ids[2] else position.known_to
+
     def _tails(
         self, positions: Mapping[int, Position], ids: Sequence[str]
     ) -> dict[int, list[Delivered]]:
         """What the output has that the state may not know of, of partitions just taken over."""
         starts = {
-            number: 0 if position.topics and position.topics[2] != ids[2] else position.known_to
+            number: self._known_to(position, ids)
             for number, position in positions.items()
             if self._decides_at_the_wall_clock(position) or self._is_behind(position)
         }
@@ -1176,25 +1234,30 @@ class ActivityWorker:
                     consumer.resume([where])
 
     def _see_that_all_are_there(self, consumer: Consumer, loading: _Loading) -> Partition:
-        """The partition, if it has as many users as its position says.
+        """The partition, if it has as many users as its position says, and of the same moment.
 
         Raises:
-            StateLostError: some are missing in the store, and that may not be accepted.
+            StateLostError: it has not, and that may not be accepted.
             _NotOursError: another has taken the partition over meanwhile.
         """
         partition = loading.partition
         number, position = partition.number, partition.position
-        if len(partition) >= position.users:
+        if len(partition) < position.users:
+            found = (
+                f"partition {number} has {len(partition)} of {position.users} users in the store: "
+                "rows have vanished"
+            )
+        elif not self._store.is_whole(number):
+            found = (
+                f"the position of partition {number} and its users are not of the same moment: "
+                "one was put back without the other"
+            )
+        else:
             return partition
-        found = f"partition {number} has {len(partition)} of {position.users} users in the store"
         if not self._settings.store.accept_loss:
-            raise StateLostError(f"{found}: rows have vanished. {LOST_REMEDY}")
+            raise StateLostError(f"{found}. {LOST_REMEDY}")
         log.warning("%s; it starts anew", found)
-        if not self._create(consumer, number, loading.token, position.incarnation, replace=True):
-            raise _NotOursError(Answer.FENCED)
-        begun = self._store.acquire(number, loading.token)
-        if begun is None:
-            raise _state_lost(number)
+        begun = self._begin_again(consumer, number, loading.token, position)
         return self._partition(
             begun[0],
             number,
@@ -1258,6 +1321,7 @@ class ActivityWorker:
             first=first,
             output=output,
             known_to=output,
+            secret=key_print(self._store.namespace_key()),
         )
         return self._store.create(number, token, position, replace=replace)
 

@@ -209,10 +209,23 @@ class ChangePublisher:
             raise BrokerUnavailableError(str(error)) from None
         before, lacks = self._store.output()
         if before and topic_id and before != topic_id:
+            self._begin_on_new_topic()
             self._note_lack("it was deleted and made anew", topic_id)
         elif topic_id and not before:
             self._store.note_output(topic_id, lacks)
         metrics.output_lacks(bool(self._store.output()[1]))
+
+    def _begin_on_new_topic(self) -> None:
+        """Nothing is delivered on it, as far as is known: offsets of the topic before mean nothing.
+
+        Kept, they would say that it was cut short when a partition is first written to, and owners
+        would look for what was delivered behind its end.
+        """
+        self._known.clear()
+        for partition in self._delivered_to:
+            if self._store.acknowledge(partition, self._token, [], 0):
+                self._delivered_to[partition] = 0
+                self._unchecked.add(partition)
 
     def _note_lack(self, why: str, topic_id: str | None = None) -> None:
         """The output does not have what was delivered: say it until everybody's place is sent."""

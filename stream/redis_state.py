@@ -3,8 +3,9 @@
 ========================== ======== ===============================================================
 key                        type     what
 ========================== ======== ===============================================================
-``ns:{t}:meta``            hash     owner token, commit sequence, last commit id, position
-``ns:{t}:users``           hash     user name to packed row
+``ns:{t}:meta``            hash     owner token, commit sequence, last commit id, position; which
+                                    commit wrote rows last
+``ns:{t}:users``           hash     user name to packed row; under no name, which commit wrote last
 ``ns:{t}:out``             stream   changes not yet confirmed by Kafka; ids by `entry_id`
 ``ns:{t}:stats``           string   the partition's last statistics for the trainer
 ``ns:{t}:pub``             hash     publisher token, output offset delivered up to
@@ -50,6 +51,8 @@ from stream.state import (
 )
 
 SLOTS = 16_384
+NOBODY = b""
+"""No user has this name: messages without one are refused."""
 _T = TypeVar("_T")
 
 _RELEASE = """#!lua
@@ -242,9 +245,16 @@ class RedisStore:
         key = self._key(partition, "users")
         while True:
             cursor, page = self._call(self._client.hscan, key, cursor, count=5_000)
+            page.pop(NOBODY, None)
             yield from page.items()
             if cursor == 0:
                 return
+
+    def is_whole(self, partition: int) -> bool:
+        meta, users = self._key(partition, "meta"), self._key(partition, "users")
+        told: bytes | None = self._call(self._client.hget, meta, "rows")
+        found: bytes | None = self._call(self._client.hget, users, NOBODY)
+        return told == found
 
     def commit(self, partition: int, token: str, commit: Commit) -> Answer:
         answer = self.submit(partition, token, commit)
@@ -290,7 +300,8 @@ class RedisStore:
 
         frames = []
         if commit.users:
-            frames.append(_rows_frame(self._key(partition, "users"), commit.users, commit.rows))
+            users = self._key(partition, "users")
+            frames.append(_rows_frame(users, commit.users, commit.rows, commit.id))
         for index, entry in enumerate(commit.outbox):
             frames.append(
                 _frame(
@@ -305,6 +316,7 @@ class RedisStore:
             _frame(
                 "HSET", meta, "sequence", str(commit.sequence + 1), "commit", commit.id,
                 "position", msgspec.json.encode(commit.position),
+                *(("rows", commit.id) if commit.users else ()),
             )
         )  # fmt: skip
         link.execute(frames)
@@ -330,6 +342,8 @@ class RedisStore:
         return None if found is None else msgspec.json.decode(found, type=Position)
 
     def row(self, partition: int, user: bytes) -> bytes | None:
+        if user == NOBODY:
+            return None
         found: bytes | None = self._call(self._client.hget, self._key(partition, "users"), user)
         return found
 
@@ -554,13 +568,14 @@ def _frame(*parts: str | bytes) -> bytes:
     return b"".join(packed)
 
 
-def _rows_frame(key: str, users: Sequence[bytes], rows: bytes) -> bytes:
-    """``HSET key user row user row ..`` from rows that lie one after the other."""
+def _rows_frame(key: str, users: Sequence[bytes], rows: bytes, commit: str) -> bytes:
+    """``HSET key user row user row .. "" commit`` from rows that lie one after the other."""
     size = len(rows) // len(users)
     middle = b"\r\n$%d\r\n" % size
     pieces = [
         b"$%d\r\n%b%b%b\r\n" % (len(user), user, middle, rows[at : at + size])
         for user, at in zip(users, range(0, len(rows), size), strict=True)
     ]
-    head = b"*%d\r\n$4\r\nHSET\r\n$%d\r\n%b\r\n" % (2 + 2 * len(users), len(key), key.encode())
-    return head + b"".join(pieces)
+    head = b"*%d\r\n$4\r\nHSET\r\n$%d\r\n%b\r\n" % (4 + 2 * len(users), len(key), key.encode())
+    last = b"$0\r\n\r\n$%d\r\n%b\r\n" % (len(commit), commit.encode())
+    return head + b"".join(pieces) + last

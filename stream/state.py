@@ -77,6 +77,7 @@ class Position(msgspec.Struct):
         topics: ids of the input topics and of the output, empty where the broker tells none: a
             topic that was made anew has another.
         store_run: of the store's server, when the partition was taken over.
+        secret: which secret of the namespace its change ids are made with, see `key_print`.
     """
 
     offsets: list[int]
@@ -94,6 +95,7 @@ class Position(msgspec.Struct):
     users: int = 0
     topics: list[str] = []
     store_run: str = ""
+    secret: str = ""
 
 
 @dataclass(frozen=True)
@@ -172,6 +174,13 @@ class Store(Protocol):
 
     def load(self, partition: int) -> Iterator[tuple[bytes, bytes]]:
         """Every user of a partition with their row."""
+        ...
+
+    def is_whole(self, partition: int) -> bool:
+        """Whether position and users are of the same moment; asked by the owner alone.
+
+        They are written together. They differ only where one of them was lost, or put back alone.
+        """
         ...
 
     def commit(self, partition: int, token: str, commit: Commit) -> Answer:
@@ -317,6 +326,8 @@ class _Partition:
     sequence: int = 0
     last_commit: str = ""
     users: dict[bytes, bytes] = field(default_factory=dict)
+    users_commit: str = ""
+    rows_commit: str = ""
     outbox: list[OutboxEntry] = field(default_factory=list)
     statistics: bytes | None = None
     publisher: str = ""
@@ -364,6 +375,10 @@ class MemoryStore:
         if state is not None:
             yield from state.users.items()
 
+    def is_whole(self, partition: int) -> bool:
+        state = self._partitions.get(partition)
+        return state is None or state.users_commit == state.rows_commit
+
     def commit(self, partition: int, token: str, commit: Commit) -> Answer:
         state = self._partitions.get(partition)
         if state is None:
@@ -380,6 +395,7 @@ class MemoryStore:
             size = len(commit.rows) // len(commit.users)
             for index, user in enumerate(commit.users):
                 state.users[user] = commit.rows[index * size : (index + 1) * size]
+            state.users_commit = state.rows_commit = commit.id
         for index, entry in enumerate(commit.outbox):
             state.outbox.append(
                 OutboxEntry(

@@ -31,7 +31,7 @@ from stream.marks import MarkSigner
 from stream.metrics import REGISTRY
 from stream.oracle import Marks, Message, Oracle, fold_log
 from stream.partition import Delivered
-from stream.state import Answer, MemoryStore, Position, StoreUnavailableError
+from stream.state import Answer, MemoryStore, Position, StoreUnavailableError, key_of
 from stream.trainer import Trainer
 from stream.tuning import Tuning
 from stream.units import DAY_MS
@@ -567,7 +567,9 @@ def test_a_broker_that_is_slow_to_answer_is_waited_for(
     assert live.clock.seconds >= slow_until + live.settings.publisher.settle_seconds
 
 
-def test_an_output_made_anew_is_read_from_its_beginning(live: Scene) -> None:
+def test_an_output_made_anew_is_read_from_its_beginning(
+    monkeypatch: pytest.MonkeyPatch, live: Scene
+) -> None:
     live.run(idle=0)
     for state in live.store._partitions.values():
         state.delivered_to = 7
@@ -576,8 +578,15 @@ def test_an_output_made_anew_is_read_from_its_beginning(live: Scene) -> None:
     live.run(idle=0)
     assert live.output.asked[-1] == {0: 7, 1: 7}
     live.output.ids["segment-changes"] = "made anew"
-    live.run(idle=0)
+    write(live, [(live.clock.wall_ms(), INPUTS[0], 0, encoded(time_ms=live.clock.wall_ms()))])
+    monkeypatch.setattr(live.store, "delivered_to", unanswered)
+    live.run(idle=SETTLED)
     assert live.output.asked[-1] == {0: 0, 1: 0}
+    assert live.position(0).known_to == 0
+
+
+def unanswered(partitions: Sequence[int]) -> list[int]:
+    raise StoreUnavailableError(f"of partitions {partitions} nothing is known")
 
 
 @pytest.mark.parametrize("topic", INPUTS)
@@ -663,6 +672,41 @@ def test_users_that_vanished_are_a_loss(live: Scene) -> None:
     users = live.position(1).users
     with pytest.raises(StateLostError, match=rf"partition 1 has {users - 1} of {users} users"):
         live.run()
+
+
+@pytest.mark.parametrize("what", ["users", "position"])
+def test_users_or_position_put_back_alone_are_a_loss(live: Scene, what: str) -> None:
+    live.run()
+    before = copy.deepcopy(live.store._partitions[1])
+    write(live, [(live.clock.wall_ms(), INPUTS[0], 1, encoded(time_ms=live.clock.wall_ms()))])
+    live.run()
+    state = live.store._partitions[1]
+    if what == "users":
+        users = before.users | {u: row for u, row in state.users.items() if u not in before.users}
+        state.users, state.users_commit = users, before.users_commit
+    else:
+        state.position, state.sequence = before.position, before.sequence
+        state.last_commit, state.rows_commit = before.last_commit, before.rows_commit
+    with pytest.raises(StateLostError, match="partition 1 and its users are not of the same mom"):
+        live.run()
+
+
+def test_another_secret_is_a_loss_that_may_be_accepted(
+    monkeypatch: pytest.MonkeyPatch, live: Scene
+) -> None:
+    live.run()
+    ids = {c["id"] for n in range(PARTITIONS) for c in live.changes(n)}
+    live.store._key = key_of("another")
+    with pytest.raises(StateLostError, match=r"another secret of namespace segstream.*segstream:k"):
+        live.run()
+    scene = Scene(
+        monkeypatch, store=live.store, log=live.consumer.log, store_section={"accept_loss": True}
+    )
+    scene.consumer.group = live.consumer.group
+    scene.run()
+    assert [scene.position(n).incarnation for n in range(PARTITIONS)] == [2, 2]
+    assert not ids & {c["id"] for n in range(PARTITIONS) for c in scene.changes(n)}
+    assert_true(scene)
 
 
 def test_a_loss_of_users_may_be_accepted(monkeypatch: pytest.MonkeyPatch, live: Scene) -> None:

@@ -154,6 +154,18 @@ class Promises:
         assert store.statistics([0]) == [b"12345678+"], "none given: they stay"
         assert store.acquire(0, "a") == (2, second.position)
 
+    def test_position_and_users_are_of_one_moment(self, store: Store) -> None:
+        assert store.is_whole(0)
+        store.create(0, "t", START)
+        assert store.is_whole(0)
+        store.commit(0, "t", commit(0, users=[b"u"], rows=b"row"))
+        store.commit(0, "t", commit(1))
+        assert store.is_whole(0)
+        assert dict(store.load(0)) == {b"u": b"row"}
+        assert store.row(0, b"") is None
+        store.create(0, "t", START, replace=True)
+        assert store.is_whole(0)
+
     def test_partitions_do_not_touch(self, store: Store) -> None:
         for partition in range(PARTITIONS):
             store.create(partition, f"{partition}", START)
@@ -520,6 +532,20 @@ class TestServers:
             server.restart()
             assert store.run() not in {"", before}
             store.close()
+
+    @pytest.mark.parametrize("key", ["meta", "users"])
+    def test_a_key_that_was_put_back_alone_is_noticed(
+        self, open_store: Callable[[], RedisStore], client: redis.Redis, key: str
+    ) -> None:
+        store = open_store()
+        store.create(0, "t", START)
+        store.commit(0, "t", commit(0, users=[b"u"], rows=b"row"))
+        name = store._key(0, key)
+        before: Any = client.dump(name)
+        store.commit(0, "t", commit(1, users=[b"u"], rows=b"two"))
+        assert store.is_whole(0)
+        client.restore(name, 0, before, replace=True)
+        assert not store.is_whole(0)
 
     def test_all_who_share_a_namespace_have_its_secret(
         self, open_store: Callable[[], RedisStore]

@@ -387,6 +387,25 @@ def test_on_a_topic_made_anew_the_offset_delivered_up_to_is_its_own(
     assert REGISTRY.get_sample_value("segstream_output_lacks_changes") == 1
 
 
+def test_of_a_topic_made_anew_a_partition_first_written_to_later_was_not_cut_short(
+    scene: Scene,
+) -> None:
+    publisher = scene.publisher()
+    scene.record(0, 5)
+    scene.record(1, 5)
+    publisher.step()
+    scene.broker.sent.clear()
+    scene.topic_id = "two"
+    scene.clock.advance(10)
+    publisher.step()
+    assert scene.store.delivered_to([0, 1]) == [0, 0]
+    scene.store.note_output("two", "")  # as who has sent everybody's present segment
+    scene.record(1, 1)
+    publisher.step()
+    assert scene.store.output() == ("two", "")
+    assert scene.store.delivered_to([0, 1]) == [0, 1]
+
+
 def test_a_topic_made_anew_is_noticed_though_nothing_is_written(scene: Scene) -> None:
     publisher = scene.publisher()
     publisher.step()
