@@ -24,7 +24,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # it re-expor
 )
 
 from producers.client import MESSAGE_BYTES
-from stream.config import Broker, Settings
+from stream.config import Broker, ConfigError, Settings
 from stream.errors import LIBRARY_LOG, BrokerUnavailableError, kafka_client, report_broker_error
 
 LOG = logging.getLogger(__name__)
@@ -152,6 +152,27 @@ def missing(settings: Settings) -> list[str]:
     names = [*topics.inputs, topics.changes, *map(topics.dlq, topics.inputs)]
     found = _listed(_admin(settings.broker), settings.broker)
     return [name for name in names if name not in found]
+
+
+def see_partitions(settings: Settings) -> None:
+    """Whether the input topics have as many partitions as the settings say.
+
+    The keys of the store depend on the number. Who believes in another one finds nothing there, and
+    would lead without ever doing anything.
+
+    Raises:
+        ConfigError: they have not.
+        BrokerUnavailableError: no broker answers.
+    """
+    topics = settings.topics
+    listed = _listed(_admin(settings.broker), settings.broker)
+    for name in topics.inputs:
+        found = len(listed[name].partitions) if name in listed else 0
+        if found and found != topics.partitions:
+            raise ConfigError(
+                f"topics.partitions = {topics.partitions}, but topic {name} has {found}; set it to "
+                f"{found}, as for the activity workers"
+            )
 
 
 def _retention(seconds: float) -> str:

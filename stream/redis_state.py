@@ -231,7 +231,7 @@ class RedisStore:
         answer = self._script(_ACQUIRE, [self._key(partition, "meta")], [token])
         if answer is None:
             return None
-        return int(answer[0]), msgspec.json.decode(answer[1], type=Position)
+        return int(answer[0]), self._position(partition, answer[1])
 
     def create(
         self, partition: int, token: str, position: Position, *, replace: bool = False
@@ -339,7 +339,13 @@ class RedisStore:
 
     def position(self, partition: int) -> Position | None:
         found = self._call(self._client.hget, self._key(partition, "meta"), "position")
-        return None if found is None else msgspec.json.decode(found, type=Position)
+        return None if found is None else self._position(partition, found)
+
+    def _position(self, partition: int, raw: bytes) -> Position:
+        try:
+            return msgspec.json.decode(raw, type=Position)
+        except (msgspec.MsgspecError, TypeError) as error:
+            raise _strange(self._key(partition, "meta"), error) from None
 
     def row(self, partition: int, user: bytes) -> bytes | None:
         if user == NOBODY:
@@ -396,18 +402,21 @@ class RedisStore:
         block = max(int(wait_seconds * 1_000), 1) if wait_seconds > 0 else None
         found = self._call(self._client.xread, streams, count=limit, block=block)
         partitions = {self._key(p, "out").encode(): p for p in after}
-        return {
-            partitions[key]: [
-                OutboxEntry(
-                    int(fields[b"origin"]),
-                    tuple(fields[b"changes"].split(b"\n")),
-                    int(fields[b"incarnation"]),
-                    entry.decode(),
-                )
-                for entry, fields in entries
-            ]
-            for key, entries in (found or [])
-        }
+        waiting: dict[int, list[OutboxEntry]] = {}
+        for key, entries in found or []:
+            try:
+                waiting[partitions[key]] = [
+                    OutboxEntry(
+                        int(fields[b"origin"]),
+                        tuple(fields[b"changes"].split(b"\n")),
+                        int(fields[b"incarnation"]),
+                        entry.decode(),
+                    )
+                    for entry, fields in entries
+                ]
+            except (LookupError, ValueError) as error:
+                raise _strange(key.decode(), error) from None
+        return waiting
 
     def outbox_sizes(self, partitions: Sequence[int]) -> list[int]:
         pipeline = self._client.pipeline(transaction=False)
@@ -557,6 +566,14 @@ class _Link:
         """Whatever is still under way has no reader any more."""
         self._connection.disconnect()
         self._pool.release(self._connection)
+
+
+def _strange(key: str, error: Exception) -> StoreRefusedError:
+    """What stands in a key was not written by us."""
+    return StoreRefusedError(
+        f"key {key} holds what was not written by this program ({type(error).__name__}: {error}); "
+        "put it back from the store's backup, together with all keys of its partition"
+    )
 
 
 def _frame(*parts: str | bytes) -> bytes:

@@ -106,6 +106,7 @@ class Trainer:
         self._state = TrainerState()
         self._seen: list[int] = []
         self._strange: set[str] = set()
+        self._unreadable = False
         self._unannounced: Model | None = None
 
     @property
@@ -247,9 +248,19 @@ class Trainer:
         metrics.segments_counted({})
 
     def _statistics(self) -> list[PartitionStatistics]:
-        """Of every partition that has any; without those that tell of other features than ours."""
+        """Of every partition that has any; without those that tell of other features than ours.
+
+        None at all while some cannot be read: their owner writes them anew.
+        """
         raw = self._store.statistics(self._partitions)
-        parts = [PartitionStatistics.unpack(one) for one in raw if one is not None]
+        try:
+            parts = [PartitionStatistics.unpack(one) for one in raw if one is not None]
+        except (msgspec.MsgspecError, ValueError, TypeError, LookupError) as error:
+            if not self._unreadable:
+                log.warning("statistics of a partition cannot be read, no round is run: %s", error)
+            self._unreadable = True
+            return []
+        self._unreadable = False
         return [part for part in parts if not part.schema or self._ours(part.schema)]
 
     def _ours(self, schema: str) -> bool:

@@ -24,7 +24,7 @@ from rich.text import Text
 from typer.core import TyperGroup
 from typer.exceptions import TyperException
 
-from consumers.activity import StateLostError
+from consumers.activity import StateLostError, TopicReplacedError
 from consumers.audit import audit as run_audit
 from consumers.doctor import examine
 from consumers.letters import choose, letters, survey
@@ -723,9 +723,11 @@ def republish_memberships(
     that knows a higher version of a user passes over it, so it may be done at any time.
     """
     settings = _context.settings()
+    topic_plans.see_partitions(settings)
     with roles.open_store(settings) as store:
         model = views.trainer_state(store).model
         assert model is not None
+        before = store.output()
         if segment is not None and segment not in model.by_id:
             raise config.ConfigError(f"--segment {segment}: segstream segments lists them")
         if kind is not None and kind not in (kinds := views.kinds_of(settings, store)):
@@ -926,6 +928,7 @@ _ANSWERS: Sequence[tuple[type[Exception], int]] = (
     (demonstration.DemoError, NO),
     (DeliveryError, NO),
     (StateLostError, NO),
+    (TopicReplacedError, NO),
     (TooManyRejectsError, NO),
 )
 

@@ -99,7 +99,7 @@ def live_crowd(
 
     Raises:
         NoModelError: there is no model to change.
-        PlanError: the rows were folded by a table that is not the wanted one.
+        PlanError: the rows were folded by a table that is not the wanted one; or there are none.
     """
     state = trainer_state(store)
     assert state.model is not None
@@ -109,6 +109,11 @@ def live_crowd(
         kept, at_ms = sample_store(settings, wanted, store, tell)
     except SchemaMismatchError:
         raise PlanError(ANOTHER_TABLE) from None
+    if not len(kept.rows):
+        raise PlanError(
+            f"the store has no users under namespace {settings.store.namespace} with "
+            f"topics.partitions = {settings.topics.partitions}: use the settings the pipeline runs with"
+        )
     names = [f"{hashed:016x}".encode() for hashed in kept.hashes.tolist()]
     return Crowd(names, kept.rows, kept.hashes, kept.total, at_ms, state, "the live store")
 

@@ -69,6 +69,19 @@ def open_store(settings: Settings, *, serving: bool = False) -> Iterator[RedisSt
         store.close()
 
 
+def once(look: Callable[[], None]) -> Callable[[], None]:
+    """Does something until it has succeeded, and never again."""
+    done = False
+
+    def call() -> None:
+        nonlocal done
+        if not done:
+            look()
+            done = True
+
+    return call
+
+
 def mark_signer(settings: Settings) -> MarkSigner | None:
     """Signs marks for the namespace of these settings; None where there are none to be written.
 
@@ -108,8 +121,10 @@ def activity(settings: Settings, stop: Event, health: Health) -> None:
 
 def trainer(settings: Settings, stop: Event, health: Health) -> None:
     """One trainer; it stands by while another leads."""
+    see_partitions = once(partial(topic_plans.see_partitions, settings))
 
     def work() -> None:
+        see_partitions()
         with open_store(settings, serving=True) as store:
             output = Output(settings)
             trainer = Trainer(settings, store, ModelAnnouncer(settings), output.announced)
@@ -131,8 +146,10 @@ def trainer(settings: Settings, stop: Event, health: Health) -> None:
 
 def publisher(settings: Settings, stop: Event, health: Health) -> None:
     """One publisher; it stands by while another leads."""
+    see_partitions = once(partial(topic_plans.see_partitions, settings))
 
     def work() -> None:
+        see_partitions()
         with open_store(settings, serving=True) as store:
             publisher = ChangePublisher(settings, store, Output(settings))
             try:

@@ -434,7 +434,8 @@ def since_ms(text: str, now_ms: Callable[[], int]) -> int:
         ValueError: it is neither.
     """
     if text.strip()[-1:].isalpha() and text.strip()[-1] not in "Zz":
-        return now_ms() - round(float(parse_duration(text)) * 1_000)
+        ago_ms = min(float(parse_duration(text)) * 1_000, 1e15)
+        return max(now_ms() - round(ago_ms), 0)
     try:
         moment = datetime.fromisoformat(text)
     except ValueError:

@@ -31,6 +31,7 @@ from stream.state import (
     OutboxEntry,
     Position,
     Store,
+    StoreRefusedError,
     StoreUnavailableError,
     entry_id,
 )
@@ -532,6 +533,20 @@ class TestServers:
             server.restart()
             assert store.run() not in {"", before}
             store.close()
+
+    def test_what_others_wrote_is_refused_with_its_key(
+        self, open_store: Callable[[], RedisStore], client: redis.Redis
+    ) -> None:
+        store = open_store()
+        store.create(0, "t", START)
+        client.hset(store._key(0, "meta"), "position", "{")
+        client.xadd(store._key(0, "out"), {"no": "change"})
+        with pytest.raises(StoreRefusedError, match="meta holds what was not written"):
+            store.position(0)
+        with pytest.raises(StoreRefusedError, match="meta holds what was not written"):
+            store.acquire(0, "t")
+        with pytest.raises(StoreRefusedError, match="out holds what was not written"):
+            store.outbox({0: "0-0"}, 1, 0.0)
 
     @pytest.mark.parametrize("key", ["meta", "users"])
     def test_a_key_that_was_put_back_alone_is_noticed(

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 
 from ops.kafka.server import RealKafka
+from producers import topics
 from producers.topics import TopicPlan, apply, plan
+from stream.config import ConfigError
 from stream.errors import BrokerUnavailableError
 from tests.conftest import BrokerServer, SettingsFor
 
@@ -71,6 +75,16 @@ def test_what_differs_is_told_with_a_remedy(
 
 
 @pytest.mark.servers
+def test_another_number_of_partitions_is_refused(
+    monkeypatch: pytest.MonkeyPatch, settings_for: SettingsFor
+) -> None:
+    there = {"clicks": SimpleNamespace(partitions={0: 0, 1: 1})}
+    monkeypatch.setattr(topics, "_listed", lambda *_: there)
+    topics.see_partitions(settings_for(topics={"clickstream": "clicks", "partitions": 2}))
+    with pytest.raises(ConfigError, match=r"partitions = 3, but topic clicks has 2; set it to 2"):
+        topics.see_partitions(settings_for(topics={"clickstream": "clicks", "partitions": 3}))
+
+
 def test_a_refused_topic_says_why(kafka: RealKafka, settings_for: SettingsFor) -> None:
     # Kafka alone: the local broker takes any number of copies.
     settings = settings_for(kafka.bootstrap, topics={"replication": 3})

@@ -19,10 +19,12 @@ from types import SimpleNamespace
 from typing import Any, TypeAlias
 
 import pytest
+from confluent_kafka import KafkaException
 from rich.text import Text
 from typer.core import TyperGroup
 from typer.main import get_command
 
+from consumers import activity
 from consumers.audit import AuditReport, Check
 from consumers.doctor import Finding
 from consumers.letters import Letter, Summary, Survey
@@ -209,6 +211,7 @@ def _changes(patch: Patch, _: Path) -> Sequence[str]:
 
 def _republish(patch: Patch, _: Path) -> Sequence[str]:
     _stored(patch)
+    patch.setattr(topic_plans, "see_partitions", lambda _: None)
     patch.setattr(main, "republish", lambda *_: Counter({EVIL: 3}))
     return ["republish"]
 
@@ -482,3 +485,9 @@ def test_styles_of_ours_stay() -> None:
     shown = SafeConsole(file=told, width=80, force_terminal=True, color_system="standard")
     shown.print(Text.assemble(("id\x1b[2J", "bold red")))
     assert told.getvalue() == "\x1b[1;31mid\\x1b[2J\x1b[0m\n"
+
+
+def test_what_ends_a_worker_for_a_person_is_told_without_a_trace() -> None:
+    told = {kind for kind, _ in main._ANSWERS}
+    ends = {e for e in vars(activity).values() if isinstance(e, type) and issubclass(e, Exception)}
+    assert {e for e in ends - told if not e.__name__.startswith("_")} <= {KafkaException}

@@ -476,3 +476,13 @@ def test_the_help_of_apply_has_an_example() -> None:
     answer = CliRunner().invoke(main.app, ["apply", "--help"])
     assert answer.exit_code == 0
     assert "segstream -c shop.toml apply wanted.toml" in answer.output
+
+
+def test_a_store_without_users_is_nothing_to_plan_for(store: MemoryStore) -> None:
+    for state in store._partitions.values():
+        state.users.clear()
+    settings = Settings()
+    with pytest.raises(
+        plan.PlanError, match=r"no users under namespace segstream with topics\.par"
+    ):
+        plan.live_crowd(settings, FeatureTable(settings.features), store)

@@ -468,6 +468,23 @@ def births(scene: Scene) -> dict[int, set[str]]:
     return found
 
 
+@pytest.mark.parametrize("garbage", [b"", b"garbage", bytes(8), bytes(7) + b"\1\xc1"])
+def test_statistics_that_cannot_be_read_wait_for_better_ones(
+    garbage: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    scene = Scene(mode="live")
+    trainer = scene.trainer()
+    scene.send(DAY_MS)
+    scene.store._partitions[1].statistics = garbage
+    assert not trainer.step()
+    assert not trainer.step()
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    assert scene.store.round() == 0
+    scene.send(2 * DAY_MS)
+    assert trainer.step()
+    assert scene.state().model is not None
+
+
 def test_live_a_lost_model_is_taken_from_where_it_was_published() -> None:
     scene = Scene(mode="live")
     run_rounds(scene, 2)
