@@ -264,9 +264,12 @@ class Partition:
         fresh = self._slots.take_in(list(portion))
         if len(fresh) < len(portion):
             portion = {user: portion[user] for user in fresh}
+        strange = f"partition {self.number} holds rows of another format"
+        if set(map(len, portion.values())) - {self._table.dtype.itemsize}:
+            raise SchemaMismatchError(strange)
         rows = np.frombuffer(b"".join(portion.values()), dtype=self._table.dtype)
         if (rows["format"] != ROW_FORMAT).any():
-            raise SchemaMismatchError(f"partition {self.number} holds rows of another format")
+            raise SchemaMismatchError(strange)
         self._make_room()
         self._rows[known : len(self)] = rows
         return True

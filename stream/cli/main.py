@@ -727,7 +727,6 @@ def republish_memberships(
     with roles.open_store(settings) as store:
         model = views.trainer_state(store).model
         assert model is not None
-        before = store.output()
         if segment is not None and segment not in model.by_id:
             raise config.ConfigError(f"--segment {segment}: segstream segments lists them")
         if kind is not None and kind not in (kinds := views.kinds_of(settings, store)):

@@ -562,6 +562,10 @@ def test_rows_of_another_table_or_format_are_not_read() -> None:
     old["format"] = 99
     with pytest.raises(SchemaMismatchError, match="another format"):
         partition_at().load([(b"ann", old.tobytes())])
+    whole = TABLE.blank(1).tobytes()
+    for cut in ([b"short"], [whole[:-1], whole + b"x"]):
+        with pytest.raises(SchemaMismatchError, match="another format"):
+            partition_at().load([(b"%d" % number, row) for number, row in enumerate(cut)])
 
 
 @given(st.integers(1, 80), st.integers(0, ALL_HASHES))
