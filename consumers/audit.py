@@ -304,6 +304,8 @@ class _Audit:
         self._delivered: Counter[str] = Counter()
         self._contradicted: Counter[str] = Counter()
         self._chains: dict[tuple[int, str, int], list[_Step]] = {}
+        self._told_again: dict[tuple[int, str, int], _Step] = {}
+        self._begin_cut: set[int] = set()
         self._pending = 0
         self._lost = 0
         self._moved_on: set[int] = set()
@@ -633,16 +635,20 @@ class _Audit:
     # -- changes ------------------------------------------------------------------------------
 
     def _read_changes(self) -> None:
-        topic = self._settings.topics.changes
+        topic, begun = self._settings.topics.changes, set[int]()
         for record in self._records(topic):
             partition, offset = _place(record)
+            if partition not in begun:
+                begun.add(partition)
+                if offset > 0:
+                    self._begin_cut.add(partition)
             where = f"{topic}/{partition}@{offset}"
             payload = _bytes(record.value())
             snapshot = self._snapshots.get(partition)
             own = snapshot is not None and offset >= snapshot.position.output
             headers = _headers(record)
             if headers.get("ce_type") == MEMBERSHIP:
-                self._check_membership(payload, where)
+                self._check_membership(partition, payload, where)
             elif headers.get("ce_type") == LINEAGE:
                 self._check_lineage(payload, where, own=own)
             elif not self._sample.has(_bytes(record.key())) and "ce_id" in headers:
@@ -713,13 +719,20 @@ class _Audit:
         whole = middle.isdecimal() and change["id"] == begin + middle + end
         return int(middle) if whole else None
 
-    def _check_membership(self, payload: bytes, where: str) -> None:
-        """A membership tells again what a change has told; it is valid, and no part of the chain."""
+    def _check_membership(self, partition: int, payload: bytes, where: str) -> None:
+        """A membership tells again what a change has told: where that is gone, a chain begins here."""
         self._valid.counted += 1
         try:
-            MEMBERSHIP_RECORD.validate_json(payload, strict=True)
-        except ValidationError as error:
-            self._valid.accuse(f"{where}: {error.errors()[0]['msg']}")
+            told = MEMBERSHIP_RECORD.validate_json(payload, strict=True)
+            incarnation = int(told["id"].split("-")[1])
+        except (ValidationError, IndexError, ValueError) as error:
+            why = error.errors()[0]["msg"] if isinstance(error, ValidationError) else "no such id"
+            self._valid.accuse(f"{where}: {why}")
+            return
+        chain = (partition, told["user"], incarnation)
+        step = _Step(told["version"], None, told["segment"], told["since"], where)
+        if step.version >= self._told_again.get(chain, step).version:
+            self._told_again[chain] = step
 
     def _check_lineage(self, payload: bytes, where: str, *, own: bool) -> None:
         """A record of a segment is valid; told again, after a restart, it says the same.
@@ -756,9 +769,17 @@ class _Audit:
     def _check_chains(self) -> None:
         """Versions go 1, 2, 3 .., and each change begins where the one before ended."""
         self._payload.counted = len(self._digests)
-        for (partition, user, _), steps in self._chains.items():
+        for chain, steps in self._chains.items():
+            partition, user, _ = chain
             who = _name(partition, user)
             version, segment = 0, None
+            if missing := self._not_there(chain, steps):
+                # What came before cannot be on the topic; if it was told again, it is known all the same.
+                self._versions.unjudged += missing
+                told = self._told_again.get(chain)
+                version, segment = missing, steps[0].before
+                if told is not None and told.version == version:
+                    segment = told.after
             for step in steps:
                 self._versions.counted += 1
                 if step.version != version + 1:
@@ -773,6 +794,18 @@ class _Audit:
                             f"the user was in {_segment(segment)} ({step.where})"
                         )
                 version, segment = step.version, step.after
+
+    def _not_there(self, chain: tuple[int, str, int], steps: list[_Step]) -> int:
+        """How many of a user's first changes are rightly not on the topic.
+
+        Retention has deleted them, or they were on a topic that was made anew, and where the user was
+        has been told again since.
+        """
+        first = steps[0].version if steps else 0
+        told = self._told_again.get(chain)
+        if chain[0] in self._begin_cut or (told is not None and told.version >= first - 1):
+            return max(first - 1, 0)
+        return 0
 
     def _check_assignment(self) -> None:
         """The last change of every user is where the store has them."""
@@ -819,7 +852,19 @@ class _Audit:
             judged = [step for step in steps if step.version <= version]
             self._assignment.unjudged += len(steps) - len(judged)
             steps = judged
-        self._count_lost(steps, version)
+        told = self._told_again.get(chain)
+        if told is not None and told.version == version and not steps:
+            self._assignment.counted += 1
+            if told.after != segment:
+                self._assignment.accuse(
+                    f"{_name(partition, user)}: the store says {_segment(segment)}, version"
+                    f" {version}; told again was {_segment(told.after)} ({told.where})"
+                )
+            return
+        if version and not steps and partition in self._begin_cut:
+            self._assignment.unjudged += 1
+            return
+        self._count_lost(steps, version, self._not_there(chain, steps))
         self._assignment.counted += 1
         last = max(steps, key=lambda step: step.version, default=_Step(0, None, 0, "", ""))
         if (last.version, last.after) != (version, segment):
@@ -835,9 +880,9 @@ class _Audit:
                 f"{since}; the last change says from {_segment(last.before)}, {last.at}"
             )
 
-    def _count_lost(self, steps: list[_Step], version: int) -> None:
+    def _count_lost(self, steps: list[_Step], version: int, not_there: int = 0) -> None:
         known = {step.version for step in steps}
-        self._lost += max(version, *known, 0) - len(known) if known else version
+        self._lost += max(version, *known, 0) - len(known) - not_there if known else version
 
     # -- the answer ---------------------------------------------------------------------------
 

@@ -20,7 +20,7 @@ from consumers import audit as auditing
 from consumers.audit import AuditReport, Progress, audit, explain
 from stream.config import Broker, Clock, Settings, Topics, Worker
 from stream.errors import TopicMissingError
-from stream.events import Cause, Counts, Reason
+from stream.events import MEMBERSHIP, Cause, Counts, Reason
 from stream.features import DEFAULT_FEATURES, Feature, FeatureTable
 from stream.hashing import change_identity
 from stream.oracle import Fate, Judge, Marks, Message, Oracle, fold_log, parse_time
@@ -1069,6 +1069,8 @@ def announce_stranger(world: World) -> None:
 
 def announce_on_other_partition(world: World) -> None:
     world.changes[0].in_partition = 1
+    for change in world.changes[1:]:
+        change.at_offset -= change.in_partition == 0
 
 
 def lose_field(world: World) -> None:
@@ -1231,3 +1233,96 @@ def test_an_offender_is_named_so_that_one_can_go_and_look() -> None:
     assert "user 'ann' (partition 0): all_1h is" in offenders[0]
     assert "purchases/1@2 was refused (empty), but is not on purchases.dlq" in offenders
     assert "user 'ann' (partition 0): version 5 follows 3 (segment-changes/0@4)" in offenders
+
+
+# -- an output that does not begin at the beginning ------------------------------------------------
+
+
+def membership(world: World, user: str, version: int, segment: int) -> bytes:
+    key, incarnation = world.store.namespace_key(), 1
+    return msgspec.json.encode(
+        {
+            "id": f"{change_identity(user.encode(), key)}-{incarnation}-{version}-abcd1234",
+            "user": user,
+            "version": version,
+            "segment": segment,
+            "name": f"segment {segment}",
+            "kind": "loyal",
+            "since": iso(START_MS + version * DAY_MS),
+            "last_event_at": iso(START_MS),
+            "at": iso(START_MS + 9 * DAY_MS),
+            "model": "1.4",
+        }
+    )
+
+
+def tell_again(world: World, partition: int, user: str, version: int, segment: int) -> None:
+    record = world.send(
+        world.settings.topics.changes,
+        partition,
+        membership(world, user, version, segment),
+    )
+    record.told = [("ce_type", MEMBERSHIP.encode())]
+
+
+def made_anew(world: World) -> None:
+    """The topic of changes was deleted and made anew: what was delivered is on no topic."""
+    world.topics[world.settings.topics.changes].clear()
+
+
+def test_where_everybody_was_told_again_a_chain_may_begin_there() -> None:
+    world = truthful()
+    made_anew(world)
+    assert {VERSIONS, ASSIGNED} <= failed(world.audit()).keys(), "nobody was told"
+    tell_again(world, 0, "ann", 3, 3)
+    tell_again(world, 1, "cid", 1, 2)
+    tell_again(world, 0, "bob", 1, 1)
+    report = world.audit()
+    assert failed(report) == {}
+    assert (report.lost, report.pending) == (0, 1)
+
+    # A change after that goes on from what was told.
+    world.announce(0, world.change("ann", 4, 3, 1))
+    del world.store._partitions[0]
+    world.process(0, {"ann": (4, 1), "bob": (2, 4)}, (world.change("bob", 2, 1, 4),))
+    report = world.audit()
+    assert failed(report) == {}
+    assert report.lost == 0
+
+
+@pytest.mark.parametrize(
+    ("version", "segment", "checks"),
+    [(3, 2, {ASSIGNED}), (2, 1, {ASSIGNED}), (1, 3, {ASSIGNED})],
+    ids=["another segment", "an older one", "a much older one"],
+)
+def test_what_was_told_again_has_to_be_so(version: int, segment: int, checks: set[str]) -> None:
+    world = truthful()
+    made_anew(world)
+    tell_again(world, 1, "cid", 1, 2)
+    tell_again(world, 0, "bob", 1, 1)
+    tell_again(world, 0, "ann", version, segment)
+    assert failed(world.audit()).keys() == checks
+
+
+def test_a_change_after_what_was_told_again_begins_there() -> None:
+    world = truthful()
+    made_anew(world)
+    tell_again(world, 1, "cid", 1, 2)
+    tell_again(world, 0, "bob", 1, 1)
+    tell_again(world, 0, "ann", 3, 2)
+    world.announce(0, world.change("ann", 4, 3, 1))
+    del world.store._partitions[0]
+    world.process(0, {"ann": (4, 1), "bob": (2, 4)}, (world.change("bob", 2, 1, 4),))
+    assert failed(world.audit()).keys() == {FROM}
+
+
+def test_what_retention_has_deleted_of_the_output_is_not_judged() -> None:
+    world = truthful()
+    topic = world.settings.topics.changes
+    kept = [one for one in world.topics[topic] if one.in_partition == 1 or one.at_offset >= 2]
+    world.topics[topic] = kept
+    report = world.audit()
+    assert failed(report) == {}
+    assert report.lost == 0
+    unjudged = {check.name: check.unjudged for check in report.checks}
+    assert unjudged[VERSIONS] > 0
