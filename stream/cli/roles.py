@@ -124,8 +124,8 @@ def trainer(settings: Settings, stop: Event, health: Health) -> None:
     see_partitions = once(partial(topic_plans.see_partitions, settings))
 
     def work() -> None:
-        see_partitions()
         with open_store(settings, serving=True) as store:
+            see_partitions()
             output = Output(settings)
             trainer = Trainer(settings, store, ModelAnnouncer(settings), output.announced)
             try:
@@ -149,8 +149,8 @@ def publisher(settings: Settings, stop: Event, health: Health) -> None:
     see_partitions = once(partial(topic_plans.see_partitions, settings))
 
     def work() -> None:
-        see_partitions()
         with open_store(settings, serving=True) as store:
+            see_partitions()
             publisher = ChangePublisher(settings, store, Output(settings))
             try:
                 while not stop.is_set():
