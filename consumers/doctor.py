@@ -10,16 +10,16 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import redis
 from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient
 
-from consumers.client import membership
+from consumers.client import admin_options, membership
 from stream import fitness
 from stream.config import Settings, Store
-from stream.errors import LIBRARY_LOG, BrokerUnavailableError, kafka_client, report_broker_error
+from stream.errors import BrokerUnavailableError, kafka_client
 from stream.fitness import ServerFacts
 from stream.redis_state import connect, output_key
 from stream.rights import acl_line
@@ -84,13 +84,7 @@ def _broker(
     settings: Settings, differences: Callable[[], Sequence[TopicDifference]]
 ) -> list[Finding]:
     broker = settings.broker
-    options: dict[str, Any] = {
-        "bootstrap.servers": broker.bootstrap,
-        "client.id": "segstream",
-        "logger": LIBRARY_LOG,
-        "error_cb": report_broker_error,
-    }
-    admin = kafka_client(AdminClient, options | broker.properties)
+    admin = kafka_client(AdminClient, admin_options(broker))
     try:
         metadata = admin.list_topics(timeout=BROKER_SECONDS)
     except KafkaException as error:

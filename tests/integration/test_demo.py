@@ -49,17 +49,21 @@ def test_the_demo_ends_by_itself(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_ctrl_c_ends_it_cleanly(tmp_path: Path) -> None:
-    process = subprocess.Popen(
-        [sys.executable, "-m", "stream", "demo", "--seconds", "60", "--json"],
+def started(tmp_path: Path, seconds: int) -> subprocess.Popen[str]:
+    """A demo in a group of its own: a signal to all of it is what a Ctrl-C in a terminal is."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "stream", "demo", "--seconds", str(seconds), "--json"],
         cwd=ROOT,
         env=clean_environment() | {"TMPDIR": str(tmp_path)},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        # A group of its own, so that a signal to all of it is what a Ctrl-C in a terminal is.
         process_group=0,
     )
+
+
+def test_ctrl_c_ends_it_cleanly(tmp_path: Path) -> None:
+    process = started(tmp_path, 60)
     try:
         deadline = time.monotonic() + DEADLINE_SECONDS
         while not any("run publisher" in line for line in left_behind(tmp_path)):
@@ -83,15 +87,7 @@ def test_ctrl_c_ends_it_cleanly(tmp_path: Path) -> None:
 
 
 def test_ctrl_c_during_the_audit(tmp_path: Path) -> None:
-    process = subprocess.Popen(
-        [sys.executable, "-m", "stream", "demo", "--seconds", "8", "--json"],
-        cwd=ROOT,
-        env=clean_environment() | {"TMPDIR": str(tmp_path)},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        process_group=0,
-    )
+    process = started(tmp_path, 8)
     try:
         # The roles have come and gone: what is left is the audit.
         for there in (True, False):

@@ -23,7 +23,7 @@ from stream.config import Settings
 from stream.errors import BrokerUnavailableError
 from stream.events import Reason
 from stream.servers import LocalBroker
-from tests.conftest import SettingsFor
+from tests.conftest import SettingsFor, unavailable
 from tests.fakes import FakeMessage, RecordingBroker
 from tests.harness import ROOT
 
@@ -225,7 +225,7 @@ def write_raw(bootstrap: str, topic: str, value: bytes, name: bytes) -> None:
     folder = Path(confluent_kafka.__file__).parent.parent / "confluent_kafka.libs"
     found = next(iter(folder.glob("librdkafka*.so*")), None)
     if found is None:
-        pytest.skip("needs the librdkafka of confluent-kafka's wheel")
+        unavailable("needs the librdkafka of confluent-kafka's wheel")
     library = ctypes.CDLL(str(found))
     for function in ("rd_kafka_conf_new", "rd_kafka_new", "rd_kafka_headers_new"):
         getattr(library, function).restype = ctypes.c_void_p
