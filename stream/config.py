@@ -513,7 +513,7 @@ def _from_environment(environment: dict[str, str]) -> Layer:
             key, value = _from_value_file(name, Path(text), environment)
         else:
             value = text
-        _put(layer, key, _parse_text(key, value))
+        _put(layer, key, parse_text(key, value))
     return layer
 
 
@@ -559,7 +559,7 @@ def _see_that_it_is_no_slip(name: str, text: str) -> None:
         raise ConfigError(f"{name} (from environment): there is no such setting, but {meant}")
 
 
-def _parse_text(key: str, text: str) -> Any:
+def parse_text(key: str, text: str) -> Any:
     """Tables and lists may be given as TOML or JSON, properties as lines; all else stays text."""
     field = _field(key)
     if field is not None and field.annotation is str:
@@ -656,6 +656,8 @@ def _explain(error: ValidationError, origins: dict[str, str]) -> str:
             lines.append(problem["msg"].removeprefix("Value error, "))
         else:
             expected = problem["msg"].removeprefix("Value error, ")
+            if problem["type"] == "dict_type":
+                expected = "expected a table, {name = value, ...}, or lines of name=value"
             lines.append(f"{key} = {_shown(problem['loc'], problem['input'])}{where}: {expected}")
     return masking.mask("\n".join(lines))
 

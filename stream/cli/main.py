@@ -6,6 +6,7 @@ or yes, 1 no or something is off, 2 wrong use or wrong configuration.
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import tomllib
@@ -51,6 +52,7 @@ from stream.errors import (
     ServerStartError,
     TopicMissingError,
 )
+from stream.events import Reason
 from stream.features import FeatureTable
 from stream.masking import mask, mask_facts
 from stream.membership import Wanted
@@ -218,7 +220,7 @@ def _take_assignments(assignments: list[str] | None) -> None:
         if key.count(".") != 1:
             raise config.ConfigError(f"--set {key}=...: expected section.key=value")
         section, _, name = key.partition(".")
-        _context.flags.setdefault(section, {})[name] = _value(value)
+        _context.flags.setdefault(section, {})[name] = _value(key, value)
 
 
 def _take_verbose(wanted: bool) -> None:
@@ -227,12 +229,12 @@ def _take_verbose(wanted: bool) -> None:
         _context.start_log(config.Log())
 
 
-def _value(text: str) -> Any:
-    """A TOML value where it is one, else the text itself."""
+def _value(key: str, text: str) -> Any:
+    """A TOML value where it is one, else what an environment variable would say."""
     try:
         return tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
-        return text
+        return config.parse_text(key, text)
 
 
 @app.callback()
@@ -754,6 +756,16 @@ def _show_republished(facts: dict[str, Any]) -> None:
 # -- dead letters ----------------------------------------------------------------------------
 
 
+def _known_reason(reason: str | None) -> str | None:
+    known = tuple(Reason)
+    if reason is not None and reason not in known:
+        raise typer.BadParameter(f"{reason!r} is no reason; there are {', '.join(known)}")
+    return reason
+
+
+_ReasonOption = typer.Option(help="Only of this reason.", callback=_known_reason)
+
+
 @dlq_app.command("list", epilog="Example: `segstream dlq list`")
 def dlq_list(as_json: AsJson = False) -> None:
     """How many messages were refused, by topic and reason; each counts once."""
@@ -767,7 +779,7 @@ def dlq_show(
     letter_id: Annotated[
         str | None, typer.Argument(metavar="ID", help="One letter whole: topic/partition/offset.")
     ] = None,
-    reason: Annotated[str | None, typer.Option(help="Only of this reason.")] = None,
+    reason: Annotated[str | None, _ReasonOption] = None,
     limit: Annotated[int, typer.Option(help="Letters at the most.", min=1)] = 3,
     as_json: AsJson = False,
 ) -> None:
@@ -787,7 +799,7 @@ def dlq_show(
     "replay", epilog="Example: `segstream dlq replay --reason missing_field --since 2026-11-01`"
 )
 def dlq_replay(
-    reason: Annotated[str, typer.Option(help="Only of this reason.")],
+    reason: Annotated[str, _ReasonOption],
     since: Annotated[
         datetime | None, typer.Option(help="Only letters filed from then on; UTC.")
     ] = None,
@@ -932,6 +944,10 @@ _ANSWERS: Sequence[tuple[type[Exception], int]] = (
 )
 
 
+_NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+"""What a file system says that takes no more of what a command writes."""
+
+
 def main() -> NoReturn:
     """Run the command; tell every error that a user can cause in a sentence."""
     known = tuple(kind for kind, _ in _ANSWERS)
@@ -947,10 +963,21 @@ def main() -> NoReturn:
         code = 130
     except BrokenPipeError:
         code = 0
-    except Exception as error:  # noqa: BLE001 - told with its trace, but without secrets
-        logs.OWN_LOG.critical("%s: %s", type(error).__name__, error, exc_info=error)
+    except OSError as error:
+        if error.errno not in _NO_ROOM:
+            _tell_unforeseen(error)
+        else:
+            _tell(f"what there is to say cannot be written: {error.strerror}")
+        code = NO
+    except Exception as error:  # noqa: BLE001 - nobody foresaw it
+        _tell_unforeseen(error)
         code = NO
     sys.exit(code)
+
+
+def _tell_unforeseen(error: Exception) -> None:
+    """With its trace, but without secrets."""
+    logs.OWN_LOG.critical("%s: %s", type(error).__name__, error, exc_info=error)
 
 
 def _tell(message: str) -> None:

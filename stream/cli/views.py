@@ -88,12 +88,11 @@ def segments(state: TrainerState, table: FeatureTable) -> dict[str, Any]:
     """Facts of `segstream segments`."""
     model = _model(state)
     published = model.published(table)
-    rows = published["segments"]
+    rows: list[dict[str, Any]] = [dict(row) for row in published["segments"]]
     for row, size in zip(rows, state.sizes or [s["size"] for s in rows], strict=False):
         row["size"] = size
-        rates = state.flapping.get(row["id"], Tally()).rates()
-        row["flapping"]["changes_per_user_day"] = rates.changes_per_user_day
-        row["flapping"]["reverted_share"] = rates.reverted_share
+        tally = state.flapping.get(row["id"], Tally())
+        row["flapping"] = tally.rates()._asdict() | {"user_days": tally.user_days}
     return {
         "model": model.name,
         "at": iso(state.round_ms),
@@ -184,7 +183,12 @@ def segments_table(facts: dict[str, Any], table: FeatureTable, columns: int) -> 
     for row, share in zip(rows, percents([row["size"] for row in rows]), strict=True):
         style = KIND_STYLES.get(row["kind"], "")
         flapping = row["flapping"]
-        rates = [percent(flapping[name]) for name in ("changes_per_user_day", "reverted_share")]
+        # Of a segment seen for less than a day, what leaves it a day is a guess, and a wild one.
+        young = flapping["user_days"] < row["size"]
+        rates = [
+            percent(None if young else flapping[name])
+            for name in ("changes_per_user_day", "reverted_share")
+        ]
         shown.add_row(
             str(row["id"]),
             row["name"],

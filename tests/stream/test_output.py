@@ -81,7 +81,7 @@ def segments() -> dict[str, Any]:
     profile = [
         {"feature": f.name, "value": 1.0, "unit": f.unit, "z": 1.0} for f in DEFAULT_FEATURES
     ]
-    flapping = {"changes_per_user_day": 0.1, "reverted_share": 0.2}
+    flapping = {"changes_per_user_day": 0.1, "reverted_share": 0.2, "user_days": 9.0}
     one = {"id": 1, "name": EVIL, "kind": EVIL, "size": 3, "profile": profile, "flapping": flapping}
     return {
         "model": EVIL, "at": EVIL, "users": 3, "inertia": 1.0, "silhouette": 0.5,

@@ -22,7 +22,7 @@ def facts(name: str) -> dict[str, Any]:
     profile = [
         {"feature": f.name, "value": 1.0, "unit": f.unit, "z": 1.0} for f in DEFAULT_FEATURES
     ]
-    rates = {"changes_per_user_day": None, "reverted_share": None}
+    rates = {"changes_per_user_day": None, "reverted_share": None, "user_days": 0.0}
     return {
         "model": "1.0",
         "at": "2026-01-01T00:00:00.000Z",
@@ -51,6 +51,17 @@ def test_a_name_is_shown_as_it_is(columns: int) -> None:
     views.show_segments(console, facts("a [/red] [x] :smile:"), TABLE)
     assert "a [/red] [x] :smile:" in told.getvalue()
     assert "days_since_seen 1," in told.getvalue(), "what marks it is not cut into pieces"
+
+
+@pytest.mark.parametrize(("user_days", "told"), [(6.9, False), (7.0, True)])
+def test_what_leaves_a_segment_a_day_is_told_after_a_day(user_days: float, told: bool) -> None:
+    shop = facts("seven")
+    shop["segments"][0]["flapping"] = {
+        "changes_per_user_day": 31.4, "reverted_share": 0.5, "user_days": user_days,
+    }  # fmt: skip
+    console, shown = console_of(250)
+    views.show_segments(console, shop, TABLE)
+    assert ("50 %" in shown.getvalue()) is told
 
 
 def test_every_word_of_lineage_has_a_sentence() -> None:
