@@ -31,7 +31,7 @@ class _Moment:
     """What the append-only files were: where they are kept, and their sizes then.
 
     Attributes:
-        lived: seconds that the store has lived through by then. What was taken back was not lived.
+        lived: seconds that the store had lived through by then.
     """
 
     lived: float
@@ -40,12 +40,17 @@ class _Moment:
 
 
 class StoreWithPast(LocalStore):
-    """A store with an append-only file whose growth is watched; see `stream.servers.Server`."""
+    """A store with an append-only file whose growth is watched; see `stream.servers.Server`.
+
+    Attributes:
+        put_back_to: what it had lived through when it was last put back; None if it never was.
+    """
 
     def __init__(self, *, binary: Path | None, port: int) -> None:
         super().__init__(binary=binary, appendonly=True, port=port)
         self._moments: list[_Moment] = []
         self._born = time.monotonic()
+        self.put_back_to: float | None = None
         self._generation = 0
         self._known: tuple[bytes, tuple[int, ...]] = (b"", ())
         self._watching = threading.Lock()
@@ -71,7 +76,7 @@ class StoreWithPast(LocalStore):
         """
         with self._watching:
             self.stop(kill=True)
-            lived = self._lived()
+            lived = self.lived()
             older = [moment for moment in self._moments if moment.lived <= lived - seconds]
             moment = older[-1] if older else self._moments[0]
             shutil.rmtree(self._files)
@@ -83,9 +88,11 @@ class StoreWithPast(LocalStore):
             # What came after it has not happened.
             self._moments = [one for one in self._moments if one.lived <= moment.lived]
             self._born += lived - moment.lived
+            self.put_back_to = moment.lived
         return lived - moment.lived
 
-    def _lived(self) -> float:
+    def lived(self) -> float:
+        """Seconds that it has lived through; what was taken back was not lived."""
         return time.monotonic() - self._born
 
     @property
@@ -113,7 +120,7 @@ class StoreWithPast(LocalStore):
             for file in files:
                 os.link(file, kept / file.name)
             self._known = identity
-        lived = self._lived()
+        lived = self.lived()
         sizes = {file.name: stat.st_size for file, stat in zip(files, stats, strict=True)}
         self._moments.append(_Moment(lived, self._kept, sizes))
         self._forget(lived - KEEP_SECONDS)

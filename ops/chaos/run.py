@@ -28,6 +28,8 @@ from stream.state import StoreUnavailableError
 
 START_SECONDS = 60.0
 CATCH_UP_SECONDS = 120.0
+BEGIN_SECONDS = 30.0
+"""After a total loss, every partition has begun again by then, whatever faults come on top."""
 """Far above what a recovery takes: a deadline only has to be shorter than patience."""
 REFUSES_LOSS = "no state in the store"
 
@@ -96,6 +98,31 @@ def run(
     return verdict
 
 
+@dataclass
+class FreshStarts:
+    """How often users' versions may begin again, by what the store has lost.
+
+    It loses everything once; and once more if it goes back to when the partitions had not begun
+    again.
+
+    Attributes:
+        allowed: so often.
+    """
+
+    allowed: int = 0
+    _lost_at: float | None = None
+
+    def lose(self, lived: float) -> None:
+        """Everything is lost after so many seconds of the store's life."""
+        self.allowed += 1
+        self._lost_at = lived
+
+    def put_back(self, lived: float) -> None:
+        """It is put back to so many seconds of its life."""
+        if self._lost_at is not None and lived <= self._lost_at + BEGIN_SECONDS:
+            self.allowed += 1
+
+
 def _play(
     stage: Stage,
     verdict: Verdict,
@@ -104,7 +131,7 @@ def _play(
     tell: Callable[[str], None],
 ) -> Evidence:
     """Traffic with faults; then the end, and the judgement."""
-    fresh_starts = 0
+    fresh = FreshStarts()
     with Traffic(stage.settings, seed=verdict.seed, rate=rate) as traffic:
         _await_work(stage, traffic)
         started = time.monotonic()
@@ -113,10 +140,14 @@ def _play(
             began = round(time.monotonic() - started, 1)
             # The line stands before its fault: if that hangs, it is known which.
             tell(f"{began:7.1f} s  {fault}")
+            put_back_to = stage.store.put_back_to
             came_of_it = inflict(stage, traffic, fault)
             if came_of_it:
                 tell(f"{'':11}{came_of_it}")
-            fresh_starts += fault.kind is Kind.LOSE_EVERYTHING
+            if fault.kind is Kind.LOSE_EVERYTHING:
+                fresh.lose(stage.store.lived())
+            elif stage.store.put_back_to != put_back_to:
+                fresh.put_back(stage.store.put_back_to or 0.0)
             verdict.faults.append((began, fault, came_of_it))
             _see_to(traffic)
         stage.pass_time(started + verdict.seconds - time.monotonic())
@@ -126,13 +157,13 @@ def _play(
         _see_to(traffic)
     with open_store(stage.settings) as store:
         verdict.recovery_seconds = _catch_up(stage, store, traffic.last_ms)
-        behaved = _end(stage, store, lost=fresh_starts > 0)
+        behaved = _end(stage, store, lost=fresh.allowed > 0)
         if verdict.recovery_seconds >= CATCH_UP_SECONDS:
             behaved.findings.append(f"not caught up after {verdict.recovery_seconds:.0f} s")
         tell(f"{time.monotonic() - started:7.1f} s  judging")
         evidence = gather(stage.settings, store, [feature.name for feature in EXACT])
         by_marks = verdict.mode == "marks"
-        judged = judge(evidence, traffic.sent, by_marks=by_marks, fresh_starts=fresh_starts)
+        judged = judge(evidence, traffic.sent, by_marks=by_marks, fresh_starts=fresh.allowed)
         verdict.checks = [behaved, *judged, _audited(audit(stage.settings, store))]
     verdict.messages = sum(map(len, evidence.inputs))
     verdict.changes = len(evidence.changes)

@@ -19,7 +19,7 @@ from ops.chaos.judge import Check, judge_sort
 from ops.chaos.past import StoreWithPast
 from ops.chaos.plan import Kind, make_plan
 from ops.chaos.proxy import Proxy, Way
-from ops.chaos.run import Verdict
+from ops.chaos.run import BEGIN_SECONDS, FreshStarts, Verdict
 from ops.chaos.stage import ChaosError, Mode, settings_for
 from ops.chaos.traffic import Shoppers, Sort
 from stream.redis_state import connect
@@ -204,7 +204,9 @@ def test_a_store_goes_back_to_what_it_was() -> None:
             tell(number)
 
         killed = time.monotonic()
+        assert server.put_back_to is None
         went_back = server.kill_and_put_back(killed - (times[2] + 0.4))
+        assert server.put_back_to == pytest.approx(server.lived(), abs=0.5)
         assert times[2] < killed - went_back < times[3]
         server.start()
         assert client.get("number") == b"2"
@@ -223,6 +225,18 @@ def test_a_store_goes_back_to_what_it_was() -> None:
 
 
 # -- command line ------------------------------------------------------------------------------
+
+
+def test_versions_may_begin_again_where_the_store_goes_back_to_having_nothing() -> None:
+    fresh = FreshStarts()
+    fresh.put_back(10.0)
+    assert fresh.allowed == 0, "it went back, but had everything"
+    fresh.lose(100.0)
+    fresh.put_back(100.0 + BEGIN_SECONDS + 0.1)
+    assert fresh.allowed == 1, "it went back to when all had begun again"
+    fresh.put_back(101.0)
+    fresh.put_back(102.0)
+    assert fresh.allowed == 3
 
 
 def test_a_plan_can_be_seen_without_a_server(capsys: pytest.CaptureFixture[str]) -> None:
