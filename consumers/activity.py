@@ -41,7 +41,8 @@ from stream.events import Counts, EventColumns, Reason
 from stream.features import FeatureTable, starts_of
 from stream.hashing import key_print
 from stream.health import Health, Pulse
-from stream.learning import PartitionStatistics, TrainerState
+from stream.learning.state import TrainerState
+from stream.learning.statistics import PartitionStatistics
 from stream.marks import MarkSigner
 from stream.model import Model
 from stream.partition import Acting, Delivered, Partition, SampleRequest, act_together

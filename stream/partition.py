@@ -30,7 +30,8 @@ from stream.events import CAUSES, Bools, Cause, Counts, EventColumns, Floats, Ha
 from stream.features import ROW_FORMAT, FeatureTable
 from stream.flapping import counted
 from stream.hashing import change_identity, user_hashes
-from stream.learning import PartitionStatistics, TrainerState
+from stream.learning.state import TrainerState
+from stream.learning.statistics import PartitionStatistics
 from stream.model import Model
 from stream.segments import Look, Moves, PublishRule, columns_of, contributions, look
 from stream.state import Commit, OutboxEntry, Position

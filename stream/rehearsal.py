@@ -15,7 +15,8 @@ import numpy as np
 from stream.config import Settings
 from stream.events import Counts, EventColumns, Ints, SegmentChange
 from stream.features import FeatureTable
-from stream.learning import TrainerState, learn
+from stream.learning.rounds import learn
+from stream.learning.state import TrainerState
 from stream.partition import Partition, SampleRequest
 from stream.state import Position
 

@@ -26,7 +26,9 @@ from stream.config import Learning, Publish
 from stream.events import CAUSES, Bools, Cause, Floats, Hashes, Ints, Lineage, Rows
 from stream.flapping import Flapping, Tally, counted
 from stream.hashing import hash_texts
-from stream.learning import PartitionStatistics, TrainerState, learn, sample_due, warm_up
+from stream.learning.rounds import learn, sample_due, warm_up
+from stream.learning.state import TrainerState
+from stream.learning.statistics import PartitionStatistics
 from stream.model import Model, Segment
 from stream.segments import MOST_MARGIN, KindRule, columns_of, contributions, look
 

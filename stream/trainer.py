@@ -19,7 +19,9 @@ from stream import metrics
 from stream.config import Settings
 from stream.events import PUBLISHED_MODEL, LineageRecord, PublishedModel
 from stream.features import FeatureTable
-from stream.learning import PartitionStatistics, TrainerState, learn, resume
+from stream.learning.rounds import learn, resume
+from stream.learning.state import TrainerState
+from stream.learning.statistics import PartitionStatistics
 from stream.model import Model
 from stream.state import Position, Store
 from stream.tuning import Tuning

@@ -39,7 +39,7 @@ from stream.config import Settings
 from stream.errors import BrokerUnavailableError
 from stream.events import CHANGED, LINEAGE
 from stream.features import FeatureTable
-from stream.learning import TrainerState
+from stream.learning.state import TrainerState
 from stream.marks import MarkSigner
 from stream.redis_state import RedisStore, connect
 from stream.servers import freeze

@@ -26,7 +26,8 @@ from stream.config import Settings
 from stream.errors import ServerStartError
 from stream.events import Rows
 from stream.features import FeatureTable
-from stream.learning import ALL_HASHES, TrainerState, learn
+from stream.learning.rounds import learn
+from stream.learning.state import ALL_HASHES, TrainerState
 from stream.partition import Partition, SampleRequest
 from stream.redis_state import RedisStore, connect
 from stream.servers import LocalStore, redis_binary

@@ -26,7 +26,7 @@ DELIVERED_SECONDS = 0.4
 SERVER_SECONDS = 10.0
 
 
-def inflict(stage: Stage, traffic: Traffic, fault: Fault) -> str:
+def inflict(stage: Stage, traffic: Traffic, fault: Fault) -> str:  # noqa: C901 - a case a kind
     """Do a fault to its end.
 
     Returns:

@@ -40,7 +40,7 @@ from stream.cli.safe import safe_facts
 from stream.errors import kafka_client
 from stream.events import Mark
 from stream.features import DEFAULT_FEATURES, FeatureTable
-from stream.learning import TrainerState
+from stream.learning.state import TrainerState
 from stream.servers import LocalBroker, LocalStore
 from stream.state import StoreUnavailableError
 from stream.units import iso, readable_duration

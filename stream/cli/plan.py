@@ -28,7 +28,9 @@ from stream.clustering import living, smallest_hashes
 from stream.config import Settings
 from stream.events import Counts, Hashes, Ints, Lineage, Rows, SegmentChange
 from stream.features import FeatureTable
-from stream.learning import Sample, TrainerState, retune
+from stream.learning.rounds import retune
+from stream.learning.state import TrainerState
+from stream.learning.statistics import Sample
 from stream.lineage import inherit
 from stream.model import Model, Segment
 from stream.partition import Partition, SchemaMismatchError

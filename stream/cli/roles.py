@@ -25,7 +25,7 @@ from stream import fitness
 from stream.config import ConfigError, Settings
 from stream.errors import BrokerUnavailableError
 from stream.health import Health, HealthServer
-from stream.learning import warm_up
+from stream.learning.rounds import warm_up
 from stream.marks import MarkSigner
 from stream.metrics import REGISTRY
 from stream.redis_state import RedisStore, connect

@@ -26,7 +26,7 @@ from stream.errors import BrokerUnavailableError, OffsetOutOfRangeError
 from stream.events import Counts, LineageRecord
 from stream.features import DEFAULT_FEATURES, FeatureTable
 from stream.health import Health
-from stream.learning import TrainerState
+from stream.learning.state import TrainerState
 from stream.marks import MarkSigner
 from stream.metrics import REGISTRY
 from stream.oracle import Marks, Message, Oracle, fold_log

@@ -15,7 +15,7 @@ import pytest
 from ops.kafka.server import RealKafka
 from producers.replay import InputWriter
 from stream.config import Settings
-from stream.learning import TrainerState
+from stream.learning.state import TrainerState
 from stream.model import Model
 from stream.units import DAY_MS, iso
 from tests import harness

@@ -15,7 +15,8 @@ from ops.schemas import FOLDER, RECORDS, schemas
 from stream.config import Settings
 from stream.events import PUBLISHED_MODEL, SEGMENT_CHANGE, Cause, Counts, EventColumns
 from stream.features import FeatureTable
-from stream.learning import ALL_HASHES, TrainerState, learn
+from stream.learning.rounds import learn
+from stream.learning.state import ALL_HASHES, TrainerState
 from stream.model import Model
 from stream.partition import Partition, SampleRequest
 from stream.segments import PublishRule

@@ -16,7 +16,7 @@ from rich.console import Console
 
 from stream.cli import main, roles, views
 from stream.config import Settings
-from stream.learning import TrainerState
+from stream.learning.state import TrainerState
 from stream.state import Commit, MemoryStore, Position
 from tests.stream.test_partition import TABLE, history, models, steady
 

@@ -23,7 +23,9 @@ from stream.cli import charts, explore, main, roles
 from stream.config import Settings
 from stream.events import Counts
 from stream.features import FeatureTable
-from stream.learning import PartitionStatistics, TrainerState, learn
+from stream.learning.rounds import learn
+from stream.learning.state import TrainerState
+from stream.learning.statistics import PartitionStatistics
 from stream.oracle import Message, fold_log
 from stream.partition import SchemaMismatchError
 from stream.state import Commit, MemoryStore, Position

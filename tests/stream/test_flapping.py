@@ -14,7 +14,9 @@ from hypothesis import strategies as st
 from stream.config import Settings
 from stream.events import Counts
 from stream.flapping import Flapping, Rates, Tally, together
-from stream.learning import PartitionStatistics, TrainerState, learn
+from stream.learning.rounds import learn
+from stream.learning.state import TrainerState
+from stream.learning.statistics import PartitionStatistics
 from stream.model import Model
 from stream.partition import Partition
 from stream.segments import DEFAULT_KINDS, PublishRule

@@ -10,7 +10,10 @@ import pytest
 from stream.clustering import Statistics, distances
 from stream.config import Learning
 from stream.events import Floats, Hashes
-from stream.learning import ANCHOR_REFITS, PartitionStatistics, TrainerState, learn, sample_due
+from stream.learning.refit import ANCHOR_REFITS
+from stream.learning.rounds import learn, sample_due
+from stream.learning.state import TrainerState
+from stream.learning.statistics import PartitionStatistics
 from stream.model import Model
 from stream.segmenter import Features
 

@@ -19,7 +19,9 @@ from stream.config import Learning
 from stream.events import NO_EVENTS, SEGMENT_CHANGE, Cause, Counts, EventColumns
 from stream.features import DEFAULT_FEATURES, FeatureTable
 from stream.hashing import change_identity, hash_text, user_hashes
-from stream.learning import ALL_HASHES, PartitionStatistics, TrainerState, learn
+from stream.learning.rounds import learn
+from stream.learning.state import ALL_HASHES, TrainerState
+from stream.learning.statistics import PartitionStatistics
 from stream.model import Model, Segment
 from stream.oracle import Event
 from stream.partition import (

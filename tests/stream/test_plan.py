@@ -22,7 +22,7 @@ from stream.cli import apply, main, plan, roles
 from stream.config import Settings, load
 from stream.events import Counts
 from stream.features import FeatureTable
-from stream.learning import TrainerState
+from stream.learning.state import TrainerState
 from stream.partition import Partition, SampleRequest
 from stream.state import Answer, Commit, MemoryStore, Position
 from stream.trainer import Trainer

@@ -12,7 +12,9 @@ import pytest
 from stream.config import Learning, Settings
 from stream.events import EventColumns
 from stream.features import FeatureTable
-from stream.learning import PartitionStatistics, TrainerState, learn, sample_due
+from stream.learning.rounds import learn, sample_due
+from stream.learning.state import TrainerState
+from stream.learning.statistics import PartitionStatistics
 from stream.model import Model
 from stream.partition import Partition
 from stream.segments import PublishRule
