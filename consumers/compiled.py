@@ -619,6 +619,8 @@ def _parse(
     value = np.empty(count)
     quantity = np.empty(count)
     category = np.empty(count, np.uint64)
+    order = np.zeros(count, np.uint64)
+    whole = np.zeros(count, np.bool_)
     left = np.empty(count, np.int64)
     lines = np.empty(len(text), np.uint8)
     lefts = filled = 0
@@ -661,4 +663,7 @@ def _parse(
             lefts += 1
         lines[filled] = 10  # a line feed
         filled += 1
-    return left[:lefts], lines[: filled - 1], kind, time_ms, ids, value, quantity, category
+    return (
+        left[:lefts], lines[: filled - 1],
+        kind, time_ms, ids, value, quantity, category, order, whole,
+    )  # fmt: skip

@@ -76,6 +76,9 @@ class Batch:
     value: Floats
     quantity: Floats
     category: npt.NDArray[np.uint64]
+    order: npt.NDArray[np.uint64]
+    whole: Bools
+    recorded_ms: Ints
     counts: Counts
     rejects: list[Reject]
     marks: list[tuple[int, int]]
@@ -96,6 +99,9 @@ class Batch:
             self.value,
             self.quantity,
             self.category,
+            self.order,
+            self.whole,
+            self.recorded_ms,
         )
 
 
@@ -127,6 +133,8 @@ class Block:
     value: Floats
     quantity: Floats
     category: npt.NDArray[np.uint64]
+    order: npt.NDArray[np.uint64]
+    whole: Bools
     fate: npt.NDArray[np.uint8]
     appended_ms: Ints
     clamped: Bools
@@ -170,8 +178,8 @@ class Block:
             users = [self.users[place] for place in keep.tolist()]
         return Batch(
             topic, users, self.kind[keep], self.time_ms[keep], self.id[keep],
-            self.value[keep], self.quantity[keep], self.category[keep], counts,
-            rejects,
+            self.value[keep], self.quantity[keep], self.category[keep], self.order[keep],
+            self.whole[keep], self.appended_ms[keep], counts, rejects,
             [self.marks[place] for place in sorted(self.marks) if start <= place < end],
             self.messages[end - 1].offset() + 1,
             int(self.appended_ms[keep].min()) if applied else 0,
@@ -208,6 +216,7 @@ def _unreadable(error: Exception) -> Parsed:
     return Parsed(
         [""], Odd(refused, {}, set()), nothing.astype(np.uint8), nothing.astype(np.int64),
         nothing.astype(np.uint64), nothing, nothing, nothing.astype(np.uint64),
+        nothing.astype(np.uint64), nothing.astype(np.bool_),
     )  # fmt: skip
 
 
@@ -297,6 +306,8 @@ class Decoder:
             value=parsed.value,
             quantity=parsed.quantity,
             category=parsed.category,
+            order=parsed.order,
+            whole=parsed.whole,
             fate=fate,
             appended_ms=appended,
             clamped=(time > limit) & (fate == _Fate.APPLIED),

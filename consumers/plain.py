@@ -20,7 +20,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from stream.events import Floats, Hashes, Ints, Mark, Properties, Reason, Track
+from stream.events import Bools, Floats, Hashes, Ints, Mark, Properties, Reason, Track
 from stream.features import FeatureTable
 from stream.hashing import hash_text, hash_texts, letters_of
 
@@ -71,6 +71,8 @@ class Parsed(NamedTuple):
     value: Floats
     quantity: Floats
     category: Hashes
+    order: Hashes
+    whole: Bools
 
 
 _BLANK = Track("", "-", "-", "1970-01-02T00:00:00.000Z")
@@ -144,6 +146,8 @@ class PlainParser:
             value=value,
             quantity=quantity,
             category=np.fromiter(categories, np.uint64, count),
+            order=np.zeros(count, np.uint64),
+            whole=np.zeros(count, np.bool_),
         )
 
     def _tracks(self, values: Sequence[Any], odd: Odd) -> list[Track]:

@@ -112,7 +112,11 @@ class EventColumns:
 
     Within a topic the events stand in offset order. `slot` is the user's place in the owner's
     table, `topic` 0 for clickstream and 1 for purchases, `kind` a code of
-    `FeatureTable.codes`, `id` and `category` stable 64-bit hashes (category 0: none).
+    `FeatureTable.codes`, `id`, `category` and `order` stable 64-bit hashes. An `id` of 0 is none:
+    such an event always counts; so are a `category` and an `order` of 0. `whole` says of a refund
+    or a cancellation that it names no amount: it takes back what is left of its order.
+    `recorded_ms` is the time of the record in the log. Of a refund or a cancellation, `value` and
+    `quantity` are never negative.
     """
 
     slot: npt.NDArray[np.int64]
@@ -123,6 +127,9 @@ class EventColumns:
     value: Floats
     quantity: Floats
     category: Hashes
+    order: Hashes
+    whole: Bools
+    recorded_ms: Ints
 
     def __len__(self) -> int:
         return len(self.slot)
@@ -150,6 +157,9 @@ NO_EVENTS = EventColumns(
     np.empty(0, np.float64),
     np.empty(0, np.float64),
     np.empty(0, np.uint64),
+    np.empty(0, np.uint64),
+    np.empty(0, np.bool_),
+    np.empty(0, np.int64),
 )
 
 

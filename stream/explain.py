@@ -307,6 +307,9 @@ def acts(row: Rows, table: FeatureTable, model: Model, rule: PublishRule, now_ms
         value=np.array([value or 0.0 for value in values])[kind],
         quantity=np.array([quantity or 0.0 for quantity in quantities])[kind],
         category=np.zeros(len(slot), np.uint64),
+        order=np.zeros(len(slot), np.uint64),
+        whole=np.zeros(len(slot), np.bool_),
+        recorded_ms=np.full(len(slot), now_ms, np.int64),
     )
     folded = table.fold(lambda slots: np.repeat(row, len(slots)), events).rows
     rows = np.concatenate([row, folded])

@@ -87,6 +87,9 @@ class Event(NamedTuple):
         id: hash of the message id.
         category: hash of the category, 0 for none.
         clamped: whether the time was cut back from the future.
+        order: hash of the order id, 0 for none.
+        whole: whether it takes back what is left of its order.
+        recorded_ms: time of its record; 0 if that has none.
     """
 
     user: str
@@ -98,6 +101,9 @@ class Event(NamedTuple):
     quantity: float
     category: int
     clamped: bool = False
+    order: int = 0
+    whole: bool = False
+    recorded_ms: int = 0
 
 
 class Marks(NamedTuple):

@@ -143,6 +143,9 @@ def columns(table: FeatureTable, slots: dict[str, int], events: Sequence[Event])
         value=np.array([e.value for e in events], np.float64),
         quantity=np.array([e.quantity for e in events], np.float64),
         category=np.array([e.category for e in events], np.uint64),
+        order=np.array([e.order for e in events], np.uint64),
+        whole=np.array([e.whole for e in events], np.bool_),
+        recorded_ms=np.array([e.recorded_ms or e.time_ms for e in events], np.int64),
     )
 
 

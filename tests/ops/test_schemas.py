@@ -47,6 +47,9 @@ def published() -> tuple[Model, list[dict[str, Any]]]:
             value=np.linspace(10.0, 60.0, events),
             quantity=np.ones(events),
             category=np.zeros(events, np.uint64),
+            order=np.zeros(events, np.uint64),
+            whole=np.zeros(events, np.bool_),
+            recorded_ms=np.full(events, START_MS, np.int64),
         )
     )
     request = SampleRequest(settings.learning.sample_users, ALL_HASHES)
