@@ -26,9 +26,7 @@ from numba import types
 from numba.extending import intrinsic
 
 from consumers.plain import (
-    EARLIEST_MS,
     LARGEST_NUMBER,
-    LATEST_MS,
     LONGEST_USER,
     UNWATCHED,
     Odd,
@@ -38,6 +36,7 @@ from consumers.plain import (
 from stream.events import Floats, Hashes, Ints
 from stream.features import FeatureTable
 from stream.hashing import MULTIPLIERS
+from stream.times import EARLIEST_MS, LATEST_MS
 
 Letters = npt.NDArray[np.uint8]
 Function = TypeVar("Function", bound=Callable[..., Any])

@@ -19,20 +19,13 @@ from typing import Any, Literal, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from consumers.plain import (
-    EARLIEST_MS,
-    LATEST_MS,
-    UNWATCHED,
-    Odd,
-    Parsed,
-    PlainParser,
-    parse_time,
-)
+from consumers.plain import UNWATCHED, Odd, Parsed, PlainParser, parse_time
 from stream.config import ConfigError, Worker
 from stream.events import NO_EVENTS, Bools, Counts, EventColumns, Floats, Ints, Mark, Reason
 from stream.features import FeatureTable
 from stream.marks import MarkSigner
 from stream.partition import Partition
+from stream.times import EARLIEST_MS, LATEST_MS
 
 
 class Message(Protocol):

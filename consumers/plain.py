@@ -23,13 +23,10 @@ import numpy.typing as npt
 from stream.events import Bools, Floats, Hashes, Ints, Mark, Properties, Reason, Track
 from stream.features import FeatureTable
 from stream.hashing import hash_text, hash_texts, letters_of
+from stream.times import EARLIEST_MS, LATEST_MS
 
 LARGEST_NUMBER = 1e12
 LONGEST_USER = 256
-EARLIEST_MS = 86_400_000
-"""1970-01-02: a time on the first day is a missing or zero timestamp, not a shopper."""
-LATEST_MS = 4_102_444_800_000
-"""2100-01-01: a later time is a unit error, not a shopper."""
 UNWATCHED = 255
 """Code of an event that no feature watches."""
 OTHER_TYPES = frozenset({"identify", "page", "screen", "group", "alias"})
@@ -75,7 +72,7 @@ class Parsed(NamedTuple):
     whole: Bools
 
 
-_BLANK = Track("", "-", "-", "1970-01-02T00:00:00.000Z")
+_BLANK = Track("", "-", "-", "2000-01-01T00:00:00.000Z")
 
 
 class _Codes(dict[str, int]):

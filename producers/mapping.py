@@ -31,6 +31,8 @@ from pydantic import (
     model_validator,
 )
 
+from stream.times import EARLIEST_MS, LATEST_MS
+
 ORDER_COMPLETED = "Order Completed"
 ORDER_REFUNDED = "Order Refunded"
 PURCHASES = (ORDER_COMPLETED, ORDER_REFUNDED)
@@ -49,10 +51,6 @@ _MILLISECOND = timedelta(milliseconds=1)
 _PER_MILLISECOND = {"seconds": 0.001, "milliseconds": 1, "microseconds": 1_000}
 
 # What a worker would refuse is better refused here, where row and column are known.
-_FIRST_MS = 86_400_000
-"""1970-01-02: a time on the first day is a missing or zero timestamp, not a shopper."""
-_END_MS = 4_102_444_800_000
-"""2100-01-01: a later time is a unit error, not a shopper."""
 _LARGEST_NUMBER = 1e12
 _LONGEST_USER = 256
 
@@ -564,7 +562,7 @@ _COMPACT_DATE = re.compile(r"(19|20)\d{6}", re.ASCII)
 
 
 def time_parser(time: Time) -> Callable[[str], int | None]:
-    """A function from text to milliseconds since 1970; None for what is no time from 1970 to 2099."""
+    """A function from text to milliseconds since 1970; None for what is no time that can be meant."""
     zone = ZoneInfo(time.zone)
     parse = _reader_of_times(time.format)
 
@@ -575,7 +573,7 @@ def time_parser(time: Time) -> Callable[[str], int | None]:
             time_ms = parse(text, zone)
         except (ValueError, OverflowError):
             return None
-        return time_ms if _FIRST_MS <= time_ms < _END_MS else None
+        return time_ms if EARLIEST_MS <= time_ms < LATEST_MS else None
 
     return parsed
 

@@ -14,7 +14,7 @@ What a message becomes, the first that fits:
    (identify, page ..) is *ignored*;
 3. fields of a wrong JSON type are *wrong type*, absent ones *missing field*;
 4. nobody to count it for is *no user*;
-5. a time that is not RFC 3339 with a zone, or outside 1970-01-02 to 2099, is *bad time*;
+5. a time that is not RFC 3339 with a zone, or outside 1995 to 2099, is *bad time*;
 6. a number that is read and beyond `LARGEST_NUMBER` is *out of range*;
 7. a name that no feature watches is *ignored*;
 8. a time long before the record's is *late*; long after, it is clamped; a record's time outside
@@ -48,7 +48,7 @@ CLICKSTREAM = 0
 """Index of the topic whose messages make sessions."""
 LARGEST_NUMBER = 1e12
 LONGEST_USER_BYTES = 256
-LAST_YEAR = 2099
+FIRST_YEAR, LAST_YEAR = 1995, 2099
 NEAR_NOTHING = 1e-6
 """A mean or ratio over this little or less has nothing to tell."""
 
@@ -248,7 +248,7 @@ def parse_time(text: str) -> int:
     """Milliseconds since 1970 of an RFC 3339 text, cut to whole ones.
 
     Raises:
-        _RefusedError: it is none, or outside 1970-01-02 to `LAST_YEAR`.
+        _RefusedError: it is none, or outside `FIRST_YEAR` to `LAST_YEAR`.
     """
     match = _RFC_3339.fullmatch(text)
     if match is None:
@@ -270,7 +270,7 @@ def parse_time(text: str) -> int:
     return time_ms
 
 
-_FIRST_MS = 86_400_000
+_FIRST_MS = int(datetime(FIRST_YEAR, 1, 1, tzinfo=UTC).timestamp()) * 1_000
 _END_MS = int(datetime(LAST_YEAR + 1, 1, 1, tzinfo=UTC).timestamp()) * 1_000
 
 
