@@ -680,7 +680,7 @@ class ActivityWorker:
             order = np.argsort(pairs, kind="stable")
             messages, pairs = [messages[place] for place in order.tolist()], pairs[order]
             starts = starts_of(pairs)
-        block = self._decoder.decode(messages)
+        block = self._decoder.decode(messages, self._wall_ms())
         for start, end in zip(starts.tolist(), [*starts[1:].tolist(), len(messages)], strict=True):
             number, topic = divmod(int(pairs[start]), 2)
             owned = self._owned.get(number)

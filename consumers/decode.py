@@ -10,6 +10,7 @@ No message is an error. Where a parser fails at one that nobody foresaw, that me
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from consumers.plain import UNWATCHED, Odd, Parsed, PlainParser, parse_time
+from consumers.timing import TimeRules
 from stream.config import ConfigError, Worker
 from stream.events import NO_EVENTS, Bools, Counts, EventColumns, Floats, Ints, Mark, Reason
 from stream.features import FeatureTable
@@ -112,7 +114,7 @@ class Block:
 
     Attributes:
         fate: of each message; the columns mean something only where it is applied.
-        appended_ms: record timestamps.
+        appended_ms: record timestamps, as far as they can be.
         clamped: whose time was cut back from the future.
         rejects: by place.
         marks: by place, (time, wall clock it was sent at).
@@ -249,9 +251,7 @@ class Decoder:
     ) -> None:
         self._signer = marks
         self._step_ms = int(mark_seconds * 1_000)
-        # Times are below `LATEST_MS`, so a larger limit means no more than that one.
-        self._late_ms = int(min(worker.late_seconds * 1_000, LATEST_MS))
-        self._future_ms = int(min(worker.future_seconds * 1_000, LATEST_MS))
+        self._times = TimeRules(worker)
         plain = PlainParser(table, worker.message_bytes)
         self._parser: Parser = plain
         self.way: Literal["plain", "compiled"] = "plain"
@@ -270,17 +270,20 @@ class Decoder:
         self._parser = CompiledParser(table, worker.message_bytes, plain)
         self.way = "compiled"
 
-    def decode(self, messages: Sequence[Any]) -> Block:
-        """Columns of messages, in the order they come; none is an error."""
+    def decode(self, messages: Sequence[Any], now_ms: int | None = None) -> Block:
+        """Columns of messages, in the order they come; none is an error.
+
+        Args:
+            now_ms: by the wall clock, after which nothing happens; None asks the machine's.
+        """
+        now_ms = time.time_ns() // 1_000_000 if now_ms is None else now_ms
         appended = np.array([message.timestamp()[1] for message in messages], dtype=np.int64)
         parsed = parse_all(self._parser, [message.value() for message in messages])
-        time, odd = parsed.time_ms, parsed.odd
+        odd = parsed.odd
         marks = self._judge_marks(odd, messages) if odd.marks else {}
-        # A record without a time, or with one that nobody can mean, limits nothing.
-        sane = (appended >= EARLIEST_MS) & (appended < LATEST_MS)
-        appended = np.where(sane, appended, time)
+        timed = self._times.apply(parsed.time_ms, appended, now_ms)
         fate = np.full(len(messages), _Fate.APPLIED, np.uint8)
-        fate[time < appended - self._late_ms] = _Fate.LATE
+        fate[timed.late] = _Fate.LATE
         fate[parsed.kind == UNWATCHED] = _Fate.IGNORED
         for places, what in (
             (odd.ignored, _Fate.IGNORED),
@@ -289,12 +292,11 @@ class Decoder:
         ):
             if places:
                 fate[list(places)] = what
-        limit = appended + self._future_ms
         return Block(
             messages=messages,
             users=parsed.users,
             kind=parsed.kind,
-            time_ms=np.minimum(time, limit),
+            time_ms=timed.time_ms,
             id=parsed.id,
             value=parsed.value,
             quantity=parsed.quantity,
@@ -302,8 +304,8 @@ class Decoder:
             order=parsed.order,
             whole=parsed.whole,
             fate=fate,
-            appended_ms=appended,
-            clamped=(time > limit) & (fate == _Fate.APPLIED),
+            appended_ms=timed.recorded_ms,
+            clamped=timed.clamped & (fate == _Fate.APPLIED),
             rejects={
                 place: Reject(reason, detail, messages[place])
                 for place, (reason, detail) in odd.refused.items()
@@ -333,7 +335,7 @@ class Decoder:
         A mark ends a time that has begun. The wall clock is the signed one at which it was sent,
         not that of this reader: what a mark means must not depend on when it is read.
         """
-        time, sent = parse_time(mark.timestamp), parse_time(mark.sentAt)
-        sane = EARLIEST_MS <= time < LATEST_MS and EARLIEST_MS <= sent < LATEST_MS
-        begun = time - self._step_ms <= sent + self._future_ms
-        return (time, sent) if sane and begun else None
+        time_ms, sent_ms = parse_time(mark.timestamp), parse_time(mark.sentAt)
+        sane = EARLIEST_MS <= time_ms < LATEST_MS and EARLIEST_MS <= sent_ms < LATEST_MS
+        begun = time_ms - self._step_ms <= sent_ms + self._times.tolerance_ms
+        return (time_ms, sent_ms) if sane and begun else None

@@ -17,8 +17,10 @@ What a message becomes, the first that fits:
 5. a time that is not RFC 3339 with a zone, or outside 1995 to 2099, is *bad time*;
 6. a number that is read and beyond `LARGEST_NUMBER` is *out of range*;
 7. a name that no feature watches is *ignored*;
-8. a time long before the record's is *late*; long after, it is clamped; a record's time outside
-   the range of point 5 limits nothing;
+8. a time long before the record's is *late*; long after, it is clamped to the record's. A record's
+   time outside the range of point 5, or ten years older than an event that is not after the wall
+   clock, limits nothing. In a record after the wall clock, or one that limits nothing, a time after
+   the wall clock is clamped to that, and not even then too late for it;
 9. a message id among the last `RING` of the same user and topic is a *duplicate*;
 10. everything else is *applied*.
 """
@@ -36,6 +38,7 @@ from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from functools import lru_cache
 from hashlib import blake2b, sha256
+from time import time_ns
 from typing import Any, NamedTuple
 
 from stream.config import Worker
@@ -47,6 +50,7 @@ from stream.units import DAY_MS
 CLICKSTREAM = 0
 """Index of the topic whose messages make sessions."""
 LARGEST_NUMBER = 1e12
+TEN_YEARS_DAYS = 3_652
 LONGEST_USER_BYTES = 256
 FIRST_YEAR, LAST_YEAR = 1995, 2099
 NEAR_NOTHING = 1e-6
@@ -148,12 +152,18 @@ class Judge:
 
     Args:
         marks: where the shop's clock goes by marks; else None.
+        now_ms: by the wall clock, when the log was read; None asks the machine's.
     """
 
     def __init__(
-        self, features: Sequence[Feature], worker: Worker, marks: Marks | None = None
+        self,
+        features: Sequence[Feature],
+        worker: Worker,
+        marks: Marks | None = None,
+        now_ms: int | None = None,
     ) -> None:
         self._marks = marks
+        self._now_ms = now_ms
         self._names = {name: name for f in features for name in (*f.on, *f.minus)}
         self._read: set[str] = set()
         for feature in features:
@@ -186,13 +196,10 @@ class Judge:
         name = self._names.get(track["event"])
         if name is None:
             return Outcome(Fate.IGNORED)
-        clamped = False
-        if message.timestamp_ms is not None and _FIRST_MS <= message.timestamp_ms < _END_MS:
-            if time_ms < message.timestamp_ms - int(self._worker.late_seconds * 1_000):
-                return Outcome(Fate.LATE)
-            limit = message.timestamp_ms + int(self._worker.future_seconds * 1_000)
-            clamped = time_ms > limit
-            time_ms = min(time_ms, limit)
+        counts_at = self._counts_at(time_ms, message.timestamp_ms)
+        if counts_at is None:
+            return Outcome(Fate.LATE)
+        time_ms, clamped = counts_at, counts_at < time_ms
         category = track.get("properties", {}).get("category")
         event = Event(
             user=user,
@@ -206,6 +213,24 @@ class Judge:
             clamped=clamped,
         )
         return Outcome(Fate.APPLIED, event=event)
+
+    def _counts_at(self, time_ms: int, record_ms: int | None) -> int | None:
+        """When an event counts, by its own time and its record's; None if it is late."""
+        tolerance_ms = int(self._worker.future_seconds * 1_000)
+        late_ms = int(self._worker.late_seconds * 1_000)
+        now_ms = time_ns() // 1_000_000 if self._now_ms is None else self._now_ms
+        in_future = time_ms > now_ms + tolerance_ms
+        if record_ms is None or not _FIRST_MS <= record_ms < _END_MS:
+            return now_ms if in_future else time_ms
+        if not in_future and time_ms - record_ms > TEN_YEARS_DAYS * DAY_MS:
+            return time_ms
+        if record_ms > now_ms + tolerance_ms:
+            if time_ms < now_ms - late_ms:
+                return None
+            return now_ms if in_future else time_ms
+        if time_ms < record_ms - late_ms:
+            return None
+        return min(time_ms, record_ms + tolerance_ms)
 
     def _judge_mark(self, mark: Mapping[str, Any], place: tuple[str, int]) -> Outcome:
         if self._marks is None:
@@ -603,15 +628,19 @@ class Oracle:
     The messages of a topic come in offset order; how the two topics mix makes no difference.
 
     Args:
-        marks: see `Judge`.
+        marks, now_ms: see `Judge`.
     """
 
     def __init__(
-        self, features: Sequence[Feature], worker: Worker, marks: Marks | None = None
+        self,
+        features: Sequence[Feature],
+        worker: Worker,
+        marks: Marks | None = None,
+        now_ms: int | None = None,
     ) -> None:
         self.users: dict[str, OracleUser] = {}
         self.counts = Counts()
-        self._judge = Judge(features, worker, marks)
+        self._judge = Judge(features, worker, marks, now_ms)
 
     def take(self, message: Message) -> Outcome:
         """Count a message, and say what became of it."""
@@ -642,9 +671,10 @@ def fold_log(
     worker: Worker,
     topics: Iterable[Iterable[Message]],
     marks: Marks | None = None,
+    now_ms: int | None = None,
 ) -> Oracle:
     """Fold the log of one partition, topic after topic, each in offset order."""
-    oracle = Oracle(features, worker, marks)
+    oracle = Oracle(features, worker, marks, now_ms)
     for messages in topics:
         for message in messages:
             oracle.take(message)

@@ -54,7 +54,7 @@ class _Nothing(msgspec.Struct):
     """No field is wanted."""
 
 
-Messages = Sequence[Message]
+Messages = Sequence[Any]
 
 
 def messages_of(events: int) -> list[Messages]:

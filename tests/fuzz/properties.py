@@ -50,9 +50,12 @@ TABLE = FeatureTable(EVERY_AGGREGATE)
 PLACE = ("clickstream", 0)
 TIMES = (
     START_MS, START_MS, START_MS - 1_000, START_MS + 100 * DAY_MS, -1, 0, 1, -(1 << 63),
-    (1 << 63) - 1, 4_102_444_800_000, 4_102_444_799_999, 86_400_000,
+    (1 << 63) - 1, 4_102_444_800_000, 4_102_444_799_999, 86_400_000, 788_918_399_999,
+    START_MS // 1_000, START_MS * 1_000, START_MS + DAY_MS + 300_000, START_MS + DAY_MS + 300_001,
+    788_918_400_000,
 )  # fmt: skip
-"""Of records: sane ones, none, and absurd ones."""
+"""Of records: sane ones, none, those after `NOW_MS`, and absurd ones."""
+NOW_MS = START_MS + DAY_MS
 NEIGHBOURS = (
     encoded(userId="before", messageId="m2", event=VIEW),
     mark_value(START_MS + DAY_MS),
@@ -76,7 +79,7 @@ def _decoders() -> list[tuple[list[Decoder], Judge]]:
         made.append(
             (
                 [Decoder(TABLE, worker, signer, MARK_SECONDS) for worker in workers],
-                Judge(EVERY_AGGREGATE, workers[0], known),
+                Judge(EVERY_AGGREGATE, workers[0], known, NOW_MS),
             )
         )
     return made
@@ -90,16 +93,16 @@ def check_message(raw: bytes) -> None:
     time_ms = TIMES[crc32(raw) % len(TIMES)]
     for decoders, judge in _decoders():
         expected = judge.judge(Message(raw, time_ms, 0, PLACE))
-        blocks = [decoder.decode(_messages([raw], time_ms)) for decoder in decoders]
+        blocks = [decoder.decode(_messages([raw], time_ms), NOW_MS) for decoder in decoders]
         for block in blocks:
             _agrees(block, 0, expected)
             assert _told(block, 0) == _told(blocks[0], 0)
             _reaches_the_store(block)
-        alone = decoders[0].decode(_messages(NEIGHBOURS, START_MS))
+        alone = decoders[0].decode(_messages(NEIGHBOURS, START_MS), NOW_MS)
         for decoder in decoders:
             messages = _messages([*NEIGHBOURS[:2], raw, NEIGHBOURS[2]], START_MS)
             messages[2] = _messages([raw], time_ms)[0]
-            together = decoder.decode(messages)
+            together = decoder.decode(messages, NOW_MS)
             assert _told(together, 2) == _told(blocks[0], 0)
             for place, there in enumerate((0, 1, 3)):
                 assert _told(together, there) == _told(alone, place)
