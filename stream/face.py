@@ -1,0 +1,10 @@
+"""What ``from segstream import ...`` gives: the library, without Kafka and without Redis.
+
+It is installed as the package ``segstream``; the folders of the pipeline keep their own names.
+"""
+
+from stream.config import Learning, Publish
+from stream.segmenter import Changes, Segmenter, Step
+from stream.segments import KindRule
+
+__all__ = ["Changes", "KindRule", "Learning", "Publish", "Segmenter", "Step"]
