@@ -175,17 +175,22 @@ class Trainer:
         """Go on from where the last trainer was; False while something may be on its way."""
         self._store.lead(self._token)
         self._unannounced = None
+        if self._settle_until is not None and time.monotonic() < self._settle_until:
+            return False
         found = self._store.model()
         state = TrainerState() if found is None else TrainerState.unpack(found[1])
-        run, now = self._store.run(), time.monotonic()
-        if self._live and state.store_run not in {"", run}:
-            # The store may have lost a model that its trainer is still announcing.
-            if self._settle_until is None:
-                self._settle_until = now + self._settings.publisher.settle_seconds
-            if now < self._settle_until:
-                return False
+        run, told = self._store.run(), self._announced()
+        # The store may have lost a model that its trainer is still announcing; or everything, and
+        # what was lost may come back with its next start.
+        lost = self._live and state.store_run not in {"", run}
+        lost = lost or (found is None and self._is_ours(told))
+        if lost and self._settle_until is None:
+            seconds = self._settings.publisher.settle_seconds
+            log.info("the store was started again or lost what it had; waiting %g s", seconds)
+            self._settle_until = time.monotonic() + seconds
+            return False
         self._settle_until = None
-        self._state = self._behind(state, self._announced(), anew=found is None)
+        self._state = self._behind(state, told, anew=found is None)
         if self._live:
             self._state = replace(self._state, store_run=run)
         self._leads = True
@@ -197,6 +202,9 @@ class Trainer:
                 self._store.put_model(self._token, packed, self._state.round_ms)
             self._publish(model)
         return self._leads
+
+    def _is_ours(self, told: Announced) -> bool:
+        return told.model is not None and told.namespace == self._settings.store.namespace
 
     def _behind(self, state: TrainerState, told: Announced, *, anew: bool) -> TrainerState:
         """The state, so that it comes behind what was published.
@@ -212,8 +220,7 @@ class Trainer:
                 epochs, ids = told.origin.epochs, told.origin.ids
             state = replace(state, next_id=ids + 1, epochs_before=epochs, ids_before=ids)
         number = (0, 0) if state.model is None else state.model.number
-        ours = told.namespace == self._settings.store.namespace
-        if not self._live or not ours or told.number <= number:
+        if not self._live or not self._is_ours(told) or told.number <= number:
             return state
         model = Model.from_published(told.model)
         if model.schema != self._table.schema:
@@ -227,8 +234,7 @@ class Trainer:
         By marks they do, where the store went back to before a trainer's state and a partition's own is
         still there: it will decide again what it decided, and must find the same models.
         """
-        ours = told.namespace == self._settings.store.namespace
-        if self._live or not ours or told.origin is None:
+        if self._live or not self._is_ours(told) or told.origin is None:
             return False
         pairs = zip(self._positions(), told.origin.incarnations, strict=False)
         return any(here is not None and here.incarnation == then for here, then in pairs)

@@ -443,10 +443,26 @@ class Scene:
                 assert self.store.commit(partition, "owner", commit) is Answer.OK
 
 
+@pytest.fixture(autouse=True)
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """Of the trainers of a test."""
+    found = Clock()
+    monkeypatch.setattr(trainers, "time", found)
+    return found
+
+
+def lead(trainer: Trainer) -> None:
+    """Let it take the lead, after whatever it has to wait for."""
+    trainer.step()
+    if not trainer.leads:
+        trainers.time.advance(100.0)  # type: ignore[attr-defined]
+        trainer.step()
+
+
 def run_rounds(scene: Scene, rounds: int) -> None:
     """So many rounds with other users each time, and a refit in each."""
     trainer = scene.trainer()
-    trainer.step()
+    lead(trainer)
     begin = scene.store.round()
     for number in range(1, rounds + 1):
         scene.send(begin + number * DAY_MS, a_shop(seed=number))
@@ -594,11 +610,30 @@ def test_another_namespace_begins_behind_what_is_on_the_topic() -> None:
     assert after.model.epoch == before.model.epoch + 1
 
 
+@pytest.mark.parametrize("mode", ["live", "watermark"])
+def test_who_finds_nothing_where_something_was_told_waits_whether_it_comes_back(
+    mode: str, clock: Clock
+) -> None:
+    """A store that lost everything, and then that loss with its last second."""
+    scene = Scene(mode=mode)
+    run_rounds(scene, 2)
+    kept, told = scene.store.model(), list(scene.announce.models)
+    scene.store._trainer = None
+    scene.send(9 * DAY_MS, a_shop(seed=9))
+    successor = scene.trainer()
+    assert not successor.step()
+    clock.advance(scene.settings.publisher.settle_seconds - 0.1)
+    assert not successor.step()
+    scene.store._trainer = kept
+    clock.advance(0.1)
+    assert successor.step()
+    assert scene.announce.models == [*told, told[-1], "3.0"]
+
+
 @pytest.fixture
-def restarted(monkeypatch: pytest.MonkeyPatch) -> tuple[Scene, Clock]:
+def restarted(monkeypatch: pytest.MonkeyPatch, clock: Clock) -> tuple[Scene, Clock]:
     """A store that was started again after a round, and has something for another."""
-    scene, clock = Scene(mode="live"), Clock()
-    monkeypatch.setattr(trainers, "time", clock)
+    scene = Scene(mode="live")
     run_rounds(scene, 1)
     monkeypatch.setattr(scene.store, "run", lambda: "another")
     scene.send(9 * DAY_MS)
