@@ -12,7 +12,6 @@ tail of the output and skipped by its ids, never by a high-water mark.
 from __future__ import annotations
 
 import logging
-import secrets
 import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
@@ -28,6 +27,7 @@ from stream import metrics
 from stream.config import Settings
 from stream.errors import BrokerUnavailableError, TopicMissingError, kafka_client
 from stream.events import CHANGED
+from stream.roles.leader import Lease
 from stream.state import OutboxEntry, Store, StoreUnavailableError
 from stream.units import iso
 
@@ -72,7 +72,7 @@ class ChangePublisher:
         self._store = store
         self._output = output
         self._wall_seconds = wall_seconds
-        self._token = secrets.token_hex(8)
+        self._lease = Lease(store, "publisher", settings.publisher.lease_seconds)
         self._partitions = range(settings.topics.partitions)
         self._producer: Producer | None = None
         self._leads = False
@@ -125,7 +125,7 @@ class ChangePublisher:
     def close(self) -> None:
         """Let a standby take over at once."""
         if self._leads:
-            self._store.release("publisher", self._token)
+            self._lease.release()
             self._stop_leading()
 
     def _adapt(self, found: Mapping[int, Sequence[OutboxEntry]]) -> None:
@@ -142,11 +142,9 @@ class ChangePublisher:
             self._entries = min(2 * self._entries, self._settings.publisher.batch_entries)
 
     def _hold_lease(self) -> bool:
-        lease = self._settings.publisher.lease_seconds
-        if not self._store.lease("publisher", self._token, lease):
+        if not self._lease.hold():
             self._stop_leading()
             return False
-        metrics.lease_held("publisher", lease)
         if not self._leads:
             for partition in self._partitions:
                 self._take(partition)
@@ -157,7 +155,7 @@ class ChangePublisher:
 
     def _stop_leading(self) -> None:
         self._leads = False
-        metrics.lease_missed("publisher")
+        self._lease.lose()
         metrics.outboxes_left()
 
     def _take(self, partition: int) -> None:
@@ -167,7 +165,7 @@ class ChangePublisher:
         self._unchecked.discard(partition)
         self._delivered_to.pop(partition, None)
         self._incarnations.pop(partition, None)
-        delivered_to = self._store.take_outbox(partition, self._token)
+        delivered_to = self._store.take_outbox(partition, self._lease.token)
         if delivered_to is not None:
             self._delivered_to[partition] = delivered_to
             self._unchecked.add(partition)
@@ -223,7 +221,7 @@ class ChangePublisher:
         """
         self._known.clear()
         for partition in self._delivered_to:
-            if self._store.acknowledge(partition, self._token, [], 0):
+            if self._store.acknowledge(partition, self._lease.token, [], 0):
                 self._delivered_to[partition] = 0
                 self._unchecked.add(partition)
 
@@ -299,7 +297,9 @@ class ChangePublisher:
         step, and everything is taken again.
         """
         ids = [entry.id for entry in entries]
-        if not self._store.acknowledge(partition, self._token, ids, self._delivered_to[partition]):
+        if not self._store.acknowledge(
+            partition, self._lease.token, ids, self._delivered_to[partition]
+        ):
             log.info("partition %d: another publisher, or new state; giving up the lead", partition)
             self._leads = False
             return

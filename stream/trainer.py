@@ -8,7 +8,6 @@ when, and by whom.
 from __future__ import annotations
 
 import logging
-import secrets
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -23,6 +22,7 @@ from stream.learning.rounds import learn, resume
 from stream.learning.state import TrainerState
 from stream.learning.statistics import PartitionStatistics
 from stream.model import Model
+from stream.roles.leader import Lease
 from stream.state import Position, Store
 from stream.tuning import Tuning
 
@@ -103,7 +103,7 @@ class Trainer:
         self._settle_until: float | None = None
         self._table = FeatureTable(settings.features)
         self._partitions = range(settings.topics.partitions)
-        self._token = secrets.token_hex(8)
+        self._lease = Lease(store, "trainer", settings.publisher.lease_seconds)
         self._leads = False
         self._state = TrainerState()
         self._seen: list[int] = []
@@ -160,20 +160,18 @@ class Trainer:
     def close(self) -> None:
         """Let a standby take over at once."""
         if self._leads:
-            self._store.release("trainer", self._token)
+            self._lease.release()
             self._stop_leading()
 
     def _hold_lease(self) -> bool:
-        lease = self._settings.publisher.lease_seconds
-        if not self._store.lease("trainer", self._token, lease):
+        if not self._lease.hold():
             self._stop_leading()
             return False
-        metrics.lease_held("trainer", lease)
         return self._leads or self._begin_to_lead()
 
     def _begin_to_lead(self) -> bool:
         """Go on from where the last trainer was; False while something may be on its way."""
-        self._store.lead(self._token)
+        self._store.lead(self._lease.token)
         self._unannounced = None
         if self._settle_until is not None and time.monotonic() < self._settle_until:
             return False
@@ -199,7 +197,7 @@ class Trainer:
         if model is not None and self._ours(model.schema):
             if model is not state.model:
                 packed = self._state.pack(self._table)
-                self._store.put_model(self._token, packed, self._state.round_ms)
+                self._store.put_model(self._lease.token, packed, self._state.round_ms)
             self._publish(model)
         return self._leads
 
@@ -252,7 +250,7 @@ class Trainer:
     def _stop_leading(self) -> None:
         self._leads = False
         self._settle_until = None
-        metrics.lease_missed("trainer")
+        self._lease.lose()
         metrics.segments_counted({})
 
     def _statistics(self) -> list[PartitionStatistics]:
@@ -299,7 +297,7 @@ class Trainer:
             self._store.given_names(),
             wanted=self._wanted(),
         )
-        if not self._store.put_model(self._token, state.pack(self._table), round_ms):
+        if not self._store.put_model(self._lease.token, state.pack(self._table), round_ms):
             self._stop_leading()
             return
         if state.tuning != self._state.tuning and state.tuning is not None:
@@ -335,7 +333,7 @@ class Trainer:
 
         Not if another leads by now: whoever was frozen must not tell what has been learned otherwise.
         """
-        if not self._store.lease("trainer", self._token, self._settings.publisher.lease_seconds):
+        if not self._lease.hold():
             self._stop_leading()
             return
         self._unannounced = model

@@ -35,7 +35,7 @@ from producers import topics as topic_plans
 from producers.traffic import ShopReport, run_shop
 from stream import config
 from stream.cli import views
-from stream.cli.roles import mark_signer, open_store
+from stream.cli.roles import ROLES, mark_signer, open_store
 from stream.cli.safe import safe_facts
 from stream.errors import kafka_client
 from stream.events import Mark
@@ -51,7 +51,6 @@ if TYPE_CHECKING:
     from producers.replay import Progress
     from stream.redis_state import RedisStore
 
-ROLES = ("activity", "activity", "trainer", "publisher")
 SHOP_DAYS = 42
 USERS_A_SECOND = 300
 MARKS_A_SECOND = 3
@@ -305,7 +304,8 @@ class _Processes:
     def __init__(self, file: Path, directory: Path) -> None:
         self._running: list[tuple[str, subprocess.Popen[bytes], Path]] = []
         environment = {k: v for k, v in os.environ.items() if not k.startswith("SEGSTREAM_")}
-        for number, role in enumerate(ROLES):
+        started = [role.name for role in ROLES.values() for _ in range(role.demo_processes)]
+        for number, role in enumerate(started):
             log = directory / f"{role}-{number}.log"
             with log.open("wb") as sink:
                 process = subprocess.Popen(  # noqa: S603 - our own command

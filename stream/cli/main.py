@@ -25,11 +25,9 @@ from rich.text import Text
 from typer.core import TyperGroup
 from typer.exceptions import TyperException
 
-from consumers.activity import StateLostError, TopicReplacedError
 from consumers.audit import audit as run_audit
 from consumers.doctor import examine
 from consumers.letters import choose, letters, survey
-from consumers.rejects import TooManyRejectsError
 from producers import topics as topic_plans
 from producers.dead_letters import send_again
 from producers.delivery import DeliveryError
@@ -57,6 +55,7 @@ from stream.features import FeatureTable
 from stream.masking import mask, mask_facts
 from stream.membership import Wanted
 from stream.partition import SchemaMismatchError
+from stream.roles.registry import Role
 from stream.servers import LocalBroker, LocalStore
 from stream.state import StoreRefusedError, StoreUnavailableError
 from stream.tuning import Tuning
@@ -310,22 +309,16 @@ def demo(
         raise typer.Exit(NO)
 
 
-@run_app.command("activity", epilog="Example: `segstream -c shop.toml run activity`")
-def run_activity() -> None:
-    """An activity worker: owns partitions, folds events, moves users."""
-    _run(["activity"], local=False)
+def _add_role(role: Role) -> None:
+    example = f"Example: `segstream -c shop.toml run {role.name}`"
+
+    @run_app.command(role.name, help=role.meaning, epilog=example)
+    def run_role() -> None:
+        _run([role.name], local=False)
 
 
-@run_app.command("trainer", epilog="Example: `segstream -c shop.toml run trainer`")
-def run_trainer() -> None:
-    """The trainer: learns the model. A second one stands by."""
-    _run(["trainer"], local=False)
-
-
-@run_app.command("publisher", epilog="Example: `segstream -c shop.toml run publisher`")
-def run_publisher() -> None:
-    """The publisher: delivers changes. A second one stands by."""
-    _run(["publisher"], local=False)
+for _role in roles.ROLES.values():
+    _add_role(_role)
 
 
 @run_app.command("all", epilog="Example: `segstream run all --local`")
@@ -938,9 +931,7 @@ _ANSWERS: Sequence[tuple[type[Exception], int]] = (
     (ServerStartError, NO),
     (demonstration.DemoError, NO),
     (DeliveryError, NO),
-    (StateLostError, NO),
-    (TopicReplacedError, NO),
-    (TooManyRejectsError, NO),
+    *((error, NO) for role in roles.ROLES.values() for error in role.errors),
 )
 
 

@@ -15,8 +15,9 @@ from contextlib import contextmanager
 from functools import partial
 from threading import Event
 
-from consumers.activity import ActivityWorker
+from consumers.activity import ActivityWorker, StateLostError, TopicReplacedError
 from consumers.output import Output
+from consumers.rejects import TooManyRejectsError
 from producers import topics as topic_plans
 from producers.changes import ChangePublisher
 from producers.models import ModelAnnouncer
@@ -29,6 +30,8 @@ from stream.learning.rounds import warm_up
 from stream.marks import MarkSigner
 from stream.metrics import REGISTRY
 from stream.redis_state import RedisStore, connect
+from stream.roles.leader import Leader, lead
+from stream.roles.registry import Role
 from stream.supervise import keep_going
 from stream.trainer import Trainer
 
@@ -38,8 +41,6 @@ IDLE_SECONDS = {"watermark": 0.002, "live": 0.05}
 """How long a trainer waits between two looks for a due round: owners wait for it at a mark."""
 SILENCE_SECONDS = 60.0
 """A role whose loop has not turned for this long is no longer alive."""
-
-Role = Callable[[Settings, Event, Health], None]
 
 
 @contextmanager
@@ -121,53 +122,66 @@ def activity(settings: Settings, stop: Event, health: Health) -> None:
 
 def trainer(settings: Settings, stop: Event, health: Health) -> None:
     """One trainer; it stands by while another leads."""
-    see_partitions = once(partial(topic_plans.see_partitions, settings))
-
-    def work() -> None:
-        with open_store(settings, serving=True) as store:
-            see_partitions()
-            output = Output(settings)
-            trainer = Trainer(settings, store, ModelAnnouncer(settings), output.announced)
-            try:
-                while not stop.is_set():
-                    busy = trainer.step()
-                    pulse.beat()
-                    health.ready(True, part="trainer")
-                    if not busy:
-                        stop.wait(IDLE_SECONDS[settings.clock.mode] if trainer.leads else 0.2)
-            finally:
-                if stop.is_set():
-                    trainer.close()
-
     warm_up()
-    pulse = health.alive("trainer", SILENCE_SECONDS)
-    keep_going("trainer", work, stop, health, pulse)
+    _lead(
+        "trainer",
+        lambda store: Trainer(
+            settings, store, ModelAnnouncer(settings), Output(settings).announced
+        ),
+        IDLE_SECONDS[settings.clock.mode],
+        settings, stop, health,
+    )  # fmt: skip
 
 
 def publisher(settings: Settings, stop: Event, health: Health) -> None:
     """One publisher; it stands by while another leads."""
+    # A step waits for changes by itself.
+    _lead(
+        "publisher",
+        lambda store: ChangePublisher(settings, store, Output(settings)),
+        0.0,
+        settings, stop, health,
+    )  # fmt: skip
+
+
+def _lead(
+    role: str,
+    build: Callable[[RedisStore], Leader],
+    idle_seconds: float,
+    settings: Settings,
+    stop: Event,
+    health: Health,
+) -> None:
+    """A role of which one leads, on a store of its own; see `stream.roles.leader.lead`."""
     see_partitions = once(partial(topic_plans.see_partitions, settings))
+    pulse = health.alive(role, SILENCE_SECONDS)
+
+    def alive() -> None:
+        pulse.beat()
+        health.ready(True, part=role)
 
     def work() -> None:
         with open_store(settings, serving=True) as store:
             see_partitions()
-            publisher = ChangePublisher(settings, store, Output(settings))
-            try:
-                while not stop.is_set():
-                    leads = publisher.step()
-                    pulse.beat()
-                    health.ready(True, part="publisher")
-                    if not leads:
-                        stop.wait(0.2)
-            finally:
-                if stop.is_set():
-                    publisher.close()
+            lead(build(store), stop, alive, idle_seconds)
 
-    pulse = health.alive("publisher", SILENCE_SECONDS)
-    keep_going("publisher", work, stop, health, pulse)
+    keep_going(role, work, stop, health, pulse)
 
 
-ROLES: dict[str, Role] = {"activity": activity, "trainer": trainer, "publisher": publisher}
+ROLES: dict[str, Role] = {
+    role.name: role
+    for role in (
+        Role(
+            "activity",
+            "An activity worker: owns partitions, folds events, moves users.",
+            activity,
+            demo_processes=2,
+            errors=(StateLostError, TopicReplacedError, TooManyRejectsError),
+        ),
+        Role("trainer", "The trainer: learns the model. A second one stands by.", trainer),
+        Role("publisher", "The publisher: delivers changes. A second one stands by.", publisher),
+    )
+}
 
 
 def run(settings: Settings, names: list[str], stop: Event) -> None:
@@ -182,7 +196,7 @@ def run(settings: Settings, names: list[str], stop: Event) -> None:
 
     def guarded(role: Role) -> None:
         try:
-            role(settings, stop, health)
+            role.run(settings, stop, health)
         except Exception as error:  # noqa: BLE001 - raised again below, in the main thread
             failures.append(error)
         finally:

@@ -19,6 +19,7 @@ from typer.main import get_command
 
 from consumers.doctor import Finding, examine
 from ops.kafka.server import RealKafka, why_unavailable
+from stream.cli import roles
 from stream.cli.main import app
 from stream.config import ConfigError, Settings, load
 from stream.health import Health, HealthServer
@@ -26,7 +27,7 @@ from stream.servers import LocalStore, redis_binary
 from tests.conftest import SettingsFor, unavailable
 
 ROOT = Path(__file__).parent.parent.parent
-ROLES = ("activity", "trainer", "publisher")
+ROLES = tuple(roles.ROLES)
 DOCKERFILE = (ROOT / "ops/docker/Dockerfile").read_text()
 PINNED = re.compile(r"^[\w./-]+:v?\d+\.\d+\.\d+(-[\w.-]+)?$")
 VARIABLE = re.compile(r"\$\{(\w+)(?::([-?])([^}]*))?\}")

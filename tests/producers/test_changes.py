@@ -180,7 +180,7 @@ def test_a_successor_reads_the_tail_from_what_was_confirmed_and_skips_what_is_th
     scene.broker.trouble = deque(["unconfirmed"])
     with pytest.raises(BrokerUnavailableError):
         first.step()
-    scene.store.release("publisher", first._token)
+    scene.store.release("publisher", first._lease.token)
     scene.reads.clear()
     second = scene.publisher()
     assert second.step()
@@ -248,7 +248,7 @@ def test_a_publisher_past_its_lease_leaves_its_successor_alone(
     def slowly(*arguments: Any) -> list[int]:
         offsets = deliver(*arguments)
         monkeypatch.setattr(changes, "deliver", deliver)
-        scene.store.release("publisher", first._token)
+        scene.store.release("publisher", first._lease.token)
         assert second._hold_lease()
         return offsets
 
@@ -273,7 +273,7 @@ def test_who_loses_the_lease_while_reading_back_sends_nothing(
 
     def slowly(starts: Mapping[int, int]) -> tuple[dict[int, set[str]], list[int]]:
         monkeypatch.setattr(scene, "delivered_ids", read)
-        scene.store.release("publisher", first._token)
+        scene.store.release("publisher", first._lease.token)
         assert second.step()
         return read(starts)
 
@@ -599,7 +599,7 @@ def test_who_does_not_lead_tells_nothing_of_the_outboxes(scene: Scene) -> None:
     publisher = scene.publisher()
     assert publisher.step()
     assert told()
-    scene.store.release("publisher", publisher._token)
+    scene.store.release("publisher", publisher._lease.token)
     assert scene.store.lease("publisher", "another", 1.0)
     assert not publisher.step()
     assert not told()

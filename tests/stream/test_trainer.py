@@ -660,7 +660,7 @@ def test_live_whoever_lost_the_lease_while_waiting_waits_anew(
     scene, clock = restarted
     successor = scene.trainer()
     assert not successor.step()
-    scene.store.release("trainer", successor._token)
+    scene.store.release("trainer", successor._lease.token)
     scene.store.lease("trainer", "a third", 5.0)
     assert not successor.step()
     scene.store.release("trainer", "a third")
@@ -892,7 +892,7 @@ def test_who_does_not_lead_tells_nothing_of_the_segments() -> None:
     scene.send(10)
     assert trainer.step()
     assert told()
-    scene.store.release("trainer", trainer._token)
+    scene.store.release("trainer", trainer._lease.token)
     assert scene.store.lease("trainer", "another", 1.0)
     assert not trainer.step()
     assert not told()
@@ -920,7 +920,7 @@ def test_a_successor_tells_the_model_its_predecessor_could_not() -> None:
     scene.send(10)
     with pytest.raises(BrokerUnavailableError):
         trainer.step()
-    scene.store.release("trainer", trainer._token)
+    scene.store.release("trainer", trainer._lease.token)
     successor = scene.trainer()
     with pytest.raises(BrokerUnavailableError):
         successor.step()

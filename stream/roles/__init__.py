@@ -1,0 +1,1 @@
+"""What every role is made of, whatever it does."""
