@@ -26,9 +26,11 @@ import numpy as np
 from confluent_kafka import OFFSET_END, Consumer, KafkaError, KafkaException, TopicPartition
 
 from consumers.client import activity_options, membership
+from consumers.clock import SteadyClock
 from consumers.decode import Batch, Block, Decoder, Reject
 from consumers.lag import EndsWatch, LagMeter, statistics_options
 from consumers.rejects import RejectGuard, TooManyRejectsError
+from consumers.watermark import time_reached
 from stream import metrics
 from stream.config import ConfigError, Settings
 from stream.errors import (
@@ -213,6 +215,7 @@ class ActivityWorker:
         self._health = health
         self._pulse = pulse
         self._wall_ms = wall_ms
+        self._clock = SteadyClock(wall_ms, time.monotonic)
         self._table = FeatureTable(settings.features)
         self._guard = RejectGuard(settings.worker, settings.topics, time.monotonic)
         self._rule = settings.publish.rule()
@@ -403,7 +406,16 @@ class ActivityWorker:
         at everyone, nor their changes behind those of everyone. What a person applied is adopted
         whole: one commit has everyone as they were, the next everyone as was planned.
         """
-        now = self._wall_ms()
+        now = self._clock.now_ms()
+        # Another worker's clock, or this machine's before it was set, may have been ahead.
+        by_time: dict[int, list[_Owned]] = {}
+        for owned in free:
+            by_time.setdefault(max(now, owned.partition.position.clock_ms), []).append(owned)
+        for time_ms, those in by_time.items():
+            self._step_live_at(time_ms, those)
+
+    def _step_live_at(self, now: int, free: Sequence[_Owned]) -> None:
+        """The same, of partitions that have one time."""
         whole = {owned.partition.number for owned in free if self._begin_sweep(owned, now)}
         known = self._act([owned for owned in free if owned.live], now)
         for owned in free:
@@ -537,13 +549,24 @@ class ActivityWorker:
         return True if model is None else self._adopt(owned, model, mark, round_ms=mark)
 
     def _adopt(
-        self, owned: _Owned, model: Model, now_ms: int, *, round_ms: int | None = None
+        self,
+        owned: _Owned,
+        model: Model,
+        now_ms: int,
+        *,
+        clock_ms: int | None = None,
+        round_ms: int | None = None,
     ) -> bool:
-        """Look at everyone under a model, in a commit of its own; True once it is applied."""
+        """Look at everyone under a model, in a commit of its own; True once it is applied.
+
+        Args:
+            clock_ms: the time of the partition, if it is another.
+        """
         partition = owned.partition
         partition.adopt(model, now_ms, self._wall_ms())
         metrics.model_adopted(model.epoch, model.version)
-        commit = partition.commit(owned.offsets, Counts(), now_ms, round_ms=round_ms)
+        reached_ms = now_ms if clock_ms is None else clock_ms
+        commit = partition.commit(owned.offsets, Counts(), reached_ms, round_ms=round_ms)
         self._begin_commit(owned, commit)
         return owned.waiting is None
 
@@ -583,7 +606,8 @@ class ActivityWorker:
             return False
         model = self._newer_model(partition)
         if model is not None and len(partition):
-            return self._adopt(owned, model, partition.position.clock_ms)
+            reached, now = self._time_by_events(partition)
+            return self._adopt(owned, model, now, clock_ms=reached)
         if not owned.gathered:
             return False
         waited = time.monotonic() - owned.read_at
@@ -599,20 +623,27 @@ class ActivityWorker:
                 owned.offsets[topic] = stretch.next_offset
         owned.gathered = 0
         counts = self._settle(owned, batches)
-        now = max(int(b.time_ms.max()) for b in batches if len(b.time_ms))
-        # Nobody who writes an event takes the shop beyond the present.
-        present = self._wall_ms() + int(self._settings.worker.future_seconds * 1_000)
-        now = max(min(now, present), partition.position.clock_ms)
         events = EventColumns.concatenate([batch.columns(partition) for batch in batches])
         touched, duplicates = partition.fold(events)
         counts.applied -= duplicates
         counts.duplicate += duplicates
+        reached, now = self._time_by_events(partition)
         statistics = partition.sweep(
             now, self._wall_ms(), acted=touched, sample=self._sample_request(now)
         )
-        commit = partition.commit(owned.offsets, counts, now, statistics=statistics)
+        commit = partition.commit(owned.offsets, counts, reached, statistics=statistics)
         self._begin_commit(owned, commit, counts)
         return False
+
+    def _time_by_events(self, partition: Partition) -> tuple[int, int]:
+        """The time that a partition without marks has reached, and as of when to look at its users.
+
+        With too few users to tell, it has reached none, and they are looked at as of the newest.
+        """
+        newest = partition.rows["seen"]
+        reached = time_reached(newest, self._settings.clock.guard_users)
+        reached = max(reached, partition.position.clock_ms)
+        return reached, reached or int(newest.max())
 
     # -- back-pressure ------------------------------------------------------------------------
 
@@ -680,7 +711,7 @@ class ActivityWorker:
             order = np.argsort(pairs, kind="stable")
             messages, pairs = [messages[place] for place in order.tolist()], pairs[order]
             starts = starts_of(pairs)
-        block = self._decoder.decode(messages, self._wall_ms())
+        block = self._decoder.decode(messages, self._clock.latest_ms())
         for start, end in zip(starts.tolist(), [*starts[1:].tolist(), len(messages)], strict=True):
             number, topic = divmod(int(pairs[start]), 2)
             owned = self._owned.get(number)

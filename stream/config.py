@@ -158,6 +158,13 @@ class Clock(Section):
     idle_seconds: Seconds = setting(
         5.0, "watermark mode, a log without marks: events wait at most this long to be folded"
     )
+    guard_users: int = setting(
+        3,
+        "watermark mode, a log without marks: a partition's time goes on to what so many of its "
+        "users have reached, so that one with a wrong clock takes nobody along",
+        "users",
+        ge=1,
+    )
 
 
 class Worker(Section):

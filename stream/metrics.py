@@ -187,6 +187,10 @@ _reject_alert = _gauge(
     "reject_alert",
     "1 while refusals are over worker.reject_consecutive_limit or worker.reject_ratio_limit, else 0.",
 )
+_clock_jump = _gauge(
+    "clock_jump_seconds",
+    "How far the wall clock jumped, while live mode does not follow it yet; 0 while it is followed.",
+)
 _slowed = _counter(
     "reject_pauses_total",
     "Pauses in reading a topic's partition because letters came faster than"
@@ -341,6 +345,11 @@ def reject_alert(raised: bool) -> None:
 def reading_slowed() -> None:
     """A topic's partition is not read for a while, for its letters come too fast."""
     _slowed.inc()
+
+
+def clock_jumped(seconds: float) -> None:
+    """The wall clock jumped by so much against what passes, and is not followed yet; 0: it is."""
+    _clock_jump.set(seconds)
 
 
 def message_rejected(reason: Reason, times: int = 1) -> None:
