@@ -29,6 +29,7 @@ from consumers.client import activity_options, membership
 from consumers.clock import SteadyClock
 from consumers.decode import Batch, Block, Decoder, Reject
 from consumers.lag import EndsWatch, LagMeter, statistics_options
+from consumers.placement import Placement
 from consumers.rejects import RejectGuard, TooManyRejectsError
 from consumers.watermark import time_reached
 from stream import metrics
@@ -218,6 +219,7 @@ class ActivityWorker:
         self._clock = SteadyClock(wall_ms, time.monotonic)
         self._table = FeatureTable(settings.features)
         self._guard = RejectGuard(settings.worker, settings.topics, time.monotonic)
+        self._placement = Placement(settings.topics.partitions, settings.worker.misplaced)
         self._rule = settings.publish.rule()
         self._topics = settings.topics.inputs
         self._by_marks = settings.clock.mode == "watermark"
@@ -716,6 +718,8 @@ class ActivityWorker:
             number, topic = divmod(int(pairs[start]), 2)
             owned = self._owned.get(number)
             if owned is not None:
+                name = self._topics[topic]
+                self._placement.check(owned.partition, number, name, block, start, end)
                 self._gather(owned, topic, block, start, end)
         self._watch_rejects(block)
         return len(messages)

@@ -312,7 +312,8 @@ class _Audit:
         self._begun: set[int] = set()
         clock = settings.clock
         self._marks = Marks(self._key, clock.mark_seconds) if clock.mode == "watermark" else None
-        self._judge = Judge(settings.features, settings.worker, self._marks)
+        partitions = settings.topics.partitions
+        self._judge = Judge(settings.features, settings.worker, self._marks, partitions=partitions)
 
         self._log = Check("log_is_complete")
         self._state = Check("state_equals_log")
@@ -399,7 +400,10 @@ class _Audit:
             return
         self._snapshots[partition] = _Snapshot(position, after, rows, users, outbox)
         self._oracles[partition] = Oracle(
-            self._settings.features, self._settings.worker, self._marks
+            self._settings.features,
+            self._settings.worker,
+            self._marks,
+            partitions=self._settings.topics.partitions,
         )
         self._state.unjudged += users - len(rows)
 

@@ -136,6 +136,16 @@ class Block:
     rejects: dict[int, Reject]
     marks: dict[int, tuple[int, int]]
 
+    def applies(self, place: int) -> bool:
+        """Whether a message is an event that counts, as far as is known."""
+        return bool(self.fate[place] == _Fate.APPLIED)
+
+    def refuse(self, place: int, reason: Reason, detail: str) -> None:
+        """Refuse a message after all."""
+        self.fate[place] = _Fate.REJECTED
+        self.clamped[place] = False
+        self.rejects[place] = Reject(reason, detail, self.messages[place])
+
     def refusals(self) -> list[tuple[int, int]]:
         """Stretches of good messages and the refused ones behind them: how many, how many refused.
 

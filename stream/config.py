@@ -188,6 +188,12 @@ class Worker(Section):
         "installed",
     )
     message_bytes: int = setting(65_536, "a larger message is refused", "bytes", ge=256)
+    misplaced: Literal["refuse", "accept"] = setting(
+        "refuse",
+        "what becomes of a new user's event in another partition than murmur2 of the user's id says: "
+        "a dead letter that `segstream rekey` puts right; accept counts it there, and the user may "
+        "live twice",
+    )
     reject_consecutive_limit: int = setting(
         1_000, "this many refusals in a row are a flood", "messages", ge=1
     )

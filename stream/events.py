@@ -74,6 +74,8 @@ class Reason(StrEnum):
     OUT_OF_RANGE = "out_of_range"
     FORGED_MARK = "forged_mark"
     """What says that it is a mark, and is not signed for its place by who may write them."""
+    MISPLACED = "misplaced"
+    """It lies in another partition than its user's."""
     UNREADABLE = "unreadable"
     """A fault of the decoder itself, whose exception the details name."""
 

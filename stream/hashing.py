@@ -18,7 +18,7 @@ from typing import cast
 import numpy as np
 import numpy.typing as npt
 
-from stream.events import Hashes
+from stream.events import Hashes, Ints
 
 _WORDS = 16
 _MASK = (1 << 64) - 1
@@ -131,6 +131,28 @@ def change_identity(user: bytes, key: bytes) -> str:
 def key_print(key: bytes) -> str:
     """What tells one secret of a namespace from another without telling either."""
     return blake2b(digest_size=8, key=key, person=b"segstream secret").hexdigest()
+
+
+def partitions_of(keys: Sequence[bytes], partitions: int) -> Ints:
+    """What `partition_of` says of n keys, as ``(n,)``: a word of each at a time."""
+    if not keys:
+        return np.empty(0, np.int64)
+    multiplier = np.uint32(0x5BD1E995)
+    lengths = np.fromiter(map(len, keys), np.uint32, len(keys))
+    words = int(lengths.max()) // 4 + 1
+    block = _padded(np.array(keys, dtype=f"S{4 * words}")).view("<u4")
+    whole = lengths // 4
+    mixed = np.uint32(0x9747B28C) ^ lengths
+    for at in range(words - 1):
+        word = block[:, at] * multiplier
+        word = (word ^ (word >> np.uint32(24))) * multiplier
+        mixed = np.where(whole > at, (mixed * multiplier) ^ word, mixed)
+    # Behind its last whole word, a key has up to three bytes, and then padding.
+    rest = (mixed ^ block[np.arange(len(keys)), whole]) * multiplier
+    mixed = np.where(lengths % 4 > 0, rest, mixed)
+    mixed = (mixed ^ (mixed >> np.uint32(13))) * multiplier
+    mixed = (mixed ^ (mixed >> np.uint32(15))) & np.uint32(0x7FFFFFFF)
+    return mixed.astype(np.int64) % partitions
 
 
 def partition_of(key: bytes, partitions: int) -> int:

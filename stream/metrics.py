@@ -187,6 +187,11 @@ _reject_alert = _gauge(
     "reject_alert",
     "1 while refusals are over worker.reject_consecutive_limit or worker.reject_ratio_limit, else 0.",
 )
+_misplaced = _counter(
+    "misplaced_events_total",
+    "Events found in another partition than their user's, refused or not; see worker.misplaced.",
+    "topic",
+)
 _clock_jump = _gauge(
     "clock_jump_seconds",
     "How far the wall clock jumped, while live mode does not follow it yet; 0 while it is followed.",
@@ -350,6 +355,11 @@ def reading_slowed() -> None:
 def clock_jumped(seconds: float) -> None:
     """The wall clock jumped by so much against what passes, and is not followed yet; 0: it is."""
     _clock_jump.set(seconds)
+
+
+def misplaced(topic: str, events: int) -> None:
+    """Events were found in another partition than their user's."""
+    _misplaced.labels(topic).inc(events)
 
 
 def message_rejected(reason: Reason, times: int = 1) -> None:

@@ -21,8 +21,9 @@ What a message becomes, the first that fits:
    time outside the range of point 5, or ten years older than an event that is not after the wall
    clock, limits nothing. In a record after the wall clock, or one that limits nothing, a time after
    the wall clock is clamped to that, and not even then too late for it;
-9. a message id among the last `RING` of the same user and topic is a *duplicate*;
-10. everything else is *applied*.
+9. in another partition than that of its user, it is *misplaced*, where that is looked at;
+10. a message id among the last `RING` of the same user and topic is a *duplicate*;
+11. everything else is *applied*.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ from typing import Any, NamedTuple
 from stream.config import Worker
 from stream.events import Counts, Reason
 from stream.features import BUCKETS, RING, SESSION_GAP_MS, Feature
-from stream.hashing import hash_text
+from stream.hashing import hash_text, partition_of
 from stream.units import DAY_MS
 
 CLICKSTREAM = 0
@@ -153,6 +154,7 @@ class Judge:
     Args:
         marks: where the shop's clock goes by marks; else None.
         now_ms: by the wall clock, when the log was read; None asks the machine's.
+        partitions: how many a topic has; 0 where nobody looks where users lie.
     """
 
     def __init__(
@@ -161,9 +163,11 @@ class Judge:
         worker: Worker,
         marks: Marks | None = None,
         now_ms: int | None = None,
+        partitions: int = 0,
     ) -> None:
         self._marks = marks
         self._now_ms = now_ms
+        self._partitions = partitions if worker.misplaced == "refuse" else 0
         self._names = {name: name for f in features for name in (*f.on, *f.minus)}
         self._read: set[str] = set()
         for feature in features:
@@ -200,6 +204,8 @@ class Judge:
         if counts_at is None:
             return Outcome(Fate.LATE)
         time_ms, clamped = counts_at, counts_at < time_ms
+        if self._partitions and partition_of(user.encode(), self._partitions) != message.place[1]:
+            raise _RefusedError(Reason.MISPLACED)
         category = track.get("properties", {}).get("category")
         event = Event(
             user=user,
@@ -628,7 +634,7 @@ class Oracle:
     The messages of a topic come in offset order; how the two topics mix makes no difference.
 
     Args:
-        marks, now_ms: see `Judge`.
+        marks, now_ms, partitions: see `Judge`.
     """
 
     def __init__(
@@ -637,10 +643,11 @@ class Oracle:
         worker: Worker,
         marks: Marks | None = None,
         now_ms: int | None = None,
+        partitions: int = 0,
     ) -> None:
         self.users: dict[str, OracleUser] = {}
         self.counts = Counts()
-        self._judge = Judge(features, worker, marks, now_ms)
+        self._judge = Judge(features, worker, marks, now_ms, partitions)
 
     def take(self, message: Message) -> Outcome:
         """Count a message, and say what became of it."""
@@ -672,9 +679,10 @@ def fold_log(
     topics: Iterable[Iterable[Message]],
     marks: Marks | None = None,
     now_ms: int | None = None,
+    partitions: int = 0,
 ) -> Oracle:
     """Fold the log of one partition, topic after topic, each in offset order."""
-    oracle = Oracle(features, worker, marks, now_ms)
+    oracle = Oracle(features, worker, marks, now_ms, partitions)
     for messages in topics:
         for message in messages:
             oracle.take(message)

@@ -326,6 +326,13 @@ class Partition:
         if not self._delivered and not self._foretold:
             self._known_to = upto
 
+    def strangers(self, users: Sequence[str]) -> list[int]:
+        """Places of those who are not users of this partition yet; most often there are none."""
+        known = self._slots.__contains__
+        if all(map(known, users)):
+            return []
+        return [place for place, user in enumerate(users) if not known(user)]
+
     def slots(self, users: Sequence[str]) -> Ints:
         """Slot of each user; unknown ones are taken in."""
         slots = np.fromiter(map(self._slots.__getitem__, users), np.int64, len(users))

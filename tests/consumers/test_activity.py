@@ -83,7 +83,7 @@ class Scene:
             "topics": {"partitions": PARTITIONS},
             "clock": {"mode": mode},
             "store": store_section or {},
-            "worker": {"sweep_seconds": 0.2},
+            "worker": {"sweep_seconds": 0.2, "misplaced": "accept"},
             "publisher": {"deliver_seconds": 0.001},
             "learning": {"segments": 3, "starts": 1, "first_model_users": 20, "sample_users": 200},
         }

@@ -22,7 +22,7 @@ from stream.config import Broker, Clock, Settings, Topics, Worker
 from stream.errors import TopicMissingError
 from stream.events import MEMBERSHIP, Cause, Counts, Reason
 from stream.features import DEFAULT_FEATURES, Feature, FeatureTable
-from stream.hashing import change_identity
+from stream.hashing import change_identity, partition_of
 from stream.oracle import Fate, Judge, Marks, Message, Oracle, fold_log, parse_time
 from stream.state import Commit, MemoryStore, OutboxEntry, Position
 from stream.units import DAY_MS, iso
@@ -135,6 +135,8 @@ class World:
         self.settings = Settings(
             topics=Topics(partitions=2),
             clock=Clock(mode="watermark"),
+            # Who lies where is the tests' choice here; the last of them looks at that.
+            worker=Worker(misplaced="accept"),
             features=features,
             kinds=(),
         )
@@ -232,7 +234,8 @@ class World:
     ) -> None:
         """Fold what is in a partition's topics into the store, as a worker would."""
         marks = Marks(self.store.namespace_key(), self.settings.clock.mark_seconds)
-        oracle = Oracle(self.settings.features, self.settings.worker, marks)
+        partitions = self.settings.topics.partitions
+        oracle = Oracle(self.settings.features, self.settings.worker, marks, partitions=partitions)
         slots: dict[str, int] = {}
         rows = self.table.blank(64)
         offsets, first = [], []
@@ -1326,3 +1329,20 @@ def test_what_retention_has_deleted_of_the_output_is_not_judged() -> None:
     assert report.lost == 0
     unjudged = {check.name: check.unjudged for check in report.checks}
     assert unjudged[VERSIONS] > 0
+
+
+def test_users_who_lie_elsewhere_belong_among_the_dead_letters() -> None:
+    world = World()
+    refuse = world.settings.model_copy(update={"worker": Worker()})
+    by_place = {partition_of(name.encode(), 2): name for name in ("ann", "bob", "cleo", "dan")}
+    assert set(by_place) == {0, 1}
+    for number, name in by_place.items():
+        world.click(number, name, 1)
+    elsewhere = encoded(time_ms=START_MS, userId=by_place[1], event=VIEW, messageId="elsewhere")
+    world.refuse("clickstream", 0, elsewhere, Reason.MISPLACED)
+    world.settings = refuse
+    for number in range(2):
+        world.process(number)
+    assert world.audit().ok
+    world.topics["clickstream.dlq"].clear()
+    assert not world.audit().ok

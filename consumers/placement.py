@@ -1,0 +1,97 @@
+"""Sees that users lie in the partition that is theirs.
+
+Comes in: decoded messages of one topic partition. Goes out: the same, those of users who belong elsewhere
+refused as *misplaced*; `activity` is next. A partition is owned by one worker, so a user whose messages
+lie in two partitions would live twice, and under one change id stand two changes.
+
+Where a user belongs is a function of their id alone, the one of Kafka's own clients: murmur2 of the id
+that the message is counted for (`userId`, or `anonymousId` where that is empty). What key the message
+has, or whether it has any, means nothing. Only a user whom the partition does not know yet is looked at.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Sequence
+from typing import Literal, Protocol
+from zlib import crc32
+
+from consumers.decode import Block
+from stream import metrics
+from stream.events import Reason
+from stream.hashing import partitions_of
+
+log = logging.getLogger(__name__)
+
+REMEDY = (
+    "write with the user's id as the key and partitioner=murmur2_random, as Kafka's Java client places "
+    "keys; `segstream rekey` sends what was refused to where it belongs"
+)
+SAY_SECONDS = 60.0
+"""Between two warnings that say the same."""
+
+
+class Knows(Protocol):
+    """What is asked of a partition's users; `stream.partition.Partition` is one."""
+
+    def strangers(self, users: Sequence[str]) -> list[int]: ...
+
+
+class Placement:
+    """Where users belong among so many partitions, and what becomes of those who lie elsewhere."""
+
+    def __init__(self, partitions: int, policy: Literal["refuse", "accept"]) -> None:
+        self._partitions = partitions
+        self._refuses = policy == "refuse"
+        self._say_at = 0.0
+
+    def check(
+        self, known: Knows, number: int, topic: str, block: Block, start: int, end: int
+    ) -> None:
+        """Refuse, or only count, the events of users who do not belong into a partition.
+
+        Args:
+            known: the users whom the partition has already; they are not looked at.
+            number: of the partition.
+            topic: whose messages stand from `start` to before `end`.
+        """
+        strangers = known.strangers(block.users[start:end])
+        if not strangers:
+            return
+        places = [place for at in strangers if block.applies(place := start + at)]
+        if not places:
+            return
+        users = [block.users[place] for place in places]
+        belong = partitions_of([user.encode() for user in users], self._partitions).tolist()
+        astray = [one for one in zip(places, users, belong, strict=True) if one[2] != number]
+        if not astray:
+            return
+        metrics.misplaced(topic, len(astray))
+        if self._refuses:
+            for place, user, there in astray:
+                block.refuse(place, Reason.MISPLACED, self._detail(user, number, there))
+        _, user, there = astray[0]
+        self._say(topic, number, self._detail(user, number, there))
+
+    def _detail(self, user: str, number: int, there: int) -> str:
+        likely = crc32(user.encode()) % self._partitions == number
+        guess = " (librdkafka's own partitioner, crc32, puts it here)" if likely else ""
+        return (
+            f"lies in partition {number}, but its user belongs in {there} of {self._partitions}"
+            f"{guess}: {REMEDY}"
+        )
+
+    def _say(self, topic: str, number: int, detail: str) -> None:
+        now = time.monotonic()
+        if now < self._say_at:
+            return
+        self._say_at = now + SAY_SECONDS
+        what = "refused" if self._refuses else "counted (worker.misplaced = accept)"
+        log.warning("a message of %s/%d is %s: it %s", topic, number, what, detail)
+
+
+def user_of(block: Block, place: int) -> str | None:
+    """Whom a message is counted for; None of what is counted for nobody."""
+    odd = place in block.rejects or place in block.marks
+    return None if odd else block.users[place] or None
