@@ -48,6 +48,7 @@ from stream.learning.state import TrainerState
 from stream.learning.statistics import PartitionStatistics
 from stream.marks import MarkSigner
 from stream.model import Model
+from stream.namespace import more, see_partitions
 from stream.partition import Acting, Delivered, Partition, SampleRequest, act_together
 from stream.state import Answer, Commit, Position, Store, StoreUnavailableError
 
@@ -260,6 +261,7 @@ class ActivityWorker:
         try:
             watch.start()
             self._check_partitions(consumer)
+            see_partitions(self._settings, self._store.begin(self._settings.topics.partitions))
             consumer.subscribe(
                 list(self._topics),
                 on_assign=self._on_assign,
@@ -305,6 +307,13 @@ class ActivityWorker:
             remedy = f"set it to {min(found.values())}"
             if len(set(found.values())) > 1:
                 remedy = "make a new topic instead of one of them: users must lie alike in both"
+            elif begun_with := self._store.partitions():
+                namespace = self._settings.store.namespace
+                remedy = (
+                    f"namespace {namespace} was begun with {begun_with}, and with another number its "
+                    "users would live twice, so do not change the setting. "
+                    f"{more(self._settings, min(found.values()))}"
+                )
             raise ConfigError(
                 f"topics.partitions = {expected}: expected as many as the broker has, which are"
                 f" {told}; {remedy}"
@@ -1111,7 +1120,9 @@ class ActivityWorker:
         if number >= self._settings.topics.partitions:
             raise ConfigError(
                 f"topics.partitions = {self._settings.topics.partitions}, but the broker has a "
-                f"partition {number}; set it to the number of partitions of the input topics"
+                f"partition {number}: a topic got more partitions, and among more, users lie "
+                "elsewhere. Do not change the setting. "
+                f"{more(self._settings, number + 1)}"
             )
         found = self._store.acquire(number, token)
         if found is None:

@@ -26,6 +26,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # it re-expor
 from producers.client import MESSAGE_BYTES
 from stream.config import Broker, ConfigError, Settings
 from stream.errors import LIBRARY_LOG, BrokerUnavailableError, kafka_client, report_broker_error
+from stream.namespace import more
 
 LOG = logging.getLogger(__name__)
 
@@ -154,11 +155,15 @@ def missing(settings: Settings) -> list[str]:
     return [name for name in names if name not in found]
 
 
-def see_partitions(settings: Settings) -> None:
+def see_partitions(settings: Settings, begun_with: int = 0) -> None:
     """Whether the input topics have as many partitions as the settings say.
 
     The keys of the store depend on the number. Who believes in another one finds nothing there, and
     would lead without ever doing anything.
+
+    Args:
+        settings: with the number, and the names of the topics.
+        begun_with: number that the namespace was begun with; 0 if it is new.
 
     Raises:
         ConfigError: they have not.
@@ -170,8 +175,12 @@ def see_partitions(settings: Settings) -> None:
         found = len(listed[name].partitions) if name in listed else 0
         if found and found != topics.partitions:
             raise ConfigError(
-                f"topics.partitions = {topics.partitions}, but topic {name} has {found}; set it to "
-                f"{found}, as for the activity workers"
+                f"topics.partitions = {topics.partitions}, but topic {name} has {found}; "
+                + (
+                    more(settings, found)
+                    if begun_with
+                    else f"set it to {found}, as for the activity workers"
+                )
             )
 
 
@@ -199,9 +208,10 @@ def _compare(
         else:
             # More partitions would send known users elsewhere, so the number follows the topic.
             remedy = (
-                f"set topics.partitions = {partitions} (SEGSTREAM_TOPICS__PARTITIONS={partitions})"
-                " if all topics have that many, or use new topics: adding partitions to this one"
-                " would move its users"
+                f"if the namespace has served nobody yet and all topics have that many, set"
+                f" topics.partitions = {partitions} (SEGSTREAM_TOPICS__PARTITIONS={partitions});"
+                " otherwise use new topics with the wanted number, under another store.namespace,"
+                " and fill them with `segstream rekey --from`: users lie elsewhere among more"
             )
         differences.append(
             Difference(wanted.name, "partitions", str(wanted.partitions), str(partitions), remedy)

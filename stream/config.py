@@ -378,6 +378,26 @@ class Settings(Section):
     kinds: tuple[KindRule, ...] = Field(default=DEFAULT_KINDS)
 
     @model_validator(mode="after")
+    def _topics_are_apart(self) -> Settings:
+        topics = self.topics
+        uses = [
+            (topics.clickstream, "topics.clickstream"),
+            (topics.purchases, "topics.purchases"),
+            (topics.changes, "topics.changes"),
+            (topics.models, "topics.models"),
+            (topics.dlq(topics.clickstream), "the dead letters of topics.clickstream"),
+            (topics.dlq(topics.purchases), "the dead letters of topics.purchases"),
+        ]
+        known: dict[str, str] = {}
+        for name, use in uses:
+            if name in known:
+                raise ValueError(
+                    f"topics: {name!r} is both {known[name]} and {use}; each needs a topic of its own"
+                )
+            known[name] = use
+        return self
+
+    @model_validator(mode="after")
     def _names_are_known(self) -> Settings:
         names = [feature.name for feature in self.features]
         for name in names:

@@ -11,6 +11,7 @@ key                        type     what
 ``ns:{t}:pub``             hash     publisher token, output offset delivered up to
 ``ns:trainer``             hash     trainer token, round, model; and what a person wants of it
 ``ns:output``              hash     id of the output topic, and what it lacks
+``ns:partitions``          string   how many partitions the namespace was begun with
 ``ns:key``                 string   secret of the namespace, unless the settings have one
 ``ns:lease:<role>``        string   token of whoever holds the role, with an expiry
 ========================== ======== ===============================================================
@@ -375,6 +376,17 @@ class RedisStore:
     def note_output(self, topic_id: str, lacks: str) -> None:
         told = {"topic": topic_id, "lacks": lacks}
         self._call(self._client.hset, self._output, mapping=told)
+
+    def partitions(self) -> int:
+        found: bytes | None = self._call(self._client.get, f"{self._namespace}:partitions")
+        return int(found or 0)
+
+    def begin(self, partitions: int) -> int:
+        if not (found := self.partitions()):
+            name = f"{self._namespace}:partitions"
+            self._call(self._client.set, name, str(partitions), nx=True)
+            found = self.partitions()
+        return found
 
     def namespace_key(self) -> bytes:
         if self._given_key:

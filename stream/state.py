@@ -230,6 +230,14 @@ class Store(Protocol):
         """Keep the id of the output topic, and what it lacks."""
         ...
 
+    def partitions(self) -> int:
+        """The number of partitions that the namespace was begun with; 0 if it is new."""
+        ...
+
+    def begin(self, partitions: int) -> int:
+        """Begin the namespace with so many partitions; the number that it was begun with."""
+        ...
+
     def namespace_key(self) -> bytes:
         """The namespace's secret, 32 bytes: of the settings, or drawn when first asked for."""
         ...
@@ -345,6 +353,7 @@ class MemoryStore:
         self._cap = outbox_cap
         self._key = key_of(namespace_key)
         self._partitions: dict[int, _Partition] = {}
+        self._begun_with = 0
         self._leases: dict[str, str] = {}
         self._trainer: tuple[int, bytes] | None = None
         self._names: dict[int, str] = {}
@@ -441,6 +450,13 @@ class MemoryStore:
 
     def note_output(self, topic_id: str, lacks: str) -> None:
         self._output = (topic_id, lacks)
+
+    def partitions(self) -> int:
+        return self._begun_with
+
+    def begin(self, partitions: int) -> int:
+        self._begun_with = self._begun_with or partitions
+        return self._begun_with
 
     def namespace_key(self) -> bytes:
         return self._key

@@ -29,9 +29,11 @@ from stream.health import Health, HealthServer
 from stream.learning.rounds import warm_up
 from stream.marks import MarkSigner
 from stream.metrics import REGISTRY
+from stream.namespace import see_namespace, see_partitions
 from stream.redis_state import RedisStore, connect
 from stream.roles.leader import Leader, lead
 from stream.roles.registry import Role
+from stream.state import Store
 from stream.supervise import keep_going
 from stream.trainer import Trainer
 
@@ -52,6 +54,7 @@ def open_store(settings: Settings, *, serving: bool = False) -> Iterator[RedisSt
 
     Raises:
         StoreRefusedError: it would not be.
+        ConfigError: the settings are not those of the namespace.
         StoreUnavailableError: whether it would be cannot be asked: there is no answer.
     """
     client = connect(settings.store.url, settings.store.timeout_seconds)
@@ -65,19 +68,23 @@ def open_store(settings: Settings, *, serving: bool = False) -> Iterator[RedisSt
         namespace_key=settings.store.namespace_key,
     )
     try:
+        if serving:
+            see_partitions(settings, store.partitions())
+        else:
+            see_namespace(settings, store)
         yield store
     finally:
         store.close()
 
 
-def once(look: Callable[[], None]) -> Callable[[], None]:
-    """Does something until it has succeeded, and never again."""
+def once(settings: Settings) -> Callable[[Store], None]:
+    """Compares the input topics with the settings until it has succeeded, and never again."""
     done = False
 
-    def call() -> None:
+    def call(store: Store) -> None:
         nonlocal done
         if not done:
-            look()
+            topic_plans.see_partitions(settings, store.partitions())
             done = True
 
     return call
@@ -153,7 +160,7 @@ def _lead(
     health: Health,
 ) -> None:
     """A role of which one leads, on a store of its own; see `stream.roles.leader.lead`."""
-    see_partitions = once(partial(topic_plans.see_partitions, settings))
+    see_topics = once(settings)
     pulse = health.alive(role, SILENCE_SECONDS)
 
     def alive() -> None:
@@ -162,7 +169,7 @@ def _lead(
 
     def work() -> None:
         with open_store(settings, serving=True) as store:
-            see_partitions()
+            see_topics(store)
             lead(build(store), stop, alive, idle_seconds)
 
     keep_going(role, work, stop, health, pulse)

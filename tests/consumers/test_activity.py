@@ -1282,6 +1282,32 @@ def test_another_number_of_partitions_is_a_wrong_setting(
     assert not live.store.commits
 
 
+@pytest.mark.parametrize("count", [1, 4])
+@pytest.mark.parametrize("accept_loss", [False, True])
+def test_another_number_of_partitions_than_the_namespace_has_is_refused_at_every_step(
+    monkeypatch: pytest.MonkeyPatch, live: Scene, count: int, accept_loss: bool
+) -> None:
+    live.run()
+    before = [live.position(number) for number in range(PARTITIONS)]
+    for declared in (PARTITIONS, count):
+        scene = Scene(
+            monkeypatch,
+            store=live.store,
+            log=live.consumer.log,
+            store_section={"accept_loss": accept_loss},
+            topics={"partitions": declared},
+        )
+        scene.consumer.partitions = dict.fromkeys(INPUTS, count)
+        with pytest.raises(ConfigError) as caught:
+            scene.run()
+        said = str(caught.value)
+        assert f"was begun with {PARTITIONS}" in said
+        assert "segstream rekey --from clickstream" in said
+        assert "accept_loss" not in said
+        assert f"set it to {count}" not in said
+    assert [live.position(number) for number in range(PARTITIONS)] == before
+
+
 @pytest.mark.parametrize(
     ("code", "error"),
     [

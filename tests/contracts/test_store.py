@@ -451,6 +451,10 @@ class Promises:
         assert len(key) == KEY_BYTES
         assert store.namespace_key() == key
 
+    def test_a_namespace_is_begun_with_one_number_of_partitions(self, store: Store) -> None:
+        assert store.partitions() == 0
+        assert [store.begin(12), store.begin(24), store.partitions()] == [12, 12, 12]
+
 
 class TestMemory(Promises):
     @pytest.fixture

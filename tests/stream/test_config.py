@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -511,3 +512,25 @@ def test_a_complaint_has_no_secret_in_it(environment: dict[str, str]) -> None:
     assert "hunter2" not in said
     assert "and 3" not in said
     assert said.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("topics", "said"),
+    [
+        ({"purchases": "clickstream"}, "topics.clickstream and topics.purchases"),
+        ({"changes": "purchases"}, "topics.purchases and topics.changes"),
+        ({"changes": "clickstream"}, "topics.clickstream and topics.changes"),
+        ({"models": "clickstream"}, "topics.clickstream and topics.models"),
+        ({"models": "segment-changes"}, "topics.changes and topics.models"),
+        ({"purchases": "clickstream.dlq"}, "the dead letters of topics.clickstream"),
+        ({"changes": "purchases.dlq"}, "the dead letters of topics.purchases"),
+        ({"dlq_suffix": ""}, "the dead letters of topics.clickstream"),
+    ],
+)
+def test_one_topic_for_two_uses_is_a_configuration_error(topics: dict[str, str], said: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(said)):
+        load(environment={}, flags={"topics": topics})
+
+
+def test_topics_that_are_apart_may_be_called_anything() -> None:
+    load(environment={}, flags={"topics": {"clickstream": "b", "purchases": "a", "changes": "c"}})

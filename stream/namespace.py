@@ -1,0 +1,67 @@
+"""Sees that settings fit the namespace they name, before anybody reads or writes in it.
+
+Comes in: settings and a store. Goes out: nothing, or a `ConfigError` that names a remedy. With another
+number of partitions every user has another place, and with another secret every change another id: who
+goes on finds nothing, or takes what is right for wrong.
+"""
+
+from __future__ import annotations
+
+from stream.config import ConfigError, Settings
+from stream.hashing import key_print
+from stream.state import Store
+
+LOOKED_AT = 64
+"""Partitions in which a state is looked for; where these have none, there hardly is one."""
+
+
+def see_partitions(settings: Settings, begun_with: int) -> None:
+    """Whether the settings have the number of partitions that the namespace was begun with.
+
+    Args:
+        begun_with: that number; 0 of a namespace that is new.
+
+    Raises:
+        ConfigError: they have not.
+    """
+    declared = settings.topics.partitions
+    if begun_with not in {0, declared}:
+        raise ConfigError(
+            f"topics.partitions = {declared}, but namespace {settings.store.namespace} was begun with "
+            f"{begun_with}; set it to {begun_with}. {more(settings, declared)}"
+        )
+
+
+def more(settings: Settings, wanted: int) -> str:
+    """How to come to another number of partitions without losing anything."""
+    clicks, orders = settings.topics.inputs
+    return (
+        f"To have {wanted} partitions, make new topics: in a copy of the settings, give "
+        "topics.clickstream, topics.purchases, topics.changes, store.namespace and broker.group new "
+        f"names and set topics.partitions = {wanted}; then `segstream topics apply`, "
+        f"`segstream rekey --from {clicks} --to clickstream` and "
+        f"`segstream rekey --from {orders} --to purchases` with the new settings (or replay the "
+        "history), and let producers write to the new topics"
+    )
+
+
+def see_namespace(settings: Settings, store: Store) -> None:
+    """Whether settings have the namespace's number of partitions, and its secret.
+
+    Raises:
+        ConfigError: they have not.
+        StoreUnavailableError: the store does not say.
+    """
+    see_partitions(settings, store.partitions())
+    told = None
+    for number in range(min(settings.topics.partitions, LOOKED_AT)):
+        position = store.position(number)
+        if position is not None and position.secret:
+            told = position.secret
+            break
+    if told not in {None, key_print(store.namespace_key())}:
+        raise ConfigError(
+            f"store.namespace_key is not the secret of namespace {settings.store.namespace}: its "
+            "changes and marks were made with another one. Give the one that its workers have (empty, "
+            "if theirs is)"
+        )
