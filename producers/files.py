@@ -1,16 +1,18 @@
 """Reads tables from files, and brings their events into the order of their times.
 
 Comes in: CSV, JSON Lines or Parquet, gzipped or not. Goes out: rows of text, to be mapped, and
-then the mapped events, sorted; `replay` sends them. DuckDB reads and sorts, so that a file may be
-larger than memory. Nothing is guessed about types: every value is text until a mapping says more.
+then the mapped events, sorted; `replay` sends them. DuckDB reads Parquet and sorts, so that a file
+may be larger than memory. Nothing is guessed about types: every value is text until a mapping says
+more.
 """
 
 from __future__ import annotations
 
-import gzip
+import csv
 import json
 import tempfile
-import zlib
+from array import array
+from collections import Counter, deque
 from collections.abc import Callable
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,11 +21,32 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self
 import msgspec
 import numpy as np
 
-from producers.mapping import UNREADABLE, Event, Mapping, Refusal, Row, RowMapper
+from producers.mapping import (
+    BAD_CURRENCY,
+    OUTLIER_TIME,
+    UNREADABLE,
+    Event,
+    Mapping,
+    Refusal,
+    Row,
+    RowMapper,
+)
+from producers.texts import (
+    FileError,
+    advice,
+    is_text,
+    open_bytes,
+    open_lines,
+    open_utf8_lines,
+)
+from stream.times import LATEST_MS
+from stream.units import DAY_MS, iso
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from types import TracebackType
+
+__all__ = ["EventSorter", "FileError", "Source", "open_table", "read_sources", "stage", "stem"]
 
 BATCH_ROWS = 20_000
 """Rows in Python at once: large enough that calls do not count, a few megabytes."""
@@ -40,12 +63,17 @@ _KINDS = {
     ".parquet": "parquet",
     ".pq": "parquet",
 }
+_WORKBOOKS = (".xlsx", ".xls", ".xlsm", ".xlsb", ".ods", ".numbers")
+_AS_CSV = "open it and save the sheet as CSV (in Excel: Save As, CSV UTF-8)"
 
 Refuse = Callable[[Refusal], None]
 
 
-class FileError(Exception):
-    """A file that cannot be read; the message names the file and what is wrong with it."""
+class Source(NamedTuple):
+    """A file and how it is read."""
+
+    file: Path
+    mapping: Mapping
 
 
 class Numbered(NamedTuple):
@@ -76,7 +104,10 @@ def kind_of_file(file: Path) -> str:
     """
     if not file.is_file():
         raise FileError(f"{file}: {'this is a folder' if file.is_dir() else 'no such file'}")
-    kind = _KINDS.get(Path(file.name.removesuffix(".gz")).suffix.lower())
+    suffix = Path(file.name.removesuffix(".gz")).suffix.lower()
+    if suffix in _WORKBOOKS:
+        raise FileError(f"{file}: this is a workbook, which is not read; {_AS_CSV}")
+    kind = _KINDS.get(suffix)
     if kind is None:
         raise FileError(
             f"{file}: cannot tell what this is; expected a name that ends in .csv, .tsv, .jsonl, "
@@ -102,53 +133,185 @@ def open_table(file: Path, mapping: Mapping, refuse: Refuse) -> Iterator[Table]:
         case "jsonl":
             yield Table(mapping.columns, _json_lines(file, mapping, refuse))
         case "csv":
-            with _database() as database, _explained(file):
-                yield _csv(database, file, mapping, refuse)
+            with open_bytes(file) as start:
+                if start.read(4) == b"PK\x03\x04":
+                    raise FileError(f"{file}: this is a workbook or a ZIP, not CSV; {_AS_CSV}")
+            with open_lines(file, mapping.encoding) as lines:
+                yield _csv(file, lines, mapping, refuse)
         case _:
             with _database() as database, _plain(file) as plain, _explained(file):
                 yield _parquet(database, plain, mapping)
 
 
-# -- CSV and Parquet ---------------------------------------------------------------------------
+# -- CSV ---------------------------------------------------------------------------------------
+
+_DELIMITERS = ",;\t|"
+_LONGEST_ROW_LINES = 1_000
+"""A row of more lines than this has a quote that nobody closed."""
+csv.field_size_limit(1 << 24)
 
 
-def _csv(database: Any, file: Path, mapping: Mapping, refuse: Refuse) -> Table:
-    options = "all_varchar = true, header = true, store_rejects = true, encoding = $encoding"
-    values = {"file": _literal(file), "encoding": mapping.encoding}
-    if mapping.delimiter is not None:
-        options += ", delim = $delimiter"
-        values["delimiter"] = mapping.delimiter
-    source = f"read_csv($file, {options})"
+class _Lines:
+    """The lines of a file, one after another; those of a row can be given back."""
+
+    def __init__(self, stream: Iterator[str]) -> None:
+        self._stream = stream
+        self._again: deque[str] = deque()
+        self.number = 0
+        self.of_row: list[str] = []
+
+    def __iter__(self) -> _Lines:
+        return self
+
+    def __next__(self) -> str:
+        if len(self.of_row) == _LONGEST_ROW_LINES:
+            raise csv.Error("a quote is never closed")
+        line = self._again.popleft() if self._again else next(self._stream)
+        self.number += 1
+        self.of_row.append(line)
+        return line
+
+    def give_back(self, keep: int = 0) -> None:
+        """Take the lines of the row to have not been read, but for the first `keep`."""
+        self._again.extendleft(reversed(self.of_row[keep:]))
+        self.number -= len(self.of_row) - keep
+        del self.of_row[keep:]
+
+
+def _csv(file: Path, stream: Iterator[str], mapping: Mapping, refuse: Refuse) -> Table:
+    lines = _Lines(stream)
+    delimiter = mapping.delimiter
+    first = next(lines, "").strip().strip('"')
+    if first[:4].lower() == "sep=" and len(first) == 5:
+        # A line of Excel's own, not a header.
+        delimiter = delimiter or first[4]
+    else:
+        lines.give_back()
+    if delimiter is None:
+        delimiter = _find_delimiter(lines, mapping)
+    header = next(_records(lines, delimiter), None)
+    if header is None or isinstance(header, str):
+        raise FileError(f"{file}: no line with the names of columns{header or ''}")
+    names = [name.strip() for name in header]
+    if not is_text("".join(names)):
+        raise FileError(
+            f"{file}: the names of its columns are not in {mapping.encoding}{advice(file)}"
+        )
+    mapping.check([name for name in names if name])
+    columns = tuple(name for name in mapping.columns if name in names)
+    for name in columns:
+        if names.count(name) > 1:
+            raise FileError(f"{file}: has {names.count(name)} columns {name!r}; rename one")
+    places = [names.index(name) for name in columns]
+    encoding_advice: list[str] = []
+
+    def refuse_line(number: int, why: str) -> None:
+        if why == _NO_TEXT:
+            if not encoding_advice:
+                encoding_advice.append(advice(file))
+            why = f"{why} in {mapping.encoding}{encoding_advice[0]}"
+        refuse(Refusal(number, UNREADABLE, f"line {start}: {why}", {}))
+
+    start = 0
 
     def batches() -> Iterator[list[Numbered]]:
-        yield from _rows(database, file, query, values)
-        bad = database.execute(
-            "SELECT line, min(error_message) FROM reject_errors GROUP BY line ORDER BY line"
-        )
-        while found := bad.fetchmany(BATCH_ROWS):
-            for line, message in found:
-                why = f"line {line}: {str(message).splitlines()[0]}"
-                if "unicode" in why.lower():
-                    why += ' The mapping can say encoding = "latin-1".'
-                refuse(Refusal(line, UNREADABLE, why, {}))
+        nonlocal start
+        batch: list[Numbered] = []
+        start = lines.number + 1
+        for number, found in enumerate(_records(lines, delimiter, len(names)), 1):
+            if isinstance(found, str):
+                refuse_line(number, found)
+            else:
+                batch.append(Numbered(number, [found[place] or None for place in places]))
+                if len(batch) == BATCH_ROWS:
+                    yield batch
+                    batch = []
+            start = lines.number + 1
+        if batch:
+            yield batch
 
-    available = _columns(database, source, values)
-    mapping.check(available)
-    columns = tuple(name for name in mapping.columns if name in available)
-    query = f"SELECT {', '.join(map(_quoted, columns))} FROM {source}"  # noqa: S608 - quoted
     return Table(columns, batches())
+
+
+_NO_TEXT = "a byte that is no text"
+
+
+def _records(lines: _Lines, delimiter: str, width: int | None = None) -> Iterator[list[str] | str]:
+    """Rows of this many fields, or why lines are none. Empty rows are passed over.
+
+    A row that is wrong costs its first line only: what looks like more of it is read again.
+    """
+    reader = csv.reader(lines, delimiter=delimiter, skipinitialspace=True, strict=True)
+    while True:
+        lines.of_row.clear()
+        try:
+            row = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            lines.give_back(keep=1)
+            yield str(error)
+            reader = csv.reader(lines, delimiter=delimiter, skipinitialspace=True, strict=True)
+            continue
+        if not any(row) or not any(map(str.strip, row)):
+            continue
+        if width is not None and len(row) != width:
+            if len(row) < width or any(map(str.strip, row[width:])):
+                lines.give_back(keep=1)
+                yield (
+                    f"{len(row)} columns instead of {width}; a value with the delimiter "
+                    f"{delimiter!r} or a quote in it must stand in quotes"
+                )
+                continue
+            del row[width:]
+        if width is not None and not all(map(str.isascii, row)) and not is_text("".join(row)):
+            yield _NO_TEXT
+            continue
+        yield row
+
+
+def _find_delimiter(lines: _Lines, mapping: Mapping) -> str:
+    """The delimiter by which the header has most of the columns that the mapping looks at."""
+    wanted = set(mapping.columns)
+
+    def fit(delimiter: str) -> tuple[int, int]:
+        header = next(_records(lines, delimiter), "")
+        lines.give_back()
+        names = [] if isinstance(header, str) else [name.strip() for name in header]
+        return len(wanted.intersection(names)), len(names)
+
+    return max(_DELIMITERS, key=fit)
+
+
+# -- Parquet -----------------------------------------------------------------------------------
 
 
 def _parquet(database: Any, file: Path, mapping: Mapping) -> Table:
     source, values = "read_parquet($file)", {"file": _literal(file)}
     # A time with a zone is written as text in the zone of the session.
     database.execute("SET TimeZone = 'UTC'")
-    available = _columns(database, source, values)
+    available = _columns(database, f"SELECT * FROM {source}", values)  # noqa: S608 - fixed
     found = {name: place for name in mapping.columns if (place := _place(name, available))}
     mapping.check({*available, *found})
-    texts = [f"CAST({place} AS VARCHAR)" for place in found.values()]
+    selected = ", ".join(f"{place} AS c{n}" for n, place in enumerate(found.values()))
+    types = _columns(database, f"SELECT {selected} FROM {source}", values)  # noqa: S608 - quoted
+    texts = [
+        _text_of(place, kind, is_number=name in mapping.number_columns)
+        for (name, place), kind in zip(found.items(), types.values(), strict=True)
+    ]
     query = f"SELECT {', '.join(texts)} FROM {source}"  # noqa: S608 - quoted
     return Table(tuple(found), _rows(database, file, query, values))
+
+
+def _text_of(place: str, kind: str, *, is_number: bool) -> str:
+    """The SQL of a column as text: a number that leaves no doubt, an id without its fraction."""
+    text = f"CAST({place} AS VARCHAR)"
+    if kind not in ("DOUBLE", "FLOAT") and not kind.startswith("DECIMAL"):
+        return text
+    if is_number:
+        return f"CASE WHEN contains({text}, '.') AND NOT contains({text}, 'e') THEN {text} || 'e0' ELSE {text} END"
+    whole = f"{place} = floor({place}) AND abs({place}) < {1 << 53}"
+    return f"CASE WHEN {whole} THEN CAST(CAST({place} AS BIGINT) AS VARCHAR) ELSE {text} END"
 
 
 def _place(name: str, available: dict[str, str]) -> str | None:
@@ -163,9 +326,9 @@ def _place(name: str, available: dict[str, str]) -> str | None:
     return None
 
 
-def _columns(database: Any, source: str, values: dict[str, str]) -> dict[str, str]:
+def _columns(database: Any, query: str, values: dict[str, str]) -> dict[str, str]:
     """Name and type of each column."""
-    rows = database.execute(f"DESCRIBE SELECT * FROM {source}", values).fetchall()  # noqa: S608
+    rows = database.execute(f"DESCRIBE {query}", values).fetchall()
     return {row[0]: row[1] for row in rows}
 
 
@@ -173,7 +336,6 @@ def _rows(
     database: Any, file: Path, query: str, values: dict[str, str]
 ) -> Iterator[list[Numbered]]:
     with _explained(file):
-        # A cursor of its own: the connection is asked other things while rows are drawn.
         answer = database.execute(query, values)
         number = 0
         while rows := answer.fetchmany(BATCH_ROWS):
@@ -209,26 +371,10 @@ def _plain(file: Path) -> Iterator[Path]:
         return
     with tempfile.TemporaryDirectory(prefix="segstream-") as folder:
         plain = Path(folder) / "table"
-        with plain.open("wb") as out:
-            for block in _blocks(file):
+        with plain.open("wb") as out, open_bytes(file) as packed:
+            while block := packed.read(1 << 20):
                 out.write(block)
         yield plain
-
-
-def _blocks(file: Path) -> Iterator[bytes]:
-    with _unpacked(file), gzip.open(file, "rb") as packed:
-        while block := packed.read(1 << 20):
-            yield block
-
-
-@contextmanager
-def _unpacked(file: Path) -> Iterator[None]:
-    try:
-        yield
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise FileError(f"{file}: broken or truncated gzip: {error}") from None
-    except OSError as error:
-        raise FileError(f"{file}: cannot be read: {error.strerror or error}") from None
 
 
 @contextmanager
@@ -251,25 +397,14 @@ def _database(folder: str | None = None) -> Iterator[Any]:
 
 def _json_lines(file: Path, mapping: Mapping, refuse: Refuse) -> Iterator[list[Numbered]]:
     paths = [(name, name.split(".")) for name in mapping.columns]
-    decode = msgspec.json.Decoder().decode
     seen: set[str] = set()
     others: set[str] = set()
     batch: list[Numbered] = []
-    packed = file.suffix == ".gz"
-    with _unpacked(file), gzip.open(file, "rb") if packed else file.open("rb") as lines:
-        for number, line in enumerate(lines, 1):
-            if not line.strip():
-                continue
+    numbers = mapping.number_columns
+    with open_utf8_lines(file, mapping.encoding) as lines:
+        for number, content in _objects(file, lines, mapping, refuse):
             try:
-                content = decode(line)
-            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-                refuse(Refusal(number, UNREADABLE, f"line {number}: {error}", {}))
-                continue
-            if not isinstance(content, dict):
-                refuse(Refusal(number, UNREADABLE, f"line {number}: no JSON object", {}))
-                continue
-            try:
-                row = [_reach(content, name, path) for name, path in paths]
+                row = [_reach(content, name, path, name in numbers) for name, path in paths]
             except (ValueError, RecursionError) as error:  # nothing that can be written as text
                 refuse(Refusal(number, UNREADABLE, f"line {number}: {error}", {}))
                 continue
@@ -288,7 +423,47 @@ def _json_lines(file: Path, mapping: Mapping, refuse: Refuse) -> Iterator[list[N
         mapping.check(seen | others)
 
 
-def _reach(content: dict[str, Any], name: str, path: Sequence[str]) -> str | None:
+def _objects(
+    file: Path, lines: Iterator[bytes], mapping: Mapping, refuse: Refuse
+) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The objects of a file and their numbers: one a line, or all in one array."""
+    decode = msgspec.json.Decoder().decode
+    encoding_advice: list[str] = []
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        if number == 1 and line.lstrip().startswith(b"["):
+            yield from _array(file, b"".join([line, *lines]), refuse)
+            return
+        try:
+            content = decode(line)
+        except UnicodeDecodeError as error:
+            if not encoding_advice:
+                encoding_advice.append(advice(file))
+            why = f"line {number}: not in {mapping.encoding}: {error}{encoding_advice[0]}"
+            refuse(Refusal(number, UNREADABLE, why, {}))
+        except (msgspec.DecodeError, RecursionError) as error:
+            refuse(Refusal(number, UNREADABLE, f"line {number}: {error}", {}))
+        else:
+            if isinstance(content, dict):
+                yield number, content
+            else:
+                refuse(Refusal(number, UNREADABLE, f"line {number}: no JSON object", {}))
+
+
+def _array(file: Path, text: bytes, refuse: Refuse) -> Iterator[tuple[int, dict[str, Any]]]:
+    try:
+        found = msgspec.json.decode(text)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise FileError(f"{file}: is neither JSON Lines nor one JSON array: {error}") from None
+    for number, content in enumerate(found, 1):
+        if isinstance(content, dict):
+            yield number, content
+        else:
+            refuse(Refusal(number, UNREADABLE, f"entry {number}: no JSON object", {}))
+
+
+def _reach(content: dict[str, Any], name: str, path: Sequence[str], is_number: bool) -> str | None:
     """The value under a name, or inside objects along a dotted path, as text."""
     value = content.get(name)
     if value is None and len(path) > 1:
@@ -302,7 +477,9 @@ def _reach(content: dict[str, Any], name: str, path: Sequence[str]) -> str | Non
                 return None
     if value is None or isinstance(value, str):
         return value
-    return json.dumps(value)
+    text = json.dumps(value)
+    # A number that is one leaves no doubt about its decimal sign.
+    return text + "e0" if is_number and isinstance(value, float) and "e" not in text else text
 
 
 # -- into order --------------------------------------------------------------------------------
@@ -319,36 +496,78 @@ _STAGED = (
     ("quantity", "DOUBLE", np.float64),
     ("price", "DOUBLE", np.float64),
     ("amount", "DOUBLE", np.float64),
+    ("worth", "DOUBLE", np.float64),
+    ("currency", "VARCHAR", object),
+    ("refunded", "BOOLEAN", np.bool_),
+    ("refund_amount", "DOUBLE", np.float64),
+    ("refund_ms", "BIGINT", np.int64),
+    ("names_order", "BOOLEAN", np.bool_),
+    ("part", "BIGINT", np.int64),
+    ("file", "BIGINT", np.int64),
 )
 _NAMES = ", ".join(_quoted(name) for name in Event._fields)
 
 # Sums in row order: floating point addition depends on order, and a replay must not.
+_WHOLE = f"""
+CREATE TABLE whole AS
+SELECT {_NAMES}, 1 AS currencies, order_rows, 1 AS amounts, false AS alike
+FROM staged WHERE "order" IS NULL
+UNION ALL
+SELECT min(time_ms), min("row"), "user", event, "order", arg_min(id, "row"),
+  arg_min(category, "row"), arg_min(session, "row"),
+  CASE order_rows WHEN 'repeats' THEN arg_min(quantity, "row") ELSE sum(quantity ORDER BY "row") END,
+  min(price),
+  CASE order_rows WHEN 'lines' THEN sum(amount ORDER BY "row") ELSE arg_min(amount, "row") END,
+  CASE order_rows WHEN 'repeats' THEN arg_min(worth, "row") ELSE sum(worth ORDER BY "row") END,
+  arg_min(currency, "row"), bool_or(refunded), arg_min(refund_amount, "row"),
+  arg_min(refund_ms, "row"), bool_and(names_order), 0, file,
+  count(DISTINCT currency), order_rows, count(amount),
+  count(amount) = count(*) AND min(amount) = max(amount)
+FROM staged WHERE "order" IS NOT NULL GROUP BY file, order_rows, "user", "order", event
+"""  # noqa: S608 - names of our own
+
+_MONEY = "coalesce(amount, worth)"
 _SORTED = f"""
 CREATE TABLE sorted AS
 SELECT * FROM (
-  SELECT {_NAMES} FROM staged WHERE "order" IS NULL
+  SELECT time_ms, "row", "user", event, "order", id, category, session, quantity, price,
+    {_MONEY} AS amount, NULL::DOUBLE AS worth, currency, refunded, refund_amount, refund_ms,
+    names_order, part, file
+  FROM whole WHERE currencies <= 1
   UNION ALL
-  SELECT min(time_ms), min("row"), "user", event, "order", arg_min(id, "row"),
-    arg_min(category, "row"), arg_min(session, "row"),
-    sum(quantity ORDER BY "row"), min(price), sum(amount ORDER BY "row")
-  FROM staged WHERE "order" IS NOT NULL GROUP BY "user", "order", event
-) ORDER BY time_ms, "row"
+  SELECT coalesce(refund_ms, time_ms), "row", "user", 'Order Refunded', "order", id, category,
+    session, CASE WHEN refund_amount IS NULL THEN quantity END, NULL,
+    coalesce(refund_amount, {_MONEY}), NULL, currency, false, NULL, NULL, true, 1, file
+  FROM whole WHERE currencies <= 1 AND refunded
+) ORDER BY time_ms, file, "row", part
 """  # noqa: S608 - names of our own
+
+_FEWEST_BESIDE_OUTLIERS = 20
+"""Of fewer events nobody can say which of them stand apart."""
+_OUTLIER_SHARE = 1_000
+"""One in so many may be an outlier, at either end, and one in any case."""
+_OUTLIER_GAP_MS = 180 * DAY_MS
+"""Outliers are further than this from all others, and further than these from each other."""
 
 
 class EventSorter:
     """Takes events in any order, gives them back by time; ties keep the order of the file.
 
-    Rows of one user, one order and one event come out as one event: summed quantity and amount,
-    time, row, id, category and session of the first row. Lives in a temporary file.
+    Rows of one user, one order and one event come out as one event: time, row, id, category and
+    session of the first row, quantity and amount as `Mapping.order_rows` says. An order that was
+    given back afterwards is followed by its refund. Lives in a temporary file.
+
+    Attributes:
+        notes: what to tell of the events, after `sort`.
     """
 
     def __enter__(self) -> Self:
+        self.notes: list[str] = []
         self._folder = tempfile.TemporaryDirectory(prefix="segstream-")
         self._open = _database(self._folder.name)
         self._database = self._open.__enter__()
         columns = ", ".join(f"{_quoted(name)} {kind}" for name, kind, _ in _STAGED)
-        self._database.execute(f"CREATE TABLE staged ({columns})")
+        self._database.execute(f"CREATE TABLE staged ({columns}, order_rows VARCHAR)")
         return self
 
     def __exit__(
@@ -360,35 +579,112 @@ class EventSorter:
         self._open.__exit__(None, None, None)
         self._folder.cleanup()
 
-    def add(self, events: Sequence[Event]) -> None:
+    def add(self, events: Sequence[Event], order_rows: str = "lines") -> None:
         if not events:
             return
         columns = zip(_STAGED, zip(*events, strict=True), strict=True)
         batch = {name: _column(values, kind) for (name, _, kind), values in columns}
         self._database.register("batch", batch)
-        self._database.execute(f"INSERT INTO staged SELECT {_NAMES} FROM batch")  # noqa: S608
+        self._database.execute(
+            f"INSERT INTO staged SELECT {_NAMES}, $rows FROM batch",  # noqa: S608
+            {"rows": order_rows},
+        )
         self._database.unregister("batch")
 
-    def sort(self) -> int:
-        """Bring everything into order; returns how many events there are."""
-        self._database.execute(_SORTED)
-        self._database.execute("DROP TABLE staged")
+    def sort(
+        self, refuse: Callable[[Event, str, str], None] | None = None, *, keep_outliers: bool = True
+    ) -> int:
+        """Bring everything into order; returns how many events there are.
+
+        Args:
+            refuse: is told of events that are left out, with a reason and why: orders in two
+                currencies, and outliers in time.
+            keep_outliers: whether the latter stay in.
+        """
+        run = self._database.execute
+        run(_WHOLE)
+        run("DROP TABLE staged")
+        for row in run(f"SELECT {_NAMES} FROM whole WHERE currencies > 1").fetchall():  # noqa: S608
+            if refuse is not None:
+                refuse(Event(*row), BAD_CURRENCY, "the rows of the order are in two currencies")
+        self._look_for_totals()
+        run(_SORTED)
+        run("DROP TABLE whole")
+        if refuse is not None and not keep_outliers:
+            self._leave_out_outliers(refuse)
+        return self.count
+
+    @property
+    def count(self) -> int:
+        """How many events there are, after `sort`."""
         return int(self._database.execute("SELECT count(*) FROM sorted").fetchone()[0])
 
-    def batches(self) -> Iterator[list[Event]]:
-        """The events in order, after `sort`."""
-        answer = self._database.execute("SELECT * FROM sorted")
+    def names(self) -> Counter[str]:
+        """How many events of each name there are, after `sort`."""
+        return Counter(
+            dict(self._database.execute("SELECT event, count(*) FROM sorted GROUP BY 1").fetchall())
+        )
+
+    def before(self, time_ms: int) -> int:
+        """How many events there are before a time, after `sort`."""
+        query = "SELECT count(*) FROM sorted WHERE time_ms < $time_ms"
+        return int(self._database.execute(query, {"time_ms": time_ms}).fetchone()[0])
+
+    def batches(self, from_ms: int = 0) -> Iterator[list[Event]]:
+        """The events in order, after `sort`, from a time on."""
+        answer = self._database.cursor().execute(
+            "SELECT * FROM sorted WHERE time_ms >= $from_ms", {"from_ms": from_ms}
+        )
         while rows := answer.fetchmany(BATCH_ROWS):
             yield [Event(*row) for row in rows]
+
+    def _look_for_totals(self) -> None:
+        """Tell of orders whose rows all say one amount: it may have been the whole order's."""
+        several, alike = self._database.execute(
+            "SELECT count(*), count(*) FILTER (WHERE alike) FROM whole "
+            "WHERE order_rows = 'lines' AND amounts > 1"
+        ).fetchone()
+        if alike >= 3 and alike > 0.9 * several:
+            self.notes.append(
+                f"{alike:,} of {several:,} orders of several rows say the same amount in each, and it "
+                'was added up; if it is the whole order\'s, the mapping can say order_rows = "total"'
+            )
+
+    def _leave_out_outliers(self, refuse: Callable[[Event, str, str], None]) -> None:
+        run = self._database.execute
+        count = self.count
+        most = max(1, count // _OUTLIER_SHARE)
+        if count < 2 * most + _FEWEST_BESIDE_OUTLIERS:
+            return
+
+        def ends(direction: str) -> list[int]:
+            query = f"SELECT time_ms FROM sorted ORDER BY time_ms {direction} LIMIT {most + 1}"  # noqa: S608
+            return [row[0] for row in run(query).fetchall()]
+
+        first, last = ends("ASC"), ends("DESC")
+        gap_ms = max(_OUTLIER_GAP_MS, last[most] - first[most])
+        apart = range(most, 0, -1)
+        low = next((first[n] for n in apart if first[n] - first[n - 1] > gap_ms), first[0])
+        high = next((last[n] for n in apart if last[n - 1] - last[n] > gap_ms), last[0])
+        values = {"low": low, "high": high}
+        outside = "WHERE time_ms < $low OR time_ms > $high"
+        why = (
+            f"is over {gap_ms // DAY_MS:,} days away from all others, which are from {iso(low)[:10]} "
+            f"to {iso(high)[:10]}; --keep-outliers keeps it"
+        )
+        for row in run(f"SELECT * FROM sorted {outside}", values).fetchall():  # noqa: S608
+            event = Event(*row)
+            refuse(event, OUTLIER_TIME, f"{iso(event.time_ms)} {why}")
+        run(f"DELETE FROM sorted {outside}", values)  # noqa: S608
 
 
 def _column(values: Sequence[Any], kind: Any) -> Any:
     """An array for DuckDB; what is absent is masked, because NaN would be a value."""
-    if kind is not np.float64:
+    if kind is object:
         return np.array(values, dtype=kind)
     absent = [value is None for value in values]
-    filled = [0.0 if value is None else value for value in values]
-    return np.ma.masked_array(np.array(filled, dtype=np.float64), mask=absent)
+    filled = [0 if value is None else value for value in values] if any(absent) else values
+    return np.ma.masked_array(np.array(filled, dtype=kind), mask=absent)
 
 
 def stage(
@@ -397,15 +693,22 @@ def stage(
     sorter: EventSorter,
     refuse: Refuse,
     read: Callable[[int], None] | None = None,
+    *,
+    latest_ms: int = LATEST_MS,
+    place: int = 0,
 ) -> int:
     """Map every row of a file into a sorter.
+
+    A file is read twice if a number can mean two and other rows may tell which.
 
     Args:
         file: the file.
         mapping: how.
-        sorter: takes the events.
+        sorter: takes the events, and notes of what they were read from.
         refuse: is told of each row that becomes no event.
         read: is told now and then how many rows have been read.
+        latest_ms: later times have not come yet.
+        place: of the file, among those that go into the sorter.
 
     Returns:
         Rows of the file, refused ones among them.
@@ -416,24 +719,97 @@ def stage(
     """
     unreadable = 0
 
+    def refuse_row(refusal: Refusal) -> None:
+        refuse(refusal._replace(file=file.name))
+
     def refuse_line(refusal: Refusal) -> None:
         nonlocal unreadable
         unreadable += 1
-        refuse(refusal)
+        refuse_row(refusal)
 
     rows = 0
+    undecided = array("q")
     with open_table(file, mapping, refuse_line) as table:
-        mapper = RowMapper(mapping, table.columns)
+        mapper = RowMapper(mapping, table.columns, latest_ms)
         for batch in table.batches:
             events: list[Event] = []
             for number, row in batch:
-                mapped = mapper.map(number, row)
+                mapped = mapper.try_map(number, row)
                 if isinstance(mapped, Event):
-                    events.append(mapped)
+                    events.append(mapped if place == 0 else mapped._replace(file=place))
+                elif mapped is None:
+                    undecided.append(number)
                 else:
-                    refuse(mapped)
-            sorter.add(events)
+                    refuse_row(mapped)
+            sorter.add(events, mapping.order_rows)
             rows += len(batch)
             if read is not None:
                 read(rows)
+    sorter.notes += [f"{file.name}: {note}" for note in mapper.notes()]
+    if undecided:
+        mapper.settle()
+        with open_table(file, mapping, lambda _: None) as table:
+            waiting = iter([*undecided, 0])
+            next_number = next(waiting)
+            for batch in table.batches:
+                events = []
+                for number, row in batch:
+                    mapped = mapper.map(number, row)
+                    if number != next_number:
+                        continue  # mapped for what it says of the lines below
+                    next_number = next(waiting)
+                    if isinstance(mapped, Event):
+                        events.append(mapped if place == 0 else mapped._replace(file=place))
+                    else:
+                        refuse_row(mapped)
+                sorter.add(events, mapping.order_rows)
     return rows + unreadable
+
+
+def read_sources(
+    sources: Sequence[Source],
+    sorter: EventSorter,
+    refuse: Refuse,
+    read: Callable[[int], None] | None = None,
+    *,
+    latest_ms: int = LATEST_MS,
+    keep_outliers: bool = False,
+) -> tuple[int, int]:
+    """Read files into a sorter, and bring their events into one order of time.
+
+    Args:
+        sources: the files; an event's `Event.file` is its place among them.
+        sorter: gives the events back afterwards.
+        refuse: is told of each row, and each order, that becomes no event.
+        read: is told now and then how many rows have been read.
+        latest_ms: later times have not come yet.
+        keep_outliers: whether events far from all others stay in.
+
+    Returns:
+        Rows of all files, refused ones among them, and events.
+
+    Raises:
+        FileError: a file cannot be read, or two have the same name.
+        MappingError: a file lacks a column that its mapping needs.
+    """
+    names = [stem(source.file) for source in sources]
+    for name in names:
+        if names.count(name) > 1:
+            raise FileError(
+                f"two of the files are called {name}: ids of their messages would be the same; "
+                "rename one"
+            )
+    rows = 0
+
+    def told(done: int) -> None:
+        if read is not None:
+            read(rows + done)
+
+    for place, (file, mapping) in enumerate(sources):
+        rows += stage(file, mapping, sorter, refuse, told, latest_ms=latest_ms, place=place)
+
+    def refuse_event(event: Event, reason: str, why: str) -> None:
+        shown = {"user": event.user, "order": event.order}
+        refuse(Refusal(event.row, reason, why, shown, sources[event.file].file.name))
+
+    return rows, sorter.sort(refuse_event, keep_outliers=keep_outliers)

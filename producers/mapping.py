@@ -7,14 +7,14 @@ them. Nothing here knows what kind of file, or whether it is a file, that a row 
 
 from __future__ import annotations
 
+import codecs
 import math
 import operator
 import re
 import tomllib
 from collections.abc import Callable, Collection, Sequence
-from datetime import UTC, datetime, timedelta
 from difflib import get_close_matches
-from functools import lru_cache, partial
+from functools import partial
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
@@ -31,7 +31,9 @@ from pydantic import (
     model_validator,
 )
 
-from stream.times import EARLIEST_MS, LATEST_MS
+from producers.amounts import LARGEST_NUMBER, Decimal, NumberColumn, is_currency
+from producers.times import FORMATS_EXPECTED, TimeColumn, is_format
+from stream.times import LATEST_MS
 
 ORDER_COMPLETED = "Order Completed"
 ORDER_REFUNDED = "Order Refunded"
@@ -44,15 +46,23 @@ BAD_USER = "bad_user"
 NO_EVENT = "no_event"
 BAD_TIME = "bad_time"
 BAD_NUMBER = "bad_number"
+BAD_CURRENCY = "bad_currency"
 IGNORED_EVENT = "ignored_event"
+PLACEHOLDER_USER = "placeholder_user"
+OUTLIER_TIME = "outlier_time"
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_MILLISECOND = timedelta(milliseconds=1)
-_PER_MILLISECOND = {"seconds": 0.001, "milliseconds": 1, "microseconds": 1_000}
+OrderRows = Literal["lines", "total", "repeats"]
 
 # What a worker would refuse is better refused here, where row and column are known.
-_LARGEST_NUMBER = 1e12
 _LONGEST_USER = 256
+
+_PLACEHOLDERS = frozenset(
+    ("null", "(null)", "undefined", "nan", "none", "nil", "(not set)", "[object object]", "\\n",
+     "n/a", "#n/a", "<na>")
+)  # fmt: skip
+"""What programs write where there is nothing, in lower case. It names nobody and no order."""
+_REMEMBERED_ORDERS = 10_000
+"""First lines of orders that are kept for the lines below: they stand near, in every export."""
 
 
 def topic_of(event: str) -> int:
@@ -65,7 +75,17 @@ class MappingError(Exception):
 
 
 class Event(NamedTuple):
-    """What a row says. Rows of one order are still apart, see `files.EventSorter`."""
+    """What a row says. Rows of one order are still apart, see `files.EventSorter`.
+
+    Attributes:
+        worth: of an order's row, price x quantity; counts where the order has no amount anywhere.
+        currency: ISO 4217, if the table says one.
+        refunded: the order was given back afterwards, `refund_amount` of it at `refund_ms`; None
+            for all of it, and at once.
+        names_order: False for a refund under a number of its own.
+        part: 1 for the refund of an order that its own row tells of.
+        file: place among the files that are read together.
+    """
 
     time_ms: int
     row: int
@@ -78,6 +98,20 @@ class Event(NamedTuple):
     quantity: float | None
     price: float | None
     amount: float | None
+    worth: float | None = None
+    currency: str | None = None
+    refunded: bool = False
+    refund_amount: float | None = None
+    refund_ms: int | None = None
+    names_order: bool = True
+    part: int = 0
+    file: int = 0
+
+    def message_id(self, source: str) -> str:
+        """The id of its message: the table's own, or made of file name, row and time."""
+        # The time keeps ids apart when a daily export has the same name and rows every day.
+        found = self.id or f"{source}-{self.row}-{self.time_ms}"
+        return f"{found}-refund" if self.part else found
 
 
 class Refusal(NamedTuple):
@@ -87,6 +121,7 @@ class Refusal(NamedTuple):
     reason: str
     why: str
     columns: dict[str, str | None]
+    file: str = ""
 
 
 # -- the declaration ---------------------------------------------------------------------------
@@ -124,7 +159,8 @@ class Time(_Declared):
         "auto",
         description=(
             "auto (ISO 8601 to any granularity, or a number since 1970 whose size tells its unit), "
-            "iso, seconds, milliseconds, microseconds, or a strptime format such as %d.%m.%Y %H:%M"
+            "iso, seconds, milliseconds, microseconds, excel (serial dates; excel-1904 of the old "
+            "Macintosh system), or a strptime format such as %d.%m.%Y %H:%M"
         ),
     )
     zone: str = Field("UTC", description="IANA zone of times that name none")
@@ -132,18 +168,8 @@ class Time(_Declared):
     @field_validator("format")
     @classmethod
     def _is_a_format(cls, value: str) -> str:
-        if value in ("auto", "iso", *_PER_MILLISECOND):
-            return value
-        moment = datetime(2001, 12, 31, 23, 59, 58, tzinfo=UTC)
-        try:
-            if "%" not in value:
-                raise ValueError
-            datetime.strptime(moment.strftime(value), value)  # noqa: DTZ007 - only tried out
-        except ValueError:
-            raise ValueError(
-                "expected auto, iso, seconds, milliseconds, microseconds, "
-                "or a strptime format such as %d.%m.%Y %H:%M"
-            ) from None
+        if not is_format(value):
+            raise ValueError(FORMATS_EXPECTED)
         return value
 
     @field_validator("zone")
@@ -174,10 +200,10 @@ class EventName(_Declared):
         return self
 
 
-class Rule(_Declared):
-    """If a column looks like this (every test that is given), the row is that event, or refused."""
+class _Test(_Declared):
+    """What a column looks like: every test that is given holds."""
 
-    column: _Required
+    column: Columns = ()
     equals: _Text | None = None
     not_equals: _Text | None = None
     one_of: tuple[_Text, ...] | None = None
@@ -187,8 +213,6 @@ class Rule(_Declared):
     less_than: float | None = None
     more_than: float | None = None
     empty: bool | None = None
-    event: str | None = Field(None, min_length=1)
-    reject: str | None = Field(None, pattern=r"^[a-z][a-z0-9_]*$", description="a reason")
 
     @field_validator("matches")
     @classmethod
@@ -199,17 +223,68 @@ class Rule(_Declared):
             raise ValueError(f"expected a regular expression ({error})") from None
         return value
 
+    @property
+    def has_tests(self) -> bool:
+        return any(getattr(self, name) is not None for name in _TESTS)
+
+
+_TESTS = (
+    "equals", "not_equals", "one_of", "starts_with", "ends_with", "matches", "less_than",
+    "more_than", "empty",
+)  # fmt: skip
+_EXPECTED_TEST = f"expected a test: {', '.join(_TESTS[:-1])} or {_TESTS[-1]}"
+
+
+class Rule(_Test):
+    """If a column looks like this, the row is that event, or refused."""
+
+    column: _Required
+    event: str | None = Field(None, min_length=1)
+    reject: str | None = Field(None, pattern=r"^[a-z][a-z0-9_]*$", description="a reason")
+
     @model_validator(mode="after")
     def _is_complete(self) -> Rule:
         if (self.event is None) == (self.reject is None):
             raise ValueError('expected either event = "..." or reject = "a_reason"')
-        tests = self.model_dump(exclude={"column", "event", "reject"}, exclude_none=True)
-        if not tests:
-            raise ValueError(
-                "expected a test: equals, not_equals, one_of, starts_with, ends_with, matches, "
-                "less_than, more_than or empty"
-            )
+        if not self.has_tests:
+            raise ValueError(_EXPECTED_TEST)
         return self
+
+
+class Refund(_Test):
+    """If a column looks like this, or an amount is filled, the order was given back afterwards."""
+
+    amount: Columns = Field((), description="what was given back; empty or 0: all of the order")
+    time: Annotated[Time | None, _as_table("column")] = Field(
+        None, description="when; empty: with the order"
+    )
+
+    @model_validator(mode="after")
+    def _is_complete(self) -> Refund:
+        if self.has_tests != bool(self.column):
+            raise ValueError(_EXPECTED_TEST if self.column else "tests need a column to look at")
+        if not self.column and not self.amount:
+            raise ValueError("expected a column with a test, or amount")
+        return self
+
+
+class Currency(_Declared):
+    """What amounts are in: a column says it, or it is always the same."""
+
+    column: Columns = ()
+    constant: str | None = None
+
+    @model_validator(mode="after")
+    def _one_of_both(self) -> Currency:
+        if (self.constant is None) == (not self.column):
+            raise ValueError('expected a column, or { constant = "EUR" }')
+        if self.constant is not None and not is_currency(self.constant):
+            raise ValueError("expected an ISO 4217 code such as EUR")
+        return self
+
+
+def _in_list(value: Any) -> Any:
+    return [value] if isinstance(value, dict) else value
 
 
 class Mapping(_Declared):
@@ -224,7 +299,21 @@ class Mapping(_Declared):
         (), description="asked before `event`; the first rule that holds decides"
     )
     order: Columns = Field(
-        (), description="order number: rows of one user, order and event are one event, summed"
+        (), description="order number: rows of one user, order and event are one event"
+    )
+    order_rows: OrderRows = Field(
+        "lines",
+        description=(
+            "what rows of one order are: lines, whose amounts add up; lines that each say the whole "
+            "order's amount (total); or the same order said again (repeats), of which the first "
+            "counts. Lines take user, time and status from the first one where theirs are empty"
+        ),
+    )
+    refund: Annotated[tuple[Refund, ...], BeforeValidator(_in_list)] = Field(
+        (), description="which orders were given back afterwards; the first that holds decides"
+    )
+    refund_numbers: Literal["order", "own"] = Field(
+        "order", description="own: the number of a refund is not that of the order it takes back"
     )
     amount: Columns = Field((), description="what it is worth; orders: else price x quantity")
     price: Columns = Field((), description="price of one piece")
@@ -232,10 +321,32 @@ class Mapping(_Declared):
     category: Columns = ()
     session: Columns = ()
     message_id: Columns = Field((), description="else made of file name, row and time")
-    decimal: Literal[".", ","] = Field(".", description="decimal sign; with ',' dots are skipped")
+    currency: Annotated[Currency | None, _as_table("column")] = Field(
+        None, description="of amounts; else what stands beside them"
+    )
+    decimal: Decimal | None = Field(
+        None, description="decimal sign; the other one only groups digits. Else found out"
+    )
     optional: tuple[str, ...] = Field((), description="columns that a file may lack")
-    encoding: Literal["utf-8", "latin-1", "utf-16"] = Field("utf-8", description="of CSV")
-    delimiter: str | None = Field(None, min_length=1, description="of CSV; else found out")
+    encoding: str = Field(
+        "utf-8", description="of CSV and JSON Lines, by any name Python knows, such as cp1252"
+    )
+    delimiter: str | None = Field(
+        None, min_length=1, max_length=1, description="of CSV; else found out"
+    )
+
+    @field_validator("encoding")
+    @classmethod
+    def _is_an_encoding(cls, value: str) -> str:
+        try:
+            "".encode(value)
+            codecs.getincrementaldecoder(value)
+        except (LookupError, UnicodeError):
+            raise ValueError(
+                "expected an encoding such as utf-8, cp1252 (Excel on Windows), latin-1, utf-16 or "
+                "shift_jis"
+            ) from None
+        return value
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -251,19 +362,40 @@ class Mapping(_Declared):
         for key, names in self._places():
             known = [name for name in names if name in available or name in self.optional]
             if names and not known:
-                close = get_close_matches(names[0], list(available), 1)
-                hint = f" (did you mean {close[0]!r}?)" if close else ""
+                close = _near(names, available)
+                hint = f" (did you mean {close!r}?)" if close else ""
                 raise MappingError(
                     f"mapping {self.name}: {key}: the file has no column {names[0]!r}{hint}; "
                     f"it has {', '.join(sorted(available)) or 'none'}"
                 )
 
+    @property
+    def number_columns(self) -> frozenset[str]:
+        """Every column of which numbers are read."""
+        numbers = [self.amount, self.price, self.quantity]
+        numbers += [one.amount for one in self.refund]
+        numbers += [
+            test.column
+            for test in (*self.rules, *self.refund)
+            if test.less_than is not None or test.more_than is not None
+        ]
+        return frozenset(name for names in numbers for name in names)
+
     def _places(self) -> list[tuple[str, Columns]]:
+        refunds: list[tuple[str, Columns]] = []
+        for n, refund in enumerate(self.refund, 1):
+            refunds += [
+                (f"refund.{n}.column", refund.column),
+                (f"refund.{n}.amount", refund.amount),
+                (f"refund.{n}.time.column", () if refund.time is None else refund.time.column),
+            ]
         return [
             ("user", self.user),
             ("time.column", self.time.column),
             ("event.column", self.event.column),
             *((f"rules.{n}.column", rule.column) for n, rule in enumerate(self.rules, 1)),
+            *refunds,
+            ("currency.column", () if self.currency is None else self.currency.column),
             *(
                 (key, getattr(self, key))
                 for key in (
@@ -271,6 +403,20 @@ class Mapping(_Declared):
                 )
             ),
         ]  # fmt: skip
+
+
+def _near(names: Columns, available: Collection[str]) -> str | None:
+    """A column that may be meant: the same but for case and blanks, or one much like it."""
+
+    def bare(name: str) -> str:
+        return re.sub(r"[\W_]+", "", name).casefold()
+
+    for name in names:
+        for one in available:
+            if bare(one) == bare(name):
+                return one
+    close = get_close_matches(names[0], list(available), 1)
+    return close[0] if close else None
 
 
 def shipped_mappings() -> dict[str, str]:
@@ -356,6 +502,7 @@ def _explain(error: ValidationError, source: str) -> str:
 
 Row = Sequence[str | None]
 _Reader = Callable[[Row], str | None]
+_NumberField = tuple[_Reader, NumberColumn, str]
 
 
 class _Unmappable(Exception):  # noqa: N818 - not an error, the way out of a row
@@ -364,84 +511,177 @@ class _Unmappable(Exception):  # noqa: N818 - not an error, the way out of a row
         self.why = why
 
 
+class _UndecidedError(Exception):
+    """What a number means is known only when its whole column has been read."""
+
+
 class RowMapper:
     """A mapping, ready for tables with these columns."""
 
-    def __init__(self, mapping: Mapping, columns: Sequence[str]) -> None:
+    def __init__(
+        self, mapping: Mapping, columns: Sequence[str], latest_ms: int = LATEST_MS
+    ) -> None:
         """Prepare the look-ups.
 
         Args:
             mapping: the declaration.
             columns: the names of the values in the rows to come, in their order. Columns the
                 mapping looks at and that are not here are empty in every row.
+            latest_ms: later times have not come yet.
         """
         self._columns = tuple(columns)
         place = {name: index for index, name in enumerate(columns)}
 
+        def places(names: Columns) -> list[int]:
+            return [place[name] for name in names if name in place]
+
         def reader(names: Columns) -> _Reader:
-            return _reader([place[name] for name in names if name in place])
+            return _reader(places(names))
+
+        ids = _Ids()
+        numbers: dict[Columns, NumberColumn] = {}
+
+        def number_column(names: Columns) -> NumberColumn:
+            return numbers.setdefault(names, NumberColumn(mapping.decimal))
 
         self._mapping = mapping
+        self._ids = ids
+        self._number_columns = numbers
         self._rules = [
-            (reader(rule.column), _test_of(rule, mapping.decimal), rule) for rule in mapping.rules
+            (reader(rule.column), _test_of(rule, number_column(rule.column)), rule)
+            for rule in mapping.rules
         ]
         self._constant = mapping.event.constant
         self._names = mapping.event.values
         self._event = reader(mapping.event.column)
-        self._user = reader(mapping.user)
+        self._user = ids.reader(reader(mapping.user))
         self._time = reader(mapping.time.column)
-        self._parse_time = time_parser(mapping.time)
-        self._order = reader(mapping.order)
-        self._id = reader(mapping.message_id)
-        self._category = reader(mapping.category)
-        self._session = reader(mapping.session)
-        self._quantity = reader(mapping.quantity)
-        self._price = reader(mapping.price)
-        self._amount = reader(mapping.amount)
-        # Prices and quantities repeat all over a table.
-        self._parse_number = lru_cache(maxsize=65_536)(
-            lambda text: parse_number(text, mapping.decimal)
-        )
+        self._times = TimeColumn(mapping.time.format, mapping.time.zone, latest_ms)
+        self._order = ids.reader(reader(mapping.order), empty=_PLACEHOLDERS)
+        self._id = ids.reader(reader(mapping.message_id), empty=_PLACEHOLDERS)
+        self._category = ids.reader(reader(mapping.category))
+        self._session = ids.reader(reader(mapping.session), empty=_PLACEHOLDERS)
+        self._quantity = (reader(mapping.quantity), number_column(mapping.quantity), "quantity")
+        self._price = (reader(mapping.price), number_column(mapping.price), "price")
+        self._amount = (reader(mapping.amount), number_column(mapping.amount), "amount")
+        currency = mapping.currency
+        self._currency = reader(() if currency is None else currency.column)
+        self._currency_constant = None if currency is None else currency.constant
+        self._refunds = [
+            (
+                refund,
+                reader(refund.column),
+                _test_of(refund, number_column(refund.column)),
+                (reader(refund.amount), number_column(refund.amount), "refund.amount"),
+                None
+                if refund.time is None
+                else (
+                    reader(refund.time.column),
+                    TimeColumn(refund.time.format, refund.time.zone, latest_ms),
+                ),
+            )
+            for refund in mapping.refund
+        ]
+        # What a shop writes on an order's first line only. A test for emptiness means its own line.
+        of_order = [mapping.user, mapping.time.column, mapping.event.column]
+        of_order += [
+            test.column for test in (*mapping.rules, *mapping.refund) if test.empty is None
+        ]
+        of_order += [() if currency is None else currency.column, mapping.session]
+        self._of_order = sorted({index for names in of_order for index in places(names)})
+        self._first_lines: dict[str, Row] = {}
 
     def map(self, number: int, row: Row) -> Event | Refusal:
-        """One row, by its number from 1."""
+        """One row, by its number from 1; a number that can mean two is refused."""
+        self.settle()
+        found = self.try_map(number, row)
+        assert found is not None
+        return found
+
+    def try_map(self, number: int, row: Row) -> Event | Refusal | None:
+        """The same; None if a number can mean two and more rows may tell which, see `settle`."""
         try:
             return self._map(number, row)
         except _Unmappable as out:
             shown = dict(zip(self._columns, row, strict=True))
             return Refusal(number, out.reason, out.why, shown)
+        except _UndecidedError:
+            return None
+
+    def settle(self) -> None:
+        """Decide what numbers mean, once every row has been seen."""
+        for column in self._number_columns.values():
+            column.settle()
+
+    def notes(self) -> list[str]:
+        """What to tell of the rows once all have been mapped."""
+        found = [self._ids.note(), self._times.note()]
+        return [note for note in found if note is not None]
 
     def _map(self, number: int, row: Row) -> Event:
+        order = self._order(row)
+        if order is not None:
+            row = self._completed(order, row)
         # The event comes first: what is no shopping at all needs no user and no time.
         event = self._name(row)
         user = self._user(row)
         if user is None:
             raise _Unmappable(NO_USER, f"{_or(self._mapping.user)} is empty")
+        if user.casefold() in _PLACEHOLDERS:
+            raise _Unmappable(
+                PLACEHOLDER_USER, f"{_or(self._mapping.user)} = {user!r} stands for nobody"
+            )
         if len(user) > _LONGEST_USER // 4 and len(user.encode(errors="replace")) > _LONGEST_USER:
             raise _Unmappable(BAD_USER, f"{_or(self._mapping.user)} has over {_LONGEST_USER} bytes")
         text = self._time(row)
-        time_ms = None if text is None else self._parse_time(text)
+        time_ms = None if text is None else self._times.read(text)
         if time_ms is None:
-            what = "is empty" if text is None else f"= {text!r} is no time"
+            what = "is empty" if text is None else f"= {self._times.why(text)}"
             raise _Unmappable(BAD_TIME, f"{_or(self._mapping.time.column)} {what}")
-        quantity = self._number(self._quantity(row), "quantity")
-        price = self._number(self._price(row), "price")
-        amount = self._number(self._amount(row), "amount")
-        order = None
-        if event in PURCHASES:
+        (quantity, _), (price, beside_price), (amount, beside_amount) = self._numbers(
+            row, self._quantity, self._price, self._amount
+        )
+        currency = self._currency_of(row, beside_amount or beside_price)
+        bought = event in PURCHASES
+        worth = None
+        if bought:
             # Only money and pieces of an order add up over its rows, prices do not.
-            order = self._order(row)
             quantity = 1.0 if quantity is None else quantity
-            if amount is None and price is not None:
-                amount = price * quantity
+            worth = None if price is None else price * quantity
             price = None
-        elif (quantity or 0.0) < 0 or (price or 0.0) < 0 or (amount or 0.0) < 0:
-            raise _Unmappable(BAD_NUMBER, f"a negative number makes no {event!r}")
+        else:
+            order = None
+            if (quantity or 0.0) < 0 or (price or 0.0) < 0 or (amount or 0.0) < 0:
+                raise _Unmappable(BAD_NUMBER, f"a negative number makes no {event!r}")
         texts = (order, self._id(row), self._category(row), self._session(row))
         for text in (user, event, *texts):
             if text is not None and not text.isascii() and not _is_text(text):
                 raise _Unmappable(UNREADABLE, f"half a character in {text[:40]!r}")
-        return Event(time_ms, number, user, event, *texts, quantity, price, amount)
+        refund: tuple[bool, float | None, int | None] = (False, None, None)
+        if self._refunds and event == ORDER_COMPLETED:
+            refund = self._refund(row, time_ms)
+        names_order = event != ORDER_REFUNDED or self._mapping.refund_numbers == "order"
+        numbers = (quantity, price, amount, worth)
+        return Event(time_ms, number, user, event, *texts, *numbers, currency, *refund, names_order)
+
+    def _completed(self, order: str, row: Row) -> Row:
+        """The row of an order, with what only its first one says."""
+        first = self._first_lines.get(order)
+        if first is None:
+            if len(self._first_lines) == _REMEMBERED_ORDERS:
+                self._first_lines.pop(next(iter(self._first_lines)))
+            self._first_lines[order] = row
+            return row
+        if all(row[place] for place in self._of_order):
+            return row
+        # The user decides whether this is the same order: numbers may come again.
+        user, its_user = self._user(row), self._user(first)
+        if user is not None and user != its_user:
+            return row
+        filled = list(row)
+        for place in self._of_order:
+            filled[place] = row[place] or first[place]
+        return filled
 
     def _name(self, row: Row) -> str:
         for read, holds, rule in self._rules:
@@ -462,16 +702,130 @@ class RowMapper:
             raise _Unmappable(IGNORED_EVENT, f"{columns} = {value!r} is not among event.values")
         return name
 
-    def _number(self, text: str | None, key: str) -> float | None:
-        if text is None:
-            return None
-        number = self._parse_number(text)
-        if number is None:
-            hint = '; is it decimal = ","?' if "," in text and self._mapping.decimal == "." else ""
+    def _numbers(
+        self, row: Row, *fields: _NumberField
+    ) -> list[tuple[float | None, tuple[str, bool] | None]]:
+        """Value, and the currency beside it, of each number."""
+        found: list[tuple[float | None, tuple[str, bool] | None]] = []
+        undecided = False
+        for read, column, key in fields:
+            text = read(row)
+            if text is None:
+                found.append((None, None))
+                continue
+            written = column.read(text)
+            value = None if written is None else column.value(written)
+            if written is not None and value is None and not column.is_settled:
+                undecided = True  # the others are still looked at, for what they tell of theirs
+            elif written is None and text.casefold() in _PLACEHOLDERS:
+                found.append((None, None))
+                continue
+            elif written is None or value is None:
+                names = self._columns_of(key)
+                raise _Unmappable(BAD_NUMBER, f"{_or(names)} = {column.why(text, written)}")
+            currency = written.currency
+            found.append((value, None if currency is None else (currency, written.surely)))
+        if undecided:
+            raise _UndecidedError
+        return found
+
+    def _columns_of(self, key: str) -> Columns:
+        if key == "refund.amount":
+            return tuple(name for refund in self._mapping.refund for name in refund.amount)
+        names: Columns = getattr(self._mapping, key)
+        return names
+
+    def _currency_of(self, row: Row, beside: tuple[str, bool] | None) -> str | None:
+        """The currency of a row's money; the mapping says it, or else the sign beside a number."""
+        declared = self._currency(row) or self._currency_constant
+        if declared is None or (code := declared.upper()).casefold() in _PLACEHOLDERS:
+            return None if beside is None else beside[0]
+        if beside is not None and beside[1] and beside[0] != code:
             raise _Unmappable(
-                BAD_NUMBER, f"{_or(getattr(self._mapping, key))} = {text!r} is no number{hint}"
+                BAD_CURRENCY, f"an amount in {beside[0]}, and currency = {declared!r}"
             )
-        return number
+        return code
+
+    def _refund(self, row: Row, time_ms: int) -> tuple[bool, float | None, int | None]:
+        """Whether an order was given back, how much of it and when."""
+        for refund, read, holds, amount_field, time_field in self._refunds:
+            if refund.has_tests and not holds(read(row) or ""):
+                continue
+            ((amount, _),) = self._numbers(row, amount_field)
+            if not amount and not refund.has_tests:
+                continue
+            when_ms = None
+            if time_field is not None and (text := time_field[0](row)) is not None:
+                when_ms = time_field[1].read(text)
+                if when_ms is None:
+                    why = time_field[1].why(text)
+                    raise _Unmappable(BAD_TIME, f"refund.time = {why}")
+                when_ms = max(when_ms, time_ms)
+            return True, abs(amount) if amount else None, when_ms
+        return False, None, None
+
+
+class _Ids:
+    """Reads ids, which some programs write as floating point numbers: 326.0 is 326."""
+
+    def __init__(self) -> None:
+        self._mended = self._powers = 0
+        self._example = self._power = ""
+
+    def reader(self, read: _Reader, empty: frozenset[str] = frozenset()) -> _Reader:
+        """The same reader, of ids; those in `empty` (lower case) are none."""
+
+        def read_id(row: Row) -> str | None:
+            text = read(row)
+            if text is None or not text[0].isdecimal():
+                return None if text is not None and text.casefold() in empty else text
+            if "." in text or "+" in text or (len(text) < 12 and "e" in text.lower()):
+                return self._mend(text)
+            return text
+
+        return read_id
+
+    def note(self) -> str | None:
+        """What to tell of the ids once all have been read."""
+        told = []
+        if self._mended:
+            whole = self._whole(self._example)
+            told.append(f"{self._mended:,} ids such as {self._example!r} were read as {whole!r}")
+        if self._powers:
+            told.append(
+                f"{self._powers:,} ids such as {self._power!r} look like numbers in powers of ten, "
+                "and were taken as they are"
+            )
+        return "; ".join(told) or None
+
+    def _mend(self, text: str) -> str:
+        whole = self._whole(text)
+        if whole != text:
+            self._mended += 1
+            self._example = self._example or text
+        elif _BARE_POWER.fullmatch(text) is not None:
+            self._powers += 1
+            self._power = self._power or text
+        return whole
+
+    def _whole(self, text: str) -> str:
+        if (match := _FLOAT_ID.fullmatch(text)) is not None:
+            return match[1]
+        if (match := _POWER_ID.fullmatch(text)) is None:
+            return text
+        fraction, power = match[2] or "", int(match[3])
+        if power > 15 or (len(fraction) == 5 and power > 5):
+            raise _Unmappable(
+                BAD_USER, f"{text!r} is an id that has lost its last digits; format it as text"
+            )
+        digits = match[1] + fraction.ljust(power, "0")
+        return digits if len(fraction.rstrip("0")) <= power else text
+
+
+_FLOAT_ID = re.compile(r"(\d+)\.0+", re.ASCII)
+_POWER_ID = re.compile(r"(\d)(?:[.,](\d+))?[eE]\+(\d{1,3})", re.ASCII)
+"""As R, pandas and Excel write large numbers. Nobody's own ids have a plus in them."""
+_BARE_POWER = re.compile(r"\d+(\.\d+)?[eE]\d+", re.ASCII)
 
 
 def _is_text(text: str) -> bool:
@@ -510,8 +864,8 @@ def _or(columns: Sequence[str]) -> str:
     return " or ".join(columns)
 
 
-def _test_of(rule: Rule, decimal: str) -> Callable[[str], bool]:
-    """Whether a value passes every test of the rule; an empty value is the empty text."""
+def _test_of(rule: _Test, numbers: NumberColumn) -> Callable[[str], bool]:
+    """Whether a value passes every test; an empty value is the empty text."""
     tests: list[Callable[[str], bool]] = []
     if rule.empty is not None:
         tests.append(operator.not_ if rule.empty else bool)
@@ -533,91 +887,23 @@ def _test_of(rule: Rule, decimal: str) -> Callable[[str], bool]:
         high = math.inf if rule.less_than is None else rule.less_than
 
         def between(text: str) -> bool:
-            number = parse_number(text, decimal)
-            return number is not None and low < number < high
+            written = numbers.read(text) if text else None
+            if written is None:
+                return False
+            value = numbers.value(written)
+            if value is not None:
+                return low < value < high
+            either = {
+                one is not None and low < one < high for one in (written.point, written.comma)
+            }
+            if len(either) > 1 and not numbers.is_settled:
+                raise _UndecidedError
+            return either == {True}
 
         tests.append(between)
     if len(tests) == 1:
         return tests[0]
     return lambda text: all(test(text) for test in tests)
-
-
-_PLAIN_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
-
-
-def parse_number(text: str, decimal: str = ".") -> float | None:
-    """A number of at most 1e12, or None. With ``decimal=","`` dots only group digits."""
-    if decimal == ",":
-        text = text.replace(".", "").replace(",", ".")
-    if _PLAIN_NUMBER.fullmatch(text) is None:
-        return None
-    number = float(text)
-    return number if abs(number) <= _LARGEST_NUMBER else None
-
-
-# -- times -------------------------------------------------------------------------------------
-
-_MONTH = re.compile(r"\d{4}-\d{2}", re.ASCII)
-_COMPACT_DATE = re.compile(r"(19|20)\d{6}", re.ASCII)
-
-
-def time_parser(time: Time) -> Callable[[str], int | None]:
-    """A function from text to milliseconds since 1970; None for what is no time that can be meant."""
-    zone = ZoneInfo(time.zone)
-    parse = _reader_of_times(time.format)
-
-    # Neighbouring rows share times: the lines of an order, the days of a table of dates.
-    @lru_cache(maxsize=65_536)
-    def parsed(text: str) -> int | None:
-        try:
-            time_ms = parse(text, zone)
-        except (ValueError, OverflowError):
-            return None
-        return time_ms if EARLIEST_MS <= time_ms < LATEST_MS else None
-
-    return parsed
-
-
-def _reader_of_times(form: str) -> Callable[[str, ZoneInfo], int]:
-    if form == "auto":
-        return _parse_auto
-    if form == "iso":
-        return _parse_iso
-    if form in _PER_MILLISECOND:
-        return lambda text, _zone: _from_number(text, _PER_MILLISECOND[form])
-    return lambda text, zone: _milliseconds(datetime.strptime(text, form), zone)  # noqa: DTZ007
-
-
-def _parse_auto(text: str, zone: ZoneInfo) -> int:
-    if _COMPACT_DATE.fullmatch(text) or _PLAIN_NUMBER.fullmatch(text) is None:
-        return _parse_iso(text, zone)
-    size = float(text)
-    # Seconds have passed 1e8 since 1973 and stay below 1e11 until the year 5138, and so on.
-    for unit, limit in (("seconds", 1e11), ("milliseconds", 1e14), ("microseconds", 1e17)):
-        if limit / 1_000 <= size < limit:
-            return _from_number(text, _PER_MILLISECOND[unit])
-    raise ValueError(text)
-
-
-def _parse_iso(text: str, zone: ZoneInfo) -> int:
-    if text.endswith((" UTC", " GMT")):
-        text = text[:-4] + "+00:00"
-    elif _MONTH.fullmatch(text):
-        text += "-01"
-    return _milliseconds(datetime.fromisoformat(text), zone)
-
-
-def _from_number(text: str, per_millisecond: float) -> int:
-    if text.isascii() and text.isdecimal():
-        whole = int(text)
-        return whole * 1_000 if per_millisecond < 1 else whole // int(per_millisecond)
-    return round(float(text) / per_millisecond)
-
-
-def _milliseconds(moment: datetime, zone: ZoneInfo) -> int:
-    if moment.tzinfo is None:
-        moment = moment.replace(tzinfo=zone)
-    return (moment - _EPOCH) // _MILLISECOND
 
 
 # -- events to messages ------------------------------------------------------------------------
@@ -627,6 +913,7 @@ class MessageProperties(msgspec.Struct, omit_defaults=True, gc=False):
     """Properties of a `track` message, spelled as Segment's e-commerce v2 has them."""
 
     order_id: str | None = None
+    currency: str | None = None
     category: str | None = None
     quantity: float | None = None
     price: float | None = None
@@ -664,7 +951,8 @@ def message_of(event: Event, timestamp: str, source: str) -> TrackMessage:
     Raises:
         ValueError: an order of negative worth or pieces, or of more than any worker takes.
     """
-    amount = None if event.amount is None else round(event.amount, 6)
+    amount = event.worth if event.amount is None else event.amount
+    amount = None if amount is None else round(amount, 6)
     quantity = event.quantity
     if event.event == ORDER_REFUNDED:
         # Refunds are written as negative orders by some shops and as positive refunds by others.
@@ -672,20 +960,20 @@ def message_of(event: Event, timestamp: str, source: str) -> TrackMessage:
         quantity = None if quantity is None else abs(quantity)
     elif min(amount or 0.0, quantity or 0.0) < 0:
         raise ValueError(
-            f"an order of {quantity:g} pieces worth {amount or 0:g}; "
+            f"an order of {quantity or 0:g} pieces worth {amount or 0:g}; "
             f"if it is a refund, add a rule with event = {ORDER_REFUNDED!r}"
         )
-    if max(abs(amount or 0.0), abs(quantity or 0.0)) > _LARGEST_NUMBER:
+    if max(abs(amount or 0.0), abs(quantity or 0.0)) > LARGEST_NUMBER:
         raise ValueError(f"{quantity or 0:g} pieces worth {amount or 0:g} are beyond any shop")
     bought = event.event in PURCHASES
     return TrackMessage(
         event.event,
         event.user,
-        # The time keeps ids apart when a daily export has the same name and rows every day.
-        event.id or f"{source}-{event.row}-{event.time_ms}",
+        event.message_id(source),
         timestamp,
         MessageProperties(
-            order_id=event.order,
+            order_id=event.order if event.names_order else None,
+            currency=event.currency,
             category=event.category,
             quantity=quantity,
             price=event.price,
@@ -732,9 +1020,14 @@ For a file without purchases, only views and baskets, views.toml:
 {_indented(EXAMPLE_VIEWS)}
     segstream replay views.csv.gz --mapping views.toml
 
-Further keys: order (its rows become one order), price, quantity, session, message_id, decimal
-(","), optional (columns a file may lack), encoding, delimiter. A rule tests one column with
-equals, not_equals, one_of, starts_with, ends_with, matches, less_than, more_than or empty, and
-says event = "..." or reject = "a_reason"; the first that holds decides. A key that takes a column
-takes a list as well: the first one filled counts. In JSON Lines, "a.b" reaches into objects.
+Further keys: order (its rows become one order), order_rows ("lines", "total" or "repeats"),
+price, quantity, session, message_id, currency, decimal ("." or ","), optional (columns a file may
+lack), encoding, delimiter. A rule tests one column with equals, not_equals, one_of, starts_with,
+ends_with, matches, less_than, more_than or empty, and says event = "..." or reject = "a_reason";
+the first that holds decides. refund = {{ column = "Status", equals = "refunded" }} tells of orders
+that were given back afterwards, with an amount and a time of its own if there are columns for
+them. A key that takes a column takes a list as well: the first one filled counts. In JSON Lines,
+"a.b" reaches into objects.
+
+Amounts are read as people write them: 1,250.00 and 1.250,00, 1 250, 1'250, $20, 20 EUR, (20.00).
 """

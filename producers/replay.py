@@ -27,10 +27,18 @@ from rich.progress import Progress as Bars
 
 from producers.client import producer_options
 from producers.delivery import DeliveryError
-from producers.files import EventSorter, FileError, stage, stem
+from producers.files import EventSorter, FileError, Source, read_sources, stem
 from producers.mapping import (
+    BAD_CURRENCY,
     BAD_NUMBER,
     BAD_TIME,
+    BAD_USER,
+    IGNORED_EVENT,
+    NO_EVENT,
+    NO_USER,
+    OUTLIER_TIME,
+    PLACEHOLDER_USER,
+    UNREADABLE,
     Event,
     Mapping,
     Refusal,
@@ -40,10 +48,11 @@ from producers.mapping import (
 )
 from stream.config import ConfigError, Settings
 from stream.errors import BrokerUnavailableError, TopicMissingError, kafka_client
+from stream.log_end import LogEnd
 from stream.units import iso
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Collection, Iterator, Sequence
     from pathlib import Path
 
     from confluent_kafka import Message
@@ -201,11 +210,13 @@ class InputWriter:
         self._produce(self._topics[topic], key, value, time_ms, -1)
         self.last_ms = time_ms
 
-    def finish(self, until_ms: int | None = None) -> None:
+    def finish(self, until_ms: int | None = None, *, next_ms: int | None = None) -> None:
         """Write the last marks and wait for every delivery.
 
         Args:
             until_ms: shop time up to which marks go on after the last event, but not beyond now.
+            next_ms: shop time of an event that is still to come: no mark after it is written, so
+                that it does not come too late.
 
         Raises:
             DeliveryError: a record was not delivered.
@@ -213,9 +224,12 @@ class InputWriter:
         """
         try:
             if self._signer is not None and self.last_ms is not None:
-                # Nothing is left to wait for: the day is closed as soon as it is over.
-                self._write_mark()
                 until_ms = min(until_ms or 0, self.latest_ms)
+                if next_ms is None:
+                    # Nothing is left to wait for: the day is closed as soon as it is over.
+                    self._write_mark()
+                else:
+                    until_ms = min(until_ms, next_ms)
                 while self._next_mark_ms <= until_ms:
                     self._mark()
         finally:
@@ -225,6 +239,10 @@ class InputWriter:
     def latest_ms(self) -> int:
         """The latest time that an event may have: no shop is ahead of the wall clock."""
         return round(self._clock.now() * 1_000) + self._future_ms
+
+    def pass_over(self, time_ms: int) -> None:
+        """Let the next mark be the first one after a time, if it would be an earlier one."""
+        self._next_mark_ms = max(self._next_mark_ms, self._before(time_ms) + self._step_ms)
 
     def close(self) -> None:
         """Drop whatever is not delivered, after `finish` nothing."""
@@ -347,16 +365,18 @@ def iso_texts(times_ms: Ints) -> list[str]:
 
 @dataclass
 class ReplayReport:
-    """What became of a file.
+    """What became of the files.
 
     Attributes:
-        rows: in the file.
+        rows: in the files.
         refused: rows (or orders made of them) that became no event, by reason.
         examples: the first few of each reason.
         mapped: events after the rows of an order were added up.
         events: events sent, by name.
+        known: events that a resumed replay passed over, because they are in the topics.
         unsent: events left out because of `limit` or `until`.
         marks: ticks of the shop's clock, each written into every partition.
+        notes: what a reader should know of how the files were read.
         complete: False if it was stopped before the end.
         rejected_to: where every refused row was written, if that was asked for.
     """
@@ -366,11 +386,13 @@ class ReplayReport:
     examples: dict[str, list[Refusal]] = field(default_factory=dict)
     mapped: int = 0
     events: dict[str, int] = field(default_factory=dict)
+    known: int = 0
     unsent: int = 0
     marks: int = 0
     first_event_ms: int | None = None
     last_event_ms: int | None = None
     seconds: float = 0.0
+    notes: list[str] = field(default_factory=list)
     complete: bool = True
     rejected_to: Path | None = None
 
@@ -385,6 +407,7 @@ class ReplayReport:
             "mapped": self.mapped,
             "sent": self.sent,
             "events": self.events,
+            "known": self.known,
             "refused": self.refused,
             "examples": {
                 reason: [refusal._asdict() for refusal in found]
@@ -395,6 +418,7 @@ class ReplayReport:
             "first_event_at": None if self.first_event_ms is None else iso(self.first_event_ms),
             "last_event_at": None if self.last_event_ms is None else iso(self.last_event_ms),
             "seconds": round(self.seconds, 3),
+            "notes": self.notes,
             "complete": self.complete,
             "rejected_to": None if self.rejected_to is None else str(self.rejected_to),
         }
@@ -408,21 +432,50 @@ class ReplayReport:
                 f"from {iso(self.first_event_ms)} to {iso(self.last_event_ms)}, "
                 f"{self.marks:,} marks, {self.seconds:.1f} s"
             )
+        if self.known:
+            text.append(f"{self.known:,} events were in the topics already")
         if self.unsent:
             text.append(f"{self.unsent:,} events were left out")
         if not self.complete:
-            text.append("stopped before the end")
+            text.append("stopped before the end; --resume goes on from there")
+        text += [f"note: {note}" for note in self.notes]
         if self.refused:
             text.append(f"{sum(self.refused.values()):,} refused:")
-            for reason, count in sorted(self.refused.items(), key=lambda item: -item[1]):
-                first = self.examples[reason][0]
-                text.append(f"  {count:,} {reason}, such as row {first.row}: {first.why}")
+            text += refusal_lines(self.refused, self.examples)
             text.append(
                 f"  all of them are in {self.rejected_to}"
                 if self.rejected_to
                 else "  to see every one: --rejected FILE writes them as JSON Lines"
             )
         return text
+
+
+_MENDED_BY = {
+    NO_USER: "user",
+    BAD_USER: "user",
+    PLACEHOLDER_USER: "user",
+    NO_EVENT: "event",
+    IGNORED_EVENT: "event.values",
+    BAD_TIME: "time.column, time.format or time.zone",
+    BAD_NUMBER: "decimal, amount, price or quantity",
+    BAD_CURRENCY: "currency",
+    UNREADABLE: "encoding or delimiter",
+}
+"""The keys of a mapping that decide about each reason; about others, its rules do."""
+
+
+def refusal_lines(refused: dict[str, int], examples: dict[str, list[Refusal]]) -> list[str]:
+    """Reason, count, first examples and the key of the mapping, the most frequent reason first."""
+    text = []
+    for reason, count in sorted(refused.items(), key=lambda item: -item[1]):
+        first, *others = examples[reason]
+        where = f"row {first.row}" + (f" of {first.file}" if first.file else "")
+        text.append(f"  {count:,} {reason}, such as {where}: {first.why}")
+        if others:
+            text.append(f"    also rows {', '.join(str(other.row) for other in others)}")
+        if reason != OUTLIER_TIME:
+            text.append(f"    the mapping's key: {_MENDED_BY.get(reason, 'rules')}")
+    return text
 
 
 class Refusals:
@@ -455,43 +508,67 @@ class Refusals:
             self._file.write(msgspec.json.encode(refusal._asdict()) + b"\n")
 
 
+class BehindError(Exception):
+    """A file that lies before the pipeline's clock, or is in the topics; says what to do."""
+
+
+Behind = Literal["refuse", "resume", "send"]
+"""What to do with events that come too late or are in the topics: end before anything is sent, pass
+them over, or send them all the same."""
+
+
 def replay(
     settings: Settings,
     file: Path,
     mapping: Mapping,
     signer: MarkSigner | None,
     *,
+    more: Sequence[Source] = (),
     speed: Speed = "max",
     progress: Callable[[Progress], None] | None = None,
     until: datetime | None = None,
     limit: int | None = None,
     rejected_to: Path | None = None,
+    keep_outliers: bool = False,
+    watched: Collection[str] | None = None,
+    log_end: Callable[[], LogEnd] | None = None,
+    behind: Behind = "refuse",
+    tell: Callable[[str], None] = lambda _: None,
     stop: Callable[[], bool] | None = None,
     clock: Clock = CLOCK,
     make_producer: Callable[[dict[str, Any]], Producer] = Producer,
 ) -> ReplayReport:
-    """Send a file's events onto the input topics, in event-time order.
+    """Send the events of files onto the input topics, in event-time order.
 
     Records carry the time of their event, so that late and future are judged by the shop's clock.
+    Ids of messages are made of what is in the files: said again, they are the same.
 
     Args:
         settings: names broker and topics; in watermark mode marks are written.
         file: CSV, JSON Lines or Parquet, with .gz or without.
         mapping: says what its columns mean.
         signer: signs the marks; None writes none even in watermark mode.
+        more: further files, whose events are merged with the first one's.
         speed: ``"max"``, or so many seconds of shop time a second.
         progress: is told how far it is.
         until: where the shop's clock ends: later events are left out, and marks go on until
             there after the last event, but not beyond now. Without a zone it is UTC.
         limit: the largest number of events to send.
         rejected_to: a file that takes every refused row as JSON Lines.
-        stop: asked now and then; a yes ends the replay early, with its last mark.
+        keep_outliers: whether events far from all others are sent, too.
+        watched: the events that features look at; None does not ask.
+        log_end: reads what the topics end with; None does not ask.
+        behind: what to do with events that come too late for the topics, or are in them.
+        tell: is told what there is to know before anything is sent.
+        stop: asked now and then; a yes ends the replay early. Its clock stays where the last event
+            is, so that a resumed replay can go on.
         clock: what time it is.
         make_producer: makes a producer from its options.
 
     Raises:
-        FileError: the file cannot be read.
-        MappingError: the file lacks a column that the mapping needs.
+        FileError: a file cannot be read, or nothing in it is watched.
+        MappingError: a file lacks a column that the mapping needs.
+        BehindError: events come too late for the topics, or are in them.
         BrokerUnavailableError: no broker answers.
         TopicMissingError: an input topic does not exist.
         ConfigError: the input topics have different numbers of partitions.
@@ -500,6 +577,8 @@ def replay(
     started = clock.monotonic()
     report = ReplayReport(rejected_to=rejected_to)
     until_ms = None if until is None else _milliseconds(until)
+    sources = [Source(file, mapping), *more]
+    names = [stem(source.file) for source in sources]
 
     def show(phase: Literal["reading", "sending"], done: int, time_ms: int | None = None) -> None:
         if progress is not None:
@@ -512,8 +591,15 @@ def replay(
 
     with Refusals(rejected_to) as refusals, EventSorter() as sorter:
         try:
-            report.rows = stage(file, mapping, sorter, refusals, read)
-            report.mapped = sorter.sort()
+            latest_ms = round((clock.now() + settings.worker.future_seconds) * 1_000)
+            report.rows, report.mapped = read_sources(
+                sources, sorter, refusals, read, latest_ms=latest_ms, keep_outliers=keep_outliers
+            )
+            report.notes = list(sorter.notes)
+            if watched is not None:
+                report.notes += unwatched_notes(sorter.names(), watched, file)
+            for note in report.notes:
+                tell(note)
             refused = refusals.counts.total()
             with InputWriter(
                 settings,
@@ -523,21 +609,20 @@ def replay(
                 clock=clock,
                 make_producer=make_producer,
             ) as writer:
-                events = _until(sorter, until_ms, limit)
-                _send(
-                    writer,
-                    events,
-                    source=stem(file),
-                    report=report,
-                    refusals=refusals,
-                    show=show,
-                )
+                end = LogEnd(0, 0, {}) if log_end is None else log_end()
+                plan = _Plan(sorter, names, end, behind)
+                report.known = plan.known
+                sending = _Sending(plan, until_ms, limit)
+                _send(writer, sending, names, report, refusals, show)
                 report.first_event_ms, report.last_event_ms = writer.first_ms, writer.last_ms
                 try:
-                    writer.finish(until_ms if report.complete else None)
+                    if behind == "send" and report.complete:
+                        writer.pass_over(end.latest_ms)
+                    writer.finish(until_ms if report.complete else None, next_ms=sending.next_ms)
                 finally:
                     report.marks = writer.marks
-            report.unsent = report.mapped - report.sent - (refusals.counts.total() - refused)
+            failed = refusals.counts.total() - refused
+            report.unsent = report.mapped - report.known - report.sent - failed
         except Stopped:
             report.complete = False
     report.refused = dict(refusals.counts)
@@ -546,24 +631,126 @@ def replay(
     return report
 
 
-def _until(sorter: EventSorter, until_ms: int | None, limit: int | None) -> Iterator[list[Event]]:
-    """The sorted events before a time, and at most so many."""
-    left = 1 << 62 if limit is None else limit
-    for batch in sorter.batches():
-        kept = batch[:left]
-        if until_ms is not None:
-            kept = [event for event in kept if event.time_ms < until_ms]
-        left -= len(kept)
-        yield kept
-        if left <= 0 or len(kept) < len(batch):
+def unwatched_notes(names: Counter[str], watched: Collection[str], file: Path) -> list[str]:
+    """What to tell of events that no feature looks at.
+
+    Raises:
+        FileError: that is all of them.
+    """
+    others = {name: count for name, count in names.items() if name not in watched}
+    if not others:
+        return []
+    told = ", ".join(f"{count:,} {name!r}" for name, count in sorted(others.items()))
+    if len(others) == len(names):
+        raise FileError(
+            f"{file}: no feature watches any of its events ({told}); watched are "
+            f"{', '.join(sorted(watched))}; is this the right mapping?"
+        )
+    return [f"no feature watches {told}"]
+
+
+class _Plan:
+    """Which of the sorted events are to be sent, and how many need not be.
+
+    Attributes:
+        known: events that are passed over.
+    """
+
+    def __init__(
+        self, sorter: EventSorter, names: Sequence[str], end: LogEnd, behind: Behind
+    ) -> None:
+        """Compare the events with the end of the topics.
+
+        Raises:
+            BehindError: some come too late or are there, and nothing says what to do with them.
+        """
+        self._sorter = sorter
+        self._from_ms = 0
+        self._there: set[str] = set()
+        self.known = 0
+        if end.ids:
+            ids = end.ids
+            self._there = {
+                found
+                for batch in sorter.batches(end.mark_ms)
+                for event in batch
+                if (found := event.message_id(names[event.file])) in ids
+            }
+        there = len(self._there)
+        before = sorter.before(end.mark_ms)
+        if not before and not there:
             return
+        if behind == "send":
+            self._there = set()
+            return
+        if not end.mark_ms:
+            # Without marks, what was sent before the oldest one that is found was sent before it.
+            self._from_ms = min(end.ids[found] for found in self._there)
+            before = sorter.before(self._from_ms)
+        if behind == "refuse":
+            raise BehindError(_behind(end, before, there, sorter.count))
+        self._from_ms = max(self._from_ms, end.mark_ms)
+        self.known = before + there
+        self._names = names
+
+    def batches(self) -> Iterator[list[Event]]:
+        """What is to be sent, in order."""
+        for batch in self._sorter.batches(self._from_ms):
+            if self._there:
+                yield [
+                    event
+                    for event in batch
+                    if event.message_id(self._names[event.file]) not in self._there
+                ]
+            else:
+                yield batch
+
+
+def _behind(end: LogEnd, before: int, there: int, count: int) -> str:
+    rest = count - before - there
+    if end.mark_ms:
+        why = (
+            f"the shop's clock in the topics is at {iso(end.mark_ms)}: {before:,} of {count:,} events "
+            f"are before it, and {there:,} more are in the topics already"
+        )
+    else:
+        why = f"{there:,} of {count:,} events are among the last in the topics already"
+    return (
+        f"{why}. Nothing was sent. If these files, or parts of them, were replayed before: --resume "
+        f"sends the {rest:,} events that come after. If they are new, they would count out of order: "
+        "replay all files of a time together, into topics and a namespace of their own; --anyway "
+        "sends them all as they are"
+    )
+
+
+class _Sending:
+    """Events before a time, and at most so many.
+
+    Attributes:
+        next_ms: the time of the first event that was not given out; None once there is none.
+    """
+
+    def __init__(self, plan: _Plan, until_ms: int | None, limit: int | None) -> None:
+        self._batches = plan.batches()
+        self._until_ms = 1 << 62 if until_ms is None else until_ms
+        self._left = 1 << 62 if limit is None else limit
+        self.next_ms: int | None = None
+
+    def batches(self) -> Iterator[list[Event]]:
+        for batch in self._batches:
+            kept = [event for event in batch[: self._left] if event.time_ms < self._until_ms]
+            self._left -= len(kept)
+            if len(kept) < len(batch):
+                self.next_ms = batch[len(kept)].time_ms
+            yield kept
+            if len(kept) < len(batch):
+                return
 
 
 def _send(
     writer: InputWriter,
-    batches: Iterator[list[Event]],
-    *,
-    source: str,
+    sending: _Sending,
+    names: Sequence[str],
     report: ReplayReport,
     refusals: Refusals,
     show: Callable[[Literal["sending"], int, int | None], None],
@@ -571,18 +758,15 @@ def _send(
     """Send events and count them; a wish to stop ends it early."""
     sent: Counter[str] = Counter()
     done = 0
-    latest_ms = writer.latest_ms
+    event: Event | None = None
     try:
-        for batch in batches:
+        for batch in sending.batches():
             times = iso_texts(np.array([event.time_ms for event in batch], dtype=np.int64))
             for event, timestamp in zip(batch, times, strict=True):
-                shown = {"user": event.user, "order": event.order}
-                if event.time_ms > latest_ms:
-                    refusals(Refusal(event.row, BAD_TIME, f"{timestamp} has not come yet", shown))
-                    continue
                 try:
-                    message = message_of(event, timestamp, source)
+                    message = message_of(event, timestamp, names[event.file])
                 except ValueError as error:
+                    shown = {"user": event.user, "order": event.order}
                     refusals(Refusal(event.row, BAD_NUMBER, str(error), shown))
                     continue
                 value = encode_message(message)
@@ -593,6 +777,8 @@ def _send(
                     show("sending", done, event.time_ms)
     except Stopped:
         report.complete = False
+        # Whatever is still to come has at least this time.
+        sending.next_ms = None if event is None else event.time_ms
     finally:
         report.events = dict(sent)
 

@@ -7,6 +7,7 @@ at the end of a file, `plan` and the bench `year` play it mark by mark.
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -16,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from consumers.decode import Decoder
-from producers.files import EventSorter, stage, stem
+from producers.files import EventSorter, Source, read_sources, stem
 from producers.mapping import (
     BAD_NUMBER,
     Event,
@@ -61,20 +62,22 @@ class History:
         mapped: events, once the rows of an order were added up.
         folded: events given out so far.
         counts: what became of them.
+        notes: what a reader should know of how the files were read.
     """
 
     def __init__(
         self,
         settings: Settings,
         table: FeatureTable,
-        file: Path,
+        files: Sequence[Path],
         sorter: EventSorter,
         refusals: Refusals,
     ) -> None:
         self.rows = self.mapped = self.folded = 0
+        self.notes: tuple[str, ...] = ()
         self.counts = Counts()
         self._decoder = Decoder(table, settings.worker)
-        self._source = stem(file)
+        self._sources = [stem(file) for file in files]
         self._sorter = sorter
         self._refusals = refusals
 
@@ -126,9 +129,10 @@ class History:
         times = iso_texts(np.array([event.time_ms for event in events], dtype=np.int64))
         for event, timestamp in zip(events, times, strict=True):
             try:
-                message = message_of(event, timestamp, self._source)
+                message = message_of(event, timestamp, self._sources[event.file])
             except ValueError as error:
-                self._refusals(Refusal(event.row, BAD_NUMBER, str(error), {"user": event.user}))
+                shown = {"user": event.user, "order": event.order}
+                self._refusals(Refusal(event.row, BAD_NUMBER, str(error), shown))
                 continue
             record = StampedMessage(encode_message(message), event.time_ms)
             records[topic_of(event.event)].append(record)
@@ -153,17 +157,32 @@ def open_history(
     file: Path,
     mapping: Mapping,
     tell: Callable[[str], None] = lambda _: None,
+    more: Sequence[Source] = (),
+    *,
+    keep_outliers: bool = False,
+    wall_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
 ) -> Iterator[History]:
     """Read and sort a file's events, to be played once.
 
+    Args:
+        more: further files, whose events are merged with the first one's.
+        keep_outliers: whether events far from all others stay in.
+        wall_ms: what time it is; nothing happens after it.
+
     Raises:
-        FileError: the file cannot be read.
+        FileError: a file cannot be read.
         MappingError: it lacks a column.
     """
+    sources = [Source(file, mapping), *more]
     with Refusals() as refusals, EventSorter() as sorter:
-        history = History(settings, table, file, sorter, refusals)
-        history.rows = stage(
-            file, mapping, sorter, refusals, lambda done: tell(f"reading, {done:,} rows")
+        history = History(settings, table, [one.file for one in sources], sorter, refusals)
+        history.rows, history.mapped = read_sources(
+            sources,
+            sorter,
+            refusals,
+            lambda done: tell(f"reading, {done:,} rows"),
+            latest_ms=wall_ms() + round(settings.worker.future_seconds * 1_000),
+            keep_outliers=keep_outliers,
         )
-        history.mapped = sorter.sort()
+        history.notes = tuple(sorter.notes)
         yield history

@@ -141,9 +141,11 @@ def test_more_rows_than_a_batch_keep_ties_in_file_order(
     ("name", "content", "expected"),
     [
         ("gone.csv", None, "no such file"),
-        ("orders.xlsx", b"PK", "cannot tell what this is"),
-        ("orders.csv.gz", gzip.compress(CSV.encode() * 5_000)[:-200], "orders.csv.gz: cannot be"),
-        ("orders.csv.gz", b"this is not gzip", "orders.csv.gz: cannot be read"),
+        ("orders.bin", b"PK", "cannot tell what this is"),
+        ("orders.csv", b"PK\x03\x04", "this is a workbook or a ZIP"),
+        ("orders.xlsx", b"PK", "this is a workbook.*save the sheet as CSV"),
+        ("orders.csv.gz", gzip.compress(CSV.encode() * 5_000)[:-200], "orders.csv.gz: broken or trunc"),
+        ("orders.csv.gz", b"this is not gzip", "orders.csv.gz: broken or truncated"),
         ("orders.jsonl.gz", b"this is not gzip", "broken or truncated gzip"),
         ("orders.jsonl.gz", gzip.compress(b'{"customer":"a"}\n' * 9_999)[:-9], "broken or trunc"),
         ("orders.parquet", b"PAR1 not really", "orders.parquet: cannot be read"),
@@ -186,7 +188,7 @@ def test_broken_lines_are_refused_and_their_neighbours_kept(tmp_path: Path) -> N
         write(tmp_path / "orders.csv", broken.encode()), load_mapping("simple")
     )
     assert [e.user for e in events] == ["bob", "ann", "ann", "emil"]
-    assert [(r.reason, r.row) for r in refused] == [("unreadable", 5), ("unreadable", 6)]
+    assert [(r.reason, r.row) for r in refused] == [("unreadable", 4), ("unreadable", 5)]
     assert rows == 6
 
     lines = b'{"customer":"a","date":"2026-01-01","amount":1}\n\n{"customer":\n[1]\n\xff\n'

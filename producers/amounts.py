@@ -1,0 +1,215 @@
+"""Reads numbers as people write them: grouped digits, either decimal sign, a currency beside them.
+
+Comes in: text, and the texts of a whole column. Goes out: values and currencies. ``1,250`` can mean
+two numbers: what else stands in its column tells which, or the mapping; else it is refused, because
+no amount may change its size unnoticed. `mapping` is next.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+from typing import Literal, NamedTuple
+
+Decimal = Literal[".", ","]
+LARGEST_NUMBER = 1e12
+
+_CODES = (
+    "AED AFN ALL AMD ANG AOA ARS AUD AWG AZN BAM BBD BDT BGN BHD BIF BMD BND BOB BRL BSD BTN "
+    "BWP BYN BZD CAD CDF CHF CLP CNY COP CRC CUP CVE CZK DJF DKK DOP DZD EGP ERN ETB EUR FJD "
+    "FKP GBP GEL GHS GIP GMD GNF GTQ GYD HKD HNL HRK HTG HUF IDR ILS INR IQD IRR ISK JMD JOD "
+    "JPY KES KGS KHR KMF KPW KRW KWD KYD KZT LAK LBP LKR LRD LSL LYD MAD MDL MGA MKD MMK MNT "
+    "MOP MRU MUR MVR MWK MXN MYR MZN NAD NGN NIO NOK NPR NZD OMR PAB PEN PGK PHP PKR PLN PYG "
+    "QAR RON RSD RUB RWF SAR SBD SCR SDG SEK SGD SHP SLE SOS SRD SSP STN SVC SYP SZL THB TJS "
+    "TMT TND TOP TRY TTD TWD TZS UAH UGX USD UYU UZS VES VND VUV WST XAF XCD XOF XPF YER ZAR "
+    "ZMW ZWL "
+)
+_ISO_4217 = frozenset(_CODES.split())
+_ONE_CURRENCY = {
+    "€": "EUR", "US$": "USD", "C$": "CAD", "CA$": "CAD", "A$": "AUD", "AU$": "AUD", "NZ$": "NZD",
+    "HK$": "HKD", "S$": "SGD", "NT$": "TWD", "R$": "BRL", "MX$": "MXN", "CN¥": "CNY", "JP¥": "JPY",
+    "円": "JPY", "元": "CNY", "₹": "INR", "₽": "RUB", "\u0440\u0443\u0431.": "RUB", "\u0440\u0443\u0431": "RUB", "₩": "KRW",
+    "₺": "TRY", "TL": "TRY", "zł": "PLN", "Kč": "CZK", "Ft": "HUF", "lei": "RON", "₫": "VND",
+    "฿": "THB", "₴": "UAH", "₪": "ILS", "₦": "NGN", "₱": "PHP",
+}  # fmt: skip
+_SEVERAL_CURRENCIES = {
+    "$": "USD", "£": "GBP", "¥": "JPY", "￥": "JPY", "Fr.": "CHF", "SFr.": "CHF", "Rs.": "INR",
+    "Rs": "INR", "R": "ZAR", "kr": None, "kr.": None,
+}  # fmt: skip
+"""Signs of more than one currency, and the one that is usually meant; what the mapping says of the
+column counts more."""
+
+_LONGEST = 64
+_NEGATIVE = "\u2212\u2013-"
+_SPACES = " \u00a0\u2007\u2009\u202f"
+_WORD = r"[^\d\s.,'\u2019()+\-\u2212\u2013]{1,4}\.?"
+_NUMBER = re.compile(
+    rf"(?P<open>\()?\s*(?P<before>[+{_NEGATIVE}])?\s*(?P<left>{_WORD})?\s*(?P<between>[+{_NEGATIVE}])?\s*"
+    rf"(?P<digits>[0-9][0-9.,'\u2019{_SPACES}]*|[.,][0-9]+)(?P<power>[eE][+-]?[0-9]{{1,3}})?"
+    rf"(?P<after>[{_NEGATIVE}]{{1,2}})?\s*(?P<right>{_WORD})?\s*(?P<last>[{_NEGATIVE}])?\s*(?P<close>\))?"
+)
+
+
+class Written(NamedTuple):
+    """What a text says, by which sign stands before its decimals; None where it cannot be that one.
+
+    Attributes:
+        point: its value if that is ``.``
+        comma: its value if that is ``,``
+        currency: an ISO 4217 code that stands beside it, or that its sign means.
+        surely: whether the sign means only this one.
+    """
+
+    point: float | None
+    comma: float | None
+    currency: str | None = None
+    surely: bool = False
+
+    @property
+    def is_ambiguous(self) -> bool:
+        return None not in (self.point, self.comma) and self.point != self.comma
+
+
+@lru_cache(maxsize=65_536)
+def read_number(text: str) -> Written | None:
+    """What a text says; None if it is no number of at most 1e12."""
+    match = _NUMBER.fullmatch(text.strip()) if len(text) <= _LONGEST else None
+    if match is None:
+        return None
+    left, right = _currency(match["left"]), _currency(match["right"])
+    digits, dashes = match["digits"].strip(), match["after"] or ""
+    if left is False or right is False:
+        return None
+    if dashes and digits[-1] in ".,":
+        dashes = ""  # `20,-` is twenty and no cents
+    signs = [match["before"], match["between"], dashes or None, match["last"], match["open"]]
+    said = [sign for sign in signs if sign]
+    if len(said) > 1 or len(dashes) > 1 or (match["open"] is None) != (match["close"] is None):
+        return None
+    sign = -1.0 if said and said[0] != "+" else 1.0
+    digits = digits.replace("\u2019", "'")
+    for space in _SPACES[1:]:
+        digits = digits.replace(space, " ")
+    point = _value(digits, ".", match["power"])
+    comma = _value(digits, ",", match["power"])
+    if match["power"] and point is not None:
+        comma = point  # no person writes powers of ten, and programs write a point
+    if point is None and comma is None:
+        return None
+    # A code beside the number says more than a sign.
+    found = [one for one in (left, right) if one]
+    currency, surely = max(found, key=lambda one: one[1], default=(None, False))
+    return Written(
+        None if point is None else sign * point,
+        None if comma is None else sign * comma,
+        currency,
+        surely,
+    )
+
+
+def parse_number(text: str, decimal: Decimal = ".") -> float | None:
+    """A number with this decimal sign, or None. The other sign can only group digits."""
+    written = read_number(text)
+    if written is None:
+        return None
+    return written.point if decimal == "." else written.comma
+
+
+def is_currency(code: str) -> bool:
+    """Whether this is an ISO 4217 code in use."""
+    return code in _ISO_4217
+
+
+def _currency(sign: str | None) -> tuple[str | None, bool] | Literal[False] | None:
+    """The currency of a sign or code and whether it means no other; False if it is neither."""
+    if sign is None:
+        return None
+    if (code := sign.upper()) in _ISO_4217:
+        return code, True
+    if (code := _ONE_CURRENCY.get(sign, "")) != "":
+        return code, True
+    if sign in _SEVERAL_CURRENCIES:
+        return _SEVERAL_CURRENCIES[sign], False
+    return False
+
+
+def _value(digits: str, decimal: Decimal, power: str | None) -> float | None:
+    """Digits with this decimal sign as a number; None if they are not written like that."""
+    whole, _, fraction = digits.partition(decimal)
+    if (fraction and not fraction.isdecimal()) or not (whole or fraction):
+        return None
+    if whole and not whole.isdecimal():
+        if power or not _are_groups(whole):
+            return None
+        whole = re.sub(r"\D", "", whole)
+    number = float(f"{whole or 0}.{fraction or 0}{power or ''}")
+    return number if number <= LARGEST_NUMBER else None
+
+
+def _are_groups(whole: str) -> bool:
+    """Whether one sign groups these digits by threes, or as in India by twos and a last three."""
+    separators = set(re.sub(r"\d", "", whole))
+    if len(separators) != 1:
+        return False
+    (separator,) = separators
+    first, *others = whole.split(separator)
+    if not first or first[0] == "0":
+        return False
+    if len(first) <= 3 and all(len(group) == 3 for group in others):
+        return True
+    lakhs = separator == "," and len(others) > 1 and len(first) <= 2 and len(others[-1]) == 3
+    return lakhs and all(len(group) == 2 for group in others[:-1])
+
+
+class NumberColumn:
+    """The numbers of one column: which decimal sign it has is declared, or seen in it."""
+
+    def __init__(self, decimal: Decimal | None) -> None:
+        self.declared = decimal
+        self.decimal: Decimal | None = decimal
+        self.is_settled = decimal is not None
+        self._points = self._commas = False
+
+    def read(self, text: str) -> Written | None:
+        """What a text says; None if it is no number. It is remembered for `settle`."""
+        written = read_number(text)
+        if written is not None and written.point != written.comma:
+            self._points |= written.comma is None
+            self._commas |= written.point is None
+        return written
+
+    def settle(self) -> None:
+        """Decide, once everything in the column has been read.
+
+        Numbers that have only one meaning tell which sign it is, if they all tell the same.
+        """
+        self.is_settled = True
+        if self.declared is None and self._points != self._commas:
+            self.decimal = "." if self._points else ","
+
+    def value(self, written: Written) -> float | None:
+        """The value of what was read; None if it has none here, or cannot be told yet."""
+        if self.declared is not None:
+            return written.point if self.declared == "." else written.comma
+        if written.point is None or written.comma is None or written.point == written.comma:
+            return written.comma if written.point is None else written.point
+        if self.decimal is None:
+            return None
+        return written.point if self.decimal == "." else written.comma
+
+    def why(self, text: str, written: Written | None) -> str:
+        """What is wrong with a text that has no value, and what the mapping can say."""
+        if written is None:
+            return f"{text!r} is no number"
+        if written.is_ambiguous:
+            mixed = ", and the column has numbers of both kinds" if self._points else ""
+            return (
+                f"{text!r} is {written.point:,.10g} or {written.comma:,.10g}{mixed}: the mapping "
+                f'can say decimal = "." for the first, decimal = "," for the second'
+            )
+        other = "," if self.declared == "." else "."
+        value = written.comma if other == "," else written.point
+        return (
+            f"{text!r} is no number with decimal = {self.declared!r}; without that key it is "
+            f"{value:.12g}, if no other number of the column says otherwise"
+        )

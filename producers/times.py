@@ -1,0 +1,216 @@
+"""Reads the times of a column, and proposes how it may be written where they are none.
+
+Comes in: text, a declared format and zone. Goes out: milliseconds since 1970, or which declaration
+would have read it. `mapping` is next.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from functools import lru_cache
+from zoneinfo import ZoneInfo
+
+from stream.times import EARLIEST_MS, LATEST_MS
+from stream.units import iso
+
+Parse = Callable[[str, ZoneInfo], int]
+
+PER_MILLISECOND = {"seconds": 0.001, "milliseconds": 1, "microseconds": 1_000}
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MILLISECOND = timedelta(milliseconds=1)
+_SERIAL_ZERO = {
+    # Excel takes 1900 for a leap year: counted from here, every day after that February is right.
+    "excel": datetime(1899, 12, 30),  # noqa: DTZ001 - the zone is the column's
+    "excel-1904": datetime(1904, 1, 1),  # noqa: DTZ001
+}
+NAMED_FORMATS = ("auto", "iso", *PER_MILLISECOND, *_SERIAL_ZERO)
+FORMATS_EXPECTED = (
+    f"expected {', '.join(NAMED_FORMATS)}, or a strptime format such as %d.%m.%Y %H:%M"
+)
+
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
+_MONTH = re.compile(r"\d{4}-\d{2}", re.ASCII)
+_COMPACT_DATE = re.compile(r"(19|20)\d{6}", re.ASCII)
+_LOOSE_OFFSET = re.compile(r"(.*\d) ?([+-]\d\d:?\d\d)( [A-Z]{2,5})?", re.ASCII)
+"""A blank before the offset as Ruby writes it, and a zone's name after it as Go does."""
+
+_DATES = (
+    "%d.%m.%Y", "%d.%m.%y", "%d/%m/%Y", "%m/%d/%Y", "%d/%m/%y", "%m/%d/%y", "%d-%m-%Y", "%m-%d-%Y",
+    "%Y/%m/%d", "%Y.%m.%d", "%d %b %Y", "%d %B %Y", "%b %d, %Y", "%B %d, %Y", "%b %d %Y",
+    "%d-%b-%Y", "%d-%b-%y", "%a %b %d %Y", "%a, %d %b %Y",
+)  # fmt: skip
+_CLOCKS = (
+    "", " %H:%M", " %H:%M:%S", " %H:%M:%S.%f", " %I:%M %p", " %I:%M:%S %p", ", %H:%M", ", %H:%M:%S",
+    ", %I:%M %p", ", %I:%M:%S %p", " %H:%M:%S %z", " %H:%M:%S %Z", "T%H:%M:%S",
+)  # fmt: skip
+_CANDIDATES = (
+    "iso", "excel", "excel-1904", *PER_MILLISECOND, "%Y%m%d%H%M%S",
+    *(date + clock for date in _DATES for clock in _CLOCKS),
+)  # fmt: skip
+
+
+_PROPOSALS = 50
+"""Texts for which formats are tried out; after so many, another tells nobody anything new."""
+
+
+class TimeColumn:
+    """The times of one column, as it is declared to be written."""
+
+    def __init__(self, form: str, zone: str, latest_ms: int = LATEST_MS) -> None:
+        """Prepare.
+
+        Args:
+            form: one of `NAMED_FORMATS`, or a strptime format.
+            zone: IANA zone of times that name none.
+            latest_ms: later times have not come yet.
+        """
+        self._form = form
+        self._latest_ms = min(latest_ms, LATEST_MS)
+        self._zone = ZoneInfo(zone)
+        self._parse = _parser(form)
+        swapped = _swapped(form)
+        self._swapped = None if swapped is None else _parser(swapped)
+        self._read_any = False
+        self._proposals = _PROPOSALS
+        # Neighbouring rows share times: the lines of an order, the days of a table of dates.
+        self.read = lru_cache(maxsize=65_536)(self._read)
+        self.why = lru_cache(maxsize=1_024)(self._why)
+
+    def _read(self, text: str) -> int | None:
+        """Milliseconds since 1970; None for what is no time that can be meant."""
+        time_ms = self._sane(self._parse, text)
+        if time_ms is None:
+            return None
+        self._read_any = True
+        if self._swapped is not None and self._sane(self._swapped, text) is None:
+            self._swapped = None
+        return time_ms
+
+    def _sane(self, parse: Parse, text: str) -> int | None:
+        time_ms = _moment(parse, text, self._zone)
+        return time_ms if time_ms is not None and EARLIEST_MS <= time_ms < self._latest_ms else None
+
+    def _why(self, text: str) -> str:
+        """What is wrong with a text that is no time here, and what the mapping can say."""
+        far_ms = _moment(self._parse, text, self._zone)
+        if far_ms is not None and far_ms < EARLIEST_MS:
+            proposed = self._proposed(text)
+            return (
+                f"{text!r} is before {iso(EARLIEST_MS)[:4]}, which no shopper's time is{proposed}"
+            )
+        if far_ms is not None:
+            return f"{text!r} has not come yet{self._proposed(text)}"
+        return f"{text!r} is no time with time.format = {self._form!r}{self._proposed(text)}"
+
+    def _proposed(self, text: str) -> str:
+        if self._proposals == 0:
+            return ""
+        self._proposals -= 1
+        read = {
+            form: iso(time_ms)
+            for form in _CANDIDATES
+            if (time_ms := self._sane(_parser(form), text)) is not None
+        }
+        if not read:
+            return ""
+        # Of two names for the same reading the first will do.
+        by_time = {moment: form for form, moment in reversed(read.items())}
+        said = " or ".join(f"{by_time[m]!r} ({m})" for m in dict.fromkeys(read.values()))
+        several = "; only you know which" if len(by_time) > 1 else ""
+        return f"; time.format can be {said}{several}"
+
+    def note(self) -> str | None:
+        """What to tell of the times once all are read: that day and month may be exchanged."""
+        if self._swapped is None or not self._read_any:
+            return None
+        return (
+            f"no date tells day from month: every one could also be read with "
+            f"time.format = {_swapped(self._form)!r}"
+        )
+
+
+def is_format(value: str) -> bool:
+    """Whether a column's format can be declared like this."""
+    if value in NAMED_FORMATS:
+        return True
+    moment = datetime(2001, 12, 31, 23, 59, 58, tzinfo=UTC)
+    try:
+        datetime.strptime(moment.strftime(value), value)  # noqa: DTZ007 - only tried out
+    except ValueError:
+        return False
+    return "%" in value
+
+
+def _swapped(form: str) -> str | None:
+    if "%d" not in form or "%m" not in form:
+        return None
+    return form.replace("%d", "%\0").replace("%m", "%d").replace("%\0", "%m")
+
+
+def _moment(parse: Parse, text: str, zone: ZoneInfo) -> int | None:
+    try:
+        return parse(text, zone)
+    except (ValueError, OverflowError):
+        return None
+
+
+def _parser(form: str) -> Parse:
+    if form == "auto":
+        return _parse_auto
+    if form == "iso":
+        return _parse_iso
+    if form in PER_MILLISECOND:
+        return lambda text, _zone: _from_number(text, PER_MILLISECOND[form])
+    if form in _SERIAL_ZERO:
+        return lambda text, zone: _from_serial(text, zone, _SERIAL_ZERO[form])
+    return lambda text, zone: _milliseconds(datetime.strptime(text, form), zone)  # noqa: DTZ007
+
+
+def _parse_auto(text: str, zone: ZoneInfo) -> int:
+    if _COMPACT_DATE.fullmatch(text) or _NUMBER.fullmatch(text) is None:
+        return _parse_iso(text, zone)
+    size = float(text)
+    # Seconds have passed 1e8 since 1973 and stay below 1e11 until the year 5138, and so on.
+    for unit, limit in (("seconds", 1e11), ("milliseconds", 1e14), ("microseconds", 1e17)):
+        if limit / 1_000 <= size < limit:
+            return _from_number(text, PER_MILLISECOND[unit])
+    raise ValueError(text)
+
+
+def _parse_iso(text: str, zone: ZoneInfo) -> int:
+    if text.endswith((" UTC", " GMT")):
+        text = text[:-4].rstrip()
+        if _LOOSE_OFFSET.fullmatch(text) is None or ":" not in text:
+            text += "+00:00"
+    elif _MONTH.fullmatch(text):
+        text += "-01"
+    if ":" in text and (loose := _LOOSE_OFFSET.fullmatch(text)) is not None:
+        text = loose[1] + loose[2]
+    return _milliseconds(datetime.fromisoformat(text), zone)
+
+
+def _from_number(text: str, per_millisecond: float) -> int:
+    if text.isascii() and text.isdecimal():
+        whole = int(text)
+        return whole * 1_000 if per_millisecond < 1 else whole // int(per_millisecond)
+    return round(_float(text) / per_millisecond)
+
+
+def _from_serial(text: str, zone: ZoneInfo, zero: datetime) -> int:
+    """Days since Excel's beginning, to the millisecond that a cell shows."""
+    days = _float(text.replace(",", ".", 1))
+    return _milliseconds(zero + timedelta(milliseconds=round(days * 86_400_000)), zone)
+
+
+def _float(text: str) -> float:
+    if _NUMBER.fullmatch(text) is None:
+        raise ValueError(text)
+    return float(text)
+
+
+def _milliseconds(moment: datetime, zone: ZoneInfo) -> int:
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=zone)
+    return (moment - _EPOCH) // _MILLISECOND
