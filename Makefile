@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 .DEFAULT_GOAL := help
 
-.PHONY: help setup demo test fast fuzz chaos lint types bench bench-learning bench-year lock schemas examples up clean
+.PHONY: help setup demo test check fast fuzz chaos lint types bench bench-learning bench-year lock schemas examples up clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -25,6 +25,8 @@ test: setup ## every test; real Kafka and Redis are started by the tests
 	@# processes that need the cores. 5 says that ARGS chose none of a kind.
 	@$(BIN)/python -m pytest -n 2 -m "not servers" $(ARGS) || [ $$? -eq 5 ]
 	@$(BIN)/python -m pytest -m servers $(ARGS) || [ $$? -eq 5 ]
+
+check: lint types fast ## what every change is held to before the servers are started
 
 fast: setup ## the tests that need no server, in under a minute
 	@$(BIN)/python -m pytest -n 2 -m "not servers and not slow" $(ARGS)
@@ -60,7 +62,7 @@ lock: ## write requirements.lock anew from pyproject.toml (needs uv)
 schemas: setup ## write the JSON Schemas of what goes out
 	@$(BIN)/python -m ops.schemas
 
-examples: setup ## write the README's examples, from a run
+examples: setup ## write the examples of README and guide, from a run
 	@$(BIN)/python -m ops.examples
 
 up: ## Kafka, Redis, all roles, Prometheus and Grafana in containers

@@ -1,8 +1,8 @@
-"""The README's examples, taken from a run: what stands there is what the code says.
+"""The examples of README and guide, taken from a run: what stands there is what the code says.
 
 Comes in: the demo's shop, simulated from a seed and played in memory by the parts of the pipeline.
 Goes out: a change record, and what `segstream user --why` says of a shopper. ``make examples`` writes
-both between their marks in the README; a test compares them.
+both between their marks on their pages; a test compares them.
 """
 
 from __future__ import annotations
@@ -32,7 +32,9 @@ from stream.rehearsal import Rehearsal
 from stream.state import Commit, MemoryStore, Position
 from stream.units import DAY_MS
 
-README = Path(__file__).parent.parent.parent / "README.md"
+ROOT = Path(__file__).parent.parent.parent
+PAGES = {"change": ROOT / "README.md", "why": ROOT / "ops" / "guide" / "changes.md"}
+"""Where each example stands."""
 SEED, SHOPPERS, DAYS = 7, 700, 42
 WHO = "shopper-000126"
 """Of whom there is much to say: one feature would move them, acts lead elsewhere, silence too."""
@@ -136,15 +138,13 @@ def _why() -> str:
     return "\n".join(["```", *lines[first:], "```"])
 
 
-def with_examples(page: str) -> str:
-    """A page with what stands between the marks of each example written anew.
+def with_example(page: str, name: str) -> str:
+    """A page with what stands between the marks of an example written anew.
 
     Raises:
-        LookupError: the page has no place for an example.
+        LookupError: the page has no place for it, or several.
     """
-    for name, text in examples().items():
-        parts = re.split(rf"(?s)(<!-- example: {name} -->\n).*?(\n<!-- end -->)", page)
-        if len(parts) != 4:
-            raise LookupError(f"the page has {len(parts) // 3} places for the example {name!r}")
-        page = "".join([parts[0], parts[1], text, *parts[2:]])
-    return page
+    parts = re.split(rf"(?s)(<!-- example: {name} -->\n).*?(\n<!-- end -->)", page)
+    if len(parts) != 4:
+        raise LookupError(f"the page has {len(parts) // 3} places for the example {name!r}")
+    return "".join([parts[0], parts[1], examples()[name], *parts[2:]])

@@ -1,7 +1,8 @@
-"""Writes the README's examples: ``make examples``."""
+"""Writes the examples of README and guide: ``make examples``."""
 
 from __future__ import annotations
 
-from ops.examples import README, with_examples
+from ops.examples import PAGES, with_example
 
-README.write_text(with_examples(README.read_text(encoding="utf-8")), encoding="utf-8")
+for name, page in PAGES.items():
+    page.write_text(with_example(page.read_text(encoding="utf-8"), name), encoding="utf-8")

@@ -1,4 +1,4 @@
-"""The README shows what the code says today."""
+"""README and guide show what the code says today."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from ops.examples import README, examples, with_examples
+from ops.examples import PAGES, examples, with_example
 from stream.events import SEGMENT_CHANGE
 
 pytestmark = pytest.mark.slow
@@ -18,9 +18,10 @@ def rounded(text: str) -> str:
     return re.sub(r"\d+\.\d{9,}", lambda number: f"{float(number[0]):.9g}", text)
 
 
-def test_the_readme_has_the_examples_of_a_run() -> None:
-    page = README.read_text(encoding="utf-8")
-    assert rounded(with_examples(page)) == rounded(page), "make examples writes them anew"
+@pytest.mark.parametrize("name", PAGES)
+def test_a_page_has_the_example_of_a_run(name: str) -> None:
+    page = PAGES[name].read_text(encoding="utf-8")
+    assert rounded(with_example(page, name)) == rounded(page), "make examples writes it anew"
 
 
 def test_the_change_is_one() -> None:
@@ -31,7 +32,7 @@ def test_the_change_is_one() -> None:
     assert all(len(line) <= 110 for line in examples()["change"].splitlines())
 
 
-def test_why_has_all_that_the_readme_speaks_of() -> None:
+def test_why_has_all_that_the_guide_speaks_of() -> None:
     """If not, there is somebody better than `ops.examples.WHO`."""
     what, acts, silence = re.split("If they (?:act now|stay silent)\n", examples()["why"])
     assert "What alone would move them to" in what
@@ -42,4 +43,4 @@ def test_why_has_all_that_the_readme_speaks_of() -> None:
 
 def test_a_page_without_a_place_for_an_example_is_told() -> None:
     with pytest.raises(LookupError, match="0 places for the example 'change'"):
-        with_examples("# nothing")
+        with_example("# nothing", "change")

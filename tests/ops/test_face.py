@@ -1,4 +1,4 @@
-"""``from segstream import ...`` gives what it says, and the README's example of it runs."""
+"""``from segstream import ...`` gives what it says, and the guide's example of it runs."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ def test_whoever_uses_it_gets_its_types() -> None:
         assert (Path(found.origin).parent / "py.typed").is_file(), package
 
 
-def test_the_example_of_the_readme_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    page = (ROOT / "README.md").read_text(encoding="utf-8")
+def test_the_example_of_the_guide_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = (ROOT / "ops/guide/library.md").read_text(encoding="utf-8")
     (example,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
     assert "from segstream import Segmenter" in example
     monkeypatch.chdir(tmp_path)
