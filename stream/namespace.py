@@ -59,7 +59,7 @@ def see_namespace(settings: Settings, store: Store) -> None:
         if position is not None and position.secret:
             told = position.secret
             break
-    if told not in {None, key_print(store.namespace_key())}:
+    if told is not None and told != key_print(store.namespace_key()):
         raise ConfigError(
             f"store.namespace_key is not the secret of namespace {settings.store.namespace}: its "
             "changes and marks were made with another one. Give the one that its workers have (empty, "
