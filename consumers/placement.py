@@ -17,9 +17,12 @@ from collections.abc import Sequence
 from typing import Literal, Protocol
 from zlib import crc32
 
-from consumers.decode import Block
+from consumers.decode import Block, parse_all
+from consumers.plain import PlainParser
 from stream import metrics
+from stream.config import Settings
 from stream.events import Reason
+from stream.features import FeatureTable
 from stream.hashing import partitions_of
 
 log = logging.getLogger(__name__)
@@ -91,7 +94,20 @@ class Placement:
         log.warning("a message of %s/%d is %s: it %s", topic, number, what, detail)
 
 
-def user_of(block: Block, place: int) -> str | None:
-    """Whom a message is counted for; None of what is counted for nobody."""
-    odd = place in block.rejects or place in block.marks
-    return None if odd else block.users[place] or None
+class Users:
+    """Says whom messages are counted for, as the worker reads them."""
+
+    def __init__(self, settings: Settings) -> None:
+        table = FeatureTable(settings.features)
+        self._parser = PlainParser(table, settings.worker.message_bytes)
+
+    def of(self, values: Sequence[bytes | None]) -> list[str | None]:
+        """The user of each; None of what is counted for nobody."""
+        parsed = parse_all(self._parser, values)
+        nobody = parsed.odd.places
+        return [None if at in nobody else user or None for at, user in enumerate(parsed.users)]
+
+    def are_marks(self, values: Sequence[bytes | None]) -> list[bool]:
+        """Whether each says that it is a mark of the shop's clock."""
+        marks = parse_all(self._parser, values).odd.marks
+        return [at in marks for at in range(len(values))]

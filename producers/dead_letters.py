@@ -1,7 +1,7 @@
 """Sends dead letters again, once whoever wrote the messages, or what refused them, was mended.
 
 Comes in: letters. Goes out: the messages as they were, with key, headers and timestamp, on the topic they
-came from; and behind each portion a receipt on the dead-letter topic, so that the next time passes over
+came from, or keyed by the user; and behind each portion a receipt on the dead-letter topic, so that the next time passes over
 them. A message goes to the partition of its key, as every producer's do.
 
 First the messages, then the receipt: where this is ended in between, those messages are sent twice next
@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Any, Protocol
 
@@ -24,6 +24,7 @@ from producers.delivery import Record, deliver
 from stream.config import Settings
 from stream.errors import kafka_client
 from stream.events import LETTER_RECEIPT, LETTER_REPLAYED_FROM
+from stream.hashing import partition_of
 
 PORTION = 500
 """Messages that one receipt is for: as many may be sent twice after a crash."""
@@ -80,6 +81,7 @@ def send_again(
     *,
     limit: int | None = None,
     dry_run: bool = False,
+    user_of: Callable[[Letter], str | None] | None = None,
     told: Callable[[int], None] = lambda _: None,
     make_producer: Callable[[dict[str, Any]], Producer] = Producer,
 ) -> LetterReport:
@@ -91,6 +93,8 @@ def send_again(
         replayed: ids of messages to pass over.
         limit: the largest number of messages to send.
         dry_run: only count.
+        user_of: names whom a message is counted for: it is keyed by that user, and goes to their
+            partition. Without, and where it names nobody, the key stays.
         told: is told how many were sent so far.
         make_producer: makes a producer from its options.
 
@@ -105,7 +109,7 @@ def send_again(
             if producer is None:
                 options = producer_options(settings.broker, linger_seconds=0.0)
                 producer = kafka_client(make_producer, options)
-            _send(producer, settings, portion)
+            _send(producer, settings, portion, user_of)
         report.topics.update(letter.topic for letter in portion)
         told(report.sent)
     return report
@@ -130,9 +134,22 @@ def _chosen(
             yield letter
 
 
-def _send(producer: Producer, settings: Settings, letters: Sequence[Letter]) -> None:
+def _send(
+    producer: Producer,
+    settings: Settings,
+    letters: Sequence[Letter],
+    user_of: Callable[[Letter], str | None] | None,
+) -> None:
     seconds = settings.publisher.deliver_seconds
-    deliver(producer, list(map(_message, letters)), seconds)
+    messages = list(map(_message, letters))
+    if user_of is not None:
+        partitions = settings.topics.partitions
+        users = map(user_of, letters)
+        messages = [
+            one if user is None else _rekeyed(one, user.encode(), partitions)
+            for one, user in zip(messages, users, strict=True)
+        ]
+    deliver(producer, messages, seconds)
     receipts = []
     for topic in sorted({letter.topic for letter in letters}):
         ids = [letter.id for letter in letters if letter.topic == topic]
@@ -141,6 +158,10 @@ def _send(producer: Producer, settings: Settings, letters: Sequence[Letter]) -> 
             Record(settings.topics.dlq(topic), msgspec.json.encode(ids), headers=headers)
         )
     deliver(producer, receipts, seconds)
+
+
+def _rekeyed(message: Record, key: bytes, partitions: int) -> Record:
+    return replace(message, key=key, partition=partition_of(key, partitions))
 
 
 def _message(letter: Letter) -> Record:

@@ -42,6 +42,7 @@ from stream.cli import auditing, dlq, explaining, logs, roles, views
 from stream.cli import demo as demonstration
 from stream.cli import explore as exploring
 from stream.cli import plan as planning
+from stream.cli import rekey as rekeying
 from stream.cli.safe import safe_facts, safe_lines
 from stream.cli.terminal import console, show
 from stream.errors import (
@@ -824,6 +825,51 @@ def dlq_replay(
     facts = dlq.replay_facts(report, dry_run=dry_run)
     show(facts, as_json, lambda shown: dlq.show_replay(out, shown))
     if not report.sent:
+        raise typer.Exit(NO)
+
+
+@app.command(
+    epilog="Example: `segstream rekey`, or `segstream rekey --from old-clicks --to clickstream`"
+)
+def rekey(
+    source: Annotated[
+        str | None,
+        typer.Option("--from", metavar="TOPIC", help="Copy this topic; without, the dead letters."),
+    ] = None,
+    target: Annotated[
+        str | None,
+        typer.Option("--to", metavar="INPUT", help="clickstream or purchases: where copies go."),
+    ] = None,
+    since: Annotated[
+        datetime | None, typer.Option(help="Only letters filed from then on; UTC.")
+    ] = None,
+    limit: Annotated[int | None, typer.Option(help="Letters at the most.", min=1)] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only count them.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Write messages into the partitions of their users.
+
+    Those that were refused as misplaced, each once; they keep headers and timestamp. With --from, all
+    messages of a topic, once for each run, up to where it ends now: to fill new input topics from old
+    ones that have another number of partitions, or that are keyed by something else.
+    """
+    settings = _context.settings()
+    rekeying.see_options(
+        settings, source, target, letters_only=since is not None or limit is not None
+    )
+    topic_plans.see_partitions(settings)
+    with _telling("reading messages") as tell:
+
+        def count(sent: int) -> None:
+            tell(f"sent {sent:,}")
+
+        if source is None:
+            since_ms = dlq.milliseconds(since)
+            facts = rekeying.letters(settings, since_ms, limit, dry_run=dry_run, told=count)
+        else:
+            facts = rekeying.topic(settings, source, target or "", dry_run=dry_run, told=count)
+    show(facts, as_json, lambda shown: rekeying.show(out, shown))
+    if not facts["sent"] + facts["would_send"]:
         raise typer.Exit(NO)
 
 
