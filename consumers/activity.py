@@ -28,6 +28,7 @@ from confluent_kafka import OFFSET_END, Consumer, KafkaError, KafkaException, To
 from consumers.client import activity_options, membership
 from consumers.clock import SteadyClock
 from consumers.decode import Batch, Block, Decoder, Reject
+from consumers.group import client_id, see_group
 from consumers.lag import EndsWatch, LagMeter, statistics_options
 from consumers.placement import Placement
 from consumers.rejects import RejectGuard, TooManyRejectsError
@@ -100,6 +101,7 @@ class OutputTopic(Protocol):
 
     def tails(self, starts: Mapping[int, int]) -> dict[int, list[Delivered]]: ...
     def topic_ids(self, names: Sequence[str]) -> list[str]: ...
+    def group_members(self) -> list[str]: ...
 
 
 class DeadLetterSink(Protocol):
@@ -238,6 +240,7 @@ class ActivityWorker:
         self._asked = 0.0
         self._looked_around = 0.0
         self._compared = 0.0
+        self._regrouped = False
         self._failure: Exception | None = None
         self._round = 0
         self._trainer = TrainerState()
@@ -254,7 +257,8 @@ class ActivityWorker:
         """Own and serve partitions until told to stop."""
         self._protocol = membership(self._settings.broker)
         self._refresh_model()
-        options = activity_options(self._settings.broker, self._protocol)
+        name = client_id(self._settings.store.namespace)
+        options = activity_options(self._settings.broker, self._protocol, name)
         consumer = kafka_client(Consumer, statistics_options(self._lag) | options)
         watch = EndsWatch(consumer, self._lag, self._wall_ms)
         began, tells = time.monotonic(), False
@@ -262,6 +266,7 @@ class ActivityWorker:
             watch.start()
             self._check_partitions(consumer)
             see_partitions(self._settings, self._store.begin(self._settings.topics.partitions))
+            see_group(self._settings, self._output.group_members())
             consumer.subscribe(
                 list(self._topics),
                 on_assign=self._on_assign,
@@ -978,6 +983,7 @@ class ActivityWorker:
 
     def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         """Take over whole partitions. Never raises: `_raise_failure` ends the loop instead."""
+        self._regrouped = True
         try:
             for where in partitions:
                 self._assigned.add((where.topic, where.partition))
@@ -1434,6 +1440,9 @@ class ActivityWorker:
             return
         for owned in self._owned.values():
             self._see_same_topics(owned.partition.position, ids)
+        if self._regrouped:
+            self._regrouped = False
+            see_group(self._settings, self._output.group_members())
 
     def _forget(self, number: int) -> None:
         """Drop a partition and everything of it that was not committed."""

@@ -38,8 +38,8 @@ Protocol: TypeAlias = Literal["consumer", "classic"]
 Options: TypeAlias = dict[str, Any]
 
 
-def activity_options(broker: Broker, protocol: Protocol) -> Options:
-    """Options for a member of the activity workers' group.
+def activity_options(broker: Broker, protocol: Protocol, name: str = "segstream") -> Options:
+    """Options for a member of the activity workers' group, which calls itself by a name.
 
     Offsets are the store's: nothing is committed by itself, and a position that Kafka does not
     have is an error to be seen, never a jump to an end. Both memberships use the range
@@ -47,6 +47,7 @@ def activity_options(broker: Broker, protocol: Protocol) -> Options:
     """
     options = _common(broker) | {
         "group.id": broker.group,
+        "client.id": name,
         "max.poll.interval.ms": _ms(broker.max_poll_interval_seconds),
         # Fill the queue far ahead, and look again at once when it was full: the default back-off
         # of a second stalls a fast consumer for that second.

@@ -110,6 +110,17 @@ class Output:
                 log.warning("a record on %s is no model of ours: %s", topic, error)
         return found
 
+    def group_members(self) -> list[str]:
+        """Client ids of the members of the workers' group; none where the broker does not say."""
+        admin, group = self._connected(), self._settings.broker.group
+        timeout = self._settings.store.timeout_seconds
+        try:
+            found = admin.describe_consumer_groups([group], request_timeout=timeout)[group].result()
+        except KafkaException as error:
+            log.info("members of group %s: %s", group, error.args[0])
+            return []
+        return [member.client_id for member in found.members]
+
     def topic_ids(self, names: Sequence[str]) -> list[str]:
         """Ids of topics; empty for a topic that has none.
 
@@ -117,12 +128,15 @@ class Output:
             BrokerUnavailableError: the broker does not answer.
             TopicMissingError: a topic is not there.
         """
-        if self._admin is None:
-            self._admin = kafka_client(AdminClient, admin_options(self._settings.broker))
-        described = self._admin.describe_topics(
+        described = self._connected().describe_topics(
             TopicCollection(list(names)), request_timeout=self._settings.store.timeout_seconds
         )
         return [_id_of(name, described[name]) for name in names]
+
+    def _connected(self) -> AdminClient:
+        if self._admin is None:
+            self._admin = kafka_client(AdminClient, admin_options(self._settings.broker))
+        return self._admin
 
 
 def _id_of(name: str, described: Any) -> str:

@@ -292,11 +292,13 @@ class FakeOutput:
         delivered: what it has, by partition, from offset 0 on.
         ids: of topics; one that is not named has its name for an id.
         asked: the offsets that tails were asked from.
+        members: client ids of the workers' group.
     """
 
     delivered: dict[int, list[Delivered]] = field(default_factory=dict)
     ids: dict[str, str] = field(default_factory=dict)
     asked: list[dict[int, int]] = field(default_factory=list)
+    members: list[str] = field(default_factory=list)
 
     def tails(self, starts: Mapping[int, int]) -> dict[int, list[Delivered]]:
         self.asked.append(dict(starts))
@@ -304,6 +306,9 @@ class FakeOutput:
 
     def topic_ids(self, names: Sequence[str]) -> list[str]:
         return [self.ids.get(name, name) for name in names]
+
+    def group_members(self) -> list[str]:
+        return self.members
 
 
 # -- what is kept --------------------------------------------------------------------------------
