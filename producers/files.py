@@ -27,6 +27,7 @@ from producers.mapping import (
     UNREADABLE,
     Event,
     Mapping,
+    MappingError,
     Refusal,
     Row,
     RowMapper,
@@ -132,6 +133,8 @@ def open_table(file: Path, mapping: Mapping, refuse: Refuse) -> Iterator[Table]:
     match kind_of_file(file):
         case "jsonl":
             yield Table(mapping.columns, _json_lines(file, mapping, refuse))
+        case kind if mapping.each is not None:
+            raise MappingError(f"mapping {mapping.name}: each is for JSON, and {file} is {kind}")
         case "csv":
             with open_bytes(file) as start:
                 if start.read(4) == b"PK\x03\x04":
@@ -321,7 +324,8 @@ def _place(name: str, available: dict[str, str]) -> str | None:
     outer, dot, inner = name.partition(".")
     kind = available.get(outer, "")
     first = inner.split(".")[0]
-    if dot and kind.startswith("STRUCT") and first.lower() in kind.lower():
+    is_struct = kind.startswith("STRUCT") and not kind.endswith("]")
+    if dot and is_struct and first.lower() in kind.lower():
         return ".".join(_quoted(part) for part in name.split("."))
     return None
 
@@ -402,7 +406,10 @@ def _json_lines(file: Path, mapping: Mapping, refuse: Refuse) -> Iterator[list[N
     batch: list[Numbered] = []
     numbers = mapping.number_columns
     with open_utf8_lines(file, mapping.encoding) as lines:
-        for number, content in _objects(file, lines, mapping, refuse):
+        objects = _objects(file, lines, mapping, refuse)
+        if mapping.each is not None:
+            objects = _entries(objects, mapping.each)
+        for number, content in objects:
             try:
                 row = [_reach(content, name, path, name in numbers) for name, path in paths]
             except (ValueError, RecursionError) as error:  # nothing that can be written as text
@@ -449,6 +456,18 @@ def _objects(
                 yield number, content
             else:
                 refuse(Refusal(number, UNREADABLE, f"line {number}: no JSON object", {}))
+
+
+def _entries(
+    objects: Iterator[tuple[int, dict[str, Any]]], each: str
+) -> Iterator[tuple[int, dict[str, Any]]]:
+    """For each entry of a list in each object the object, with the entry in the list's place."""
+    number = 0
+    for _, content in objects:
+        entries = content.get(each)
+        for entry in entries if isinstance(entries, list) else ():
+            number += 1
+            yield number, content | {each: entry}
 
 
 def _array(file: Path, text: bytes, refuse: Refuse) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -608,6 +627,7 @@ class EventSorter:
             if refuse is not None:
                 refuse(Event(*row), BAD_CURRENCY, "the rows of the order are in two currencies")
         self._look_for_totals()
+        self._look_for_lost_orders()
         run(_SORTED)
         run("DROP TABLE whole")
         if refuse is not None and not keep_outliers:
@@ -648,6 +668,20 @@ class EventSorter:
             self.notes.append(
                 f"{alike:,} of {several:,} orders of several rows say the same amount in each, and it "
                 'was added up; if it is the whole order\'s, the mapping can say order_rows = "total"'
+            )
+
+    def _look_for_lost_orders(self) -> None:
+        """Tell of refunds whose order is not in the files: their rows may be orders themselves."""
+        (lost,) = self._database.execute(
+            "SELECT count(*) FROM whole WHERE event = 'Order Refunded' AND \"order\" IS NOT NULL "
+            "AND names_order AND NOT EXISTS (SELECT 1 FROM whole AS other WHERE "
+            'other.event = \'Order Completed\' AND other."order" = whole."order")'
+        ).fetchone()
+        if lost:
+            self.notes.append(
+                f"{lost:,} refunds are of orders that are not in the files; if those rows are orders "
+                "that were given back later, tell them by the mapping's key refund instead of a rule; "
+                'if the refund has a number of its own, by refund_numbers = "own"'
             )
 
     def _leave_out_outliers(self, refuse: Callable[[Event, str, str], None]) -> None:

@@ -328,6 +328,12 @@ class Mapping(_Declared):
         None, description="decimal sign; the other one only groups digits. Else found out"
     )
     optional: tuple[str, ...] = Field((), description="columns that a file may lack")
+    each: str | None = Field(
+        None,
+        min_length=1,
+        description="of JSON: a list in each object, whose entries are the rows; a column 'list.x' is "
+        "the entry's x, any other the object's",
+    )
     encoding: str = Field(
         "utf-8", description="of CSV and JSON Lines, by any name Python knows, such as cp1252"
     )

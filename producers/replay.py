@@ -378,6 +378,7 @@ class ReplayReport:
         marks: ticks of the shop's clock, each written into every partition.
         notes: what a reader should know of how the files were read.
         complete: False if it was stopped before the end.
+        caught_up: whether the pipeline has taken in all of it; None if nobody waited for that.
         rejected_to: where every refused row was written, if that was asked for.
     """
 
@@ -394,6 +395,7 @@ class ReplayReport:
     seconds: float = 0.0
     notes: list[str] = field(default_factory=list)
     complete: bool = True
+    caught_up: bool | None = None
     rejected_to: Path | None = None
 
     @property
@@ -420,6 +422,7 @@ class ReplayReport:
             "seconds": round(self.seconds, 3),
             "notes": self.notes,
             "complete": self.complete,
+            "caught_up": self.caught_up,
             "rejected_to": None if self.rejected_to is None else str(self.rejected_to),
         }
 
@@ -438,6 +441,12 @@ class ReplayReport:
             text.append(f"{self.unsent:,} events were left out")
         if not self.complete:
             text.append("stopped before the end; --resume goes on from there")
+        if self.caught_up is not None:
+            text.append(
+                "the pipeline has taken in all of it"
+                if self.caught_up
+                else "stopped before the pipeline had taken in all of it"
+            )
         text += [f"note: {note}" for note in self.notes]
         if self.refused:
             text.append(f"{sum(self.refused.values()):,} refused:")

@@ -10,6 +10,7 @@ from __future__ import annotations
 import codecs
 import gzip
 import io
+import re
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,8 +25,9 @@ _MARKS = (
     (b"\xff\xfe", "utf-16"),
     (b"\xfe\xff", "utf-16"),
 )
+_BEYOND_ASCII = re.compile(rb"[\x80-\xff]+")
 _ALONE = 0.5
-"""In Western languages fewer letters beyond ASCII than this stand beside another one."""
+"""In Western languages fewer letters beyond ASCII than this stand three or more together."""
 
 
 class FileError(Exception):
@@ -117,20 +119,14 @@ def propose_encoding(sample: bytes) -> str | None:
     evens, odds = sample[0:4_096:2].count(0), sample[1:4_096:2].count(0)
     if evens + odds > len(sample[:4_096]) // 4:
         return "utf-16-be" if evens > odds else "utf-16-le"
-    beyond = [byte >= 0x80 for byte in sample]
-    if not any(beyond):
+    beyond = [len(run) for run in _BEYOND_ASCII.findall(sample)]
+    if not beyond:
         return None
-    beside = sum(
-        one and (before or after)
-        for before, one, after in zip(
-            [False, *beyond[:-1]], beyond, [*beyond[1:], False], strict=True
-        )
-    )
     # The sample may end within a character.
     complete = sample[: sample.rfind(b"\n") + 1] or sample
-    if beside > _ALONE * sum(beyond):
-        if _share(complete, "shift_jis", "\u3041", "\u30ff") > 0.2:
-            return "shift_jis"
+    if _share(complete, "shift_jis", "\u3041", "\u30ff") > 0.2:
+        return "shift_jis"
+    if sum(length for length in beyond if length > 2) > _ALONE * sum(beyond):
         if _share(complete, "cp1251", "\u0400", "\u045f") > 0.9:
             return "cp1251"
         if _share(complete, "euc_kr", "\uac00", "\ud7a3") > 0.9:

@@ -21,6 +21,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from producers.files import Source
 from producers.mapping import Mapping
 from stream.choosing import (
     NOISE,
@@ -100,11 +101,18 @@ def read_file(
     mapping: Mapping,
     at: datetime | None = None,
     tell: Callable[[str], None] = lambda _: None,
+    more: Sequence[Source] = (),
+    *,
+    keep_outliers: bool = False,
 ) -> People:
     """Fold a file's events, and look at its users as of its end, or as of a time.
 
+    Args:
+        more: further files, whose events are merged with the first one's.
+        keep_outliers: whether events far from all others count, too.
+
     Raises:
-        FileError: the file cannot be read.
+        FileError: a file cannot be read.
         MappingError: it lacks a column.
         ExploreError: nothing of it is left to look at.
     """
@@ -116,7 +124,9 @@ def read_file(
         tell(f"folding, {history.folded:,} of {history.mapped:,} events")
         return partition.fold(events)[1]
 
-    with open_history(settings, table, file, mapping, tell) as history:
+    with open_history(
+        settings, table, file, mapping, tell, more, keep_outliers=keep_outliers
+    ) as history:
         ends = list(history.play(fold, until_ms=at_ms))
     rows, counts, refused = history.rows, history.counts, history.refused.total()
     why = ", ".join(f"{count:,} {reason}" for reason, count in history.refused.most_common(3))
@@ -125,10 +135,13 @@ def read_file(
     now_ms = ends[-1] if at_ms is None else at_ms
     saved = partition.commit([0, 0], counts, now_ms)
     notes = [f"{rows:,} rows, {counts.applied:,} events counted"]
+    notes += history.notes
     if refused:
         notes.append(f"{refused:,} rows refused ({why})")
+        notes += history.refusal_lines()
     sample = _sample(settings, table, [(saved.users, saved.rows)], key=b"")
-    return _people(table, sample, now_ms, file.name, tuple(notes))
+    source = ", ".join(one.name for one in (file, *(source.file for source in more)))
+    return _people(table, sample, now_ms, source, tuple(notes))
 
 
 def _partition(table: FeatureTable) -> Partition:

@@ -27,7 +27,7 @@ from producers.mapping import (
     message_of,
     topic_of,
 )
-from producers.replay import Refusals, iso_texts
+from producers.replay import Refusals, iso_texts, refusal_lines
 from stream.config import Settings
 from stream.events import Counts, EventColumns
 from stream.features import FeatureTable
@@ -85,6 +85,10 @@ class History:
     def refused(self) -> Counter[str]:
         """Rows and events refused so far, by reason."""
         return self._refusals.counts
+
+    def refusal_lines(self) -> list[str]:
+        """Of each reason for a refusal: count, first examples, and the mapping's key."""
+        return refusal_lines(self._refusals.counts, self._refusals.examples)
 
     def play(self, fold: Fold, step_ms: int = 0, until_ms: int | None = None) -> Iterator[int]:
         """Fold events, and stop at each mark of the shop's clock, as a replay writes them.

@@ -28,13 +28,14 @@ from typer.exceptions import TyperException
 from consumers.audit import audit as run_audit
 from consumers.doctor import examine
 from consumers.letters import choose, letters, survey
+from consumers.log_end import read_ends, read_log_end
 from producers import topics as topic_plans
 from producers.dead_letters import send_again
 from producers.delivery import DeliveryError
-from producers.files import FileError
-from producers.mapping import HELP_EXAMPLE, Mapping, MappingError, load_mapping
+from producers.files import FileError, Source
+from producers.mapping import HELP_EXAMPLE, MappingError, load_mapping
 from producers.membership import republish
-from producers.replay import parse_speed, progress_bar, replay
+from producers.replay import BehindError, parse_speed, progress_bar, replay
 from stream import config
 from stream.choosing import Distance
 from stream.cli import apply as applying
@@ -45,6 +46,7 @@ from stream.cli import plan as planning
 from stream.cli import rekey as rekeying
 from stream.cli.safe import safe_facts, safe_lines
 from stream.cli.terminal import console, show
+from stream.cli.waiting import catching_up_bar, wait_until_caught_up
 from stream.errors import (
     BrokerUnavailableError,
     OffsetOutOfRangeError,
@@ -150,11 +152,20 @@ app.add_typer(config_app, name="config")
 app.add_typer(dlq_app, name="dlq")
 
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON object as the last line on stdout.")]
-SourceFile = Annotated[
-    Path | None, typer.Argument(help="CSV, JSON Lines or Parquet; .gz too. Or --live.")
+SourceFiles = Annotated[
+    list[Path] | None,
+    typer.Argument(help="CSV, JSON Lines or Parquet; .gz too. Or --live.", metavar="[FILE]..."),
 ]
-SourceMapping = Annotated[
-    str | None, typer.Option(help="A shipped mapping's name, or a TOML file.", metavar="NAME|FILE")
+SourceMappings = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--mapping",
+        help="A shipped mapping's name, or a TOML file; one for all files, or one for each.",
+        metavar="NAME|FILE",
+    ),
+]
+KeepOutliers = Annotated[
+    bool, typer.Option("--keep-outliers", help="Keep events far in time from all others.")
 ]
 Live = Annotated[
     bool, typer.Option("--live", help="Take the users in the store, under their model.")
@@ -380,10 +391,20 @@ def _show_topics(facts: dict[str, Any]) -> None:
 
 
 @app.command("replay", epilog=HELP_EXAMPLE)
-def replay_file(
-    file: Annotated[Path, typer.Argument(help="CSV, JSON Lines or Parquet; .gz too.")],
+def replay_files(
+    files: Annotated[
+        list[Path],
+        typer.Argument(
+            help="CSV, JSON Lines or Parquet; .gz too. Several are merged by time.",
+            metavar="FILE...",
+        ),
+    ],
     mapping: Annotated[
-        str, typer.Option(help="A shipped mapping's name, or a TOML file.", metavar="NAME|FILE")
+        list[str],
+        typer.Option(
+            help="A shipped mapping's name, or a TOML file; one for all files, or one for each.",
+            metavar="NAME|FILE",
+        ),
     ],
     speed: Annotated[str, typer.Option(help="max, or N times real time, as 60x.")] = "max",
     until: Annotated[
@@ -393,10 +414,22 @@ def replay_file(
     rejected: Annotated[
         Path | None, typer.Option(help="Write refused rows here, JSON Lines.", metavar="FILE")
     ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on where the topics end: send only the rest.")
+    ] = False,
+    anyway: Annotated[
+        bool, typer.Option("--anyway", help="Send what comes too late or is there already, too.")
+    ] = False,
+    keep_outliers: KeepOutliers = False,
+    wait: Annotated[
+        bool, typer.Option("--wait", help="End when the pipeline has taken in all of it.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Send a file's history onto the topics, in event-time order."""
+    """Send the history in files onto the topics, in event-time order."""
     settings = _context.settings()
+    if resume and anyway:
+        raise config.ConfigError("--resume and --anyway exclude each other")
     if settings.clock.mode == "live":
         err.print(
             "note: clock.mode is live, so all of this will have happened by now, and nobody in it is "
@@ -407,23 +440,33 @@ def replay_file(
             "note: topics.input_retention_seconds is not 0, and Kafka deletes by record time; if "
             "the topics were made with it, history older than that will not stay (see doctor)"
         )
-    chosen = load_mapping(mapping)
+    (file, chosen), *more = _with_mappings(files, mapping)
     stop = roles.stop_on_signals()
     try:
         pace = parse_speed(speed)
     except ValueError as error:
         raise config.ConfigError(f"--speed: {error}") from None
     signer = roles.mark_signer(settings)
+    watched = FeatureTable(settings.features).codes
     with progress_bar(err) as progress:
         report = replay(
-            settings, file, chosen, signer, speed=pace, progress=progress, until=until,
-            limit=limit, rejected_to=rejected, stop=stop.is_set,
+            settings, file, chosen, signer, more=more, speed=pace, progress=progress, until=until,
+            limit=limit, rejected_to=rejected, keep_outliers=keep_outliers, watched=watched,
+            log_end=lambda: read_log_end(settings, signer),
+            behind="resume" if resume else "send" if anyway else "refuse",
+            tell=lambda note: err.print(f"note: {note}", soft_wrap=True), stop=stop.is_set,
         )  # fmt: skip
+    if wait and report.complete:
+        mark_ms = 0 if signer is None else read_log_end(settings, signer).mark_ms
+        with roles.open_store(settings) as store, catching_up_bar(err) as told:
+            report.caught_up = wait_until_caught_up(
+                store, read_ends(settings), mark_ms, told, stop.is_set
+            )
     if as_json:
         show(report.as_dict(), as_json, out.print)
     else:
         show(list(report.lines()), as_json, lambda lines: out.print(*lines, sep="\n"))
-    if not report.complete or not report.sent:
+    if not report.complete or not (report.sent or report.known) or report.caught_up is False:
         raise typer.Exit(NO)
 
 
@@ -432,8 +475,8 @@ def replay_file(
 
 @app.command("explore", epilog=EXPLORE_EXAMPLE)
 def explore_vectors(
-    file: SourceFile = None,
-    mapping: SourceMapping = None,
+    files: SourceFiles = None,
+    mapping: SourceMappings = None,
     live: Live = False,
     out_folder: Annotated[
         Path, typer.Option("--out", help="Folder for page and pictures.", metavar="DIR")
@@ -454,10 +497,11 @@ def explore_vectors(
     bootstraps: Annotated[
         int, typer.Option(help="How often users are drawn again, for stability.", min=2, max=200)
     ] = 16,
+    keep_outliers: KeepOutliers = False,
     as_json: AsJson = False,
 ) -> None:
     """How many segments does the data suggest, and what are they? Pictures and a page."""
-    source = _source(file, mapping, live=live)
+    sources = _sources(files, mapping, live=live)
     if live and at is not None:
         raise config.ConfigError("--at belongs to a FILE, not to --live")
     if k is not None and k > k_max:
@@ -470,8 +514,11 @@ def explore_vectors(
     wish = exploring.Wish(distance, algorithm, k_max, k, bootstraps)
     with _telling("reading") as tell:
         model = None
-        if source is not None:
-            people = exploring.read_file(settings, table, *source, at, tell)
+        if sources:
+            first, *more = sources
+            people = exploring.read_file(
+                settings, table, *first, at, tell, more, keep_outliers=keep_outliers
+            )
         else:
             with roles.open_store(settings) as store:
                 model = views.trainer_state(store).model
@@ -488,24 +535,26 @@ def plan_change(
     wanted_file: Annotated[
         Path, typer.Argument(metavar="CONFIG.toml", help="The settings as they shall be.")
     ],
-    file: SourceFile = None,
-    mapping: SourceMapping = None,
+    files: SourceFiles = None,
+    mapping: SourceMappings = None,
     live: Live = False,
+    keep_outliers: KeepOutliers = False,
     as_json: AsJson = False,
 ) -> None:
     """Who would enter and leave which segment under other settings? Nothing is changed."""
-    source = _source(file, mapping, live=live)
+    sources = _sources(files, mapping, live=live)
     wanted = config.load(wanted_file)[0]
     settings = _context.settings()
     table = FeatureTable(wanted.features)
     with _telling("reading") as tell:
-        if source is not None:
-            crowd = planning.file_crowd(settings, *source, tell)
+        if sources:
+            first, *more = sources
+            crowd = planning.file_crowd(settings, *first, tell, more, keep_outliers=keep_outliers)
             if crowd.model.schema == table.schema:
                 found = planning.plan(crowd, table, settings.publish.rule(), wanted)
             else:
                 clock = wanted.model_copy(update={"clock": settings.clock})
-                other = planning.file_crowd(clock, *source, tell)
+                other = planning.file_crowd(clock, *first, tell, more, keep_outliers=keep_outliers)
                 found = planning.plan_anew(crowd, other, wanted)
         else:
             known = _running(wanted)
@@ -516,22 +565,38 @@ def plan_change(
     show(facts, as_json, lambda shown: planning.show(out, shown))
 
 
-def _source(file: Path | None, mapping: str | None, *, live: bool) -> tuple[Path, Mapping] | None:
-    """The file to take users from and how it is read; None for those in the store.
+def _sources(files: list[Path] | None, mappings: list[str] | None, *, live: bool) -> list[Source]:
+    """The files to take users from and how they are read; none for those in the store.
 
     Raises:
-        ConfigError: it is neither or both, or a mapping is missing or too many.
-        MappingError: the mapping cannot be read.
+        ConfigError: it is neither or both, or there are not as many mappings as files.
+        MappingError: a mapping cannot be read.
     """
-    if live == (file is not None):
+    if live == bool(files):
         raise config.ConfigError("give either a FILE with --mapping, or --live")
-    if file is None:
-        if mapping is not None:
+    if not files:
+        if mappings:
             raise config.ConfigError("--mapping belongs to a FILE, not to --live")
-        return None
-    if mapping is None:
+        return []
+    return _with_mappings(files, mappings or [])
+
+
+def _with_mappings(files: list[Path], names: list[str]) -> list[Source]:
+    """Each file with its mapping: one for all, or one for each in the same order.
+
+    Raises:
+        ConfigError: there is none, or there are not as many as files.
+        MappingError: a mapping cannot be read.
+    """
+    if not names:
         raise config.ConfigError("--mapping: a FILE needs one; see `segstream replay --help`")
-    return file, load_mapping(mapping)
+    if len(names) not in (1, len(files)):
+        raise config.ConfigError(
+            f"--mapping: {len(names)} for {len(files)} files; give one for all, or one for each, in "
+            "the order of the files"
+        )
+    found = [load_mapping(name) for name in names] * (len(files) if len(names) == 1 else 1)
+    return [Source(file, mapping) for file, mapping in zip(files, found, strict=True)]
 
 
 def _running(wanted: config.Settings) -> config.Settings:
@@ -962,6 +1027,7 @@ _ANSWERS: Sequence[tuple[type[Exception], int]] = (
     (config.ConfigError, WRONG),
     (MappingError, WRONG),
     (FileError, WRONG),
+    (BehindError, NO),
     (SchemaMismatchError, WRONG),
     (exploring.ExploreError, NO),
     (planning.PlanError, NO),

@@ -20,6 +20,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from producers.files import Source
 from producers.mapping import Mapping
 from stream.cli.explore import sample_store
 from stream.cli.history import open_history
@@ -125,11 +126,18 @@ def file_crowd(
     file: Path,
     mapping: Mapping,
     tell: Callable[[str], None] = lambda _: None,
+    more: Sequence[Source] = (),
+    *,
+    keep_outliers: bool = False,
 ) -> Crowd:
     """Everyone in a file, once its history has been played.
 
+    Args:
+        more: further files, whose events are merged with the first one's.
+        keep_outliers: whether events far from all others count, too.
+
     Raises:
-        FileError: the file cannot be read.
+        FileError: a file cannot be read.
         MappingError: it lacks a column.
         NoModelError: it has too few users for a model.
     """
@@ -143,12 +151,16 @@ def file_crowd(
             "played with a mark a day and a refit a week: the settings are for the wall clock",
         )
     rehearsal = Rehearsal(settings)
-    with open_history(settings, rehearsal.table, file, mapping, tell) as history:
+    with open_history(
+        settings, rehearsal.table, file, mapping, tell, more, keep_outliers=keep_outliers
+    ) as history:
         for at_ms in history.play(rehearsal.fold, step_ms):
             tell(f"playing {file.name}, {iso(at_ms)[:10]}")
             rehearsal.mark(at_ms)
+        notes = (*notes, *history.notes)
         if refused := history.refused.total():
-            notes = (*notes, f"{refused:,} of {history.rows:,} rows or events were refused")
+            told = f"{refused:,} of {history.rows:,} rows or events were refused"
+            notes = (*notes, told, *history.refusal_lines())
     partition, state = rehearsal.partition, rehearsal.state
     if state.model is None:
         raise NoModelError(

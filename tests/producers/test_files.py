@@ -5,7 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import random
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import duckdb
 import pytest
@@ -13,8 +13,17 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from producers import files
-from producers.files import EventSorter, FileError, open_table, stage, stem
+from producers.files import (
+    EventSorter,
+    FileError,
+    Source,
+    open_table,
+    read_sources,
+    stage,
+    stem,
+)
 from producers.mapping import Event, Mapping, MappingError, Refusal, load_mapping, parse_mapping
+from producers.texts import propose_encoding
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -261,3 +270,444 @@ def test_names_that_look_like_patterns(tmp_path: Path) -> None:
     with open_table(file, load_mapping("simple"), lambda _: None) as table:
         assert table.columns == ("customer", "date", "amount")
         assert sum(len(batch) for batch in table.batches) == 3
+
+
+# -- what programs write ahead of, in and behind a table ---------------------------------------
+
+
+def amounts(events: list[Event]) -> list[float | None]:
+    return [event.amount for event in events]
+
+
+KUNDEN = 'user = "Kunde"\ntime = "Tag"\nevent = "Order Completed"\namount = "Größe"\n'
+TABELLE = "Kunde;Tag;Größe\nJürgen;2026-01-01;1.234,50 €\nann;2026-01-02;7,5\n"
+
+
+def kunden(more: str = "") -> Mapping:
+    return parse_mapping(KUNDEN + more, "de", "de.toml")
+
+
+@pytest.mark.parametrize(
+    "encoding", ["utf-8", "utf-8-sig", "cp1252", "utf-16", "utf-16-le", "utf-32", "iso8859-15"]
+)
+@pytest.mark.parametrize("packed", ["", ".gz"])
+@pytest.mark.parametrize("ahead", ["", "sep=;\n", '"sep=;"\r\n'])
+def test_any_encoding_can_be_named(tmp_path: Path, encoding: str, packed: str, ahead: str) -> None:
+    file = write(tmp_path / f"orders.csv{packed}", (ahead + TABELLE).encode(encoding))
+    declared = "" if encoding in ("utf-8-sig", "utf-16", "utf-32") else f'encoding = "{encoding}"'
+    events, refused, rows = read(file, kunden(declared))
+    assert not refused
+    assert rows == 2
+    assert [(e.user, e.amount) for e in events] == [("Jürgen", 1234.5), ("ann", 7.5)]
+
+
+@pytest.mark.parametrize(
+    ("encoding", "text", "proposed"),
+    [
+        ("cp1252", "Größe;Straße", "cp1252"),
+        ("shift_jis", "お客様;カテゴリ", "shift_jis"),
+        ("cp1251", "клиент;дата", "cp1251"),
+        ("euc_kr", "고객이름;날짜", "euc_kr"),
+        ("gb18030", "客户编号;日期时间", "gb18030"),
+        ("utf-16-le", "Größe;Straße und Haus", "utf-16-le"),
+        ("utf-16-be", "Größe;Straße und Haus", "utf-16-be"),
+    ],
+)
+def test_an_encoding_is_proposed_that_reads_the_file(
+    tmp_path: Path, encoding: str, text: str, proposed: str
+) -> None:
+    assert propose_encoding(f"{text}\nx;y\n".encode(encoding)) == proposed
+    file = write(tmp_path / "orders.csv", f"{text}\nx;y\n".encode(encoding))
+    with pytest.raises((FileError, MappingError)) as caught:
+        read(file, load_mapping("simple"))
+    if not encoding.startswith("utf"):
+        assert f'encoding = "{proposed}"' in str(caught.value)
+        assert text.partition(";")[0] in str(caught.value)
+
+
+def test_an_encoding_that_nobody_knows_is_refused() -> None:
+    with pytest.raises(MappingError, match=r"encoding = 'excel'.*cp1252"):
+        kunden('encoding = "excel"')
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "cp1252"])
+def test_json_lines_in_other_encodings(tmp_path: Path, encoding: str) -> None:
+    lines = '{"customer":"Jürgen","date":"2026-01-01","amount":5}\n' * 2
+    declared = load_mapping("simple").model_copy(update={"encoding": "cp1252"})
+    mapping = declared if encoding == "cp1252" else load_mapping("simple")
+    events, refused, _ = read(write(tmp_path / "o.jsonl", lines.encode(encoding)), mapping)
+    assert not refused
+    assert [event.user for event in events] == ["Jürgen", "Jürgen"]
+
+
+def test_json_lines_in_a_wrong_encoding_propose_one(tmp_path: Path) -> None:
+    lines = '{"customer":"Jürgen","date":"2026-01-01","amount":5}\n'
+    lines += '{"customer":"a","date":"2026-01-01","amount":5}\n'
+    _, refused, _ = read(
+        write(tmp_path / "o.jsonl", lines.encode("cp1252")), load_mapping("simple")
+    )
+    assert len(refused) == 1
+    assert 'encoding = "cp1252"' in refused[0].why
+
+
+@pytest.mark.parametrize("delimiter", [",", ";", "\t", "|"])
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_delimiters_and_line_ends_are_found_out(tmp_path: Path, delimiter: str, end: str) -> None:
+    rows = [
+        ["note; a, b | c", " customer ", "date", "amount", ""],
+        ['say "hi",\nthere; | \t', "ann", "2026-03-02", "20", ""],
+        ["", "bob", "2026-03-01", "10", ""],
+        ["", "", "", "", ""],
+        [],
+    ]
+    lines = [
+        delimiter.join('"' + value.replace('"', '""') + '"' if value else "" for value in row)
+        for row in rows
+    ]
+    file = write(tmp_path / "orders.csv", end.join([*lines, "", ""]).encode())
+    events, refused, rows_read = read(file, load_mapping("simple"))
+    assert not refused
+    assert [(e.user, e.amount, e.row) for e in events] == [("bob", 10.0, 2), ("ann", 20.0, 1)]
+    assert rows_read == 2
+
+
+def test_values_behind_the_last_column_may_be_empty(tmp_path: Path) -> None:
+    content = "customer,date,amount\nann,2026-03-01,5,,\nbob,2026-03-02,5,x\n"
+    events, refused, _ = read(write(tmp_path / "o.csv", content.encode()), load_mapping("simple"))
+    assert [event.user for event in events] == ["ann"]
+    assert "line 3: 4 columns instead of 3" in refused[0].why
+
+
+@pytest.mark.parametrize("rest", [5, 3_000])
+def test_a_quote_that_nobody_closes_costs_its_line_only(tmp_path: Path, rest: int) -> None:
+    good = [f"u{n},2026-03-01,5" for n in range(rest)]
+    lines = ["customer,date,amount", *good[:2], '"eve,2026-03-01,5', *good[2:], 'zoe,2026-03-01,"5']
+    events, refused, _ = read(
+        write(tmp_path / "o.csv", "\n".join(lines).encode()), load_mapping("simple")
+    )
+    assert [event.user for event in events] == [f"u{n}" for n in range(rest)]
+    assert [refusal.row for refusal in refused] == [3, rest + 2]
+    assert {refusal.reason for refusal in refused} == {"unreadable"}
+
+
+def test_names_of_columns_that_are_nearly_right_are_proposed(tmp_path: Path) -> None:
+    file = write(tmp_path / "o.csv", b"E-Mail,Customer_,date,Amount\n")
+    with pytest.raises(MappingError, match=r"user: .*did you mean 'Customer_'"):
+        read(file, load_mapping("simple"))
+    file = write(tmp_path / "p.csv", b"customer,date,amount,amount\na,2026-01-01,1,2\n")
+    with pytest.raises(FileError, match="2 columns 'amount'"):
+        read(file, load_mapping("simple"))
+    with pytest.raises(FileError, match="names of columns"):
+        read(write(tmp_path / "q.csv", b""), load_mapping("simple"))
+
+
+# -- numbers of a whole column -----------------------------------------------------------------
+
+
+def amounts_of(tmp_path: Path, *texts: str, declared: str = "") -> tuple[list[Any], list[Refusal]]:
+    mapping = load_mapping("simple").model_copy(update={"decimal": declared or None})
+    rows = [f'c{n},2026-01-01,"{text}"' for n, text in enumerate(texts)]
+    content = "\n".join(["customer,date,amount", *rows]).encode()
+    events, refused, rows_read = read(write(tmp_path / "a.csv", content), mapping)
+    assert rows_read == len(texts)
+    return amounts(events), refused
+
+
+def test_what_is_ambiguous_is_told_by_the_column(tmp_path: Path) -> None:
+    assert amounts_of(tmp_path, "1,250", "9.99", "2,500") == ([1250.0, 9.99, 2500.0], [])
+    assert amounts_of(tmp_path, "1.250", "9,99", "2.500") == ([1250.0, 9.99, 2500.0], [])
+    assert amounts_of(tmp_path, "1.250", "0.125") == ([1.25, 0.125], [])
+    found, refused = amounts_of(tmp_path, "1,250", "7")
+    assert found == [7.0]
+    assert refused[0].row == 1
+    assert refused[0].file == "a.csv"
+    assert 'decimal = "." for the first' in refused[0].why
+    assert amounts_of(tmp_path, "1,250", "7", declared=".")[0] == [1250.0, 7.0]
+    assert amounts_of(tmp_path, "1,250", "7", declared=",")[0] == [1.25, 7.0]
+
+
+def test_a_rule_on_an_ambiguous_amount_needs_only_its_sign(tmp_path: Path) -> None:
+    content = 'customer,date,amount\na,2026-01-01,"(1,250)"\nb,2026-01-02,"9.99"\n'
+    events, refused, _ = read(write(tmp_path / "a.csv", content.encode()), load_mapping("simple"))
+    assert not refused
+    assert [(e.event, e.amount) for e in events] == [
+        ("Order Refunded", -1250.0), ("Order Completed", 9.99),
+    ]  # fmt: skip
+
+
+def test_numbers_that_are_typed_are_never_ambiguous(tmp_path: Path) -> None:
+    lines = b'{"customer":1.0,"date":"2026-01-01","amount":1.125}\n'
+    file = write(tmp_path / "a.jsonl", lines)
+    parquet = tmp_path / "a.parquet"
+    duckdb.sql(f"COPY (SELECT 1.0::DOUBLE AS customer, '2026-01-01' AS date, "
+               f"1.125::DOUBLE AS amount) TO '{parquet}'")  # fmt: skip
+    for declared in (None, ".", ","):
+        mapping = load_mapping("simple").model_copy(update={"decimal": declared})
+        for one in (file, parquet):
+            events, refused, _ = read(one, mapping)
+            assert not refused
+            assert [(e.user, e.amount) for e in events] == [("1", 1.125)]
+
+
+@given(
+    st.lists(st.integers(0, 10**8), min_size=1, max_size=20),
+    st.sampled_from([(".", ","), (",", "."), (",", " "), (".", "'"), (".", ""), (",", "")]),
+)
+@settings(
+    suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=10, deadline=None
+)
+def test_a_column_of_a_locale_is_read_back_or_refused(
+    tmp_path: Path, cents: list[int], locale: tuple[str, str]
+) -> None:
+    decimal, group = locale
+    texts = []
+    for number in cents:
+        whole, rest = divmod(number, 100)
+        text = f"{whole:,}".replace(",", group)
+        texts.append(f"{text}{decimal}{rest:02}" if rest else text)
+    expected = [number / 100 for number in cents]
+    found, refused = amounts_of(tmp_path, *texts)
+    refused_rows = {refusal.row for refusal in refused}
+    assert found == [one for row, one in enumerate(expected, 1) if row not in refused_rows]
+    if any(number % 100 for number in cents):
+        assert not refused, "one amount with cents tells the whole column"
+
+
+# -- ids ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("326.0", "326"), ("326.00", "326"), ("326", "326"), ("1e+05", "100000"),
+        ("1.5E+05", "150000"), ("1e5", "1e5"), ("326.5", "326.5"), ("1.2.0", "1.2.0"),
+        ("a326.0", "a326.0"), ("007.0", "007"),
+    ],
+)  # fmt: skip
+def test_an_id_that_became_a_float_is_the_same_id(tmp_path: Path, text: str, expected: str) -> None:
+    mapping = parse_mapping(
+        'user = "u"\ntime = "t"\nevent = "Order Completed"\norder = "o"\nsession = "s"', "m", "m"
+    )
+    file = write(tmp_path / "a.csv", f"u,t,o,s\n{text},2026-01-01,{text},{text}\n".encode())
+    refused: list[Refusal] = []
+    with EventSorter() as sorter:
+        stage(file, mapping, sorter, refused.append)
+        sorter.sort()
+        (event,) = next(sorter.batches())
+        notes = sorter.notes
+    assert (event.user, event.order, event.session) == (expected,) * 3
+    if text != expected:
+        assert repr(text) in notes[0]
+        assert repr(expected) in notes[0]
+    assert bool(notes) == (text != expected or text == "1e5")
+
+
+def test_an_id_that_lost_its_digits_is_refused(tmp_path: Path) -> None:
+    content = b"customer,date,amount\n1.23457E+11,2026-01-01,5\n"
+    events, refused, _ = read(write(tmp_path / "a.csv", content), load_mapping("simple"))
+    assert not events
+    assert refused[0].reason == "bad_user"
+    assert "lost its last digits" in refused[0].why
+
+
+def test_floats_of_parquet_are_ids(tmp_path: Path) -> None:
+    file = tmp_path / "a.parquet"
+    rows = "(326::DOUBLE, DATE '2026-01-01', 5), (NULL, DATE '2026-01-02', 5)"
+    duckdb.sql(f"COPY (FROM (VALUES {rows}) AS t(customer, date, amount)) TO '{file}'")
+    events, refused, _ = read(file, load_mapping("simple"))
+    assert [event.user for event in events] == ["326"]
+    assert [refusal.reason for refusal in refused] == ["no_user"]
+
+
+@pytest.mark.parametrize(
+    "user", ["null", "NaN", "undefined", "(not set)", "None", "[object Object]"]
+)
+def test_a_placeholder_is_nobody(tmp_path: Path, user: str) -> None:
+    content = f"customer,date,amount\n{user},2026-01-01,5\n".encode()
+    _, refused, _ = read(write(tmp_path / "a.csv", content), load_mapping("simple"))
+    assert refused[0].reason == "placeholder_user"
+    assert repr(user) in refused[0].why
+
+
+# -- orders of several rows --------------------------------------------------------------------
+
+SHOP = 'user = "u"\ntime = "t"\nevent = "Order Completed"\norder = "o"\namount = "a"\nprice = "p"\nquantity = "q"\n'
+
+
+def orders(
+    tmp_path: Path, content: str, more: str = ""
+) -> tuple[list[tuple[Any, ...]], list[Refusal], list[str]]:
+    refused: list[Refusal] = []
+    with EventSorter() as sorter:
+        file = write(tmp_path / "o.csv", content.encode())
+        mapping = parse_mapping(SHOP + more, "m", "m")
+        read_sources([Source(file, mapping)], sorter, refused.append)
+        found = [
+            (event.event[6:], event.user, event.order, event.amount, event.quantity)
+            for batch in sorter.batches()
+            for event in batch
+        ]
+    return found, refused, sorter.notes
+
+
+def test_an_amount_on_one_line_is_the_orders(tmp_path: Path) -> None:
+    found, _, _ = orders(
+        tmp_path,
+        "o,u,t,a,p,q\n1,ann,2026-01-01,53.91,39.90,1\n1,,,,34.90,1\n1,,,,4.00,2\n"
+        "2,bob,2026-01-02,,39.90,1\n2,,,,4.00,2\n",
+    )
+    assert found == [("Completed", "ann", "1", 53.91, 4.0), ("Completed", "bob", "2", 47.9, 3.0)]
+
+
+def test_lines_that_stand_apart_find_their_order(tmp_path: Path) -> None:
+    found, refused, _ = orders(
+        tmp_path,
+        "o,u,t,a,p,q\n1,ann,2026-01-01,5,,1\n2,bob,2026-01-02,6,,1\n1,,,,,2\n3,,,,,1\n",
+    )
+    assert found == [("Completed", "ann", "1", 5.0, 3.0), ("Completed", "bob", "2", 6.0, 1.0)]
+    assert [(one.row, one.reason) for one in refused] == [(4, "no_user")]
+
+
+def test_a_number_that_comes_again_for_another_user_is_another_order(tmp_path: Path) -> None:
+    found, _, _ = orders(tmp_path, "o,u,t,a,p,q\n1,ann,2026-01-01,5,,1\n1,bob,2026-01-02,6,,1\n")
+    assert [one[1] for one in found] == ["ann", "bob"]
+
+
+@pytest.mark.parametrize(
+    ("rows", "amount", "quantity"),
+    [("lines", 40.0, 3.0), ("total", 20.0, 3.0), ("repeats", 20.0, 1.0)],
+)
+def test_what_rows_of_an_order_are_is_declared(
+    tmp_path: Path, rows: str, amount: float, quantity: float
+) -> None:
+    content = "o,u,t,a,p,q\n1,ann,2026-01-01,20,,1\n1,ann,2026-01-01,20,,2\n"
+    found, _, _ = orders(tmp_path, content, f'order_rows = "{rows}"')
+    assert found == [("Completed", "ann", "1", amount, quantity)]
+
+
+def test_totals_that_were_added_up_are_told(tmp_path: Path) -> None:
+    lines = [f"{n},ann,2026-01-0{n},20,,1" for n in range(1, 6) for _ in range(2)]
+    _, _, notes = orders(tmp_path, "\n".join(["o,u,t,a,p,q", *lines]))
+    assert "5 of 5 orders" in notes[0]
+    assert 'order_rows = "total"' in notes[0]
+
+
+def test_an_order_in_two_currencies_is_refused(tmp_path: Path) -> None:
+    content = (
+        "o,u,t,a,p,q\n1,ann,2026-01-01,€20,,1\n1,ann,2026-01-01,$20,,1\n2,ann,2026-01-01,$2,,1\n"
+    )
+    found, refused, _ = orders(tmp_path, content)
+    assert [one[2] for one in found] == ["2"]
+    assert refused[0].reason == "bad_currency"
+
+
+def test_the_mapping_says_which_currency_a_sign_is(tmp_path: Path) -> None:
+    def currencies(more: str) -> list[str | None] | str:
+        content = b"u,t,a,c\nann,2026-01-01,$20,cad\nbob,2026-01-01,20,\n"
+        mapping = parse_mapping(
+            'user = "u"\ntime = "t"\nevent = "Order Completed"\namount = "a"\n' + more, "m", "m"
+        )
+        events, refused, _ = read(write(tmp_path / "c.csv", content), mapping)
+        return refused[0].why if refused else [event.currency for event in events]
+
+    assert currencies("") == ["USD", None]
+    assert currencies('currency = "c"') == ["CAD", None]
+    assert currencies('currency = { constant = "AUD" }') == ["AUD", "AUD"]
+    with pytest.raises(MappingError, match="ISO 4217"):
+        currencies('currency = { constant = "euro" }')
+
+
+REFUND = """\
+[[refund]]
+column = "s"
+equals = "refunded"
+time = "back"
+[[refund]]
+amount = "r"
+"""
+
+
+def test_an_order_that_was_given_back_is_an_order_and_then_a_refund(tmp_path: Path) -> None:
+    found, refused, notes = orders(
+        tmp_path,
+        "o,u,t,a,p,q,s,r,back\n"
+        "1,ann,2026-01-01,30,,1,refunded,,2026-01-05\n1,,,,,2,,,\n"
+        "2,bob,2026-01-02,80,,4,,20,\n"
+        "3,cat,2026-01-03,9,,1,paid,0.00,\n",
+        REFUND,
+    )
+    assert not refused
+    assert not notes
+    assert found == [
+        ("Completed", "ann", "1", 30.0, 3.0),
+        ("Completed", "bob", "2", 80.0, 4.0),
+        ("Refunded", "bob", "2", 20.0, None),
+        ("Completed", "cat", "3", 9.0, 1.0),
+        ("Refunded", "ann", "1", 30.0, 3.0),
+    ]
+
+
+def test_a_rule_for_refunds_of_orders_that_are_nowhere_is_told(tmp_path: Path) -> None:
+    rule = '[[rules]]\ncolumn = "s"\nequals = "refunded"\nevent = "Order Refunded"\n'
+    content = "o,u,t,a,p,q,s\n1,ann,2026-01-01,30,,1,refunded\n1,,,,,2,\n2,bob,2026-01-01,3,,1,\n"
+    found, _, notes = orders(tmp_path, content, rule)
+    assert found == [("Refunded", "ann", "1", 30.0, 3.0), ("Completed", "bob", "2", 3.0, 1.0)]
+    assert "1 refunds are of orders that are not in the files" in notes[0]
+
+
+# -- several files, and times far from all others ----------------------------------------------
+
+
+def test_several_files_are_merged_by_time(tmp_path: Path) -> None:
+    one = write(tmp_path / "one.csv", b"customer,date,amount\na,2026-01-01,1\na,2026-01-03,1\n")
+    two = write(tmp_path / "two.csv", b"customer,date,amount\nb,2026-01-02,1\nb,2026-01-03,1\n")
+    simple = load_mapping("simple")
+    with EventSorter() as sorter:
+        sources = [Source(one, simple), Source(two, simple)]
+        assert read_sources(sources, sorter, lambda _: None) == (4, 4)
+        events = [event for batch in sorter.batches() for event in batch]
+    assert [(event.user, event.file, event.row) for event in events] == [
+        ("a", 0, 1), ("b", 1, 1), ("a", 0, 2), ("b", 1, 2),
+    ]  # fmt: skip
+    (tmp_path / "again").mkdir()
+    twin = write(tmp_path / "again" / "one.csv", one.read_bytes())
+    with EventSorter() as sorter, pytest.raises(FileError, match="are called one"):
+        read_sources([Source(one, simple), Source(twin, simple)], sorter, lambda _: None)
+
+
+DAYS = [f"u{n},2024-0{1 + n // 28}-{1 + n % 28:02},5" for n in range(84)]
+
+
+@pytest.mark.parametrize(
+    ("odd", "kept"),
+    [
+        ("2003-01-01", False), ("2022-12-01", False), ("2025-06-01", False), ("2023-11-01", True),
+        ("2024-06-01", True),
+    ],
+)  # fmt: skip
+def test_a_row_far_from_all_others_is_an_outlier(tmp_path: Path, odd: str, kept: bool) -> None:
+    file = write(
+        tmp_path / "o.csv", "\n".join(["customer,date,amount", *DAYS, f"x,{odd},5"]).encode()
+    )
+    for keep in (False, True):
+        refused: list[Refusal] = []
+        with EventSorter() as sorter:
+            source = Source(file, load_mapping("simple"))
+            rows, count = read_sources([source], sorter, refused.append, keep_outliers=keep)
+        assert rows == 85
+        assert count == 85 - len(refused)
+        assert [one.reason for one in refused] == ([] if keep or kept else ["outlier_time"])
+        if refused:
+            assert refused[0].row == 85
+            assert refused[0].columns["user"] == "x"
+            assert "--keep-outliers" in refused[0].why
+
+
+def test_few_rows_and_long_histories_have_no_outliers(tmp_path: Path) -> None:
+    few = ["u,2020-01-01,5", "u,2024-01-01,5", "u,2024-01-02,5"]
+    years = [f"u,{year}-0{month}-01,5" for year in range(2010, 2024) for month in (1, 5, 9)]
+    for lines in (few, [*years, "u,2008-06-01,5"]):
+        file = write(tmp_path / "o.csv", "\n".join(["customer,date,amount", *lines]).encode())
+        with EventSorter() as sorter:
+            source = Source(file, load_mapping("simple"))
+            assert read_sources([source], sorter, lambda _: None)[1] == len(lines)

@@ -62,10 +62,17 @@ def message(found: Event) -> Any:
     return json.loads(encode_message(message_of(found, iso(found.time_ms), "file")))
 
 
+def refusal_reason(user: str) -> str | None:
+    found = one(load_mapping("simple"), customer=user, date="2026-01-01", amount="1")
+    return found.reason if isinstance(found, Refusal) else None
+
+
 # -- what comes out is what went in ------------------------------------------------------------
 
 times = st.datetimes(datetime(1995, 1, 1), datetime(2099, 12, 31), timezones=st.just(UTC))  # noqa: DTZ001 - bounds have no zone
-users = st.text(min_size=1, max_size=60).filter(lambda text: text == text.strip() != "")
+users = st.text(min_size=1, max_size=60).filter(
+    lambda text: text == text.strip() != "" and refusal_reason(text) is None
+)
 FORMATS: dict[str, Callable[[datetime], str]] = {
     "auto": lambda t: t.isoformat(),
     "iso": lambda t: t.isoformat(" ").replace("+00:00", " UTC"),
@@ -390,7 +397,8 @@ def test_mappings_are_found_by_name_or_path(tmp_path: Path) -> None:
 def test_every_shipped_mapping_loads_and_says_what_it_is_for() -> None:
     found = shipped_mappings()
     assert set(found) == {
-        "ga4", "online_retail", "rees46", "retailrocket", "segment", "simple", "taobao",
+        "ga4", "matomo", "online_retail", "rees46", "retailrocket", "rudderstack", "segment",
+        "shopify", "simple", "stripe", "taobao", "woocommerce",
     }  # fmt: skip
     assert all(found.values())
 

@@ -1,0 +1,140 @@
+"""Numbers are read as people write them, and none changes its size unnoticed."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from producers.amounts import NumberColumn, parse_number, read_number
+
+GROUPS = ["", ",", ".", " ", "\u00a0", "\u2009", "\u202f", "'", "\u2019"]
+
+
+def written(cents: int, decimal: str, group: str, *, indian: bool = False) -> str:
+    """An amount as a locale writes it."""
+    whole, rest = divmod(cents, 100)
+    digits = str(whole)
+    step = 2 if indian else 3
+    groups = [digits[-3:]]
+    digits = digits[:-3]
+    while digits:
+        groups.insert(0, digits[-step:])
+        digits = digits[:-step]
+    return f"{group.join(groups)}{decimal}{rest:02}"
+
+
+locales = st.tuples(st.sampled_from([".", ","]), st.sampled_from(GROUPS)).filter(
+    lambda signs: signs[0] != signs[1]
+)
+frames = st.sampled_from(
+    [("", "", None), ("$", "", "USD"), ("€", "", "EUR"), ("", " EUR", "EUR"), ("", "\u00a0€", "EUR"),
+     ("CHF ", "", "CHF"), ("", " kr", None), ("US$", "", "USD"), ("  ", " ", None)]
+)  # fmt: skip
+signs = st.sampled_from(
+    [("", "", 1), ("-", "", -1), ("", "-", -1), ("(", ")", -1), ("\u2212", "", -1)]
+)
+
+
+@given(st.integers(0, 10**12), locales, frames, signs)
+def test_an_amount_of_a_locale_is_read_back(
+    cents: int,
+    locale: tuple[str, str],
+    frame: tuple[str, str, str | None],
+    sign: tuple[str, str, int],
+) -> None:
+    decimal, group = locale
+    text = f"{sign[0]}{frame[0]}{written(cents, decimal, group)}{frame[1]}{sign[1]}"
+    found = read_number(text)
+    assert found is not None, text
+    value = found.point if decimal == "." else found.comma
+    assert value == sign[2] * cents / 100
+    assert found.currency == frame[2]
+    # With two decimals there is no other reading.
+    assert (found.comma if decimal == "." else found.point) is None
+
+
+@given(st.integers(0, 10**9))
+def test_lakhs_and_crores(cents: int) -> None:
+    assert parse_number(written(cents, ".", ",", indian=True)) == cents / 100
+
+
+@given(st.integers(1_000, 999_999), st.sampled_from([",", "."]))
+def test_three_digits_after_a_sign_are_ambiguous_until_the_column_tells(
+    number: int, sign: str
+) -> None:
+    text = f"{number // 1_000}{sign}{number % 1_000:03}"
+    column = NumberColumn(None)
+    found = column.read(text)
+    assert found is not None
+    assert found.is_ambiguous
+    assert column.value(found) is None
+    column.settle()
+    assert column.value(found) is None, "nothing tells"
+    why = column.why(text, found)
+    assert f"{number:,}" in why
+    assert 'decimal = "."' in why
+    assert 'decimal = ","' in why
+    for other, decimal in (("9.99", "."), ("9,99", ",")):
+        column = NumberColumn(None)
+        column.read(text)
+        column.read(other)
+        column.settle()
+        expected = number / 1_000 if decimal == sign else number
+        assert column.value(found) == expected
+        # The advice was true: the key makes of it what it says.
+        assert parse_number(text, decimal) == expected  # type: ignore[arg-type]
+
+
+def test_a_column_of_both_kinds_leaves_what_is_ambiguous() -> None:
+    column = NumberColumn(None)
+    for text in ("1,250.00", "9,99", "1,250"):
+        column.read(text)
+    column.settle()
+    values = [column.value(column.read(text)) for text in ("1,250.00", "9,99", "1,250")]  # type: ignore[arg-type]
+    assert values == [1250.0, 9.99, None]
+    ambiguous = column.read("1,250")
+    assert "both kinds" in column.why("1,250", ambiguous)
+
+
+@pytest.mark.parametrize(
+    ("text", "decimal", "expected"),
+    [
+        ("1,250.00", ",", None), ("250.00", ",", None), ("9.99", ",", None), ("1.250", ",", 1250.0),
+        ("1,25", ",", 1.25), ("1.250,00", ".", None), ("1,25", ".", None), ("1,250", ".", 1250.0),
+        ("12.50e0", ",", 12.5), ("1,25E+05", ",", 125_000.0), ("0,125", ".", None),
+        ("0.125", ",", None), ("1.250.000", ",", 1_250_000.0), ("20,-", ",", 20.0),
+        ("20.--", ".", 20.0),
+    ],
+)  # fmt: skip
+def test_a_declared_sign_is_kept_to(text: str, decimal: str, expected: float | None) -> None:
+    column = NumberColumn(decimal)  # type: ignore[arg-type]
+    found = column.read(text)
+    assert found is not None
+    assert column.value(found) == expected
+    if expected is None:
+        assert f"no number with decimal = {decimal!r}" in column.why(text, found)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "-", "$", "EUR", "20 PCS", "1,2,3", "1..2", "1,250.00.00", "--5", "-(5)", "(5", "5)", "1 25",
+     "1,2 50", "12.34.56,78", "20%", "twenty", "1_000", "0x10", "nan", "inf", "٣", "1e13", "5 5",
+     "20 USD 20", "9" * 100, " " * 5_000 + "x"],
+)  # fmt: skip
+def test_what_nobody_reads_as_one_number_is_none(text: str) -> None:
+    assert read_number(text) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "currency", "surely"),
+    [
+        ("€20", "EUR", True), ("20 usd", "USD", True), ("$20", "USD", False), ("$20 CAD", "CAD", True),
+        ("C$20", "CAD", True), ("¥2000", "JPY", False), ("20 kr", None, False), ("₹1,00,000", "INR", True),
+        ("R$ 1.250,00", "BRL", True), ("20 zł", "PLN", True), ("20", None, False),
+    ],
+)  # fmt: skip
+def test_currencies(text: str, currency: str | None, surely: bool) -> None:
+    found = read_number(text)
+    assert found is not None
+    assert (found.currency, found.surely) == (currency, surely)

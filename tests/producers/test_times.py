@@ -1,0 +1,111 @@
+"""Times of a column are read as it is declared, and where they are not, a declaration is proposed."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from producers.times import TimeColumn
+from stream.units import iso
+
+NOW_MS = int(datetime(2026, 3, 10, tzinfo=UTC).timestamp()) * 1_000
+
+
+def column(form: str = "auto", zone: str = "UTC") -> TimeColumn:
+    return TimeColumn(form, zone, NOW_MS)
+
+
+def read(text: str, form: str = "auto", zone: str = "UTC") -> str | None:
+    time_ms = column(form, zone).read(text)
+    return None if time_ms is None else iso(time_ms)
+
+
+@given(st.datetimes(datetime(1996, 1, 1), datetime(2026, 1, 1)), st.sampled_from(["", "-1904"]))  # noqa: DTZ001
+def test_serial_dates_are_read_back_to_the_millisecond(moment: datetime, system: str) -> None:
+    zero = datetime(1904, 1, 1) if system else datetime(1899, 12, 30)  # noqa: DTZ001
+    moment = moment.replace(microsecond=moment.microsecond // 1_000 * 1_000)
+    serial = (moment - zero) / timedelta(days=1)
+    expected = moment.replace(tzinfo=UTC).isoformat(timespec="milliseconds")
+    assert read(repr(serial), f"excel{system}") == expected.replace("+00:00", "Z")
+
+
+def test_serial_dates_are_of_the_declared_zone() -> None:
+    assert read("45078.5", "excel", "Europe/Berlin") == "2023-06-01T10:00:00.000Z"
+    assert read("45078,5", "excel") == "2023-06-01T12:00:00.000Z"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("2024-03-01 10:22:11 -0500", "2024-03-01T15:22:11.000Z"),
+        ("2024-03-01 10:22:11 +0000 UTC", "2024-03-01T10:22:11.000Z"),
+        ("2024-03-01 10:22:11.123456 UTC", "2024-03-01T10:22:11.123Z"),
+        ("2024-03-01T10:22:11+0000", "2024-03-01T10:22:11.000Z"),
+        ("2024-03-01 UTC", "2024-03-01T00:00:00.000Z"),
+        ("20240301", "2024-03-01T00:00:00.000Z"),
+    ],
+)
+def test_how_programs_write_iso_times(text: str, expected: str) -> None:
+    assert read(text) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "proposed"),
+    [
+        ("45078.4745", ["'excel' (2023-06-01T11:23:16.800Z)"]),
+        ("01.06.2023", ["'%d.%m.%Y'"]),
+        ("13/02/2023 10:20", ["'%d/%m/%Y %H:%M'"]),
+        ("02/03/2023", ["'%d/%m/%Y' (2023-03-02", "'%m/%d/%Y' (2023-02-03", "only you know which"]),
+        ("Mar 5, 2024", ["'%b %d, %Y'"]),
+        ("Fri, 01 Mar 2024 10:22:11 GMT", ["%a, %d %b %Y %H:%M:%S %Z"]),
+        ("03/14/2024, 10:22 PM", ["'%m/%d/%Y, %I:%M %p' (2024-03-14T22:22"]),
+        ("soon", []),
+    ],
+)
+def test_a_time_that_is_none_proposes_the_format_that_reads_it(
+    text: str, proposed: list[str]
+) -> None:
+    times = column()
+    assert times.read(text) is None
+    why = times.why(text)
+    assert "time.format" in why
+    for part in proposed:
+        assert part in why
+    if proposed and "only" not in proposed[-1]:
+        assert "only you know" not in why
+    # What is proposed is right.
+    for form in why.split("time.format can be ")[1:]:
+        assert read(text, form.split("'")[1]) is not None
+
+
+def test_times_that_cannot_be_are_told_as_such() -> None:
+    times = column()
+    for text, why in (
+        ("1980-01-01", "before 1995"), ("1970-01-01T01:00:00Z", "before 1995"),
+        ("2035-01-01", "has not come yet"), ("9999-12-31", "has not come yet"),
+        ("0", "no time"),
+    ):  # fmt: skip
+        assert times.read(text) is None
+        assert why in times.why(text)
+
+
+def test_after_many_proposals_no_more_are_tried() -> None:
+    times = column()
+    told = [times.why(f"{day:02}.06.2023") for day in range(1, 29)]
+    told += [times.why(f"{day:02}.07.2023") for day in range(1, 29)]
+    assert "can be" in told[0]
+    assert "can be" not in told[-1]
+
+
+def test_day_and_month_that_may_be_exchanged_are_told() -> None:
+    times = column("%d/%m/%Y")
+    times.read("01/02/2023")
+    times.read("03/04/2023")
+    assert "%m/%d/%Y" in str(times.note())
+    times.read("13/04/2023")
+    assert times.note() is None
+    assert column("%d/%m/%Y").note() is None, "nothing was read"
+    assert column("%Y-%j").note() is None
