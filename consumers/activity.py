@@ -32,6 +32,7 @@ from consumers.group import client_id, see_group
 from consumers.lag import EndsWatch, LagMeter, statistics_options
 from consumers.placement import Placement
 from consumers.rejects import RejectGuard, TooManyRejectsError
+from consumers.topic_watch import TopicWatch, see_same_topics
 from consumers.watermark import time_reached
 from stream import metrics
 from stream.config import ConfigError, Settings
@@ -49,7 +50,7 @@ from stream.learning.state import TrainerState
 from stream.learning.statistics import PartitionStatistics
 from stream.marks import MarkSigner
 from stream.model import Model
-from stream.namespace import more, see_partitions
+from stream.namespace import more, see_counts, see_partitions
 from stream.partition import Acting, Delivered, Partition, SampleRequest, act_together
 from stream.state import Answer, Commit, Position, Store, StoreUnavailableError
 
@@ -77,8 +78,6 @@ LOAD_ALONE_SECONDS = 0.5
 """Of a turn, for the same while nobody is served, or a rebalance waits for us."""
 LOOK_AROUND_SECONDS = 1.0
 """Between two looks at how far the output is delivered."""
-COMPARE_SECONDS = 10.0
-"""Between two looks at whether an input topic is still the same; a deleted one shows at once."""
 SLOW_SECONDS = 0.5
 """A broker that takes longer to say where a partition ends may hold records back."""
 
@@ -90,10 +89,6 @@ LOST_REMEDY = (
 
 class StateLostError(Exception):
     """The store has lost a partition's state; the message says what can be done."""
-
-
-class TopicReplacedError(Exception):
-    """An input topic was deleted and made anew: its offsets are not those of the state."""
 
 
 class OutputTopic(Protocol):
@@ -239,8 +234,7 @@ class ActivityWorker:
         self._loading: dict[int, _Loading] = {}
         self._asked = 0.0
         self._looked_around = 0.0
-        self._compared = 0.0
-        self._regrouped = False
+        self._topic_watch = TopicWatch(settings, output)
         self._failure: Exception | None = None
         self._round = 0
         self._trainer = TrainerState()
@@ -264,8 +258,7 @@ class ActivityWorker:
         began, tells = time.monotonic(), False
         try:
             watch.start()
-            self._check_partitions(consumer)
-            see_partitions(self._settings, self._store.begin(self._settings.topics.partitions))
+            self._see_partitions(consumer)
             see_group(self._settings, self._output.group_members())
             consumer.subscribe(
                 list(self._topics),
@@ -295,34 +288,16 @@ class ActivityWorker:
             watch.stop()
             consumer.close()
 
-    def _check_partitions(self, consumer: Consumer) -> None:
-        """Whether the topics have as many partitions as the settings say.
-
-        With fewer, the trainer would wait for statistics of partitions that nobody owns.
+    def _see_partitions(self, consumer: Consumer) -> None:
+        """Whether topics, settings and namespace have one number of partitions.
 
         Raises:
             ConfigError: they have not.
         """
-        expected = self._settings.topics.partitions
         listed = consumer.list_topics(timeout=LIST_SECONDS).topics
         found = {t: len(listed[t].partitions) for t in self._topics if t in listed}
-        found = {topic: count for topic, count in found.items() if count}
-        if any(count != expected for count in found.values()):
-            told = " and ".join(f"{count} of {name}" for name, count in found.items())
-            remedy = f"set it to {min(found.values())}"
-            if len(set(found.values())) > 1:
-                remedy = "make a new topic instead of one of them: users must lie alike in both"
-            elif begun_with := self._store.partitions():
-                namespace = self._settings.store.namespace
-                remedy = (
-                    f"namespace {namespace} was begun with {begun_with}, and with another number its "
-                    "users would live twice, so do not change the setting. "
-                    f"{more(self._settings, min(found.values()))}"
-                )
-            raise ConfigError(
-                f"topics.partitions = {expected}: expected as many as the broker has, which are"
-                f" {told}; {remedy}"
-            )
+        see_counts(self._settings, found, self._store.partitions())
+        see_partitions(self._settings, self._store.begin(self._settings.topics.partitions))
 
     def _turn(self, consumer: Consumer) -> None:
         """Gather for a moment, then do whatever is due."""
@@ -983,7 +958,7 @@ class ActivityWorker:
 
     def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         """Take over whole partitions. Never raises: `_raise_failure` ends the loop instead."""
-        self._regrouped = True
+        self._topic_watch.regrouped()
         try:
             for where in partitions:
                 self._assigned.add((where.topic, where.partition))
@@ -1092,7 +1067,7 @@ class ActivityWorker:
             except _NotOursError as error:
                 self._drop(number, error)
                 continue
-            self._see_same_topics(position, ids)
+            see_same_topics(self._settings, position, ids)
             if number not in self._settling and self._may_be_put_back(number, position, run):
                 self._settling.add(number)
                 patience = self._settings.publisher.settle_seconds
@@ -1179,20 +1154,6 @@ class ActivityWorker:
         if begun is None:
             raise _state_lost(number)
         return begun
-
-    def _see_same_topics(self, position: Position, ids: Sequence[str]) -> None:
-        """Whether the input topics are those that the offsets are of.
-
-        Raises:
-            TopicReplacedError: one was deleted and made anew.
-        """
-        for name, before, now in zip(self._topics, position.topics, ids, strict=False):
-            if before and now and before != now:
-                raise TopicReplacedError(
-                    f"topic {name} was deleted and made anew: the state of namespace "
-                    f"{self._settings.store.namespace} stands for offsets of the topic before. "
-                    "Begin anew under another store.namespace, and replay what the new topic lacks"
-                )
 
     def _decides_at_the_wall_clock(self, position: Position) -> bool:
         """Whether the same events, read again, may be decided otherwise: not from mark to mark."""
@@ -1421,28 +1382,18 @@ class ActivityWorker:
     def _look_around(self) -> None:
         """Now and then, see how far the output is delivered, and that the topics are the same."""
         now = time.monotonic()
-        if now - self._looked_around < LOOK_AROUND_SECONDS or not self._owned:
+        if now - self._looked_around < LOOK_AROUND_SECONDS:
             return
         self._looked_around = now
         numbers = list(self._owned)
         try:
-            for number, upto in zip(numbers, self._store.delivered_to(numbers), strict=True):
+            delivered = self._store.delivered_to(numbers) if numbers else []
+            for number, upto in zip(numbers, delivered, strict=True):
                 self._owned[number].partition.knows_output(upto)
         except StoreUnavailableError:
             metrics.store_missed()
-        if now - self._compared < COMPARE_SECONDS:
-            return
-        self._compared = now
-        try:
-            ids = self._output.topic_ids(self._topics)
-        except (BrokerUnavailableError, TopicMissingError) as error:
-            log.info("topics not compared: %s", error)
-            return
-        for owned in self._owned.values():
-            self._see_same_topics(owned.partition.position, ids)
-        if self._regrouped:
-            self._regrouped = False
-            see_group(self._settings, self._output.group_members())
+        served = [owned.partition.position for owned in self._owned.values()]
+        self._topic_watch.look(now, served)
 
     def _forget(self, number: int) -> None:
         """Drop a partition and everything of it that was not committed."""

@@ -172,6 +172,7 @@ def read_to_end(
     start: Mapping[int, int] | None = None,
     *,
     nearest: bool = False,
+    last: int | None = None,
     short: list[int] | None = None,
     stall_seconds: float = 15.0,
 ) -> Iterator[Message]:
@@ -185,6 +186,7 @@ def read_to_end(
         start: first offset to read, for each partition; the beginning where it says nothing.
         nearest: where a partition does not have the offset in `start`, read from its beginning if
             that is later, or only its end.
+        last: of each partition, only about so many records before its end.
         short: takes in the partitions that end before the offset in `start`.
         stall_seconds: give up when nothing arrives for this long.
 
@@ -194,7 +196,7 @@ def read_to_end(
         OffsetOutOfRangeError: a partition does not have the offset in `start`.
     """
     options = reader_options(broker)
-    if nearest:
+    if nearest or last is not None:
         # Retention may pass an offset while we ask where the partition begins.
         options["auto.offset.reset"] = "earliest"
     consumer = kafka_client(Consumer, options)
@@ -207,7 +209,7 @@ def read_to_end(
             stall_seconds,
             [] if short is None else short,
         )
-        reader.begin(partitions, nearest=nearest)
+        reader.begin(partitions, nearest=nearest, last=last)
     except BaseException:
         consumer.close()
         raise
@@ -260,7 +262,9 @@ class _Reader:
         """Where all partitions end, less where they begin."""
         return sum(high - low for low, high in map(self._watermarks, self._partitions()))
 
-    def begin(self, partitions: Iterable[int] | None, *, nearest: bool) -> None:
+    def begin(
+        self, partitions: Iterable[int] | None, *, nearest: bool, last: int | None = None
+    ) -> None:
         there = self._partitions()
         wanted = sorted(there if partitions is None else set(partitions))
         missing = [p for p in wanted if p not in there]
@@ -270,6 +274,8 @@ class _Reader:
             )
         extents = {p: self._watermarks(p) for p in wanted}
         self._high = {p: high for p, (_, high) in extents.items()}
+        if last is not None:
+            self._start = {p: max(high - last, low) for p, (low, high) in extents.items()}
         if nearest:
             self._start = {
                 p: min(max(self._start[p], low), high)

@@ -9,19 +9,20 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Protocol
 
 import redis
 from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient
 
+from consumers import checkup
 from consumers.client import admin_options, membership
+from consumers.findings import Finding
 from stream import fitness
 from stream.config import Settings, Store
 from stream.errors import BrokerUnavailableError, kafka_client
 from stream.fitness import ServerFacts
-from stream.redis_state import connect, output_key
+from stream.redis_state import RedisStore, connect, output_key
 from stream.rights import acl_line
 
 BROKER_SECONDS = 5.0
@@ -44,23 +45,6 @@ class TopicDifference(Protocol):
     def remedy(self) -> str: ...
 
 
-@dataclass(frozen=True)
-class Finding:
-    """One thing that was looked at.
-
-    Attributes:
-        ok: whether it is as it should be.
-        subject: what was looked at, such as ``broker`` or ``store memory policy``.
-        finding: what was seen.
-        remedy: what to type or to set; empty if all is well.
-    """
-
-    ok: bool
-    subject: str
-    finding: str
-    remedy: str = ""
-
-
 def examine(
     settings: Settings, differences: Callable[[], Sequence[TopicDifference]]
 ) -> list[Finding]:
@@ -74,7 +58,8 @@ def examine(
         A finding for everything looked at. What cannot be looked at because something before it
         is wrong has none.
     """
-    return [*_broker(settings, differences), *_store(settings.store)]
+    broker = _broker(settings, differences)
+    return [*broker, *_store(settings, broker_answers=broker[0].ok)]
 
 
 # -- broker -----------------------------------------------------------------------------------
@@ -120,7 +105,11 @@ def _broker(
         remedy = "give this user the right to describe topics and their settings"
         return [*findings, Finding(False, "topics", str(error), remedy)]
     counts = {name: len(topic.partitions) for name, topic in metadata.topics.items()}
-    return [*findings, *_topics(found), *_inputs(settings, counts), *_replay(settings, found)]
+    findings += [*_topics(found), *_inputs(settings, counts), *_replay(settings, found)]
+    expected = settings.topics.partitions
+    if all(counts.get(topic) == expected for topic in settings.topics.inputs):
+        findings += checkup.of_broker(settings)
+    return findings
 
 
 def _membership(settings: Settings) -> Finding:
@@ -195,7 +184,8 @@ def _replay(settings: Settings, differences: list[TopicDifference]) -> list[Find
 # -- store ------------------------------------------------------------------------------------
 
 
-def _store(store: Store) -> list[Finding]:
+def _store(settings: Settings, *, broker_answers: bool) -> list[Finding]:
+    store = settings.store
     client = connect(store.url, store.timeout_seconds)
     try:
         try:
@@ -214,7 +204,19 @@ def _store(store: Store) -> list[Finding]:
         found = [_server(store, facts), _memory_policy(facts), _append_only(facts)]
         if facts.cluster:
             return [*found, _cluster()]
-        return [*found, _replicas(client, facts), _write(client, store), *_output(client, store)]
+        kept = RedisStore(
+            client,
+            namespace=store.namespace,
+            partitions=settings.topics.partitions,
+            namespace_key=store.namespace_key,
+        )
+        return [
+            *found,
+            _replicas(client, facts),
+            _write(client, store),
+            *_output(client, store),
+            *checkup.of_state(settings, kept, broker_answers=broker_answers),
+        ]
     finally:
         client.close()
 

@@ -103,11 +103,13 @@ class Users:
 
     def of(self, values: Sequence[bytes | None]) -> list[str | None]:
         """The user of each; None of what is counted for nobody."""
+        if not values:
+            return []
         parsed = parse_all(self._parser, values)
         nobody = parsed.odd.places
         return [None if at in nobody else user or None for at, user in enumerate(parsed.users)]
 
     def are_marks(self, values: Sequence[bytes | None]) -> list[bool]:
         """Whether each says that it is a mark of the shop's clock."""
-        marks = parse_all(self._parser, values).odd.marks
+        marks = parse_all(self._parser, values).odd.marks if values else {}
         return [at in marks for at in range(len(values))]

@@ -7,6 +7,8 @@ goes on finds nothing, or takes what is right for wrong.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from stream.config import ConfigError, Settings
 from stream.hashing import key_print
 from stream.state import Store
@@ -30,6 +32,38 @@ def see_partitions(settings: Settings, begun_with: int) -> None:
             f"topics.partitions = {declared}, but namespace {settings.store.namespace} was begun with "
             f"{begun_with}; set it to {begun_with}. {more(settings, declared)}"
         )
+
+
+def see_counts(settings: Settings, found: Mapping[str, int], begun_with: int) -> None:
+    """Whether the input topics have as many partitions as the settings say.
+
+    With fewer, the trainer would wait for statistics of partitions that nobody owns.
+
+    Args:
+        settings: with the number.
+        found: partitions of those topics that are there.
+        begun_with: number that the namespace was begun with; 0 of one that is new.
+
+    Raises:
+        ConfigError: they have not.
+    """
+    declared = settings.topics.partitions
+    counts = {topic: count for topic, count in found.items() if count}
+    if all(count == declared for count in counts.values()):
+        return
+    told = " and ".join(f"{count} of {name}" for name, count in counts.items())
+    fewest = min(counts.values())
+    remedy = f"set it to {fewest}"
+    if len(set(counts.values())) > 1:
+        remedy = "make a new topic instead of one of them: users must lie alike in both"
+    elif begun_with:
+        remedy = (
+            f"namespace {settings.store.namespace} was begun with {begun_with}, and with another "
+            f"number its users would live twice, so do not change the setting. {more(settings, fewest)}"
+        )
+    raise ConfigError(
+        f"topics.partitions = {declared}: expected as many as the broker has, which are {told}; {remedy}"
+    )
 
 
 def more(settings: Settings, wanted: int) -> str:

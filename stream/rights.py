@@ -23,7 +23,7 @@ RIGHTS: Mapping[str, tuple[str, ...]] = {
     "publisher": (*SCRIPTS, *LEASE, "exists", "hget", "hmget", "hset", "xdel", "xlen", "xread"),
     "reader": READ,
     "operator": (*READ, "hset", "set"),
-    "doctor": (*SCRIPTS, "set", "del", "hget", "config|get"),
+    "doctor": (*SCRIPTS, "get", "set", "del", "hget", "config|get"),
 }
 """By role: reader looks, explains and audits; operator also renames, applies and republishes."""
 

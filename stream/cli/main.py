@@ -29,6 +29,7 @@ from consumers.audit import audit as run_audit
 from consumers.doctor import examine
 from consumers.letters import choose, letters, survey
 from consumers.log_end import read_ends, read_log_end
+from consumers.output import Output
 from producers import topics as topic_plans
 from producers.dead_letters import send_again
 from producers.delivery import DeliveryError
@@ -795,13 +796,17 @@ def republish_memberships(
                 f"--kind {kind}: there is no such kind, but {', '.join(kinds)}"
             )
         wanted, before = Wanted(segment, kind), store.output()
+        topics, output = [settings.topics.changes], Output(settings)
+        ids = output.topic_ids(topics)
         with _telling("sending") as tell:
             sent = republish(
                 settings, store, model, wanted, rate, lambda count: tell(f"sent {count:,}")
             )
         topic_id, lacks = before
-        # What was noticed meanwhile may have taken some of these away again.
-        if lacks and wanted.everybody and store.output() == before:
+        # What happened to the topic meanwhile, or before and nobody has noticed yet, may have taken
+        # some of these away again.
+        same = ids == output.topic_ids(topics) and topic_id in {"", *ids}
+        if lacks and wanted.everybody and same and store.output() == before:
             store.note_output(topic_id, "")
     facts = {"sent": sent.total(), "kinds": dict(sent), "output_lacked": lacks}
     show(facts, as_json, _show_republished)

@@ -15,9 +15,10 @@ from contextlib import contextmanager
 from functools import partial
 from threading import Event
 
-from consumers.activity import ActivityWorker, StateLostError, TopicReplacedError
+from consumers.activity import ActivityWorker, StateLostError
 from consumers.output import Output
 from consumers.rejects import TooManyRejectsError
+from consumers.topic_watch import TopicReplacedError
 from producers import topics as topic_plans
 from producers.changes import ChangePublisher
 from producers.models import ModelAnnouncer

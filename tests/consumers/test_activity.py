@@ -16,10 +16,11 @@ import pytest
 from confluent_kafka import KafkaError, TopicPartition
 
 from consumers import activity
-from consumers.activity import ActivityWorker, StateLostError, TopicReplacedError
+from consumers.activity import ActivityWorker, StateLostError
 from consumers.decode import Reject
 from consumers.lag import LagMeter
 from consumers.plain import parse_time
+from consumers.topic_watch import TopicReplacedError
 from stream import partition as partitions
 from stream.config import ConfigError, Settings
 from stream.errors import BrokerUnavailableError, OffsetOutOfRangeError

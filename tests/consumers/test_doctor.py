@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import redis
+from confluent_kafka import Producer
 from confluent_kafka.admin import (  # type: ignore[attr-defined]  # it re-exports them silently
     AdminClient,
     AlterConfigOpType,
@@ -15,7 +16,8 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # it re-expor
     ResourceType,
 )
 
-from consumers.doctor import Finding, examine
+from consumers.doctor import examine
+from consumers.findings import Finding
 from ops.kafka.server import RealKafka
 from producers.client import MESSAGE_BYTES
 from producers.topics import apply
@@ -26,6 +28,7 @@ from stream.servers import LocalBroker, LocalStore
 from stream.state import StoreRefusedError, StoreUnavailableError
 from tests.conftest import SettingsFor
 from tests.integration.processes import segstream
+from tests.strategies import START_MS, encoded
 
 
 @pytest.fixture(autouse=True)
@@ -267,3 +270,25 @@ def test_an_output_that_lacks_changes_is_told_until_they_are_sent_again(
     store.note_output("id", "")
     assert "output" not in findings(settings)
     store.close()
+
+
+@pytest.mark.servers
+def test_a_producer_with_another_partitioner_is_told(
+    kafka: RealKafka, redis_url: str, settings_for: SettingsFor
+) -> None:
+    settings = settings_for(kafka.bootstrap, redis_url)
+    apply(settings, create=True)
+    for topic, partitioner in zip(
+        settings.topics.inputs, ("murmur2_random", "consistent_random"), strict=True
+    ):
+        producer = Producer({"bootstrap.servers": kafka.bootstrap, "partitioner": partitioner})
+        for number in range(40):
+            user = f"user {number}"
+            producer.produce(topic, encoded(userId=user, time_ms=START_MS), key=user.encode())
+        assert producer.flush(30) == 0
+    found = findings(settings)
+    clicks, orders = (found[f"placement in {topic}"] for topic in settings.topics.inputs)
+    assert clicks.ok
+    assert "newest 40 events" in clicks.finding
+    assert not orders.ok
+    assert "crc32" in orders.finding

@@ -17,7 +17,8 @@ import yaml
 from prometheus_client import CollectorRegistry
 from typer.main import get_command
 
-from consumers.doctor import Finding, examine
+from consumers.doctor import examine
+from consumers.findings import Finding
 from ops.kafka.server import RealKafka, why_unavailable
 from stream.cli import roles
 from stream.cli.main import app

@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 import redis
 
-from consumers.doctor import Finding, examine
+from consumers.doctor import examine
+from consumers.findings import Finding
 from stream.config import Settings, Store
 from stream.features import FeatureTable
 from stream.redis_state import RedisStore, connect

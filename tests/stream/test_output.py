@@ -26,7 +26,7 @@ from typer.main import get_command
 
 from consumers import activity
 from consumers.audit import AuditReport, Check
-from consumers.doctor import Finding
+from consumers.findings import Finding
 from consumers.letters import Letter, Summary, Survey
 from producers import topics as topic_plans
 from producers.dead_letters import LetterReport

@@ -1,0 +1,155 @@
+"""The doctor sees users who lie elsewhere, and topics, group and store that do not belong together."""
+
+from __future__ import annotations
+
+from typing import Any
+from zlib import crc32
+
+import pytest
+
+from consumers import checkup
+from consumers.findings import Finding
+from consumers.group import client_id
+from stream.config import Settings
+from stream.errors import BrokerUnavailableError, TopicMissingError
+from stream.hashing import partition_of
+from stream.state import MemoryStore, Position, StoreRefusedError
+from tests.fakes import FakeMessage, mark_value
+from tests.strategies import START_MS, encoded
+
+SETTINGS = Settings.model_validate({"topics": {"partitions": 4}})
+USERS = [f"u{i}" for i in range(60)]
+
+
+def records(place: Any, *more: FakeMessage) -> list[FakeMessage]:
+    return [
+        FakeMessage(encoded(userId=user), None, START_MS, "clickstream", place(user.encode()), at)
+        for at, user in enumerate(USERS)
+    ] + list(more)
+
+
+def placement(found: list[FakeMessage], policy: str = "refuse") -> Finding:
+    worker = SETTINGS.worker.model_copy(update={"misplaced": policy})
+    return checkup.placement(SETTINGS.model_copy(update={"worker": worker}), "it", found)
+
+
+def test_users_in_their_partitions_are_well() -> None:
+    odd = [FakeMessage(mark_value(START_MS)), FakeMessage(b"hello"), FakeMessage(None)]
+    found = placement(records(lambda key: partition_of(key, 4), *odd))
+    assert found.ok
+    assert "newest 60 events" in found.finding
+    assert placement([]).ok
+
+
+@pytest.mark.parametrize(("policy", "said"), [("refuse", "refused"), ("accept", "live twice")])
+def test_librdkafkas_own_partitioner_is_known(policy: str, said: str) -> None:
+    found = placement(records(lambda key: crc32(key) % 4), policy)
+    assert not found.ok
+    assert "crc32" in found.finding
+    assert said in found.finding
+    assert "partitioner=murmur2_random" in found.remedy
+    assert "segstream rekey" in found.remedy
+
+
+def test_any_other_placement_is_only_wrong() -> None:
+    found = placement(records(lambda key: (partition_of(key, 4) + 1) % 4))
+    assert not found.ok
+    assert "60 of the newest 60" in found.finding
+    assert "crc32" not in found.finding
+
+
+# -- topics, group and store ----------------------------------------------------------------------
+
+
+class Broker:
+    """Stands for the broker's answers."""
+
+    ids: Any = ("a", "b")
+    members: tuple[str, ...] = ()
+
+    def __init__(self, settings: Settings) -> None:
+        del settings
+
+    def topic_ids(self, names: Any) -> list[str]:
+        del names
+        if isinstance(self.ids, Exception):
+            raise self.ids
+        return list(self.ids)
+
+    def group_members(self) -> list[str]:
+        return list(self.members)
+
+
+@pytest.fixture(autouse=True)
+def broker(monkeypatch: pytest.MonkeyPatch) -> type[Broker]:
+    own = type("Own", (Broker,), {})
+    monkeypatch.setattr(checkup, "Output", own)
+    return own
+
+
+def state(topics: list[str] | None = None, partitions: int = 4) -> MemoryStore:
+    store = MemoryStore()
+    store.begin(partitions)
+    store.create(2, "owner", Position([0, 0], "schema", topics=topics or ["a", "b", "c"]))
+    return store
+
+
+def of_state(store: MemoryStore) -> list[Finding]:
+    return checkup.of_state(SETTINGS, store, broker_answers=True)
+
+
+def test_a_namespace_without_state_is_nothing_to_look_at() -> None:
+    assert of_state(MemoryStore()) == []
+
+
+def test_the_topics_of_the_state_are_well() -> None:
+    assert [one.ok for one in of_state(state())] == [True]
+    assert checkup.of_state(SETTINGS, state(), broker_answers=False) == []
+
+
+@pytest.mark.parametrize(
+    ("ids", "ok", "said"),
+    [
+        (("x", "b"), False, "clickstream was deleted and made anew"),
+        (("a", "x"), False, "purchases was deleted and made anew"),
+        (("", ""), True, "those that"),
+        (TopicMissingError("topic clickstream does not exist"), False, "new store.namespace"),
+        (BrokerUnavailableError("away"), True, "not looked at: away"),
+    ],
+)
+def test_topics_are_compared_with_the_state(
+    broker: type[Broker], ids: Any, ok: bool, said: str
+) -> None:
+    broker.ids = ids
+    (found,) = of_state(state())
+    assert found.ok is ok
+    assert said in found.finding
+    assert found.ok or found.remedy
+
+
+def test_another_number_of_partitions_is_told() -> None:
+    (found,) = of_state(state(partitions=2))
+    assert not found.ok
+    assert "was begun with 2" in found.finding
+    assert "topics.partitions = 2" in found.remedy
+
+
+def test_what_may_not_be_asked_is_not_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    store = state()
+
+    def refuse() -> int:
+        raise StoreRefusedError("NOPERM")
+
+    monkeypatch.setattr(store, "partitions", refuse)
+    (found,) = of_state(store)
+    assert found.ok
+    assert "not looked at" in found.finding
+
+
+def test_members_of_another_namespace_are_told(broker: type[Broker]) -> None:
+    broker.members = (client_id("segstream"),)
+    assert checkup._group(SETTINGS).ok
+    broker.members = (client_id("segstream"), client_id("other"))
+    found = checkup._group(SETTINGS)
+    assert not found.ok
+    assert "namespace other" in found.finding
