@@ -39,6 +39,7 @@ from stream.cli import demo as demonstration
 from stream.cli import explaining, main, roles, views
 from stream.cli import explore as exploring
 from stream.cli import plan as planning
+from stream.cli import rekey as rekeying
 from stream.cli.terminal import SafeConsole, console
 from stream.config import Settings
 from stream.features import DEFAULT_FEATURES
@@ -212,6 +213,7 @@ def _changes(patch: Patch, _: Path) -> Sequence[str]:
 def _republish(patch: Patch, _: Path) -> Sequence[str]:
     _stored(patch)
     patch.setattr(topic_plans, "see_partitions", lambda _: None)
+    patch.setattr(main, "Output", lambda _: SimpleNamespace(topic_ids=lambda names: names))
     patch.setattr(main, "republish", lambda *_: Counter({EVIL: 3}))
     return ["republish"]
 
@@ -322,6 +324,13 @@ def _dlq_replay(patch: Patch, _: Path) -> Sequence[str]:
     return ["dlq", "replay", "--reason", "not_json"]
 
 
+def _rekey(patch: Patch, _: Path) -> Sequence[str]:
+    patch.setattr(topic_plans, "see_partitions", lambda _: None)
+    facts = {"sent": 1, "would_send": 0, "topics": {EVIL: 1}}
+    patch.setattr(rekeying, "letters", lambda *_, **__: facts)
+    return ["rekey"]
+
+
 DRIVES: dict[str, Drive] = {
     "demo": _demo,
     "run activity": _roles,
@@ -342,6 +351,7 @@ DRIVES: dict[str, Drive] = {
     "dlq list": _dlq_list,
     "dlq show": _dlq_show,
     "dlq replay": _dlq_replay,
+    "rekey": _rekey,
     "doctor": _doctor,
     "config show": _config,
 }
