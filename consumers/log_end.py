@@ -6,10 +6,13 @@ anything. Only genuine marks count, and of events only their message ids.
 
 from __future__ import annotations
 
-import msgspec
-from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+from collections.abc import Callable, Iterable
+from typing import TypeAlias
 
-from consumers.client import reader_options
+import msgspec
+from confluent_kafka import Consumer, KafkaException, Message, TopicPartition
+
+from consumers.client import read_to_end, reader_options
 from consumers.plain import parse_time
 from stream.config import Settings
 from stream.errors import BrokerUnavailableError, TopicMissingError, kafka_client
@@ -49,16 +52,19 @@ def read_log_end(settings: Settings, signer: MarkSigner | None) -> LogEnd:
         BrokerUnavailableError: the broker does not answer.
         TopicMissingError: a topic is not there.
     """
-    consumer = kafka_client(Consumer, reader_options(settings.broker))
-    try:
-        reader = _Reader(settings, consumer, signer)
-        return reader.end()
-    except KafkaException as error:
-        raise BrokerUnavailableError(
-            f"no broker answers at {settings.broker.bootstrap}: {error.args[0]}"
-        ) from None
-    finally:
-        consumer.close()
+    ends = {topic: _End(settings, topic, bounds) for topic, bounds in _bounds(settings).items()}
+    ids: dict[str, int] = {}
+    if signer is None:
+        for end in ends.values():
+            for records in end.last(_LAST_IDS).values():
+                ids |= _ids(records)
+        return LogEnd(0, 0, ids)
+    marks = [mark for end in ends.values() for mark in end.last_marks(signer)]
+    if max(marks) > 0:
+        for end in ends.values():
+            for records in end.since(min(marks), signer):
+                ids |= _ids(records)
+    return LogEnd(min(marks), max(marks), ids)
 
 
 def read_ends(settings: Settings) -> list[list[int]]:
@@ -68,122 +74,120 @@ def read_ends(settings: Settings) -> list[list[int]]:
         BrokerUnavailableError: the broker does not answer.
         TopicMissingError: a topic is not there.
     """
+    first, second = (
+        _End(settings, topic, bounds).offsets() for topic, bounds in _bounds(settings).items()
+    )
+    return [[first[number], second[number]] for number in sorted(first)]
+
+
+Bounds: TypeAlias = dict[int, tuple[int, int]]
+"""Of each partition the first offset, and the one after the last."""
+
+
+def _bounds(settings: Settings) -> dict[str, Bounds]:
     consumer = kafka_client(Consumer, reader_options(settings.broker))
     try:
-        places = _Reader(settings, consumer, None).places()
-        ends = {
-            (place.topic, place.partition): consumer.get_watermark_offsets(place, _SECONDS)[1]
-            for place in places
-        }
+        known = consumer.list_topics(timeout=_SECONDS).topics
+        found: dict[str, Bounds] = {}
+        for topic in settings.topics.inputs:
+            if topic not in known:
+                raise TopicMissingError(
+                    f"topic {topic} does not exist; `segstream topics apply` makes it"
+                )
+            found[topic] = {
+                number: consumer.get_watermark_offsets(TopicPartition(topic, number), _SECONDS)
+                for number in known[topic].partitions
+            }
     except KafkaException as error:
         raise BrokerUnavailableError(
             f"no broker answers at {settings.broker.bootstrap}: {error.args[0]}"
         ) from None
     finally:
         consumer.close()
-    count = len(places) // len(settings.topics.inputs)
-    return [[ends[topic, number] for topic in settings.topics.inputs] for number in range(count)]
+    return found
 
 
-class _Reader:
-    def __init__(self, settings: Settings, consumer: Consumer, signer: MarkSigner | None) -> None:
-        self._settings = settings
-        self._consumer = consumer
-        self._signer = signer
+class _End:
+    """The end of one topic."""
 
-    def places(self) -> list[TopicPartition]:
-        """Every partition of both topics."""
-        known = self._consumer.list_topics(timeout=_SECONDS).topics
-        found = []
-        for topic in self._settings.topics.inputs:
-            if topic not in known:
-                raise TopicMissingError(
-                    f"topic {topic} does not exist; `segstream topics apply` makes it"
-                )
-            found += [TopicPartition(topic, number) for number in known[topic].partitions]
+    def __init__(self, settings: Settings, topic: str, bounds: Bounds) -> None:
+        self._broker = settings.broker
+        self._topic = topic
+        self._bounds = bounds
+
+    def last(self, count: int, partitions: Iterable[int] | None = None) -> dict[int, list[Message]]:
+        """The last records of each partition."""
+        numbers = self._bounds if partitions is None else partitions
+        start = {number: self._start(number, count) for number in numbers}
+        found: dict[int, list[Message]] = {number: [] for number in start}
+        filled = [number for number, first in start.items() if first < self._bounds[number][1]]
+        if filled:
+            for record in read_to_end(self._broker, self._topic, filled, start, nearest=True):
+                found[record.partition() or 0].append(record)
         return found
 
-    def end(self) -> LogEnd:
-        places = self.places()
-        if self._signer is None:
-            ids: dict[str, int] = {}
-            for place in places:
-                _, records = self._last(place, _LAST_IDS)
-                ids |= self._ids(records)
-            return LogEnd(0, 0, ids)
-        marks = [self._last_mark(place) for place in places]
-        mark_ms = min(marks)
-        if max(marks) == 0:
-            return LogEnd(0, 0, {})
-        ids = {}
-        for place in places:
-            ids |= self._ids(self._since(place, mark_ms))
-        return LogEnd(mark_ms, max(marks), ids)
+    def offsets(self) -> dict[int, int]:
+        """The offset after the last record of each partition."""
+        # The watermark alone is not trusted, see `consumers.client`.
+        return {
+            number: (records[-1].offset() or 0) + 1 if records else self._bounds[number][1]
+            for number, records in self.last(1).items()
+        }
 
-    def _last_mark(self, place: TopicPartition) -> int:
-        """The time of the newest mark in a partition; 0 if it has none."""
-        step = _FIRST_STEP
-        while True:
-            is_all, records = self._last(place, step)
-            found = max((self._mark_ms(record) for record in records), default=0)
-            if found or is_all:
-                return found
-            step *= 10
+    def last_marks(self, signer: MarkSigner) -> list[int]:
+        """The time of the newest mark of each partition; 0 if it has none."""
 
-    def _since(self, place: TopicPartition, mark_ms: int) -> list[Message]:
-        """A partition's records after its mark of a time, or all if it does not have it."""
-        step = _FIRST_STEP
-        while True:
-            is_all, records = self._last(place, step)
-            for index, record in enumerate(records):
-                if self._mark_ms(record) == mark_ms:
-                    return records[index + 1 :]
-            if is_all:
-                return records
-            step *= 10
+        def newest(records: list[Message]) -> int | None:
+            return max((_mark_ms(record, signer) for record in records), default=0) or None
 
-    def _last(self, place: TopicPartition, count: int) -> tuple[bool, list[Message]]:
-        """A partition's last records, and whether they are all there are."""
-        low, high = self._consumer.get_watermark_offsets(place, _SECONDS)
-        start = max(low, high - count)
-        if start == high:
-            return True, []
-        self._consumer.assign([TopicPartition(place.topic, place.partition, start)])
-        records: list[Message] = []
-        while True:
-            message = self._consumer.poll(_SECONDS)
-            if message is None:
-                raise BrokerUnavailableError(
-                    f"{place.topic}[{place.partition}] gives nothing within {_SECONDS:.0f} s"
-                )
-            error = message.error()
-            if error is not None:
-                if error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001
-                    break
-                raise KafkaException(error)
-            records.append(message)
-            if (message.offset() or 0) >= high - 1:
-                break
-        return start == low, records
+        return [newest(records) or 0 for records in self._back_to(newest)]
 
-    def _mark_ms(self, record: Message) -> int:
-        """The time of a genuine mark; 0 of anything else."""
-        assert self._signer is not None
-        said = _said(record)
-        mark = Mark(said.timestamp, said.sentAt, said.signature)
-        where = (record.topic() or "", record.partition() or 0)
-        if said.type != "segstream-mark" or not self._signer.is_genuine(mark, *where):
-            return 0
-        return max(0, parse_time(mark.timestamp))
+    def since(self, mark_ms: int, signer: MarkSigner) -> list[list[Message]]:
+        """Each partition's records after its mark of a time, or all if it does not have it."""
 
-    @staticmethod
-    def _ids(records: list[Message]) -> dict[str, int]:
-        found = {}
-        for record in records:
-            said = _said(record)
-            if said.messageId:
-                found[said.messageId] = record.timestamp()[1]
-        return found
+        def place(records: list[Message]) -> int | None:
+            return next(
+                (n for n, one in enumerate(records, 1) if _mark_ms(one, signer) == mark_ms), None
+            )
+
+        return [records[place(records) or 0 :] for records in self._back_to(place)]
+
+    def _back_to(self, found: Callable[[list[Message]], int | None]) -> list[list[Message]]:
+        """Each partition's last records, so many that something is found, or all of them."""
+        told: dict[int, list[Message]] = {}
+        waiting, count = list(self._bounds), _FIRST_STEP
+        while waiting:
+            told |= {
+                number: records
+                for number, records in self.last(count, waiting).items()
+                if self._start(number, count) == self._bounds[number][0] or found(records)
+            }
+            waiting = [number for number in waiting if number not in told]
+            count *= 10
+        return list(told.values())
+
+    def _start(self, number: int, count: int) -> int:
+        low, high = self._bounds[number]
+        return max(low, high - count)
+
+
+def _mark_ms(record: Message, signer: MarkSigner) -> int:
+    """The time of a genuine mark; 0 of anything else."""
+    said = _said(record)
+    mark = Mark(said.timestamp, said.sentAt, said.signature)
+    where = (record.topic() or "", record.partition() or 0)
+    if said.type != "segstream-mark" or not signer.is_genuine(mark, *where):
+        return 0
+    return max(0, parse_time(mark.timestamp))
+
+
+def _ids(records: Iterable[Message]) -> dict[str, int]:
+    """Message ids, and the times of their records."""
+    return {
+        said.messageId: record.timestamp()[1]
+        for record in records
+        if (said := _said(record)).messageId
+    }
 
 
 def _said(record: Message) -> _Said:

@@ -692,7 +692,7 @@ class _Plan:
         if behind == "send":
             self._there = set()
             return
-        if not end.mark_ms:
+        if not end.latest_ms:
             # Without marks, what was sent before the oldest one that is found was sent before it.
             self._from_ms = min(end.ids[found] for found in self._there)
             before = sorter.before(self._from_ms)
@@ -717,7 +717,7 @@ class _Plan:
 
 def _behind(end: LogEnd, before: int, there: int, count: int) -> str:
     rest = count - before - there
-    if end.mark_ms:
+    if end.latest_ms:
         why = (
             f"the shop's clock in the topics is at {iso(end.mark_ms)}: {before:,} of {count:,} events "
             f"are before it, and {there:,} more are in the topics already"

@@ -12,16 +12,22 @@ from typing import TYPE_CHECKING, Any, cast
 import msgspec
 import pytest
 from confluent_kafka import KafkaError, KafkaException
+from hypothesis import HealthCheck, given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
 from rich.console import Console
 
 from consumers.client import read_to_end
+from consumers.log_end import read_ends, read_log_end
 from producers.delivery import DeliveryError
-from producers.files import FileError
-from producers.mapping import load_mapping
+from producers.files import FileError, Source
+from producers.mapping import EXAMPLE_VIEWS, load_mapping, parse_mapping
 from producers.replay import (
+    BehindError,
     Clock,
     InputWriter,
     Progress,
+    ReplayReport,
     parse_speed,
     progress_bar,
     replay,
@@ -30,6 +36,7 @@ from producers.topics import apply
 from stream.config import ConfigError, Settings
 from stream.errors import BrokerUnavailableError, TopicMissingError
 from stream.events import Mark
+from stream.log_end import LogEnd
 from stream.units import iso
 from tests.fakes import SIGNER
 
@@ -235,6 +242,157 @@ def test_limit(file: Path) -> None:
     report = run(file, recorder, limit=1)
     assert recorder.story() == ["10:00", "bob"], "a mark would make the rest of the hour late"
     assert (report.sent, report.unsent) == (1, 2)
+
+
+# -- several files, and what is in the topics already ------------------------------------------
+
+
+def test_files_are_merged_by_time(file: Path, tmp_path: Path) -> None:
+    clicks = tmp_path / "clicks.csv"
+    clicks.write_text(
+        "visitor,seen_at,action,department\n"
+        "dan,01.03.2026 11:20,look,shoes\neve,01.03.2026 11:25,basket,\n"
+    )
+    views = parse_mapping(EXAMPLE_VIEWS, "views", "views.toml")
+    recorder = Recorder()
+    report = run(file, recorder, clock=Hand().clock, more=[Source(clicks, views)])
+    assert recorder.story() == [
+        "10:00", "bob", "dan", "eve", "ann", "11:00", "12:00", "13:00", "ann", "14:00",
+    ]  # fmt: skip
+    assert (report.rows, report.sent) == (7, 5)
+    sent = [json.loads(r.value)["messageId"] for r in recorder.records if r.key is not None]
+    assert [one.rpartition("-")[0] for one in sent] == [
+        "orders-2", "clicks-1", "clicks-2", "orders-1", "orders-4",
+    ]  # fmt: skip
+    assert [r.topic for r in recorder.records if r.key in (b"dan", b"bob")] == [
+        "purchases", "clickstream",
+    ]  # fmt: skip
+
+
+def test_events_that_no_feature_watches_are_told_before_anything_is_sent(file: Path) -> None:
+    recorder, told = Recorder(), []
+    report = run(
+        file, recorder, watched={"Order Completed"},
+        tell=lambda note: told.append((note, len(recorder.records))),
+    )  # fmt: skip
+    assert told == [("no feature watches 1 'Order Refunded'", 0)]
+    assert report.notes == ["no feature watches 1 'Order Refunded'"]
+    assert "note: no feature watches" in "\n".join(report.lines())
+    recorder = Recorder()
+    with pytest.raises(FileError, match=r"2 'Order Completed'.*watched are Product Viewed"):
+        run(file, recorder, watched={"Product Viewed"})
+    assert not recorder.records
+
+
+@pytest.mark.parametrize("hour", [12, 14])
+def test_a_file_behind_the_clock_is_told_before_anything_is_sent(file: Path, hour: int) -> None:
+    mark_ms = int(datetime(2026, 3, 1, hour, tzinfo=UTC).timestamp()) * 1_000
+    recorder = Recorder()
+    with pytest.raises(BehindError) as caught:
+        run(file, recorder, log_end=lambda: LogEnd(mark_ms, mark_ms, {}))
+    assert not recorder.records
+    why = str(caught.value)
+    assert f"at {iso(mark_ms)}: {2 if hour == 12 else 3} of 3 events are before it" in why
+    assert "--resume" in why
+    assert "--anyway" in why
+    report = run(file, recorder, log_end=lambda: LogEnd(mark_ms, mark_ms, {}), behind="resume")
+    assert (report.known, report.sent) == ((2, 1) if hour == 12 else (3, 0))
+    assert report.unsent == 0
+
+
+def test_what_is_late_can_be_sent_all_the_same(file: Path) -> None:
+    mark_ms = int(datetime(2026, 3, 1, 17, tzinfo=UTC).timestamp()) * 1_000
+    recorder = Recorder()
+    report = run(
+        file, recorder, clock=Hand().clock, log_end=lambda: LogEnd(mark_ms, mark_ms, {}),
+        behind="send",
+    )  # fmt: skip
+    assert report.sent == 3
+    # Marks must rise: the one that lets these events count comes after the clock.
+    assert recorder.story()[-2:] == ["ann", "18:00"]
+
+
+def test_a_file_ahead_of_the_clock_is_sent_without_a_word(file: Path) -> None:
+    mark_ms = int(datetime(2026, 3, 1, 10, tzinfo=UTC).timestamp()) * 1_000
+    recorder = Recorder()
+    report = run(file, recorder, log_end=lambda: LogEnd(mark_ms, mark_ms, {"other": mark_ms}))
+    assert report.sent == 3
+
+
+def test_without_marks_what_is_among_the_last_is_told_and_passed_over(file: Path) -> None:
+    recorder = Recorder()
+    run(file, recorder, LIVE, limit=2)
+    ids = {json.loads(one.value)["messageId"]: one.timestamp for one in recorder.records}
+    end = LogEnd(0, 0, ids | {"another": 5})
+    with pytest.raises(BehindError, match=r"2 of 3 events are among the last"):
+        run(file, recorder, LIVE, log_end=lambda: end)
+    assert len(recorder.records) == 2
+    report = run(file, recorder, LIVE, log_end=lambda: end, behind="resume")
+    assert (report.known, report.sent) == (2, 1)
+
+
+Log = dict[tuple[str, int], list[tuple[str, int]]]
+"""Of each partition its records: message id, empty for a mark, and time."""
+
+
+def logs_of(recorder: Recorder) -> Log:
+    found: Log = {(topic, number): [] for topic in recorder.topics for number in range(2)}
+    for record in recorder.records:
+        partition = record.key[-1] % 2 if record.key else record.partition
+        message_id = json.loads(record.value).get("messageId", "")
+        found[record.topic, partition].append((message_id, record.timestamp))
+    return found
+
+
+def end_of(logs: Log) -> LogEnd:
+    """What `consumers.log_end` would read."""
+    last = [max((at for name, at in log if not name), default=0) for log in logs.values()]
+    ids: dict[str, int] = {}
+    for log in logs.values():
+        marks = [place for place, (name, at) in enumerate(log) if not name and at == min(last)]
+        start = marks[0] + 1 if marks else 0
+        ids |= {name: at for name, at in log[start:] if name}
+    return LogEnd(min(last), max(last), ids if max(last) else {})
+
+
+@pytest.mark.slow
+@given(
+    st.lists(st.tuples(st.integers(0, 600), st.sampled_from("abcd")), min_size=1, max_size=30),
+    st.lists(st.floats(0, 1), min_size=4, max_size=4),
+    st.booleans(),
+)
+@hypothesis_settings(
+    suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=25, deadline=None
+)
+def test_a_replay_that_was_cut_off_anywhere_can_be_resumed(
+    tmp_path: Path, rows: list[tuple[int, str]], cuts: list[float], half: bool
+) -> None:
+    file = tmp_path / "orders.csv"
+    lines = [f"{user},2026-03-01T{at // 60:02}:{at % 60:02}:00Z,5" for at, user in rows]
+    file.write_text("\n".join(["customer,date,amount", *lines]))
+    recorder = Recorder()
+    run(file, recorder, clock=Hand().clock, limit=max(1, len(rows) // 2) if half else None)
+    # Each partition keeps the order it was given, and may lose its own end when a process is killed.
+    logs = logs_of(recorder)
+    for place, cut in zip(logs, cuts, strict=True):
+        logs[place] = logs[place][: round(len(logs[place]) * cut)]
+    end = end_of(logs)
+
+    resumed = Recorder()
+    report = run(file, resumed, clock=Hand().clock, log_end=lambda: end, behind="resume")
+    for place, more in logs_of(resumed).items():
+        logs[place] += more
+    found = sorted(name for log in logs.values() for name, _ in log if name)
+    start_ms = int(datetime(2026, 3, 1, tzinfo=UTC).timestamp()) * 1_000
+    assert found == sorted(
+        f"orders-{row}-{start_ms + at * 60_000}" for row, (at, _) in enumerate(rows, 1)
+    )
+    assert report.known + report.sent == len(rows)
+    for log in logs.values():
+        clock = 0
+        for name, at in log:
+            assert not name or at >= clock, "an event is late"
+            clock = clock if name else max(clock, at)
 
 
 # -- the report --------------------------------------------------------------------------------
@@ -468,3 +626,50 @@ def test_on_a_real_broker_marks_bound_the_events_of_every_partition(
             assert len(mine) == report.marks
             assert mine == list(range(mine[0], mine[-1] + 1, HOUR))
     assert events == 2_000
+
+
+@pytest.mark.servers
+def test_a_replay_that_was_stopped_goes_on_where_the_topics_end(
+    broker_server: BrokerServer, settings_for: SettingsFor, tmp_path: Path
+) -> None:
+    rows = [
+        f"u{n % 40},2026-03-{1 + n // 200:02}T{n // 9 % 24:02}:{n % 60:02}:00Z,{n % 90 + 1}"
+        for n in range(1_500)
+    ]
+    file = tmp_path / "orders.csv"
+    file.write_text("\n".join(["customer,date,amount", *rows]))
+    settings = settings_for(
+        broker_server.bootstrap,
+        topics={"input_retention_seconds": 0},
+        clock={"mode": "watermark"},
+    )
+    apply(settings, create=True)
+
+    def again(**options: Any) -> ReplayReport:
+        return replay(
+            settings, file, load_mapping("simple"), SIGNER,
+            log_end=lambda: read_log_end(settings, SIGNER), **options,
+        )  # fmt: skip
+
+    assert read_log_end(settings, SIGNER) == LogEnd(0, 0, {})
+    first = again(limit=700)
+    assert first.last_event_ms is not None
+    end = read_log_end(settings, SIGNER)
+    assert end.mark_ms == end.latest_ms == first.last_event_ms // HOUR * HOUR
+    assert end.ids
+    with pytest.raises(BehindError, match=r"of 1,500 events are before it"):
+        again()
+    rest = again(behind="resume")
+    assert (first.sent, rest.known, rest.sent) == (700, 700, 800)
+    nothing = again(behind="resume")
+    assert (nothing.known, nothing.sent) == (1_500, 0)
+
+    ids: list[str] = []
+    for topic in settings.topics.inputs:
+        for message in read_to_end(settings.broker, topic):
+            value = json.loads(message.value() or b"")
+            ids += [value["messageId"]] if value["type"] == "track" else []
+    assert len(ids) == len(set(ids)) == 1_500
+    ends = read_ends(settings)
+    assert len(ends) == settings.topics.partitions
+    assert sum(map(sum, ends)) == 1_500 + (first.marks + rest.marks) * 2 * len(ends)
