@@ -79,6 +79,16 @@ class Broker(Section):
         {}, "further librdkafka properties, such as security.protocol or sasl.username"
     )
 
+    @field_validator("properties")
+    @classmethod
+    def _places_users(cls, properties: dict[str, str]) -> dict[str, str]:
+        if properties.get("partitioner", "murmur2_random") not in {"murmur2", "murmur2_random"}:
+            raise ValueError(
+                "partitioner: expected murmur2_random, or none at all; any other would put users into "
+                "partitions that are not theirs"
+            )
+        return properties
+
 
 class Topics(Section):
     clickstream: str = setting("clickstream", "topic of browsing events, keyed by user")

@@ -534,3 +534,16 @@ def test_one_topic_for_two_uses_is_a_configuration_error(topics: dict[str, str],
 
 def test_topics_that_are_apart_may_be_called_anything() -> None:
     load(environment={}, flags={"topics": {"clickstream": "b", "purchases": "a", "changes": "c"}})
+
+
+@pytest.mark.parametrize("partitioner", ["consistent_random", "random", "fnv1a", ""])
+def test_a_partitioner_that_puts_users_elsewhere_is_refused(partitioner: str) -> None:
+    properties = {"partitioner": partitioner}
+    with pytest.raises(ConfigError, match="expected murmur2_random"):
+        load(environment={}, flags={"broker": {"properties": properties}})
+
+
+def test_kafkas_own_partitioner_may_be_named() -> None:
+    for name in ("murmur2", "murmur2_random"):
+        settings, _ = load(environment={}, flags={"broker": {"properties": {"partitioner": name}}})
+        assert settings.broker.properties == {"partitioner": name}
