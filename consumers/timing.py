@@ -59,16 +59,19 @@ class TimeRules:
             recorded_ms: as the log says.
             now_ms: by the wall clock.
         """
-        ahead_ms = now_ms + self.tolerance_ms
-        fault = (recorded_ms < EARLIEST_MS) | (recorded_ms > min(ahead_ms, LATEST_MS - 1))
-        if not fault.any():
-            fault = recorded_ms < time_ms - DECADE_MS
-        if not fault.any():
-            limit = recorded_ms + self.tolerance_ms
-            clamped = time_ms > limit
-            late = time_ms < recorded_ms - self._late_ms
-            return Timed(np.minimum(time_ms, limit), recorded_ms, late, clamped)
-        return self._hold_to_the_wall(time_ms, recorded_ms, now_ms)
+        latest_ms = min(now_ms + self.tolerance_ms, LATEST_MS - 1)
+        first_ms = recorded_ms.min(initial=latest_ms)
+        if first_ms < EARLIEST_MS or recorded_ms.max(initial=0) > latest_ms:
+            return self._hold_to_the_wall(time_ms, recorded_ms, now_ms)
+        ahead = time_ms - recorded_ms
+        if ahead.max(initial=0) > DECADE_MS:
+            return self._hold_to_the_wall(time_ms, recorded_ms, now_ms)
+        return Timed(
+            np.minimum(time_ms, recorded_ms + self.tolerance_ms),
+            recorded_ms,
+            ahead < -self._late_ms,
+            ahead > self.tolerance_ms,
+        )
 
     def _hold_to_the_wall(self, time_ms: Ints, recorded_ms: Ints, now_ms: int) -> Timed:
         """The same, where records have times that limit nothing, or lie after the wall clock."""
