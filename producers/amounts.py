@@ -40,6 +40,7 @@ _SEVERAL_CURRENCIES = {
 column counts more."""
 
 _LONGEST = 64
+_KNOWN = 65_536
 _NEGATIVE = "\u2212\u2013-"
 _SPACES = " \u00a0\u2007\u2009\u202f"
 _WORD = r"[^\d\s.,'\u2019()+\-\u2212\u2013]{1,4}\.?"
@@ -169,6 +170,9 @@ class NumberColumn:
         self.decimal: Decimal | None = decimal
         self.is_settled = decimal is not None
         self._points = self._commas = False
+        # Prices and quantities repeat all over a table.
+        self.known: dict[str, float] = {}
+        """Numbers read before that can mean only this, without a currency."""
 
     def read(self, text: str) -> Written | None:
         """What a text says; None if it is no number. It is remembered for `settle`."""
@@ -176,6 +180,10 @@ class NumberColumn:
         if written is not None and written.point != written.comma:
             self._points |= written.comma is None
             self._commas |= written.point is None
+        if written is None or written.currency is not None or written.is_ambiguous:
+            return written
+        if (value := self.value(written)) is not None and len(self.known) < _KNOWN:
+            self.known[text] = value
         return written
 
     def settle(self) -> None:

@@ -15,6 +15,7 @@ from array import array
 from collections import Counter, deque
 from collections.abc import Callable
 from contextlib import contextmanager
+from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
@@ -206,6 +207,9 @@ def _csv(file: Path, stream: Iterator[str], mapping: Mapping, refuse: Refuse) ->
         if names.count(name) > 1:
             raise FileError(f"{file}: has {names.count(name)} columns {name!r}; rename one")
     places = [names.index(name) for name in columns]
+    pick: Callable[[list[str]], Row] = (
+        itemgetter(*places) if len(places) > 1 else lambda row: [row[places[0]]]
+    )
     encoding_advice: list[str] = []
 
     def refuse_line(number: int, why: str) -> None:
@@ -225,7 +229,7 @@ def _csv(file: Path, stream: Iterator[str], mapping: Mapping, refuse: Refuse) ->
             if isinstance(found, str):
                 refuse_line(number, found)
             else:
-                batch.append(Numbered(number, [found[place] or None for place in places]))
+                batch.append(Numbered(number, pick(found)))
                 if len(batch) == BATCH_ROWS:
                     yield batch
                     batch = []
@@ -256,7 +260,7 @@ def _records(lines: _Lines, delimiter: str, width: int | None = None) -> Iterato
             yield str(error)
             reader = csv.reader(lines, delimiter=delimiter, skipinitialspace=True, strict=True)
             continue
-        if not any(row) or not any(map(str.strip, row)):
+        if not row or not (row[0].strip() or any(map(str.strip, row))):
             continue
         if width is not None and len(row) != width:
             if len(row) < width or any(map(str.strip, row[width:])):
@@ -267,7 +271,7 @@ def _records(lines: _Lines, delimiter: str, width: int | None = None) -> Iterato
                 )
                 continue
             del row[width:]
-        if width is not None and not all(map(str.isascii, row)) and not is_text("".join(row)):
+        if width is not None and not (text := "".join(row)).isascii() and not is_text(text):
             yield _NO_TEXT
             continue
         yield row
@@ -716,8 +720,13 @@ def _column(values: Sequence[Any], kind: Any) -> Any:
     """An array for DuckDB; what is absent is masked, because NaN would be a value."""
     if kind is object:
         return np.array(values, dtype=kind)
+    if kind is np.float64:
+        numbers = np.array(values, dtype=kind)  # with NaN for None; no mapping lets another pass
+        return np.ma.masked_array(numbers, mask=np.isnan(numbers))
+    if None not in values:
+        return np.array(values, dtype=kind)
     absent = [value is None for value in values]
-    filled = [0 if value is None else value for value in values] if any(absent) else values
+    filled = [0 if value is None else value for value in values]
     return np.ma.masked_array(np.array(filled, dtype=kind), mask=absent)
 
 

@@ -609,7 +609,7 @@ class RowMapper:
         try:
             return self._map(number, row)
         except _Unmappable as out:
-            shown = dict(zip(self._columns, row, strict=True))
+            shown = {name: text or None for name, text in zip(self._columns, row, strict=True)}
             return Refusal(number, out.reason, out.why, shown)
         except _UndecidedError:
             return None
@@ -678,7 +678,10 @@ class RowMapper:
                 self._first_lines.pop(next(iter(self._first_lines)))
             self._first_lines[order] = row
             return row
-        if all(row[place] for place in self._of_order):
+        for place in self._of_order:
+            if not row[place]:
+                break
+        else:
             return row
         # The user decides whether this is the same order: numbers may come again.
         user, its_user = self._user(row), self._user(first)
@@ -715,16 +718,20 @@ class RowMapper:
         found: list[tuple[float | None, tuple[str, bool] | None]] = []
         undecided = False
         for read, column, key in fields:
-            text = read(row)
+            text = None if read is _read_nothing else read(row)
             if text is None:
-                found.append((None, None))
+                found.append(_NOTHING)
+                continue
+            known = column.known.get(text)
+            if known is not None:
+                found.append((known, None))
                 continue
             written = column.read(text)
             value = None if written is None else column.value(written)
             if written is not None and value is None and not column.is_settled:
                 undecided = True  # the others are still looked at, for what they tell of theirs
             elif written is None and text.casefold() in _PLACEHOLDERS:
-                found.append((None, None))
+                found.append(_NOTHING)
                 continue
             elif written is None or value is None:
                 names = self._columns_of(key)
@@ -780,11 +787,15 @@ class _Ids:
 
     def reader(self, read: _Reader, empty: frozenset[str] = frozenset()) -> _Reader:
         """The same reader, of ids; those in `empty` (lower case) are none."""
+        if read is _read_nothing:
+            return read
 
         def read_id(row: Row) -> str | None:
             text = read(row)
-            if text is None or not text[0].isdecimal():
-                return None if text is not None and text.casefold() in empty else text
+            if text is None or text.isdecimal():
+                return text
+            if not text[0].isdecimal():
+                return None if len(text) < 16 and text.casefold() in empty else text
             if "." in text or "+" in text or (len(text) < 12 and "e" in text.lower()):
                 return self._mend(text)
             return text
@@ -846,7 +857,7 @@ def _is_text(text: str) -> bool:
 def _reader(places: Sequence[int]) -> _Reader:
     """Reads the first of these values that is filled."""
     if not places:
-        return lambda _row: None
+        return _read_nothing
     if len(places) == 1:
         only = places[0]
 
@@ -864,6 +875,13 @@ def _reader(places: Sequence[int]) -> _Reader:
         return None
 
     return read_first
+
+
+_NOTHING = (None, None)
+
+
+def _read_nothing(_row: Row) -> None:
+    """Of what no column says."""
 
 
 def _or(columns: Sequence[str]) -> str:
@@ -1028,7 +1046,7 @@ For a file without purchases, only views and baskets, views.toml:
 
 Further keys: order (its rows become one order), order_rows ("lines", "total" or "repeats"),
 price, quantity, session, message_id, currency, decimal ("." or ","), optional (columns a file may
-lack), encoding, delimiter. A rule tests one column with equals, not_equals, one_of, starts_with,
+lack), encoding, delimiter, each (a list in every object of JSON). A rule tests one column with equals, not_equals, one_of, starts_with,
 ends_with, matches, less_than, more_than or empty, and says event = "..." or reject = "a_reason";
 the first that holds decides. refund = {{ column = "Status", equals = "refunded" }} tells of orders
 that were given back afterwards, with an amount and a time of its own if there are columns for

@@ -14,6 +14,7 @@ from typer.main import get_command
 from typer.testing import CliRunner
 
 from ops.kafka.server import RealKafka
+from producers.mapping import EXAMPLE_VIEWS
 from stream.cli import views
 from stream.cli.main import app
 from stream.config import as_file
@@ -290,6 +291,44 @@ def test_topics_and_a_small_replay(kafka: RealKafka, redis_url: str, tmp_path: P
     unlearned = segstream(*own, "segments")
     assert unlearned.code == 1
     assert "no model" in unlearned.err
+
+
+def test_files_in_one_replay_and_again(kafka: RealKafka, redis_url: str, tmp_path: Path) -> None:
+    settings = harness.watermark_settings(kafka.bootstrap, redis_url)
+    config, orders, clicks = (tmp_path / name for name in ("s.toml", "orders.csv", "clicks.csv"))
+    config.write_text(as_file(settings))
+    orders.write_text("customer,date,amount\nanna,2026-01-05,20.50\nbert,2026-01-09,7\n")
+    clicks.write_text("visitor,seen_at,action,department\nanna,06.01.2026 10:00,look,shoes\n")
+    views = tmp_path / "views.toml"
+    views.write_text(EXAMPLE_VIEWS)
+    own = ("-c", str(config))
+    segstream(*own, "topics", "apply")
+    both = (str(orders), str(clicks), "--mapping", "simple", "--mapping", str(views), "--json")
+    said = segstream(*own, "replay", *both, "--limit", "2")
+    assert said.code == 0
+    assert said.facts["events"] == {"Order Completed": 1, "Product Viewed": 1}
+
+    again = segstream(*own, "replay", *both)
+    assert again.code == 1
+    assert "2 of 3 events" in again.err or "1 of 3 events" in again.err
+    assert "--resume" in again.err
+    rest = segstream(*own, "replay", *both, "--resume")
+    assert rest.code == 0
+    assert (rest.facts["known"], rest.facts["sent"]) == (2, 1)
+    nothing = segstream(*own, "replay", *both, "--resume")
+    assert nothing.code == 0
+    assert (nothing.facts["known"], nothing.facts["sent"]) == (3, 0)
+    anyway = segstream(*own, "replay", *both, "--anyway")
+    assert (anyway.code, anyway.facts["sent"]) == (0, 3)
+
+    wrong = segstream(*own, "replay", str(orders), "--mapping", "simple", "--mapping", "simple")
+    assert wrong.code == 2
+    assert "2 for 1 files" in wrong.err
+    unwatched = tmp_path / "unwatched.toml"
+    unwatched.write_text('user = "customer"\ntime = "date"\nevent = "Purchase"\n')
+    told = segstream(*own, "replay", str(orders), "--mapping", str(unwatched))
+    assert told.code == 2
+    assert "no feature watches any of its events (2 'Purchase')" in told.err
 
 
 @pytest.mark.parametrize(
