@@ -54,16 +54,17 @@ def read_log_end(settings: Settings, signer: MarkSigner | None) -> LogEnd:
     """
     ends = {topic: _End(settings, topic, bounds) for topic, bounds in _bounds(settings).items()}
     ids: dict[str, int] = {}
-    if signer is None:
+    marks = [0]
+    if signer is not None:
+        marks = [mark for end in ends.values() for mark in end.last_marks(signer)]
+    if signer is None or max(marks) == 0:
         for end in ends.values():
             for records in end.last(_LAST_IDS).values():
                 ids |= _ids(records)
         return LogEnd(0, 0, ids)
-    marks = [mark for end in ends.values() for mark in end.last_marks(signer)]
-    if max(marks) > 0:
-        for end in ends.values():
-            for records in end.since(min(marks), signer):
-                ids |= _ids(records)
+    for end in ends.values():
+        for records in end.since(min(marks), signer):
+            ids |= _ids(records)
     return LogEnd(min(marks), max(marks), ids)
 
 
@@ -146,6 +147,8 @@ class _End:
         """Each partition's records after its mark of a time, or all if it does not have it."""
 
         def place(records: list[Message]) -> int | None:
+            if mark_ms == 0:
+                return None
             return next(
                 (n for n, one in enumerate(records, 1) if _mark_ms(one, signer) == mark_ms), None
             )

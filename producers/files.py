@@ -25,6 +25,7 @@ import numpy as np
 from producers.mapping import (
     BAD_CURRENCY,
     OUTLIER_TIME,
+    PLACEHOLDERS,
     UNREADABLE,
     Event,
     Mapping,
@@ -37,6 +38,7 @@ from producers.texts import (
     FileError,
     advice,
     is_text,
+    is_utf8_after_all,
     open_bytes,
     open_lines,
     open_utf8_lines,
@@ -45,7 +47,7 @@ from stream.times import LATEST_MS
 from stream.units import DAY_MS, iso
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Collection, Iterator, Sequence
     from types import TracebackType
 
 __all__ = ["EventSorter", "FileError", "Source", "open_table", "read_sources", "stage", "stem"]
@@ -738,6 +740,7 @@ def stage(
     read: Callable[[int], None] | None = None,
     *,
     latest_ms: int = LATEST_MS,
+    placeholders: Collection[str] = PLACEHOLDERS,
     place: int = 0,
 ) -> int:
     """Map every row of a file into a sorter.
@@ -751,6 +754,7 @@ def stage(
         refuse: is told of each row that becomes no event.
         read: is told now and then how many rows have been read.
         latest_ms: later times have not come yet.
+        placeholders: ids that name nobody and no order, whatever their case.
         place: of the file, among those that go into the sorter.
 
     Returns:
@@ -773,7 +777,7 @@ def stage(
     rows = 0
     undecided = array("q")
     with open_table(file, mapping, refuse_line) as table:
-        mapper = RowMapper(mapping, table.columns, latest_ms)
+        mapper = RowMapper(mapping, table.columns, latest_ms, placeholders)
         for batch in table.batches:
             events: list[Event] = []
             for number, row in batch:
@@ -788,7 +792,10 @@ def stage(
             rows += len(batch)
             if read is not None:
                 read(rows)
-    sorter.notes += [f"{file.name}: {note}" for note in mapper.notes()]
+    notes = mapper.notes()
+    if kind_of_file(file) != "parquet" and is_utf8_after_all(file, mapping.encoding):
+        notes.append(f"is UTF-8, but was read as the mapping says: encoding = {mapping.encoding!r}")
+    sorter.notes += [f"{file.name}: {note}" for note in notes]
     if undecided:
         mapper.settle()
         with open_table(file, mapping, lambda _: None) as table:
@@ -816,6 +823,7 @@ def read_sources(
     read: Callable[[int], None] | None = None,
     *,
     latest_ms: int = LATEST_MS,
+    placeholders: Collection[str] = PLACEHOLDERS,
     keep_outliers: bool = False,
 ) -> tuple[int, int]:
     """Read files into a sorter, and bring their events into one order of time.
@@ -826,6 +834,7 @@ def read_sources(
         refuse: is told of each row, and each order, that becomes no event.
         read: is told now and then how many rows have been read.
         latest_ms: later times have not come yet.
+        placeholders: ids that name nobody and no order, whatever their case.
         keep_outliers: whether events far from all others stay in.
 
     Returns:
@@ -849,7 +858,16 @@ def read_sources(
             read(rows + done)
 
     for place, (file, mapping) in enumerate(sources):
-        rows += stage(file, mapping, sorter, refuse, told, latest_ms=latest_ms, place=place)
+        rows += stage(
+            file,
+            mapping,
+            sorter,
+            refuse,
+            told,
+            latest_ms=latest_ms,
+            placeholders=placeholders,
+            place=place,
+        )
 
     def refuse_event(event: Event, reason: str, why: str) -> None:
         shown = {"user": event.user, "order": event.order}

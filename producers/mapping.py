@@ -56,11 +56,12 @@ OrderRows = Literal["lines", "total", "repeats"]
 # What a worker would refuse is better refused here, where row and column are known.
 _LONGEST_USER = 256
 
-_PLACEHOLDERS = frozenset(
+PLACEHOLDERS = frozenset(
     ("null", "(null)", "undefined", "nan", "none", "nil", "(not set)", "[object object]", "\\n",
      "n/a", "#n/a", "<na>")
 )  # fmt: skip
 """What programs write where there is nothing, in lower case. It names nobody and no order."""
+_LONGEST_PLACEHOLDER = 16
 _REMEMBERED_ORDERS = 10_000
 """First lines of orders that are kept for the lines below: they stand near, in every export."""
 
@@ -525,7 +526,11 @@ class RowMapper:
     """A mapping, ready for tables with these columns."""
 
     def __init__(
-        self, mapping: Mapping, columns: Sequence[str], latest_ms: int = LATEST_MS
+        self,
+        mapping: Mapping,
+        columns: Sequence[str],
+        latest_ms: int = LATEST_MS,
+        placeholders: Collection[str] = PLACEHOLDERS,
     ) -> None:
         """Prepare the look-ups.
 
@@ -534,8 +539,11 @@ class RowMapper:
             columns: the names of the values in the rows to come, in their order. Columns the
                 mapping looks at and that are not here are empty in every row.
             latest_ms: later times have not come yet.
+            placeholders: ids that name nobody and no order, whatever their case.
         """
         self._columns = tuple(columns)
+        nobody = frozenset(one.strip().casefold() for one in placeholders)
+        self._nobody = nobody
         place = {name: index for index, name in enumerate(columns)}
 
         def places(names: Columns) -> list[int]:
@@ -563,10 +571,10 @@ class RowMapper:
         self._user = ids.reader(reader(mapping.user))
         self._time = reader(mapping.time.column)
         self._times = TimeColumn(mapping.time.format, mapping.time.zone, latest_ms)
-        self._order = ids.reader(reader(mapping.order), empty=_PLACEHOLDERS)
-        self._id = ids.reader(reader(mapping.message_id), empty=_PLACEHOLDERS)
+        self._order = ids.reader(reader(mapping.order), empty=nobody)
+        self._id = ids.reader(reader(mapping.message_id), empty=nobody)
         self._category = ids.reader(reader(mapping.category))
-        self._session = ids.reader(reader(mapping.session), empty=_PLACEHOLDERS)
+        self._session = ids.reader(reader(mapping.session), empty=nobody)
         self._quantity = (reader(mapping.quantity), number_column(mapping.quantity), "quantity")
         self._price = (reader(mapping.price), number_column(mapping.price), "price")
         self._amount = (reader(mapping.amount), number_column(mapping.amount), "amount")
@@ -609,7 +617,7 @@ class RowMapper:
         try:
             return self._map(number, row)
         except _Unmappable as out:
-            shown = {name: text or None for name, text in zip(self._columns, row, strict=True)}
+            shown = dict(zip(self._columns, row, strict=True))
             return Refusal(number, out.reason, out.why, shown)
         except _UndecidedError:
             return None
@@ -633,7 +641,7 @@ class RowMapper:
         user = self._user(row)
         if user is None:
             raise _Unmappable(NO_USER, f"{_or(self._mapping.user)} is empty")
-        if user.casefold() in _PLACEHOLDERS:
+        if user.casefold() in self._nobody:
             raise _Unmappable(
                 PLACEHOLDER_USER, f"{_or(self._mapping.user)} = {user!r} stands for nobody"
             )
@@ -652,8 +660,10 @@ class RowMapper:
         worth = None
         if bought:
             # Only money and pieces of an order add up over its rows, prices do not.
-            quantity = 1.0 if quantity is None else quantity
-            worth = None if price is None else price * quantity
+            tells = event == ORDER_COMPLETED or amount is not None or price is not None
+            if quantity is None and tells:
+                quantity = 1.0  # else a refund that says nothing takes back what is left
+            worth = None if price is None else price * (quantity or 0.0)
             price = None
         else:
             order = None
@@ -730,7 +740,7 @@ class RowMapper:
             value = None if written is None else column.value(written)
             if written is not None and value is None and not column.is_settled:
                 undecided = True  # the others are still looked at, for what they tell of theirs
-            elif written is None and text.casefold() in _PLACEHOLDERS:
+            elif written is None and text.casefold() in PLACEHOLDERS:
                 found.append(_NOTHING)
                 continue
             elif written is None or value is None:
@@ -751,7 +761,7 @@ class RowMapper:
     def _currency_of(self, row: Row, beside: tuple[str, bool] | None) -> str | None:
         """The currency of a row's money; the mapping says it, or else the sign beside a number."""
         declared = self._currency(row) or self._currency_constant
-        if declared is None or (code := declared.upper()).casefold() in _PLACEHOLDERS:
+        if declared is None or (code := declared.upper()).casefold() in PLACEHOLDERS:
             return None if beside is None else beside[0]
         if beside is not None and beside[1] and beside[0] != code:
             raise _Unmappable(
@@ -792,10 +802,12 @@ class _Ids:
 
         def read_id(row: Row) -> str | None:
             text = read(row)
-            if text is None or text.isdecimal():
+            if text is None:
+                return None
+            if len(text) < _LONGEST_PLACEHOLDER and text.casefold() in empty:
+                return None
+            if not text[0].isdecimal() or text.isdecimal():
                 return text
-            if not text[0].isdecimal():
-                return None if len(text) < 16 and text.casefold() in empty else text
             if "." in text or "+" in text or (len(text) < 12 and "e" in text.lower()):
                 return self._mend(text)
             return text

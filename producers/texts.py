@@ -101,6 +101,21 @@ def is_text(text: str) -> bool:
     return True
 
 
+def is_utf8_after_all(file: Path, encoding: str) -> bool:
+    """Whether a file has letters beyond ASCII in UTF-8, and is read in another encoding."""
+    if codecs.lookup(encoding).name.startswith("utf"):
+        return False
+    with open_bytes(file) as stream:
+        sample = stream.read(_SAMPLE)
+    if sample.isascii() or marked_encoding(sample) is not None:
+        return False
+    try:
+        codecs.getincrementaldecoder("utf-8")().decode(sample)
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
 def advice(file: Path) -> str:
     """What a mapping can say of a file whose text is not in the declared encoding."""
     with open_bytes(file) as stream:

@@ -325,6 +325,18 @@ def test_an_encoding_is_proposed_that_reads_the_file(
         assert text.partition(";")[0] in str(caught.value)
 
 
+def test_a_file_that_is_utf8_after_all_is_told(tmp_path: Path) -> None:
+    for encoding, told in (("utf-8", True), ("cp1252", False)):
+        file = write(tmp_path / f"{encoding}.csv", TABELLE.encode(encoding))
+        if encoding == "utf-8":
+            mapping = kunden('encoding = "cp1252"').model_copy(update={"amount": ()})
+        else:
+            mapping = kunden('encoding = "cp1252"')
+        with EventSorter() as sorter:
+            stage(file, mapping, sorter, lambda _: None)
+            assert [("is UTF-8" in note) for note in sorter.notes] == [True] * told
+
+
 def test_an_encoding_that_nobody_knows_is_refused() -> None:
     with pytest.raises(MappingError, match=r"encoding = 'excel'.*cp1252"):
         kunden('encoding = "excel"')
@@ -653,6 +665,14 @@ def test_a_rule_for_refunds_of_orders_that_are_nowhere_is_told(tmp_path: Path) -
     found, _, notes = orders(tmp_path, content, rule)
     assert found == [("Refunded", "ann", "1", 30.0, 3.0), ("Completed", "bob", "2", 3.0, 1.0)]
     assert "1 refunds are of orders that are not in the files" in notes[0]
+
+
+def test_a_refund_that_says_nothing_says_no_pieces_either(tmp_path: Path) -> None:
+    rule = '[[rules]]\ncolumn = "s"\nequals = "back"\nevent = "Order Refunded"\n'
+    content = "o,u,t,a,p,q,s\n1,ann,2026-01-01,30,,,\n1,ann,2026-01-02,,,,back\n"
+    found, _, notes = orders(tmp_path, content, rule)
+    assert found == [("Completed", "ann", "1", 30.0, 1.0), ("Refunded", "ann", "1", None, None)]
+    assert not notes
 
 
 # -- several files, and times far from all others ----------------------------------------------
