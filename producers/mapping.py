@@ -543,7 +543,6 @@ class RowMapper:
         """
         self._columns = tuple(columns)
         nobody = frozenset(one.strip().casefold() for one in placeholders)
-        self._nobody = nobody
         place = {name: index for index, name in enumerate(columns)}
 
         def places(names: Columns) -> list[int]:
@@ -553,6 +552,10 @@ class RowMapper:
             return _reader(places(names))
 
         ids = _Ids()
+
+        def first_id(names: Columns) -> _Reader:
+            return ids.first([reader((name,)) for name in names], nobody)
+
         numbers: dict[Columns, NumberColumn] = {}
 
         def number_column(names: Columns) -> NumberColumn:
@@ -568,13 +571,14 @@ class RowMapper:
         self._constant = mapping.event.constant
         self._names = mapping.event.values
         self._event = reader(mapping.event.column)
-        self._user = ids.reader(reader(mapping.user))
+        self._user = first_id(mapping.user)
+        self._named_user = reader(mapping.user)
         self._time = reader(mapping.time.column)
         self._times = TimeColumn(mapping.time.format, mapping.time.zone, latest_ms)
-        self._order = ids.reader(reader(mapping.order), empty=nobody)
-        self._id = ids.reader(reader(mapping.message_id), empty=nobody)
+        self._order = first_id(mapping.order)
+        self._id = first_id(mapping.message_id)
         self._category = ids.reader(reader(mapping.category))
-        self._session = ids.reader(reader(mapping.session), empty=nobody)
+        self._session = first_id(mapping.session)
         self._quantity = (reader(mapping.quantity), number_column(mapping.quantity), "quantity")
         self._price = (reader(mapping.price), number_column(mapping.price), "price")
         self._amount = (reader(mapping.amount), number_column(mapping.amount), "amount")
@@ -640,11 +644,10 @@ class RowMapper:
         event = self._name(row)
         user = self._user(row)
         if user is None:
-            raise _Unmappable(NO_USER, f"{_or(self._mapping.user)} is empty")
-        if user.casefold() in self._nobody:
-            raise _Unmappable(
-                PLACEHOLDER_USER, f"{_or(self._mapping.user)} = {user!r} stands for nobody"
-            )
+            columns, named = _or(self._mapping.user), self._named_user(row)
+            if named is not None:
+                raise _Unmappable(PLACEHOLDER_USER, f"{columns} = {named!r} stands for nobody")
+            raise _Unmappable(NO_USER, f"{columns} is empty")
         if len(user) > _LONGEST_USER // 4 and len(user.encode(errors="replace")) > _LONGEST_USER:
             raise _Unmappable(BAD_USER, f"{_or(self._mapping.user)} has over {_LONGEST_USER} bytes")
         text = self._time(row)
@@ -794,6 +797,20 @@ class _Ids:
     def __init__(self) -> None:
         self._mended = self._powers = 0
         self._example = self._power = ""
+
+    def first(self, reads: Sequence[_Reader], empty: frozenset[str]) -> _Reader:
+        """Reads the first of several that is an id; those in `empty` (lower case) are none."""
+        readers = [self.reader(read, empty) for read in reads]
+        if len(readers) < 2:
+            return readers[0] if readers else _read_nothing
+
+        def read_first(row: Row) -> str | None:
+            for read in readers:
+                if (text := read(row)) is not None:
+                    return text
+            return None
+
+        return read_first
 
     def reader(self, read: _Reader, empty: frozenset[str] = frozenset()) -> _Reader:
         """The same reader, of ids; those in `empty` (lower case) are none."""

@@ -541,6 +541,18 @@ def test_a_placeholder_is_nobody(tmp_path: Path, user: str) -> None:
     assert repr(user) in refused[0].why
 
 
+def test_a_placeholder_gives_way_to_the_next_column(tmp_path: Path) -> None:
+    mapping = parse_mapping(
+        'user = ["u", "v"]\ntime = "t"\nevent = "Order Completed"\norder = ["o", "p"]', "m", "m"
+    )
+    content = (
+        b"u,v,t,o,p\n(not set),7.0,2026-01-01,null,9\n3,7,2026-01-02,5,9\nnull,,2026-01-03,,\n"
+    )
+    events, refused, _ = read(write(tmp_path / "a.csv", content), mapping)
+    assert [(event.user, event.order) for event in events] == [("7", "9"), ("3", "5")]
+    assert [refusal.reason for refusal in refused] == ["placeholder_user"]
+
+
 # -- orders of several rows --------------------------------------------------------------------
 
 SHOP = 'user = "u"\ntime = "t"\nevent = "Order Completed"\norder = "o"\namount = "a"\nprice = "p"\nquantity = "q"\n'
