@@ -43,12 +43,13 @@ from stream.errors import (
     kafka_client,
 )
 from stream.events import Counts, EventColumns, Reason
-from stream.features import FeatureTable, starts_of
+from stream.features import starts_of
 from stream.hashing import key_print
 from stream.health import Health, Pulse
 from stream.learning.state import TrainerState
 from stream.learning.statistics import PartitionStatistics
 from stream.marks import MarkSigner
+from stream.memory import Memory
 from stream.model import Model
 from stream.namespace import more, see_counts, see_partitions
 from stream.partition import Acting, Delivered, Partition, SampleRequest, act_together
@@ -177,7 +178,8 @@ class _Loading:
     """A partition that was taken over, and whose users are being loaded.
 
     Attributes:
-        stored: what is left to load.
+        stored: users left to load.
+        orders: orders left to load.
         tail: what the output has that the state may not know of.
         wait_to_read: whether its topics are paused, and not where the state is.
     """
@@ -185,6 +187,7 @@ class _Loading:
     partition: Partition
     token: str
     stored: Iterator[tuple[bytes, bytes]]
+    orders: Iterator[tuple[int, bytes, bytes]]
     tail: Sequence[Delivered]
     wait_to_read: bool = False
 
@@ -215,7 +218,8 @@ class ActivityWorker:
         self._pulse = pulse
         self._wall_ms = wall_ms
         self._clock = SteadyClock(wall_ms, time.monotonic)
-        self._table = FeatureTable(settings.features)
+        self._table = settings.table()
+        self._memory = Memory(settings.worker.limits())
         self._guard = RejectGuard(settings.worker, settings.topics, time.monotonic)
         self._placement = Placement(settings.topics.partitions, settings.worker.misplaced)
         self._rule = settings.publish.rule()
@@ -478,7 +482,7 @@ class ActivityWorker:
         owned.sweeping_for += time.monotonic() - started
         if statistics is not None:
             metrics.swept(owned.sweeping_for)
-            metrics.users_counted(partition.number, len(partition))
+            metrics.users_counted(partition.number, len(partition), *partition.remembered)
             owned.sweeping_for = 0.0
         return None if adopting else statistics
 
@@ -519,7 +523,7 @@ class ActivityWorker:
         sample = self._sample_request(mark)
         statistics = partition.sweep(mark, sent, acted=touched, sample=sample)
         metrics.swept(time.monotonic() - started)
-        metrics.users_counted(partition.number, len(partition))
+        metrics.users_counted(partition.number, len(partition), *partition.remembered)
         commit = partition.commit(owned.offsets, counts, mark, mark_ms=mark, statistics=statistics)
 
         def await_round() -> None:
@@ -1093,6 +1097,7 @@ class ActivityWorker:
                 self._partition(sequence, number, here),
                 token,
                 iter(self._store.load(number)),
+                iter(self._store.load_orders(number)),
                 tails.get(number, []),
             )
 
@@ -1226,6 +1231,11 @@ class ActivityWorker:
                 self._pulse.beat()
                 if time.monotonic() > deadline:
                     return
+            while loading.partition.load_some_orders(loading.orders):
+                self._pulse.beat()
+                if time.monotonic() > deadline:
+                    return
+            loading.partition.load_ids(self._store.load_ids(number))
             try:
                 partition = self._see_that_all_are_there(consumer, loading)
             except _NotOursError as error:
@@ -1266,11 +1276,14 @@ class ActivityWorker:
                 f"the position of partition {number} and its users are not of the same moment: "
                 "one was put back without the other"
             )
+        elif missing := partition.missing():
+            found = f"partition {number} has {missing} in the store: the others have vanished"
         else:
             return partition
         if not self._settings.store.accept_loss:
             raise StateLostError(f"{found}. {LOST_REMEDY}")
         log.warning("%s; it starts anew", found)
+        partition.release()
         begun = self._begin_again(consumer, number, loading.token, position)
         return self._partition(
             begun[0],
@@ -1280,7 +1293,10 @@ class ActivityWorker:
 
     def _partition(self, sequence: int, number: int, position: Position) -> Partition:
         key = self._store.namespace_key()
-        return Partition(number, self._table, self._rule, position, sequence, key=key)
+        memory = self._memory
+        return Partition(
+            number, self._table, self._rule, position, sequence, key=key, memory=memory
+        )
 
     def _own(self, partition: Partition, token: str) -> None:
         """Serve a partition that has been loaded, from now on."""
@@ -1294,7 +1310,7 @@ class ActivityWorker:
             partition.model = self._trainer.model
         self._owned[number] = owned
         self._lag.watch(number, position.offsets)
-        metrics.partition_acquired(number, len(partition))
+        metrics.partition_acquired(number, len(partition), *partition.remembered)
         log.info(
             "partition %d taken over: %d users, commit %d",
             number,
@@ -1397,12 +1413,16 @@ class ActivityWorker:
 
     def _forget(self, number: int) -> None:
         """Drop a partition and everything of it that was not committed."""
-        self._loading.pop(number, None)
+        loading = self._loading.pop(number, None)
+        if loading is not None:
+            loading.partition.release()
         self._settling.discard(number)
         self._held = [message for message in self._held if message.partition() != number]
         self._unfiled = [one for one in self._unfiled if one.message.partition() != number]
         self._lag.forget(number)
-        if self._owned.pop(number, None) is not None:
+        owned = self._owned.pop(number, None)
+        if owned is not None:
+            owned.partition.release()
             self._store.abandon(number)
             metrics.partition_released(number)
 

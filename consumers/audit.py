@@ -48,10 +48,13 @@ from stream.events import (
     Reason,
     Rows,
 )
-from stream.features import RING, ROW_FORMAT, FeatureTable
-from stream.hashing import change_identity
+from stream.features import ROW_FORMAT
+from stream.hashing import change_identity, user_hashes
 from stream.headers import headers_of
+from stream.limits import PLACES
 from stream.oracle import Fate, Judge, Marks, Message, Oracle, OracleUser
+from stream.orders import ALL_BACK, KNOWN, NAMED, PACKED, PLACED, owners_of
+from stream.remembered import MESSAGE, keys_of, salt_of
 from stream.state import OutboxEntry, Position, Store
 from stream.units import DAY_MS, isos
 
@@ -187,6 +190,8 @@ class _Snapshot:
         after: when rows and outbox had been read.
         rows: of the users that are judged, none older than `position`.
         users: how many rows there are, of all users.
+        ids: keys of the message ids that are remembered, by place.
+        orders: what is remembered of orders, by place and key.
         moving: users with messages between the two positions.
     """
 
@@ -195,6 +200,8 @@ class _Snapshot:
     rows: dict[str, bytes]
     users: int
     outbox: list[OutboxEntry]
+    ids: dict[int, bytes]
+    orders: dict[tuple[int, bytes], bytes]
     moving: set[str] = field(default_factory=set)
 
 
@@ -291,7 +298,7 @@ class _Audit:
         self._progress = progress
         self._totals: dict[str, int] = {}
         self._inputs = settings.topics.inputs
-        self._table = FeatureTable(settings.features)
+        self._table = settings.table()
         self._key = store.namespace_key()
         self._snapshots: dict[int, _Snapshot] = {}
         self._oracles: dict[int, Oracle] = {}
@@ -342,6 +349,7 @@ class _Audit:
             if self._is_provable(partition, snapshot):
                 self._check_counts(partition, snapshot)
                 self._check_state(partition, snapshot)
+                self._check_memory(partition, snapshot)
         self._check_unserved()
         self._check_chains()
         self._check_assignment()
@@ -393,12 +401,14 @@ class _Audit:
                     rows[user.decode()] = row
             found = self._store.outbox({partition: BEGINNING}, EVERY_ENTRY, WAIT_SECONDS)
             outbox = found.get(partition, [])
+            ids = dict(self._store.load_ids(partition))
+            orders = {(place, key): kept for place, key, kept in self._store.load_orders(partition)}
             after = self._store.position(partition)
             if after == position:
                 break
         if after is None or position is None or not _follows(after, position):
             return
-        self._snapshots[partition] = _Snapshot(position, after, rows, users, outbox)
+        self._snapshots[partition] = _Snapshot(position, after, rows, users, outbox, ids, orders)
         self._oracles[partition] = Oracle(
             self._settings.features,
             self._settings.worker,
@@ -444,6 +454,7 @@ class _Audit:
             extent.records += 1
             if self._sample.skips(value):
                 self._conservation.unjudged += 1
+                self._oracles[partition].pass_over(message)
                 continue
             outcome = self._oracles[partition].take(message)
             if outcome.fate is Fate.REJECTED and outcome.reason is not None:
@@ -470,6 +481,9 @@ class _Audit:
                 f"partition {partition} holds rows of feature table {snapshot.position.schema}, "
                 f"the settings declare {self._table.schema}"
             )
+        remember = snapshot.position.remember
+        if remember and remember != self._settings.worker.limits().told:
+            self._log.accuse(f"partition {partition} remembers by other settings than there are")
         if self._log.wrong > before:
             self._log.note = (
                 "state and counts of these partitions cannot be proved: the log was cut by its "
@@ -525,7 +539,7 @@ class _Audit:
                 check.accuse(f"{_name(partition, user)} is in the log, but not in the store")
         rows = np.frombuffer(b"".join(readable.values()), dtype=self._table.dtype)
         # At time 0 nothing has aged: every sum as it stands. At the clock's time: what fades.
-        newest = int(rows["seen"].max(initial=0))
+        newest = int(rows["as_of"].max(initial=0))
         times = (0, max(snapshot.position.clock_ms, newest))
         vectors = [self._table.vectors(rows, now) for now in times]
         for place, user in enumerate(readable):
@@ -543,16 +557,96 @@ class _Audit:
             ("first event", int(row["first"]), user.first_ms),
             ("last event", int(row["seen"]), user.seen_ms),
             ("last click", int(row["click"]), user.click_ms or 0),
+            ("as of", int(row["as_of"]), user.as_of_ms),
             ("arrivals", row["arrivals"].tolist(), user.arrivals),
         ):
             if stored != true:
                 return f"{name} is {stored}, the log says {true}"
-        for topic, recent in zip(self._inputs, user.recent, strict=True):
-            index = self._inputs.index(topic)
-            ring, head = row["ring"][index].tolist(), user.arrivals[index] % RING
-            if [i for i in ring[head:] + ring[:head] if i] != list(recent):
-                return f"remembers other messages of {topic} than the last {len(recent)}"
         return ""
+
+    def _check_memory(self, partition: int, snapshot: _Snapshot) -> None:
+        """What is remembered of messages and orders is what the log says: nothing counts twice."""
+        check, oracle, position = self._state, self._oracles[partition], snapshot.position
+        after = snapshot.after
+        if (position.offsets, position.ids, position.orders) != (
+            after.offsets,
+            after.ids,
+            after.orders,
+        ):
+            check.unjudged += 1
+            return
+        names = list(oracle.users)
+        hashes = user_hashes([name.encode() for name in names], self._key).tolist()
+        users = dict(zip(names, hashes, strict=True))
+        for index, topic in enumerate(self._inputs):
+            check.counted += 1
+            stored = {
+                key
+                for place, keys in snapshot.ids.items()
+                if place // PLACES == index
+                for key in np.frombuffer(keys, np.uint64).tolist()
+            }
+            told = sum(count for _, count in (position.ids or [[], []])[index])
+            if len(stored) != told:
+                check.accuse(
+                    f"partition {partition} has {len(stored)} message ids of {topic} in the store, "
+                    f"its position says {told}"
+                )
+            remembered = [one for ids in oracle.topics[index].ids.values() for one in ids]
+            true = self._keys(partition, index, users, remembered)
+            if not (stored == true if self._sample.whole else stored >= true):
+                check.accuse(
+                    f"partition {partition} remembers other messages of {topic} than it should: "
+                    f"{len(true - stored)} are missing, {len(stored - true)} are too many"
+                )
+            self._check_orders(partition, index, snapshot, users)
+
+    def _keys(
+        self, partition: int, topic: int, users: dict[str, int], ids: list[tuple[str, int]]
+    ) -> set[int]:
+        """Keys of message ids, as a store keeps them."""
+        hashes = np.array([users[user] for user, _ in ids], np.uint64)
+        salts = np.full(len(ids), salt_of(partition, topic), np.uint64)
+        texts = np.array([message for _, message in ids], np.uint64)
+        return set(keys_of(hashes, salts, texts, MESSAGE).tolist())
+
+    def _check_orders(
+        self, partition: int, topic: int, snapshot: _Snapshot, users: dict[str, int]
+    ) -> None:
+        """Whether the orders of a topic are remembered as the log says."""
+        check, told = self._state, (snapshot.position.orders or [[], []])[topic]
+        steps = {step % PLACES for step, _ in told}
+        kept = [
+            packed
+            for (place, _), packed in snapshot.orders.items()
+            if place // PLACES == topic and place % PLACES in steps
+        ]
+        check.counted += 1
+        if len(kept) != sum(count for _, count in told):
+            check.accuse(
+                f"partition {partition} has {len(kept)} orders of {self._inputs[topic]} in the store, "
+                f"its position says {sum(count for _, count in told)}"
+            )
+        rows = np.frombuffer(b"".join(kept), PACKED)
+        names = ("user", "flags", "time_ms", "value", "quantity", "refunded", "refunded_quantity")
+        stored = Counter(zip(*(rows[name].round(6).tolist() for name in names), strict=True))
+        true: Counter[tuple[Any, ...]] = Counter()
+        found = self._oracles[partition].orders_remembered(topic)
+        hashes = np.array([users[user] for user, _ in found], np.uint64)
+        owners = owners_of(hashes, np.full(len(found), salt_of(partition, topic), np.uint64))
+        for owner, (_, order) in zip(owners.tolist(), found, strict=True):
+            amounts = order.amounts()
+            flags = KNOWN * (amounts is not None) | PLACED * order.placed
+            flags |= ALL_BACK * order.all_back | NAMED * order.has_name
+            at = (0, 0.0, 0.0) if amounts is None else amounts[:3]
+            back = [round(float(sum(part)), 6) for part in zip(*order.refunds, strict=True)]
+            true[owner, flags, at[0], round(at[1], 6), round(at[2], 6), *(back or (0.0, 0.0))] += 1
+        wrong = (true - stored) if not self._sample.whole else (true - stored) + (stored - true)
+        if wrong:
+            check.accuse(
+                f"partition {partition} remembers orders of {self._inputs[topic]} otherwise than the"
+                f" log says: {wrong.total()} of {true.total()}"
+            )
 
     def _other_values(
         self, vectors: list[list[float]], times: Iterable[int], user: OracleUser

@@ -22,7 +22,6 @@ from consumers.plain import PlainParser
 from stream import metrics
 from stream.config import Settings
 from stream.events import Reason
-from stream.features import FeatureTable
 from stream.hashing import partitions_of
 
 log = logging.getLogger(__name__)
@@ -98,7 +97,7 @@ class Users:
     """Says whom messages are counted for, as the worker reads them."""
 
     def __init__(self, settings: Settings) -> None:
-        table = FeatureTable(settings.features)
+        table = settings.table()
         self._parser = PlainParser(table, settings.worker.message_bytes)
 
     def of(self, values: Sequence[bytes | None]) -> list[str | None]:

@@ -21,7 +21,6 @@ from producers.delivery import DeliveryError, Record, deliver
 from stream.config import Settings
 from stream.errors import BrokerUnavailableError, kafka_client
 from stream.events import MEMBERSHIP
-from stream.features import FeatureTable
 from stream.membership import Membership, Wanted, memberships
 from stream.model import Model
 from stream.partition import SchemaMismatchError
@@ -92,7 +91,7 @@ def _of_partition(
     position = store.position(partition)
     if position is None:
         return
-    table = FeatureTable(settings.features)
+    table = settings.table()
     if position.schema != table.schema:
         raise SchemaMismatchError(
             f"partition {partition} holds rows of feature table {position.schema}, but the settings "

@@ -31,7 +31,8 @@ from pydantic.config import JsonDict
 from pydantic.fields import FieldInfo
 
 from stream import masking
-from stream.features import DEFAULT_FEATURES, Feature
+from stream.features import DEFAULT_FEATURES, SHOP_EVENTS, Feature, FeatureTable
+from stream.limits import Limits
 from stream.segments import DEFAULT_KINDS, MOST_MARGIN, KindRule, PublishRule
 from stream.units import parse_duration
 
@@ -197,6 +198,31 @@ class Worker(Section):
         "how messages are parsed: compiled needs segstream[fast]; auto is compiled where that is "
         "installed",
     )
+    remember_clicks_seconds: Seconds = setting(
+        3_600.0,
+        "a click whose message id came before in this time, by the record times of its topic, is "
+        "a duplicate; up to an eighth more is remembered",
+        ge=60,
+    )
+    remember_purchases_seconds: Seconds = setting(7 * 86_400.0, "the same of purchases", ge=60)
+    remember_orders_seconds: Seconds = setting(
+        180 * 86_400.0,
+        "an order is remembered this long from its first message on, so that it can be refunded, "
+        "corrected, or said again; about 90 bytes each in a worker's memory, and 90 in the store",
+        ge=60,
+    )
+    remembered_ids: int = setting(
+        1_000_000,
+        "message ids of a partition's topic above which the oldest are forgotten early, whenever an "
+        "eighth of their time begins; 30 to 60 bytes each in a worker's memory, and 8 in the store",
+        "ids",
+        ge=1_000,
+    )
+    shop_events: tuple[str, ...] = setting(
+        SHOP_EVENTS,
+        "events by which the shop acts and not the customer: they are no sign of life",
+        "events",
+    )
     message_bytes: int = setting(65_536, "a larger message is refused", "bytes", ge=256)
     misplaced: Literal["refuse", "accept"] = setting(
         "refuse",
@@ -232,6 +258,18 @@ class Worker(Section):
         "events",
         ge=1_000,
     )
+
+    def limits(self) -> Limits:
+        """What is remembered of past messages."""
+        clicks, purchases, orders = (
+            round(seconds * 1_000)
+            for seconds in (
+                self.remember_clicks_seconds,
+                self.remember_purchases_seconds,
+                self.remember_orders_seconds,
+            )
+        )
+        return Limits((clicks, purchases), orders, self.remembered_ids)
 
 
 class Learning(Section):
@@ -386,6 +424,10 @@ class Settings(Section):
     log: Log = Log()
     features: tuple[Feature, ...] = Field(default=DEFAULT_FEATURES, min_length=1)
     kinds: tuple[KindRule, ...] = Field(default=DEFAULT_KINDS)
+
+    def table(self) -> FeatureTable:
+        """The features, compiled."""
+        return FeatureTable(self.features, self.worker.shop_events)
 
     @model_validator(mode="after")
     def _topics_are_apart(self) -> Settings:

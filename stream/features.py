@@ -5,8 +5,13 @@ a given time; `partition` is next. Which features there are is declared in a tab
 the table is compiled into a row layout and the few vector operations below.
 
 The fold of a topic depends on its offset order alone: not on how it was cut into batches, and
-not on how the two topics interleave. Decayed sums and maxima commute; duplicates and sessions
+not on how the two topics interleave. Decayed sums and maxima commute; repeats, orders and sessions
 are decided within one topic.
+
+A refund or a cancellation takes back what is left of its order: `orders` says what that is, and a
+feature that has one of them in `minus` and orders in `on` counts what is left, at the order's time.
+What the shop does (refund, cancel, ship) is folded, and is no sign of life: it moves no *days since
+seen*, opens no session, and makes nobody known.
 """
 
 from __future__ import annotations
@@ -23,10 +28,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_valida
 from stream.events import Bools, EventColumns, Floats, Rows
 from stream.units import DAY_MS, parse_duration
 
-ROW_FORMAT = 2
-RING = 8
-"""Message ids remembered a user and topic. A producer that repeats a message does so within a
-few of the same user's; each id costs 16 bytes a user over both topics."""
+ROW_FORMAT = 3
 BUCKETS = 32
 """Buckets of a distinct count: linear counting (Whang 1990) is within 10 % to about 60."""
 SESSION_GAP_MS = 30 * 60_000
@@ -38,6 +40,24 @@ BROWSE = (
     "Product Clicked",
     "Products Searched",
 )
+
+PLACED, UPDATED = "Order Completed", "Order Updated"
+REFUNDED, CANCELLED = "Order Refunded", "Order Cancelled"
+TAKES_BACK = (REFUNDED, CANCELLED)
+FOLLOWS = {PLACED: UPDATED, REFUNDED: CANCELLED}
+"""Where a feature names the one it means the other as well: an update corrects an order, and what is
+cancelled is refunded."""
+SHOP_EVENTS = (
+    REFUNDED,
+    CANCELLED,
+    UPDATED,
+    "Order Shipped",
+    "Order Fulfilled",
+    "Order Delivered",
+)
+"""What the shop does, not the customer; see `config.Worker.shop_events`."""
+NOTHING_LEFT = 1e-12
+"""Of what a sum was made of: what is less after a correction is rounding, and nothing is left."""
 
 _Duration = Annotated[float, BeforeValidator(parse_duration), Field(gt=0)]
 
@@ -107,8 +127,8 @@ def _f(name: str, aggregate: Any, **rest: Any) -> Feature:
     return Feature(name=name, aggregate=aggregate, **rest)
 
 
-_ORDER = ("Order Completed",)
-_REFUND = ("Order Refunded",)
+_ORDER = (PLACED,)
+_REFUND = (REFUNDED,)
 
 DEFAULT_FEATURES: tuple[Feature, ...] = (
     _f("days_since_seen", "last", unit="days", words=("recent", "silent")),
@@ -149,12 +169,68 @@ DEFAULT_FEATURES: tuple[Feature, ...] = (
 )  # fmt: skip
 
 
+class OrderKinds(NamedTuple):
+    """Codes of the events that make, correct and take back orders.
+
+    Attributes:
+        takes_back: by code, whether an event is a refund or a cancellation.
+    """
+
+    completed: int
+    updated: int
+    takes_back: Bools
+
+
+@dataclass(frozen=True)
+class Shares:
+    """What events and corrections count, a column a field, where not each counts once as it is.
+
+    Attributes:
+        counts: 1 for an event, 0 for one that only corrects what counted before.
+        left: what is left of it: a count of 0 or 1, a value and a quantity, ``(3, n)``.
+        acts: whether it may be an act of the user.
+        tells: whether it is an event that happened, not the correction of one.
+        arrived: whether it is a message, not what one brings about elsewhere.
+    """
+
+    counts: Floats
+    left: Floats
+    acts: Bools
+    tells: Bools
+    arrived: Bools
+
+
 class _Measure(NamedTuple):
-    """What one event adds: the number `of`, times +1 for `on` and -1 for `minus`."""
+    """What one event adds: the number `of`, times +1 for `on` and -1 for `minus`.
+
+    Attributes:
+        left: what is left of it counts, after what was taken back.
+    """
 
     of: str | None
     on: tuple[str, ...]
     minus: tuple[str, ...]
+    left: bool = False
+
+
+class _Folded(NamedTuple):
+    """Events in the order of their users, a column a field.
+
+    Attributes:
+        user: place of the user among those touched.
+    """
+
+    user: npt.NDArray[np.int64]
+    topic: npt.NDArray[np.uint8]
+    kind: npt.NDArray[np.uint8]
+    time_ms: npt.NDArray[np.int64]
+    category: npt.NDArray[np.uint64]
+    counts: Floats | None
+    value: Floats
+    quantity: Floats
+    left: Floats | None
+    acts: Bools
+    tells: Bools | None
 
 
 @dataclass(frozen=True)
@@ -176,20 +252,29 @@ class FeatureTable:
         dtype: one user's row; what the store keeps is its bytes.
         codes: event name to code, for every event that a feature watches.
         uses_value: per code, whether value or quantity of such an event is ever read.
+        orders: codes of orders and refunds; None where no feature watches orders.
         schema: digest of the layout and its meaning; rows of another schema are not read.
     """
 
-    def __init__(self, features: Sequence[Feature]) -> None:
+    def __init__(
+        self, features: Sequence[Feature], shop_events: Sequence[str] = SHOP_EVENTS
+    ) -> None:
         self.features = tuple(features)
         self.names = tuple(f.name for f in self.features)
         self.units = tuple(f.unit for f in self.features)
         self.words = tuple(f.words for f in self.features)
         self.weights = np.array([f.weight for f in self.features])
-        watched = sorted({name for f in self.features for name in (*f.on, *f.minus)})
+        watched = sorted({n for f in self.features for n in (*meant(f.on), *meant(f.minus))})
         self.codes = {name: code for code, name in enumerate(watched)}
         if len(watched) > 255:
             raise ValueError("features: more than 255 event names")
 
+        self.orders: OrderKinds | None = None
+        if PLACED in self.codes:
+            takes_back = self._mask([name for name in TAKES_BACK if name in self.codes])
+            self.orders = OrderKinds(self.codes[PLACED], self.codes[UPDATED], takes_back)
+        self._shop = self._mask([name for name in shop_events if name in self.codes])
+        self._masks: dict[tuple[str, ...], Bools] = {}
         self._measures: list[_Measure] = []
         self._decays: list[tuple[int, float]] = []
         self._windows: list[tuple[int, float, int]] = []
@@ -213,23 +298,35 @@ class FeatureTable:
                 ("seen", "<i8"),
                 ("first", "<i8"),
                 ("click", "<i8"),
+                ("as_of", "<i8"),
                 ("arrivals", "<u4", (2,)),
-                ("ring", "<u8", (2, RING)),
                 ("sums", "<f8", (len(self._decays),)),
                 ("last", "<i8", (len(self._lasts),)),
                 ("distinct", "<u4", (len(self._distincts), BUCKETS)),
-                ("head", "<i8", (len(self._windows),)),
                 ("tiles", "<f8", (len(self._windows), tiles)),
             ]
         )
         meaning = repr([f.model_dump(exclude={"unit", "weight", "words"}) for f in self.features])
-        layout = f"{ROW_FORMAT} {self.dtype.descr} {meaning}"
+        shop = [name for name in watched if self._shop[self.codes[name]]]
+        layout = f"{ROW_FORMAT} {self.dtype.descr} {meaning} {shop}"
         self.schema = hashlib.blake2b(layout.encode(), digest_size=8).hexdigest()
         self.uses_value = np.zeros(256, dtype=np.bool_)
         for measure in self._measures:
             if measure.of in ("value", "quantity"):
-                for name in (*measure.on, *measure.minus) or watched:
-                    self.uses_value[self.codes[name]] = True
+                self.uses_value |= self._watched(measure.on)
+                self.uses_value |= self._watched(measure.minus) if measure.minus else False
+        if self.orders is not None and (
+            self.uses_value[self.orders.completed] or any(m.left for m in self._measures)
+        ):
+            # What is left of an order is known only from all that is said of it.
+            family = [name for name in (PLACED, UPDATED, *TAKES_BACK) if name in self.codes]
+            self.uses_value |= self._mask(family)
+
+    def _mask(self, names: Sequence[str]) -> Bools:
+        """By code, whether an event has one of the names."""
+        mask = np.zeros(256, dtype=np.bool_)
+        mask[[self.codes[name] for name in names]] = True
+        return mask
 
     # -- compiling the table -------------------------------------------------------------------
 
@@ -245,14 +342,19 @@ class FeatureTable:
             case "distinct":
                 return ("distinct", _index(self._distincts, feature.on), feature.half_life)
             case "mean":
-                count = _Measure(None, feature.on, ())
-                return (
-                    "mean",
-                    self._timed(feature, _Measure(feature.of, feature.on, feature.minus)),
-                    self._timed(feature, count),
-                )
+                top = self._measure(feature)
+                count = top._replace(of=None, minus=())
+                return ("mean", self._timed(feature, top), self._timed(feature, count))
             case _:
-                return self._timed(feature, _Measure(feature.of, feature.on, feature.minus))
+                return self._timed(feature, self._measure(feature))
+
+    def _measure(self, feature: Feature) -> _Measure:
+        """What a feature counts; orders that may be taken back count with what is left of them."""
+        minus = meant(feature.minus)
+        left = PLACED in feature.on and any(name in TAKES_BACK for name in minus)
+        if left:
+            minus = tuple(name for name in minus if name not in TAKES_BACK)
+        return _Measure(feature.of, feature.on, minus, left)
 
     def _timed(self, feature: Feature, measure: _Measure) -> tuple[str, int]:
         index = _index(self._measures, measure)
@@ -269,12 +371,20 @@ class FeatureTable:
         rows["format"] = ROW_FORMAT
         return rows
 
-    def fold(self, take: Callable[[npt.NDArray[np.int64]], Rows], events: EventColumns) -> _Fold:
+    def fold(
+        self,
+        take: Callable[[npt.NDArray[np.int64]], Rows],
+        events: EventColumns,
+        repeats: Bools | None = None,
+        shares: Shares | None = None,
+    ) -> _Fold:
         """Fold a batch into the rows of the users it touches.
 
         Args:
             take: gives copies of the rows of users, by slot, ascending.
             events: none of them late or refused; of each topic in offset order.
+            repeats: which of them came before: they count as arrivals only.
+            shares: what each counts; None where each counts once, as it is.
         """
         if len(events) == 0:
             empty = np.empty(0, np.int64)
@@ -282,69 +392,52 @@ class FeatureTable:
         # One sort brings a user's events together: clicks before purchases, each in offset order.
         key = (events.slot << 32) | (events.topic.astype(np.int64) << 31) | np.arange(len(events))
         key.sort()
-        events = events.where(key & 0x7FFF_FFFF)
-        starts = starts_of(events.slot)
-        touched = events.slot[starts]
+        order, slot = key & 0x7FFF_FFFF, key >> 32
+        starts = starts_of(slot)
+        touched = slot[starts]
         user = np.repeat(np.arange(len(touched)), np.diff(starts, append=len(events)))
         mine = take(touched)
 
-        known = self._duplicates(mine, user, events)
-        duplicates = events.slot[known]
-        if len(duplicates):
-            events, user = events.where(~known), user[~known]
-        if len(events):
-            self._apply(mine, user, events)
+        group = user * 2 + events.topic[order]
+        if shares is not None:
+            group = group[shares.arrived[order]]
+        counted = np.bincount(group, minlength=2 * len(touched)).reshape(-1, 2)
+        mine["arrivals"] += counted.astype(np.uint32)
+        duplicates = np.empty(0, np.int64)
+        if repeats is not None and repeats.any():
+            known = repeats[order]
+            duplicates = slot[known]
+            order, user = order[~known], user[~known]
+        if len(order):
+            kind = events.kind[order]
+            acts = ~self._shop[kind]
+            counts = left = tells = None
+            if shares is not None:
+                counts, left = shares.counts[order], shares.left[:, order]
+                acts, tells = acts & shares.acts[order], shares.tells[order]
+            self._apply(
+                mine,
+                _Folded(
+                    user, events.topic[order], kind, events.time_ms[order],
+                    events.category[order], counts, events.value[order],
+                    events.quantity[order], left, acts, tells,
+                ),
+            )  # fmt: skip
         return _Fold(touched, mine, duplicates)
 
-    def _duplicates(self, mine: Rows, user: npt.NDArray[np.int64], events: EventColumns) -> Bools:
-        """Whether an event's id is among the last `RING` arrivals of its user and topic.
+    def _apply(self, mine: Rows, events: _Folded) -> None:
+        user, time = events.user, events.time_ms
+        self._see(mine, user, time, events.acts)
+        sessions, browsed = self._sessions(mine, events)
 
-        Counts arrivals, not acceptances, so that the answer is a matter of positions and does
-        not depend on where batches were cut. Takes the arrivals into the rings.
-        """
-        group = user * 2 + events.topic
-        starts = starts_of(group)
-        counts = np.diff(starts, append=len(group))
-        rank = np.arange(len(group)) - np.repeat(starts, counts)
-        found = np.zeros(len(group), dtype=np.bool_)
-        ids = events.id
-        for distance in range(1, min(RING, int(counts.max()) - 1) + 1):
-            same = (ids[distance:] == ids[:-distance]) & (group[distance:] == group[:-distance])
-            found[distance:] |= same
-
-        arrivals, ring = mine["arrivals"].reshape(-1), mine["ring"].reshape(-1, RING)
-        early = np.flatnonzero(rank < RING)
-        before = ring[group[early]]
-        hits = before == ids[early][:, None]
-        if hits.any():
-            place = np.arange(RING)
-            age = (arrivals[group[early]][:, None].astype(np.int64) - 1 - place) % RING
-            found[early] |= (hits & (age < RING - rank[early][:, None])).any(axis=1)
-
-        recent = np.flatnonzero(rank >= np.repeat(counts, counts) - RING)
-        position = (arrivals[group[recent]].astype(np.int64) + rank[recent]) % RING
-        ring[group[recent], position] = ids[recent]
-        arrivals[group[starts]] += counts.astype(np.uint32)
-        mine["arrivals"] = arrivals.reshape(-1, 2)
-        mine["ring"] = ring.reshape(-1, 2, RING)
-        return found
-
-    def _apply(self, mine: Rows, user: npt.NDArray[np.int64], events: EventColumns) -> None:
+        # Bring the sums to the newest of what they are made of, then add each with its weight there.
         starts = starts_of(user)
         who = user[starts]
-        time = events.time_ms
-        first = np.minimum.reduceat(time, starts)
-        newest = np.maximum.reduceat(time, starts)
-        known = mine["first"][who]
-        mine["first"][who] = np.where(known > 0, np.minimum(known, first), first)
-        before = mine["seen"][who]
-        seen = np.maximum(before, newest)
-        mine["seen"][who] = seen
-        sessions, browsed = self._sessions(mine, user, events)
-
-        # Bring the sums to the newest event, then add each event with the weight it has there.
-        aged_by = np.where(before > 0, seen - before, 0)
-        age = np.repeat(seen, np.diff(starts, append=len(user))) - time
+        before = mine["as_of"][who]
+        as_of = np.maximum(before, np.maximum.reduceat(time, starts))
+        mine["as_of"][who] = as_of
+        aged_by = np.where(before > 0, as_of - before, 0)
+        age = np.repeat(as_of, np.diff(starts, append=len(user))) - time
         elapsed = {h: np.exp2(aged_by / (-1_000 * h)) for h in self._half_lives}
         weights = {h: np.exp2(age / (-1_000 * h)) for h in self._half_lives}
         columns: dict[int, tuple[npt.NDArray[np.int64], Floats]] = {}
@@ -357,35 +450,56 @@ class FeatureTable:
             sums[who, index] *= elapsed[half_life]
             if len(which):
                 at = starts_of(user[which])
-                added = np.add.reduceat(amount * weights[half_life][which], at)
-                sums[user[which][at], index] += added
-        self._add_to_windows(mine, user, time, columns)
+                whom, parts = user[which][at], amount * weights[half_life][which]
+                added = np.add.reduceat(parts, at)
+                if events.counts is not None:
+                    most = np.abs(sums[whom, index]) + np.add.reduceat(np.abs(parts), at)
+                    rest = np.abs(sums[whom, index] + added) <= NOTHING_LEFT * most
+                    added = np.where(rest, -sums[whom, index], added)
+                sums[whom, index] += added
+        self._add_to_windows(mine, who, before, events, columns)
 
         for index, names in enumerate(self._lasts):
-            which = np.flatnonzero(self._watched(names, events.kind))
+            chosen = self._watched(names)[events.kind] if names else events.acts
+            which = np.flatnonzero(chosen if events.tells is None else chosen & events.tells)
             if len(which):
                 at = starts_of(user[which])
                 whom = user[which][at]
                 latest = np.maximum.reduceat(time[which], at)
                 mine["last"][whom, index] = np.maximum(mine["last"][whom, index], latest)
         for index, names in enumerate(self._distincts):
-            which = np.flatnonzero(self._watched(names, events.kind) & (events.category > 0))
+            chosen = self._watched(names)[events.kind] & (events.category > 0)
+            which = np.flatnonzero(chosen if events.tells is None else chosen & events.tells)
             bucket = (events.category[which] % np.uint64(BUCKETS)).astype(np.int64)
             block = np.ascontiguousarray(mine["distinct"][:, index])
             seconds = (time[which] // 1_000).astype(np.uint32)
             np.maximum.at(block.reshape(-1), user[which] * BUCKETS + bucket, seconds)
             mine["distinct"][:, index] = block
 
-    def _sessions(
-        self, mine: Rows, user: npt.NDArray[np.int64], events: EventColumns
-    ) -> tuple[Bools, Floats]:
+    def _see(
+        self, mine: Rows, user: npt.NDArray[np.int64], time: npt.NDArray[np.int64], acts: Bools
+    ) -> None:
+        """When users were first and last seen: by what they do, not by what the shop does."""
+        if not acts.all():
+            user, time = user[acts], time[acts]
+        if len(user) == 0:
+            return
+        starts = starts_of(user)
+        who = user[starts]
+        first = np.minimum.reduceat(time, starts)
+        known = mine["first"][who]
+        mine["first"][who] = np.where(known > 0, np.minimum(known, first), first)
+        mine["seen"][who] = np.maximum(mine["seen"][who], np.maximum.reduceat(time, starts))
+
+    def _sessions(self, mine: Rows, events: _Folded) -> tuple[Bools, Floats]:
         """Which clicks open a session, and the seconds browsed since the click before.
 
         A click opens a session if it is more than the gap later than every click before it.
         """
+        user = events.user
         opens = np.zeros(len(user), dtype=np.bool_)
         browsed = np.zeros(len(user))
-        clicks = np.flatnonzero(events.topic == 0)
+        clicks = np.flatnonzero((events.topic == 0) & events.acts)
         if len(clicks) == 0:
             return opens, browsed
         whom, time = user[clicks], events.time_ms[clicks]
@@ -407,62 +521,76 @@ class FeatureTable:
         return opens, browsed
 
     def _column(
-        self, measure: _Measure, events: EventColumns, sessions: Bools, browsed: Floats
+        self, measure: _Measure, events: _Folded, sessions: Bools, browsed: Floats
     ) -> tuple[npt.NDArray[np.int64], Floats]:
         """Events a measure counts, and the amount of each."""
-        amounts: Floats | None = None
         if measure.of == "sessions":
-            chosen = sessions
-        elif measure.of == "browse_seconds":
-            chosen = self._watched(measure.on, events.kind) & (browsed > 0)
-            amounts = browsed
-        else:
-            chosen = self._watched((*measure.on, *measure.minus), events.kind)
-            if measure.of == "value":
-                amounts = events.value
-            elif measure.of == "quantity":
-                amounts = events.quantity
-        which = np.flatnonzero(chosen)
-        amount = np.ones(len(which)) if amounts is None else amounts[which]
+            which = np.flatnonzero(sessions)
+            return which, np.ones(len(which))
+        if measure.of == "browse_seconds":
+            which = np.flatnonzero(self._watched(measure.on)[events.kind] & (browsed > 0))
+            return which, browsed[which]
+        mask = self._watched(measure.on)
         if measure.minus:
-            amount = np.where(self._watched(measure.minus, events.kind[which]), -amount, amount)
+            mask = mask | self._watched(measure.minus)
+        which = np.flatnonzero(mask[events.kind])
+        place = (None, "value", "quantity").index(measure.of)
+        if measure.left and events.left is not None:
+            amount = events.left[place][which]
+        elif place:
+            amount = (events.value, events.quantity)[place - 1][which]
+        else:
+            amount = np.ones(len(which)) if events.counts is None else events.counts[which]
+        if measure.minus:
+            taken = self._watched(measure.minus)[events.kind[which]]
+            amount = np.where(taken, -amount, amount)
         return which, amount
 
     def _add_to_windows(
         self,
         mine: Rows,
-        user: npt.NDArray[np.int64],
-        time: npt.NDArray[np.int64],
+        who: npt.NDArray[np.int64],
+        before: npt.NDArray[np.int64],
+        events: _Folded,
         columns: dict[int, tuple[npt.NDArray[np.int64], Floats]],
     ) -> None:
+        """Turn the rings of users on to the newest tile, and add what is not older than them.
+
+        Args:
+            before: when the rings of `who` were turned last.
+        """
+        if not self._windows:
+            return
+        as_of = mine["as_of"][who]
+        row = np.repeat(
+            np.arange(len(who)), np.diff(starts_of(events.user), append=len(events.user))
+        )
         for index, (measure_index, window, tiles) in enumerate(self._windows):
             which, amount = columns[measure_index]
-            if len(which) == 0:
-                continue
             length = round(window * 1_000) // tiles
-            tile = time[which] // length
-            at = starts_of(user[which])
-            whom = user[which][at]
-            head = mine["head"][whom, index]
-            newest = np.maximum(head, np.maximum.reduceat(tile, at))
-            ring = mine["tiles"][whom, index, :tiles]
-            number = _tile_numbers(head, tiles)
-            ring[number <= (newest - tiles)[:, None]] = 0.0
-            row = np.repeat(np.arange(len(whom)), np.diff(at, append=len(which)))
-            inside = tile > newest[row] - tiles
-            flat = row[inside] * tiles + tile[inside] % tiles
+            newest = as_of // length
+            ring = mine["tiles"][who, index, :tiles]
+            ring[_tile_numbers(before // length, tiles) <= (newest - tiles)[:, None]] = 0.0
+            tile = events.time_ms[which] // length
+            inside = tile > newest[row[which]] - tiles
+            flat = row[which][inside] * tiles + tile[inside] % tiles
             ring += np.bincount(flat, weights=amount[inside], minlength=ring.size).reshape(
                 ring.shape
             )
-            mine["tiles"][whom, index, :tiles] = ring
-            mine["head"][whom, index] = newest
+            mine["tiles"][who, index, :tiles] = ring
 
-    def _watched(self, names: tuple[str, ...], kinds: npt.NDArray[np.uint8]) -> Bools:
-        if not names:
-            return np.ones(len(kinds), dtype=np.bool_)
-        table = np.zeros(256, dtype=np.bool_)
-        table[[self.codes[name] for name in names]] = True
-        return table[kinds]
+    def _watched(self, names: tuple[str, ...]) -> Bools:
+        """By code, whether an event is one of those named, or meant; no names watch every event.
+
+        An update is counted with its order, and by itself only where it is named by itself.
+        """
+        mask = self._masks.get(names)
+        if mask is None:
+            chosen = list(meant(names)) if names else list(self.codes)
+            if PLACED in chosen:
+                chosen.remove(UPDATED)
+            mask = self._masks[names] = self._mask(chosen)
+        return mask
 
     # -- reading ------------------------------------------------------------------------------
 
@@ -471,9 +599,9 @@ class FeatureTable:
 
         Reads only: a silent user is brought up to date without being rewritten.
         """
-        elapsed = np.maximum(now_ms - rows["seen"], 0)
+        elapsed = np.maximum(now_ms - rows["as_of"], 0)
         decayed = {
-            h: np.where(rows["seen"] > 0, np.exp2(elapsed / (-1_000 * h)), 0.0)
+            h: np.where(rows["as_of"] > 0, np.exp2(elapsed / (-1_000 * h)), 0.0)
             for h in self._half_lives
         }
         sums = rows["sums"]
@@ -486,7 +614,7 @@ class FeatureTable:
                 return column
             _, window, tiles = self._windows[index]
             newest = now_ms // (round(window * 1_000) // tiles)
-            number = _tile_numbers(rows["head"][:, index], tiles)
+            number = _tile_numbers(rows["as_of"] // (round(window * 1_000) // tiles), tiles)
             ring = rows["tiles"][:, index, :tiles]
             total: Floats = np.where(number > newest - tiles, ring, 0.0).sum(axis=1)
             return total
@@ -513,6 +641,11 @@ class FeatureTable:
         for column, top, bottom, absent in ratios:
             out[:, column] = _divide(out[:, top], out[:, bottom], absent)
         return out
+
+
+def meant(names: tuple[str, ...]) -> tuple[str, ...]:
+    """The names of events, and those that are meant with them; each once."""
+    return tuple(dict.fromkeys((*names, *(FOLLOWS[n] for n in names if n in FOLLOWS))))
 
 
 def _divide(top: Floats, bottom: Floats, absent: float) -> Floats:

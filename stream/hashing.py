@@ -34,7 +34,7 @@ def _multipliers() -> Hashes:
 MULTIPLIERS = _multipliers()
 
 
-def _finish(mixed: Hashes) -> Hashes:
+def mix(mixed: Hashes) -> Hashes:
     """The finaliser of SplitMix64 (Steele, Lea, Flood 2014): every bit reaches every other."""
     mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
@@ -63,7 +63,7 @@ def hash_texts(texts: list[bytes] | list[str]) -> Hashes:
     with np.errstate(over="ignore"):
         for word in range(words):
             mixed += block[:, word] * MULTIPLIERS[word] ^ (block[:, word] >> np.uint64(32))
-        hashes = _finish(mixed)
+        hashes = mix(mixed)
     return np.maximum(hashes, np.uint64(1))
 
 

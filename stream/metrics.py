@@ -227,6 +227,18 @@ _batch = _histogram(
 _commits = _counter("commits_total", "Commits by the store's answer.", "answer")
 _owned = _gauge("partitions_owned", "Partitions this process owns.")
 _users = _gauge("partition_users", "Users of an owned partition.", "partition")
+_remembered = _gauge(
+    "partition_remembered_ids",
+    "Message ids that an owned partition remembers; past worker.remembered_ids a topic, the oldest "
+    "are forgotten early.",
+    "partition",
+)
+_orders = _gauge("partition_orders", "Orders that an owned partition remembers.", "partition")
+_early = _counter(
+    "ids_forgotten_early_total",
+    "Message ids forgotten before their time, for worker.remembered_ids was reached; what is sent "
+    "again of them counts twice.",
+)
 _sweeps = _histogram(
     "sweep_seconds",
     "How long a sweep over everyone took.",
@@ -383,12 +395,12 @@ def batch_committed(seconds: float) -> None:
     _batch.observe(seconds)
 
 
-def partition_acquired(partition: int, users: int) -> None:
-    """A partition was taken over, with so many users loaded."""
+def partition_acquired(partition: int, users: int, ids: int, orders: int) -> None:
+    """A partition was taken over, with so many users, message ids and orders loaded."""
     with _lock:
         _partitions.add(partition)
         _owned.set(len(_partitions))
-    _users.labels(str(partition)).set(users)
+    users_counted(partition, users, ids, orders)
 
 
 def partition_released(partition: int) -> None:
@@ -396,12 +408,20 @@ def partition_released(partition: int) -> None:
     with _lock:
         _partitions.discard(partition)
         _owned.set(len(_partitions))
-    _users.remove_by_labels({"partition": str(partition)})
+    for gauge in (_users, _remembered, _orders):
+        gauge.remove_by_labels({"partition": str(partition)})
 
 
-def users_counted(partition: int, users: int) -> None:
-    """A partition has so many users."""
+def users_counted(partition: int, users: int, ids: int, orders: int) -> None:
+    """A partition has so many users, and remembers so many message ids and orders."""
     _users.labels(str(partition)).set(users)
+    _remembered.labels(str(partition)).set(ids)
+    _orders.labels(str(partition)).set(orders)
+
+
+def ids_forgotten_early(ids: int) -> None:
+    """The cap on message ids was reached: the oldest were forgotten before their time."""
+    _early.inc(ids)
 
 
 def swept(seconds: float) -> None:

@@ -22,7 +22,8 @@ What a message becomes, the first that fits:
    clock, limits nothing. In a record after the wall clock, or one that limits nothing, a time after
    the wall clock is clamped to that, and not even then too late for it;
 9. in another partition than that of its user, it is *misplaced*, where that is looked at;
-10. a message id among the last `RING` of the same user and topic is a *duplicate*;
+10. a message id that counted before, of the same user and topic, is a *duplicate* as long as it is
+   remembered (see `Topic`); so is an order that says nothing new of itself (see `OracleOrder`);
 11. everything else is *applied*.
 """
 
@@ -32,7 +33,6 @@ import hmac
 import json
 import math
 import re
-from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -44,7 +44,7 @@ from typing import Any, NamedTuple
 
 from stream.config import Worker
 from stream.events import Counts, Reason
-from stream.features import BUCKETS, RING, SESSION_GAP_MS, Feature
+from stream.features import BUCKETS, SESSION_GAP_MS, Feature
 from stream.hashing import hash_text, partition_of
 from stream.units import DAY_MS
 
@@ -54,6 +54,12 @@ LARGEST_NUMBER = 1e12
 TEN_YEARS_DAYS = 3_652
 LONGEST_USER_BYTES = 256
 FIRST_YEAR, LAST_YEAR = 1995, 2099
+PLACED, UPDATED = "Order Completed", "Order Updated"
+REFUNDED, CANCELLED = "Order Refunded", "Order Cancelled"
+EIGHTHS = 8
+"""Of the time that something is remembered; it is forgotten an eighth after another."""
+REACHED = 1.0 - 1e-9
+"""Of an order's value: parts that add up to this much have taken all of it back."""
 NEAR_NOTHING = 1e-6
 """A mean or ratio over this little or less has nothing to tell."""
 
@@ -168,11 +174,8 @@ class Judge:
         self._marks = marks
         self._now_ms = now_ms
         self._partitions = partitions if worker.misplaced == "refuse" else 0
-        self._names = {name: name for f in features for name in (*f.on, *f.minus)}
-        self._read: set[str] = set()
-        for feature in features:
-            if feature.aggregate in ("sum", "mean") and feature.of in ("value", "quantity"):
-                self._read.update((*feature.on, *feature.minus) or self._names)
+        self._names = {name: name for name in names_of(features)}
+        self._read = names_read(features)
         self._worker = worker
 
     def judge(self, message: Message) -> Outcome:
@@ -422,6 +425,9 @@ class Applied(NamedTuple):
     Attributes:
         opens: whether it opened a session.
         browsed_seconds: since the click before, 0 if that was another session.
+        acts: whether the user did it, and not the shop.
+        is_order: whether it tells of an order, whose amounts are kept with the order.
+        is_update: whether it corrects an order, and counts by itself only where it is named.
     """
 
     name: str
@@ -429,8 +435,114 @@ class Applied(NamedTuple):
     value: float
     quantity: float
     category: int
-    opens: bool
-    browsed_seconds: float
+    opens: bool = False
+    browsed_seconds: float = 0.0
+    acts: bool = True
+    is_order: bool = False
+    is_update: bool = False
+
+
+class Amounts(NamedTuple):
+    """What an order counts: as it was placed, and what is left of it."""
+
+    time_ms: int
+    value: float
+    quantity: float
+    orders_left: float
+    value_left: float
+    quantity_left: float
+
+
+@dataclass
+class OracleOrder:
+    """An order: everything that was said of it, and everything that was taken back.
+
+    Attributes:
+        identity: its id, or that of its first message, or nothing.
+        step: of the topic's clock at its first message.
+        said: (time, amounts or None) by every message that places or corrects it.
+        refunds: (value, quantity) of each.
+        all_back: whether a refund without an amount has taken all of it back.
+        past: what it counted before it was corrected.
+    """
+
+    identity: tuple[str, int] | None
+    step: int
+    said: list[tuple[int, tuple[float, float] | None]] = field(default_factory=list)
+    placed: bool = False
+    refunds: list[tuple[float, float]] = field(default_factory=list)
+    all_back: bool = False
+    past: list[Amounts] = field(default_factory=list)
+
+    @property
+    def has_name(self) -> bool:
+        return self.identity is not None and self.identity[0] == "order"
+
+    def amounts(self) -> Amounts | None:
+        """None as long as nobody has said that there is such an order."""
+        if not self.said:
+            return None
+        time = min(time for time, _ in self.said)
+        value, quantity = [amounts for _, amounts in self.said if amounts is not None][-1]
+        back = sum(refund[0] for refund in self.refunds)
+        pieces = sum(refund[1] for refund in self.refunds)
+        if self.all_back or (back > 0 and back >= REACHED * value):
+            return Amounts(time, value, quantity, 0.0, 0.0, 0.0)
+        left = quantity - min(pieces, quantity)
+        return Amounts(time, value, quantity, 1.0, value - back, left)
+
+    def say(self, time_ms: int, amounts: tuple[float, float], silent: bool, placed: bool) -> bool:
+        """Take in a message; False if it says nothing new."""
+        before, first = self.amounts(), placed and not self.placed
+        self.said.append((time_ms, None if silent and before is not None else amounts))
+        self.placed = self.placed or placed
+        if self.amounts() == before and not first:
+            self.said.pop()
+            return False
+        if before is not None:
+            self.past.append(before)
+        return True
+
+    def take_back(self, value: float, quantity: float, whole: bool) -> None:
+        before = self.amounts()
+        self.refunds.append((value, quantity))
+        self.all_back = self.all_back or whole
+        if before is not None:
+            self.past.append(before)
+
+
+@dataclass
+class Topic:
+    """The clock of a topic, and the message ids that are remembered by it.
+
+    Attributes:
+        clock_ms: the largest time of a record so far.
+        ids: (user, id) by step, an eighth of the time to remember.
+    """
+
+    remember_ms: int
+    clock_ms: int = 0
+    ids: dict[int, set[tuple[str, int]]] = field(default_factory=dict)
+    step: int = -1
+
+    def tick(self, recorded_ms: int, most: int) -> None:
+        """A record was read: where a step begins, forget what is too old, or too much."""
+        self.clock_ms = max(self.clock_ms, recorded_ms)
+        step = self.clock_ms // (self.remember_ms // EIGHTHS)
+        if step == self.step:
+            return
+        begins, self.step = self.step >= 0, step
+        for old in [old for old in self.ids if old < step - EIGHTHS]:
+            del self.ids[old]
+        while begins and sum(map(len, self.ids.values())) > most:
+            del self.ids[min(self.ids)]
+
+    def came_before(self, user: str, message: int) -> bool:
+        """Whether a message came before; if not, it is remembered."""
+        if any((user, message) in ids for ids in self.ids.values()):
+            return True
+        self.ids.setdefault(self.step, set()).add((user, message))
+        return False
 
 
 class Reading(NamedTuple):
@@ -458,36 +570,49 @@ class OracleUser:
 
     Attributes:
         events: applied ones, of each topic in offset order.
-        recent: the last message ids, by topic, oldest first.
+        orders: by topic, in the order in which they were first heard of.
         arrivals: how many messages there were, duplicates included, by topic.
         click_ms: newest time of a click; None before the first.
+        as_of_ms: newest time of anything that counted; 0 before the first.
     """
 
     events: list[Applied] = field(default_factory=list)
-    recent: tuple[deque[int], deque[int]] = field(
-        default_factory=lambda: (deque(maxlen=RING), deque(maxlen=RING))
-    )
+    orders: tuple[list[OracleOrder], list[OracleOrder]] = field(default_factory=lambda: ([], []))
     arrivals: list[int] = field(default_factory=lambda: [0, 0])
     click_ms: int | None = None
+    as_of_ms: int = 0
 
     @property
     def first_ms(self) -> int:
-        return min(event.time_ms for event in self.events)
+        return min((event.time_ms for event in self.events if event.acts), default=0)
 
     @property
     def seen_ms(self) -> int:
-        return max(event.time_ms for event in self.events)
+        """Newest time at which the user did something; 0 if only the shop did."""
+        return max((event.time_ms for event in self.events if event.acts), default=0)
 
-    def fold_event(self, event: Event) -> bool:
-        """Count an event; False if it is a duplicate."""
-        recent = self.recent[event.topic]
-        duplicate = event.id in recent
-        recent.append(event.id)
-        self.arrivals[event.topic] += 1
-        if duplicate:
-            return False
+    def fold_event(self, event: Event, step: int, rules: Rules) -> bool:
+        """Count an event that did not come before; False if it says nothing new of its order.
+
+        Args:
+            step: of the topic's clock, by which orders are remembered.
+        """
+        acts = event.name not in rules.shop
+        if rules.orders and event.name in (PLACED, UPDATED):
+            if not self._order(event, step, acts):
+                return False
+        else:
+            if rules.orders and event.name in (REFUNDED, CANCELLED):
+                self._refund(event, step)
+            self._happen(event, acts)
+        self.as_of_ms = max(self.as_of_ms, event.time_ms)
+        return True
+
+    def _happen(
+        self, event: Event, acts: bool, *, is_order: bool = False, is_update: bool = False
+    ) -> None:
         opens, browsed = False, 0.0
-        if event.topic == CLICKSTREAM:
+        if event.topic == CLICKSTREAM and acts:
             opens, browsed = self._browse(event.time_ms)
         self.events.append(
             Applied(
@@ -498,9 +623,64 @@ class OracleUser:
                 event.category,
                 opens,
                 browsed,
+                acts,
+                is_order,
+                is_update,
             )
         )
+
+    def _order(self, event: Event, step: int, acts: bool) -> bool:
+        placed = event.name == PLACED
+        order = self._find(event, step)
+        if order is None:
+            identity = ("order", event.order) if event.order else ("message", event.id)
+            order = OracleOrder(identity if identity[1] else None, step)
+            self.orders[event.topic].append(order)
+        first, new = placed and not order.placed, not order.said
+        if not order.say(event.time_ms, (event.value, event.quantity), event.whole, placed):
+            return False
+        if first:
+            self._happen(event, acts, is_order=True)
+        if not placed:
+            self._happen(event, acts=False, is_update=True)
+            if new:
+                # There is such an order: it was placed by then, though nobody said so.
+                found = Applied(PLACED, event.time_ms, 0.0, 0.0, 0, acts=False, is_order=True)
+                self.events.append(found)
         return True
+
+    def _find(self, event: Event, step: int) -> OracleOrder | None:
+        """The order that an event is about, if it is remembered."""
+        identity = ("order", event.order) if event.order else ("message", event.id)
+        for order in reversed(self.orders[event.topic]):
+            if identity[1] and order.identity == identity and order.step >= step - EIGHTHS:
+                return order
+        return None
+
+    def _refund(self, event: Event, step: int) -> None:
+        value, quantity, whole = event.value, event.quantity, event.whole
+        order = self._find(event, step) if event.order else None
+        if order is not None:
+            order.take_back(value, quantity, whole)
+            return
+        for other in reversed(self.orders[event.topic]):
+            amounts = other.amounts()
+            if amounts is None or other.step < step - EIGHTHS or (event.order and other.has_name):
+                continue
+            if amounts.orders_left == 0 or amounts.value_left < 0:
+                continue
+            if whole:
+                other.take_back(0.0, 0.0, whole=True)
+                return
+            if value > 0 and amounts.value_left > 0:
+                taken = min(amounts.value_left, value)
+                pieces = min(max(amounts.quantity_left, 0.0), quantity)
+                other.take_back(taken, pieces, whole=False)
+                value, quantity = value - taken, quantity - pieces
+        if event.order and (whole or value > 0):
+            held = OracleOrder(("order", event.order), step)
+            self.orders[event.topic].append(held)
+            held.take_back(value, quantity, whole)
 
     def _browse(self, time_ms: int) -> tuple[bool, float]:
         """Whether a click opens a session, and the seconds since the newest click before it."""
@@ -521,7 +701,7 @@ class OracleUser:
         """Features at a time, with what is needed to compare them."""
         declared = {feature.name: feature for feature in features}
         # Asked for a time before the newest event, sums answer for the time of that event.
-        aged_to = max(now_ms, self.seen_ms)
+        aged_to = max(now_ms, self.as_of_ms)
         read: dict[str, Reading] = {}
 
         def of(name: str) -> Reading:
@@ -539,19 +719,68 @@ class OracleUser:
     def _read(self, feature: Feature, now_ms: int, aged_to: int) -> Reading:
         match feature.aggregate:
             case "first":
-                return _days_since([e.time_ms for e in self.events], min, now_ms, feature)
+                times = [e.time_ms for e in self.events if e.acts]
+                return _days_since(times, min, now_ms, feature)
             case "last":
-                times = [e.time_ms for e in self.events if _watches(feature.on, e)]
+                times = [
+                    e.time_ms
+                    for e in self.events
+                    if (_watches(feature.on, e) if feature.on else e.acts)
+                ]
                 return _days_since(times, max, now_ms, feature)
             case "distinct":
                 return self._distinct(feature, now_ms)
             case "mean":
-                top = _timed(feature, _contributions(feature, self.events), now_ms, aged_to)
-                counted = [(e.time_ms, 1.0) for e in self.events if _watches(feature.on, e)]
-                bottom = _timed(feature, counted, now_ms, aged_to)
+                top = _timed(feature, self._contributions(feature), aged_to)
+                counts = feature.model_copy(update={"aggregate": "count", "of": None})
+                bottom = _timed(feature, self._contributions(counts, bottom=True), aged_to)
                 return _divide(top, bottom, feature.absent)
             case _:
-                return _timed(feature, _contributions(feature, self.events), now_ms, aged_to)
+                return _timed(feature, self._contributions(feature), aged_to)
+
+    def _contributions(self, feature: Feature, *, bottom: bool = False) -> list[_Amount]:
+        """Every amount that a count, sum or mean is made of.
+
+        Args:
+            bottom: of a mean: what it divides by takes away only what is taken back.
+        """
+        found: list[_Amount] = []
+        nets = PLACED in feature.on and bool(_meant(feature.minus) & {REFUNDED, CANCELLED})
+        minus = _meant(feature.minus) - ({REFUNDED, CANCELLED} if nets else set())
+        if bottom:
+            minus = set()
+        for event in self.events:
+            amount = 1.0
+            if feature.of == "sessions":
+                counts = event.opens
+            elif feature.of == "browse_seconds":
+                counts, amount = _watches(feature.on, event), event.browsed_seconds
+                counts = counts and amount > 0
+            else:
+                counts = event.name in minus or _watches(feature.on, event)
+                counts = counts and not event.is_order
+                if feature.of == "value":
+                    amount = event.value
+                elif feature.of == "quantity":
+                    amount = event.quantity
+            if counts:
+                sign = -1.0 if event.name in minus else 1.0
+                found.append(_Amount(event.time_ms, sign * amount, abs(amount)))
+        if feature.of in ("sessions", "browse_seconds") or (
+            feature.on and PLACED not in feature.on
+        ):
+            return found
+        for order in (*self.orders[0], *self.orders[1]):
+            now = order.amounts()
+            if now is None:
+                continue
+            amount = _of_order(now, feature.of, nets)
+            found.append(_Amount(now.time_ms, amount, abs(amount)))
+            # What it counted before is gone, but for the rounding that it left behind.
+            for before in order.past:
+                gone = abs(_of_order(before, feature.of, nets))
+                found.append(_Amount(before.time_ms, 0.0, gone))
+        return found
 
     def _distinct(self, feature: Feature, now_ms: int) -> Reading:
         """Categories seen, by linear counting over buckets that fade."""
@@ -567,47 +796,71 @@ class OracleUser:
         return Reading(-BUCKETS * math.log(free), filled / free)
 
 
-def _timed(
-    feature: Feature, contributions: Sequence[tuple[int, float]], now_ms: int, aged_to: int
-) -> Reading:
-    """The sum of (time, amount): decayed, or of those in the window."""
-    if not contributions:
-        return Reading(0.0, 0.0)
-    if feature.half_life is not None:
-        half_life_ms = 1_000 * feature.half_life
-        parts = [a * math.exp2((time - aged_to) / half_life_ms) for time, a in contributions]
-    else:
-        assert feature.window is not None
-        tile_ms = int(feature.window * 1_000) // feature.tiles
-        newest = max(now_ms, *(time for time, _ in contributions)) // tile_ms
-        parts = [a for time, a in contributions if time // tile_ms > newest - feature.tiles]
-    return Reading(math.fsum(parts), math.fsum(map(abs, parts)))
+class _Amount(NamedTuple):
+    """What counts at a time, and the size of the numbers that it was computed from."""
+
+    time_ms: int
+    amount: float
+    size: float
+
+
+def _of_order(amounts: Amounts, of: str | None, nets: bool) -> float:
+    """What an order adds to a count, or to a sum of values or quantities."""
+    if of == "value":
+        return amounts.value_left if nets else amounts.value
+    if of == "quantity":
+        return amounts.quantity_left if nets else amounts.quantity
+    return amounts.orders_left if nets else 1.0
+
+
+def _timed(feature: Feature, amounts: Sequence[_Amount], aged_to: int) -> Reading:
+    """The sum of amounts: decayed, or of those in the window."""
+    parts: list[tuple[float, float]] = []
+    for time, amount, size in amounts:
+        if feature.half_life is not None:
+            weight = math.exp2((time - aged_to) / (1_000 * feature.half_life))
+            parts.append((amount * weight, size * weight))
+        else:
+            assert feature.window is not None
+            tile_ms = int(feature.window * 1_000) // feature.tiles
+            if time // tile_ms > aged_to // tile_ms - feature.tiles:
+                parts.append((amount, size))
+    return Reading(math.fsum(part for part, _ in parts), math.fsum(size for _, size in parts))
+
+
+def _meant(names: Sequence[str]) -> set[str]:
+    """What is cancelled is refunded."""
+    return set(names) | ({CANCELLED} if REFUNDED in names else set())
 
 
 def _watches(names: Sequence[str], event: Applied) -> bool:
-    """No names at all watch everything."""
-    return not names or event.name in names
+    """No names at all watch everything; an update counts with its order, unless named alone."""
+    if event.is_update:
+        return UPDATED in names and PLACED not in names
+    return not names or event.name in _meant(names)
 
 
-def _contributions(feature: Feature, events: Sequence[Applied]) -> list[tuple[int, float]]:
-    """Time and amount of every event that a count, sum or mean is made of."""
-    found = []
-    for event in events:
-        amount = 1.0
-        if feature.of == "sessions":
-            counts = event.opens
-        elif feature.of == "browse_seconds":
-            counts, amount = _watches(feature.on, event), event.browsed_seconds
-            counts = counts and amount > 0
-        else:
-            counts = event.name in feature.minus or _watches(feature.on, event)
-            if feature.of == "value":
-                amount = event.value
-            elif feature.of == "quantity":
-                amount = event.quantity
-        if counts:
-            found.append((event.time_ms, -amount if event.name in feature.minus else amount))
-    return found
+def names_of(features: Sequence[Feature]) -> set[str]:
+    """Every event that a feature names, or means with one that it names."""
+    names = {name for feature in features for name in (*feature.on, *feature.minus)}
+    if PLACED in names:
+        names.add(UPDATED)
+    return _meant(sorted(names))
+
+
+def names_read(features: Sequence[Feature]) -> set[str]:
+    """Events whose amounts somebody reads; of an order everything is, or nothing."""
+    names, of_orders = names_of(features), {PLACED, UPDATED, REFUNDED, CANCELLED}
+    read: set[str] = set()
+    takes_back = False
+    for feature in features:
+        takes_back |= PLACED in feature.on and bool(_meant(feature.minus) & {REFUNDED, CANCELLED})
+        if feature.aggregate in ("sum", "mean") and feature.of in ("value", "quantity"):
+            named = (*feature.on, *feature.minus) or tuple(names)
+            read |= names_of([feature]) if feature.on else set(named)
+    if PLACED in names and (PLACED in read or takes_back):
+        read |= of_orders & names
+    return read
 
 
 def _days_since(times: Sequence[int], which: Any, now_ms: int, feature: Feature) -> Reading:
@@ -623,6 +876,18 @@ def _divide(top: Reading, bottom: Reading, absent: float) -> Reading:
         return Reading(absent, 0.0)
     value = top.value / bottom.value
     return Reading(value, (top.scale + abs(value) * bottom.scale) / bottom.value)
+
+
+class Rules(NamedTuple):
+    """What is needed to know what an event means.
+
+    Attributes:
+        orders: whether any feature watches orders.
+        shop: what the shop does, by name.
+    """
+
+    orders: bool
+    shop: frozenset[str]
 
 
 # -- a whole log -----------------------------------------------------------------------------
@@ -647,15 +912,19 @@ class Oracle:
     ) -> None:
         self.users: dict[str, OracleUser] = {}
         self.counts = Counts()
+        seconds = (worker.remember_clicks_seconds, worker.remember_purchases_seconds)
+        self.topics = [Topic(round(one * 1_000)) for one in seconds]
         self._judge = Judge(features, worker, marks, now_ms, partitions)
+        self._rules = Rules(PLACED in names_of(features), frozenset(worker.shop_events))
+        self._most = worker.remembered_ids
+        self._order_step_ms = round(worker.remember_orders_seconds * 1_000) // EIGHTHS
 
     def take(self, message: Message) -> Outcome:
         """Count a message, and say what became of it."""
         outcome = self._judge.judge(message)
         if outcome.event is not None:
-            user = self.users.setdefault(outcome.event.user, OracleUser())
             self.counts.clamped += outcome.event.clamped
-            if not user.fold_event(outcome.event):
+            if not self.fold(outcome.event):
                 outcome = outcome._replace(fate=Fate.DUPLICATE)
         match outcome.fate:
             case Fate.MARK:
@@ -671,6 +940,32 @@ class Oracle:
             case Fate.APPLIED:
                 self.counts.applied += 1
         return outcome
+
+    def pass_over(self, message: Message) -> None:
+        """A message of a user who is not looked at still moves the clock of its topic."""
+        recorded_ms = message.timestamp_ms
+        if recorded_ms is not None and _FIRST_MS <= recorded_ms < _END_MS:
+            self.topics[message.topic].tick(recorded_ms, self._most)
+
+    def fold(self, event: Event) -> bool:
+        """Count an event; False if it is a duplicate."""
+        topic = self.topics[event.topic]
+        topic.tick(event.recorded_ms or event.time_ms, self._most)
+        user = self.users.setdefault(event.user, OracleUser())
+        user.arrivals[event.topic] += 1
+        if event.id and topic.came_before(event.user, event.id):
+            return False
+        return user.fold_event(event, topic.clock_ms // self._order_step_ms, self._rules)
+
+    def orders_remembered(self, topic: int) -> list[tuple[str, OracleOrder]]:
+        """Users and their orders that the topic's clock has not left behind."""
+        oldest = self.topics[topic].clock_ms // self._order_step_ms - EIGHTHS
+        return [
+            (name, order)
+            for name, user in self.users.items()
+            for order in user.orders[topic]
+            if order.step >= oldest
+        ]
 
 
 def fold_log(

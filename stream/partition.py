@@ -32,9 +32,12 @@ from stream.flapping import counted
 from stream.hashing import change_identity, user_hashes
 from stream.learning.state import TrainerState
 from stream.learning.statistics import PartitionStatistics
+from stream.limits import PLACES
+from stream.memory import Memory, Part
 from stream.model import Model
+from stream.orders import PACKED
 from stream.segments import Look, Moves, PublishRule, columns_of, contributions, look
-from stream.state import Commit, OutboxEntry, Position
+from stream.state import Commit, MemoryChanges, OutboxEntry, Position
 from stream.units import iso, isos
 
 CHUNK = 2_048
@@ -178,6 +181,7 @@ class Partition:
 
     Args:
         key: the namespace's secret, see `hashing`.
+        memory: of past messages; one for all partitions of a worker. Its own if there is none.
     """
 
     def __init__(
@@ -190,13 +194,25 @@ class Partition:
         model: Model | None = None,
         *,
         key: bytes = b"",
+        memory: Memory | None = None,
     ) -> None:
         if position.schema != table.schema:
             raise SchemaMismatchError(
-                f"partition {number} holds rows of feature table {position.schema}, but the "
-                f"settings declare {table.schema}; put the old table back, or use another "
-                "store.namespace and replay the log"
+                f"partition {number} holds rows of feature table {position.schema}, but this "
+                f"version of the program and its settings make {table.schema}; go back to the "
+                "version and the settings that wrote them, or use another store.namespace and "
+                "another broker.group and replay the log"
             )
+        self._memory = memory or Memory()
+        if position.remember and position.remember != self._memory.limits.told:
+            raise SchemaMismatchError(
+                f"partition {number} remembers clicks, purchases and orders for "
+                f"{_seconds(position.remember)} seconds, but the settings say "
+                f"{_seconds(self._memory.limits.told)}: put worker.remember_clicks_seconds, "
+                "worker.remember_purchases_seconds and worker.remember_orders_seconds back, or use "
+                "another store.namespace and another broker.group and replay the log"
+            )
+        self._lanes = self._memory.open(number, position.clocks, position.ids, position.orders)
         self.number = number
         self.sequence = sequence
         self.position = position
@@ -220,6 +236,7 @@ class Partition:
         self._delivered: dict[str, Delivered] = {}
         self._foretold: dict[str, Delivered] = {}
         self._flapping = position.flapping
+        self._loaded: dict[tuple[int, int, bool], int] = {}
 
     def __len__(self) -> int:
         return len(self._slots.names)
@@ -274,6 +291,69 @@ class Partition:
         self._make_room()
         self._rows[known : len(self)] = rows
         return True
+
+    def load_ids(self, stored: Iterable[tuple[int, bytes]]) -> None:
+        """Take in the message ids that the store has remembered; see `Store.load_ids`."""
+        for place, keys in stored:
+            topic, step = self._step_of(place, orders=False)
+            if step is not None:
+                found = np.frombuffer(keys[: len(keys) // 8 * 8], np.uint64)
+                self._loaded[topic, step, False] = len(found)
+                self._memory.ids.load(self._lanes[topic], step, found)
+
+    def load_some_orders(self, stored: Iterator[tuple[int, bytes, bytes]]) -> bool:
+        """Take in a portion of the orders that the store has; False if there was nothing left.
+
+        A store may give one twice.
+        """
+        portion: dict[tuple[int, bytes], bytes] = {}
+        for place, key, packed in islice(stored, LOADED_AT_ONCE):
+            portion[place, key] = packed
+        by_place: dict[int, list[tuple[bytes, bytes]]] = {}
+        for (place, key), packed in portion.items():
+            by_place.setdefault(place, []).append((key, packed))
+        for place, orders in by_place.items():
+            topic, step = self._step_of(place, orders=True)
+            if step is None:
+                continue
+            keys = np.frombuffer(b"".join(key for key, _ in orders), np.uint64)
+            rows = np.frombuffer(b"".join(packed for _, packed in orders), PACKED)
+            new = self._memory.orders.load(self._lanes[topic], step, keys, rows)
+            known = self._loaded.get((topic, step, True), 0)
+            self._loaded[topic, step, True] = known + new
+        return bool(portion)
+
+    def _step_of(self, place: int, *, orders: bool) -> tuple[int, int | None]:
+        """Topic and step of a place in the store; no step if what is there is forgotten."""
+        topic, here = divmod(place, PLACES)
+        lane = self._lanes[topic]
+        counts = (lane.orders if orders else lane.ids).stored
+        return topic, next((step for step in counts if step % PLACES == here), None)
+
+    def missing(self) -> str:
+        """What the store had to have and did not give, in words; empty if nothing is missing."""
+        for topic, lane in enumerate(self._lanes):
+            for orders, steps, what in (
+                (False, lane.ids, "message ids"),
+                (True, lane.orders, "orders"),
+            ):
+                found = sum(self._loaded.get((topic, step, orders), 0) for step in steps.stored)
+                stored = sum(steps.stored.values())
+                if found != stored:
+                    return f"{found} of {stored} remembered {what}"
+        return ""
+
+    def release(self) -> None:
+        """Forget what is remembered for this partition; it is not to be used any more."""
+        self._memory.close(self._lanes)
+
+    @property
+    def remembered(self) -> tuple[int, int]:
+        """How many message ids and orders are remembered."""
+        return (
+            sum(lane.ids.total for lane in self._lanes),
+            sum(lane.orders.total for lane in self._lanes),
+        )
 
     def take_delivered(self, delivered: Sequence[Delivered], *, in_time: bool = False) -> int:
         """Take in changes that were delivered, but that the store has lost: they are true.
@@ -369,9 +449,18 @@ class Partition:
 
     def fold(self, events: EventColumns) -> tuple[Ints, int]:
         """Fold a batch in; returns the touched slots and the number of duplicates."""
-        folded = self._table.fold(self.take, events)
+        sifted = self._memory.sift([self.part(events)], events, self._table.orders)
+        folded = self._table.fold(self.take, sifted.events, sifted.repeats, sifted.shares)
         self.put(folded.touched, folded.rows)
         return folded.touched, len(folded.duplicates)
+
+    def part(self, events: EventColumns) -> Part:
+        """What the memory has to know of the partition, and of the users of events."""
+        return Part(self._lanes, self._hashes[events.slot])
+
+    @property
+    def memory(self) -> Memory:
+        return self._memory
 
     def begin_act(self, slots: Ints, now_ms: int) -> None:
         """Look at users who act before an adoption came to them: what the model did is not theirs."""
@@ -379,6 +468,7 @@ class Partition:
         if sweep is None or not self.adopting or model is None:
             return
         slots = np.unique(slots[(slots >= sweep.next) & (slots < len(sweep.causes))])
+        slots = slots[self._rows["seen"][slots] > 0]
         if len(slots):
             rows = self._rows[slots]
             vectors = self._table.vectors(rows, now_ms)
@@ -457,13 +547,22 @@ class Partition:
             rows, wanted = self._rows[start:end], sweep.wanted[start:end]
             if model is None and not wanted.any():
                 continue
+            slots, causes = np.arange(start, end), sweep.causes[start:end]
+            unseen = rows["seen"] == 0
+            if unseen.any():
+                # Known by what the shop did only: in no segment until they act.
+                slots = slots[~unseen]
+                if len(slots) == 0:
+                    continue
+                rows, wanted, causes = self._rows[slots], wanted[~unseen], causes[~unseen]
             vectors = self._table.vectors(rows, now_ms)
             sweep.seen.append(vectors[wanted])
             if model is None:
                 continue
-            slots = np.arange(start, end)
-            looked = self._look(model, rows, slots, vectors, sweep.causes[start:end], now_ms)
-            self._dirty[start + looked.answer.changed] = True
+            looked = self._look(model, rows, slots, vectors, causes, now_ms)
+            if len(slots) < end - start:
+                self._rows[slots] = rows
+            self._dirty[slots[looked.answer.changed]] = True
             columns = columns_of(rows["segment"], model.ids)
             counted = Statistics.of(looked.mapped, looked.squared, columns)
             sweep.total = counted if sweep.total is None else sweep.total + counted
@@ -481,7 +580,7 @@ class Partition:
         return PartitionStatistics(
             at_ms=now_ms,
             model="" if model is None else model.name,
-            users=last,
+            users=int(np.count_nonzero(self._rows["seen"][:last])),
             updates=self.position.counts.applied,
             counts=[] if total is None else total.counts.tolist(),
             sums=b"" if total is None else total.sums.tobytes(),
@@ -499,7 +598,8 @@ class Partition:
         wanted = np.zeros(users, np.bool_)
         if sample is not None:
             hashes = self._hashes[:users]
-            candidates = np.flatnonzero(hashes <= np.uint64(sample.threshold))
+            known = self._rows["seen"][:users] > 0
+            candidates = np.flatnonzero((hashes <= np.uint64(sample.threshold)) & known)
             wanted[candidates[smallest_hashes(hashes[candidates], sample.users)]] = True
         return wanted
 
@@ -514,7 +614,8 @@ class Partition:
     ) -> _Looked:
         """Look at some users: rows change in place, moves are recorded."""
         held = self._hold(slots, now_ms) if self._foretold else np.empty(0, np.int64)
-        kept = rows[held]
+        # They may have been put where they were told just now; the rows here may be a copy.
+        kept = rows[held] = self._rows[slots[held]]
         looked = _under(model, self.rule_of(model), rows, vectors, causes, now_ms)
         moves = looked.answer.moves
         if len(held):
@@ -695,6 +796,10 @@ class Partition:
             flapping=self._flapping,
             known_to=self._known_to,
             users=len(self),
+            remember=self._memory.limits.told,
+            clocks=[lane.clock_ms for lane in self._lanes],
+            ids=[lane.ids.told for lane in self._lanes],
+            orders=[lane.orders.told for lane in self._lanes],
         )
         slots = np.flatnonzero(self._dirty[: len(self)])
         names = self._slots.names
@@ -712,13 +817,32 @@ class Partition:
                 for start in range(0, len(self._pending), CHANGES_PER_ENTRY)
             ],
             statistics=None if statistics is None else statistics.pack(),
+            memory=self._memory_changes(),
         )
+
+    def _memory_changes(self) -> MemoryChanges:
+        """What is remembered since the last commit, and what is forgotten."""
+        ids: dict[int, bytes] = {}
+        orders: dict[int, tuple[bytes, bytes]] = {}
+        no_ids: list[int] = []
+        no_orders: list[int] = []
+        for topic, lane in enumerate(self._lanes):
+            base = topic * PLACES
+            no_ids += [base + place for place in lane.ids.vanished()]
+            no_orders += [base + place for place in lane.orders.vanished()]
+            for step, keys in lane.fresh_by_step():
+                ids[base + step % PLACES] = keys
+            for step, found, packed in self._memory.orders.packed(lane):
+                orders[base + step % PLACES] = found.tobytes(), packed.tobytes()
+        return MemoryChanges(no_ids, ids, no_orders, orders)
 
     def committed(self, commit: Commit) -> None:
         """The store has applied the commit."""
         self.sequence = commit.sequence + 1
         self.position = commit.position
         self._dirty[: len(self)] = False
+        for lane in self._lanes:
+            lane.keep()
         self._pending.clear()
         self._origin_ms = 0
         self._tell_changes()
@@ -730,6 +854,10 @@ class Partition:
         metrics.segments_left(self._left, self._back)
         for counts in (self._told, self._left, self._back):
             counts.clear()
+
+
+def _seconds(told: Sequence[int]) -> str:
+    return ", ".join(f"{ms / 1_000:g}" for ms in told)
 
 
 class Acting(NamedTuple):
@@ -751,7 +879,7 @@ def act_together(acting: Sequence[Acting], now_ms: int) -> list[int]:
     cost the same for one user or a hundred, and in live mode a partition has few at a time.
 
     Args:
-        acting: at least one, all of one feature table.
+        acting: at least one, all of one feature table and one memory.
 
     Returns:
         The number of duplicates in each.
@@ -773,15 +901,17 @@ def act_together(acting: Sequence[Acting], now_ms: int) -> list[int]:
         return np.concatenate([p.take(slots[a:b] - first) for p, first, (a, b) in places])
 
     table = partitions[0].table
-    folded = table.fold(
-        take,
-        EventColumns.concatenate(
-            [
-                replace(one.events, slot=one.events.slot + first)
-                for one, first in zip(acting, firsts.tolist(), strict=True)
-            ]
-        ),
+    events = EventColumns.concatenate(
+        [
+            replace(one.events, slot=one.events.slot + first)
+            for one, first in zip(acting, firsts.tolist(), strict=True)
+        ]
     )
+    if any(partition.memory is not partitions[0].memory for partition in partitions):
+        raise ValueError("partitions that act together have one memory")
+    parts = [one.partition.part(one.events) for one in acting]
+    sifted = partitions[0].memory.sift(parts, events, table.orders)
+    folded = table.fold(take, sifted.events, sifted.repeats, sifted.shares)
     spans = parted(folded.touched)
     slots = [
         folded.touched[a:b] - first for first, (a, b) in zip(firsts.tolist(), spans, strict=True)
@@ -791,6 +921,9 @@ def act_together(acting: Sequence[Acting], now_ms: int) -> list[int]:
         if model is None:
             continue
         here = np.concatenate([np.arange(*spans[number]) for number in group])
+        known = folded.rows["seen"][here] > 0
+        # Who is known by what the shop did only is in no segment until they act.
+        here = here[known]
         if len(here) == 0:
             continue
         rows = folded.rows[here]
@@ -801,10 +934,11 @@ def act_together(acting: Sequence[Acting], now_ms: int) -> list[int]:
         folded.rows[here] = rows
         begin = 0
         for number in group:
-            end = begin + len(slots[number])
+            low, high = spans[number]
+            end = begin + int(np.count_nonzero((here >= low) & (here < high)))
             part, span = partitions[number], slice(begin, end)
             part.record(
-                model, rows[span], slots[number], vectors[span], looked.mapped[span],
+                model, rows[span], slots[number][here[span] - low], vectors[span], looked.mapped[span],
                 looked.answer.moves.between(begin, end), now_ms,
             )  # fmt: skip
             part.originate(acting[number].origin_ms)

@@ -8,6 +8,8 @@ key                        type     what
 ``ns:{t}:users``           hash     user name to packed row; under no name, which commit wrote last
 ``ns:{t}:out``             stream   changes not yet confirmed by Kafka; ids by `entry_id`
 ``ns:{t}:stats``           string   the partition's last statistics for the trainer
+``ns:{t}:ids:<place>``     string   message ids remembered, 8 bytes each, of a step of a topic's clock
+``ns:{t}:orders:<place>``  hash     orders remembered, of a step of a topic's clock, by their key
 ``ns:{t}:pub``             hash     publisher token, output offset delivered up to
 ``ns:trainer``             hash     trainer token, round, model; and what a person wants of it
 ``ns:output``              hash     id of the output topic, and what it lacks
@@ -41,8 +43,10 @@ from redis.retry import Retry
 from stream.config import ConfigError
 from stream.state import (
     KEY_BYTES,
+    MEMORY_PLACES,
     Answer,
     Commit,
+    MemoryChanges,
     OutboxEntry,
     Position,
     StoreRefusedError,
@@ -75,7 +79,7 @@ return meta
 _CREATE = """#!lua
 local owner = redis.call('HGET', KEYS[1], 'token')
 if owner and not (ARGV[4] == '1' and owner == ARGV[1]) then return 0 end
-redis.call('DEL', KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5])
+redis.call('DEL', unpack(KEYS))
 redis.call('HSET', KEYS[1], 'token', ARGV[1], 'sequence', 0, 'commit', '', 'position', ARGV[2])
 redis.call('HSET', KEYS[5], 'delivered_to', ARGV[3])
 return 1
@@ -237,7 +241,9 @@ class RedisStore:
     def create(
         self, partition: int, token: str, position: Position, *, replace: bool = False
     ) -> bool:
-        keys = [self._key(partition, n) for n in ("meta", "users", "out", "stats", "pub")]
+        names = ["meta", "users", "out", "stats", "pub"]
+        names += [f"{what}:{n}" for what in ("ids", "orders") for n in range(MEMORY_PLACES)]
+        keys = [self._key(partition, name) for name in names]
         arguments = [token, msgspec.json.encode(position), position.output, int(replace)]
         return bool(self._script(_CREATE, keys, arguments))
 
@@ -250,6 +256,20 @@ class RedisStore:
             yield from page.items()
             if cursor == 0:
                 return
+
+    def load_ids(self, partition: int) -> Iterator[tuple[int, bytes]]:
+        for place in range(MEMORY_PLACES):
+            found = self._call(self._client.get, self._key(partition, f"ids:{place}"))
+            if found:
+                yield place, found
+
+    def load_orders(self, partition: int) -> Iterator[tuple[int, bytes, bytes]]:
+        for place in range(MEMORY_PLACES):
+            key, cursor = self._key(partition, f"orders:{place}"), None
+            while cursor != 0:
+                cursor, page = self._call(self._client.hscan, key, cursor or 0, count=5_000)
+                for order, packed in page.items():
+                    yield place, order, packed
 
     def is_whole(self, partition: int) -> bool:
         meta, users = self._key(partition, "meta"), self._key(partition, "users")
@@ -311,6 +331,7 @@ class RedisStore:
                     "changes", b"\n".join(entry.changes),
                 )
             )  # fmt: skip
+        frames += self._memory_frames(partition, commit.memory)
         if commit.statistics is not None:
             frames.append(_frame("SET", self._key(partition, "stats"), commit.statistics))
         frames.append(
@@ -322,6 +343,20 @@ class RedisStore:
         )  # fmt: skip
         link.execute(frames)
         return None
+
+    def _memory_frames(self, partition: int, memory: MemoryChanges) -> list[bytes]:
+        """Commands that forget first, and remember then: a place may be used again."""
+        ids = {
+            place: self._key(partition, f"ids:{place}") for place in (*memory.no_ids, *memory.ids)
+        }
+        gone = [ids[place] for place in memory.no_ids]
+        gone += [self._key(partition, f"orders:{place}") for place in memory.no_orders]
+        frames = [_frame("UNLINK", *gone)] if gone else []
+        frames += [_frame("APPEND", ids[place], keys) for place, keys in memory.ids.items()]
+        for place in memory.orders:
+            pairs = [part for order in memory.orders_of(place) for part in order]
+            frames.append(_frame("HSET", self._key(partition, f"orders:{place}"), *pairs))
+        return frames
 
     def _refusal(self, checked: _Checked, token: str, commit: Commit) -> Answer | None:
         if checked.sequence is None:

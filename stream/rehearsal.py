@@ -17,6 +17,7 @@ from stream.events import Counts, EventColumns, Ints, SegmentChange
 from stream.features import FeatureTable
 from stream.learning.rounds import learn
 from stream.learning.state import TrainerState
+from stream.memory import Memory
 from stream.partition import Partition, SampleRequest
 from stream.state import Position
 
@@ -47,9 +48,10 @@ class Rehearsal:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._table = FeatureTable(settings.features)
-        rule = settings.publish.rule()
-        self.partition = Partition(0, self._table, rule, Position([0, 0], self._table.schema), 0)
+        self._table = settings.table()
+        rule, position = settings.publish.rule(), Position([0, 0], self._table.schema)
+        memory = Memory(settings.worker.limits())
+        self.partition = Partition(0, self._table, rule, position, 0, memory=memory)
         self.state = TrainerState()
         self._touched: list[Ints] = []
 

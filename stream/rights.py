@@ -16,8 +16,8 @@ READ = ("get", "hget", "hgetall", "hmget", "hscan", "xlen", "xread")
 RIGHTS: Mapping[str, tuple[str, ...]] = {
     "activity": (
         *SCRIPTS,
-        *("del", "exec", "get", "hget", "hmget", "hscan", "hset"),
-        *("multi", "set", "watch", "xadd", "xlen"),
+        *("append", "del", "exec", "get", "hget", "hmget", "hscan", "hset"),
+        *("multi", "set", "unlink", "watch", "xadd", "xlen"),
     ),
     "trainer": (*SCRIPTS, *LEASE, "getrange", "hget", "hgetall", "hmget", "hset"),
     "publisher": (*SCRIPTS, *LEASE, "exists", "hget", "hmget", "hset", "xdel", "xlen", "xread"),

@@ -20,8 +20,12 @@ import msgspec
 
 from stream.events import Counts
 from stream.flapping import Flapping
+from stream.limits import PLACES, TOPICS
 
 KEY_BYTES = 32
+MEMORY_PLACES = TOPICS * PLACES
+"""Of each of two topics, the steps that are remembered at once; see `remembered`."""
+KEY_OF_ORDER_BYTES = 8
 
 
 def key_of(secret: str) -> bytes:
@@ -78,6 +82,12 @@ class Position(msgspec.Struct):
             topic that was made anew has another.
         store_run: of the store's server, when the partition was taken over.
         secret: which secret of the namespace its change ids are made with, see `key_print`.
+        remember: for how long clicks, purchases and orders are remembered, in ms; empty before the
+            first commit.
+        clocks: newest record time of each input topic.
+        ids: how many message ids are remembered, as (step of the topic's clock, ids), by topic; so
+            that some that vanish are missed.
+        orders: the same of orders.
     """
 
     offsets: list[int]
@@ -96,6 +106,10 @@ class Position(msgspec.Struct):
     topics: list[str] = []
     store_run: str = ""
     secret: str = ""
+    remember: list[int] = []
+    clocks: list[int] = []
+    ids: list[list[tuple[int, int]]] = []
+    orders: list[list[tuple[int, int]]] = []
 
 
 @dataclass(frozen=True)
@@ -116,6 +130,34 @@ class OutboxEntry:
 
 
 @dataclass(frozen=True)
+class MemoryChanges:
+    """What a partition remembers since its last commit, and what it has forgotten.
+
+    A *place* is a number below `MEMORY_PLACES`: a topic and a step of its clock, which uses the place
+    of a step that is forgotten by then.
+
+    Attributes:
+        no_ids: places whose message ids are forgotten, before any are added.
+        ids: keys to add, of eight bytes each, by place.
+        no_orders: places whose orders are forgotten, before any are written.
+        orders: keys of orders, and what is kept of each, one after the other, by place.
+    """
+
+    no_ids: Sequence[int] = ()
+    ids: Mapping[int, bytes] = field(default_factory=dict)
+    no_orders: Sequence[int] = ()
+    orders: Mapping[int, tuple[bytes, bytes]] = field(default_factory=dict)
+
+    def orders_of(self, place: int) -> Iterator[tuple[bytes, bytes]]:
+        """Orders to write at a place, each with its key."""
+        keys, packed = self.orders[place]
+        size = len(packed) * KEY_OF_ORDER_BYTES // len(keys)
+        for index in range(len(keys) // KEY_OF_ORDER_BYTES):
+            key = keys[index * KEY_OF_ORDER_BYTES : (index + 1) * KEY_OF_ORDER_BYTES]
+            yield key, packed[index * size : (index + 1) * size]
+
+
+@dataclass(frozen=True)
 class Commit:
     """One atomic step of a partition.
 
@@ -124,6 +166,7 @@ class Commit:
         users: names, in UTF-8, of the users to write.
         rows: their rows' bytes, one after the other, all of one length.
         statistics: replaces the partition's statistics; None leaves them.
+        memory: what is remembered of past messages.
         id: drawn once, kept when the commit is repeated.
     """
 
@@ -133,6 +176,7 @@ class Commit:
     rows: bytes = b""
     outbox: Sequence[OutboxEntry] = ()
     statistics: bytes | None = None
+    memory: MemoryChanges = MemoryChanges()
     id: str = field(default_factory=lambda: secrets.token_hex(8))
 
 
@@ -174,6 +218,14 @@ class Store(Protocol):
 
     def load(self, partition: int) -> Iterator[tuple[bytes, bytes]]:
         """Every user of a partition with their row."""
+        ...
+
+    def load_ids(self, partition: int) -> Iterator[tuple[int, bytes]]:
+        """The message ids that a partition remembers: each place that has any, with their keys."""
+        ...
+
+    def load_orders(self, partition: int) -> Iterator[tuple[int, bytes, bytes]]:
+        """The orders that a partition remembers: place, key and what is kept of it."""
         ...
 
     def is_whole(self, partition: int) -> bool:
@@ -338,6 +390,8 @@ class _Partition:
     rows_commit: str = ""
     outbox: list[OutboxEntry] = field(default_factory=list)
     statistics: bytes | None = None
+    ids: dict[int, bytes] = field(default_factory=dict)
+    orders: dict[int, dict[bytes, bytes]] = field(default_factory=dict)
     publisher: str = ""
     delivered_to: int = 0
 
@@ -384,6 +438,17 @@ class MemoryStore:
         if state is not None:
             yield from state.users.items()
 
+    def load_ids(self, partition: int) -> Iterator[tuple[int, bytes]]:
+        state = self._partitions.get(partition)
+        if state is not None:
+            yield from state.ids.items()
+
+    def load_orders(self, partition: int) -> Iterator[tuple[int, bytes, bytes]]:
+        state = self._partitions.get(partition)
+        for place, orders in ({} if state is None else state.orders).items():
+            for key, packed in orders.items():
+                yield place, key, packed
+
     def is_whole(self, partition: int) -> bool:
         state = self._partitions.get(partition)
         return state is None or state.users_commit == state.rows_commit
@@ -416,6 +481,14 @@ class MemoryStore:
             )
         if commit.statistics is not None:
             state.statistics = commit.statistics
+        for place in commit.memory.no_ids:
+            state.ids.pop(place, None)
+        for place, keys in commit.memory.ids.items():
+            state.ids[place] = state.ids.get(place, b"") + keys
+        for place in commit.memory.no_orders:
+            state.orders.pop(place, None)
+        for place in commit.memory.orders:
+            state.orders.setdefault(place, {}).update(commit.memory.orders_of(place))
         state.position = msgspec.json.encode(commit.position)
         state.sequence += 1
         state.last_commit = commit.id

@@ -17,7 +17,6 @@ import msgspec
 from stream import metrics
 from stream.config import Settings
 from stream.events import PUBLISHED_MODEL, LineageRecord, PublishedModel
-from stream.features import FeatureTable
 from stream.learning.rounds import learn, resume
 from stream.learning.state import TrainerState
 from stream.learning.statistics import PartitionStatistics
@@ -101,7 +100,7 @@ class Trainer:
         self._announced = announced
         self._live = settings.clock.mode == "live"
         self._settle_until: float | None = None
-        self._table = FeatureTable(settings.features)
+        self._table = settings.table()
         self._partitions = range(settings.topics.partitions)
         self._lease = Lease(store, "trainer", settings.publisher.lease_seconds)
         self._leads = False

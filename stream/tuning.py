@@ -17,7 +17,6 @@ import numpy as np
 
 from stream.config import Learning, Publish, Settings
 from stream.events import Floats
-from stream.features import FeatureTable
 from stream.model import Axes
 from stream.segments import KindRule, PublishRule
 
@@ -60,7 +59,7 @@ class Tuning(msgspec.Struct, frozen=True):
         """What a settings file says of it, under a new id."""
         return Tuning(
             id=secrets.token_hex(8),
-            schema=FeatureTable(settings.features).schema,
+            schema=settings.table().schema,
             learning=settings.learning.model_dump(exclude=set(OWNERS_SHARE)),
             publish=settings.publish.model_dump(),
             weights={feature.name: feature.weight for feature in settings.features},

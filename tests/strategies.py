@@ -16,7 +16,7 @@ import numpy as np
 from hypothesis import strategies as st
 
 from stream.events import EventColumns, Reason
-from stream.features import BROWSE, DEFAULT_FEATURES, RING, SESSION_GAP_MS, Feature, FeatureTable
+from stream.features import BROWSE, DEFAULT_FEATURES, SESSION_GAP_MS, Feature, FeatureTable
 from stream.hashing import hash_text
 from stream.oracle import Event, Fate
 from stream.units import DAY_MS, iso
@@ -29,6 +29,7 @@ ORDER, REFUND, VIEW, CART = (
     "Product Viewed",
     "Product Added",
 )
+UPDATE, CANCEL, SHIP = "Order Updated", "Order Cancelled", "Order Shipped"
 
 
 def feature(name: str, aggregate: Any, **rest: Any) -> Feature:
@@ -45,6 +46,14 @@ EVERY_AGGREGATE: tuple[Feature, ...] = (
     feature("net_1d", "sum", on=(ORDER,), minus=(REFUND,), of="value", half_life="1d"),
     feature("items_1d", "mean", on=(ORDER,), of="quantity", half_life="1d", absent=-1.0),
     feature("basket_1h", "mean", on=(ORDER,), minus=(REFUND,), of="value", half_life="1h"),
+    feature("kept_1d", "count", on=(ORDER, CART), minus=(REFUND,), half_life="1d"),
+    feature("pieces_7d", "sum", on=(ORDER,), minus=(CANCEL,), of="quantity", window="7d"),
+    feature("gross_1d", "sum", on=(ORDER,), of="value", half_life="1d"),
+    feature("refunds_7d", "count", on=(REFUND,), half_life="7d"),
+    feature("refunded", "sum", on=(REFUND,), of="value", half_life="7d"),
+    feature("in_carts", "sum", on=(CART,), minus=(REFUND,), of="value", half_life="7d"),
+    feature("updates_7d", "count", on=(UPDATE,), half_life="7d"),
+    feature("shipped", "last", on=(SHIP, REFUND)),
     feature("browsed_1d", "sum", on=BROWSE, of="browse_seconds", half_life="1d"),
     feature("sessions_1d", "count", of="sessions", half_life="1d"),
     feature("categories_7d", "distinct", on=BROWSE, of="category", half_life="7d"),
@@ -73,15 +82,23 @@ _AMOUNTS = st.one_of(
     st.sampled_from([0.0, 1.0, 19.99, -5.0, 1e-3, 1e9]),
     st.floats(0, 1_000, allow_subnormal=False),
 )
+_RECORD_STEPS = st.one_of(
+    st.integers(0, 2_000),
+    st.sampled_from([-DAY_MS, 450_000, 3_600_000, DAY_MS, 7 * DAY_MS, 30 * DAY_MS]),
+)
+"""How far the log's clock goes on: mostly hardly at all, sometimes past what is remembered."""
 _WHAT = st.tuples(
     st.sampled_from([0, 0, 0, 0, 1, 2]),  # user: one does most
     st.sampled_from([0, 0, 0, 1]),  # topic: clicks are many
-    st.sampled_from([ORDER, ORDER, REFUND, VIEW, VIEW, CART]),
+    st.sampled_from([ORDER, ORDER, ORDER, REFUND, REFUND, CANCEL, UPDATE, SHIP, VIEW, VIEW, CART]),
     _STEPS,
-    st.one_of(st.none(), st.integers(1, RING + 2)),  # a new message id, or one from so far back
+    st.one_of(st.none(), st.none(), st.integers(0, 10)),  # a new id, none, or one of before
     _AMOUNTS,
     st.integers(1, 5),
     st.integers(0, 40),  # category, 0 for none
+    st.sampled_from([0, 0, 1, 1, 1, 2, 3]),  # order, 0 for none
+    st.sampled_from([False, False, True]),  # whether a message says no amount
+    _RECORD_STEPS,
 )
 
 
@@ -89,16 +106,18 @@ _WHAT = st.tuples(
 def histories(draw: st.DrawFn, max_events: int = 60) -> list[Event]:
     """Events of three users on both topics, in one possible order of arrival."""
     count = draw(st.integers(1, max_events))
-    time = START_MS
+    time = recorded = START_MS
     events: list[Event] = []
-    for user, topic, name, step, back, value, quantity, category in draw(
+    for user, topic, name, step, back, value, quantity, category, order, silent, later in draw(
         st.lists(_WHAT, min_size=count, max_size=count)
     ):
-        time = max(time + step, START_MS)
+        time, recorded = max(time + step, START_MS), max(recorded + later, START_MS)
         message = hash_text(b"message %d" % len(events))
         if back is not None:
             before = [e.id for e in events if (e.user, e.topic) == (f"user-{user}", topic)]
-            message = before[-back] if back <= len(before) else message
+            message = before[-back] if 0 < back <= len(before) else 0
+        takes_back = name in (REFUND, CANCEL)
+        whole = silent and (takes_back or name == UPDATE)
         events.append(
             Event(
                 user=f"user-{user}",
@@ -106,9 +125,12 @@ def histories(draw: st.DrawFn, max_events: int = 60) -> list[Event]:
                 name=name,
                 time_ms=time,
                 id=message,
-                value=value,
+                value=0.0 if whole else abs(value) if takes_back else value,
                 quantity=float(quantity),
                 category=hash_text(b"category %d" % category) if category else 0,
+                order=hash_text(b"order %d" % order) if order else 0,
+                whole=whole,
+                recorded_ms=recorded,
             )
         )
     return events

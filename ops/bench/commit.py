@@ -31,7 +31,6 @@ import numpy as np
 import redis
 
 from stream.config import Settings
-from stream.features import FeatureTable
 from stream.redis_state import RedisStore, connect, hash_tag
 from stream.servers import LocalStore, redis_binary, valkey_binary
 from stream.state import Answer, Commit, Position
@@ -83,7 +82,7 @@ class Bench:
 
     def __init__(self, client: redis.Redis) -> None:
         self._client = client
-        table = FeatureTable(Settings().features)
+        table = Settings().table()
         self.row_bytes = table.dtype.itemsize
         self._store = RedisStore(client, namespace="bench", partitions=len(WAYS))
         self._position = Position([0, 0], table.schema)

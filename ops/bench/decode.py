@@ -35,7 +35,6 @@ from ops.bench.report import cpu
 from producers.traffic import bench_events
 from stream.config import ConfigError, Settings, Worker
 from stream.events import Track
-from stream.features import FeatureTable
 
 RESULTS = Path(__file__).parent / "results" / "decode.md"
 USERS = 50_000
@@ -66,7 +65,7 @@ def messages_of(events: int) -> list[Messages]:
 
 def ways_of(settings: Settings) -> dict[str, Callable[[Messages], Any]]:
     """What is measured, by name."""
-    table = FeatureTable(settings.features)
+    table = settings.table()
     plain, compiled = (Decoder(table, Worker(decoder=way)) for way in ("plain", "compiled"))
     track, nothing = msgspec.json.Decoder(Track).decode, msgspec.json.Decoder(_Nothing).decode
     return {

@@ -54,6 +54,7 @@ def some_rows(table: FeatureTable, users: int, seed: int) -> Rows:
     silent = rng.exponential(30.0, users) * DAY_MS
     rows["seen"] = NOW_MS - silent.astype(np.int64)
     rows["first"] = rows["seen"] - (rng.exponential(200.0, users) * DAY_MS).astype(np.int64)
+    rows["as_of"] = rows["seen"]
     rows["sums"] = rng.lognormal(0.0, 1.0, rows["sums"].shape)
     rows["last"] = rows["seen"][:, None]
     return rows
@@ -79,7 +80,7 @@ def resident() -> int:
 def measure(users: int) -> dict[str, Any]:
     """Seconds and bytes, by what they are of."""
     settings = Settings()
-    table = FeatureTable(settings.features)
+    table = settings.table()
     with LocalStore(binary=redis_binary()) as server:
         command.say(f"filling a store with {users:,} users")
         store = RedisStore(connect(server.url, SECONDS), namespace="bench", partitions=1)

@@ -13,7 +13,6 @@ import numpy as np
 
 from consumers.client import read_to_end
 from stream.config import Settings
-from stream.features import FeatureTable
 from stream.redis_state import RedisStore
 
 AT_MS = 0
@@ -131,7 +130,7 @@ def _partition(
     position = store.position(number)
     if position is None:
         return None
-    table = FeatureTable(settings.features)
+    table = settings.table()
     names, blobs = [], []
     for name, blob in store.load(number):
         names.append(name.decode())

@@ -361,7 +361,7 @@ class _Picture:
     ) -> None:
         self._settings, self._store, self._shop, self._tail = settings, store, shop, tail
         self._columns = columns
-        self._table = FeatureTable(settings.features)
+        self._table = settings.table()
         self._rates: deque[tuple[float, int]] = deque(maxlen=12)
 
     def drained(self) -> bool:
@@ -425,7 +425,7 @@ def _facts(
     settings: config.Settings, store: RedisStore, shop: _Shop, tail: _Tail, took: float
 ) -> dict[str, Any]:
     report = audit(settings, store)
-    for change in views.Reader(settings, store, FeatureTable(settings.features)).changes():
+    for change in views.Reader(settings, store, settings.table()).changes():
         tail.take(change, float("nan"))
     positions = [store.position(p) for p in range(settings.topics.partitions)]
     consumed = sum(p.counts.consumed for p in positions if p is not None)
@@ -450,7 +450,7 @@ def _facts(
         "checks": [asdict(check) for check in report.checks],
     }
     with suppress(views.NoModelError):
-        found = views.segments(views.trainer_state(store), FeatureTable(settings.features))
+        found = views.segments(views.trainer_state(store), settings.table())
         facts["users"] = found["users"]
         facts["segments"] = len(found["segments"])
         facts["segment_list"] = found

@@ -257,9 +257,11 @@ def _sample(
         more = np.frombuffer(raw, dtype=table.dtype)
         if (more["format"] != ROW_FORMAT).any():
             raise SchemaMismatchError("the store holds rows of another format")
-        total += len(names)
-        rows = np.concatenate([rows, more])
-        hashes = np.concatenate([hashes, user_hashes(names, key)])
+        # Who is known by what the shop did only is in no sample.
+        seen = more["seen"] > 0
+        total += int(np.count_nonzero(seen))
+        rows = np.concatenate([rows, more[seen]])
+        hashes = np.concatenate([hashes, user_hashes(names, key)[seen]])
         chosen = smallest_hashes(hashes, settings.learning.sample_users)
         rows, hashes = rows[chosen], hashes[chosen]
     return Sampled(rows, hashes, total)

@@ -55,7 +55,6 @@ from stream.errors import (
     TopicMissingError,
 )
 from stream.events import Reason
-from stream.features import FeatureTable
 from stream.masking import mask, mask_facts
 from stream.membership import Wanted
 from stream.partition import SchemaMismatchError
@@ -448,7 +447,7 @@ def replay_files(
     except ValueError as error:
         raise config.ConfigError(f"--speed: {error}") from None
     signer = roles.mark_signer(settings)
-    watched = FeatureTable(settings.features).codes
+    watched = settings.table().codes
     with progress_bar(err) as progress:
         report = replay(
             settings, file, chosen, signer, more=more, speed=pace, progress=progress, until=until,
@@ -510,7 +509,7 @@ def explore_vectors(
     if k is not None and algorithm == "density":
         raise config.ConfigError("--k: density clustering finds its own number of segments")
     settings = _context.settings()
-    table = FeatureTable(settings.features)
+    table = settings.table()
     exploring.see_that_it_can_draw()
     wish = exploring.Wish(distance, algorithm, k_max, k, bootstraps)
     with _telling("reading") as tell:
@@ -546,7 +545,7 @@ def plan_change(
     sources = _sources(files, mapping, live=live)
     wanted = config.load(wanted_file)[0]
     settings = _context.settings()
-    table = FeatureTable(wanted.features)
+    table = wanted.table()
     with _telling("reading") as tell:
         if sources:
             first, *more = sources
@@ -624,7 +623,7 @@ def apply_change(
     settings, [learning], [publish], [[kinds]] and the weights and words of [[features]] count.
     """
     wanted = config.load(wanted_file)[0]
-    known, table = _running(wanted), FeatureTable(wanted.features)
+    known, table = _running(wanted), wanted.table()
     tuning = Tuning.of(wanted)
     with roles.open_store(known) as store:
         with _telling("planning") as tell:
@@ -662,7 +661,7 @@ def segments(
     if context.invoked_subcommand is not None:
         return
     settings = _context.settings()
-    table = FeatureTable(settings.features)
+    table = settings.table()
     with roles.open_store(settings) as store:
         state = views.trainer_state(store)
         facts = views.segments(state, table)
@@ -706,7 +705,7 @@ def user(
     """A user: features now, segment, since when, distances, the last changes and why."""
     settings = _context.settings()
     with roles.open_store(settings) as store:
-        reader = views.Reader(settings, store, FeatureTable(settings.features))
+        reader = views.Reader(settings, store, settings.table())
         facts = reader.user(user_id)
         if why:
             facts["why"] = explaining.why(reader, user_id)
@@ -748,7 +747,7 @@ def changes(
             show(record, as_json, lambda shown: out.print(views.record_line(shown)))
 
     with roles.open_store(settings) as store:
-        reader = views.Reader(settings, store, FeatureTable(settings.features))
+        reader = views.Reader(settings, store, settings.table())
         if kind is not None and kind not in (kinds := views.kinds_of(settings, store)):
             raise config.ConfigError(
                 f"--kind {kind}: there is no such kind, but {', '.join(kinds)}"

@@ -306,8 +306,9 @@ class Reader:
             "user": name,
             "partition": partition,
             "at": iso(now_ms),
-            "first_seen": iso(int(row["first"][0])),
-            "last_seen": iso(int(row["seen"][0])),
+            # Who is known by what the shop did only has not been seen yet.
+            "first_seen": iso(int(row["first"][0])) if row["seen"][0] else None,
+            "last_seen": iso(int(row["seen"][0])) if row["seen"][0] else None,
             "features": [
                 {"feature": feature.name, "value": float(value), "unit": feature.unit}
                 for feature, value in zip(self.table.features, vectors[0], strict=True)
@@ -476,7 +477,10 @@ def show_user(console: Console, facts: dict[str, Any], table: FeatureTable) -> N
                 f"), since {segment['since']}",
             )
         )
-    console.print(f"first seen {facts['first_seen']}, last seen {facts['last_seen']}")
+    if facts["last_seen"] is None:
+        console.print("not seen yet: only the shop has acted")
+    else:
+        console.print(f"first seen {facts['first_seen']}, last seen {facts['last_seen']}")
     features = Table(title="Features now", title_justify="left")
     features.add_column("feature")
     features.add_column("value", justify="right")

@@ -18,13 +18,16 @@ from hypothesis import strategies as st
 
 from consumers import audit as auditing
 from consumers.audit import AuditReport, Progress, audit, explain
-from stream.config import Broker, Clock, Settings, Topics, Worker
+from stream.config import Broker, Clock, Publish, Settings, Topics, Worker
 from stream.errors import TopicMissingError
 from stream.events import MEMBERSHIP, Cause, Counts, Reason
 from stream.features import DEFAULT_FEATURES, Feature, FeatureTable
 from stream.hashing import change_identity, partition_of
+from stream.memory import Memory
 from stream.oracle import Fate, Judge, Marks, Message, Oracle, fold_log, parse_time
-from stream.state import Commit, MemoryStore, OutboxEntry, Position
+from stream.orders import PACKED
+from stream.partition import Partition
+from stream.state import MemoryStore, OutboxEntry, Position
 from stream.units import DAY_MS, iso
 from tests.fakes import mark_value
 from tests.strategies import (
@@ -236,8 +239,9 @@ class World:
         marks = Marks(self.store.namespace_key(), self.settings.clock.mark_seconds)
         partitions = self.settings.topics.partitions
         oracle = Oracle(self.settings.features, self.settings.worker, marks, partitions=partitions)
-        slots: dict[str, int] = {}
-        rows = self.table.blank(64)
+        key, memory = self.store.namespace_key(), Memory(self.settings.worker.limits())
+        begun, rule = Position([0, 0], self.table.schema), Publish().rule()
+        owner = Partition(partition, self.table, rule, begun, 0, key=key, memory=memory)
         offsets, first = [], []
         for index, topic in enumerate(self.settings.topics.inputs):
             records = [r for r in self.topics[topic] if r.in_partition == partition]
@@ -247,30 +251,26 @@ class World:
                 message = Message(record.payload, record.time_ms, index, (topic, partition))
                 event = oracle.take(message).event
                 if event is not None:
-                    answer = self.table.fold(rows.__getitem__, columns(self.table, slots, [event]))
-                    rows[answer.touched] = answer.rows
+                    slots = {event.user: int(owner.slots([event.user])[0])}
+                    owner.fold(columns(self.table, slots, [event]))
         told = [json.loads(r.payload or b"{}") for r in self.changes] + [*map(json.loads, outbox)]
+        rows = owner.rows
         for user, (version, segment) in (assigned or {}).items():
-            row = rows[slots[user] : slots[user] + 1]
+            slot = owner.names.index(user.encode())
+            row = rows[slot : slot + 1]
             row["version"], row["segment"] = version, segment
             for change in told:
                 if (change.get("user"), change.get("version")) == (user, version):
                     row["previous"] = change["from"] or 0
                     row["since"] = START_MS + version * DAY_MS
-        position = Position(
-            offsets,
-            self.table.schema,
-            incarnation=incarnation,
-            clock_ms=START_MS + DAY_MS,
-            counts=oracle.counts,
-            first=first,
-            output=output,
+        commit = owner.commit(offsets, oracle.counts, START_MS + DAY_MS)
+        position = msgspec.structs.replace(
+            commit.position, incarnation=incarnation, first=first, output=output, users=0
         )
         self.store.create(partition, "owner", position)
         entries = [OutboxEntry(0, outbox, incarnation)] if outbox else []
-        users = [user.encode() for user in slots]
-        folded = rows[: len(users)].tobytes()
-        self.store.commit(partition, "owner", Commit(0, position, users, folded, entries))
+        whole = replace(commit, position=position, outbox=entries, rows=rows.tobytes())
+        self.store.commit(partition, "owner", whole)
 
     # -- breaking it ----
 
@@ -656,6 +656,12 @@ class Moments(MemoryStore):
             if row is not None:
                 yield user, row
 
+    def load_ids(self, partition: int) -> Iterator[tuple[int, bytes]]:
+        return self.world.store.load_ids(partition)
+
+    def load_orders(self, partition: int) -> Iterator[tuple[int, bytes, bytes]]:
+        return self.world.store.load_orders(partition)
+
     def outbox(
         self, after: Mapping[int, str], limit: int, wait_seconds: float
     ) -> dict[int, list[OutboxEntry]]:
@@ -992,8 +998,33 @@ def change_bucket(world: World) -> None:
     world.edit(0, "ann", "distinct", lambda seconds: np.maximum(seconds, 1))
 
 
-def change_ring(world: World) -> None:
-    world.edit(0, "ann", "ring", lambda ring: ring ^ np.uint64(1))
+def change_as_of(world: World) -> None:
+    world.edit(0, "ann", "as_of", lambda as_of: as_of + 1)
+
+
+def forget_a_message(world: World) -> None:
+    ids = world.store._partitions[0].ids
+    place = next(iter(ids))
+    ids[place] = ids[place][8:]
+
+
+def remember_another_message(world: World) -> None:
+    ids = world.store._partitions[0].ids
+    place = next(iter(ids))
+    ids[place] = bytes([ids[place][0] ^ 1]) + ids[place][1:]
+
+
+def forget_an_order(world: World) -> None:
+    orders = world.store._partitions[0].orders
+    del orders[next(iter(orders))]
+
+
+def change_an_order(world: World) -> None:
+    orders = next(iter(world.store._partitions[0].orders.values()))
+    key, packed = next(iter(orders.items()))
+    row = np.frombuffer(packed, PACKED).copy()
+    row["refunded"] += 1.0
+    orders[key] = row.tobytes()
 
 
 def cut_row(world: World) -> None:
@@ -1180,7 +1211,11 @@ VALID, PAYLOAD, ONCE, VERSIONS, FROM, ASSIGNED = (
         (change_seen, {STATE}, 0, 0),
         (change_click, {STATE}, 0, 0),
         (change_bucket, {STATE}, 0, 0),
-        (change_ring, {STATE}, 0, 0),
+        (change_as_of, {STATE}, 0, 0),
+        (forget_a_message, {STATE}, 0, 0),
+        (remember_another_message, {STATE}, 0, 0),
+        (forget_an_order, {STATE}, 0, 0),
+        (change_an_order, {STATE}, 0, 0),
         (cut_row, {STATE, ASSIGNED}, 0, 0),
         (double_with_other_payload, {PAYLOAD, ONCE}, 0, 1),
         (wait_with_other_payload, {PAYLOAD}, 0, 0),

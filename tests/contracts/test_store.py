@@ -25,8 +25,10 @@ from stream.redis_state import RedisStore, connect, hash_tag
 from stream.servers import LocalStore
 from stream.state import (
     KEY_BYTES,
+    KEY_OF_ORDER_BYTES,
     Answer,
     Commit,
+    MemoryChanges,
     MemoryStore,
     OutboxEntry,
     Position,
@@ -207,6 +209,34 @@ class Promises:
         store.commit(0, "a", one)
         store.acquire(0, "b")
         assert store.commit(0, "a", one) is Answer.FENCED
+
+    def test_a_commit_remembers_and_forgets_with_all_the_rest(self, store: Store) -> None:
+        """What a place held is forgotten first: it may be used again in the same commit."""
+        store.create(0, "a", START)
+        assert list(store.load_ids(0)) == []
+        assert list(store.load_orders(0)) == []
+        keys = [bytes([number]) * KEY_OF_ORDER_BYTES for number in range(6)]
+        kept = [b"\r\n\0$%d" % number for number in range(6)]
+        first = MemoryChanges(
+            ids={0: keys[0] + keys[1], 9: keys[2]},
+            orders={3: (keys[3] + keys[4], kept[3] + kept[4]), 17: (keys[5], kept[5])},
+        )
+        assert store.commit(0, "a", commit(0, memory=first)) is Answer.OK
+        assert dict(store.load_ids(0)) == {0: keys[0] + keys[1], 9: keys[2]}
+        assert sorted(store.load_orders(0)) == [
+            (3, keys[3], kept[3]), (3, keys[4], kept[4]), (17, keys[5], kept[5]),
+        ]  # fmt: skip
+        second = MemoryChanges([9, 1], {9: keys[3], 0: keys[4]}, [17], {3: (keys[3], kept[0])})
+        assert store.commit(0, "b", commit(1, memory=second)) is Answer.FENCED
+        assert dict(store.load_ids(0)) == {0: keys[0] + keys[1], 9: keys[2]}
+        assert store.commit(0, "a", commit(1, memory=second)) is Answer.OK
+        assert store.commit(0, "a", commit(1, memory=second, id="x")) is Answer.DIVERGED
+        assert dict(store.load_ids(0)) == {0: keys[0] + keys[1] + keys[4], 9: keys[3]}
+        assert sorted(store.load_orders(0)) == [(3, keys[3], kept[0]), (3, keys[4], kept[4])]
+        assert list(store.load_ids(1)) == []
+        assert store.create(0, "a", START, replace=True)
+        assert list(store.load_ids(0)) == []
+        assert list(store.load_orders(0)) == []
 
     @pytest.mark.parametrize("sequence", [0, 2, 100])
     def test_a_commit_out_of_sequence_has_diverged(self, store: Store, sequence: int) -> None:

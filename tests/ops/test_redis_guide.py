@@ -20,7 +20,7 @@ from stream.features import FeatureTable
 from stream.redis_state import RedisStore, connect
 from stream.rights import ASKED, RIGHTS, acl_line, commands
 from stream.servers import LocalStore, redis_binary
-from stream.state import Commit, OutboxEntry, Position, StoreRefusedError
+from stream.state import Commit, MemoryChanges, OutboxEntry, Position, StoreRefusedError
 from tests.conftest import unavailable
 
 GUIDE = Path(__file__).parent.parent.parent / "ops/guide/redis.md"
@@ -83,10 +83,15 @@ def activity(store: RedisStore) -> None:
     assert found is not None
     sequence, position = found
     list(store.load(0))
+    list(store.load_ids(0))
+    list(store.load_orders(0))
     store.delivered_to([0, 1])
     entry = OutboxEntry(1, (b"{}",), 1)
     for number in range(2):
-        commit = Commit(sequence + number, position, [b"bob"], b"row", [entry], b"statistics")
+        memory = MemoryChanges([1], {0: b"message."}, [1], {0: (b"order...", b"kept")})
+        commit = Commit(
+            sequence + number, position, [b"bob"], b"row", [entry], b"statistics", memory
+        )
         assert store.submit(0, "worker", commit) is None
         store.collect(0, "worker", commit)
     store.abandon(0)

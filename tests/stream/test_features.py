@@ -9,17 +9,24 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stream.events import Rows
-from stream.features import DEFAULT_FEATURES, RING, SESSION_GAP_MS, Feature, FeatureTable
+from stream.config import Publish, Worker
+from stream.events import Counts, Rows
+from stream.features import DEFAULT_FEATURES, SESSION_GAP_MS, Feature, FeatureTable
 from stream.hashing import hash_text
-from stream.oracle import Event, OracleUser
+from stream.memory import Memory
+from stream.oracle import Event, Oracle, OracleUser
+from stream.partition import Partition
+from stream.state import MemoryStore, Position
 from stream.units import DAY_MS
 from tests.strategies import (
+    CANCEL,
     CART,
     EVERY_AGGREGATE,
     ORDER,
     REFUND,
+    SHIP,
     START_MS,
+    UPDATE,
     VIEW,
     columns,
     cuts,
@@ -30,6 +37,7 @@ from tests.strategies import (
 
 TABLES = {features: FeatureTable(features) for features in (DEFAULT_FEATURES, EVERY_AGGREGATE)}
 RELATIVE = 1e-9
+WORKER = Worker()
 NOTHING = 1e-12
 """Sums that have all but decayed away differ by less than this."""
 
@@ -38,37 +46,55 @@ def table_of(features: tuple[Feature, ...]) -> FeatureTable:
     return TABLES.get(features) or FeatureTable(features)
 
 
+def partition_of(
+    table: FeatureTable, worker: Worker, position: Position | None = None
+) -> Partition:
+    position = position or Position([0, 0], table.schema)
+    return Partition(0, table, Publish().rule(), position, 0, memory=Memory(worker.limits()))
+
+
+def fold_in(partition: Partition, batch: Sequence[Event]) -> int:
+    """Fold a batch; returns the number of duplicates."""
+    slots = {event.user: int(partition.slots([event.user])[0]) for event in batch}
+    return partition.fold(columns(partition.table, slots, batch))[1]
+
+
 def fold(
-    table: FeatureTable, batches: Sequence[Sequence[Event]]
+    table: FeatureTable, batches: Sequence[Sequence[Event]], worker: Worker = WORKER
 ) -> tuple[dict[str, int], Rows, int]:
     """Slots and rows of all users, and the number of duplicates."""
-    slots: dict[str, int] = {}
-    rows, duplicates = table.blank(8), 0
-    for batch in batches:
-        folded = table.fold(rows.__getitem__, columns(table, slots, batch))
-        rows[folded.touched] = folded.rows
-        duplicates += len(folded.duplicates)
-    return slots, rows, duplicates
+    partition = partition_of(table, worker)
+    duplicates = sum(fold_in(partition, batch) for batch in batches)
+    names = [name.decode() for name in partition.names]
+    return {name: slot for slot, name in enumerate(names)}, partition.rows, duplicates
 
 
-def truth(events: Sequence[Event]) -> tuple[dict[str, OracleUser], int]:
+def truth(
+    features: Sequence[Feature], events: Sequence[Event], worker: Worker = WORKER
+) -> tuple[dict[str, OracleUser], int]:
     """Oracle's users, and the number of duplicates."""
-    users: dict[str, OracleUser] = {}
-    duplicates = 0
-    for event in events:
-        duplicates += not users.setdefault(event.user, OracleUser()).fold_event(event)
-    return users, duplicates
+    oracle = Oracle(features, worker)
+    return oracle.users, sum(not oracle.fold(event) for event in events)
+
+
+def watched(table: FeatureTable, events: Sequence[Event]) -> list[Event]:
+    """The events that a decoder would not have ignored."""
+    return [event for event in events if event.name in table.codes]
 
 
 def times_of_interest(events: Sequence[Event]) -> list[int]:
-    newest = max(event.time_ms for event in events)
+    newest = max((event.time_ms for event in events), default=START_MS)
     return [0, START_MS, newest, newest + 1, newest + 3_600_000, newest + 5 * DAY_MS]
 
 
 def assert_equal(
-    table: FeatureTable, slots: dict[str, int], rows: Rows, events: Sequence[Event]
+    table: FeatureTable,
+    slots: dict[str, int],
+    rows: Rows,
+    events: Sequence[Event],
+    worker: Worker = WORKER,
 ) -> None:
-    users, _ = truth(events)
+    users, _ = truth(table.features, events, worker)
     assert slots.keys() == users.keys()
     for now in times_of_interest(events):
         vectors = table.vectors(rows, now)
@@ -86,10 +112,7 @@ def assert_equal(
         assert row["seen"] == user.seen_ms
         assert row["click"] == (user.click_ms or 0)
         assert row["arrivals"].tolist() == user.arrivals
-        for topic, recent in enumerate(user.recent):
-            ring = row["ring"][topic].tolist()
-            head = user.arrivals[topic] % RING
-            assert [i for i in ring[head:] + ring[:head] if i] == list(recent)
+        assert row["as_of"] == user.as_of_ms
 
 
 @pytest.mark.slow
@@ -99,16 +122,59 @@ def test_any_history_in_any_batches_is_what_the_oracle_says(
     features: tuple[Feature, ...], data: st.DataObject
 ) -> None:
     table = table_of(features)
-    events = data.draw(histories())
+    events = watched(table, data.draw(histories()))
     slots, rows, duplicates = fold(table, data.draw(cuts(events)))
-    assert duplicates == truth(events)[1]
+    assert duplicates == truth(features, events)[1]
     assert_equal(table, slots, rows, events)
 
 
+LITTLE = Worker().model_copy(update={"remembered_ids": 5})
+"""Remembers so few ids that the cap is reached."""
+
+
+@pytest.mark.slow
+@given(feature_tables, st.sampled_from([WORKER, LITTLE]), st.data())
+@settings(max_examples=150, deadline=None)
+def test_a_takeover_between_batches_changes_nothing(
+    features: tuple[Feature, ...], worker: Worker, data: st.DataObject
+) -> None:
+    """Whoever takes over remembers what was committed, and nothing else."""
+    table = table_of(features)
+    events = watched(table, data.draw(histories()))
+    store = MemoryStore()
+    store.create(0, "token", Position([0, 0], table.schema))
+    partition, duplicates = partition_of(table, worker), 0
+    for batch in data.draw(cuts(events)):
+        duplicates += fold_in(partition, batch)
+        if data.draw(st.booleans()):
+            commit = partition.commit([0, 0], Counts(), 0)
+            store.commit(0, "token", commit)
+            partition.committed(commit)
+        if data.draw(st.booleans()):
+            commit = partition.commit([0, 0], Counts(), 0)
+            store.commit(0, "token", commit)
+            taken = store.acquire(0, "token")
+            assert taken is not None
+            partition = Partition(
+                0, table, Publish().rule(), taken[1], taken[0], memory=Memory(worker.limits())
+            )
+            partition.load(store.load(0))
+            partition.load_ids(store.load_ids(0))
+            orders = store.load_orders(0)
+            while partition.load_some_orders(orders):
+                pass
+            assert partition.missing() == ""
+    assert duplicates == truth(features, events, worker)[1]
+    slots = {name.decode(): slot for slot, name in enumerate(partition.names)}
+    assert_equal(table, slots, partition.rows, events, worker)
+
+
 @given(histories(max_events=30))
-@settings(max_examples=30)
+@settings(max_examples=30, deadline=None)
 def test_users_do_not_see_each_other(events: list[Event]) -> None:
     table = TABLES[EVERY_AGGREGATE]
+    # The clock by which they are forgotten is that of all of them.
+    events = [event._replace(recorded_ms=START_MS) for event in events]
     together, rows, _ = fold(table, [events])
     for user, slot in together.items():
         _, alone, _ = fold(table, [[event for event in events if event.user == user]])
@@ -116,7 +182,7 @@ def test_users_do_not_see_each_other(events: list[Event]) -> None:
 
 
 @given(histories())
-@settings(max_examples=30)
+@settings(max_examples=30, deadline=None)
 def test_reading_writes_nothing_and_says_the_same_twice(events: list[Event]) -> None:
     table = TABLES[EVERY_AGGREGATE]
     _, rows, _ = fold(table, [events])
@@ -165,9 +231,13 @@ def event(
     id: int = 0,  # noqa: A002 - the word everywhere
     **rest: float,
 ) -> Event:
+    order = int(rest.get("order", 0))
     return Event(
+        order=hash_text(b"order %d" % order) if order else 0,
+        whole=bool(rest.get("whole", 0)),
+        recorded_ms=START_MS + int(rest.get("recorded", at_ms)),
         user=user,
-        topic=int(rest.get("topic", name in (ORDER, REFUND))),
+        topic=int(rest.get("topic", name in (ORDER, REFUND, CANCEL, UPDATE, SHIP))),
         name=name,
         time_ms=START_MS + at_ms,
         id=hash_text(b"%d" % (id or at_ms)),
@@ -196,17 +266,25 @@ SESSIONS = feature("x", "count", of="sessions", half_life="36500d")
 
 
 def test_a_repeated_message_counts_once_while_it_is_remembered() -> None:
-    others = [event(at_ms=1, id=i) for i in range(1, RING + 1)]
-    near = [event(id=99), *others[:-1], event(id=99)]
-    far = [event(id=99), *others, event(id=99)]
-    assert round(both_ways(COUNT, near)) == RING
-    assert round(both_ways(COUNT, far)) == RING + 2
+    """However many came between: by the log's own clock, and not by the events' times."""
+    hour = 3_600_000
+    others = [event(at_ms=1, id=i) for i in range(1, 100)]
+    near = [event(id=999), *others, event(id=999, recorded=hour)]
+    far = [event(id=999), *others, event(id=999, recorded=hour + hour // 8)]
+    assert round(both_ways(COUNT, near)) == 100
+    assert round(both_ways(COUNT, far)) == 101
 
 
-def test_a_repeat_keeps_itself_in_memory() -> None:
-    """Arrivals are counted, not acceptances: a stream of repeats never becomes fresh."""
-    events = [event(at_ms=1, id=1), *(event(at_ms=1, id=1) for _ in range(3 * RING))]
-    assert round(both_ways(COUNT, events)) == 1
+def test_a_repeat_does_not_keep_itself_in_memory() -> None:
+    """What is remembered is a matter of when it counted, so a batch may be cut anywhere."""
+    hour = 3_600_000
+    events = [event(id=1, at_ms=1, recorded=at * hour) for at in (0, 1, 2)]
+    assert round(both_ways(COUNT, events)) == 2
+
+
+def test_what_has_no_id_counts_each_time() -> None:
+    events = [event(at_ms=1)._replace(id=0) for _ in range(10)]
+    assert round(both_ways(COUNT, events)) == 10
 
 
 def test_the_same_id_on_the_other_topic_is_another_message() -> None:

@@ -47,7 +47,7 @@ def test_series_exist_before_anything_happens() -> None:
 
 
 def test_a_released_partition_leaves_no_series() -> None:
-    metrics.partition_acquired(3, 100)
+    metrics.partition_acquired(3, 100, 7, 5)
     assert value("partitions_owned") == 1
     assert value("partition_users", partition="3") == 100
     metrics.partition_released(3)
@@ -146,7 +146,7 @@ def test_every_other_happening_is_counted() -> None:
     metrics.store_missed()
     metrics.broker_missed()
     metrics.message_rejected(Reason.NO_USER)
-    metrics.users_counted(1, 4)
+    metrics.users_counted(1, 4, 2, 1)
     assert value("changes_total", **labels) == changes + 2
     assert (value("model_epoch"), value("model_version")) == (2, 7)
     assert value("unavailable_total", neighbour="store") == missed + 1
@@ -157,7 +157,7 @@ def test_names_carry_their_unit_and_every_metric_its_meaning() -> None:
     ours = [f for f in text_string_to_metric_families(text) if f.name.startswith("segstream_")]
     assert len(ours) > 20
     unit = re.compile(
-        r"_(seconds|records|entries|users|owned|epoch|version|leader|info|lacks_changes|alert)$"
+        r"_(seconds|records|entries|users|owned|epoch|version|leader|info|lacks_changes|alert|ids|orders)$"
     )
     for family in ours:
         assert family.documentation.endswith(".")

@@ -22,6 +22,8 @@ from stream.hashing import change_identity, hash_text, user_hashes
 from stream.learning.rounds import learn
 from stream.learning.state import ALL_HASHES, TrainerState
 from stream.learning.statistics import PartitionStatistics
+from stream.limits import Limits
+from stream.memory import Memory
 from stream.model import Model, Segment
 from stream.oracle import Event
 from stream.partition import (
@@ -68,7 +70,11 @@ def act(partition: Partition, events: EventColumns, now_ms: int, origin_ms: int)
 def event(user: str, name: str, time_ms: int, number: int, value: float = 20.0) -> Event:
     topic = int(name in {ORDER, REFUND})
     category = hash_text(b"category %d" % (number % 7))
-    return Event(user, topic, name, time_ms, hash_text(b"m%d" % number), value, 1.0, category)
+    identity, week = hash_text(b"m%d" % number), 7 * DAY_MS
+    recorded_ms = time_ms // week * week  # what is said again comes while it is remembered
+    return Event(
+        user, topic, name, time_ms, identity, value, 1.0, category, recorded_ms=recorded_ms
+    )
 
 
 # -- a history -----------------------------------------------------------------------------------
@@ -171,6 +177,11 @@ class Owner:
             order = np.random.default_rng(self.shuffle).permutation(len(stored))
             stored = [stored[place] for place in order]
         self.partition.load(stored)
+        self.partition.load_ids(self.store.load_ids(0))
+        orders = self.store.load_orders(0)
+        while self.partition.load_some_orders(orders):
+            pass
+        assert self.partition.missing() == ""
         known = {model.name: model for model in models()}
         self.partition.model = known.get(position.model)
 
@@ -530,9 +541,9 @@ def test_counts_and_marks_of_a_position_carry_on_and_its_clock_does_not_turn_bac
     counts = Counts(applied=3, late=1)
     partition.committed(partition.commit([1, 2], counts, 50, mark_ms=40))
     partition.committed(partition.commit([2, 2], counts, 45, round_ms=40))
-    assert partition.position == Position(
-        [2, 2], TABLE.schema, 1, 50, 40, 40, "", Counts(applied=6, late=2)
-    )
+    told = Position([2, 2], TABLE.schema, 1, 50, 40, 40, "", Counts(applied=6, late=2))
+    told.remember, told.clocks, told.ids, told.orders = Limits().told, [0, 0], [[], []], [[], []]
+    assert partition.position == told
     assert counts == Counts(applied=3, late=1)
     assert partition.sequence == 2
 
@@ -558,7 +569,7 @@ def test_nobody_to_load_is_no_trouble() -> None:
 
 
 def test_rows_of_another_table_or_format_are_not_read() -> None:
-    with pytest.raises(SchemaMismatchError, match="put the old table back"):
+    with pytest.raises(SchemaMismatchError, match=r"another store\.namespace .* replay the log"):
         partition_at(Position([0, 0], "another"))
     old = TABLE.blank(1)
     old["format"] = 99
@@ -603,11 +614,15 @@ def test_a_model_is_put_in_force_with_a_look_at_everyone() -> None:
 # -- some at a time ------------------------------------------------------------------------------
 
 
-def loaded() -> Partition:
+def loaded(number: int = 0, memory: Memory | None = None) -> Partition:
     """Everyone of the history, under its last model, at its end."""
     owner = Owner(store=steady().store)
     owner.take_over()
-    return owner.partition
+    position, sequence = owner.partition.position, owner.partition.sequence
+    partition = Partition(number, TABLE, RULE, position, sequence, memory=memory)
+    partition.load(owner.store.load(0))
+    partition.model = owner.partition.model
+    return partition
 
 
 def told(partition: Partition) -> list[dict[str, Any]]:
@@ -676,9 +691,11 @@ def test_partitions_act_together_as_each_alone() -> None:
     moving = replace(models()[1], epoch=9, centroids=np.roll(models()[1].centroids, 1, axis=0))
     others_rule = replace(moving, rule=PublishRule(margin=0.0, provisional_looks=0, dwell_ms=0))
 
-    def begun() -> list[Partition]:
+    def begun(memory: Memory | None) -> list[Partition]:
         """Settled, two of a kind, one by another rule, one amid an adoption, one empty."""
-        found = [loaded(), loaded(), loaded(), loaded(), loaded(), partition_at()]
+        found = [loaded(number, memory) for number in range(5)]
+        nothing = Position([0, 0], TABLE.schema)
+        found.append(Partition(5, TABLE, RULE, nothing, 0, memory=memory))
         for partition, model in zip(found, (None, moving, moving, others_rule), strict=False):
             if model is not None:
                 partition.adopt(model, now, now)
@@ -686,7 +703,7 @@ def test_partitions_act_together_as_each_alone() -> None:
         found[4].sweep_on(USERS // 3, now, now)
         return found
 
-    together, alone = begun(), begun()
+    together, alone = begun(Memory()), begun(None)
     for step in range(6):
         batches = []
         for number in range(len(together)):
@@ -722,6 +739,37 @@ def test_partitions_act_together_as_each_alone() -> None:
         one.position.flapping == other.position.flapping
         for one, other in zip(together, alone, strict=True)
     )
+
+
+def test_who_is_known_by_the_shop_only_is_in_no_segment_until_they_act() -> None:
+    partition, now = loaded(), history()[-1].now_ms
+    act(partition, batch(partition, [event("ghost", REFUND, now, 90_000)]), now, now)
+    partition.sweep(now + 1, now)
+    partition.adopt(models()[0], now + 2, now)
+    assert all(record["user"] != "ghost" for record in told(partition))
+    slot = partition.names.index(b"ghost")
+    assert partition.rows["segment"][slot] == partition.rows["seen"][slot] == 0
+    others = np.arange(len(partition)) != slot
+    assert (partition.rows["segment"][others] > 0).all()
+    act(partition, batch(partition, [event("ghost", VIEW, now, 90_001)]), now + 3, now)
+    (first,) = [record for record in told(partition) if record["user"] == "ghost"]
+    assert (first["version"], first["from"]) == (1, None)
+
+
+def test_a_refund_moves_by_its_money_and_revives_nobody() -> None:
+    """Whom a refund carries over a border has moved; whom it does not stays silent."""
+    partition, now = loaded(), history()[-1].now_ms + 100 * DAY_MS
+    partition.sweep(now, now)
+    partition.committed(partition.commit([0, 0], Counts(), now))
+    seen = partition.rows["seen"].copy()
+    backs = [event(f"user {n}", REFUND, now, 91_000 + n, 1.0) for n in range(USERS)]
+    act(partition, batch(partition, backs), now, now)
+    assert (partition.rows["seen"][: len(seen)] == seen).all()
+    model = partition.model
+    assert model is not None
+    before = {segment.id: segment.kind for segment in model.segments}
+    assert all(record["cause"] == Cause.USER_MOVED for record in told(partition))
+    assert all(before[r["to"]] not in {"new", "browsing"} for r in told(partition))
 
 
 def test_an_adoption_puts_an_end_to_a_sweep_under_way() -> None:

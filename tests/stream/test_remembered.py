@@ -1,0 +1,151 @@
+"""Message ids and orders of many partitions in one memory: nothing of one is another's."""
+
+from __future__ import annotations
+
+import logging
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from stream.events import EventColumns
+from stream.keytable import LOAD, KeyTable
+from stream.limits import Limits
+from stream.memory import Memory, Part
+from stream.remembered import Lane
+
+HOUR_MS = 3_600_000
+START_MS = 1_764_547_200_000
+
+
+def clicks(ids: list[int], at_ms: int = 0, topic: int = 0) -> EventColumns:
+    """Clicks of one user, recorded at one time."""
+    count = len(ids)
+    return EventColumns(
+        slot=np.zeros(count, np.int64),
+        topic=np.full(count, topic, np.uint8),
+        kind=np.zeros(count, np.uint8),
+        time_ms=np.full(count, START_MS, np.int64),
+        id=np.array(ids, np.uint64),
+        value=np.zeros(count),
+        quantity=np.ones(count),
+        category=np.zeros(count, np.uint64),
+        order=np.zeros(count, np.uint64),
+        whole=np.zeros(count, np.bool_),
+        recorded_ms=np.full(count, START_MS + at_ms, np.int64),
+    )
+
+
+def repeats(memory: Memory, lanes: tuple[Lane, ...], events: EventColumns) -> list[bool]:
+    part = Part(lanes, np.full(len(events), 7, np.uint64))
+    found: list[bool] = memory.sift([part], events, None).repeats.tolist()
+    return found
+
+
+def opened(memory: Memory, partition: int = 0) -> tuple[Lane, ...]:
+    return memory.open(partition, [], [], [])
+
+
+def test_partitions_and_topics_do_not_know_each_others_messages() -> None:
+    memory = Memory()
+    one, other = opened(memory, 0), opened(memory, 1)
+    assert repeats(memory, one, clicks([1, 2, 1])) == [False, False, True]
+    assert repeats(memory, other, clicks([1])) == [False]
+    assert repeats(memory, one, clicks([1], topic=1)) == [False]
+    both = EventColumns.concatenate([clicks([1, 3]), clicks([1, 4])])
+    users = np.full(2, 7, np.uint64)
+    sifted = memory.sift([Part(one, users), Part(other, users)], both, None)
+    assert sifted.repeats.tolist() == [True, False, True, False]
+
+
+def test_a_partition_that_comes_back_remembers_what_it_is_told_and_no_more() -> None:
+    """What was remembered and never committed is forgotten with the partition that is dropped."""
+    memory = Memory()
+    lanes = opened(memory)
+    repeats(memory, lanes, clicks([1, 2]))
+    stays = opened(memory, 5)
+    repeats(memory, stays, clicks([1]))
+    memory.close(lanes)
+    for _ in range(3):
+        lanes = opened(memory)
+        assert repeats(memory, lanes, clicks([1])) == [False]
+        memory.close(lanes)
+    assert repeats(memory, stays, clicks([1, 2])) == [True, False]
+    assert len({lane.number for lane in (*lanes, *stays)}) == 4, "numbers are used again"
+
+
+def test_above_the_cap_the_oldest_are_forgotten_early(caplog: pytest.LogCaptureFixture) -> None:
+    memory = Memory(Limits(ids=10))
+    lanes = opened(memory)
+    with caplog.at_level(logging.WARNING):
+        for step in range(4):
+            at_ms = step * HOUR_MS // 8
+            assert not any(
+                repeats(memory, lanes, clicks(list(range(step * 5, step * 5 + 5)), at_ms))
+            )
+    assert lanes[0].ids.total <= 15
+    last = 3 * HOUR_MS // 8
+    assert repeats(memory, lanes, clicks([19, 14, 0], last)) == [True, True, False]
+    assert len([r for r in caplog.records if "remembered_ids" in r.message]) <= 1
+
+
+@pytest.mark.parametrize("cap", [3, 8, 1_000])
+@given(
+    st.lists(st.tuples(st.integers(0, 12), st.integers(0, HOUR_MS // 3)), max_size=60), st.data()
+)
+@settings(max_examples=60, deadline=None)
+def test_what_is_remembered_does_not_depend_on_the_batches(
+    cap: int, said: list[tuple[int, int]], data: st.DataObject
+) -> None:
+    def all_repeats(cuts: list[int]) -> list[bool]:
+        memory, found = Memory(Limits(ids=cap)), list[bool]()
+        lanes = opened(memory)
+        edges = [0, *sorted(cuts), len(said)]
+        times = np.cumsum([step for _, step in said]).astype(np.int64)
+        for low, high in pairwise(edges):
+            events = clicks([number for number, _ in said[low:high]])
+            events.recorded_ms[:] = START_MS + times[low:high]
+            found += repeats(memory, lanes, events)
+        return found
+
+    cuts = data.draw(st.lists(st.integers(0, len(said)), max_size=10))
+    assert all_repeats(cuts) == all_repeats(list(range(len(said))))
+
+
+@given(st.lists(st.lists(st.integers(1, 400), max_size=300), max_size=12))
+@settings(max_examples=40, deadline=None)
+def test_a_table_is_a_dict(batches: list[list[int]]) -> None:
+    table, known = KeyTable(), dict[int, int]()
+    scattered = (np.arange(1, 401, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)).tolist()
+    for batch in batches:
+        keys = np.array([scattered[number - 1] for number in batch], np.uint64)
+        if not table.has_room(len(keys)):
+            table.rebuild(np.ones(len(table.keys), np.bool_), len(keys))
+        places = table.put(keys, np.zeros(len(keys), np.uint16))
+        assert (table.keys[places] == keys).all()
+        numbers = np.arange(1, len(keys) + 1)
+        table.numbers[places] = numbers
+        known |= dict(zip(keys.tolist(), table.numbers[places].tolist(), strict=True))
+    asked = np.array(scattered, np.uint64)
+    found = table.find(asked)
+    for key, place in zip(asked.tolist(), found.tolist(), strict=True):
+        assert known.get(key) == (int(table.numbers[place]) if place >= 0 else None)
+    assert np.count_nonzero(table.keys) == len(known) <= max(table.used, 0)
+    assert table.used <= LOAD * len(table.keys)
+
+
+def test_a_table_grows_and_shrinks_with_what_is_in_it() -> None:
+    table = KeyTable()
+    keys = np.random.default_rng(1).integers(1, 1 << 63, 200_000).astype(np.uint64)
+    keys = keys * np.uint64(2) + np.uint64(1)
+    for part in np.split(keys, 100):
+        if not table.has_room(len(part)):
+            table.rebuild(np.ones(len(table.keys), np.bool_), len(part))
+        table.put(part, np.zeros(len(part), np.uint16))
+    assert len(keys) * 2 <= len(table.keys) <= len(keys) * 6
+    table.rebuild(np.isin(table.keys, keys[:100]), 0)
+    assert len(table.keys) < 10_000
+    assert (table.find(keys[:100]) >= 0).all()
+    assert (table.find(keys[100:200]) < 0).all()
