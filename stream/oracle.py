@@ -206,6 +206,7 @@ class Judge:
         counts_at = self._counts_at(time_ms, message.timestamp_ms)
         if counts_at is None:
             return Outcome(Fate.LATE)
+        recorded_ms = self._recorded_at(time_ms, counts_at, message.timestamp_ms)
         time_ms, clamped = counts_at, counts_at < time_ms
         if self._partitions and partition_of(user.encode(), self._partitions) != message.place[1]:
             raise _RefusedError(Reason.MISPLACED)
@@ -220,8 +221,19 @@ class Judge:
             quantity=quantity,
             category=_hash_category(category) if category else 0,
             clamped=clamped,
+            recorded_ms=recorded_ms,
         )
         return Outcome(Fate.APPLIED, event=event)
+
+    def _recorded_at(self, time_ms: int, counts_at: int, record_ms: int | None) -> int:
+        """The time of a record: the event's where it limits nothing, and never after the wall clock."""
+        now_ms = time_ns() // 1_000_000 if self._now_ms is None else self._now_ms
+        present_ms = now_ms + int(self._worker.future_seconds * 1_000)
+        if record_ms is None or not _FIRST_MS <= record_ms < _END_MS:
+            return counts_at
+        if time_ms <= present_ms and time_ms - record_ms > TEN_YEARS_DAYS * DAY_MS:
+            return counts_at
+        return now_ms if record_ms > present_ms else record_ms
 
     def _counts_at(self, time_ms: int, record_ms: int | None) -> int | None:
         """When an event counts, by its own time and its record's; None if it is late."""
