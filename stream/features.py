@@ -452,7 +452,7 @@ class FeatureTable:
                 at = starts_of(user[which])
                 whom, parts = user[which][at], amount * weights[half_life][which]
                 added = np.add.reduceat(parts, at)
-                if events.counts is not None:
+                if events.left is not None and self._measures[measure_index].left:
                     most = np.abs(sums[whom, index]) + np.add.reduceat(np.abs(parts), at)
                     rest = np.abs(sums[whom, index] + added) <= NOTHING_LEFT * most
                     added = np.where(rest, -sums[whom, index], added)

@@ -38,9 +38,12 @@ class KeyTable:
         self._reset(max(LEAST, int(room * GROWTH / LOAD)))
 
     def _reset(self, places: int) -> None:
-        self.keys: Hashes = np.zeros(places, np.uint64)
-        self.numbers: npt.NDArray[np.uint32] = np.zeros(places, np.uint32)
-        self.lanes: npt.NDArray[np.uint16] = np.zeros(places, np.uint16)
+        # What belongs to a place lies together: in a large table each look is a miss of the cache.
+        cells = np.zeros((places, 2), np.uint64)
+        halves = cells.view(np.uint32)
+        self.keys: Hashes = cells[:, 0]
+        self.numbers: npt.NDArray[np.uint32] = halves[:, 2]
+        self.lanes: npt.NDArray[np.uint32] = halves[:, 3]
         self.used = 0
 
     def has_room(self, more: int) -> bool:
@@ -76,7 +79,7 @@ class KeyTable:
             self._step(places, active)
         return places
 
-    def put(self, keys: Hashes, lanes: npt.NDArray[np.uint16]) -> Ints:
+    def put(self, keys: Hashes, lanes: npt.NDArray[np.uint32]) -> Ints:
         """Place of each key, which is put in if it is not there; equal keys share one.
 
         There must be room.
@@ -88,7 +91,7 @@ class KeyTable:
             left = left[self._claim(places[left], keys[left], lanes[left])]
         return places
 
-    def _claim(self, at: Ints, keys: Hashes, lanes: npt.NDArray[np.uint16]) -> Ints:
+    def _claim(self, at: Ints, keys: Hashes, lanes: npt.NDArray[np.uint32]) -> Ints:
         """Take places for keys, where they are free; which of the keys have to go on."""
         here = self.keys[at]
         free = np.flatnonzero(here == 0)

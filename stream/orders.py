@@ -59,7 +59,7 @@ PACKED = np.dtype(
 
 `user` is a hash of user and topic, `serial` tells which of a user's orders came first.
 """
-_COLUMN = np.dtype([("key", "<u8"), *PACKED.descr, ("lane", "<u2"), ("step", "<u4")])
+_COLUMN = np.dtype([("key", "<u8"), *PACKED.descr, ("lane", "<u4"), ("step", "<u4")])
 
 
 class Effect(NamedTuple):
@@ -129,7 +129,7 @@ class Correction(NamedTuple):
 class Orders:
     """The orders that a worker remembers, of all its lanes.
 
-    Takes 75 bytes an order in a column, of which up to a third are free, and 14 a place of the table.
+    Takes 75 bytes an order in a column, of which up to a third are free, and 16 a place of the table.
     """
 
     def __init__(self) -> None:
@@ -253,7 +253,7 @@ class Orders:
         odd[order[again]] = True
         odd[order[again + 1]] = True
         if odd.any():
-            odd = np.isin(owners, owners[odd])
+            odd = _among(owners, owners[odd])
         fresh = np.flatnonzero(~odd)
         if len(fresh):
             rows = np.zeros(len(fresh), _COLUMN)
@@ -350,7 +350,7 @@ class Orders:
         low = np.searchsorted(self._sorted_users, owners)
         high = np.searchsorted(self._sorted_users, owners, side="right")
         early = [self._sorted[a:b] for a, b in zip(low.tolist(), high.tolist(), strict=True)]
-        tail = known + np.flatnonzero(np.isin(self._columns["user"][known : self._size], owners))
+        tail = known + np.flatnonzero(_among(self._columns["user"][known : self._size], owners))
         places: Ints = np.concatenate([*early, tail])
         return places[np.argsort(self._columns["serial"][places], kind="stable")]
 
@@ -359,6 +359,15 @@ def owners_of(users: Hashes, salts: Hashes) -> Hashes:
     """What stands for the user of an order: of one lane, so that topics do not mix."""
     with np.errstate(over="ignore"):
         return mix((users ^ salts) * MULTIPLIERS[7])
+
+
+def _among(keys: Hashes, wanted: Hashes) -> Bools:
+    """Which keys are wanted ones, of which there are few, and one at least."""
+    wanted = np.sort(wanted)
+    places = np.searchsorted(wanted, keys)
+    places[places == len(wanted)] = 0
+    found: Bools = wanted[places] == keys
+    return found
 
 
 def _by_lane(rows: npt.NDArray[np.void]) -> Iterator[tuple[int, Ints]]:

@@ -740,7 +740,14 @@ def test_what_another_has_taken_over_meanwhile_is_not_begun_anew(
         if number == 1:
             monkeypatch.setattr(scene.store, "load", load)
             begin = msgspec.structs.replace(
-                scene.position(1), offsets=[0, 0], users=0, incarnation=9, counts=Counts()
+                scene.position(1),
+                offsets=[0, 0],
+                users=0,
+                incarnation=9,
+                counts=Counts(),
+                clocks=[],
+                ids=[],
+                orders=[],
             )
             scene.store.acquire(1, "another")
             scene.store.create(1, "another", begin, replace=True)

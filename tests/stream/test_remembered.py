@@ -123,7 +123,7 @@ def test_a_table_is_a_dict(batches: list[list[int]]) -> None:
         keys = np.array([scattered[number - 1] for number in batch], np.uint64)
         if not table.has_room(len(keys)):
             table.rebuild(np.ones(len(table.keys), np.bool_), len(keys))
-        places = table.put(keys, np.zeros(len(keys), np.uint16))
+        places = table.put(keys, np.zeros(len(keys), np.uint32))
         assert (table.keys[places] == keys).all()
         numbers = np.arange(1, len(keys) + 1)
         table.numbers[places] = numbers
@@ -143,7 +143,7 @@ def test_a_table_grows_and_shrinks_with_what_is_in_it() -> None:
     for part in np.split(keys, 100):
         if not table.has_room(len(part)):
             table.rebuild(np.ones(len(table.keys), np.bool_), len(part))
-        table.put(part, np.zeros(len(part), np.uint16))
+        table.put(part, np.zeros(len(part), np.uint32))
     assert len(keys) * 2 <= len(table.keys) <= len(keys) * 6
     table.rebuild(np.isin(table.keys, keys[:100]), 0)
     assert len(table.keys) < 10_000
