@@ -7,7 +7,7 @@ anything. Only genuine marks count, and of events only their message ids.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import msgspec
 from confluent_kafka import Consumer, KafkaException, Message, TopicPartition
@@ -21,8 +21,9 @@ from stream.log_end import LogEnd
 from stream.marks import MarkSigner
 
 _SECONDS = 30.0
-_FIRST_STEP = 200
-"""Records looked back on at first; where there is no mark among them, ten times as many, and so on."""
+_FIRST_STEP, _LAST_STEP = 200, 200_000
+"""Records of a partition looked back on at first and at last; ten times as many where there is no mark
+among them. Whoever writes more than that from one mark to the next, in one partition, is told less."""
 _LAST_IDS = 2_000
 """Without marks, so many records of each partition are looked at: more than are under way when a
 replay is stopped."""
@@ -52,18 +53,18 @@ def read_log_end(settings: Settings, signer: MarkSigner | None) -> LogEnd:
         BrokerUnavailableError: the broker does not answer.
         TopicMissingError: a topic is not there.
     """
-    ends = {topic: _End(settings, topic, bounds) for topic, bounds in _bounds(settings).items()}
+    ends = [_End(settings, topic, bounds, signer) for topic, bounds in _bounds(settings).items()]
     ids: dict[str, int] = {}
     marks = [0]
     if signer is not None:
-        marks = [mark for end in ends.values() for mark in end.last_marks(signer)]
-    if signer is None or max(marks) == 0:
-        for end in ends.values():
+        marks = [mark for end in ends for mark in end.last_marks()]
+    if max(marks) == 0:
+        for end in ends:
             for records in end.last(_LAST_IDS).values():
                 ids |= _ids(records)
         return LogEnd(0, 0, ids)
-    for end in ends.values():
-        for records in end.since(min(marks), signer):
+    for end in ends:
+        for records in end.since(min(marks)):
             ids |= _ids(records)
     return LogEnd(min(marks), max(marks), ids)
 
@@ -76,7 +77,7 @@ def read_ends(settings: Settings) -> list[list[int]]:
         TopicMissingError: a topic is not there.
     """
     first, second = (
-        _End(settings, topic, bounds).offsets() for topic, bounds in _bounds(settings).items()
+        _End(settings, topic, bounds, None).offsets() for topic, bounds in _bounds(settings).items()
     )
     return [[first[number], second[number]] for number in sorted(first)]
 
@@ -108,93 +109,95 @@ def _bounds(settings: Settings) -> dict[str, Bounds]:
     return found
 
 
+class _Seen(NamedTuple):
+    """What is kept of a record: the time of a genuine mark or 0, message id, and its place."""
+
+    mark_ms: int
+    id: str
+    time_ms: int
+    offset: int
+
+
 class _End:
     """The end of one topic."""
 
-    def __init__(self, settings: Settings, topic: str, bounds: Bounds) -> None:
+    def __init__(
+        self, settings: Settings, topic: str, bounds: Bounds, signer: MarkSigner | None
+    ) -> None:
         self._broker = settings.broker
         self._topic = topic
         self._bounds = bounds
+        self._signer = signer
 
-    def last(self, count: int, partitions: Iterable[int] | None = None) -> dict[int, list[Message]]:
+    def last(self, count: int, partitions: Iterable[int] | None = None) -> dict[int, list[_Seen]]:
         """The last records of each partition."""
         numbers = self._bounds if partitions is None else partitions
         start = {number: self._start(number, count) for number in numbers}
-        found: dict[int, list[Message]] = {number: [] for number in start}
+        found: dict[int, list[_Seen]] = {number: [] for number in start}
         filled = [number for number, first in start.items() if first < self._bounds[number][1]]
         if filled:
             for record in read_to_end(self._broker, self._topic, filled, start, nearest=True):
-                found[record.partition() or 0].append(record)
+                found[record.partition() or 0].append(self._seen(record))
         return found
 
     def offsets(self) -> dict[int, int]:
         """The offset after the last record of each partition."""
         # The watermark alone is not trusted, see `consumers.client`.
         return {
-            number: (records[-1].offset() or 0) + 1 if records else self._bounds[number][1]
+            number: records[-1].offset + 1 if records else self._bounds[number][1]
             for number, records in self.last(1).items()
         }
 
-    def last_marks(self, signer: MarkSigner) -> list[int]:
+    def last_marks(self) -> list[int]:
         """The time of the newest mark of each partition; 0 if it has none."""
 
-        def newest(records: list[Message]) -> int | None:
-            return max((_mark_ms(record, signer) for record in records), default=0) or None
+        def newest(records: list[_Seen]) -> int:
+            return max((record.mark_ms for record in records), default=0)
 
-        return [newest(records) or 0 for records in self._back_to(newest)]
+        return [newest(records) for records in self._back_to(newest)]
 
-    def since(self, mark_ms: int, signer: MarkSigner) -> list[list[Message]]:
+    def since(self, mark_ms: int) -> list[list[_Seen]]:
         """Each partition's records after its mark of a time, or all if it does not have it."""
 
-        def place(records: list[Message]) -> int | None:
-            if mark_ms == 0:
-                return None
-            return next(
-                (n for n, one in enumerate(records, 1) if _mark_ms(one, signer) == mark_ms), None
-            )
+        def place(records: list[_Seen]) -> int:
+            places = (n for n, record in enumerate(records, 1) if record.mark_ms == mark_ms)
+            return next(places, 0) if mark_ms else 0
 
-        return [records[place(records) or 0 :] for records in self._back_to(place)]
+        return [records[place(records) :] for records in self._back_to(place)]
 
-    def _back_to(self, found: Callable[[list[Message]], int | None]) -> list[list[Message]]:
+    def _back_to(self, found: Callable[[list[_Seen]], int]) -> list[list[_Seen]]:
         """Each partition's last records, so many that something is found, or all of them."""
-        told: dict[int, list[Message]] = {}
+        told: dict[int, list[_Seen]] = {}
         waiting, count = list(self._bounds), _FIRST_STEP
         while waiting:
             told |= {
                 number: records
                 for number, records in self.last(count, waiting).items()
-                if self._start(number, count) == self._bounds[number][0] or found(records)
+                if found(records)
+                or count >= _LAST_STEP
+                or self._start(number, count) == self._bounds[number][0]
             }
             waiting = [number for number in waiting if number not in told]
             count *= 10
         return list(told.values())
+
+    def _seen(self, record: Message) -> _Seen:
+        try:
+            said = _decode(record.value() or b"")
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+            said = _Said()
+        mark_ms = 0
+        if said.type == "segstream-mark" and self._signer is not None:
+            mark = Mark(said.timestamp, said.sentAt, said.signature)
+            if self._signer.is_genuine(mark, self._topic, record.partition() or 0):
+                mark_ms = max(0, parse_time(mark.timestamp))
+        return _Seen(mark_ms, said.messageId, record.timestamp()[1], record.offset() or 0)
 
     def _start(self, number: int, count: int) -> int:
         low, high = self._bounds[number]
         return max(low, high - count)
 
 
-def _mark_ms(record: Message, signer: MarkSigner) -> int:
-    """The time of a genuine mark; 0 of anything else."""
-    said = _said(record)
-    mark = Mark(said.timestamp, said.sentAt, said.signature)
-    where = (record.topic() or "", record.partition() or 0)
-    if said.type != "segstream-mark" or not signer.is_genuine(mark, *where):
-        return 0
-    return max(0, parse_time(mark.timestamp))
-
-
-def _ids(records: Iterable[Message]) -> dict[str, int]:
+def _ids(records: Iterable[_Seen]) -> dict[str, int]:
     """Message ids, and the times of their records."""
-    return {
-        said.messageId: record.timestamp()[1]
-        for record in records
-        if (said := _said(record)).messageId
-    }
-
-
-def _said(record: Message) -> _Said:
-    try:
-        return _decode(record.value() or b"")
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        return _Said()
+    return {record.id: record.time_ms for record in records if record.id}

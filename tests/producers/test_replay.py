@@ -673,3 +673,28 @@ def test_a_replay_that_was_stopped_goes_on_where_the_topics_end(
     ends = read_ends(settings)
     assert len(ends) == settings.topics.partitions
     assert sum(map(sum, ends)) == 1_500 + (first.marks + rest.marks) * 2 * len(ends)
+
+
+@pytest.mark.servers
+def test_without_marks_a_replay_that_was_stopped_goes_on(
+    local_broker: BrokerServer, settings_for: SettingsFor, tmp_path: Path
+) -> None:
+    file = tmp_path / "orders.csv"
+    rows = [f"u{n % 7},2026-03-01T{n // 60:02}:{n % 60:02}:00Z,5" for n in range(300)]
+    file.write_text("\n".join(["customer,date,amount", *rows]))
+    settings = settings_for(local_broker.bootstrap, topics={"input_retention_seconds": 0})
+    apply(settings, create=True)
+
+    def again(**options: Any) -> ReplayReport:
+        return replay(
+            settings, file, load_mapping("simple"), None,
+            log_end=lambda: read_log_end(settings, None), **options,
+        )  # fmt: skip
+
+    assert again(limit=100).sent == 100
+    assert len(read_log_end(settings, None).ids) == 100
+    with pytest.raises(BehindError, match=r"100 of 300 events are among the last"):
+        again()
+    rest = again(behind="resume")
+    assert (rest.known, rest.sent) == (100, 200)
+    assert sum(map(sum, read_ends(settings))) == 300
