@@ -226,7 +226,9 @@ class ActivityWorker:
         self._topics = settings.topics.inputs
         self._by_marks = settings.clock.mode == "watermark"
         signer = MarkSigner(store.namespace_key()) if self._by_marks else None
-        self._decoder = Decoder(self._table, settings.worker, signer, settings.clock.mark_seconds)
+        self._decoder = Decoder(
+            self._table, settings.worker, signer, settings.clock.mark_seconds, settings.money
+        )
         log.info("decoder: %s", self._decoder.way)
         self._assigned: set[tuple[str, int]] = set()
         self._owned: dict[int, _Owned] = {}

@@ -326,7 +326,12 @@ class _Audit:
         partitions = settings.topics.partitions
         self._now_ms = time.time_ns() // 1_000_000
         self._judge = Judge(
-            settings.features, settings.worker, self._marks, self._now_ms, partitions
+            settings.features,
+            settings.worker,
+            self._marks,
+            self._now_ms,
+            partitions,
+            settings.money,
         )
 
         self._log = Check("log_is_complete")

@@ -5,8 +5,8 @@ The extra ``segstream[fast]``: to import this module loads numba, and compiles `
 cache on disk has it.
 
 A message is plain if it is JSON, not nested deep, and a `track` with every field once, without
-escapes in those, with a time as browsers write it and numbers that one operation makes exact. The
-functions here see whether it is: a strict validator of that part of JSON, so that whatever is taken
+escapes in those, with a time and a user, and with numbers that one operation makes exact where a
+number is read. The functions here see whether it is: a strict validator of that part of JSON, so that whatever is taken
 is valid for msgspec too. What is not plain may be good or bad. It is not judged here.
 
 A zero byte stands behind every message. It is part of no token, so nothing that reads tokens has to
@@ -15,7 +15,7 @@ look for the end of the text.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar, cast
 
 import numba
@@ -25,10 +25,9 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
+from consumers.fields import LARGEST_NUMBER, UNWATCHED
 from consumers.plain import (
-    LARGEST_NUMBER,
     LONGEST_USER,
-    UNWATCHED,
     Odd,
     Parsed,
     PlainParser,
@@ -36,6 +35,7 @@ from consumers.plain import (
 from stream.events import Floats, Hashes, Ints
 from stream.features import FeatureTable
 from stream.hashing import MULTIPLIERS
+from stream.placeholders import LONGEST_FOLDED
 from stream.times import EARLIEST_MS, LATEST_MS
 
 Letters = npt.NDArray[np.uint8]
@@ -52,9 +52,14 @@ class CompiledParser:
     def __init__(self, table: FeatureTable, message_bytes: int, plain: PlainParser) -> None:
         self.left = 0
         self._plain = plain
-        self._names = _table([name.encode() for name in table.codes])
-        self._codes = np.array([*table.codes.values(), UNWATCHED], np.uint8)
-        self._uses_value = table.uses_value
+        fields = plain.fields
+        self._names = _table({name.encode(): code for name, code in table.codes.items()})
+        self._folds = _table(fields.codes.by_fold)
+        self._uses = np.stack([fields.uses_value, fields.uses_order, fields.takes_back])
+        self._placeholders = _table(dict.fromkeys(fields.placeholders.short, 0))
+        self._long_placeholders = _table({one.encode(): 0 for one in fields.placeholders.long})
+        self._currencies = _table({currency: place for place, currency in enumerate(fields.rates)})
+        self._rates = np.array([*fields.rates.values(), fields.usual_rate])
         # What other modules decide is an argument: the cache on disk does not see it change.
         self._limits = np.array(
             [message_bytes, LONGEST_USER, EARLIEST_MS, LATEST_MS, int(LARGEST_NUMBER)], np.int64
@@ -70,7 +75,8 @@ class CompiledParser:
             self.left += len(values)
             return self._plain.parse(values)
         left, lines, *columns = _parse(
-            np.frombuffer(text, np.uint8), lengths, self._names, self._codes, self._uses_value,
+            np.frombuffer(text, np.uint8), lengths, self._names, self._folds, self._uses,
+            self._placeholders, self._long_placeholders, self._currencies, self._rates,
             MULTIPLIERS, self._limits,
         )  # fmt: skip
         users = str(lines, "utf-8").split("\n")
@@ -98,14 +104,37 @@ def _joined(values: Sequence[bytes]) -> tuple[bytes, Ints]:
     return b"\0".join([*values, bytes(8)]), lengths
 
 
-def _table(names: Sequence[bytes]) -> Hashes:
-    """A row for each name: its length, and its letters in words of eight."""
+def _list(names: Sequence[bytes]) -> Hashes:
+    """Names that never change, a row each: how long it is, and its letters in words of eight."""
     words = -(-max(map(len, names), default=0) // 8) or 1
-    table = np.zeros((len(names), 1 + words), "<u8")
-    for row, name in zip(table, names, strict=True):
+    rows = np.zeros((len(names), 1 + words), "<u8")
+    for row, name in zip(rows, names, strict=True):
         row[0] = len(name)
         row[1:] = np.frombuffer(name.ljust(8 * words, b"\0"), "<u8")
-    return table
+    return rows
+
+
+def _table(names: Mapping[bytes, int]) -> Hashes:
+    """Numbers to be found by name, see `_find`: what to mask rows with, words a row, then the rows.
+
+    A row has a name's length and one more, its number, and its letters. It stands where the hash of
+    the name says, or is the next that was free; free ones are zeros.
+    """
+    listed = _list(list(names))
+    count = 2
+    while count < 4 * len(names):
+        count *= 2
+    rows = np.zeros((count, listed.shape[1] + 1), "<u8")
+    for number, (length, *letters) in zip(names.values(), listed.tolist(), strict=True):
+        row = (letters[0] ^ length) * int(_MIX) % 2**64 >> 32 & count - 1
+        while rows[row, 0]:
+            row = row + 1 & count - 1
+        rows[row] = length + 1, number, *letters
+    return np.concatenate([np.array([count - 1, rows.shape[1]], "<u8"), rows.ravel()])
+
+
+_MIX = np.uint64(0x9E3779B97F4A7C15)
+"""Spreads names over the rows of a table; the odd number next to 2**64 over the golden ratio."""
 
 
 def _intrinsic(generator: Any) -> Callable[[Any], Any]:
@@ -116,6 +145,11 @@ def _intrinsic(generator: Any) -> Callable[[Any], Any]:
 def _compiled(function: Function) -> Function:
     """Compiled within whatever calls it."""
     return cast("Function", numba.njit(error_model="numpy")(function))
+
+
+def _inlined(function: Function) -> Function:
+    """Compiled as if it stood where it is called: to hand arrays over would cost more than it does."""
+    return cast("Function", numba.njit(error_model="numpy", inline="always")(function))
 
 
 def _compiled_for(*arguments: Any) -> Callable[[Function], Function]:
@@ -172,7 +206,9 @@ def _low_zeros(_: Any, word: Any) -> Any:
 
 @_compiled
 def _part(at: int, end: int) -> np.uint64:
-    """Up to eight letters, zeros from the end on."""
+    """Up to eight letters, zeros from the end on; of no text at all, which has no place, zeros."""
+    if end <= at:
+        return np.uint64(0)
     word: np.uint64 = _letters(at)
     if end - at >= 8:
         return word
@@ -198,23 +234,96 @@ def _unusual(word: np.uint64) -> np.uint64:
 
 
 @_compiled
-def _find(at: int, end: int, names: Hashes) -> int:
-    """The place of a text in a table of names; their number if it is none of them."""
-    length = np.uint64(end - at)
+def _find(at: int, end: int, table: int) -> Any:
+    """The number of a name in the table at an address; -1 if it has none."""
+    length, word = np.uint64(end - at), _part(at, end)
+    last, stride = _number_at(table), 8 * _number_at(table + 8)
+    row = np.int64((word ^ length) * _MIX >> np.uint64(32)) & last
+    while True:
+        name = table + 16 + row * stride
+        if _number_at(name) == 0:
+            return np.int64(-1)
+        if _number_at(name) == end - at + 1 and _letters(name + 16) == word:
+            done = 8
+            while at + done < end and _part(at + done, end) == _letters(name + 16 + done):
+                done += 8
+            if at + done >= end:
+                return _number_at(name + 8)
+        row = (row + 1) & last
+
+
+@_compiled
+def _number_at(at: int) -> Any:
+    return np.int64(_letters(at))
+
+
+@_compiled
+def _find_listed(at: int, end: int, names: Hashes) -> int:
+    """The place of a text in a list of names; -1 if it is none of them.
+
+    The list is a constant: the compiler makes a chain of comparisons of this.
+    """
+    length, word = np.uint64(end - at), _part(at, end)
     for place in range(len(names)):
-        if names[place, 0] == length:
-            done = 0
+        if names[place, 0] == length and names[place, 1] == word:
+            done = 1
             while at + 8 * done < end and _part(at + 8 * done, end) == names[place, 1 + done]:
                 done += 1
             if at + 8 * done >= end:
                 return place
-    return len(names)
+    return -1
+
+
+@_compiled
+def _lower(word: np.uint64) -> np.uint64:
+    """Eight letters, capital ones of ASCII as small ones (Mycroft's way, a letter a byte)."""
+    low = word & ~_HIGHS
+    from_a, behind_z = low + _FROM_A, low + _BEHIND_Z
+    return word | ((from_a ^ behind_z) & ~word & _HIGHS) >> np.uint64(2)
+
+
+_FROM_A, _BEHIND_Z = _each(0x80 - ord("A")), _each(0x80 - ord("Z") - 1)
+
+
+@_compiled
+def _find_folded(at: int, end: int, table: int) -> Any:
+    """The same of a text without regard to case, among folded names."""
+    length, word = np.uint64(end - at), _lower(_part(at, end))
+    last, stride = _number_at(table), 8 * _number_at(table + 8)
+    row = np.int64((word ^ length) * _MIX >> np.uint64(32)) & last
+    while True:
+        name = table + 16 + row * stride
+        if _number_at(name) == 0:
+            return np.int64(-1)
+        if _number_at(name) == end - at + 1 and _letters(name + 16) == word:
+            done = 8
+            while at + done < end and _lower(_part(at + done, end)) == _letters(name + 16 + done):
+                done += 8
+            if at + done >= end:
+                return _number_at(name + 8)
+        row = (row + 1) & last
+
+
+@_compiled
+def _is_padded(at: int, end: int) -> bool:
+    """Whether there is a blank at an end of a text that has no control characters."""
+    return end > at and (_letter(at) == 0x20 or _letter(end - 1) == 0x20)
+
+
+@_compiled
+def _placeholder(at: int, end: int, short: int, long: int) -> int:
+    """Whether an id is none: 1 if so, 0 if not, -1 if that is not plain."""
+    if end - at > LONGEST_FOLDED:
+        return int(_find(at, end, long) >= 0)
+    if _is_padded(at, end):
+        return -1
+    return int(_find_folded(at, end, short) >= 0)
 
 
 # -- tokens --------------------------------------------------------------------------------------
 
 _QUOTE, _COLON, _COMMA, _MINUS, _PLUS, _POINT, _ZERO, _NINE, _BACKSLASH = b'":,-+.09\\'
-_A, _E, _F, _N, _T, _U = b"aefntu"
+_A, _E, _F, _N, _T, _U, _Z = b"aefntuZ"
 _ESCAPES = np.isin(np.arange(256), list(b'"\\/bfnrt'))
 _OPEN, _CLOSE, _OPEN_LIST, _CLOSE_LIST = b"{}[]"
 _TRUE, _NULL, _FALS = (
@@ -417,106 +526,214 @@ def _skip(at: int) -> int:
 
 # -- a message -----------------------------------------------------------------------------------
 
-_FIELDS = _table([b"type", b"event", b"userId", b"messageId", b"timestamp", b"properties"])
-_TYPE, _EVENT, _USER, _ID, _TIME, _PROPERTIES, _UNKNOWN = range(7)
-_NEEDED = 0b11111
-_AMOUNTS = _table([b"quantity", b"price", b"revenue", b"total", b"value", b"category"])
-_QUANTITY, _PRICE, _REVENUE, _TOTAL, _VALUE, _CATEGORY, _OTHER = range(7)
+_FIELDS = _list(
+    [b"type", b"event", b"timestamp", b"userId", b"anonymousId", b"messageId", b"properties"]
+)
+_TYPE, _EVENT, _TIME, _USER, _ANONYMOUS, _ID, _PROPERTIES = range(7)
+_NEEDED = 0b111
+_CATEGORY_TEXT, _ORDER_TEXT, _CURRENCY_TEXT, _TEXTS = range(_PROPERTIES, _PROPERTIES + 4)
+"""Places of the texts within properties, behind those of a message's own fields."""
+_NAMES = _list(
+    [
+        b"quantity", b"price", b"revenue", b"total", b"value",
+        b"category", b"order_id", b"currency", b"products",
+        b"subtotal", b"refund_amount", b"total_quantity",
+        b"orderId", b"transaction_id", b"transactionId",
+    ]
+)  # fmt: skip
+_QUANTITY, _PRICE, _REVENUE, _TOTAL, _VALUE, _CATEGORY, _ORDER, _CURRENCY, _PRODUCTS = range(9)
+_LINE = _list([b"price", b"quantity"])
+_LINES, _PRICED, _PIECES, _WORTH, _AMOUNTS = range(5, 10)
+"""Of products, behind the numbers: how many, how many with a price, their pieces, their worth."""
 
 
 @_compiled
-def _properties(at: int, starts: Ints, ends: Ints, amounts: Floats) -> int:
-    """The place behind properties, from their brace on; -1 if they are not plain.
+def _product(at: int) -> tuple[int, float, float, bool]:
+    """The place behind a product, -1 if it is no JSON; its price, its pieces, and whether it is plain.
+
+    Price and pieces are NaN where it does not say them.
+    """
+    price = pieces = np.nan
+    if _letter(at) != _OPEN:
+        return _skip(at), price, pieces, False
+    at = _space(at + 1)
+    if _letter(at) == _CLOSE:
+        return at + 1, price, pieces, True
+    seen, goes_on, plain = 0, True, True
+    while goes_on:
+        start = at + 1
+        end, at = _key(at)
+        if at < 0:
+            return -1, price, pieces, False
+        which = _find_listed(start, end, _LINE)
+        if which < 0:
+            at = _skip(at)
+        else:
+            # As a later field of the name would count, it is left to those who know.
+            plain = plain and not seen >> which & 1
+            seen |= 1 << which
+            at, number, is_plain = _amount(at)
+            plain = plain and is_plain
+            if which == 0:
+                price = number
+            else:
+                pieces = number
+        if at < 0:
+            return -1, price, pieces, False
+        at, goes_on = _behind(at)
+    return at, price, pieces, plain
+
+
+@_compiled
+def _amount(at: int) -> tuple[int, float, bool]:
+    """The place behind a number or null; its value, NaN for null; and whether it is one of them."""
+    if _letter(at) == _N:
+        return _word(at), np.nan, True
+    if _letter(at) == _MINUS or _is_digit(at):
+        at, number = _number(at)
+        return at, number, not np.isnan(number)
+    return _skip(at), np.nan, False
+
+
+@_compiled
+def _products(at: int, amounts: Floats) -> tuple[int, bool]:
+    """The place behind products, -1 if they are no JSON; and whether they are plain.
 
     Args:
         at: where they begin.
-        starts: takes where the category begins, in place of the properties.
-        ends: takes where it ends.
-        amounts: takes the numbers; for what is not there it is left as it is.
+        amounts: takes what they come to.
     """
-    if _letter(at) != _OPEN:
-        return -1
+    if _letter(at) != _OPEN_LIST:
+        return _skip(at), False
+    plain, goes_on = True, True
     at = _space(at + 1)
-    if _letter(at) == _CLOSE:
-        return at + 1
-    seen, goes_on = 0, True
+    if _letter(at) == _CLOSE_LIST:
+        return at + 1, plain
     while goes_on:
-        start = at + 1
-        end, at = _key(at)
+        at, price, pieces, is_plain = _product(at)
         if at < 0:
-            return -1
-        which = _find(start, end, _AMOUNTS)
-        if which == _OTHER:
-            at = _skip(at)
-        else:
-            if seen >> which & 1:
-                return -1
-            seen |= 1 << which
-            if _letter(at) == _N:
-                at = _word(at)
-            elif which == _CATEGORY:
-                if _letter(at) != _QUOTE:
-                    return -1
-                starts[_PROPERTIES] = at + 1
-                at = _string(at + 1)
-                ends[_PROPERTIES] = at
-                at = at + 1 if at >= 0 else -1
-            else:
-                at, amounts[which] = _number(at)
-                if np.isnan(amounts[which]):
-                    return -1
-        if at < 0:
-            return -1
-        at, goes_on = _behind(at)
-    return at
+            return -1, False
+        plain = plain and is_plain
+        if np.isnan(pieces):
+            pieces = 1.0
+        amounts[_LINES] += 1.0
+        amounts[_PIECES] += pieces
+        if not np.isnan(price):
+            amounts[_PRICED] += 1.0
+            amounts[_WORTH] += price * pieces
+        at = _space(at)
+        goes_on = _letter(at) == _COMMA
+        if goes_on:
+            at = _space(at + 1)
+    return (at + 1 if _letter(at) == _CLOSE_LIST else -1), plain
 
 
 @_compiled
-def _message(at: int, starts: Ints, ends: Ints, amounts: Floats) -> int:
-    """The place behind a message; -1 if it is not plain.
+def _properties(at: int, starts: Ints, ends: Ints, amounts: Floats) -> tuple[int, int]:
+    """The place behind properties, from their brace on; -1 if they are not plain.
+
+    And a bit for each that is plain only as long as nobody reads it.
+
+    Args:
+        at: where they begin.
+        starts: takes where category, order and currency begin.
+        ends: takes where they end.
+        amounts: takes the numbers; for what is not there it is left as it is.
+    """
+    unusual = 0
+    if _letter(at) != _OPEN:
+        return -1, unusual
+    at = _space(at + 1)
+    if _letter(at) == _CLOSE:
+        return at + 1, unusual
+    seen, goes_on = 0, True
+    while goes_on:
+        start = at + 1
+        end, at = _key(at)
+        if at < 0:
+            return -1, unusual
+        which = _find_listed(start, end, _NAMES)
+        letter = _letter(at)
+        is_plain = True
+        if which < 0:
+            at = _skip(at)
+        else:
+            if seen >> which & 1:
+                return -1, unusual
+            seen |= 1 << which
+            if letter == _N:
+                at = _word(at)
+            elif which <= _VALUE:
+                at, amounts[which], is_plain = _amount(at)
+            elif which == _PRODUCTS:
+                at, is_plain = _products(at, amounts)
+            elif which <= _CURRENCY and letter == _QUOTE:
+                place = _CATEGORY_TEXT + (which - _CATEGORY)
+                starts[place] = at + 1
+                end = _string(at + 1)
+                if end < 0:  # escapes, perhaps
+                    end, is_plain = _skip_string(at + 1), False
+                ends[place] = end
+                at = end + 1 if end >= 0 else -1
+            else:
+                at, is_plain = _skip(at), False
+        if at < 0:
+            return -1, unusual
+        if not is_plain:
+            unusual |= 1 << which
+        at, goes_on = _behind(at)
+    return at, unusual
+
+
+@_compiled
+def _message(at: int, starts: Ints, ends: Ints, amounts: Floats) -> tuple[int, int]:
+    """The place behind a message, -1 if it is not plain; and what `_properties` says of its own.
 
     Args:
         at: where it begins.
-        starts: takes where each field begins; for properties, where the category does.
+        starts: takes where each text begins.
         ends: takes where each ends.
         amounts: takes the numbers.
     """
+    unusual = 0
     at = _space(at)
     if _letter(at) != _OPEN:
-        return -1
+        return -1, unusual
     at = _space(at + 1)
     seen, goes_on = 0, True
     while goes_on:
         start = at + 1
         end, at = _key(at)
         if at < 0:
-            return -1
-        which = _find(start, end, _FIELDS)
-        if which == _UNKNOWN:
+            return -1, unusual
+        which = _find_listed(start, end, _FIELDS)
+        if which < 0:
             at = _skip(at)
         else:
             if seen >> which & 1:
-                return -1
+                return -1, unusual
             seen |= 1 << which
-            if which == _PROPERTIES:
-                at = _properties(at, starts, ends, amounts)
+            if _letter(at) == _N and which >= _USER:
+                at = _word(at)
+            elif which == _PROPERTIES:
+                at, unusual = _properties(at, starts, ends, amounts)
             else:
                 if _letter(at) != _QUOTE:
-                    return -1
+                    return -1, unusual
                 starts[which] = at + 1
                 at = _string(at + 1)
                 ends[which] = at
                 at = at + 1 if at >= 0 else -1
         if at < 0:
-            return -1
+            return -1, unusual
         at, goes_on = _behind(at)
-    return _space(at) if at >= 0 and seen & _NEEDED == _NEEDED else -1
+    return _space(at) if at >= 0 and seen & _NEEDED == _NEEDED else -1, unusual
 
 
 # -- what it says --------------------------------------------------------------------------------
 
-_TRACK = _table([b"track"])
-_SIGNS = np.frombuffer(b"0000-00-00T00:00:00.000Z", np.uint8)
+_TRACK = _list([b"track"])
+_SIGNS = np.frombuffer(b"0000-00-00T00:00:00", np.uint8)
 _MONTH_DAYS = np.array([0, 31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31])
 
 
@@ -530,11 +747,11 @@ def _digits(at: int, count: int) -> int:
 
 @_compiled
 def _time(at: int, end: int) -> int:
-    """Milliseconds of ``2026-11-21T09:00:00.000Z``; -1 for any other form, or no time.
+    """Milliseconds of ``2026-11-21T09:00:00.000Z``, with any fraction and zone; else -1.
 
     Days from civil date: Hinnant, "chrono-compatible low-level date algorithms".
     """
-    if end - at != len(_SIGNS):
+    if end - at <= len(_SIGNS):
         return -1
     for place in range(len(_SIGNS)):
         if _SIGNS[place] == _ZERO:
@@ -554,8 +771,45 @@ def _time(at: int, end: int) -> int:
     of_era = shifted - era * 400
     of_year = (153 * (month + (-3 if month > 2 else 9)) + 2) // 5 + day - 1
     days = era * 146_097 + of_era * 365 + of_era // 4 - of_era // 100 + of_year - 719_468
-    within = (hour * 60 + minute) * 60_000 + second * 1_000 + _digits(at + 20, 3)
+    milliseconds, offset = _fraction_and_zone(at + len(_SIGNS), end)
+    if milliseconds < 0:
+        return -1
+    within = (hour * 60 + minute - offset) * 60_000 + second * 1_000 + milliseconds
     return days * 86_400_000 + within
+
+
+@_compiled
+def _fraction_and_zone(at: int, end: int) -> tuple[int, int]:
+    """Milliseconds within the second, -1 if this is no end of a time; and minutes east of Greenwich."""
+    milliseconds = 0
+    if _letter(at) == _POINT or _letter(at) == _COMMA:
+        at += 1
+        first = at
+        for worth in (100, 10, 1):
+            if _is_digit(at):
+                milliseconds += worth * (_letter(at) - _ZERO)
+                at += 1
+        while _is_digit(at):
+            at += 1
+        if at == first:
+            return -1, 0
+    sign = _letter(at)
+    if sign == _Z:
+        return (milliseconds if at + 1 == end else -1), 0
+    if sign not in (_PLUS, _MINUS) or not (_is_digit(at + 1) and _is_digit(at + 2)):
+        return -1, 0
+    hours, minutes = _digits(at + 1, 2), 0
+    at += 3
+    if at < end:
+        at += _letter(at) == _COLON
+        if not (_is_digit(at) and _is_digit(at + 1)):
+            return -1, 0
+        minutes = _digits(at, 2)
+        at += 2
+    if at != end or hours > 23 or minutes > 59:
+        return -1, 0
+    offset = hours * 60 + minutes
+    return milliseconds, (offset if sign == _PLUS else -offset)
 
 
 @_compiled
@@ -572,28 +826,81 @@ def _hash(at: int, end: int, multipliers: int) -> np.uint64:
     return max(mixed ^ (mixed >> np.uint64(31)), np.uint64(1))
 
 
+@_inlined
+def _quantity(amounts: Floats) -> float:
+    """What `fields` says; NaN stands for a number that is not there."""
+    quantity: float = amounts[_QUANTITY]
+    if np.isnan(quantity):
+        quantity = amounts[_PIECES] if amounts[_LINES] > 0 else 1.0
+    return quantity
+
+
+@_inlined
+def _value(amounts: Floats, quantity: float) -> float:
+    """What an event is worth, NaN if it says nothing of that."""
+    value: float = amounts[_REVENUE]
+    for which in (_TOTAL, _VALUE):
+        if np.isnan(value):
+            value = amounts[which]
+    if np.isnan(value):
+        value = amounts[_WORTH] if amounts[_PRICED] > 0 else amounts[_PRICE] * quantity
+    return value
+
+
+_NUMBERS_READ = sum(1 << which for which in range(15) if which not in (_CATEGORY, _CURRENCY))
+"""Bits of what says an amount or an order, by all its names."""
+
+
+@_inlined
+def _rate(at: int, end: int, currencies: int, rates: Floats) -> float:
+    """What a unit of a currency is worth, NaN if that is not known; of none, of the usual one."""
+    which = _find_folded(at, end, currencies) if end > at else len(rates) - 1
+    rate: float = rates[which] if which >= 0 else np.nan
+    return rate
+
+
 @_compiled
-def _amounts(amounts: Floats) -> tuple[float, float]:
-    """What `plain.amounts` says; NaN stands for a number that is not there."""
-    quantity = 1.0 if np.isnan(amounts[_QUANTITY]) else amounts[_QUANTITY]
-    for which in (_REVENUE, _TOTAL, _VALUE):
-        if not np.isnan(amounts[which]):
-            return amounts[which], quantity
-    if not np.isnan(amounts[_PRICE]):
-        return amounts[_PRICE] * quantity, quantity
-    return 0.0, quantity
+def _code(at: int, end: int, names: int, folds: int) -> tuple[int, bool]:
+    """The code of an event, and whether that is sure."""
+    code = _find(at, end, names)
+    if code < 0:
+        code = _find_folded(at, end, folds)
+    if code < 0:
+        return UNWATCHED, not _is_padded(at, end)
+    return code, True
+
+
+@_compiled
+def _identity(
+    at: int, end: int, placeholders: int, long_placeholders: int, multipliers: int
+) -> tuple[np.uint64, bool]:
+    """The hash of an id, 0 for none; and whether it is plain."""
+    is_none = _placeholder(at, end, placeholders, long_placeholders)
+    if is_none or end - at > _LONGEST:
+        return np.uint64(0), is_none > 0
+    return _hash(at, end, multipliers), True
+
+
+_LONGEST = 8 * len(MULTIPLIERS)
+"""A longer text is digested before it is hashed."""
 
 
 @_compiled_for(
-    types.Array(types.uint8, 1, "C", readonly=True), types.int64[::1], types.uint64[:, ::1],
-    types.uint8[::1], types.boolean[::1], types.uint64[::1], types.int64[::1],
+    types.Array(types.uint8, 1, "C", readonly=True), types.int64[::1], types.uint64[::1],
+    types.uint64[::1], types.boolean[:, ::1], types.uint64[::1],
+    types.uint64[::1], types.uint64[::1], types.float64[::1], types.uint64[::1],
+    types.int64[::1],
 )  # fmt: skip
 def _parse(
     text: Letters,
     lengths: Ints,
     names: Hashes,
-    codes: npt.NDArray[np.uint8],
-    uses_value: npt.NDArray[np.bool_],
+    folds: Hashes,
+    uses: npt.NDArray[np.bool_],
+    placeholders: Hashes,
+    long_placeholders: Hashes,
+    currencies: Hashes,
+    rates: Floats,
     multipliers: Hashes,
     limits: Ints,
 ) -> tuple[Any, ...]:
@@ -602,9 +909,14 @@ def _parse(
     Args:
         text: all messages in UTF-8, a zero byte behind each, and eight at least behind all.
         lengths: of each message.
-        names: table of the watched events.
-        codes: of each name, and of any other.
-        uses_value: by code, whether value and quantity are wanted.
+        names: table of the codes of watched events, by name.
+        folds: table of the same, by folded name and alias.
+        uses: by code, whether value and quantity are wanted, whether the order is, and whether
+            such an event takes one back.
+        placeholders: table of ids that are none, folded.
+        long_placeholders: table of those that are not folded.
+        currencies: table of the known ones, folded; empty where nobody looks at them.
+        rates: of each, and of a message that names none.
         multipliers: of the hash.
         limits: most bytes of a message and of a user, earliest time and end of times, largest number.
 
@@ -618,43 +930,79 @@ def _parse(
     value = np.empty(count)
     quantity = np.empty(count)
     category = np.empty(count, np.uint64)
-    order = np.zeros(count, np.uint64)
-    whole = np.zeros(count, np.bool_)
+    order = np.empty(count, np.uint64)
+    whole = np.empty(count, np.bool_)
     left = np.empty(count, np.int64)
     lines = np.empty(len(text), np.uint8)
     lefts = filled = 0
-    starts, ends, amounts = np.zeros(6, np.int64), np.zeros(6, np.int64), np.empty(5)
-    longest = 8 * len(multipliers)
+    starts, ends = np.zeros(_TEXTS, np.int64), np.zeros(_TEXTS, np.int64)
+    amounts = np.empty(_AMOUNTS)
+    # Addresses, because to hand arrays over costs more than what is done with them.
     factors: Any = np.int64(multipliers.ctypes.data)
+    named: Any = np.int64(names.ctypes.data)
+    folded: Any = np.int64(folds.ctypes.data)
+    nones: Any = np.int64(placeholders.ctypes.data)
+    long_nones: Any = np.int64(long_placeholders.ctypes.data)
+    known: Any = np.int64(currencies.ctypes.data)
     at: Any = np.int64(text.ctypes.data)
     for i in range(count):
         end = at + lengths[i]
-        starts[_PROPERTIES] = ends[_PROPERTIES] = 0
-        for which in range(len(amounts)):
+        for which in range(_USER, _TEXTS):
+            starts[which] = ends[which] = 0
+        for which in range(_LINES):
             amounts[which] = np.nan
-        plain = lengths[i] <= limits[0] and _message(at, starts, ends, amounts) == end
+        for which in range(_LINES, _AMOUNTS):
+            amounts[which] = 0.0
+        behind, unusual = -1, 0
+        if lengths[i] <= limits[0]:
+            behind, unusual = _message(at, starts, ends, amounts)
+        plain = behind == end
         at = end + 1
         if plain:
-            code = codes[_find(starts[_EVENT], ends[_EVENT], names)]
-            kind[i], value[i], quantity[i] = code, 0.0, 1.0
-            if uses_value[code]:
-                value[i], quantity[i] = _amounts(amounts)
+            code, plain = _code(starts[_EVENT], ends[_EVENT], named, folded)
+            uses_value, uses_order, takes_back = uses[0, code], uses[1, code], uses[2, code]
+            pieces = _quantity(amounts)
+            worth = _value(amounts, pieces)
+            kind[i], value[i], quantity[i], order[i] = code, 0.0, 1.0, 0
+            whole[i] = takes_back and np.isnan(worth) and amounts[_LINES] == 0
+            if uses_value and np.isnan(worth):
+                worth = 0.0
+            elif uses_value and len(rates) > 1:
+                plain = plain and not unusual >> _CURRENCY & 1
+                worth *= _rate(starts[_CURRENCY_TEXT], ends[_CURRENCY_TEXT], known, rates)
+            if uses_value:
+                value[i] = abs(worth) if takes_back else worth
+                quantity[i] = abs(pieces) if takes_back else pieces
+            if uses_order:
+                order[i], is_plain = _identity(
+                    starts[_ORDER_TEXT], ends[_ORDER_TEXT], nones, long_nones, factors
+                )
+                plain = plain and is_plain
+            ids[i], is_plain = _identity(starts[_ID], ends[_ID], nones, long_nones, factors)
+            user = _USER
+            is_none = _placeholder(starts[user], ends[user], nones, long_nones)
+            if is_none > 0:
+                user = _ANONYMOUS
+                is_none = _placeholder(starts[user], ends[user], nones, long_nones)
             time_ms[i] = _time(starts[_TIME], ends[_TIME])
             plain = (
-                _find(starts[_TYPE], ends[_TYPE], _TRACK) == 0
-                and 0 < ends[_USER] - starts[_USER] <= limits[1]
-                and ends[_ID] - starts[_ID] <= longest
-                and ends[_PROPERTIES] - starts[_PROPERTIES] <= longest
+                plain
+                and is_plain
+                and not ((uses_value or uses_order) and unusual & _NUMBERS_READ)
+                and _find_listed(starts[_TYPE], ends[_TYPE], _TRACK) >= 0
+                and is_none == 0
+                and ends[user] - starts[user] <= limits[1]
+                and not unusual >> _CATEGORY & 1
+                and ends[_CATEGORY_TEXT] - starts[_CATEGORY_TEXT] <= _LONGEST
                 and limits[2] <= time_ms[i] < limits[3]
                 and abs(value[i]) <= limits[4]
                 and abs(quantity[i]) <= limits[4]
             )
         if plain:
-            ids[i] = _hash(starts[_ID], ends[_ID], factors)
             category[i] = np.uint64(0)
-            if ends[_PROPERTIES] > starts[_PROPERTIES]:
-                category[i] = _hash(starts[_PROPERTIES], ends[_PROPERTIES], factors)
-            for letter in range(starts[_USER], ends[_USER]):
+            if ends[_CATEGORY_TEXT] > starts[_CATEGORY_TEXT]:
+                category[i] = _hash(starts[_CATEGORY_TEXT], ends[_CATEGORY_TEXT], factors)
+            for letter in range(starts[user], ends[user]):
                 lines[filled] = _letter(letter)
                 filled += 1
         else:

@@ -20,9 +20,10 @@ from typing import Any, Literal, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from consumers.plain import UNWATCHED, Odd, Parsed, PlainParser, parse_time
+from consumers.fields import UNWATCHED, Fields
+from consumers.plain import Odd, Parsed, PlainParser, parse_time
 from consumers.timing import TimeRules
-from stream.config import ConfigError, Worker
+from stream.config import ConfigError, Money, Worker
 from stream.events import NO_EVENTS, Bools, Counts, EventColumns, Floats, Ints, Mark, Reason
 from stream.features import FeatureTable
 from stream.marks import MarkSigner
@@ -247,6 +248,7 @@ class Decoder:
         marks: knows the genuine marks of the shop's clock; None where the clock is the wall's,
             and marks are ignored.
         mark_seconds: shop time from one mark to the next.
+        money: the reporting currency, and what others are worth in it.
 
     Raises:
         ConfigError: the compiled parser is demanded and cannot be had.
@@ -258,11 +260,12 @@ class Decoder:
         worker: Worker,
         marks: MarkSigner | None = None,
         mark_seconds: float = 0.0,
+        money: Money | None = None,
     ) -> None:
         self._signer = marks
         self._step_ms = int(mark_seconds * 1_000)
         self._times = TimeRules(worker)
-        plain = PlainParser(table, worker.message_bytes)
+        plain = PlainParser(table, worker.message_bytes, Fields(table, worker, money or Money()))
         self._parser: Parser = plain
         self.way: Literal["plain", "compiled"] = "plain"
         if worker.decoder == "plain":

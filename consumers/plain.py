@@ -8,27 +8,42 @@ a block with a bad message in it is gone through one by one.
 from __future__ import annotations
 
 import json
-import math
 import re
-import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from stream.events import Bools, Floats, Hashes, Ints, Mark, Properties, Reason, Track
+from consumers.fields import (
+    UNWATCHED,
+    Fields,
+    RefusedError,
+    is_absent,
+    shown,
+    text_of_id,
+)
+from stream.config import Money, Worker
+from stream.events import (
+    NO_PROPERTIES,
+    Bools,
+    Floats,
+    Hashes,
+    Ints,
+    Mark,
+    Product,
+    Properties,
+    Reason,
+    Track,
+)
 from stream.features import FeatureTable
-from stream.hashing import hash_text, hash_texts, letters_of
+from stream.hashing import hash_text, letters_of
 from stream.times import EARLIEST_MS, LATEST_MS
 
-LARGEST_NUMBER = 1e12
 LONGEST_USER = 256
-UNWATCHED = 255
-"""Code of an event that no feature watches."""
 OTHER_TYPES = frozenset({"identify", "page", "screen", "group", "alias"})
 
 
@@ -72,80 +87,192 @@ class Parsed(NamedTuple):
     whole: Bools
 
 
-_BLANK = Track("", "-", "-", "2000-01-01T00:00:00.000Z")
+_BLANK = Track("", "2000-01-01T00:00:00.000Z")
+BOM = b"\xef\xbb\xbf"
 
 
-class _Codes(dict[str, int]):
-    """Codes of the watched events; any other is not watched."""
-
-    def __missing__(self, event: str) -> int:
-        return UNWATCHED
-
-
-class _CategoryHashes(dict[str | None, int]):
+class _CategoryHashes(dict[str, int]):
     """Hashes of the categories seen so far: a shop has few, and they come again and again.
 
     Long ones are no category, and are not kept: a stranger could fill the memory with them.
     """
 
-    def __missing__(self, category: str | None) -> int:
+    def __missing__(self, category: str) -> int:
         found = hash_text(category.encode()) if category else 0
-        if category is None or len(category) <= 128:
+        if len(category) <= 128:
             if len(self) > 100_000:
                 self.clear()
             self[category] = found
         return found
 
 
-class PlainParser:
-    """Parses for one feature table."""
+_Found: TypeAlias = Track | Mark | tuple[Reason, str] | None
 
-    def __init__(self, table: FeatureTable, message_bytes: int) -> None:
+
+def _noted(place: int, found: _Found, odd: Odd) -> Track:
+    """The track found; what is none is noted, and a blank stands in its place."""
+    if isinstance(found, Track):
+        return found
+    if isinstance(found, Mark):
+        odd.marks[place] = found
+    elif found is None:
+        odd.ignored.add(place)
+    else:
+        odd.refused[place] = found
+    return _BLANK
+
+
+class PlainParser:
+    """Parses for one feature table.
+
+    Attributes:
+        fields: how fields are read.
+    """
+
+    def __init__(
+        self, table: FeatureTable, message_bytes: int, fields: Fields | None = None
+    ) -> None:
+        self.fields = fields or Fields(table, Worker(), Money())
         self._track = msgspec.json.Decoder(Track).decode
         self._any = msgspec.json.Decoder().decode
-        self._code = _Codes(table.codes).__getitem__
-        self._uses_value = table.uses_value
+        self._code = self.fields.codes.__getitem__
+        self._looked_at = self.fields.uses_value | self.fields.uses_order
         self._category = _CategoryHashes().__getitem__
         self._bytes = message_bytes
 
     def parse(self, values: Sequence[Any]) -> Parsed:
         """Columns of messages, each bytes or None, in the order they come."""
+        return self.parse_named(values)[0]
+
+    def parse_named(self, values: Sequence[Any]) -> tuple[Parsed, list[str]]:
+        """The same, and the event that each message names; empty where it is none."""
         odd = Odd({}, {}, set())
         tracks = self._tracks(values, odd)
+        time = self._times(values, tracks, odd)
         count = len(tracks)
-        users = [track.userId for track in tracks]
-        if not all(users) or max(map(len, users)) > LONGEST_USER // 4:
-            _refuse_bad_users(users, odd)
-        properties = [track.properties for track in tracks]
-        kind = np.fromiter(map(self._code, [track.event for track in tracks]), np.uint8, count)
-        time = parse_times([track.timestamp for track in tracks])
-        value, quantity = np.zeros(count), np.ones(count)
-        for i in np.flatnonzero(self._uses_value[kind]).tolist():
-            value[i], quantity[i] = amounts(properties[i])
+        names = [track.event for track in tracks]
+        kind = np.fromiter(map(self._code, names), np.uint8, count)
+        users = self._users(tracks, kind, odd)
+        bad_time = ((time < EARLIEST_MS) | (time >= LATEST_MS)) & (kind != UNWATCHED)
+        if bad_time.any():
+            known = odd.places
+            for i in np.flatnonzero(bad_time).tolist():
+                if i not in known:
+                    odd.refused[i] = Reason.BAD_TIME, f"timestamp {shown(tracks[i].timestamp)}"
 
-        bad_time = (time < EARLIEST_MS) | (time >= LATEST_MS)
-        out_of_range = ~(np.abs(value) <= LARGEST_NUMBER) | ~(np.abs(quantity) <= LARGEST_NUMBER)
-        known = odd.places
-        for i in np.flatnonzero(bad_time | out_of_range).tolist():
-            if i in known:
-                continue
-            if bad_time[i]:
-                odd.refused[i] = Reason.BAD_TIME, f"timestamp {tracks[i].timestamp!r}"
-            else:
-                odd.refused[i] = Reason.OUT_OF_RANGE, "value or quantity"
-        categories = map(self._category, [p.category for p in properties])
-        return Parsed(
+        value, quantity = np.zeros(count), np.ones(count)
+        order, whole = np.zeros(count, np.uint64), np.zeros(count, np.bool_)
+        properties = [track.properties or NO_PROPERTIES for track in tracks]
+        looked_at = np.flatnonzero(self._looked_at[kind])
+        if len(looked_at):
+            orders = self._amounts(looked_at, kind, properties, odd, value, quantity, whole)
+            order[looked_at] = self.fields.ids(orders)
+        parsed = Parsed(
             users=users,
             odd=odd,
             kind=kind,
             time_ms=time,
-            id=hash_texts([track.messageId for track in tracks]),
+            id=self.fields.ids([track.messageId or "" for track in tracks]),
             value=value,
             quantity=quantity,
-            category=np.fromiter(categories, np.uint64, count),
-            order=np.zeros(count, np.uint64),
-            whole=np.zeros(count, np.bool_),
+            category=self._categories([one.category for one in properties]),
+            order=order,
+            whole=whole,
         )
+        return parsed, names
+
+    @staticmethod
+    def is_time(time_ms: int) -> bool:
+        """Whether an event can have this time."""
+        return EARLIEST_MS <= time_ms < LATEST_MS
+
+    def _times(self, values: Sequence[Any], tracks: list[Track], odd: Odd) -> Ints:
+        """When each message says that it happened; -1 if it says no time."""
+        time = parse_times([track.timestamp for track in tracks])
+        for place in np.flatnonzero(time < 0).tolist():
+            if is_absent(tracks[place].timestamp):
+                # Blank is not there: another field may say the time.
+                found = self._judge_slowly(values[place])
+                tracks[place] = _noted(place, found, odd)
+                time[place] = parse_time(tracks[place].timestamp)
+        return time
+
+    def _users(self, tracks: list[Track], kind: npt.NDArray[np.uint8], odd: Odd) -> list[str]:
+        """The user of each message; who has none is refused if the event is watched."""
+        users: list[Any] = [track.userId for track in tracks]
+        different = set(users)
+        if (
+            None not in different
+            and max(map(len, different)) <= LONGEST_USER // 4
+            and not self.fields.placeholders.may_be_among(different)
+        ):
+            return users
+        known = odd.places
+        for place, (user, track) in enumerate(zip(users, tracks, strict=True)):
+            if user and not self._is_unfit(user):
+                continue
+            found, refused = self._user_of(track)
+            users[place] = found
+            if refused is not None and place not in known and kind[place] != UNWATCHED:
+                odd.refused[place] = refused
+        return users
+
+    def _is_unfit(self, user: str) -> bool:
+        return user in self.fields.placeholders or len(user) > LONGEST_USER // 4
+
+    def _user_of(self, track: Track) -> tuple[str, tuple[Reason, str] | None]:
+        """Whom a message is counted for, or why for nobody."""
+        named = [user for user in (track.userId, track.anonymousId) if user is not None]
+        for user in named:
+            if user not in self.fields.placeholders:
+                if len(user) > LONGEST_USER // 4 and len(user.encode()) > LONGEST_USER:
+                    return "", (Reason.OUT_OF_RANGE, f"a user of over {LONGEST_USER} bytes")
+                return user, None
+        for user in named:
+            if not is_absent(user):
+                return "", (Reason.PLACEHOLDER_USER, f"the user is {shown(user)}, which is none")
+        return "", (Reason.NO_USER, "neither userId nor anonymousId")
+
+    def _amounts(
+        self,
+        places: Ints,
+        kind: npt.NDArray[np.uint8],
+        properties: list[Properties],
+        odd: Odd,
+        value: Floats,
+        quantity: Floats,
+        whole: Bools,
+    ) -> list[str]:
+        """Fill in what events are worth, and give the order of each of them.
+
+        Args:
+            places: of the events that are looked at.
+            kind: of all.
+            properties: of all.
+            odd: takes those that are refused.
+            value: takes the values.
+            quantity: takes the quantities.
+            whole: takes which take back all of an order.
+        """
+        fields, known = self.fields, odd.places
+        orders: list[str] = []
+        for place, code in zip(places.tolist(), kind[places].tolist(), strict=True):
+            said = properties[place]
+            orders.append(fields.order(said) if fields.uses_order[code] else "")
+            if not fields.uses_value[code]:
+                whole[place] = fields.takes_back[code] and fields.says_no_amount(said)
+                continue
+            try:
+                value[place], quantity[place], whole[place] = fields.amounts(code, said)
+            except RefusedError as refused:
+                if place not in known:
+                    odd.refused[place] = refused.reason, refused.detail
+        return orders
+
+    def _categories(self, raw: list[Any]) -> Hashes:
+        """Hashes of categories, 0 where there is none."""
+        texts = [one if type(one) is str else text_of_id(one) or "" for one in raw]
+        return np.fromiter(map(self._category, texts), np.uint64, len(raw))
 
     def _tracks(self, values: Sequence[Any], odd: Odd) -> list[Track]:
         """A track for each message; what is none is noted, and a blank stands in its place."""
@@ -163,22 +290,9 @@ class PlainParser:
     # -- the slow way, for blocks with something odd in them ----------------------------------
 
     def _one_by_one(self, values: Sequence[bytes | None], odd: Odd) -> list[Track]:
-        tracks: list[Track] = []
-        for place, value in enumerate(values):
-            found = self._judge(value)
-            if isinstance(found, Track):
-                tracks.append(found)
-                continue
-            tracks.append(_BLANK)
-            if isinstance(found, Mark):
-                odd.marks[place] = found
-            elif found is None:
-                odd.ignored.add(place)
-            else:
-                odd.refused[place] = found
-        return tracks
+        return [_noted(place, self._judge(value), odd) for place, value in enumerate(values)]
 
-    def _judge(self, value: bytes | None) -> Track | Mark | tuple[Reason, str] | None:
+    def _judge(self, value: bytes | None) -> _Found:
         """A track or a mark, a reason to refuse with details, or None for what is ignored."""
         if not value:
             return Reason.EMPTY, "no value"
@@ -188,7 +302,13 @@ class PlainParser:
             value.decode()
             return self._track(value)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-            pass
+            return self._judge_slowly(value)
+
+    def _judge_slowly(self, value: bytes) -> _Found:
+        """The same, of a message whose fields may hold anything."""
+        value = value.removeprefix(BOM)
+        if not value:
+            return Reason.EMPTY, "nothing behind a byte order mark"
         parsed = self._parse(value)
         if not isinstance(parsed, dict):
             return parsed
@@ -197,27 +317,65 @@ class PlainParser:
             return _mark_of(parsed)
         if isinstance(kind, str) and kind in OTHER_TYPES:
             return None
-        parsed["type"] = "track"
-        if parsed.get("userId") is None and isinstance(parsed.get("anonymousId"), str):
-            parsed["userId"] = parsed["anonymousId"]
-        elif parsed.get("userId") is None:
-            parsed["userId"] = ""
-        if isinstance(properties := parsed.get("properties"), dict):
-            _make_huge_numbers_infinite(properties)
-        try:
-            track = msgspec.convert(parsed, Track)
-        except msgspec.ValidationError as error:
-            problem = str(error)
-            reason = Reason.MISSING_FIELD if "missing required" in problem else Reason.WRONG_TYPE
-            return reason, problem
-        if track.userId and parse_time(track.timestamp) >= EARLIEST_MS and _infinite(track):
-            return Reason.OUT_OF_RANGE, "a number that no computer holds"
+        return self._track_of(parsed)
+
+    def _track_of(self, parsed: dict[str, Any]) -> Track | tuple[Reason, str]:
+        """The same as msgspec makes of a usual message, of whatever stands in the fields.
+
+        Nothing is refused for what nobody reads: not of an event that nobody watches either.
+        """
+        event = parsed.get("event")
+        if event is None:
+            return Reason.MISSING_FIELD, "the message names no event"
+        if not isinstance(event, str):
+            return Reason.WRONG_TYPE, f"event is {shown(event)}, and no text"
+        times = (parsed.get(name) for name in TIME_FIELDS)
+        timestamp = next((time for time in times if not is_absent(time)), None)
+        track = Track(
+            _spelt_out(event),
+            timestamp if isinstance(timestamp, str) else "",
+            text_of_id(parsed.get("userId")),
+            text_of_id(parsed.get("anonymousId")),
+            _spelt_out(text_of_id(parsed.get("messageId")) or ""),
+            _properties_of(parsed.get("properties")),
+        )
+        code = self._code(track.event)
+        problem = self._problem(code, parsed, timestamp, track)
+        if problem is not None and code != UNWATCHED:
+            return problem
+        if not (_is_text(track.userId) and _is_text(track.anonymousId)):
+            user = self._user_of(track)[0]
+            track.userId, track.anonymousId = user if _is_text(user) else None, None
         return track
+
+    def _problem(
+        self, code: int, parsed: dict[str, Any], timestamp: Any, track: Track
+    ) -> tuple[Reason, str] | None:
+        """Why a message cannot be counted, of what a usual message never has."""
+        user, refused = self._user_of(track)
+        if refused is not None:
+            for name in ("userId", "anonymousId"):
+                raw = parsed.get(name)
+                if refused[0] in _NOBODY and raw is not None and text_of_id(raw) is None:
+                    return Reason.WRONG_TYPE, f"{name} is {shown(raw)}, and no text"
+            return refused
+        if not _is_text(user):
+            return Reason.NOT_JSON, f"the user {shown(user)} has half a character: that is no text"
+        if timestamp is None:
+            return Reason.MISSING_FIELD, f"the message has none of {', '.join(TIME_FIELDS)}"
+        if not isinstance(timestamp, str):
+            return Reason.WRONG_TYPE, f"the time is {shown(timestamp)}, and no text"
+        if not EARLIEST_MS <= parse_time(timestamp) < LATEST_MS:
+            return Reason.BAD_TIME, f"timestamp {shown(timestamp)}"
+        properties = parsed.get("properties")
+        if self._looked_at[code] and not isinstance(properties, dict | None) and properties != []:
+            return Reason.WRONG_TYPE, f"properties are {shown(properties)}, and no object"
+        return None
 
     def _parse(self, value: bytes) -> dict[str, Any] | tuple[Reason, str]:
         """The object in a message, or why there is none."""
         try:
-            value.decode()
+            text = value.decode()
         except UnicodeDecodeError as error:
             # A cut through a character is a cut if the text before it was going on.
             before = self._parse(value[: error.start]) if "end of data" in error.reason else None
@@ -226,31 +384,34 @@ class PlainParser:
         try:
             parsed = self._any(value)
         except (msgspec.MsgspecError, RecursionError) as error:
-            if "out of range" not in str(error):
-                reason = Reason.TRUNCATED if "truncated" in str(error) else Reason.NOT_JSON
-                return reason, str(error)
             try:
-                # As text: of bytes it would guess the encoding.
-                text = value.decode()
-                parsed = json.loads(text, parse_int=float, parse_constant=_no_constant)
-                # It lets halves of characters pass, which nobody can encode again.
-                if any(found[1] for found in _HALVES.finditer(value)):
-                    return Reason.NOT_JSON, "half a character"
+                # It takes numbers that no computer holds, and halves of characters, which may
+                # stand where nobody reads. As text: of bytes it would guess the encoding.
+                parsed = json.loads(text, parse_int=_integer, parse_constant=_no_constant)
             except (ValueError, RecursionError) as not_json:
-                return Reason.NOT_JSON, str(not_json)
+                if any(found[1] for found in _HALVES.finditer(value)):
+                    # Of which msgspec says that the text ends too early.
+                    return Reason.NOT_JSON, str(not_json)
+                cut = "truncated" in str(error)
+                return (Reason.TRUNCATED if cut else Reason.NOT_JSON), str(error)
         if not isinstance(parsed, dict):
             return Reason.WRONG_TYPE, "the message is no object"
         return parsed
 
 
+_NOBODY = frozenset({Reason.NO_USER, Reason.PLACEHOLDER_USER})
+TIME_FIELDS = ("timestamp", "originalTimestamp", "sentAt", "receivedAt")
+"""Where the time stands, the best first: Segment has put the clock of the device right in the first."""
+
+
 def _mark_of(parsed: dict[str, Any]) -> Mark:
     """What a mark says; a field that is no text is empty, and then no signature fits."""
     fields = [parsed.get(name) for name in ("timestamp", "sentAt", "signature")]
-    return Mark(*(field if isinstance(field, str) else "" for field in fields))
+    return Mark(*(field if isinstance(field, str) and _is_text(field) else "" for field in fields))
 
 
 _HALVES = re.compile(rb"\\u[dD][89abAB]..\\u[dD][c-fC-F]|(\\u[dD][89a-fA-F])|\\.", re.DOTALL)
-"""Escapes of valid JSON; the group has half a character without its other half."""
+"""Escapes of JSON; the group has half a character without its other half."""
 
 
 def _no_constant(name: str) -> None:
@@ -258,30 +419,42 @@ def _no_constant(name: str) -> None:
     raise ValueError(f"{name} is no JSON")
 
 
-def _refuse_bad_users(users: list[str], odd: Odd) -> None:
-    known = odd.places
-    for place, user in enumerate(users):
-        if place in known:
-            continue
-        if not user:
-            odd.refused[place] = Reason.NO_USER, "neither userId nor anonymousId"
-        elif len(user.encode()) > LONGEST_USER:
-            odd.refused[place] = Reason.OUT_OF_RANGE, "userId is too long"
+def _integer(text: str) -> int | float:
+    """A whole number; one that no float holds is infinite, however long Python would take."""
+    return int(text) if len(text) <= 400 else float(text)
 
 
-def amounts(properties: Properties) -> tuple[float, float]:
-    """Value and quantity of an event; NaN for what is not a finite number."""
-    quantity = 1.0 if properties.quantity is None else properties.quantity
-    for value in (properties.revenue, properties.total, properties.value):
-        if value is not None:
-            return _finite(value), _finite(quantity)
-    if properties.price is not None:
-        return _finite(properties.price * quantity), _finite(quantity)
-    return 0.0, _finite(quantity)
+def _is_text(text: str | None) -> bool:
+    """Whether a text can be written: Python reads half a character, and no encoding has it."""
+    if text is None:
+        return True
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
-def _finite(value: float) -> float:
-    return value if math.isfinite(value) else math.nan
+def _spelt_out(text: str) -> str:
+    """A text whose half characters, if any, are read as the letters of their escapes."""
+    return text if text.isascii() else text.encode(errors="backslashreplace").decode()
+
+
+def _properties_of(raw: Any) -> Properties | None:
+    """Properties of whatever types; nothing that is no object has any."""
+    if not isinstance(raw, dict):
+        return None
+    found = {name: raw[name] for name in Properties.__struct_fields__ if name in raw}
+    for name, value in found.items():
+        if isinstance(value, str):
+            found[name] = _spelt_out(value)
+    products = found.get("products")
+    lines = products if isinstance(products, list) else []
+    found["products"] = [
+        Product(line.get("price"), line.get("quantity")) if isinstance(line, dict) else Product()
+        for line in lines
+    ]
+    return Properties(**found)
 
 
 _SIGNS = tuple(zip((4, 7, 10, 13, 16, 19, 23), b"--T::.Z", strict=True))
@@ -357,32 +530,29 @@ def _days(letters: npt.NDArray[np.uint8]) -> tuple[Ints, npt.NDArray[np.bool_]]:
 _MONTH_DAYS = np.array([0, 31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31])
 
 
-_RFC_3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)", re.ASCII)
+_ISO_8601 = re.compile(
+    r"(\d{4}-\d\d-\d\d)[Tt ](\d\d:\d\d)(:\d\d)?(?:[.,](\d+))?"
+    r" ?(?:([Zz]|UTC|GMT)|([+-]\d\d)(?::?([0-5]\d))?)",
+    re.ASCII,
+)
+"""RFC 3339, and the ISO 8601 that libraries write besides: ``+0000`` (Swift, Android), ``+00``
+(databases), a decimal comma, no seconds (Java), a blank before the zone (Ruby). A time without a zone
+is none: nobody knows on whose clock, and Segment's libraries write none."""
 
 
 def parse_time(text: str) -> int:
     """What `parse_times` says of one text."""
-    if _RFC_3339.fullmatch(text) is None:
+    match = _ISO_8601.fullmatch(text)
+    if match is None:
         return -1
+    day, minutes, seconds, fraction, _, hours_off, minutes_off = match.groups()
+    if fraction and not seconds:
+        return -1
+    offset = f"{hours_off}:{minutes_off or '00'}" if hours_off else "+00:00"
     try:
-        moment = datetime.fromisoformat(text.upper())
+        moment = datetime.fromisoformat(f"{day}T{minutes}{seconds or ':00'}{offset}")
     except ValueError:
         return -1
     since = moment - datetime(1970, 1, 1, tzinfo=UTC)
-    return max((since.days * 86_400 + since.seconds) * 1_000 + since.microseconds // 1_000, -1)
-
-
-_NUMBERS = ("quantity", "price", "revenue", "total", "value")
-
-
-def _make_huge_numbers_infinite(properties: dict[str, Any]) -> None:
-    """To msgspec, a whole number that no float holds is of the wrong type."""
-    for name in _NUMBERS:
-        number = properties.get(name)
-        if isinstance(number, int) and abs(number) > sys.float_info.max:
-            properties[name] = math.inf
-
-
-def _infinite(track: Track) -> bool:
-    numbers = [getattr(track.properties, name) for name in _NUMBERS]
-    return any(number is not None and not math.isfinite(number) for number in numbers)
+    milliseconds = int(f"{fraction or ''}000"[:3])
+    return max((since.days * 86_400 + since.seconds) * 1_000 + milliseconds, -1)

@@ -13,7 +13,7 @@ import json
 import tempfile
 from array import array
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import contextmanager
 from operator import itemgetter
 from pathlib import Path
@@ -24,6 +24,7 @@ import numpy as np
 
 from producers.mapping import (
     BAD_CURRENCY,
+    BAD_TIME,
     OUTLIER_TIME,
     PLACEHOLDERS,
     UNREADABLE,
@@ -43,11 +44,12 @@ from producers.texts import (
     open_lines,
     open_utf8_lines,
 )
+from stream.events import NativeLine, NoEvent
 from stream.times import LATEST_MS
 from stream.units import DAY_MS, iso
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Sequence
+    from collections.abc import Collection, Iterator
     from types import TracebackType
 
 __all__ = ["EventSorter", "FileError", "Source", "open_table", "read_sources", "stage", "stem"]
@@ -71,6 +73,8 @@ _WORKBOOKS = (".xlsx", ".xls", ".xlsm", ".xlsb", ".ods", ".numbers")
 _AS_CSV = "open it and save the sheet as CSV (in Excel: Save As, CSV UTF-8)"
 
 Refuse = Callable[[Refusal], None]
+ReadNative = Callable[[Sequence[bytes]], Sequence[NativeLine | NoEvent]]
+"""Reads lines that are messages; the worker's parser does, see `consumers.native`."""
 
 
 class Source(NamedTuple):
@@ -529,6 +533,7 @@ _STAGED = (
     ("names_order", "BOOLEAN", np.bool_),
     ("part", "BIGINT", np.int64),
     ("file", "BIGINT", np.int64),
+    ("raw", "VARCHAR", object),
 )
 _NAMES = ", ".join(_quoted(name) for name in Event._fields)
 
@@ -545,7 +550,7 @@ SELECT min(time_ms), min("row"), "user", event, "order", arg_min(id, "row"),
   CASE order_rows WHEN 'lines' THEN sum(amount ORDER BY "row") ELSE arg_min(amount, "row") END,
   CASE order_rows WHEN 'repeats' THEN arg_min(worth, "row") ELSE sum(worth ORDER BY "row") END,
   arg_min(currency, "row"), bool_or(refunded), arg_min(refund_amount, "row"),
-  arg_min(refund_ms, "row"), bool_and(names_order), 0, file,
+  arg_min(refund_ms, "row"), bool_and(names_order), 0, file, NULL,
   count(DISTINCT currency), order_rows, count(amount),
   count(amount) = count(*) AND min(amount) = max(amount)
 FROM staged WHERE "order" IS NOT NULL GROUP BY file, order_rows, "user", "order", event
@@ -557,12 +562,12 @@ CREATE TABLE sorted AS
 SELECT * FROM (
   SELECT time_ms, "row", "user", event, "order", id, category, session, quantity, price,
     {_MONEY} AS amount, NULL::DOUBLE AS worth, currency, refunded, refund_amount, refund_ms,
-    names_order, part, file
+    names_order, part, file, raw
   FROM whole WHERE currencies <= 1
   UNION ALL
   SELECT coalesce(refund_ms, time_ms), "row", "user", 'Order Refunded', "order", id, category,
     session, CASE WHEN refund_amount IS NULL THEN quantity END, NULL,
-    coalesce(refund_amount, {_MONEY}), NULL, currency, false, NULL, NULL, true, 1, file
+    coalesce(refund_amount, {_MONEY}), NULL, currency, false, NULL, NULL, true, 1, file, NULL
   FROM whole WHERE currencies <= 1 AND refunded
 ) ORDER BY time_ms, file, "row", part
 """  # noqa: S608 - names of our own
@@ -742,6 +747,7 @@ def stage(
     latest_ms: int = LATEST_MS,
     placeholders: Collection[str] = PLACEHOLDERS,
     place: int = 0,
+    native: ReadNative | None = None,
 ) -> int:
     """Map every row of a file into a sorter.
 
@@ -756,6 +762,7 @@ def stage(
         latest_ms: later times have not come yet.
         placeholders: ids that name nobody and no order, whatever their case.
         place: of the file, among those that go into the sorter.
+        native: reads lines that are messages, where the mapping says that they are.
 
     Returns:
         Rows of the file, refused ones among them.
@@ -768,6 +775,9 @@ def stage(
 
     def refuse_row(refusal: Refusal) -> None:
         refuse(refusal._replace(file=file.name))
+
+    if native is not None and mapping.native and kind_of_file(file) == "jsonl":
+        return _stage_native(file, mapping, native, sorter, refuse_row, read, latest_ms, place)
 
     def refuse_line(refusal: Refusal) -> None:
         nonlocal unreadable
@@ -816,6 +826,96 @@ def stage(
     return rows + unreadable
 
 
+def _stage_native(
+    file: Path,
+    mapping: Mapping,
+    native: ReadNative,
+    sorter: EventSorter,
+    refuse: Refuse,
+    read: Callable[[int], None] | None,
+    latest_ms: int,
+    place: int,
+) -> int:
+    """The same of lines that are messages; they go into the sorter as they are."""
+    rows = 0
+    batch: list[tuple[int, bytes]] = []
+
+    def settle() -> None:
+        events: list[Event] = []
+        found = native([line for _, line in batch])
+        for (number, line), one in zip(batch, found, strict=True):
+            if isinstance(one, NoEvent):
+                refuse(Refusal(number, one.reason, f"line {number}: {one.why}", {}))
+            elif one.time_ms > latest_ms:
+                why = f"line {number}: {iso(one.time_ms)} has not come yet"
+                refuse(Refusal(number, BAD_TIME, why, {"user": one.user}))
+            else:
+                events.append(_message_event(one, number, line.decode(), place))
+        sorter.add(events, mapping.order_rows)
+        batch.clear()
+
+    with open_utf8_lines(file, mapping.encoding) as lines:
+        for number, line in _messages(file, lines):
+            batch.append((number, line))
+            rows += 1
+            if len(batch) == BATCH_ROWS:
+                settle()
+                if read is not None:
+                    read(rows)
+    settle()
+    if read is not None:
+        read(rows)
+    return rows
+
+
+def _messages(file: Path, lines: Iterator[bytes]) -> Iterator[tuple[int, bytes]]:
+    """Messages and their numbers: one a line, or all in one array."""
+    for number, line in enumerate(lines, 1):
+        message = line.strip()
+        if number == 1 and message.startswith(b"["):
+            yield from _array_of_messages(file, b"".join([line, *lines]))
+            return
+        if message:
+            yield number, message
+
+
+def _array_of_messages(file: Path, content: bytes) -> Iterator[tuple[int, bytes]]:
+    """The entries of an array as they are written: who reads them decides whether they are good."""
+    decode = json.JSONDecoder().raw_decode
+    try:
+        text = content.decode()
+        start, number = text.index("[") + 1, 0
+        while True:
+            start = _behind_blanks(text, start)
+            if number == 0 and text[start] == "]":
+                break
+            _, end = decode(text, start)
+            number += 1
+            yield number, text[start:end].encode()
+            start = _behind_blanks(text, end)
+            if text[start] == "]":
+                break
+            if text[start] != ",":
+                raise ValueError(f"no comma behind entry {number}")
+            start += 1
+    except (ValueError, IndexError, RecursionError) as error:
+        raise FileError(f"{file}: is neither JSON Lines nor one JSON array: {error}") from None
+
+
+def _behind_blanks(text: str, start: int) -> int:
+    while text[start] in " \t\r\n":
+        start += 1
+    return start
+
+
+def _message_event(line: NativeLine, number: int, message: str, place: int) -> Event:
+    """An event whose message stands already."""
+    return Event(
+        line.time_ms, number, line.user, line.event, *(None,) * 7, file=place,
+        raw=message.removeprefix("\ufeff"),
+    )  # fmt: skip
+
+
 def read_sources(
     sources: Sequence[Source],
     sorter: EventSorter,
@@ -825,6 +925,7 @@ def read_sources(
     latest_ms: int = LATEST_MS,
     placeholders: Collection[str] = PLACEHOLDERS,
     keep_outliers: bool = False,
+    native: ReadNative | None = None,
 ) -> tuple[int, int]:
     """Read files into a sorter, and bring their events into one order of time.
 
@@ -836,6 +937,7 @@ def read_sources(
         latest_ms: later times have not come yet.
         placeholders: ids that name nobody and no order, whatever their case.
         keep_outliers: whether events far from all others stay in.
+        native: see `stage`.
 
     Returns:
         Rows of all files, refused ones among them, and events.
@@ -867,6 +969,7 @@ def read_sources(
             latest_ms=latest_ms,
             placeholders=placeholders,
             place=place,
+            native=native,
         )
 
     def refuse_event(event: Event, reason: str, why: str) -> None:

@@ -33,11 +33,10 @@ from pydantic import (
 
 from producers.amounts import LARGEST_NUMBER, Decimal, NumberColumn, is_currency
 from producers.times import FORMATS_EXPECTED, TimeColumn, is_format
+from stream.events import ORDER_COMPLETED, ORDER_EVENTS, ORDER_REFUNDED, REFUND_EVENTS
 from stream.times import LATEST_MS
 
-ORDER_COMPLETED = "Order Completed"
-ORDER_REFUNDED = "Order Refunded"
-PURCHASES = (ORDER_COMPLETED, ORDER_REFUNDED)
+PURCHASES = (*ORDER_EVENTS, *REFUND_EVENTS)
 
 # Reasons of our own; a mapping's rules may name further ones.
 UNREADABLE = "unreadable"
@@ -86,6 +85,7 @@ class Event(NamedTuple):
         names_order: False for a refund under a number of its own.
         part: 1 for the refund of an order that its own row tells of.
         file: place among the files that are read together.
+        raw: its message, where it is sent as it was written.
     """
 
     time_ms: int
@@ -107,6 +107,7 @@ class Event(NamedTuple):
     names_order: bool = True
     part: int = 0
     file: int = 0
+    raw: str | None = None
 
     def message_id(self, source: str) -> str:
         """The id of its message: the table's own, or made of file name, row and time."""
@@ -293,6 +294,10 @@ class Mapping(_Declared):
 
     name: str = ""
     description: str = ""
+    native: bool = Field(
+        False,
+        description="lines of JSON are messages: read as the worker reads them, and sent as they are",
+    )
     user: _Required = Field(description="who acted")
     time: Annotated[Time, _as_table("column")] = Field(description="when")
     event: Annotated[EventName, _as_table("constant")] = Field(description="what happened")
@@ -1007,7 +1012,7 @@ def message_of(event: Event, timestamp: str, source: str) -> TrackMessage:
     amount = event.worth if event.amount is None else event.amount
     amount = None if amount is None else round(amount, 6)
     quantity = event.quantity
-    if event.event == ORDER_REFUNDED:
+    if event.event in REFUND_EVENTS:
         # Refunds are written as negative orders by some shops and as positive refunds by others.
         amount = None if amount is None else abs(amount)
         quantity = None if quantity is None else abs(quantity)
@@ -1035,6 +1040,13 @@ def message_of(event: Event, timestamp: str, source: str) -> TrackMessage:
         ),
         None if event.session is None else MessageContext(event.session),
     )
+
+
+def encoded_message(event: Event, timestamp: str, source: str) -> bytes:
+    """The bytes of an event's message, see `message_of`; those of the file where it has one."""
+    if event.raw is not None:
+        return event.raw.encode()
+    return encode_message(message_of(event, timestamp, source))
 
 
 # -- help --------------------------------------------------------------------------------------

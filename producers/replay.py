@@ -27,7 +27,7 @@ from rich.progress import Progress as Bars
 
 from producers.client import producer_options
 from producers.delivery import DeliveryError
-from producers.files import EventSorter, FileError, Source, read_sources, stem
+from producers.files import EventSorter, FileError, ReadNative, Source, read_sources, stem
 from producers.mapping import (
     BAD_CURRENCY,
     BAD_NUMBER,
@@ -42,8 +42,7 @@ from producers.mapping import (
     Event,
     Mapping,
     Refusal,
-    encode_message,
-    message_of,
+    encoded_message,
     topic_of,
 )
 from stream.config import ConfigError, Settings
@@ -540,6 +539,7 @@ def replay(
     rejected_to: Path | None = None,
     keep_outliers: bool = False,
     watched: Collection[str] | None = None,
+    native: ReadNative | None = None,
     log_end: Callable[[], LogEnd] | None = None,
     behind: Behind = "refuse",
     tell: Callable[[str], None] = lambda _: None,
@@ -566,6 +566,7 @@ def replay(
         rejected_to: a file that takes every refused row as JSON Lines.
         keep_outliers: whether events far from all others are sent, too.
         watched: the events that features look at; None does not ask.
+        native: reads lines that are messages as the worker does; see `files.stage`.
         log_end: reads what the topics end with; None does not ask.
         behind: what to do with events that come too late for the topics, or are in them.
         tell: is told what there is to know before anything is sent.
@@ -602,7 +603,14 @@ def replay(
         try:
             latest_ms = round((clock.now() + settings.worker.future_seconds) * 1_000)
             report.rows, report.mapped = read_sources(
-                sources, sorter, refusals, read, latest_ms=latest_ms, keep_outliers=keep_outliers
+                sources,
+                sorter,
+                refusals,
+                read,
+                latest_ms=latest_ms,
+                keep_outliers=keep_outliers,
+                native=native,
+                placeholders=settings.worker.placeholder_ids,
             )
             report.notes = list(sorter.notes)
             if watched is not None:
@@ -773,12 +781,11 @@ def _send(
             times = iso_texts(np.array([event.time_ms for event in batch], dtype=np.int64))
             for event, timestamp in zip(batch, times, strict=True):
                 try:
-                    message = message_of(event, timestamp, names[event.file])
+                    value = encoded_message(event, timestamp, names[event.file])
                 except ValueError as error:
                     shown = {"user": event.user, "order": event.order}
                     refusals(Refusal(event.row, BAD_NUMBER, str(error), shown))
                     continue
-                value = encode_message(message)
                 writer.send(topic_of(event.event), event.user.encode(), value, event.time_ms)
                 sent[event.event] += 1
                 done += 1

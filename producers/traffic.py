@@ -19,8 +19,6 @@ import numpy as np
 from confluent_kafka import Producer
 
 from producers.mapping import (
-    ORDER_COMPLETED,
-    ORDER_REFUNDED,
     MessageContext,
     MessageProperties,
     TrackMessage,
@@ -36,6 +34,7 @@ from producers.replay import (
     Stopped,
     iso_texts,
 )
+from stream.events import ORDER_COMPLETED, ORDER_REFUNDED
 from stream.units import DAY_MS, iso
 
 if TYPE_CHECKING:
@@ -487,7 +486,7 @@ _GARBAGE: tuple[Callable[[bytes], bytes], ...] = (
     lambda good: good.replace(b'"event":', b'"incident":'),
     lambda good: good.replace(b'"userId":"', b'"userId":"","whoever":"'),
     lambda good: good.replace(b'"timestamp":"', b'"timestamp":"the day before yesterday","was":"'),
-    lambda good: good.replace(b'"messageId":"', b'"messageId":17,"was":"'),
+    lambda good: good.replace(b'"userId":"', b'"userId":"undefined","was":"'),
 )
 
 

@@ -41,6 +41,28 @@ FILE_SUFFIX = "_FILE"
 CONFIG_VARIABLE = "SEGSTREAM_CONFIG"
 """Names the settings file; the one variable that is no setting."""
 
+PLACEHOLDER_IDS = (
+    "null",
+    "(null)",
+    "\\n",
+    "<na>",
+    "#n/a",
+    "undefined",
+    "nan",
+    "none",
+    "nil",
+    "n/a",
+    "0",
+    "-1",
+    "unknown",
+    "anonymous",
+    "guest",
+    "(not set)",
+    "(none)",
+    "[object object]",
+    "00000000-0000-0000-0000-000000000000",
+)
+
 Seconds = Annotated[
     float,
     BeforeValidator(parse_duration),
@@ -230,6 +252,11 @@ class Worker(Section):
         "a dead letter that `segstream rekey` puts right; accept counts it there, and the user may "
         "live twice",
     )
+    placeholder_ids: tuple[str, ...] = setting(
+        PLACEHOLDER_IDS,
+        "ids of users, messages and orders that are none, as programs write them where they have "
+        "none; an empty id is one of them, and neither case nor blanks around count",
+    )
     reject_consecutive_limit: int = setting(
         1_000, "this many refusals in a row are a flood", "messages", ge=1
     )
@@ -270,6 +297,43 @@ class Worker(Section):
             )
         )
         return Limits((clicks, purchases), orders, self.remembered_ids)
+
+
+class Money(Section):
+    currency: str = setting(
+        "",
+        "reporting currency (ISO 4217) into which amounts are converted; empty: a shop of one "
+        "currency, and properties.currency is not read",
+        pattern=r"^([A-Z]{3})?$",
+    )
+    rates: dict[str, float] = setting(
+        {}, "what a unit of each other currency is worth in the reporting one, such as USD = 0.92"
+    )
+    default: str = setting(
+        "",
+        "currency of a message that names none; empty: the reporting currency",
+        pattern=r"^([A-Z]{3})?$",
+    )
+
+    @field_validator("rates")
+    @classmethod
+    def _are_rates(cls, rates: dict[str, float]) -> dict[str, float]:
+        for currency, rate in rates.items():
+            if re.fullmatch("[A-Z]{3}", currency) is None:
+                raise ValueError(f"{currency!r} is no currency: three capital letters, as in USD")
+            if not 1e-9 <= rate <= 1e9:
+                raise ValueError(f"the rate of {currency} is no rate: {rate:g}")
+        return rates
+
+    @model_validator(mode="after")
+    def _fit_together(self) -> Money:
+        if not self.currency and (self.rates or self.default):
+            raise ValueError("rates and default need money.currency, the reporting currency")
+        if self.rates.get(self.currency, 1.0) != 1.0:
+            raise ValueError(f"the rate of {self.currency}, the reporting currency, is 1")
+        if self.default and self.default not in {self.currency, *self.rates}:
+            raise ValueError(f"the rate of {self.default}, money.default, is not in money.rates")
+        return self
 
 
 class Learning(Section):
@@ -417,6 +481,7 @@ class Settings(Section):
     store: Store = Store()
     clock: Clock = Clock()
     worker: Worker = Worker()
+    money: Money = Money()
     learning: Learning = Learning()
     publish: Publish = Publish()
     publisher: Publisher = Publisher()

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 from enum import StrEnum
-from typing import Annotated, Any, TypeAlias
+from typing import Annotated, Any, NamedTuple, TypeAlias
 
 import msgspec
 import numpy as np
@@ -25,25 +25,77 @@ Rows: TypeAlias = npt.NDArray[np.void]
 """Users, one structured row each; `FeatureTable.dtype` declares the fields."""
 
 
-class Properties(msgspec.Struct, gc=False, frozen=True):
-    """The properties of a `track` message that features may use."""
+ORDER_COMPLETED, ORDER_UPDATED = ORDER_EVENTS = ("Order Completed", "Order Updated")
+ORDER_REFUNDED, ORDER_CANCELLED = REFUND_EVENTS = ("Order Refunded", "Order Cancelled")
+"""The events of an order: those that say what it is, and those that take it back."""
 
-    category: str | None = None
-    quantity: float | None = None
-    price: float | None = None
-    revenue: float | None = None
-    total: float | None = None
-    value: float | None = None
+ALIASES = {
+    "Completed Order": ORDER_COMPLETED,
+    "Updated Order": ORDER_UPDATED,
+    "Refunded Order": ORDER_REFUNDED,
+    "Cancelled Order": ORDER_CANCELLED,
+    "Canceled Order": ORDER_CANCELLED,
+    "Order Canceled": ORDER_CANCELLED,
+    "Viewed Product": "Product Viewed",
+    "Clicked Product": "Product Clicked",
+    "Added Product": "Product Added",
+    "Removed Product": "Product Removed",
+    "Viewed Product Category": "Product List Viewed",
+    "Viewed Product List": "Product List Viewed",
+    "Filtered Product List": "Product List Filtered",
+    "Searched Products": "Products Searched",
+    "Viewed Cart": "Cart Viewed",
+    "Started Order": "Checkout Started",
+    "Started Checkout": "Checkout Started",
+    "Viewed Checkout Step": "Checkout Step Viewed",
+    "Completed Checkout Step": "Checkout Step Completed",
+    "Viewed Promotion": "Promotion Viewed",
+    "Clicked Promotion": "Promotion Clicked",
+    "Reviewed Product": "Product Reviewed",
+}
+"""Names of version 1 of Segment's e-commerce specification, and how else people write them, by what
+version 2 calls the event."""
+
+
+class Product(msgspec.Struct, gc=False, frozen=True):
+    """A line of an order. What it says may be of any type: nobody may read it."""
+
+    price: Any = None
+    quantity: Any = None
+
+
+class Properties(msgspec.Struct, gc=False, frozen=True):
+    """The properties of a `track` message that may be read, of any type: see `Product`."""
+
+    category: Any = None
+    quantity: Any = None
+    price: Any = None
+    revenue: Any = None
+    total: Any = None
+    value: Any = None
+    subtotal: Any = None
+    refund_amount: Any = None
+    total_quantity: Any = None
+    currency: Any = None
+    order_id: Any = None
+    orderId: Any = None  # noqa: N815 - version 1
+    transaction_id: Any = None
+    transactionId: Any = None  # noqa: N815 - as Google Analytics 4 has it in JavaScript
+    products: list[Product] | None = None
+
+
+NO_PROPERTIES = Properties()
 
 
 class Track(msgspec.Struct, gc=False, tag_field="type", tag="track"):
     """A `track` message, only the fields that are needed."""
 
     event: str
-    userId: str  # noqa: N815 - Segment's spelling
-    messageId: str  # noqa: N815 - Segment's spelling
     timestamp: str
-    properties: Properties = Properties()
+    userId: str | None = None  # noqa: N815 - Segment's spelling
+    anonymousId: str | None = None  # noqa: N815 - Segment's spelling
+    messageId: str | None = None  # noqa: N815 - Segment's spelling
+    properties: Properties | None = None
 
 
 class Mark(msgspec.Struct, tag_field="type", tag="segstream-mark"):
@@ -70,14 +122,34 @@ class Reason(StrEnum):
     MISSING_FIELD = "missing_field"
     WRONG_TYPE = "wrong_type"
     NO_USER = "no_user"
+    PLACEHOLDER_USER = "placeholder_user"
+    """Its user is what programs write where they know none, such as `null` or `undefined`."""
     BAD_TIME = "bad_time"
+    BAD_NUMBER = "bad_number"
+    """A text that is no number where one is read, such as `1,250.00`."""
     OUT_OF_RANGE = "out_of_range"
+    UNKNOWN_CURRENCY = "unknown_currency"
     FORGED_MARK = "forged_mark"
     """What says that it is a mark, and is not signed for its place by who may write them."""
     MISPLACED = "misplaced"
     """It lies in another partition than its user's."""
     UNREADABLE = "unreadable"
     """A fault of the decoder itself, whose exception the details name."""
+
+
+class NativeLine(NamedTuple):
+    """Where a line that is a message belongs: its time, its user and its event."""
+
+    time_ms: int
+    user: str
+    event: str
+
+
+class NoEvent(NamedTuple):
+    """Why a line is none that can be sent."""
+
+    reason: str
+    why: str
 
 
 LETTER_ID = "segstream-id"

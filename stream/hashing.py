@@ -45,17 +45,15 @@ def hash_texts(texts: list[bytes] | list[str]) -> Hashes:
     """Hashes of n texts (their UTF-8) as ``(n,)`` uint64, never 0.
 
     Words of eight bytes are multiplied by random odd numbers and added (Dietzfelbinger 1996),
-    then finished. Padding adds nothing, so a text's hash does not depend on its neighbours;
-    longer texts than 128 bytes are digested first.
+    then finished. Padding adds nothing, so a text's hash does not depend on its neighbours; texts
+    that end like padding, and those of more than 128 bytes, are digested first.
     """
     if not texts:
         return np.empty(0, np.uint64)
     letters = letters_of(texts)
     if letters is None or letters.shape[1] > 8 * _WORDS:
-        limit = 8 * _WORDS
         encoded = [t.encode() if isinstance(t, str) else t for t in texts]
-        short = [t if len(t) <= limit else blake2b(t, digest_size=64).digest() for t in encoded]
-        letters = _padded(np.array(short, dtype=np.bytes_))
+        letters = _padded(np.array([_shortened(text) for text in encoded], dtype=np.bytes_))
     words = -(-letters.shape[1] // 8)
     block = np.zeros((len(texts), words), dtype="<u8")
     block.view(np.uint8).reshape(len(texts), -1)[:, : letters.shape[1]] = letters
@@ -67,8 +65,18 @@ def hash_texts(texts: list[bytes] | list[str]) -> Hashes:
     return np.maximum(hashes, np.uint64(1))
 
 
+def _shortened(text: bytes) -> bytes:
+    """A text that can be padded; its digest in place of one that cannot."""
+    if len(text) > 8 * _WORDS or text.endswith(b"\0"):
+        return blake2b(text, digest_size=64).digest()
+    return text
+
+
 def letters_of(texts: list[bytes] | list[str]) -> npt.NDArray[np.uint8] | None:
-    """Bytes of n texts, ``(n, longest)``, padded with zeros; None if one is long or not ASCII.
+    """Bytes of n texts, ``(n, longest)``, padded with zeros.
+
+    None if one of them is long, not ASCII, or has a zero of its own, which nobody could tell from
+    padding.
 
     Texts of one length, as ids and times mostly are, are joined and cut: twice as fast.
     """
@@ -76,15 +84,21 @@ def letters_of(texts: list[bytes] | list[str]) -> npt.NDArray[np.uint8] | None:
     width = len(first)
     if isinstance(first, str) and width and set(map(len, texts)) == {width}:
         joined = "".join(cast("list[str]", texts))
-        if not joined.isascii():
+        if not joined.isascii() or "\0" in joined:
             return None
         return np.frombuffer(joined.encode(), np.uint8).reshape(len(texts), width)
-    if max(map(len, texts)) > _LONGEST_PADDED:
+    if max(map(len, texts)) > _LONGEST_PADDED or _any_zero(texts):
         return None
     try:
         return _padded(np.array(texts, dtype=np.bytes_))
     except UnicodeEncodeError:
         return None
+
+
+def _any_zero(texts: list[bytes] | list[str]) -> bool:
+    if isinstance(texts[0], str):
+        return "\0" in "".join(texts)
+    return b"\0" in b"".join(texts)
 
 
 def _padded(texts: npt.NDArray[np.bytes_]) -> npt.NDArray[np.uint8]:
@@ -93,9 +107,7 @@ def _padded(texts: npt.NDArray[np.bytes_]) -> npt.NDArray[np.uint8]:
 
 def hash_text(text: bytes) -> int:
     """The same hash for one text, in plain integers."""
-    if len(text) > 8 * _WORDS:
-        text = blake2b(text, digest_size=64).digest()
-    text = text.rstrip(b"\0")
+    text = _shortened(text).rstrip(b"\0")
     mixed = 0
     for index in range(-(-len(text) // 8)):
         word = int.from_bytes(text[8 * index : 8 * index + 8].ljust(8, b"\0"), "little")

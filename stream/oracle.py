@@ -9,51 +9,57 @@ What a message becomes, the first that fits:
 1. without a value it is *empty*, over the limit *too large*, cut short *truncated*, otherwise no
    UTF-8 JSON *not json*;
 2. what says that it is a mark is *ignored* where the wall clock rules; elsewhere it is a *forged
-   mark* unless it is signed for its topic and partition, *bad time* if one of its times is (5), or
+   mark* unless it is signed for its topic and partition, *bad time* if one of its times is (6), or
    if the time it ends had not begun when it was sent, otherwise a mark; what is no `track`
    (identify, page ..) is *ignored*;
-3. fields of a wrong JSON type are *wrong type*, absent ones *missing field*;
-4. nobody to count it for is *no user*;
-5. a time that is not RFC 3339 with a zone, or outside 1995 to 2099, is *bad time*;
-6. a number that is read and beyond `LARGEST_NUMBER` is *out of range*;
-7. a name that no feature watches is *ignored*;
+3. without an event's name it is *missing field*, with one that is no text *wrong type*;
+4. a name that no feature watches is *ignored*, whatever else there is;
+5. nobody to count it for is *no user*, or *placeholder user*; one that has half a character is *not
+   json*, one that is too long *out of range*;
+6. a time that is not ISO 8601 with a zone, or outside 1995 to 2099, is *bad time*, none at all
+   *missing field*;
+7. where value and quantity are read, what decides them is *bad number*, *wrong type*, *out of range*
+   or in an *unknown currency* if it is no good; see `oracle_reading`;
 8. a time long before the record's is *late*; long after, it is clamped to the record's. A record's
    time outside the range of point 5, or ten years older than an event that is not after the wall
    clock, limits nothing. In a record after the wall clock, or one that limits nothing, a time after
    the wall clock is clamped to that, and not even then too late for it;
 9. in another partition than that of its user, it is *misplaced*, where that is looked at;
 10. a message id that counted before, of the same user and topic, is a *duplicate* as long as it is
-   remembered (see `Topic`); so is an order that says nothing new of itself (see `OracleOrder`);
+   remembered (see `Topic`); so is an order that says nothing new of itself (see `OracleOrder`); an
+   id of 0 is none;
 11. everything else is *applied*.
 """
 
 from __future__ import annotations
 
 import hmac
-import json
 import math
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from enum import StrEnum
-from functools import lru_cache
 from hashlib import blake2b, sha256
 from time import time_ns
 from typing import Any, NamedTuple
 
-from stream.config import Worker
+from stream.config import Money, Worker
 from stream.events import Counts, Reason
 from stream.features import BUCKETS, SESSION_GAP_MS, Feature
-from stream.hashing import hash_text, partition_of
+from stream.hashing import partition_of
+from stream.oracle_reading import (
+    FIRST_YEAR,
+    LAST_YEAR,
+    Reader,
+    RefusedError,
+    parse_object,
+    parse_time,
+)
 from stream.units import DAY_MS
 
 CLICKSTREAM = 0
 """Index of the topic whose messages make sessions."""
-LARGEST_NUMBER = 1e12
 TEN_YEARS_DAYS = 3_652
-LONGEST_USER_BYTES = 256
-FIRST_YEAR, LAST_YEAR = 1995, 2099
 PLACED, UPDATED = "Order Completed", "Order Updated"
 REFUNDED, CANCELLED = "Order Refunded", "Order Cancelled"
 EIGHTHS = 8
@@ -64,12 +70,8 @@ NEAR_NOTHING = 1e-6
 """A mean or ratio over this little or less has nothing to tell."""
 
 _OTHER_TYPES = ("identify", "page", "screen", "group", "alias")
-_NUMBERS = ("quantity", "price", "revenue", "total", "value")
-_RFC_3339 = re.compile(
-    r"([0-9]{4}-[0-9]{2}-[0-9]{2})[Tt ]([0-9]{2}:[0-9]{2}:[0-9]{2})(?:\.([0-9]+))?"
-    r"(?:[Zz]|([+-])([0-9]{2}):([0-9]{2}))"
-)
-_EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001 - the zone is added by hand below
+_FIRST_MS = int(datetime(FIRST_YEAR, 1, 1, tzinfo=UTC).timestamp()) * 1_000
+_END_MS = int(datetime(LAST_YEAR + 1, 1, 1, tzinfo=UTC).timestamp()) * 1_000
 
 
 # -- one message -----------------------------------------------------------------------------
@@ -148,12 +150,6 @@ class Outcome(NamedTuple):
     event: Event | None = None
 
 
-class _RefusedError(Exception):
-    def __init__(self, reason: Reason) -> None:
-        super().__init__(reason)
-        self.reason = reason
-
-
 class Judge:
     """Decides about messages one by one, knowing the limits and which events are watched.
 
@@ -161,6 +157,7 @@ class Judge:
         marks: where the shop's clock goes by marks; else None.
         now_ms: by the wall clock, when the log was read; None asks the machine's.
         partitions: how many a topic has; 0 where nobody looks where users lie.
+        money: the reporting currency, and what others are worth in it.
     """
 
     def __init__(
@@ -170,57 +167,56 @@ class Judge:
         marks: Marks | None = None,
         now_ms: int | None = None,
         partitions: int = 0,
+        money: Money | None = None,
     ) -> None:
         self._marks = marks
         self._now_ms = now_ms
         self._partitions = partitions if worker.misplaced == "refuse" else 0
-        self._names = {name: name for name in names_of(features)}
-        self._read = names_read(features)
+        self._reader = Reader(
+            features, names_of(features), names_read(features), worker, money or Money()
+        )
         self._worker = worker
 
     def judge(self, message: Message) -> Outcome:
         """What becomes of a message; a duplicate is still *applied* here, see `Oracle`."""
         try:
             return self._judge(message)
-        except _RefusedError as refused:
+        except RefusedError as refused:
             return Outcome(Fate.REJECTED, refused.reason)
 
     def _judge(self, message: Message) -> Outcome:
         if not message.value:
-            raise _RefusedError(Reason.EMPTY)
+            raise RefusedError(Reason.EMPTY)
         if len(message.value) > self._worker.message_bytes:
-            raise _RefusedError(Reason.TOO_LARGE)
-        track = _parse(message.value)
-        if track.get("type") == "segstream-mark":
+            raise RefusedError(Reason.TOO_LARGE)
+        track = parse_object(message.value)
+        kind = track.get("type")
+        if kind == "segstream-mark":
             return self._judge_mark(track, message.place)
-        if track.get("type") in _OTHER_TYPES:
+        if isinstance(kind, str) and kind in _OTHER_TYPES:
             return Outcome(Fate.IGNORED)
-        _check_types(track)
-        user = _user(track)
-        time_ms = parse_time(track["timestamp"])
-        value, quantity = self._amounts(track)
-
-        name = self._names.get(track["event"])
-        if name is None:
+        said = self._reader.read(track)
+        if said is None:
             return Outcome(Fate.IGNORED)
-        counts_at = self._counts_at(time_ms, message.timestamp_ms)
+        counts_at = self._counts_at(said.time_ms, message.timestamp_ms)
         if counts_at is None:
             return Outcome(Fate.LATE)
-        recorded_ms = self._recorded_at(time_ms, counts_at, message.timestamp_ms)
-        time_ms, clamped = counts_at, counts_at < time_ms
-        if self._partitions and partition_of(user.encode(), self._partitions) != message.place[1]:
-            raise _RefusedError(Reason.MISPLACED)
-        category = track.get("properties", {}).get("category")
+        recorded_ms = self._recorded_at(said.time_ms, counts_at, message.timestamp_ms)
+        is_at = partition_of(said.user.encode(), self._partitions) if self._partitions else None
+        if is_at is not None and is_at != message.place[1]:
+            raise RefusedError(Reason.MISPLACED)
         event = Event(
-            user=user,
+            user=said.user,
             topic=message.topic,
-            name=name,
-            time_ms=time_ms,
-            id=hash_text(track["messageId"].encode()),
-            value=value,
-            quantity=quantity,
-            category=_hash_category(category) if category else 0,
-            clamped=clamped,
+            name=said.name,
+            time_ms=counts_at,
+            id=said.id,
+            value=said.value,
+            quantity=said.quantity,
+            category=said.category,
+            clamped=counts_at < said.time_ms,
+            order=said.order,
+            whole=said.whole,
             recorded_ms=recorded_ms,
         )
         return Outcome(Fate.APPLIED, event=event)
@@ -260,172 +256,12 @@ class Judge:
         timestamp, sent_at = mark.get("timestamp"), mark.get("sentAt")
         signed = f"{place[0]}\n{place[1]}\n{timestamp}\n{sent_at}".encode()
         if mark.get("signature") != hmac.new(key, signed, sha256).hexdigest():
-            raise _RefusedError(Reason.FORGED_MARK)
+            raise RefusedError(Reason.FORGED_MARK)
         time_ms, sent_ms = parse_time(str(timestamp)), parse_time(str(sent_at))
         ahead = int(self._marks.seconds * 1_000) + int(self._worker.future_seconds * 1_000)
         if time_ms > sent_ms + ahead:
-            raise _RefusedError(Reason.BAD_TIME)
+            raise RefusedError(Reason.BAD_TIME)
         return Outcome(Fate.MARK)
-
-    def _amounts(self, track: Mapping[str, Any]) -> tuple[float, float]:
-        """Value and quantity; 0 and 1 where no feature reads them, whatever the message says."""
-        properties = track.get("properties", {})
-        numbers: dict[str, float] = {}
-        for key in _NUMBERS:
-            if properties.get(key) is not None:
-                numbers[key] = properties[key]
-                if not math.isfinite(numbers[key]):
-                    raise _RefusedError(Reason.OUT_OF_RANGE)
-        if track["event"] not in self._read:
-            return 0.0, 1.0
-        quantity = numbers.get("quantity", 1.0)
-        value = 0.0
-        if "price" in numbers:
-            value = numbers["price"] * quantity
-        for key in ("value", "total", "revenue"):
-            value = numbers.get(key, value)
-        for number in (value, quantity):
-            if not abs(number) <= LARGEST_NUMBER:
-                raise _RefusedError(Reason.OUT_OF_RANGE)
-        return value, quantity
-
-
-def parse_time(text: str) -> int:
-    """Milliseconds since 1970 of an RFC 3339 text, cut to whole ones.
-
-    Raises:
-        _RefusedError: it is none, or outside `FIRST_YEAR` to `LAST_YEAR`.
-    """
-    match = _RFC_3339.fullmatch(text)
-    if match is None:
-        raise _RefusedError(Reason.BAD_TIME)
-    date, clock, fraction, sign, hours, minutes = match.groups()
-    try:
-        moment = datetime.fromisoformat(f"{date}T{clock}")
-    except ValueError:
-        raise _RefusedError(Reason.BAD_TIME) from None
-    if sign and (int(hours) > 23 or int(minutes) > 59):
-        raise _RefusedError(Reason.BAD_TIME)
-    seconds = (moment - _EPOCH) // timedelta(seconds=1)
-    if sign:
-        offset = int(hours) * 3_600 + int(minutes) * 60
-        seconds -= offset if sign == "+" else -offset
-    time_ms = seconds * 1_000 + int(((fraction or "") + "000")[:3])
-    if not _FIRST_MS <= time_ms < _END_MS:
-        raise _RefusedError(Reason.BAD_TIME)
-    return time_ms
-
-
-_FIRST_MS = int(datetime(FIRST_YEAR, 1, 1, tzinfo=UTC).timestamp()) * 1_000
-_END_MS = int(datetime(LAST_YEAR + 1, 1, 1, tzinfo=UTC).timestamp()) * 1_000
-
-
-def _parse(value: bytes) -> dict[str, Any]:
-    cut_short = False
-    try:
-        text = value.decode()
-    except UnicodeDecodeError as error:
-        if error.reason != "unexpected end of data":
-            raise _RefusedError(Reason.NOT_JSON) from None
-        # The cut went through a character; what stands before it decides.
-        text, cut_short = value[: error.start].decode(), True
-    try:
-        parsed = json.loads(
-            text, parse_int=float, parse_constant=_no_constant, object_pairs_hook=_object
-        )
-        _see_that_it_is_text(parsed)
-    except json.JSONDecodeError as error:
-        raise _RefusedError(_why_no_json(text, error)) from None
-    except (UnicodeEncodeError, RecursionError):
-        # Half a surrogate pair is no text; a thousand brackets deep is no message.
-        raise _RefusedError(Reason.NOT_JSON) from None
-    if cut_short:
-        raise _RefusedError(Reason.NOT_JSON)
-    if not isinstance(parsed, dict):
-        raise _RefusedError(Reason.WRONG_TYPE)
-    return parsed
-
-
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Of members of one name the last counts; the others must be readable all the same."""
-    for name, value in pairs:
-        name.encode()
-        _see_that_it_is_text(value)
-    return dict(pairs)
-
-
-def _see_that_it_is_text(value: Any) -> None:
-    """Python reads half a surrogate pair; objects have been looked at when they were made."""
-    if isinstance(value, str):
-        value.encode()
-    elif isinstance(value, list):
-        for one in value:
-            _see_that_it_is_text(one)
-
-
-def _no_constant(_name: str) -> None:
-    """NaN and Infinity, which Python reads and JSON does not know."""
-    raise _RefusedError(Reason.NOT_JSON)
-
-
-def _why_no_json(text: str, error: json.JSONDecodeError) -> Reason:
-    """Truncated, if more text could have made it JSON; a number cut in two is taken for wrong."""
-    if error.msg.startswith("Invalid control character"):
-        return Reason.NOT_JSON
-    rest = text[error.pos :].strip(" \t\r\n")
-    unfinished = (
-        not rest
-        or error.msg.startswith("Unterminated string")
-        or (error.msg == "Expecting value" and _begins_literal(rest))
-        or (error.msg.startswith("Invalid \\u") and _begins_escape(rest))
-    )
-    return Reason.TRUNCATED if unfinished else Reason.NOT_JSON
-
-
-def _begins_escape(rest: str) -> bool:
-    """Too short for four digits; Python also complains of an escape that nothing follows."""
-    return len(rest) < len("uXXXX") or re.fullmatch("u[0-9a-fA-F]{4}", rest) is not None
-
-
-def _begins_literal(rest: str) -> bool:
-    return any(literal.startswith(rest) for literal in ("true", "false", "null"))
-
-
-def _check_types(track: Mapping[str, Any]) -> None:
-    texts = ("event", "messageId", "timestamp")
-    for key in texts:
-        if key in track and not isinstance(track[key], str):
-            raise _RefusedError(Reason.WRONG_TYPE)
-    if not isinstance(track.get("userId"), str | None):
-        raise _RefusedError(Reason.WRONG_TYPE)
-    properties = track.get("properties", {})
-    if not isinstance(properties, dict):
-        raise _RefusedError(Reason.WRONG_TYPE)
-    if not isinstance(properties.get("category"), str | None):
-        raise _RefusedError(Reason.WRONG_TYPE)
-    for key in _NUMBERS:
-        number = properties.get(key)
-        if not isinstance(number, float | None):
-            raise _RefusedError(Reason.WRONG_TYPE)
-    for key in texts:
-        if key not in track:
-            raise _RefusedError(Reason.MISSING_FIELD)
-
-
-def _user(track: Mapping[str, Any]) -> str:
-    user = track.get("userId")
-    if user is None:
-        user = track.get("anonymousId")
-    if not isinstance(user, str) or not user:
-        raise _RefusedError(Reason.NO_USER)
-    if len(user.encode()) > LONGEST_USER_BYTES:
-        raise _RefusedError(Reason.OUT_OF_RANGE)
-    return user
-
-
-@lru_cache(maxsize=4_096)
-def _hash_category(category: str) -> int:
-    return hash_text(category.encode())
 
 
 # -- one user --------------------------------------------------------------------------------
@@ -911,7 +747,7 @@ class Oracle:
     The messages of a topic come in offset order; how the two topics mix makes no difference.
 
     Args:
-        marks, now_ms, partitions: see `Judge`.
+        marks, now_ms, partitions, money: see `Judge`.
     """
 
     def __init__(
@@ -921,12 +757,13 @@ class Oracle:
         marks: Marks | None = None,
         now_ms: int | None = None,
         partitions: int = 0,
+        money: Money | None = None,
     ) -> None:
         self.users: dict[str, OracleUser] = {}
         self.counts = Counts()
         seconds = (worker.remember_clicks_seconds, worker.remember_purchases_seconds)
         self.topics = [Topic(round(one * 1_000)) for one in seconds]
-        self._judge = Judge(features, worker, marks, now_ms, partitions)
+        self._judge = Judge(features, worker, marks, now_ms, partitions, money)
         self._rules = Rules(PLACED in names_of(features), frozenset(worker.shop_events))
         self._most = worker.remembered_ids
         self._order_step_ms = round(worker.remember_orders_seconds * 1_000) // EIGHTHS

@@ -19,11 +19,11 @@ from typing import NamedTuple, Self
 
 import numpy as np
 
-from producers.mapping import ORDER_COMPLETED, ORDER_REFUNDED
 from producers.replay import InputWriter, Stopped
 from producers.traffic import SHOP_START_MS
 from stream.cli.roles import mark_signer
 from stream.config import Settings
+from stream.events import ORDER_COMPLETED, ORDER_REFUNDED
 from stream.units import DAY_MS, iso
 
 SHOP_HOURS_A_SECOND = 1.0

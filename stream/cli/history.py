@@ -17,14 +17,14 @@ from pathlib import Path
 import numpy as np
 
 from consumers.decode import Decoder
+from consumers.native import NativeReader
 from producers.files import EventSorter, Source, read_sources, stem
 from producers.mapping import (
     BAD_NUMBER,
     Event,
     Mapping,
     Refusal,
-    encode_message,
-    message_of,
+    encoded_message,
     topic_of,
 )
 from producers.replay import Refusals, iso_texts, refusal_lines
@@ -76,7 +76,7 @@ class History:
         self.rows = self.mapped = self.folded = 0
         self.notes: tuple[str, ...] = ()
         self.counts = Counts()
-        self._decoder = Decoder(table, settings.worker)
+        self._decoder = Decoder(table, settings.worker, money=settings.money)
         self._sources = [stem(file) for file in files]
         self._sorter = sorter
         self._refusals = refusals
@@ -133,12 +133,12 @@ class History:
         times = iso_texts(np.array([event.time_ms for event in events], dtype=np.int64))
         for event, timestamp in zip(events, times, strict=True):
             try:
-                message = message_of(event, timestamp, self._sources[event.file])
+                value = encoded_message(event, timestamp, self._sources[event.file])
             except ValueError as error:
                 shown = {"user": event.user, "order": event.order}
                 self._refusals(Refusal(event.row, BAD_NUMBER, str(error), shown))
                 continue
-            record = StampedMessage(encode_message(message), event.time_ms)
+            record = StampedMessage(value, event.time_ms)
             records[topic_of(event.event)].append(record)
         columns: list[Callable[[Partition], EventColumns]] = []
         for topic, messages in enumerate(records):
@@ -187,6 +187,8 @@ def open_history(
             lambda done: tell(f"reading, {done:,} rows"),
             latest_ms=wall_ms() + round(settings.worker.future_seconds * 1_000),
             keep_outliers=keep_outliers,
+            placeholders=settings.worker.placeholder_ids,
+            native=NativeReader(table, settings.worker, settings.money),
         )
         history.notes = tuple(sorter.notes)
         yield history

@@ -29,6 +29,7 @@ from consumers.audit import audit as run_audit
 from consumers.doctor import examine
 from consumers.letters import choose, letters, survey
 from consumers.log_end import read_ends, read_log_end
+from consumers.native import NativeReader
 from consumers.output import Output
 from producers import topics as topic_plans
 from producers.dead_letters import send_again
@@ -447,11 +448,13 @@ def replay_files(
     except ValueError as error:
         raise config.ConfigError(f"--speed: {error}") from None
     signer = roles.mark_signer(settings)
-    watched = settings.table().codes
+    table = settings.table()
+    native = NativeReader(table, settings.worker, settings.money)
     with progress_bar(err) as progress:
         report = replay(
             settings, file, chosen, signer, more=more, speed=pace, progress=progress, until=until,
-            limit=limit, rejected_to=rejected, keep_outliers=keep_outliers, watched=watched,
+            limit=limit, rejected_to=rejected, keep_outliers=keep_outliers,
+            watched=table.codes, native=native,
             log_end=lambda: read_log_end(settings, signer),
             behind="resume" if resume else "send" if anyway else "refuse",
             tell=lambda note: err.print(f"note: {note}", soft_wrap=True), stop=stop.is_set,

@@ -24,7 +24,8 @@ from stream.events import MEMBERSHIP, Cause, Counts, Reason
 from stream.features import DEFAULT_FEATURES, Feature, FeatureTable
 from stream.hashing import change_identity, partition_of
 from stream.memory import Memory
-from stream.oracle import Fate, Judge, Marks, Message, Oracle, fold_log, parse_time
+from stream.oracle import Fate, Judge, Marks, Message, Oracle, fold_log
+from stream.oracle_reading import parse_time
 from stream.orders import PACKED
 from stream.partition import Partition
 from stream.state import MemoryStore, OutboxEntry, Position

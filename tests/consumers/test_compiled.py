@@ -19,7 +19,16 @@ from producers.traffic import bench_events
 from stream.config import ConfigError, Worker
 from stream.features import DEFAULT_FEATURES, FeatureTable
 from tests.fakes import FakeMessage
-from tests.strategies import EVERY_AGGREGATE, MESSAGES, ORDER, REFUND, START_MS, VIEW, encoded
+from tests.strategies import (
+    EVERY_AGGREGATE,
+    MESSAGES,
+    ORDER,
+    PRODUCTS,
+    REFUND,
+    START_MS,
+    VIEW,
+    encoded,
+)
 
 numba = pytest.importorskip("numba", reason="needs the extra segstream[fast]")
 compiled = importlib.import_module("consumers.compiled")
@@ -86,6 +95,34 @@ PLAIN = {
     "a number too large elsewhere": encoded().replace(b"20.0", b'1,"x":1e999'),
     "largest number": encoded(properties={"revenue": 1e12}),
     "exact": encoded(properties={"revenue": 9007199254740992, "price": 1e-22}, event=VIEW),
+    **{
+        f"time {text}": encoded(timestamp=text)
+        for text in (
+            "2025-12-01T00:00:00Z",
+            "2025-12-01T00:00:00.1+0000",
+            "2025-12-01T00:00:00,123456789-05:30",
+            "2025-12-01T00:00:00+14",
+        )
+    },
+    "nobody yet": encoded(userId=None, anonymousId="a1"),
+    "nobody yet, empty": encoded(userId="", anonymousId="a1"),
+    "nobody yet, a placeholder": encoded(userId="Undefined", anonymousId="a1"),
+    "a null id": encoded(messageId=None),
+    "an id that is none": encoded(messageId="NULL"),
+    "without an id": encoded(messageId=...),
+    "another case": encoded(event="order completed"),
+    "an alias": encoded(event="Completed Order"),
+    "an order": encoded(properties={"order_id": "o1", "revenue": 25, "currency": "EUR"}),
+    "an order that is none": encoded(properties={"order_id": "(not set)", "revenue": 25}),
+    "products": encoded(properties={"order_id": "o1", "products": PRODUCTS}),
+    "products without anything": encoded(properties={"products": [{}, {"price": None}, {"x": 1}]}),
+    "no products": encoded(properties={"products": []}),
+    "a refund": encoded(event=REFUND, properties={"order_id": "o1"}),
+    "a negative refund": encoded(event=REFUND, properties={"total": -5, "quantity": -1}),
+    "what nobody reads": encoded(
+        event=VIEW,
+        properties={"price": "9.99", "value": {}, "order_id": 3, "subtotal": [], "products": "x"},
+    ),
     "leap day": encoded(timestamp="2024-02-29T23:59:59.999Z"),
     "not ASCII": GOOD.replace(b"u1", "Zoë 😀".encode()),
     "not ASCII elsewhere": GOOD[:-1] + ',"Größe":"Möbel"}'.encode(),
@@ -124,13 +161,25 @@ UNUSUAL = {
     "minus nought, a float": GOOD.replace(b"20.0", b"-0.0"),
     "out of range": encoded(properties={"revenue": 1.1e12}),
     "a product out of range": encoded(properties={"price": 1e9, "quantity": 1e9}),
-    "another form of time": encoded(timestamp="2025-12-01T00:00:00Z"),
+    "a short time": encoded(timestamp="2025-12-01 00:00:00Z"),
+    "a time without seconds": encoded(timestamp="2025-12-01T00:00Z"),
     "no time": encoded(timestamp="2025-02-29T00:00:00.000Z"),
     "too early": encoded(timestamp="1994-12-31T23:59:59.999Z"),
     "too late": encoded(timestamp="2100-01-01T00:00:00.000Z"),
     "no user": encoded(userId=...),
     "an empty user": encoded(userId=""),
-    "null user": encoded(userId=None, anonymousId="a1"),
+    "a placeholder for a user": encoded(userId="null"),
+    "a padded user": encoded(userId=" u1"),
+    "a padded id": encoded(messageId="m1 "),
+    "a padded event": encoded(event=" Page Scrolled"),
+    "a number for a user": encoded(userId=17),
+    "a number for an order": encoded(properties={"order_id": 17}),
+    "a category that is no text": encoded(properties={"category": 3}),
+    "an order of version 1": encoded(properties={"orderId": "o1"}),
+    "a subtotal": encoded(properties={"subtotal": 3}),
+    "a price as text": encoded(properties={"products": [{"price": "3"}]}),
+    "products that are none": encoded(properties={"products": [3]}),
+    "a mark of byte order": b"\xef\xbb\xbf" + GOOD,
     "long user": encoded(userId="u" * 257),
     "long id": encoded(messageId="i" * 129),
     "long category": encoded(properties={"category": "c" * 129}),

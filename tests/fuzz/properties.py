@@ -124,7 +124,17 @@ def _told(block: Block, place: int) -> tuple[Any, ...]:
         return "ignored" if counts.ignored else "late", block.time_ms[place] if counts.late else 0
     columns = [
         getattr(block, name)[place].tobytes()
-        for name in ("kind", "time_ms", "id", "value", "quantity", "category", "clamped")
+        for name in (
+            "kind",
+            "time_ms",
+            "id",
+            "value",
+            "quantity",
+            "category",
+            "order",
+            "whole",
+            "clamped",
+        )
     ]
     return "applied", block.users[place], *columns
 
@@ -149,11 +159,11 @@ def _agrees(block: Block, place: int, expected: Outcome) -> None:
     if (event := expected.event) is not None:
         found = (
             batch.users[0], TABLE.codes[event.name], event.time_ms, event.id, event.category,
-            counts.clamped,
+            event.order, event.whole, counts.clamped,
         )  # fmt: skip
         assert found == (
             event.user, int(batch.kind[0]), int(batch.time_ms[0]), int(batch.id[0]),
-            int(batch.category[0]), event.clamped,
+            int(batch.category[0]), int(batch.order[0]), bool(batch.whole[0]), event.clamped,
         )  # fmt: skip
         assert (batch.value[0], batch.quantity[0]) == (event.value, event.quantity)
 

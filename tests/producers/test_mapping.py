@@ -101,6 +101,7 @@ def test_a_written_row_is_read_back(user: str, moment: datetime, amount: float, 
     assert track.userId == user
     assert datetime.fromisoformat(track.timestamp) == moment
     assert len(track.timestamp) == 24
+    assert track.properties is not None
     assert track.properties.revenue == amount
 
 

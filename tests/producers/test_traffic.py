@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 
 from consumers.decode import Decoder
-from producers.mapping import ORDER_COMPLETED, ORDER_REFUNDED
 from producers.replay import Progress
 from producers.traffic import (
     EVENTS,
@@ -22,6 +21,7 @@ from producers.traffic import (
     run_shop,
     simulate,
 )
+from stream.events import ORDER_COMPLETED, ORDER_REFUNDED
 from stream.features import FeatureTable
 from stream.units import DAY_MS
 from tests.fakes import SIGNER

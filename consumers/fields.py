@@ -1,0 +1,277 @@
+"""Says what the fields of a message mean: event names, ids, amounts, currencies.
+
+Comes in: the values of fields, of whatever JSON type. Goes out: numbers and texts, or the reason why
+there are none. `plain` is next, and asks only for what somebody reads; `compiled` comes to the same
+in machine code, or leaves the message to `plain`.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from stream.config import Money, Worker
+from stream.events import (
+    ALIASES,
+    ORDER_EVENTS,
+    REFUND_EVENTS,
+    Bools,
+    Hashes,
+    Product,
+    Properties,
+    Reason,
+)
+from stream.features import FeatureTable
+from stream.hashing import hash_texts
+from stream.placeholders import Placeholders, folded
+
+LARGEST_NUMBER = 1e12
+UNWATCHED = 255
+"""Code of an event that no feature watches."""
+
+
+class RefusedError(Exception):
+    """A field that is read and says nothing that can be used."""
+
+    def __init__(self, reason: Reason, detail: str) -> None:
+        super().__init__(detail)
+        self.reason = reason
+        self.detail = detail
+
+
+class Amounts(NamedTuple):
+    """What an event is worth.
+
+    Attributes:
+        whole: whether it takes back an order and says no amount at all.
+    """
+
+    value: float
+    quantity: float
+    whole: bool
+
+
+class Codes(dict[str, int]):
+    """Codes of the watched events by name; any other is `UNWATCHED`.
+
+    A name counts as it is declared, then without regard to case and to blanks around it, then as an
+    alias. Names that differ in nothing else keep apart, and are known as they are declared only.
+
+    Attributes:
+        by_fold: codes by folded names.
+    """
+
+    def __init__(self, table: FeatureTable) -> None:
+        super().__init__(table.codes)
+        names: dict[bytes, set[int]] = {}
+        for name, code in table.codes.items():
+            names.setdefault(folded(name), set()).add(code)
+        self.by_fold = {name: codes.pop() for name, codes in names.items() if len(codes) == 1}
+        for alias, name in ALIASES.items():
+            if name in table.codes and folded(alias) not in names:
+                self.by_fold[folded(alias)] = table.codes[name]
+
+    def __missing__(self, event: str) -> int:
+        return self.by_fold.get(folded(event), UNWATCHED)
+
+
+class Fields:
+    """How fields are read, for one feature table.
+
+    Attributes:
+        codes: of events, by name.
+        uses_value: by code, whether value and quantity of such an event are read.
+        uses_order: by code, whether its order id is.
+        takes_back: by code, whether it takes back what an order brought.
+        placeholders: ids that are none.
+        rates: what a unit of each currency is worth, by its folded code; empty where nobody looks
+            at currencies.
+        usual_rate: of a message that names no currency.
+    """
+
+    def __init__(self, table: FeatureTable, worker: Worker, money: Money) -> None:
+        self.codes = Codes(table)
+        self.uses_value = table.uses_value
+        taken = {*REFUND_EVENTS, *(name for f in table.features for name in f.minus)}
+        self.takes_back = _mask(table, taken)
+        self.uses_order = _mask(table, {*ORDER_EVENTS, *taken})
+        self.placeholders = Placeholders(worker.placeholder_ids)
+        rates = {money.currency: 1.0, **money.rates} if money.currency else {}
+        self.rates = {folded(currency): rate for currency, rate in rates.items()}
+        self.usual_rate = rates.get(money.default or money.currency, 1.0)
+
+    # -- ids ----------------------------------------------------------------------------------
+
+    def ids(self, texts: list[str]) -> Hashes:
+        """Hashes of ids, 0 for placeholders."""
+        if not texts:
+            return np.empty(0, np.uint64)
+        hashes = hash_texts(texts)
+        if self.placeholders.may_be_among(texts):
+            hashes[[place for place, text in enumerate(texts) if text in self.placeholders]] = 0
+        return hashes
+
+    def order(self, properties: Properties) -> str:
+        """The id of an order; a placeholder if there is none."""
+        for raw in (
+            properties.order_id,
+            properties.orderId,
+            properties.transaction_id,
+            properties.transactionId,
+        ):
+            text = text_of_id(raw)
+            if text is not None and text not in self.placeholders:
+                return text
+        return ""
+
+    # -- amounts ------------------------------------------------------------------------------
+
+    def amounts(self, code: int, properties: Properties) -> Amounts:
+        """Value and quantity of an event whose value is read, in the reporting currency.
+
+        The value is the revenue, which by the specification has neither shipping nor tax in it;
+        else the total, as Segment's own libraries take it for the revenue; else the value, the
+        subtotal, the sum of the products, and price x quantity. The quantity is the one that is
+        said, else that of the products, else 1.
+
+        Raises:
+            RefusedError: something that decides is no number, or too large, or in a currency that
+                nobody has declared.
+        """
+        takes_back = bool(self.takes_back[code])
+        products = properties.products or []
+        quantity = _quantity(properties, products)
+        value = 0.0
+        raw, name = _amount(properties, takes_back)
+        is_said = True
+        if raw is not None:
+            value = number(raw, name)
+        elif any(not is_absent(product.price) for product in products):
+            for product in products:
+                if not is_absent(product.price):
+                    value += number(product.price, "products.price") * _pieces(product)
+        elif not is_absent(properties.price):
+            value = number(properties.price, "price") * quantity
+        else:
+            is_said = False
+        if is_said and self.rates:
+            value *= self._rate(properties.currency)
+        if takes_back:
+            value, quantity = abs(value), abs(quantity)
+        for one, what in ((value, "value"), (quantity, "quantity")):
+            if not abs(one) <= LARGEST_NUMBER:
+                raise RefusedError(Reason.OUT_OF_RANGE, f"{what} {one:g}")
+        return Amounts(value, quantity, takes_back and not is_said and not products)
+
+    def says_no_amount(self, properties: Properties) -> bool:
+        """Whether what takes back an order names nothing that it takes back."""
+        raw, _ = _amount(properties, takes_back=True)
+        return raw is None and not properties.products and is_absent(properties.price)
+
+    def _rate(self, currency: Any) -> float:
+        if is_absent(currency):
+            return self.usual_rate
+        rate = self.rates.get(folded(currency)) if isinstance(currency, str) else None
+        if rate is None:
+            raise RefusedError(
+                Reason.UNKNOWN_CURRENCY,
+                f"currency {shown(currency)} is not the reporting one, and has no rate: declare it "
+                "in money.rates",
+            )
+        return rate
+
+
+def _mask(table: FeatureTable, names: set[str]) -> Bools:
+    mask = np.zeros(256, np.bool_)
+    mask[[table.codes[name] for name in names if name in table.codes]] = True
+    return mask
+
+
+def text_of_id(raw: Any) -> str | None:
+    """An id as text; None for what is none. Whole numbers are ids, and the same as their text."""
+    if isinstance(raw, str):
+        return raw
+    if isinstance(raw, bool):
+        return None
+    if isinstance(raw, int):
+        return str(raw) if abs(raw) < _NO_ID else None
+    # Beyond these, numbers of one kind are taken for one another.
+    if isinstance(raw, float) and raw.is_integer() and abs(raw) < 2**53:
+        return str(int(raw))
+    return None
+
+
+_NO_ID = 10**100
+"""Python writes no number of some thousand digits, and nobody means one."""
+
+
+def is_absent(raw: Any) -> bool:
+    """Whether a field says nothing: it is not there, null, or blank."""
+    return raw is None or (isinstance(raw, str) and not folded(raw))
+
+
+_BLANKS = " \t\n\r\v\f"
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
+
+
+def number(raw: Any, name: str) -> float:
+    """A number, or a text that is one.
+
+    Raises:
+        RefusedError: it is none, or not finite.
+    """
+    if isinstance(raw, str):
+        if _NUMBER.fullmatch(raw.strip(_BLANKS)) is None:
+            raise RefusedError(Reason.BAD_NUMBER, f"{name} {shown(raw)} is no number")
+    elif isinstance(raw, bool) or not isinstance(raw, int | float):
+        raise RefusedError(Reason.WRONG_TYPE, f"{name} {shown(raw)} is no number")
+    try:
+        found = float(raw)
+    except OverflowError:
+        found = math.inf
+    if not math.isfinite(found):
+        raise RefusedError(Reason.OUT_OF_RANGE, f"{name}: a number that no computer holds")
+    return found
+
+
+def shown(raw: Any) -> str:
+    """A value in a sentence: not more than a line of it."""
+    if isinstance(raw, dict | list):
+        return "an object" if isinstance(raw, dict) else "a list"
+    if isinstance(raw, int) and abs(raw) > 2**64:  # of which Python may write no digits
+        return "a huge number"
+    text = repr(raw)
+    return text if len(text) <= 80 else f"{text[:80]}.."
+
+
+def _amount(properties: Properties, takes_back: bool) -> tuple[Any, str]:
+    """The field that says an amount, and its name; None if there is none."""
+    if takes_back and not is_absent(properties.refund_amount):
+        return properties.refund_amount, "refund_amount"
+    for name in ("revenue", "total", "value", "subtotal"):
+        raw = getattr(properties, name)
+        if not is_absent(raw):
+            return raw, name
+    return None, ""
+
+
+def _quantity(properties: Properties, products: Sequence[Product]) -> float:
+    if not is_absent(properties.quantity):
+        return number(properties.quantity, "quantity")
+    if not is_absent(properties.total_quantity):
+        return number(properties.total_quantity, "total_quantity")
+    if not products:
+        return 1.0
+    pieces = 0.0
+    for product in products:
+        pieces += _pieces(product)
+    return pieces
+
+
+def _pieces(product: Product) -> float:
+    """How many of a product; one if that is not said."""
+    return 1.0 if is_absent(product.quantity) else number(product.quantity, "products.quantity")

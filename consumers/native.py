@@ -1,0 +1,51 @@
+"""Reads lines of Segment messages for a replay, with the parser that reads them in the worker.
+
+Comes in: lines, each a message. Goes out: of each when it happened, to whom and what, so that
+`producers.replay` can put the line itself onto the topics, in order; or why it is none. What the
+worker makes of a message live, it makes of its line.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from consumers.fields import UNWATCHED, Fields
+from consumers.plain import PlainParser
+from stream.config import Money, Worker
+from stream.events import NativeLine, NoEvent
+from stream.features import FeatureTable
+
+IGNORED_EVENT = "ignored_event"
+"""Of what the worker ignores, and nobody could place: a message of another type, or an event that no
+feature watches without a user or a time."""
+
+
+class NativeReader:
+    """Reads for one feature table."""
+
+    def __init__(self, table: FeatureTable, worker: Worker, money: Money) -> None:
+        self._parser = PlainParser(table, worker.message_bytes, Fields(table, worker, money))
+        self._names = {code: name for name, code in table.codes.items()}
+
+    def __call__(self, lines: Sequence[bytes]) -> list[NativeLine | NoEvent]:
+        """What each line says."""
+        if not lines:
+            return []
+        parsed, names = self._parser.parse_named(lines)
+        odd = parsed.odd
+        found: list[NativeLine | NoEvent] = []
+        times, kinds = parsed.time_ms.tolist(), parsed.kind.tolist()
+        for place, (user, time_ms, kind) in enumerate(zip(parsed.users, times, kinds, strict=True)):
+            refused = odd.refused.get(place)
+            if refused is not None:
+                found.append(NoEvent(refused[0].value, refused[1]))
+            elif place in odd.ignored or place in odd.marks:
+                found.append(NoEvent(IGNORED_EVENT, "no track message"))
+            elif kind != UNWATCHED:
+                found.append(NativeLine(time_ms, user, self._names[kind]))
+            elif user and self._parser.is_time(time_ms):
+                # It may be watched one day, when the log is read anew.
+                found.append(NativeLine(time_ms, user, names[place]))
+            else:
+                found.append(NoEvent(IGNORED_EVENT, "no feature watches it, and it has no place"))
+        return found

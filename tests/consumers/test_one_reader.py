@@ -1,0 +1,253 @@
+"""Live and a replay of the same lines come to the same, message by message.
+
+A line of Segment messages is sent as it is, so what the worker makes of it is what it makes of the
+message live. What is left to go wrong is where the replay puts it, and what it does not send: both are
+held here to what the decoders say.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import pytest
+
+from consumers.decode import Decoder
+from consumers.native import IGNORED_EVENT, NativeReader
+from producers.files import EventSorter, Source, read_sources
+from producers.mapping import Event, Refusal, encoded_message, load_mapping, topic_of
+from stream.config import Money, Settings, Worker
+from stream.events import Reason
+from stream.features import FeatureTable
+from tests.fakes import FakeMessage
+from tests.fuzz import grammar
+from tests.fuzz.properties import WAYS
+from tests.strategies import EVERY_AGGREGATE, MESSAGES, ORDER, REFUND, START_MS, VIEW, encoded
+
+TABLE = FeatureTable(EVERY_AGGREGATE)
+MONEY = Money(currency="EUR", rates={"USD": 0.5})
+NOW_MS = START_MS + 30 * 86_400_000
+
+
+def lines() -> list[bytes]:
+    """Odd messages, listed and generated, as far as they fit into lines."""
+    chance = Random(20_251_201)
+    found = [value for value, _, _ in MESSAGES if value is not None]
+    found += [grammar.message(chance) for _ in range(400)]
+    found += [
+        encoded(properties={"revenue": 10, "currency": code}, event=event)
+        for code in ("EUR", "usd", " USD ", "JPY", "", None, 7, ["EUR"], "null")
+        for event in (ORDER, REFUND, VIEW, "Page Scrolled")
+    ]
+    stripped = [value.strip() for value in found]
+    return [value for value in stripped if value and b"\n" not in value and b"\r" not in value]
+
+
+LINES = lines()
+
+
+def replayed(tmp_path: Path) -> tuple[dict[int, Event], dict[int, Refusal]]:
+    """What a replay sends of the lines, and what it refuses, by line."""
+    file = tmp_path / "messages.jsonl"
+    file.write_bytes(b"".join(line + b"\n" for line in LINES))
+    refused: dict[int, Refusal] = {}
+    sent: dict[int, Event] = {}
+    with EventSorter() as sorter:
+        rows, mapped = read_sources(
+            [Source(file, load_mapping("segment"))],
+            sorter,
+            lambda refusal: refused.update({refusal.row: refusal}),
+            latest_ms=NOW_MS,
+            keep_outliers=True,
+            native=NativeReader(TABLE, Worker(), MONEY),
+        )
+        for batch in sorter.batches():
+            sent.update({event.row: event for event in batch})
+    assert rows == len(LINES)
+    assert mapped == len(sent)
+    assert len(sent) + len(refused) == len(LINES)
+    return sent, refused
+
+
+def test_there_are_enough_of_them() -> None:
+    assert len(LINES) >= 300
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_every_line_is_what_it_is_live(way: Any, tmp_path: Path) -> None:
+    sent, refused = replayed(tmp_path)
+    decoder = Decoder(TABLE, Worker(decoder=way), money=MONEY)
+    fates: set[str] = set()
+    for number, line in enumerate(LINES, 1):
+        # Live, in a record of the event's own time, as far as it says one.
+        event = sent.get(number)
+        time_ms = START_MS if event is None else event.time_ms
+        block = decoder.decode([FakeMessage(line, timestamp_ms=time_ms)], NOW_MS)
+        counts = block.batch(0, 0, 1).counts
+        if counts.rejected:
+            assert refused[number].reason == block.rejects[0].reason, line
+            assert block.rejects[0].detail in refused[number].why
+        elif event is None:
+            refusal = refused[number]
+            in_future = refusal.reason == Reason.BAD_TIME and counts.clamped
+            assert counts.ignored or in_future, (line, refusal)
+            assert in_future or refusal.reason == IGNORED_EVENT
+        else:
+            again = decoder.decode(
+                [FakeMessage(encoded_message(event, "", ""), timestamp_ms=time_ms)], NOW_MS
+            )
+            assert counts.ignored + counts.applied == 1, line
+            for column in (
+                "kind",
+                "time_ms",
+                "id",
+                "value",
+                "quantity",
+                "category",
+                "order",
+                "whole",
+            ):
+                assert getattr(again, column).tobytes() == getattr(block, column).tobytes(), line
+            if counts.applied:
+                assert (again.users, block.users) == ([event.user], [event.user])
+                assert block.time_ms[0] == event.time_ms
+                assert TABLE.codes[event.event] == block.kind[0]
+        fates |= {name for name in ("rejected", "ignored", "applied") if getattr(counts, name)}
+    assert fates == {"rejected", "ignored", "applied"}
+
+
+def test_what_belongs_to_an_order_goes_to_the_purchases() -> None:
+    names = (
+        "Order Completed",
+        "Order Updated",
+        "Order Refunded",
+        "Order Cancelled",
+        "Product Viewed",
+    )
+    assert [topic_of(name) for name in names] == [1, 1, 1, 1, 0]
+
+
+def test_an_array_of_messages_is_read_like_lines(tmp_path: Path) -> None:
+    file = tmp_path / "messages.json"
+    first, second = encoded(userId="u1", name="Mug \ud83d"), encoded(userId=7, messageId="m2")
+    file.write_bytes(b"\xef\xbb\xbf[\n " + first + b",\n" + second + b"\n]\n")
+    with EventSorter() as sorter:
+        read_sources(
+            [Source(file, load_mapping("segment"))],
+            sorter,
+            lambda refusal: pytest.fail(str(refusal)),
+            native=NativeReader(TABLE, Worker(), Money()),
+        )
+        [events] = list(sorter.batches())
+    assert [(event.row, event.user, event.raw) for event in events] == [
+        (1, "u1", first.decode()),
+        (2, "7", second.decode()),
+    ]
+
+
+# -- currencies ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize(
+    ("money", "currency", "value"),
+    [
+        (Money(), "USD", 10.0),
+        (Money(), {"odd": 1}, 10.0),
+        (MONEY, "EUR", 10.0),
+        (MONEY, "usd", 5.0),
+        (MONEY, " Usd", 5.0),
+        (MONEY, None, 10.0),
+        (MONEY, "", 10.0),
+        (MONEY, "JPY", None),
+        (MONEY, 978, None),
+        (MONEY, "null", None),
+        (Money(currency="EUR", rates={"USD": 0.5}, default="USD"), None, 5.0),
+        (Money(currency="EUR", rates={"USD": 0.5}, default="USD"), "EUR", 10.0),
+    ],
+)
+def test_amounts_are_converted_or_refused(
+    way: Any, money: Money, currency: Any, value: float | None
+) -> None:
+    decoder = Decoder(TABLE, Worker(decoder=way), money=money)
+    message = encoded(properties={"revenue": 10, "currency": currency})
+    batch = decoder.decode([FakeMessage(message)]).batch(1, 0, 1)
+    if value is None:
+        [reject] = batch.rejects
+        assert reject.reason is Reason.UNKNOWN_CURRENCY
+        assert json.dumps(currency).strip('"') in reject.detail
+    else:
+        assert batch.value.tolist() == [value]
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_no_currency_refuses_what_has_no_amount(way: Any) -> None:
+    decoder = Decoder(TABLE, Worker(decoder=way), money=MONEY)
+    messages = [
+        encoded(event=REFUND, properties={"order_id": "o1", "currency": "JPY"}),
+        encoded(event=VIEW, properties={"price": 3, "currency": "JPY"}),
+    ]
+    for message in messages:
+        assert decoder.decode([FakeMessage(message)]).batch(1, 0, 1).counts.applied == 1
+
+
+def test_settings_of_currencies_fit_together() -> None:
+    for wrong in (
+        {"rates": {"USD": 1.0}},
+        {"currency": "EUR", "rates": {"usd": 1.0}},
+        {"currency": "EUR", "rates": {"USD": 0.0}},
+        {"currency": "EUR", "rates": {"EUR": 2.0}},
+        {"currency": "EUR", "default": "USD"},
+        {"currency": "Euro"},
+    ):
+        with pytest.raises(ValueError, match=r"rate|currency|default"):
+            Settings.model_validate({"money": wrong})
+
+
+# -- orders ----------------------------------------------------------------------------------------
+
+LINES_OF_AN_ORDER = [{"price": 19, "quantity": 1}, {"price": 3, "quantity": 2}]
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize(
+    ("event", "said", "expected"),
+    [
+        (ORDER, {"revenue": 25, "total": 30, "products": LINES_OF_AN_ORDER}, (25.0, 3.0, False)),
+        (ORDER, {"total": 30, "subtotal": 22}, (30.0, 1.0, False)),
+        (ORDER, {"subtotal": 22}, (22.0, 1.0, False)),
+        (ORDER, {"products": LINES_OF_AN_ORDER}, (25.0, 3.0, False)),
+        (ORDER, {"price": 4, "quantity": "3"}, (12.0, 3.0, False)),
+        ("Completed Order", {"orderId": "o1", "revenue": 25}, (25.0, 1.0, False)),
+        (REFUND, {}, (0.0, 1.0, True)),
+        (REFUND, {"total": -30}, (30.0, 1.0, False)),
+        (REFUND, {"total": 0}, (0.0, 1.0, False)),
+        (REFUND, {"products": LINES_OF_AN_ORDER[1:]}, (6.0, 2.0, False)),
+        (REFUND, {"total": 30, "refund_amount": 5}, (5.0, 1.0, False)),
+        (REFUND, {"revenue": "", "total": None}, (0.0, 1.0, True)),
+    ],
+)
+def test_orders_are_read_as_the_specification_has_them(
+    way: Any, event: str, said: dict[str, Any], expected: tuple[float, float, bool]
+) -> None:
+    decoder = Decoder(TABLE, Worker(decoder=way))
+    message = encoded(event=event, properties={"order_id": "o1", **said})
+    batch = decoder.decode([FakeMessage(message)]).batch(1, 0, 1)
+    assert (batch.value[0], batch.quantity[0], batch.whole[0]) == expected
+    assert (
+        batch.order[0]
+        == decoder.decode([FakeMessage(encoded(properties={"transaction_id": "o1"}))])
+        .batch(1, 0, 1)
+        .order[0]
+        != 0
+    )
+
+
+def test_an_id_that_ends_in_nothing_is_another_id() -> None:
+    decoder = Decoder(TABLE, Worker(decoder="plain"))
+    ids = ["m1", "m1\0", "m1\0\0", " m1", "m1 "]
+    messages = [FakeMessage(encoded(messageId=one), place=i) for i, one in enumerate(ids)]
+    batch = decoder.decode(messages).batch(1, 0, len(ids))
+    assert len(set(batch.id.tolist())) == len(ids)
