@@ -33,7 +33,7 @@ from pydantic import ValidationError
 
 from consumers.client import count_records, read_to_end
 from consumers.records import Read, Record
-from stream.config import Settings
+from stream.config import Settings, Worker
 from stream.errors import TopicMissingError
 from stream.events import (
     CHANGED,
@@ -55,6 +55,7 @@ from stream.headers import headers_of
 from stream.limits import PLACES
 from stream.oracle import Fate, Judge, Marks, Message, Oracle, OracleUser
 from stream.orders import ALL_BACK, KNOWN, NAMED, PACKED, PLACED, owners_of
+from stream.placeholders import Placeholders
 from stream.remembered import MESSAGE, keys_of, salt_of
 from stream.state import OutboxEntry, Position, Store
 from stream.units import DAY_MS, isos
@@ -265,10 +266,11 @@ class _Who(msgspec.Struct):
 class _Sample:
     """Some of the users, by a hash that is the same for every audit."""
 
-    def __init__(self, share: float, message_bytes: int) -> None:
+    def __init__(self, share: float, worker: Worker) -> None:
         self.whole = share >= 1.0
         self._limit = int(share * (1 << 64))
-        self._message_bytes = message_bytes
+        self._message_bytes = worker.message_bytes
+        self._placeholders = Placeholders(worker.placeholder_ids)
         self._who = msgspec.json.Decoder(_Who)
 
     def has(self, user: bytes) -> bool:
@@ -282,8 +284,14 @@ class _Sample:
             who = self._who.decode(value)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             return False
-        user = who.anonymousId if who.userId is None else who.userId
-        return isinstance(user, str) and bool(user) and not self.has(user.encode())
+        for user in (who.userId, who.anonymousId):
+            if user is None:
+                continue
+            if not isinstance(user, str):
+                return False
+            if user not in self._placeholders:
+                return not self.has(user.encode())
+        return False
 
 
 class _Audit:
@@ -298,7 +306,7 @@ class _Audit:
         self._settings = settings
         self._store = store
         self._read = read
-        self._sample = _Sample(share, settings.worker.message_bytes)
+        self._sample = _Sample(share, settings.worker)
         self._progress = progress
         self._totals: dict[str, int] = {}
         self._inputs = settings.topics.inputs
@@ -425,8 +433,9 @@ class _Audit:
             self._settings.features,
             self._settings.worker,
             self._marks,
-            self._now_ms,
-            self._settings.topics.partitions,
+            now_ms=self._now_ms,
+            partitions=self._settings.topics.partitions,
+            money=self._settings.money,
         )
         self._state.unjudged += users - len(rows)
 
