@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from random import Random
 from typing import Any, TypeVar
 
+from stream.events import ORDER_CANCELLED as CANCELLED
 from tests.fakes import mark_value
 from tests.strategies import CART, MESSAGES, ORDER, REFUND, START_MS, VIEW, encoded
 
@@ -28,7 +29,7 @@ TOKENS = [
     b"\x1f", b"\x7f", "é".encode(), "😀".encode(), b" ", b"[" * 2_000, b'{"a":' * 2_000,
     b'"type"', b'"type":"segstream-mark"', b'"type":"page"', b'"type":"track"', b'"userId"', b'"anonymousId"',
     b'"event"', b'"messageId"', b'"timestamp"', b'"sentAt"', b'"signature"', b'"properties"', b'"category"',
-    b'"revenue"', b'"price"', b'"quantity"', b'"total"', b'"value"', b"segstream-mark", b"2025-12-01T00:00:00Z",
+    b'"products"', b'"order_id"', b'"currency"', b'"revenue"', b'"price"', b'"quantity"', b'"total"', b'"value"', b"segstream-mark", b"2025-12-01T00:00:00Z",
     b"9999-12-31T23:59:59.999Z", b"0001-01-01T00:00:00+23:59", b"1970-01-01", b"+24:00", b"a" * 300,
 ]  # fmt: skip
 """Pieces that mean something, to a parser or to somebody's patience."""
@@ -36,6 +37,8 @@ TOKENS = [
 _TEXTS = [
     "", "u1", "x" * 257, "Zoë", "\0", "u1\0", "\n", "\u202e", "\x1b[2J", "null", "\ud800", "a" * 70,
     "2025-12-01T00:00:00.000Z", "2025-12-01T00:00:00.000000001+14:00", "1969-12-31T23:59:59Z", "soon",
+    "2025-12-01T00:00:00+0000", "2025-12-01 00:00:00,5 -05", "12.50", " 7 ", "1,250.00", "$12", "NaN", "  ",
+    "undefined", " Null", "(not set)", "0", "USD", "eur", "order completed", "Completed Order",
 ]  # fmt: skip
 _NUMBERS: list[Any] = [
     0, 1, -1, 19.99, 1e12, 1e13, -0.0, 2**53 + 1, 2**63, -(2**63), 2**64, 10**400, float("nan"),
@@ -62,11 +65,19 @@ def fields(chance: Random) -> list[tuple[str, Any]]:
     properties: dict[str, Any] = {}
     for name in ("category", "quantity", "price", "revenue", "total", "value", "coupon"):
         if chance.random() < 0.3:
-            good: Any = "shoes" if name == "category" else chance.choice([1, 2.5, 19.99, 0])
+            good: Any = "shoes" if name == "category" else chance.choice([1, 2.5, 19.99, 0, -3])
             properties[name] = good if chance.random() < 0.7 else value(chance)
+    for name in ("order_id", "orderId", "transaction_id", "currency"):
+        if chance.random() < 0.2:
+            properties[name] = "o1" if chance.random() < 0.6 else value(chance)
+    for name in ("subtotal", "refund_amount", "total_quantity"):
+        if chance.random() < 0.05:
+            properties[name] = 3 if chance.random() < 0.6 else value(chance)
+    if chance.random() < 0.2:
+        properties["products"] = products(chance)
     found: list[tuple[str, Any]] = [
         ("type", chance.choice(["track"] * 6 + ["page", "segstream-mark"])),
-        ("event", chance.choice([ORDER, REFUND, VIEW, CART, "Page Scrolled"])),
+        ("event", chance.choice([ORDER, REFUND, CANCELLED, VIEW, CART, *_OTHER_NAMES])),
         ("userId", "u1"),
         ("messageId", "m1"),
         ("timestamp", "2025-12-01T00:00:00.000Z"),
@@ -77,13 +88,41 @@ def fields(chance: Random) -> list[tuple[str, Any]]:
             found[place] = (found[place][0], value(chance))
     if chance.random() < 0.3:
         name = chance.choice(
-            ["anonymousId", "sentAt", "signature", "context", "type", "userId", ""]
+            [
+                "anonymousId",
+                "sentAt",
+                "originalTimestamp",
+                "signature",
+                "context",
+                "type",
+                "userId",
+                "",
+            ]
         )
         found.insert(chance.randrange(len(found) + 1), (name, value(chance)))
     if chance.random() < 0.1:
         del found[chance.randrange(len(found))]
     if chance.random() < 0.2:
         chance.shuffle(found)
+    return found
+
+
+_OTHER_NAMES = ["Page Scrolled", "Completed Order", " order REFUNDED", "viewed product"]
+
+
+def products(chance: Random) -> Any:
+    """Lines of an order, mostly good ones."""
+    if chance.random() < 0.1:
+        return value(chance)
+    found: list[Any] = []
+    for _ in range(chance.randrange(4)):
+        line: dict[str, Any] = {"product_id": "p1"}
+        for name in ("price", "quantity"):
+            if chance.random() < 0.8:
+                line[name] = (
+                    chance.choice([1, 3.1, 0.1, 2]) if chance.random() < 0.9 else value(chance)
+                )
+        found.append(line if chance.random() < 0.95 else value(chance))
     return found
 
 

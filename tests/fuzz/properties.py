@@ -33,7 +33,7 @@ from producers.mapping import (
     shipped_mappings,
 )
 from producers.rejects import DeadLetters
-from stream.config import Settings, Worker
+from stream.config import Money, Settings, Worker
 from stream.events import EventColumns, Reason
 from stream.features import DEFAULT_FEATURES, FeatureTable
 from stream.oracle import Fate, Judge, Marks, Message, Outcome
@@ -70,16 +70,16 @@ UNSURE = frozenset({Reason.TRUNCATED, Reason.NOT_JSON})
 
 @lru_cache(maxsize=1)
 def _decoders() -> list[tuple[list[Decoder], Judge]]:
-    """Every decoder, and the judge they are held to: in live mode, then by marks."""
+    """Every decoder, and the judge they are held to: in live mode, then by marks and in a currency."""
     made = []
-    for marks in (False, True):
+    for marks, money in ((False, Money()), (True, Money(currency="EUR", rates={"USD": 0.5}))):
         workers = [Worker(decoder=way, message_bytes=MESSAGE_BYTES) for way in WAYS]
         signer = SIGNER if marks else None
         known = Marks(MemoryStore().namespace_key(), MARK_SECONDS) if marks else None
         made.append(
             (
-                [Decoder(TABLE, worker, signer, MARK_SECONDS) for worker in workers],
-                Judge(EVERY_AGGREGATE, workers[0], known, NOW_MS),
+                [Decoder(TABLE, worker, signer, MARK_SECONDS, money) for worker in workers],
+                Judge(EVERY_AGGREGATE, workers[0], known, NOW_MS, money=money),
             )
         )
     return made
