@@ -175,7 +175,7 @@ class _Lines:
 
     def __next__(self) -> str:
         if len(self.of_row) == _LONGEST_ROW_LINES:
-            raise csv.Error("a quote is never closed")
+            raise csv.Error(_NO_END)
         line = self._again.popleft() if self._again else next(self._stream)
         self.number += 1
         self.of_row.append(line)
@@ -247,6 +247,7 @@ def _csv(file: Path, stream: Iterator[str], mapping: Mapping, refuse: Refuse) ->
 
 
 _NO_TEXT = "a byte that is no text"
+_NO_END = "a quote is never closed"
 
 
 def _records(lines: _Lines, delimiter: str, width: int | None = None) -> Iterator[list[str] | str]:
@@ -263,7 +264,7 @@ def _records(lines: _Lines, delimiter: str, width: int | None = None) -> Iterato
             return
         except csv.Error as error:
             lines.give_back(keep=1)
-            yield str(error)
+            yield str(error).replace("unexpected end of data", _NO_END)
             reader = csv.reader(lines, delimiter=delimiter, skipinitialspace=True, strict=True)
             continue
         if not row or not (row[0].strip() or any(map(str.strip, row))):

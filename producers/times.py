@@ -144,7 +144,8 @@ def is_format(value: str) -> bool:
 
 
 def _swapped(form: str) -> str | None:
-    if "%d" not in form or "%m" not in form:
+    # Nobody writes the month first with a full stop behind it.
+    if "%d" not in form or "%m" not in form or "%d.%m" in form:
         return None
     return form.replace("%d", "%\0").replace("%m", "%d").replace("%\0", "%m")
 

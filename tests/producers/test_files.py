@@ -400,6 +400,7 @@ def test_a_quote_that_nobody_closes_costs_its_line_only(tmp_path: Path, rest: in
     assert [event.user for event in events] == [f"u{n}" for n in range(rest)]
     assert [refusal.row for refusal in refused] == [3, rest + 2]
     assert {refusal.reason for refusal in refused} == {"unreadable"}
+    assert "a quote is never closed" in refused[-1].why
 
 
 def test_names_of_columns_that_are_nearly_right_are_proposed(tmp_path: Path) -> None:

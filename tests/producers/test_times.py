@@ -108,4 +108,8 @@ def test_day_and_month_that_may_be_exchanged_are_told() -> None:
     times.read("13/04/2023")
     assert times.note() is None
     assert column("%d/%m/%Y").note() is None, "nothing was read"
-    assert column("%Y-%j").note() is None
+    for form in ("%Y-%j", "%d.%m.%Y"):
+        times = column(form)
+        times.read("2023-032")
+        times.read("01.02.2023")
+        assert times.note() is None
