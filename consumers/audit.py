@@ -600,14 +600,12 @@ class _Audit:
         """What is remembered of messages and orders is what the log says: nothing counts twice."""
         check, oracle, position = self._state, self._oracles[partition], snapshot.position
         after = snapshot.after
-        if snapshot.by_wall:
-            check.unjudged += 1
-            return
-        if (position.offsets, position.ids, position.orders) != (
+        still = (position.offsets, position.ids, position.orders) == (
             after.offsets,
             after.ids,
             after.orders,
-        ):
+        )
+        if not still or snapshot.by_wall:
             check.unjudged += 1
             return
         names = list(oracle.users)

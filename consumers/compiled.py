@@ -964,7 +964,8 @@ def _parse(
             pieces = _quantity(amounts)
             worth = _value(amounts, pieces)
             kind[i], value[i], quantity[i], order[i] = code, 0.0, 1.0, 0
-            whole[i] = takes_back and np.isnan(worth) and amounts[_LINES] == 0
+            tells = uses_order and uses_value and not takes_back
+            whole[i] = np.isnan(worth) and (tells or (takes_back and amounts[_LINES] == 0))
             if uses_value and np.isnan(worth):
                 worth = 0.0
             elif uses_value and len(rates) > 1:

@@ -47,7 +47,8 @@ class Amounts(NamedTuple):
     """What an event is worth.
 
     Attributes:
-        whole: whether it takes back an order and says no amount at all.
+        whole: whether it takes back an order and says no amount at all; or tells of an order and says
+            no value.
     """
 
     value: float
@@ -165,7 +166,8 @@ class Fields:
         for one, what in ((value, "value"), (quantity, "quantity")):
             if not abs(one) <= LARGEST_NUMBER:
                 raise RefusedError(Reason.OUT_OF_RANGE, f"{what} {one:g}")
-        return Amounts(value, quantity, takes_back and not is_said and not products)
+        silent = not is_said and not (takes_back and products)
+        return Amounts(value, quantity, bool(self.uses_order[code]) and silent)
 
     def says_no_amount(self, properties: Properties) -> bool:
         """Whether what takes back an order names nothing that it takes back."""

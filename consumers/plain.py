@@ -252,7 +252,7 @@ class PlainParser:
             odd: takes those that are refused.
             value: takes the values.
             quantity: takes the quantities.
-            whole: takes which take back all of an order.
+            whole: takes which take back all of an order, or tell of one and say no value.
         """
         fields, known = self.fields, odd.places
         orders: list[str] = []

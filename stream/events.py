@@ -188,7 +188,8 @@ class EventColumns:
     table, `topic` 0 for clickstream and 1 for purchases, `kind` a code of
     `FeatureTable.codes`, `id`, `category` and `order` stable 64-bit hashes. An `id` of 0 is none:
     such an event always counts; so are a `category` and an `order` of 0. `whole` says of a refund
-    or a cancellation that it names no amount: it takes back what is left of its order.
+    or a cancellation that it names no amount: it takes back what is left of its order; and of an
+    order that it says no value: where the order is known, it corrects none.
     `recorded_ms` is the time of the record in the log. Of a refund or a cancellation, `value` and
     `quantity` are never negative.
     """

@@ -53,7 +53,7 @@ class Said(NamedTuple):
 
     Attributes:
         id: hash of the message id, 0 for none; so `category` and `order`.
-        whole: whether it takes back an order and names no amount.
+        whole: whether it takes back an order and names no amount, or is one and names no value.
     """
 
     user: str
@@ -202,7 +202,7 @@ class Reader:
             )
         elif not _is_blank(properties.get("price")):
             value = _number(properties["price"]) * quantity
-        whole = refund and value is None and not products
+        whole = value is None and (not products if refund else name in _ORDERS)
         value = 0.0 if value is None else self._converted(value, properties.get("currency"))
         if refund:
             value, quantity = abs(value), abs(quantity)

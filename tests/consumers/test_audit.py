@@ -1399,7 +1399,7 @@ def test_when_events_from_the_future_count_is_not_judged(ahead_days: int) -> Non
     report = world.audit()
     assert report.ok, report
     state = next(check for check in report.checks if check.name == "state_equals_log")
-    assert state.unjudged == 2, "ann, and what is remembered of her partition"
+    assert state.unjudged == 2, "the user, and what the partition remembers"
     # All others are judged as ever.
     world.edit(1, "bob", "seen", lambda seen: seen + 1)
     assert not world.audit().ok
