@@ -631,3 +631,28 @@ def test_categories_beyond_the_cache_hash_as_before(decoder: Decoder) -> None:
         decoded(decoder, [encoded(properties={"category": "c0"})]).category,
         np.array([hash_text(b"c0")], np.uint64),
     )
+
+
+@pytest.mark.parametrize(
+    ("name", "properties", "whole"),
+    [
+        ("Order Updated", {"order_id": "o", "status": "packed"}, True),
+        ("Order Completed", {"order_id": "o"}, True),
+        ("Order Updated", {"order_id": "o", "products": [{"product_id": "p"}]}, True),
+        ("Order Updated", {"order_id": "o", "revenue": 0}, False),
+        ("Order Refunded", {"order_id": "o"}, True),
+        ("Order Refunded", {"order_id": "o", "total": 3}, False),
+        ("Product Viewed", {}, False),
+    ],
+)
+def test_an_order_that_says_no_value_is_known_as_such(
+    decoder: Decoder, name: str, properties: dict[str, Any], whole: bool
+) -> None:
+    """What corrects an order must not take it for one of nothing."""
+    batch = decoded(decoder, [encoded(event=name, properties=properties)], START_MS)
+    assert batch.whole.tolist() == [whole]
+    judged = Judge(DEFAULT_FEATURES, Worker()).judge(
+        Message(encoded(event=name, properties=properties), START_MS, 1)
+    )
+    assert judged.event is not None
+    assert judged.event.whole is whole
