@@ -7,12 +7,13 @@ anything. Only genuine marks count, and of events only their message ids.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import msgspec
 from confluent_kafka import Consumer, KafkaException, Message, TopicPartition
 
 from consumers.client import read_to_end, reader_options
+from consumers.fields import text_of_id
 from consumers.plain import parse_time
 from stream.config import Settings
 from stream.errors import BrokerUnavailableError, TopicMissingError, kafka_client
@@ -30,13 +31,13 @@ replay is stopped."""
 
 
 class _Said(msgspec.Struct):
-    """What is looked at of any record."""
+    """What is looked at of any record, of any type: a message may be odd and yet have an id."""
 
-    type: str = ""
-    messageId: str = ""  # noqa: N815 - Segment's spelling
-    timestamp: str = ""
-    sentAt: str = ""  # noqa: N815
-    signature: str = ""
+    type: Any = ""
+    messageId: Any = ""  # noqa: N815 - Segment's spelling
+    timestamp: Any = ""
+    sentAt: Any = ""  # noqa: N815
+    signature: Any = ""
 
 
 _decode = msgspec.json.Decoder(_Said).decode
@@ -188,10 +189,12 @@ class _End:
             said = _Said()
         mark_ms = 0
         if said.type == "segstream-mark" and self._signer is not None:
-            mark = Mark(said.timestamp, said.sentAt, said.signature)
+            mark = Mark(str(said.timestamp), str(said.sentAt), str(said.signature))
             if self._signer.is_genuine(mark, self._topic, record.partition() or 0):
                 mark_ms = max(0, parse_time(mark.timestamp))
-        return _Seen(mark_ms, said.messageId, record.timestamp()[1], record.offset() or 0)
+        return _Seen(
+            mark_ms, text_of_id(said.messageId) or "", record.timestamp()[1], record.offset() or 0
+        )
 
     def _start(self, number: int, count: int) -> int:
         low, high = self._bounds[number]

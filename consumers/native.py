@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from consumers.fields import UNWATCHED, Fields
 from consumers.plain import PlainParser
 from stream.config import Money, Worker
-from stream.events import NativeLine, NoEvent
+from stream.events import NativeLine, NoEvent, Track
 from stream.features import FeatureTable
 
 IGNORED_EVENT = "ignored_event"
@@ -31,7 +31,7 @@ class NativeReader:
         """What each line says."""
         if not lines:
             return []
-        parsed, names = self._parser.parse_named(lines)
+        parsed, tracks = self._parser.parse_tracks(lines)
         odd = parsed.odd
         found: list[NativeLine | NoEvent] = []
         times, kinds = parsed.time_ms.tolist(), parsed.kind.tolist()
@@ -42,10 +42,17 @@ class NativeReader:
             elif place in odd.ignored or place in odd.marks:
                 found.append(NoEvent(IGNORED_EVENT, "no track message"))
             elif kind != UNWATCHED:
-                found.append(NativeLine(time_ms, user, self._names[kind]))
+                found.append(
+                    NativeLine(time_ms, user, self._names[kind], self._id_of(tracks[place]))
+                )
             elif user and self._parser.is_time(time_ms):
                 # It may be watched one day, when the log is read anew.
-                found.append(NativeLine(time_ms, user, names[place]))
+                track = tracks[place]
+                found.append(NativeLine(time_ms, user, track.event, self._id_of(track)))
             else:
                 found.append(NoEvent(IGNORED_EVENT, "no feature watches it, and it has no place"))
         return found
+
+    def _id_of(self, track: Track) -> str | None:
+        given = track.messageId
+        return None if given is None or given in self._parser.fields.placeholders else given

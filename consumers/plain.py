@@ -142,16 +142,15 @@ class PlainParser:
 
     def parse(self, values: Sequence[Any]) -> Parsed:
         """Columns of messages, each bytes or None, in the order they come."""
-        return self.parse_named(values)[0]
+        return self.parse_tracks(values)[0]
 
-    def parse_named(self, values: Sequence[Any]) -> tuple[Parsed, list[str]]:
-        """The same, and the event that each message names; empty where it is none."""
+    def parse_tracks(self, values: Sequence[Any]) -> tuple[Parsed, list[Track]]:
+        """The same, and what each message says for itself; nothing where it is no track."""
         odd = Odd({}, {}, set())
         tracks = self._tracks(values, odd)
         time = self._times(values, tracks, odd)
         count = len(tracks)
-        names = [track.event for track in tracks]
-        kind = np.fromiter(map(self._code, names), np.uint8, count)
+        kind = np.fromiter(map(self._code, [track.event for track in tracks]), np.uint8, count)
         users = self._users(tracks, kind, odd)
         bad_time = ((time < EARLIEST_MS) | (time >= LATEST_MS)) & (kind != UNWATCHED)
         if bad_time.any():
@@ -179,7 +178,7 @@ class PlainParser:
             order=order,
             whole=whole,
         )
-        return parsed, names
+        return parsed, tracks
 
     @staticmethod
     def is_time(time_ms: int) -> bool:

@@ -912,7 +912,7 @@ def _behind_blanks(text: str, start: int) -> int:
 def _message_event(line: NativeLine, number: int, message: str, place: int) -> Event:
     """An event whose message stands already."""
     return Event(
-        line.time_ms, number, line.user, line.event, *(None,) * 7, file=place,
+        line.time_ms, number, line.user, line.event, None, line.id, *(None,) * 5, file=place,
         raw=message.removeprefix("\ufeff"),
     )  # fmt: skip
 

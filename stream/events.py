@@ -138,11 +138,12 @@ class Reason(StrEnum):
 
 
 class NativeLine(NamedTuple):
-    """Where a line that is a message belongs: its time, its user and its event."""
+    """Where a line that is a message belongs: its time, its user and its event; and its id, if any."""
 
     time_ms: int
     user: str
     event: str
+    id: str | None
 
 
 class NoEvent(NamedTuple):

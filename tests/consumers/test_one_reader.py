@@ -141,9 +141,9 @@ def test_an_array_of_messages_is_read_like_lines(tmp_path: Path) -> None:
             native=NativeReader(TABLE, Worker(), Money()),
         )
         [events] = list(sorter.batches())
-    assert [(event.row, event.user, event.raw) for event in events] == [
-        (1, "u1", first.decode()),
-        (2, "7", second.decode()),
+    assert [(event.row, event.user, event.id, event.raw) for event in events] == [
+        (1, "u1", "m1", first.decode()),
+        (2, "7", "m2", second.decode()),
     ]
 
 
