@@ -110,10 +110,27 @@ class Event(NamedTuple):
     raw: str | None = None
 
     def message_id(self, source: str) -> str:
-        """The id of its message: the table's own, or made of file name, row and time."""
+        """The id of its message: its own, or made of file name, row and time; may be empty."""
+        if self.raw is not None:
+            return _said_id(self.raw)
         # The time keeps ids apart when a daily export has the same name and rows every day.
         found = self.id or f"{source}-{self.row}-{self.time_ms}"
         return f"{found}-refund" if self.part else found
+
+
+class _Identified(msgspec.Struct):
+    messageId: str = ""  # noqa: N815 - Segment's spelling
+
+
+_identified = msgspec.json.Decoder(_Identified).decode
+
+
+def _said_id(message: str) -> str:
+    """The id that a message says; empty if it says none that is text."""
+    try:
+        return _identified(message).messageId
+    except msgspec.ValidationError:
+        return ""
 
 
 class Refusal(NamedTuple):

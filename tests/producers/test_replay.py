@@ -19,6 +19,7 @@ from rich.console import Console
 
 from consumers.client import read_to_end
 from consumers.log_end import read_ends, read_log_end
+from consumers.native import NativeReader
 from producers.delivery import DeliveryError
 from producers.files import FileError, Source
 from producers.mapping import EXAMPLE_VIEWS, load_mapping, parse_mapping
@@ -36,6 +37,7 @@ from producers.topics import apply
 from stream.config import ConfigError, Settings
 from stream.errors import BrokerUnavailableError, TopicMissingError
 from stream.events import Mark
+from stream.features import FeatureTable
 from stream.log_end import LogEnd
 from stream.units import iso
 from tests.fakes import SIGNER
@@ -329,6 +331,33 @@ def test_without_marks_what_is_among_the_last_is_told_and_passed_over(file: Path
     assert len(recorder.records) == 2
     report = run(file, recorder, LIVE, log_end=lambda: end, behind="resume")
     assert (report.known, report.sent) == (2, 1)
+
+
+def test_messages_that_are_sent_as_they_are_are_known_by_their_own_ids(tmp_path: Path) -> None:
+    file = tmp_path / "tracks.jsonl"
+    lines = [
+        {"type": "track", "event": "Order Completed", "userId": f"u{n}", "messageId": name,
+         "timestamp": f"2026-03-01T10:0{n}:00.000Z", "properties": {"revenue": 5}}
+        for n, name in enumerate(["a", "b", None, "c", 7])
+    ]  # fmt: skip
+    file.write_text("\n".join(map(json.dumps, lines)))
+    native = NativeReader(FeatureTable(LIVE.features), LIVE.worker, LIVE.money)
+    mark_ms = int(datetime(2026, 3, 1, 10, tzinfo=UTC).timestamp()) * 1_000
+
+    def sent(**options: Any) -> tuple[list[Any], Any]:
+        recorder = Recorder()
+        report = replay(
+            WATERMARK, file, load_mapping("segment"), SIGNER, native=native, clock=Hand().clock,
+            make_producer=recorder.make, **options,
+        )  # fmt: skip
+        return [json.loads(r.value)["messageId"] for r in recorder.records if r.key], report
+
+    end = LogEnd(mark_ms, mark_ms, {"b": mark_ms, "x": mark_ms})
+    names, _ = sent()
+    assert names == ["a", "b", None, "c", 7]
+    names, report = sent(log_end=lambda: end, behind="resume")
+    assert names == ["a", None, "c", 7]
+    assert report.known == 1
 
 
 Log = dict[tuple[str, int], list[tuple[str, int]]]
