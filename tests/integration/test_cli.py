@@ -293,6 +293,28 @@ def test_topics_and_a_small_replay(kafka: RealKafka, redis_url: str, tmp_path: P
     assert "no model" in unlearned.err
 
 
+def test_a_replay_can_wait_for_the_pipeline(
+    kafka: RealKafka, redis_url: str, tmp_path: Path
+) -> None:
+    settings = harness.watermark_settings(kafka.bootstrap, redis_url)
+    config, shop = tmp_path / "shop.toml", tmp_path / "shop.csv"
+    config.write_text(as_file(settings))
+    rows = [
+        f"u{n % 50},2026-01-{1 + n // 20:02}T{n % 20:02}:00:00Z,{n % 9 + 1}" for n in range(200)
+    ]
+    shop.write_text("\n".join(["customer,date,amount", *rows]))
+    with harness.Pipeline(settings, tmp_path) as pipeline:
+        pipeline.create_topics()
+        pipeline.start("activity", "trainer", "publisher")
+        said = segstream(
+            "-c", str(config), "replay", str(shop), "--mapping", "simple", "--wait", "--json"
+        )
+        assert said.code == 0, said.err
+        assert said.facts["caught_up"] is True
+        counts = [position.counts for position in pipeline.positions() if position is not None]
+    assert sum(count.applied for count in counts) == 200
+
+
 def test_files_in_one_replay_and_again(kafka: RealKafka, redis_url: str, tmp_path: Path) -> None:
     settings = harness.watermark_settings(kafka.bootstrap, redis_url)
     config, orders, clicks = (tmp_path / name for name in ("s.toml", "orders.csv", "clicks.csv"))
