@@ -56,6 +56,7 @@ class Memory:
         self.orders = Orders()
         self._lanes: dict[int, Lane] = {}
         self._closed: list[int] = []
+        self._free: list[int] = []
         self._next = 0
 
     def open(
@@ -72,14 +73,17 @@ class Memory:
             ids, orders: how many of each step are stored, by topic; to be loaded next.
         """
         if self._closed:
+            # Whoever comes back has the same keys as before.
             self.ids.purge()
-            self.orders.purge(self._lanes.values())
+            self.orders.purge()
+            self._free += self._closed
+            self._closed.clear()
         lanes = []
         for topic in range(TOPICS):
             clock = clocks[topic] if clocks else 0
             limits = self.limits
             lane = Lane(
-                self._closed.pop() if self._closed else self._number(),
+                self._free.pop() if self._free else self._number(),
                 salt_of(partition, topic),
                 Steps.of(step_of(limits.ids_ms[topic]), ids[topic] if ids else []),
                 Steps.of(step_of(limits.orders_ms), orders[topic] if orders else []),

@@ -20,7 +20,7 @@ same batch, nearly all, are taken in by vector operations; the others one messag
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -36,6 +36,8 @@ from stream.remembered import NOBODY, ORDER, Lane, keys_of
 
 WHOLE = 1.0 - 1e-9
 """Of an order's value: parts that were refunded come to the whole but for rounding."""
+DEAD = 0.25
+"""Of the columns when they are full: with fewer forgotten orders than that, they are made larger."""
 TAIL = 16_384
 """Orders that are looked through for those of a user; those before them are sorted by user."""
 
@@ -137,7 +139,7 @@ class Orders:
         self._columns = np.zeros(1_024, _COLUMN)
         self._size = 0
         self._floors = np.zeros(64, np.int64)
-        self._closed: set[int] = set()
+        self._lanes: dict[int, Lane] = {}
         self._sorted: Ints = np.empty(0, np.int64)
         self._sorted_users: Hashes = np.empty(0, np.uint64)
 
@@ -149,19 +151,22 @@ class Orders:
             more = np.zeros(len(self._floors) + lane.number, np.int64)
             self._floors = np.concatenate([self._floors, more])
         self._floors[lane.number] = 0
-        self._closed.discard(lane.number)
+        self._lanes[lane.number] = lane
 
     def close(self, number: int) -> None:
         """Forget a lane; its number may be used again after `purge`."""
-        self._closed.add(number)
+        del self._lanes[number]
 
-    def purge(self, lanes: Iterable[Lane]) -> None:
-        """Leave out what is forgotten; places change."""
+    def purge(self, least: float = 0.0) -> None:
+        """Leave out what is forgotten, if it is more than this share; places change."""
         columns = self._columns[: self._size]
-        alive = columns["step"] >= self._floors[columns["lane"]]
-        alive &= ~np.isin(columns["lane"], list(self._closed))
+        open_ = np.zeros(len(self._floors), np.bool_)
+        open_[list(self._lanes)] = True
+        alive = open_[columns["lane"]] & (columns["step"] >= self._floors[columns["lane"]])
+        if np.count_nonzero(alive) >= (1.0 - least) * len(columns):
+            return
         moved = np.where(alive, np.cumsum(alive) - 1, -1)
-        for lane in lanes:
+        for lane in self._lanes.values():
             lane.changed = [moved[places][moved[places] >= 0] for places in lane.changed]
         kept = columns[alive]
         self._columns = np.zeros(max(1_024, len(kept) + len(kept) // 2), _COLUMN)
@@ -172,6 +177,11 @@ class Orders:
         places = self._table.put(kept["key"], kept["lane"])
         # Of one key that was forgotten and came again, the later one counts.
         self._table.numbers[places] = np.arange(1, len(kept) + 1)
+
+    @property
+    def room(self) -> int:
+        """For how many orders there is memory."""
+        return len(self._columns)
 
     def load(self, lane: Lane, step: int, keys: Hashes, packed: npt.NDArray[np.void]) -> int:
         """Take in orders that a store has kept; returns how many were not there yet."""
@@ -230,6 +240,8 @@ class Orders:
         if len(which) == 0:
             self._forget(lanes)
             return events, None
+        if self._size + len(which) > len(self._columns):
+            self.purge(DEAD)
         makes, takes = makes[which], takes[which]
         steps = clock_ms[which] // next(iter(lanes.values())).orders.step_ms
         number = number[which].astype(np.int64)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -11,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stream.events import EventColumns
+from stream.features import DEFAULT_FEATURES, FeatureTable
 from stream.keytable import LOAD, KeyTable
 from stream.limits import Limits
 from stream.memory import Memory, Part
@@ -74,6 +76,30 @@ def test_a_partition_that_comes_back_remembers_what_it_is_told_and_no_more() -> 
         memory.close(lanes)
     assert repeats(memory, stays, clicks([1, 2])) == [True, False]
     assert len({lane.number for lane in (*lanes, *stays)}) == 4, "numbers are used again"
+
+
+def test_forgotten_orders_make_room_for_others() -> None:
+    """A worker that runs for years has the orders of half a year."""
+    table, memory = FeatureTable(DEFAULT_FEATURES), Memory()
+    lanes, step_ms = opened(memory), Limits().orders_ms // 8
+    kinds = np.full(200, table.codes["Order Completed"], np.uint8)
+    for step in range(100):
+        ids = list(range(1 + 200 * step, 201 + 200 * step))
+        events = replace(clicks(ids, step * step_ms, topic=1), kind=kinds)
+        part = Part(lanes, np.arange(1, 201, dtype=np.uint64))
+        assert not memory.sift([part], events, table.orders).repeats.any()
+        assert len(list(memory.orders.packed(lanes[1]))) == 1, "what is not committed yet stays"
+        lanes[1].keep()
+    assert lanes[1].orders.total == 9 * 200
+    assert memory.orders.room < 3 * 9 * 200
+    back = replace(
+        events, kind=np.full(200, table.codes["Order Refunded"], np.uint8), whole=kinds > 0
+    )
+    back = replace(back, id=events.id + np.uint64(10**6))
+    part = Part(lanes, np.arange(1, 201, dtype=np.uint64))
+    shares = memory.sift([part], back, table.orders).shares
+    assert shares is not None
+    assert shares.left[0, 200:].sum() == -200, "each takes back the newest of its user"
 
 
 def test_above_the_cap_the_oldest_are_forgotten_early(caplog: pytest.LogCaptureFixture) -> None:
