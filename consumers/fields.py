@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -43,17 +43,11 @@ class RefusedError(Exception):
         self.detail = detail
 
 
-class Amounts(NamedTuple):
-    """What an event is worth.
-
-    Attributes:
-        whole: whether it takes back an order and says no amount at all; or tells of an order and says
-            no value.
-    """
-
-    value: float
-    quantity: float
-    whole: bool
+Amounts: TypeAlias = tuple[float, float, bool]
+"""Value and quantity of an event; and whether it takes back an order and says no amount at all, or tells
+of an order and says no value."""
+NO_AMOUNTS: Amounts = (0.0, 1.0, False)
+ALL_OF_AN_ORDER: Amounts = (0.0, 1.0, True)
 
 
 class Codes(dict[str, int]):
@@ -99,7 +93,9 @@ class Fields:
         self.uses_value = table.uses_value
         taken = {*REFUND_EVENTS, *(name for f in table.features for name in f.minus)}
         self.takes_back = _mask(table, taken)
+        self._takes_back: list[bool] = self.takes_back.tolist()
         self.uses_order = _mask(table, {*ORDER_EVENTS, *taken})
+        self._uses_order: list[bool] = self.uses_order.tolist()
         self.placeholders = Placeholders(worker.placeholder_ids)
         rates = {money.currency: 1.0, **money.rates} if money.currency else {}
         self.rates = {folded(currency): rate for currency, rate in rates.items()}
@@ -118,12 +114,10 @@ class Fields:
 
     def order(self, properties: Properties) -> str:
         """The id of an order; a placeholder if there is none."""
-        for raw in (
-            properties.order_id,
-            properties.orderId,
-            properties.transaction_id,
-            properties.transactionId,
-        ):
+        others = (properties.orderId, properties.transaction_id, properties.transactionId)
+        if others == (None, None, None) and type(properties.order_id) is str:
+            return properties.order_id
+        for raw in (properties.order_id, *others):
             text = text_of_id(raw)
             if text is not None and text not in self.placeholders:
                 return text
@@ -132,7 +126,7 @@ class Fields:
     # -- amounts ------------------------------------------------------------------------------
 
     def amounts(self, code: int, properties: Properties) -> Amounts:
-        """Value and quantity of an event whose value is read, in the reporting currency.
+        """What an event is worth whose value is read, in the reporting currency.
 
         The value is the revenue, which by the specification has neither shipping nor tax in it;
         else the total, as Segment's own libraries take it for the revenue; else the value, the
@@ -143,7 +137,7 @@ class Fields:
             RefusedError: something that decides is no number, or too large, or in a currency that
                 nobody has declared.
         """
-        takes_back = bool(self.takes_back[code])
+        takes_back = self._takes_back[code]
         products = properties.products or []
         quantity = _quantity(properties, products)
         value = 0.0
@@ -163,11 +157,10 @@ class Fields:
             value *= self._rate(properties.currency)
         if takes_back:
             value, quantity = abs(value), abs(quantity)
-        for one, what in ((value, "value"), (quantity, "quantity")):
-            if not abs(one) <= LARGEST_NUMBER:
-                raise RefusedError(Reason.OUT_OF_RANGE, f"{what} {one:g}")
+        if not (abs(value) <= LARGEST_NUMBER and abs(quantity) <= LARGEST_NUMBER):
+            raise RefusedError(Reason.OUT_OF_RANGE, f"value {value:g}, quantity {quantity:g}")
         silent = not is_said and not (takes_back and products)
-        return Amounts(value, quantity, bool(self.uses_order[code]) and silent)
+        return value, quantity, self._uses_order[code] and silent
 
     def says_no_amount(self, properties: Properties) -> bool:
         """Whether what takes back an order names nothing that it takes back."""
@@ -226,6 +219,8 @@ def number(raw: Any, name: str) -> float:
     Raises:
         RefusedError: it is none, or not finite.
     """
+    if type(raw) is float and math.isfinite(raw):
+        return raw
     if isinstance(raw, str):
         if _NUMBER.fullmatch(raw.strip(_BLANKS)) is None:
             raise RefusedError(Reason.BAD_NUMBER, f"{name} {shown(raw)} is no number")
@@ -254,17 +249,21 @@ def _amount(properties: Properties, takes_back: bool) -> tuple[Any, str]:
     """The field that says an amount, and its name; None if there is none."""
     if takes_back and not is_absent(properties.refund_amount):
         return properties.refund_amount, "refund_amount"
-    for name in ("revenue", "total", "value", "subtotal"):
-        raw = getattr(properties, name)
-        if not is_absent(raw):
+    for raw, name in (
+        (properties.revenue, "revenue"),
+        (properties.total, "total"),
+        (properties.value, "value"),
+        (properties.subtotal, "subtotal"),
+    ):
+        if raw is not None and not is_absent(raw):
             return raw, name
     return None, ""
 
 
 def _quantity(properties: Properties, products: Sequence[Product]) -> float:
-    if not is_absent(properties.quantity):
+    if properties.quantity is not None and not is_absent(properties.quantity):
         return number(properties.quantity, "quantity")
-    if not is_absent(properties.total_quantity):
+    if properties.total_quantity is not None and not is_absent(properties.total_quantity):
         return number(properties.total_quantity, "total_quantity")
     if not products:
         return 1.0

@@ -19,7 +19,10 @@ import numpy as np
 import numpy.typing as npt
 
 from consumers.fields import (
+    ALL_OF_AN_ORDER,
+    NO_AMOUNTS,
     UNWATCHED,
+    Amounts,
     Fields,
     RefusedError,
     is_absent,
@@ -254,18 +257,28 @@ class PlainParser:
             whole: takes which take back all of an order, or tell of one and say no value.
         """
         fields, known = self.fields, odd.places
+        uses_order, uses_value, takes_back = (
+            mask[kind[places]].tolist()
+            for mask in (fields.uses_order, fields.uses_value, fields.takes_back)
+        )
         orders: list[str] = []
-        for place, code in zip(places.tolist(), kind[places].tolist(), strict=True):
+        found: list[Amounts] = []
+        for at, (place, code) in enumerate(
+            zip(places.tolist(), kind[places].tolist(), strict=True)
+        ):
             said = properties[place]
-            orders.append(fields.order(said) if fields.uses_order[code] else "")
-            if not fields.uses_value[code]:
-                whole[place] = fields.takes_back[code] and fields.says_no_amount(said)
-                continue
-            try:
-                value[place], quantity[place], whole[place] = fields.amounts(code, said)
-            except RefusedError as refused:
-                if place not in known:
-                    odd.refused[place] = refused.reason, refused.detail
+            orders.append(fields.order(said) if uses_order[at] else "")
+            amounts = NO_AMOUNTS
+            if uses_value[at]:
+                try:
+                    amounts = fields.amounts(code, said)
+                except RefusedError as refused:
+                    if place not in known:
+                        odd.refused[place] = refused.reason, refused.detail
+            elif takes_back[at] and fields.says_no_amount(said):
+                amounts = ALL_OF_AN_ORDER
+            found.append(amounts)
+        value[places], quantity[places], whole[places] = zip(*found, strict=True)
         return orders
 
     def _categories(self, raw: list[Any]) -> Hashes:
