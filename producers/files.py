@@ -26,7 +26,6 @@ from producers.mapping import (
     BAD_CURRENCY,
     BAD_TIME,
     OUTLIER_TIME,
-    PLACEHOLDERS,
     UNREADABLE,
     Event,
     Mapping,
@@ -44,6 +43,7 @@ from producers.texts import (
     open_lines,
     open_utf8_lines,
 )
+from stream.config import PLACEHOLDER_IDS
 from stream.events import NativeLine, NoEvent
 from stream.times import LATEST_MS
 from stream.units import DAY_MS, iso
@@ -746,7 +746,7 @@ def stage(
     read: Callable[[int], None] | None = None,
     *,
     latest_ms: int = LATEST_MS,
-    placeholders: Collection[str] = PLACEHOLDERS,
+    placeholders: Collection[str] = PLACEHOLDER_IDS,
     place: int = 0,
     native: ReadNative | None = None,
 ) -> int:
@@ -924,7 +924,7 @@ def read_sources(
     read: Callable[[int], None] | None = None,
     *,
     latest_ms: int = LATEST_MS,
-    placeholders: Collection[str] = PLACEHOLDERS,
+    placeholders: Collection[str] = PLACEHOLDER_IDS,
     keep_outliers: bool = False,
     native: ReadNative | None = None,
 ) -> tuple[int, int]:

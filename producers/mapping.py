@@ -33,6 +33,7 @@ from pydantic import (
 
 from producers.amounts import LARGEST_NUMBER, Decimal, NumberColumn, is_currency
 from producers.times import FORMATS_EXPECTED, TimeColumn, is_format
+from stream.config import PLACEHOLDER_IDS
 from stream.events import ORDER_COMPLETED, ORDER_EVENTS, ORDER_REFUNDED, REFUND_EVENTS
 from stream.times import LATEST_MS
 
@@ -552,7 +553,7 @@ class RowMapper:
         mapping: Mapping,
         columns: Sequence[str],
         latest_ms: int = LATEST_MS,
-        placeholders: Collection[str] = PLACEHOLDERS,
+        placeholders: Collection[str] = PLACEHOLDER_IDS,
     ) -> None:
         """Prepare the look-ups.
 
