@@ -131,7 +131,8 @@ def read_file(
     rows, counts, refused = history.rows, history.counts, history.refused.total()
     why = ", ".join(f"{count:,} {reason}" for reason, count in history.refused.most_common(3))
     if len(partition) == 0:
-        raise ExploreError(_nobody(file, rows, refused, why, counts, at))
+        nobody = _nobody(file, rows, refused, why, counts, at)
+        raise ExploreError("\n".join([nobody, *history.notes, *history.refusal_lines()]))
     now_ms = ends[-1] if at_ms is None else at_ms
     saved = partition.commit([0, 0], counts, now_ms)
     notes = [f"{rows:,} rows, {counts.applied:,} events counted"]
@@ -274,9 +275,8 @@ def _people(
     known = living(vectors)
     vectors, segments = vectors[known], sample.rows["segment"][known].astype(np.int64)
     if len(vectors) < FEWEST_USERS:
-        raise ExploreError(
-            f"{source}: {len(vectors):,} users; it takes {FEWEST_USERS} to speak of segments"
-        )
+        few = f"{source}: {len(vectors):,} users; it takes {FEWEST_USERS} to speak of segments"
+        raise ExploreError("\n".join([few, *notes]))
     return People(vectors, segments, sample.hashes[known], sample.total, at_ms, source, notes)
 
 

@@ -269,7 +269,7 @@ def test_who_is_due_already_needs_no_act() -> None:
 @pytest.mark.slow
 def test_silence_moves_them_when_it_was_said() -> None:
     """A partition that is swept twice a day, without an event, does what was foretold."""
-    model, days = models()[-1], 40
+    model, days = models()[-1], 60
     partition = Partition(0, TABLE, RULE, Position([0, 0], TABLE.schema), 0)
     partition.load(steady().rows.items())
     partition.model = model
