@@ -236,7 +236,7 @@ class Worker(Section):
     remembered_ids: int = setting(
         1_000_000,
         "message ids of a partition's topic above which the oldest are forgotten early, whenever an "
-        "eighth of their time begins; 30 to 60 bytes each in a worker's memory, and 8 in the store",
+        "eighth of their time begins; 32 to 64 bytes each in a worker's memory, and 8 in the store",
         "ids",
         ge=1_000,
     )

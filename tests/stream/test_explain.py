@@ -290,7 +290,7 @@ def test_silence_moves_them_when_it_was_said() -> None:
     }
     assert everyone().tobytes() == before
     assert happened == said
-    assert sum(map(len, said.values())) > 20
+    assert sum(map(len, said.values())) >= 20, "enough of them move to tell"
 
 
 def test_who_is_in_a_retired_segment_leaves_at_once() -> None:
