@@ -8,10 +8,12 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent.parent
-PAGES = [ROOT / "README.md", *sorted((ROOT / "ops" / "guide").glob("*.md"))]
+GUIDE = sorted((ROOT / "ops" / "guide").glob("*.md"))
+DECISIONS = ROOT / "ops" / "decisions" / "README.md"
+PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", DECISIONS, *GUIDE]
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_what_a_page_names_is_there(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
     links = re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", text)
@@ -23,4 +25,10 @@ def test_what_a_page_names_is_there(page: Path) -> None:
 
 def test_the_readme_leads_to_every_page_of_the_guide() -> None:
     readme = PAGES[0].read_text(encoding="utf-8")
-    assert [page.name for page in PAGES[1:] if f"](ops/guide/{page.name})" not in readme] == []
+    assert [page.name for page in GUIDE if f"](ops/guide/{page.name})" not in readme] == []
+
+
+def test_every_decision_is_in_the_index() -> None:
+    index = DECISIONS.read_text(encoding="utf-8")
+    pages = [page.name for page in DECISIONS.parent.glob("*.md") if page != DECISIONS]
+    assert [name for name in pages if f"]({name})" not in index] == []
