@@ -80,17 +80,18 @@ def bad_messages(user: str, time_ms: int) -> Iterable[Message]:
     yield message("not_json", whole.replace(b"hats", b"h\xe4ts"))
     yield message("wrong_type", b'["a list"]')
     yield changed("too_large", 901, properties={"category": "x" * 70_000})
-    yield changed("wrong_type", 902, messageId=17)
-    yield changed("wrong_type", 903, properties={"category": ["hats"]})
+    yield changed("wrong_type", 902, event=17)
+    yield changed("wrong_type", 903, userId=["shopper"])
     yield message(
-        "wrong_type",
-        encoded(track(user, time_ms, 904, **order, properties={"revenue": "12.50"})),
+        "bad_number",
+        encoded(track(user, time_ms, 904, **order, properties={"revenue": "twelve"})),
         PURCHASES,
     )
     yield changed("missing_field", 905, event=None)
     yield changed("missing_field", 906, timestamp=None)
     yield changed("no_user", 907, userId=None)
     yield changed("no_user", 908, userId="")
+    yield changed("placeholder_user", 917, userId="undefined")
     yield changed("bad_time", 909, timestamp="the day before yesterday")
     yield changed("bad_time", 910, timestamp="2026-03-02T08:00:00")
     yield changed("out_of_range", 911, userId="u" * 300)
