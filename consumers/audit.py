@@ -668,7 +668,7 @@ class _Audit:
         hashes = np.array([users[user] for user, _ in found], np.uint64)
         owners = owners_of(hashes, np.full(len(found), salt_of(partition, topic), np.uint64))
         for owner, (_, order) in zip(owners.tolist(), found, strict=True):
-            amounts = order.amounts()
+            amounts = order.amounts
             flags = KNOWN * (amounts is not None) | PLACED * order.placed
             flags |= ALL_BACK * order.all_back | NAMED * order.has_name
             at = (0, 0.0, 0.0) if amounts is None else amounts[:3]

@@ -39,6 +39,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
+from functools import lru_cache
 from hashlib import blake2b, sha256
 from time import time_ns
 from typing import Any, NamedTuple
@@ -312,6 +313,7 @@ class OracleOrder:
         refunds: (value, quantity) of each.
         all_back: whether a refund without an amount has taken all of it back.
         past: what it counted before it was corrected.
+        amounts: what it counts; None as long as nobody has said that there is such an order.
     """
 
     identity: tuple[str, int] | None
@@ -321,13 +323,14 @@ class OracleOrder:
     refunds: list[tuple[float, float]] = field(default_factory=list)
     all_back: bool = False
     past: list[Amounts] = field(default_factory=list)
+    amounts: Amounts | None = None
 
     @property
     def has_name(self) -> bool:
         return self.identity is not None and self.identity[0] == "order"
 
-    def amounts(self) -> Amounts | None:
-        """None as long as nobody has said that there is such an order."""
+    def _counted(self) -> Amounts | None:
+        """What it counts by everything that was said and taken back."""
         if not self.said:
             return None
         time = min(time for time, _ in self.said)
@@ -341,22 +344,25 @@ class OracleOrder:
 
     def say(self, time_ms: int, amounts: tuple[float, float], silent: bool, placed: bool) -> bool:
         """Take in a message; False if it says nothing new."""
-        before, first = self.amounts(), placed and not self.placed
+        before, first = self.amounts, placed and not self.placed
         self.said.append((time_ms, None if silent and before is not None else amounts))
         self.placed = self.placed or placed
-        if self.amounts() == before and not first:
+        now = self._counted()
+        if now == before and not first:
             self.said.pop()
             return False
-        if before is not None:
-            self.past.append(before)
+        self._becomes(now)
         return True
 
     def take_back(self, value: float, quantity: float, whole: bool) -> None:
-        before = self.amounts()
         self.refunds.append((value, quantity))
         self.all_back = self.all_back or whole
-        if before is not None:
-            self.past.append(before)
+        self._becomes(self._counted())
+
+    def _becomes(self, now: Amounts | None) -> None:
+        if self.amounts is not None:
+            self.past.append(self.amounts)
+        self.amounts = now
 
 
 @dataclass
@@ -512,7 +518,7 @@ class OracleUser:
             order.take_back(value, quantity, whole)
             return
         for other in reversed(self.orders[event.topic]):
-            amounts = other.amounts()
+            amounts = other.amounts
             if amounts is None or other.step < step - EIGHTHS or (event.order and other.has_name):
                 continue
             if amounts.orders_left == 0 or amounts.value_left < 0:
@@ -596,7 +602,7 @@ class OracleUser:
         nets = PLACED in feature.on and bool(_meant(feature.minus) & {REFUNDED, CANCELLED})
         minus = _meant(feature.minus) - ({REFUNDED, CANCELLED} if nets else set())
         if bottom:
-            minus = set()
+            minus = frozenset()
         for event in self.events:
             amount = 1.0
             if feature.of == "sessions":
@@ -619,7 +625,7 @@ class OracleUser:
         ):
             return found
         for order in (*self.orders[0], *self.orders[1]):
-            now = order.amounts()
+            now = order.amounts
             if now is None:
                 continue
             amount = _of_order(now, feature.of, nets)
@@ -676,12 +682,13 @@ def _timed(feature: Feature, amounts: Sequence[_Amount], aged_to: int) -> Readin
     return Reading(math.fsum(part for part, _ in parts), math.fsum(size for _, size in parts))
 
 
-def _meant(names: Sequence[str]) -> set[str]:
+@lru_cache(maxsize=256)
+def _meant(names: tuple[str, ...]) -> frozenset[str]:
     """What is cancelled is refunded."""
-    return set(names) | ({CANCELLED} if REFUNDED in names else set())
+    return frozenset(names) | ({CANCELLED} if REFUNDED in names else set())
 
 
-def _watches(names: Sequence[str], event: Applied) -> bool:
+def _watches(names: tuple[str, ...], event: Applied) -> bool:
     """No names at all watch everything; an update counts with its order, unless named alone."""
     if event.is_update:
         return UPDATED in names and PLACED not in names
@@ -693,7 +700,7 @@ def names_of(features: Sequence[Feature]) -> set[str]:
     names = {name for feature in features for name in (*feature.on, *feature.minus)}
     if PLACED in names:
         names.add(UPDATED)
-    return _meant(sorted(names))
+    return set(_meant(tuple(sorted(names))))
 
 
 def names_read(features: Sequence[Feature]) -> set[str]:
