@@ -46,6 +46,10 @@ class Output:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._admin: AdminClient | None = None
+        self._timeout = settings.store.timeout_seconds
+        # An answer that comes when the client has given up its operation ends the process
+        # (librdkafka 4605). So its request is given up before, and we wait no longer than for that.
+        self._patience = 3 * self._timeout
 
     def delivered_ids(self, starts: Mapping[int, int]) -> tuple[dict[int, set[str]], list[int]]:
         """Ids of the changes on partitions, each from an offset to its end.
@@ -113,11 +117,11 @@ class Output:
     def group_members(self) -> list[str]:
         """Client ids of the members of the workers' group; none where the broker does not say."""
         admin, group = self._connected(), self._settings.broker.group
-        timeout = self._settings.store.timeout_seconds
+        asked = admin.describe_consumer_groups([group], request_timeout=self._patience)
         try:
-            found = admin.describe_consumer_groups([group], request_timeout=timeout)[group].result()
-        except KafkaException as error:
-            log.info("members of group %s: %s", group, error.args[0])
+            found = asked[group].result(self._timeout)
+        except (KafkaException, TimeoutError) as error:
+            log.info("members of group %s: %s", group, error.args[0] if error.args else "no answer")
             return []
         return [member.client_id for member in found.members]
 
@@ -129,19 +133,25 @@ class Output:
             TopicMissingError: a topic is not there.
         """
         described = self._connected().describe_topics(
-            TopicCollection(list(names)), request_timeout=self._settings.store.timeout_seconds
+            TopicCollection(list(names)), request_timeout=self._patience
         )
-        return [_id_of(name, described[name]) for name in names]
+        return [_id_of(name, described[name], self._timeout) for name in names]
 
     def _connected(self) -> AdminClient:
         if self._admin is None:
-            self._admin = kafka_client(AdminClient, admin_options(self._settings.broker))
+            options = admin_options(self._settings.broker)
+            timeout_ms = max(round(self._timeout * 1_000), 10)
+            self._admin = kafka_client(AdminClient, {"socket.timeout.ms": timeout_ms} | options)
         return self._admin
 
 
-def _id_of(name: str, described: Any) -> str:
+def _id_of(name: str, described: Any, timeout: float) -> str:
     try:
-        found = str(described.result().topic_id)
+        found = str(described.result(timeout).topic_id)
+    except TimeoutError:
+        raise BrokerUnavailableError(
+            f"topic {name} cannot be described: no answer in {timeout:g} s"
+        ) from None
     except KafkaException as error:
         inner = error.args[0]
         if inner.code() == KafkaError.UNKNOWN_TOPIC_OR_PART:

@@ -263,7 +263,9 @@ class ChangePublisher:
                 producer_options(
                     self._settings.broker,
                     linger_seconds=0.001,
-                    deliver_seconds=self._settings.publisher.deliver_seconds,
+                    # Records that the client gives up one by one leave a gap among those that it
+                    # sends later. Before it does, all of them are purged at once.
+                    deliver_seconds=2 * self._settings.publisher.deliver_seconds,
                 ),
             )
         left = self._settings.publisher.deliver_seconds - (time.monotonic() - since)

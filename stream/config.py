@@ -431,10 +431,10 @@ class Publish(Section):
 
 class Publisher(Section):
     deliver_seconds: Seconds = setting(
-        5.0,
+        4.0,
         "a change not delivered after this is tried afresh; nothing lands on the output later than "
-        "twice this after it was taken from the outbox, so owners wait that long after the store "
-        "lost something",
+        "three times this after it was taken from the outbox, so owners wait that long after the "
+        "store lost something",
         gt=0,
     )
     batch_entries: int = setting(
@@ -455,9 +455,9 @@ class Publisher(Section):
         """After this, what a publisher had in hand is on the output, or given up.
 
         It takes `deliver_seconds` at most to hand everything to the client, which gives each record
-        up after as long again. The second is for clocks that do not agree.
+        up after twice as long again. The second is for clocks that do not agree.
         """
-        return 2 * self.deliver_seconds + 1.0
+        return 3 * self.deliver_seconds + 1.0
 
 
 class Metrics(Section):
