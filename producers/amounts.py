@@ -26,7 +26,7 @@ _CODES = (
 )
 _ISO_4217 = frozenset(_CODES.split())
 _ONE_CURRENCY = {
-    "€": "EUR", "US$": "USD", "C$": "CAD", "CA$": "CAD", "A$": "AUD", "AU$": "AUD", "NZ$": "NZD",
+    "€": "EUR", "Euro": "EUR", "euro": "EUR", "US$": "USD", "C$": "CAD", "CA$": "CAD", "A$": "AUD", "AU$": "AUD", "NZ$": "NZD",
     "HK$": "HKD", "S$": "SGD", "NT$": "TWD", "R$": "BRL", "MX$": "MXN", "CN¥": "CNY", "JP¥": "JPY",
     "円": "JPY", "元": "CNY", "₹": "INR", "₽": "RUB", "\u0440\u0443\u0431.": "RUB", "\u0440\u0443\u0431": "RUB", "₩": "KRW",
     "₺": "TRY", "TL": "TRY", "zł": "PLN", "Kč": "CZK", "Ft": "HUF", "lei": "RON", "₫": "VND",
@@ -49,6 +49,13 @@ _NUMBER = re.compile(
     rf"(?P<digits>[0-9][0-9.,'\u2019{_SPACES}]*|[.,][0-9]+)(?P<power>[eE][+-]?[0-9]{{1,3}})?"
     rf"(?P<after>[{_NEGATIVE}]{{1,2}})?\s*(?P<right>{_WORD})?\s*(?P<last>[{_NEGATIVE}])?\s*(?P<close>\))?"
 )
+_COUNTRY_OF_DOLLAR = re.compile(r"\b([A-Z]{1,2}) \$")
+_DASH = re.compile(rf"\W*[{_NEGATIVE}\u2014]\W*")
+
+
+def is_dash(text: str) -> bool:
+    """Whether a cell says by a dash that there is nothing in it, maybe with a sign: ``-``, ``$ -``."""
+    return _DASH.fullmatch(text) is not None
 
 
 class Written(NamedTuple):
@@ -74,7 +81,11 @@ class Written(NamedTuple):
 @lru_cache(maxsize=65_536)
 def read_number(text: str) -> Written | None:
     """What a text says; None if it is no number of at most 1e12."""
-    match = _NUMBER.fullmatch(text.strip()) if len(text) <= _LONGEST else None
+    if len(text) > _LONGEST:
+        return None
+    # India ends amounts with `/-`; eBay sets the dollar's country apart: `US $20.00`.
+    bare = text.strip().removesuffix("/-").removesuffix("/=")
+    match = _NUMBER.fullmatch(_COUNTRY_OF_DOLLAR.sub(r"\1$", bare))
     if match is None:
         return None
     left, right = _currency(match["left"]), _currency(match["right"])

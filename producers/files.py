@@ -15,6 +15,7 @@ from array import array
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from contextlib import contextmanager
+from itertools import chain
 from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
@@ -37,6 +38,7 @@ from producers.mapping import (
 from producers.texts import (
     FileError,
     advice,
+    is_gzipped,
     is_text,
     is_utf8_after_all,
     open_bytes,
@@ -92,16 +94,20 @@ class Numbered(NamedTuple):
 
 
 class Table(NamedTuple):
-    """An open table: the columns of its rows, and the rows in the order of the file."""
+    """An open table: the columns of its rows, the rows in the order of the file, and what to tell."""
 
     columns: tuple[str, ...]
     batches: Iterator[list[Numbered]]
+    note: str | None = None
 
 
 def stem(file: Path) -> str:
     """The file's name without folder and suffixes: ``orders`` of ``data/orders.csv.gz``."""
-    name = file.name.removesuffix(".gz")
-    return Path(name).stem
+    return _unpacked(file).stem
+
+
+def _unpacked(file: Path) -> Path:
+    return Path(file.stem if is_gzipped(file) else file.name)
 
 
 def kind_of_file(file: Path) -> str:
@@ -112,7 +118,7 @@ def kind_of_file(file: Path) -> str:
     """
     if not file.is_file():
         raise FileError(f"{file}: {'this is a folder' if file.is_dir() else 'no such file'}")
-    suffix = Path(file.name.removesuffix(".gz")).suffix.lower()
+    suffix = _unpacked(file).suffix.lower()
     if suffix in _WORKBOOKS:
         raise FileError(f"{file}: this is a workbook, which is not read; {_AS_CSV}")
     kind = _KINDS.get(suffix)
@@ -162,12 +168,19 @@ csv.field_size_limit(1 << 24)
 
 
 class _Lines:
-    """The lines of a file, one after another; those of a row can be given back."""
+    """The lines of a file, one after another; those of a row can be given back.
+
+    Attributes:
+        number: of the line that was read last.
+        above: rows that stand above the names of the columns.
+        of_row: the lines of the row that was read last.
+    """
 
     def __init__(self, stream: Iterator[str]) -> None:
         self._stream = stream
         self._again: deque[str] = deque()
         self.number = 0
+        self.above = 0
         self.of_row: list[str] = []
 
     def __iter__(self) -> _Lines:
@@ -197,12 +210,11 @@ def _csv(file: Path, stream: Iterator[str], mapping: Mapping, refuse: Refuse) ->
         delimiter = delimiter or first[4]
     else:
         lines.give_back()
-    if delimiter is None:
-        delimiter = _find_delimiter(lines, mapping)
-    header = next(_records(lines, delimiter), None)
-    if header is None or isinstance(header, str):
-        raise FileError(f"{file}: no line with the names of columns{header or ''}")
-    names = [name.strip() for name in header]
+    delimiter, header = _find_header(lines, delimiter, mapping)
+    if isinstance(header, str):
+        raise FileError(f"{file}: no line with the names of columns{header}")
+    names, header_ends = header, lines.number
+    above = lines.above
     if not is_text("".join(names)):
         raise FileError(
             f"{file}: the names of its columns are not in {mapping.encoding}{advice(file)}"
@@ -213,6 +225,8 @@ def _csv(file: Path, stream: Iterator[str], mapping: Mapping, refuse: Refuse) ->
         if names.count(name) > 1:
             raise FileError(f"{file}: has {names.count(name)} columns {name!r}; rename one")
     places = [names.index(name) for name in columns]
+    needed = [names.index(name) for name in columns if name not in mapping.optional]
+    shape = _Shape(len(names), 1 + max(needed, default=0))
     pick: Callable[[list[str]], Row] = (
         itemgetter(*places) if len(places) > 1 else lambda row: [row[places[0]]]
     )
@@ -231,7 +245,7 @@ def _csv(file: Path, stream: Iterator[str], mapping: Mapping, refuse: Refuse) ->
         nonlocal start
         batch: list[Numbered] = []
         start = lines.number + 1
-        for number, found in enumerate(_records(lines, delimiter, len(names)), 1):
+        for number, found in enumerate(_records(lines, delimiter, shape), 1):
             if isinstance(found, str):
                 refuse_line(number, found)
             else:
@@ -243,49 +257,129 @@ def _csv(file: Path, stream: Iterator[str], mapping: Mapping, refuse: Refuse) ->
         if batch:
             yield batch
 
-    return Table(columns, batches())
+    note = f"the names of its columns were found in line {header_ends}" if above else None
+    return Table(columns, batches(), note)
+
+
+class _Shape(NamedTuple):
+    """How many fields rows have, and how many of those at the least: Excel leaves out empty ones at the end."""
+
+    width: int
+    least: int
 
 
 _NO_TEXT = "a byte that is no text"
 _NO_END = "a quote is never closed"
 
 
-def _records(lines: _Lines, delimiter: str, width: int | None = None) -> Iterator[list[str] | str]:
-    """Rows of this many fields, or why lines are none. Empty rows are passed over.
+_HEADER_WITHIN = 30
+"""Rows that may stand above the names of the columns: a title, who exported it and when."""
+
+
+def _records(
+    lines: _Lines, delimiter: str, shape: _Shape | None = None
+) -> Iterator[list[str] | str]:
+    """Rows of this shape, or why lines are none. Empty rows are passed over.
 
     A row that is wrong costs its first line only: what looks like more of it is read again.
     """
     reader = csv.reader(lines, delimiter=delimiter, skipinitialspace=True, strict=True)
     while True:
         lines.of_row.clear()
+        wrong = None
         try:
             row = next(reader)
         except StopIteration:
             return
         except csv.Error as error:
-            lines.give_back(keep=1)
-            yield str(error).replace("unexpected end of data", _NO_END)
+            wrong = _in_words(str(error))
             reader = csv.reader(lines, delimiter=delimiter, skipinitialspace=True, strict=True)
+            row = []
+        if wrong is None and not any(map(str.strip, row)):
             continue
-        if not row or not (row[0].strip() or any(map(str.strip, row))):
-            continue
-        if width is not None and len(row) != width:
-            if len(row) < width or any(map(str.strip, row[width:])):
-                lines.give_back(keep=1)
-                yield (
-                    f"{len(row)} columns instead of {width}; a value with the delimiter "
-                    f"{delimiter!r} or a quote in it must stand in quotes"
-                )
+        if wrong is None and shape is not None and len(row) != shape.width:
+            wrong = _fit(row, shape, delimiter)
+        if wrong is not None:
+            lines.give_back(keep=1)
+            again = None if shape is None else _read_again(lines.of_row[0], delimiter, shape)
+            if again is None:
+                yield wrong
                 continue
-            del row[width:]
-        if width is not None and not (text := "".join(row)).isascii() and not is_text(text):
+            row = again
+        if shape is not None and not (text := "".join(row)).isascii() and not is_text(text):
             yield _NO_TEXT
             continue
         yield row
 
 
+def _in_words(error: str) -> str:
+    if "expected after" in error:
+        return "text behind a closing quote; a quote within quotes is written twice"
+    return error.replace("unexpected end of data", _NO_END)
+
+
+def _fit(row: list[str], shape: _Shape, delimiter: str) -> str | None:
+    """Bring a row to its width, or say why it has none."""
+    width = shape.width
+    if len(row) > width:
+        if any(map(str.strip, row[width:])):
+            return (
+                f"{len(row)} columns instead of {width}; a value with the delimiter {delimiter!r} or "
+                "a quote in it must stand in quotes, and each column needs a name"
+            )
+        del row[width:]
+    elif len(row) < shape.least:
+        return (
+            f"{len(row)} columns instead of {width}; the line ends early, or a value with a line "
+            "end in it does not stand in quotes"
+        )
+    else:
+        row += [""] * (width - len(row))
+    return None
+
+
+def _read_again(line: str, delimiter: str, shape: _Shape) -> list[str] | None:
+    """A line by the two other customs for quotes, if it has the right width then; else None.
+
+    Amazon and many databases write quotes as they are between tabs; MySQL sets a backslash before.
+    """
+    if delimiter == "\t" and len(row := line.rstrip("\r\n").split("\t")) == shape.width:
+        return row
+    if '\\"' in line:
+        reader = csv.reader(
+            [line], delimiter=delimiter, escapechar="\\", doublequote=False, strict=True
+        )
+        try:
+            row = next(reader)
+        except csv.Error:
+            return None
+        return row if len(row) == shape.width else None
+    return None
+
+
+def _find_header(
+    lines: _Lines, delimiter: str | None, mapping: Mapping
+) -> tuple[str, list[str] | str]:
+    """The delimiter, and the names in the first row that has what the mapping looks for.
+
+    If no row has, the first one counts; a text says why that is none.
+    """
+    first: tuple[str, list[str] | str] | None = None
+    for above in range(_HEADER_WITHIN):
+        sign = delimiter or _find_delimiter(lines, mapping)
+        row = next(_records(lines, sign), None)
+        if row is None:
+            break
+        header = row if isinstance(row, str) else [name.strip() for name in row]
+        first = first or (sign, header)
+        if not isinstance(header, str) and mapping.fits([name for name in header if name]):
+            lines.above = above
+            return sign, header
+    return first or (delimiter or ",", "")
+
+
 def _find_delimiter(lines: _Lines, mapping: Mapping) -> str:
-    """The delimiter by which the header has most of the columns that the mapping looks at."""
+    """The delimiter by which the next row has most of the columns that the mapping looks at."""
     wanted = set(mapping.columns)
 
     def fit(delimiter: str) -> tuple[int, int]:
@@ -381,7 +475,7 @@ def _explained(file: Path) -> Iterator[None]:
 @contextmanager
 def _plain(file: Path) -> Iterator[Path]:
     """A gzipped file unpacked beside nothing of the user's; others as they are."""
-    if file.suffix != ".gz":
+    if not is_gzipped(file):
         yield file
         return
     with tempfile.TemporaryDirectory(prefix="segstream-") as folder:
@@ -414,6 +508,7 @@ def _json_lines(file: Path, mapping: Mapping, refuse: Refuse) -> Iterator[list[N
     paths = [(name, name.split(".")) for name in mapping.columns]
     seen: set[str] = set()
     others: set[str] = set()
+    lists: list[str] = []
     batch: list[Numbered] = []
     numbers = mapping.number_columns
     with open_utf8_lines(file, mapping.encoding) as lines:
@@ -430,6 +525,9 @@ def _json_lines(file: Path, mapping: Mapping, refuse: Refuse) -> Iterator[list[N
                 seen.update(name for (name, _), text in zip(paths, row, strict=True) if text)
                 if len(others) < 50:  # only shown in a message
                     others.update(content)
+                    lists = lists or [
+                        key for key, found in content.items() if _is_of_objects(found)
+                    ]
             batch.append(Numbered(number, row))
             if len(batch) == BATCH_ROWS:
                 yield batch
@@ -438,35 +536,90 @@ def _json_lines(file: Path, mapping: Mapping, refuse: Refuse) -> Iterator[list[N
         yield batch
     # Only now is it known that a column is nowhere; nothing has been sent yet.
     if seen or others:
-        mapping.check(seen | others)
+        try:
+            mapping.check(seen | others)
+        except MappingError as error:
+            raise MappingError(f"{error}{_list_advice(lists)}") from None
+
+
+def _list_advice(lists: Sequence[str]) -> str:
+    if not lists:
+        return ""
+    return (
+        f'; {lists[0]!r} is a list of objects: the mapping can say each = "{lists[0]}", and '
+        f'"{lists[0]}.x" for the x of its entries'
+    )
 
 
 def _objects(
     file: Path, lines: Iterator[bytes], mapping: Mapping, refuse: Refuse
 ) -> Iterator[tuple[int, dict[str, Any]]]:
-    """The objects of a file and their numbers: one a line, or all in one array."""
-    decode = msgspec.json.Decoder().decode
+    """The objects of a file and their numbers: one a line, in one array, or one after another."""
     encoding_advice: list[str] = []
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        if number == 1 and line.lstrip().startswith(b"["):
-            yield from _array(file, b"".join([line, *lines]), refuse)
-            return
+    whole, numbered = _numbered(lines)
+    if whole is not None:
         try:
-            content = decode(line)
+            found = msgspec.json.decode(whole)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            found = None
+        if isinstance(found, list):
+            yield from _objects_of_array(found, refuse)
+            return
+        numbered = _values(file, whole)
+    what = "line" if whole is None else "entry"
+    for number, line in numbered:
+        try:
+            content = _decoded(line)
         except UnicodeDecodeError as error:
             if not encoding_advice:
                 encoding_advice.append(advice(file))
-            why = f"line {number}: not in {mapping.encoding}: {error}{encoding_advice[0]}"
+            why = f"{what} {number}: not in {mapping.encoding}: {error}{encoding_advice[0]}"
             refuse(Refusal(number, UNREADABLE, why, {}))
-        except (msgspec.DecodeError, RecursionError) as error:
-            refuse(Refusal(number, UNREADABLE, f"line {number}: {error}", {}))
+        except (ValueError, RecursionError) as error:
+            refuse(Refusal(number, UNREADABLE, f"{what} {number}: {error}", {}))
         else:
             if isinstance(content, dict):
                 yield number, content
             else:
-                refuse(Refusal(number, UNREADABLE, f"line {number}: no JSON object", {}))
+                refuse(Refusal(number, UNREADABLE, f"{what} {number}: no JSON object", {}))
+
+
+_decode = msgspec.json.Decoder().decode
+
+
+def _decoded(line: bytes) -> Any:
+    """A value, as Python writes it too: with NaN for nothing. Lines of an array end in a comma."""
+    try:
+        return _decode(line)
+    except msgspec.DecodeError:
+        bare = line.strip().removesuffix(b",")
+        if b"NaN" in bare or b"Infinity" in bare:
+            return json.loads(bare, parse_constant=lambda _: None)
+        if bare.endswith(b"}") and len(bare) < len(line.strip()):
+            return _decode(bare)
+        raise
+
+
+def _numbered(lines: Iterator[bytes]) -> tuple[bytes | None, Iterator[tuple[int, bytes]]]:
+    """Lines that are filled, with their numbers from 1; or all as one, if values run over several."""
+    numbered = ((n, line) for n, line in enumerate(lines, 1) if not line.isspace())
+    first = next(numbered, None)
+    if first is None:
+        return None, numbered
+    bare = first[1].strip()
+    if bare.startswith(b"["):
+        return b"".join([first[1], *(line for _, line in numbered)]), iter(())
+    if not bare.startswith(b"{") or bare.endswith((b"}", b"},")):
+        return None, chain([first], numbered)
+    second = next(numbered, None)
+    if second is not None and second[1].lstrip().startswith(b"{"):
+        return None, chain([first, second], numbered)  # a broken line, and the next one
+    following = [] if second is None else [second[1]]
+    return b"".join([first[1], *following, *(line for _, line in numbered)]), iter(())
+
+
+def _is_of_objects(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and isinstance(value[0], dict)
 
 
 def _entries(
@@ -481,11 +634,7 @@ def _entries(
             yield number, content | {each: entry}
 
 
-def _array(file: Path, text: bytes, refuse: Refuse) -> Iterator[tuple[int, dict[str, Any]]]:
-    try:
-        found = msgspec.json.decode(text)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise FileError(f"{file}: is neither JSON Lines nor one JSON array: {error}") from None
+def _objects_of_array(found: list[Any], refuse: Refuse) -> Iterator[tuple[int, dict[str, Any]]]:
     for number, content in enumerate(found, 1):
         if isinstance(content, dict):
             yield number, content
@@ -510,6 +659,9 @@ def _reach(content: dict[str, Any], name: str, path: Sequence[str], is_number: b
     text = json.dumps(value)
     # A number that is one leaves no doubt about its decimal sign.
     return text + "e0" if is_number and isinstance(value, float) and "e" not in text else text
+
+
+_BLANKS = frozenset(" \t\r\n")
 
 
 # -- into order --------------------------------------------------------------------------------
@@ -640,6 +792,7 @@ class EventSorter:
                 refuse(Event(*row), BAD_CURRENCY, "the rows of the order are in two currencies")
         self._look_for_totals()
         self._look_for_lost_orders()
+        self._look_for_letter_cases()
         run(_SORTED)
         run("DROP TABLE whole")
         if refuse is not None and not keep_outliers:
@@ -694,6 +847,19 @@ class EventSorter:
                 f"{lost:,} refunds are of orders that are not in the files; if those rows are orders "
                 "that were given back later, tell them by the mapping's key refund instead of a rule; "
                 'if the refund has a number of its own, by refund_numbers = "own"'
+            )
+
+    def _look_for_letter_cases(self) -> None:
+        """Tell of addresses that are one person's, most likely, and two users."""
+        found = self._database.execute(
+            'SELECT count(*), min(first), min(last) FROM (SELECT min("user") AS first, '
+            'max("user") AS last FROM whole WHERE contains("user", \'@\') '
+            'GROUP BY lower("user") HAVING first <> last)'
+        ).fetchone()
+        if found[0]:
+            self.notes.append(
+                f"{found[0]:,} addresses are written in several ways, such as {found[1]!r} and "
+                f"{found[2]!r}: these are different users here; write them alike in the file"
             )
 
     def _leave_out_outliers(self, refuse: Callable[[Event, str, str], None]) -> None:
@@ -803,7 +969,8 @@ def stage(
             rows += len(batch)
             if read is not None:
                 read(rows)
-    notes = mapper.notes()
+    notes = [] if table.note is None else [table.note]
+    notes += mapper.notes()
     if kind_of_file(file) != "parquet" and is_utf8_after_all(file, mapping.encoding):
         notes.append(f"is UTF-8, but was read as the mapping says: encoding = {mapping.encoding!r}")
     sorter.notes += [f"{file.name}: {note}" for note in notes]
@@ -870,41 +1037,40 @@ def _stage_native(
 
 
 def _messages(file: Path, lines: Iterator[bytes]) -> Iterator[tuple[int, bytes]]:
-    """Messages and their numbers: one a line, or all in one array."""
-    for number, line in enumerate(lines, 1):
-        message = line.strip()
-        if number == 1 and message.startswith(b"["):
-            yield from _array_of_messages(file, b"".join([line, *lines]))
-            return
-        if message:
-            yield number, message
+    """Messages and their numbers: one a line, in one array, or one after another."""
+    whole, numbered = _numbered(lines)
+    for number, message in numbered if whole is None else _values(file, whole):
+        yield number, message.strip()
 
 
-def _array_of_messages(file: Path, content: bytes) -> Iterator[tuple[int, bytes]]:
-    """The entries of an array as they are written: who reads them decides whether they are good."""
+def _values(file: Path, content: bytes) -> Iterator[tuple[int, bytes]]:
+    """The entries of an array, or values one after another, as they are written."""
     decode = json.JSONDecoder().raw_decode
     try:
         text = content.decode()
-        start, number = text.index("[") + 1, 0
-        while True:
-            start = _behind_blanks(text, start)
-            if number == 0 and text[start] == "]":
-                break
-            _, end = decode(text, start)
+        place = _behind_blanks(text, 0)
+        is_array = text[place] == "["
+        place += is_array
+        number = 0
+        while (place := _behind_blanks(text, place)) < len(text):
+            if is_array and text[place] == "]":
+                return
+            _, end = decode(text, place)
             number += 1
-            yield number, text[start:end].encode()
-            start = _behind_blanks(text, end)
-            if text[start] == "]":
-                break
-            if text[start] != ",":
+            yield number, text[place:end].encode()
+            place = _behind_blanks(text, end)
+            if text[place : place + 1] == ",":
+                place += 1
+            elif is_array and text[place : place + 1] != "]":
                 raise ValueError(f"no comma behind entry {number}")
-            start += 1
-    except (ValueError, IndexError, RecursionError) as error:
+        if is_array:
+            raise ValueError("the array does not end")
+    except (ValueError, RecursionError) as error:
         raise FileError(f"{file}: is neither JSON Lines nor one JSON array: {error}") from None
 
 
 def _behind_blanks(text: str, start: int) -> int:
-    while text[start] in " \t\r\n":
+    while text[start : start + 1] in _BLANKS:
         start += 1
     return start
 

@@ -31,7 +31,7 @@ from pydantic import (
     model_validator,
 )
 
-from producers.amounts import LARGEST_NUMBER, Decimal, NumberColumn, is_currency
+from producers.amounts import LARGEST_NUMBER, Decimal, NumberColumn, is_currency, is_dash
 from producers.times import FORMATS_EXPECTED, TimeColumn, is_format
 from stream.config import PLACEHOLDER_IDS
 from stream.events import ORDER_COMPLETED, ORDER_EVENTS, ORDER_REFUNDED, REFUND_EVENTS
@@ -394,10 +394,19 @@ class Mapping(_Declared):
             if names and not known:
                 close = _near(names, available)
                 hint = f" (did you mean {close!r}?)" if close else ""
+                wanted = " or ".join(map(repr, names))
                 raise MappingError(
-                    f"mapping {self.name}: {key}: the file has no column {names[0]!r}{hint}; "
+                    f"mapping {self.name}: {key}: the file has no column {wanted}{hint}; "
                     f"it has {', '.join(sorted(available)) or 'none'}"
                 )
+
+    def fits(self, available: Collection[str]) -> bool:
+        """Whether `check` would let a table with these columns pass."""
+        try:
+            self.check(available)
+        except MappingError:
+            return False
+        return True
 
     @property
     def number_columns(self) -> frozenset[str]:
@@ -766,7 +775,7 @@ class RowMapper:
             value = None if written is None else column.value(written)
             if written is not None and value is None and not column.is_settled:
                 undecided = True  # the others are still looked at, for what they tell of theirs
-            elif written is None and text.casefold() in PLACEHOLDERS:
+            elif written is None and (text.casefold() in PLACEHOLDERS or is_dash(text)):
                 found.append(_NOTHING)
                 continue
             elif written is None or value is None:

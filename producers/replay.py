@@ -372,7 +372,8 @@ class ReplayReport:
         examples: the first few of each reason.
         mapped: events after the rows of an order were added up.
         events: events sent, by name.
-        known: events that a resumed replay passed over, because they are in the topics.
+        known: events that a resumed replay passed over, because they are in the topics, or before
+            the shop's clock there.
         unsent: events left out because of `limit` or `until`.
         marks: ticks of the shop's clock, each written into every partition.
         notes: what a reader should know of how the files were read.
@@ -435,7 +436,10 @@ class ReplayReport:
                 f"{self.marks:,} marks, {self.seconds:.1f} s"
             )
         if self.known:
-            text.append(f"{self.known:,} events were in the topics already")
+            text.append(
+                f"{self.known:,} events were passed over: they are in the topics already, or before "
+                "the shop's clock there"
+            )
         if self.unsent:
             text.append(f"{self.unsent:,} events were left out")
         if not self.complete:
@@ -732,9 +736,12 @@ def _behind(end: LogEnd, before: int, there: int, count: int) -> str:
         )
     else:
         why = f"{there:,} of {count:,} events are among the last in the topics already"
+    resume = (
+        f"--resume sends the {rest:,} events that come after" if rest else "nothing is left to send"
+    )
     return (
-        f"{why}. Nothing was sent. If these files, or parts of them, were replayed before: --resume "
-        f"sends the {rest:,} events that come after. If they are new, they would count out of order: "
+        f"{why}. Nothing was sent. If these files, or parts of them, were replayed before: {resume}. "
+        "If they are new, they would count out of order: "
         "replay all files of a time together, into topics and a namespace of their own; --anyway "
         "sends them all as they are"
     )

@@ -34,15 +34,22 @@ class FileError(Exception):
     """A file that cannot be read; the message names the file and what is wrong with it."""
 
 
+def is_gzipped(file: Path) -> bool:
+    """Whether a file's name says so."""
+    return file.suffix.lower() == ".gz"
+
+
 @contextmanager
 def open_bytes(file: Path) -> Iterator[io.BufferedReader]:
-    """A file's bytes, unpacked if its name ends in ``.gz``.
+    """A file's bytes, unpacked if its name ends in ``.gz``, or if that is how it begins.
 
     Raises:
         FileError: it cannot be read. While it is read, too.
     """
     try:
-        with gzip.open(file, "rb") if file.suffix == ".gz" else file.open("rb") as stream:
+        with file.open("rb") as stream:
+            packed = is_gzipped(file) or stream.peek(2)[:2] == b"\x1f\x8b"
+        with gzip.open(file, "rb") if packed else file.open("rb") as stream:
             yield cast("io.BufferedReader", stream)  # or the like of it
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise FileError(f"{file}: broken or truncated gzip: {error}") from None

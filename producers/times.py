@@ -7,8 +7,9 @@ would have read it. `mapping` is next.
 from __future__ import annotations
 
 import re
+import string
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, timezone
 from functools import lru_cache
 from zoneinfo import ZoneInfo
 
@@ -20,6 +21,7 @@ Parse = Callable[[str, ZoneInfo], int]
 PER_MILLISECOND = {"seconds": 0.001, "milliseconds": 1, "microseconds": 1_000}
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MILLISECOND = timedelta(milliseconds=1)
+_NO_ZONE = ZoneInfo("UTC")
 _SERIAL_ZERO = {
     # Excel takes 1900 for a leap year: counted from here, every day after that February is right.
     "excel": datetime(1899, 12, 30),  # noqa: DTZ001 - the zone is the column's
@@ -36,14 +38,22 @@ _COMPACT_DATE = re.compile(r"(19|20)\d{6}", re.ASCII)
 _LOOSE_OFFSET = re.compile(r"(.*\d) ?([+-]\d\d:?\d\d)( [A-Z]{2,5})?", re.ASCII)
 """A blank before the offset as Ruby writes it, and a zone's name after it as Go does."""
 
+_ZONE_HOURS = {
+    "UTC": 0, "GMT": 0, "EST": -5, "EDT": -4, "CST": -6, "CDT": -5, "MST": -7, "MDT": -6,
+    "PST": -8, "PDT": -7, "CET": 1, "CEST": 2,
+}  # fmt: skip
+"""What %Z reads: the zones of RFC 2822 and Central Europe's. Python's own knows UTC and the zone of
+the machine, and forgets both again."""
+
 _DATES = (
-    "%d.%m.%Y", "%d.%m.%y", "%d/%m/%Y", "%m/%d/%Y", "%d/%m/%y", "%m/%d/%y", "%d-%m-%Y", "%m-%d-%Y",
+    "%Y-%m-%d", "%b-%d-%y", "%b-%d-%Y", "%A, %B %d, %Y", "%d.%m.%Y", "%d.%m.%y", "%d/%m/%Y", "%m/%d/%Y", "%d/%m/%y", "%m/%d/%y", "%d-%m-%Y", "%m-%d-%Y",
     "%Y/%m/%d", "%Y.%m.%d", "%d %b %Y", "%d %B %Y", "%b %d, %Y", "%B %d, %Y", "%b %d %Y",
     "%d-%b-%Y", "%d-%b-%y", "%a %b %d %Y", "%a, %d %b %Y",
 )  # fmt: skip
 _CLOCKS = (
     "", " %H:%M", " %H:%M:%S", " %H:%M:%S.%f", " %I:%M %p", " %I:%M:%S %p", ", %H:%M", ", %H:%M:%S",
-    ", %I:%M %p", ", %I:%M:%S %p", " %H:%M:%S %z", " %H:%M:%S %Z", "T%H:%M:%S",
+    ", %I:%M %p", ", %I:%M:%S %p", " at %I:%M %p", " at %I:%M:%S %p", " %H:%M:%S %z", " %H:%M:%S %Z",
+    " %I:%M:%S %p %Z", "T%H:%M:%S",
 )  # fmt: skip
 _CANDIDATES = (
     "iso", "excel", "excel-1904", *PER_MILLISECOND, "%Y%m%d%H%M%S",
@@ -72,6 +82,7 @@ class TimeColumn:
         self._parse = _parser(form)
         swapped = _swapped(form)
         self._swapped = None if swapped is None else _parser(swapped)
+        self._only_swapped = ""
         self._read_any = False
         self._proposals = _PROPOSALS
         # Neighbouring rows share times: the lines of an order, the days of a table of dates.
@@ -82,6 +93,8 @@ class TimeColumn:
         """Milliseconds since 1970; None for what is no time that can be meant."""
         time_ms = self._sane(self._parse, text)
         if time_ms is None:
+            if self._swapped is not None and self._sane(self._swapped, text) is not None:
+                self._only_swapped = self._only_swapped or text
             return None
         self._read_any = True
         if self._swapped is not None and self._sane(self._swapped, text) is None:
@@ -125,6 +138,12 @@ class TimeColumn:
         """What to tell of the times once all are read: that day and month may be exchanged."""
         if self._swapped is None or not self._read_any:
             return None
+        if self._only_swapped:
+            return (
+                f"{self._only_swapped!r} is a time only with time.format = {_swapped(self._form)!r}, "
+                "which reads every other date as well: those that were read have day and month "
+                "exchanged"
+            )
         return (
             f"no date tells day from month: every one could also be read with "
             f"time.format = {_swapped(self._form)!r}"
@@ -166,7 +185,18 @@ def _parser(form: str) -> Parse:
         return lambda text, _zone: _from_number(text, PER_MILLISECOND[form])
     if form in _SERIAL_ZERO:
         return lambda text, zone: _from_serial(text, zone, _SERIAL_ZERO[form])
+    if form.endswith("%Z"):
+        return lambda text, _zone: _with_zone_name(text, form)
     return lambda text, zone: _milliseconds(datetime.strptime(text, form), zone)  # noqa: DTZ007
+
+
+def _with_zone_name(text: str, form: str) -> int:
+    bare = text.rstrip(string.ascii_uppercase)
+    hours = _ZONE_HOURS.get(text[len(bare) :])
+    if hours is None:
+        raise ValueError(text)
+    moment = datetime.strptime(bare.rstrip(), form.removesuffix("%Z").rstrip())  # noqa: DTZ007
+    return _milliseconds(moment.replace(tzinfo=timezone(timedelta(hours=hours))), _NO_ZONE)
 
 
 def _parse_auto(text: str, zone: ZoneInfo) -> int:

@@ -131,7 +131,8 @@ def test_what_nobody_reads_as_one_number_is_none(text: str) -> None:
     [
         ("€20", "EUR", True), ("20 usd", "USD", True), ("$20", "USD", False), ("$20 CAD", "CAD", True),
         ("C$20", "CAD", True), ("¥2000", "JPY", False), ("20 kr", None, False), ("₹1,00,000", "INR", True),
-        ("R$ 1.250,00", "BRL", True), ("20 zł", "PLN", True), ("20", None, False),
+        ("US $20.00", "USD", True), ("AU $20", "AUD", True), ("C $20", "CAD", True), ("20 Euro", "EUR", True),
+        ("₹500/-", "INR", True), ("Rs. 1,500/-", "INR", False), ("R$ 1.250,00", "BRL", True), ("20 zł", "PLN", True), ("20", None, False),
     ],
 )  # fmt: skip
 def test_currencies(text: str, currency: str | None, surely: bool) -> None:

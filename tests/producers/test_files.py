@@ -744,3 +744,129 @@ def test_few_rows_and_long_histories_have_no_outliers(tmp_path: Path) -> None:
         with EventSorter() as sorter:
             source = Source(file, load_mapping("simple"))
             assert read_sources([source], sorter, lambda _: None)[1] == len(lines)
+
+
+@pytest.mark.parametrize(
+    "above",
+    [
+        "Orders of 2026\nMade on 2026-04-01\n\n",
+        '"Includes Marketplace, FBA and others"\n"All amounts in USD, unless specified"\n',
+        "Report;Orders;March\n",
+    ],
+)
+def test_lines_above_the_names_of_columns_are_passed_over(tmp_path: Path, above: str) -> None:
+    file = write(tmp_path / "orders.csv", (above + CSV).encode())
+    mapping = load_mapping("simple")
+    refused: list[Refusal] = []
+    with EventSorter() as sorter:
+        stage(file, mapping, sorter, refused.append)
+        notes = sorter.notes
+        sorter.sort()
+        found = [event for batch in sorter.batches() for event in batch]
+    assert not refused
+    assert found == read(write(tmp_path / "plain.csv", CSV.encode()), mapping)[0]
+    number = above.count("\n") + 1
+    assert notes == [f"orders.csv: the names of its columns were found in line {number}"]
+
+
+def test_what_excel_leaves_out_at_the_end_of_a_row_is_empty(tmp_path: Path) -> None:
+    content = (
+        b"customer,date,amount,note,\nann,2026-03-01,1.5,hi,\nbob,2026-03-01,2.5\ncy,2026-03-01\n"
+    )
+    events, (refused,), _ = read(write(tmp_path / "a.csv", content), load_mapping("simple"))
+    assert [(e.user, e.amount) for e in events] == [("ann", 1.5), ("bob", 2.5)]
+    assert refused.row == 3
+    assert "2 columns instead of 5; the line ends early" in refused.why
+
+    content = b"customer,date,amount,back\nann,2026-03-01,1.5\n"
+    mapping = load_mapping("simple").model_copy(update={"category": ("back",)})
+    events, refusals, _ = read(write(tmp_path / "b.csv", content), mapping)
+    assert (events, len(refusals)) == ([], 1), "a column that is looked at is missed"
+    mapping = mapping.model_copy(update={"optional": ("back",)})
+    assert [e.user for e in read(tmp_path / "b.csv", mapping)[0]] == ["ann"]
+
+
+def test_quotes_between_tabs_and_behind_backslashes(tmp_path: Path) -> None:
+    rows = [
+        'ann\t2026-03-01\t1\t"big" pan',
+        'bob\t2026-03-01\t2\t12" pan',
+        'cy\t2026-03-01\t3\t"x"',
+    ]
+    content = "customer\tdate\tamount\tname\n" + "\n".join(rows) + "\n"
+    mapping = load_mapping("simple").model_copy(update={"category": ("name",)})
+    events, refused, _ = read(write(tmp_path / "a.txt", content.encode()), mapping)
+    assert not refused
+    assert [e.category for e in events] == ['"big" pan', '12" pan', "x"]
+
+    content = 'customer,date,amount,name\nann,2026-03-01,1,"Mug \\"blue\\", big"\n'
+    content += 'bob,2026-03-01,1,"Mug "blue", big"\n'
+    (event,), (refusal,), _ = read(write(tmp_path / "b.csv", content.encode()), mapping)
+    assert event.category == 'Mug "blue", big'
+    assert "a quote within quotes is written twice" in refusal.why
+
+
+def test_gzip_is_known_by_its_name_in_any_case_and_by_its_content(tmp_path: Path) -> None:
+    mapping = load_mapping("simple")
+    expected = read(write(tmp_path / "orders.csv", CSV.encode()), mapping)
+    for name in ("orders.CSV.GZ", "packed.csv"):
+        file = write(tmp_path / name, gzip.compress(CSV.encode()))
+        assert read(file, mapping) == expected
+
+
+JSON_OBJECT = '{"customer": "ann", "date": "2026-03-01", "amount": 1.5}'
+PRETTY = JSON_OBJECT.replace("{", "{\n  ").replace(", ", ",\n  ").replace("}", "\n}")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        f"\n[{JSON_OBJECT},{JSON_OBJECT}]",
+        f"[{JSON_OBJECT},{JSON_OBJECT},\n]",
+        f"{PRETTY}\n{PRETTY}\n",
+        f"[\n{PRETTY},\n{PRETTY}\n]\n",
+        f"{JSON_OBJECT},\n{JSON_OBJECT}\n",
+        f"{JSON_OBJECT}\r\n\r\n{JSON_OBJECT}",
+    ],
+)
+def test_json_as_people_lay_it_out(tmp_path: Path, content: str) -> None:
+    file = write(tmp_path / "orders.json", content.encode())
+    events, refused, rows = read(file, load_mapping("simple"))
+    assert not refused
+    assert [(e.user, e.amount) for e in events] == [("ann", 1.5)] * 2
+    assert rows == 2
+
+
+@pytest.mark.parametrize("form", ["[{0},{1}]", "{0}\n{1}\n"])
+def test_nan_of_python_is_nothing_and_costs_no_file(tmp_path: Path, form: str) -> None:
+    content = form.format(JSON_OBJECT, JSON_OBJECT.replace("1.5", "NaN"))
+    events, refused, _ = read(write(tmp_path / "a.json", content.encode()), load_mapping("simple"))
+    assert not refused
+    assert [e.amount for e in events] == [1.5, None]
+
+
+def test_orders_in_a_list_of_one_object_are_told_of(tmp_path: Path) -> None:
+    file = write(tmp_path / "a.json", f'{{\n"orders": [{PRETTY}]\n}}\n'.encode())
+    with pytest.raises(MappingError, match=r"'orders' is a list of objects.*each = \"orders\""):
+        read(file, load_mapping("simple"))
+    mapping = parse_mapping(
+        'each = "orders"\nuser = "orders.customer"\ntime = "orders.date"\n'
+        'event = "Order Completed"\namount = "orders.amount"',
+        "m", "m.toml",
+    )  # fmt: skip
+    assert [e.user for e in read(file, mapping)[0]] == ["ann"]
+
+
+def test_a_dash_is_no_amount_and_no_reason_to_refuse(tmp_path: Path) -> None:
+    events, refused = amounts_of(tmp_path, "12.50", "-", " $ - ", "\u2014", "-20")
+    assert events == [12.5, -20]
+    assert not refused, "the orders between them have no amount"
+
+
+def test_addresses_that_differ_in_letter_case_are_told(tmp_path: Path) -> None:
+    content = b"customer,date,amount\nAnn@x.org,2026-03-01,1\nann@x.org,2026-03-02,1\nA1,2026-03-02,1\na1,2026-03-02,1\n"
+    file = write(tmp_path / "orders.csv", content)
+    with EventSorter() as sorter:
+        stage(file, load_mapping("simple"), sorter, lambda _: None)
+        sorter.sort()
+        (note,) = sorter.notes
+    assert note.startswith("1 addresses are written in several ways, such as 'Ann@x.org'")

@@ -160,6 +160,23 @@ def test_woocommerce_orders(tmp_path: Path) -> None:
     assert [(one.row, one.reason) for one in refused] == [(5, "not_paid"), (6, "not_paid")]
 
 
+def test_woocommerce_orders_with_the_labels_of_a_plugin(tmp_path: Path) -> None:
+    file = tmp_path / "orders.csv"
+    file.write_text(
+        "Order Number,Order Status,Order Date,Email (Billing),Order Total Amount,Order Refund Amount,"
+        "Item Name,Quantity,Item Cost\n"
+        "71,Completed,2024-03-01 10:22,ann@shop.example,53.91,10,Mug,1,39.90\n"
+        "71,Completed,2024-03-01 10:22,ann@shop.example,53.91,10,Plate,2,4.55\n"
+        "72,Pending payment,2024-03-01 10:23,ann@shop.example,5,0,Mug,1,5\n"
+    )
+    messages, refused, _ = told(file, "woocommerce")
+    assert brief(messages) == [
+        ("Completed", "ann@shop.example", "71", 53.91, 3.0),
+        ("Refunded", "ann@shop.example", "71", 10.0, None),
+    ]
+    assert [one.reason for one in refused] == ["not_paid"]
+
+
 def test_stripe_payments(tmp_path: Path) -> None:
     file = tmp_path / "payments.csv"
     file.write_text(STRIPE)

@@ -60,6 +60,12 @@ def test_how_programs_write_iso_times(text: str, expected: str) -> None:
         ("13/02/2023 10:20", ["'%d/%m/%Y %H:%M'"]),
         ("02/03/2023", ["'%d/%m/%Y' (2023-03-02", "'%m/%d/%Y' (2023-02-03", "only you know which"]),
         ("Mar 5, 2024", ["'%b %d, %Y'"]),
+        ("Mar-01-24", ["'%b-%d-%y' (2024-03-01T00:00:00.000Z)"]),
+        ("2024-3-1 9:05", ["'%Y-%m-%d %H:%M'"]),
+        ("Friday, March 1, 2024", ["'%A, %B %d, %Y'"]),
+        ("March 1, 2024 at 10:22 AM", ["'%B %d, %Y at %I:%M %p' (2024-03-01T10:22:00.000Z)"]),
+        ("Mar 1, 2024 10:22:15 AM PST", ["'%b %d, %Y %I:%M:%S %p %Z' (2024-03-01T18:22:15.000Z)"]),
+        ("2024-03-01 10:22:11 CET", ["'%Y-%m-%d %H:%M:%S %Z' (2024-03-01T09:22:11.000Z)"]),
         ("Fri, 01 Mar 2024 10:22:11 GMT", ["%a, %d %b %Y %H:%M:%S %Z"]),
         ("03/14/2024, 10:22 PM", ["'%m/%d/%Y, %I:%M %p' (2024-03-14T22:22"]),
         ("soon", []),
@@ -113,3 +119,23 @@ def test_day_and_month_that_may_be_exchanged_are_told() -> None:
         times.read("2023-032")
         times.read("01.02.2023")
         assert times.note() is None
+
+
+@pytest.mark.parametrize("zone", ["UTC", "Europe/Berlin", "America/New_York"])
+def test_the_name_of_a_zone_counts_and_not_the_columns_zone(zone: str) -> None:
+    form = "%d %b %Y %H:%M:%S %Z"
+    assert read("1 Mar 2024 10:22:15 UTC", form, zone) == "2024-03-01T10:22:15.000Z"
+    assert read("1 Mar 2024 10:22:15 EST", form, zone) == "2024-03-01T15:22:15.000Z"
+    assert read("1 Mar 2024 10:22:15", form, zone) is None
+    assert read("1 Mar 2024 10:22:15 IST", form, zone) is None, "India, Ireland or Israel"
+
+
+def test_a_date_that_only_the_other_order_reads_tells_that_all_are_exchanged() -> None:
+    times = column("%d/%m/%Y")
+    assert times.read("03/25/2024") is None
+    assert times.read("03/04/2024") is not None
+    note = times.note() or ""
+    assert "'03/25/2024' is a time only with time.format = '%m/%d/%Y'" in note
+    assert "exchanged" in note
+    assert times.read("25/03/2024") is not None
+    assert times.note() is None, "the file has both"
