@@ -50,7 +50,7 @@ _NUMBER = re.compile(
     rf"(?P<after>[{_NEGATIVE}]{{1,2}})?\s*(?P<right>{_WORD})?\s*(?P<last>[{_NEGATIVE}])?\s*(?P<close>\))?"
 )
 _COUNTRY_OF_DOLLAR = re.compile(r"\b([A-Z]{1,2}) \$")
-_DASH = re.compile(rf"\W*[{_NEGATIVE}\u2014]\W*")
+_DASH = re.compile(rf"\W*[\u2014{_NEGATIVE}]\W*")
 
 
 def is_dash(text: str) -> bool:

@@ -179,7 +179,7 @@ class Time(_Declared):
         "auto",
         description=(
             "auto (ISO 8601 to any granularity, or a number since 1970 whose size tells its unit), "
-            "iso, seconds, milliseconds, microseconds, excel (serial dates; excel-1904 of the old "
+            "iso, seconds, milliseconds, microseconds, nanoseconds, excel (serial dates; excel-1904 of the old "
             "Macintosh system), or a strptime format such as %d.%m.%Y %H:%M"
         ),
     )
@@ -531,6 +531,9 @@ def _explain(error: ValidationError, source: str) -> str:
                     expected += f"; there are {', '.join(Mapping.model_fields)}"
             case "missing":
                 expected = "is missing"
+            case "string_type" if isinstance(problem["input"], bool):
+                key += f" = {str(problem['input']).lower()}"
+                expected = 'expected text, as it stands in the file: "true", "True" ..'
             case _ if not isinstance(problem["input"], dict):
                 key += f" = {problem['input']!r}"
         lines.append(f"mapping {source}: {key}: {expected}")
@@ -888,6 +891,10 @@ class _Ids:
 
     def _whole(self, text: str) -> str:
         if (match := _FLOAT_ID.fullmatch(text)) is not None:
+            if len(match[1]) > 15 and int(match[1]) >= _LARGEST_WHOLE_FLOAT:
+                raise _Unmappable(
+                    BAD_USER, f"{text!r} is an id that has lost its last digits; keep it as text"
+                )
             return match[1]
         if (match := _POWER_ID.fullmatch(text)) is None:
             return text
@@ -900,6 +907,8 @@ class _Ids:
         return digits if len(fraction.rstrip("0")) <= power else text
 
 
+_LARGEST_WHOLE_FLOAT = 1 << 53
+"""From here on a floating point number stands for several whole ones."""
 _FLOAT_ID = re.compile(r"(\d+)\.0+", re.ASCII)
 _POWER_ID = re.compile(r"(\d)(?:[.,](\d+))?[eE]\+(\d{1,3})", re.ASCII)
 """As R, pandas and Excel write large numbers. Nobody's own ids have a plus in them."""
@@ -1114,12 +1123,14 @@ For a file without purchases, only views and baskets, views.toml:
 
 Further keys: order (its rows become one order), order_rows ("lines", "total" or "repeats"),
 price, quantity, session, message_id, currency, decimal ("." or ","), optional (columns a file may
-lack), encoding, delimiter, each (a list in every object of JSON). A rule tests one column with equals, not_equals, one_of, starts_with,
-ends_with, matches, less_than, more_than or empty, and says event = "..." or reject = "a_reason";
-the first that holds decides. refund = {{ column = "Status", equals = "refunded" }} tells of orders
-that were given back afterwards, with an amount and a time of its own if there are columns for
-them. A key that takes a column takes a list as well: the first one filled counts. In JSON Lines,
-"a.b" reaches into objects.
+lack), encoding, delimiter, each (a list in every object of JSON), refund_numbers. time.format is
+auto, iso, seconds, milliseconds, microseconds, nanoseconds, excel (serial dates), or a strptime
+format as above; what does not fit is refused with the one that does. A rule tests one column with
+equals, not_equals, one_of, starts_with, ends_with, matches, less_than, more_than or empty, and
+says event = "..." or reject = "a_reason"; the first that holds decides.
+refund = {{ column = "Status", equals = "refunded" }} tells of orders that were given back
+afterwards, with an amount and a time of its own if there are columns for them. A key that takes a
+column takes a list as well: the first one filled counts. In JSON, "a.b" reaches into objects.
 
 Amounts are read as people write them: 1,250.00 and 1.250,00, 1 250, 1'250, $20, 20 EUR, (20.00).
 """

@@ -18,7 +18,12 @@ from stream.units import iso
 
 Parse = Callable[[str, ZoneInfo], int]
 
-PER_MILLISECOND = {"seconds": 0.001, "milliseconds": 1, "microseconds": 1_000}
+PER_MILLISECOND = {
+    "seconds": 0.001,
+    "milliseconds": 1,
+    "microseconds": 1_000,
+    "nanoseconds": 1_000_000,
+}
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MILLISECOND = timedelta(milliseconds=1)
 _NO_ZONE = ZoneInfo("UTC")
@@ -204,7 +209,7 @@ def _parse_auto(text: str, zone: ZoneInfo) -> int:
         return _parse_iso(text, zone)
     size = float(text)
     # Seconds have passed 1e8 since 1973 and stay below 1e11 until the year 5138, and so on.
-    for unit, limit in (("seconds", 1e11), ("milliseconds", 1e14), ("microseconds", 1e17)):
+    for unit, limit in zip(PER_MILLISECOND, (1e11, 1e14, 1e17, 1e20), strict=True):
         if limit / 1_000 <= size < limit:
             return _from_number(text, PER_MILLISECOND[unit])
     raise ValueError(text)

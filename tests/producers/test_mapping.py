@@ -363,6 +363,10 @@ def test_topics() -> None:
         ("user = ", "this is no TOML"),
         ('time = "t"\nevent = "e"', "user: is missing"),
         ('user = "u"\ntime = "t"\nevent = "e"\nwho = 1', "who: there is no such key"),
+        (
+            'user = "u"\ntime = "t"\nevent = "e"\nrules = [{column = "p", equals = false, reject = "x"}]',
+            "rules.1.equals = false: expected text, as it stands in the file",
+        ),
         ('user = 3\ntime = "t"\nevent = "e"', "user = 3"),
         ('user = "u"\ntime = "t"\nevent = ""', "event.constant"),
         ('user = "u"\ntime = "t"\nevent = 5', "event = 5: Input should be a valid table"),

@@ -32,6 +32,13 @@ def test_serial_dates_are_read_back_to_the_millisecond(moment: datetime, system:
     assert read(repr(serial), f"excel{system}") == expected.replace("+00:00", "Z")
 
 
+@pytest.mark.parametrize("zeros", ["", "000", "000000", "000000000"])
+def test_the_size_of_a_number_tells_its_unit(zeros: str) -> None:
+    assert read(f"1709288531{zeros}") == "2024-03-01T10:22:11.000Z"
+    unit = {0: "seconds", 3: "milliseconds", 6: "microseconds", 9: "nanoseconds"}[len(zeros)]
+    assert read(f"1709288531{zeros}", unit) == "2024-03-01T10:22:11.000Z"
+
+
 def test_serial_dates_are_of_the_declared_zone() -> None:
     assert read("45078.5", "excel", "Europe/Berlin") == "2023-06-01T10:00:00.000Z"
     assert read("45078,5", "excel") == "2023-06-01T12:00:00.000Z"
