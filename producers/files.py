@@ -710,6 +710,28 @@ FROM staged WHERE "order" IS NOT NULL GROUP BY file, order_rows, "user", "order"
 """  # noqa: S608 - names of our own
 
 _MONEY = "coalesce(amount, worth)"
+
+# Lines without an amount, of an order whose total is in another file.
+_SAME_ORDER = (
+    'total."user" = further."user" AND total."order" = further."order" AND '
+    "total.event = further.event AND total.order_rows = 'total' AND total.amounts > 0"
+)
+_FURTHER_LINES = f"""
+CREATE TABLE further AS SELECT * FROM whole AS further
+WHERE order_rows = 'total' AND amounts = 0 AND EXISTS (SELECT 1 FROM whole AS total WHERE {_SAME_ORDER})
+"""  # noqa: S608 - names of our own
+_ADD_FURTHER_LINES = f"""
+UPDATE whole AS total SET quantity = coalesce(total.quantity, 0) + further.pieces
+FROM (
+  SELECT "user", "order", event, sum(quantity) AS pieces FROM further GROUP BY ALL
+) AS further WHERE {_SAME_ORDER}
+"""  # noqa: S608 - names of our own
+_TOLD_DIFFERENTLY = f"""
+SELECT count(*) FROM (
+  SELECT 1 FROM whole WHERE "order" IS NOT NULL AND event = 'Order Completed'
+  GROUP BY "user", "order" HAVING count(DISTINCT file) > 1 AND count(DISTINCT {_MONEY}) > 1
+)
+"""  # noqa: S608 - names of our own
 _SORTED = f"""
 CREATE TABLE sorted AS
 SELECT * FROM (
@@ -790,6 +812,7 @@ class EventSorter:
         for row in run(f"SELECT {_NAMES} FROM whole WHERE currencies > 1").fetchall():  # noqa: S608
             if refuse is not None:
                 refuse(Event(*row), BAD_CURRENCY, "the rows of the order are in two currencies")
+        self._join_what_files_split()
         self._look_for_totals()
         self._look_for_lost_orders()
         self._look_for_letter_cases()
@@ -822,6 +845,29 @@ class EventSorter:
         )
         while rows := answer.fetchmany(BATCH_ROWS):
             yield [Event(*row) for row in rows]
+
+    def _join_what_files_split(self) -> None:
+        """Tell of orders in several files, of which the last counts as a correction.
+
+        Further lines of an order whose total stands in the file before are no correction: an export
+        was cut in two there.
+        """
+        run = self._database.execute
+        if not run("SELECT max(file) FROM whole").fetchone()[0]:
+            return
+        run(_FURTHER_LINES)
+        run(_ADD_FURTHER_LINES)
+        run(
+            "DELETE FROM whole USING further "
+            'WHERE whole.file = further.file AND whole."row" = further."row"'
+        )
+        run("DROP TABLE further")
+        (several,) = run(_TOLD_DIFFERENTLY).fetchone()
+        if several:
+            self.notes.append(
+                f"{several:,} orders are in several files with different amounts, and the last one "
+                "counts; if their rows were divided among the files, make one file of them"
+            )
 
     def _look_for_totals(self) -> None:
         """Tell of orders whose rows all say one amount: it may have been the whole order's."""

@@ -886,3 +886,43 @@ def test_addresses_that_differ_in_letter_case_are_told(tmp_path: Path) -> None:
         sorter.sort()
         (note,) = sorter.notes
     assert note.startswith("1 addresses are written in several ways, such as 'Ann@x.org'")
+
+
+def test_an_order_that_an_export_cut_in_two_is_one(tmp_path: Path) -> None:
+    head = "order,email,total,date,price,pieces\n"
+    first = write(tmp_path / "a.csv", f"{head}1,ann,30,2026-03-01,20,1\n".encode())
+    second = write(
+        tmp_path / "b.csv",
+        f"{head}1,ann,,2026-03-01,5,2\n2,bob,7,2026-03-02,7,1\n3,cy,,2026-03-02,4,2\n".encode(),
+    )
+    mapping = orders_by("total")
+    with EventSorter() as sorter:
+        read_sources([Source(first, mapping), Source(second, mapping)], sorter, lambda _: None)
+        events = [event for batch in sorter.batches() for event in batch]
+        assert not sorter.notes
+    assert [(e.user, e.amount, e.quantity) for e in events] == [
+        ("ann", 30, 3), ("bob", 7, 1), ("cy", 8, 2)
+    ]  # fmt: skip
+
+
+def test_an_order_that_two_files_tell_differently_is_told(tmp_path: Path) -> None:
+    head = "order,email,total,date,price,pieces\n"
+    rows = ["1,ann,30,2026-03-01,,1", "2,bob,5,2026-03-01,,1"]
+    first = write(tmp_path / "a.csv", "\n".join([head.strip(), *rows]).encode())
+    rows[0] = rows[0].replace("30", "25")
+    second = write(tmp_path / "b.csv", "\n".join([head.strip(), *rows]).encode())
+    for order_rows in ("lines", "total", "repeats"):
+        mapping = orders_by(order_rows)
+        with EventSorter() as sorter:
+            read_sources([Source(first, mapping), Source(second, mapping)], sorter, lambda _: None)
+            assert sorter.count == 4
+            (note,) = sorter.notes
+        assert note.startswith("1 orders are in several files with different amounts")
+
+
+def orders_by(order_rows: str) -> Mapping:
+    return parse_mapping(
+        f'user = "email"\ntime = "date"\nevent = "Order Completed"\norder = "order"\n'
+        f'order_rows = "{order_rows}"\namount = "total"\nprice = "price"\nquantity = "pieces"',
+        "orders", "orders.toml",
+    )  # fmt: skip
