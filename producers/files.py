@@ -295,10 +295,11 @@ def _records(
             wrong = _in_words(str(error))
             reader = csv.reader(lines, delimiter=delimiter, skipinitialspace=True, strict=True)
             row = []
-        if wrong is None and not any(map(str.strip, row)):
-            continue
-        if wrong is None and shape is not None and len(row) != shape.width:
-            wrong = _fit(row, shape, delimiter)
+        else:
+            if not row or not (row[0].strip() or any(map(str.strip, row))):
+                continue
+            if shape is not None and len(row) != shape.width:
+                wrong = _fit(row, shape, delimiter)
         if wrong is not None:
             lines.give_back(keep=1)
             again = None if shape is None else _read_again(lines.of_row[0], delimiter, shape)
