@@ -363,20 +363,24 @@ def _find_header(
 ) -> tuple[str, list[str] | str]:
     """The delimiter, and the names in the first row that has what the mapping looks for.
 
-    If no row has, the first one counts; a text says why that is none.
+    If no row has all of it, the one counts that has most of it; a text says why that is none.
     """
-    first: tuple[str, list[str] | str] | None = None
+    wanted = set(mapping.columns)
+    best: tuple[str, list[str] | str] | None = None
+    most = 0
     for above in range(_HEADER_WITHIN):
         sign = delimiter or _find_delimiter(lines, mapping)
         row = next(_records(lines, sign), None)
         if row is None:
             break
         header = row if isinstance(row, str) else [name.strip() for name in row]
-        first = first or (sign, header)
+        found = 0 if isinstance(header, str) else len(wanted.intersection(header))
+        if best is None or found > most:
+            best, most = (sign, header), found
         if not isinstance(header, str) and mapping.fits([name for name in header if name]):
             lines.above = above
             return sign, header
-    return first or (delimiter or ",", "")
+    return best or (delimiter or ",", "")
 
 
 def _find_delimiter(lines: _Lines, mapping: Mapping) -> str:

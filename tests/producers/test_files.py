@@ -785,6 +785,12 @@ def test_lines_above_the_names_of_columns_are_passed_over(tmp_path: Path, above:
     assert notes == [f"orders.csv: the names of its columns were found in line {number}"]
 
 
+def test_below_a_title_a_missing_column_is_named_beside_those_there_are(tmp_path: Path) -> None:
+    file = write(tmp_path / "a.csv", b"Orders\ncustomer,date,total\nann,2026-03-01,5\n")
+    with pytest.raises(MappingError, match="no column 'amount'; it has customer, date, total"):
+        read(file, load_mapping("simple"))
+
+
 def test_what_excel_leaves_out_at_the_end_of_a_row_is_empty(tmp_path: Path) -> None:
     content = (
         b"customer,date,amount,note,\nann,2026-03-01,1.5,hi,\nbob,2026-03-01,2.5\ncy,2026-03-01\n"
