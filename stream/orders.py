@@ -20,8 +20,10 @@ same batch, nearly all, are taken in by vector operations; the others one messag
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from heapq import heappop, heappush
+from itertools import product
 from typing import NamedTuple
 
 import numpy as np
@@ -38,6 +40,8 @@ WHOLE = 1.0 - 1e-9
 """Of an order's value: parts that were refunded come to the whole but for rounding."""
 DEAD = 0.25
 """Of the columns when they are full: with fewer forgotten orders than that, they are made larger."""
+READ_FIRST = 16
+"""Of a user's orders, the newest so many are looked at first; then twice as many, and so on."""
 TAIL = 16_384
 """Orders that are looked through for those of a user; those before them are sorted by user."""
 
@@ -242,6 +246,8 @@ class Orders:
             return events, None
         if self._size + len(which) > len(self._columns):
             self.purge(DEAD)
+            # At once, even if none of them is new: or each batch would look for room again.
+            self._reserve(len(which))
         makes, takes = makes[which], takes[which]
         steps = clock_ms[which] // next(iter(lanes.values())).orders.step_ms
         number = number[which].astype(np.int64)
@@ -331,17 +337,22 @@ class Orders:
         if not self._table.has_room(len(rows)):
             wanted = np.ones(len(self._table.keys), np.bool_)
             self._table.rebuild(wanted, len(rows))
+        self._reserve(len(rows))
         size = self._size + len(rows)
-        if size > len(self._columns):
-            grown = np.zeros(max(size, len(self._columns) * 3 // 2), _COLUMN)
-            grown[: self._size] = self._columns[: self._size]
-            self._columns = grown
         places = np.arange(self._size, size)
         self._columns[self._size : size] = rows
         self._size = size
         at = self._table.put(rows["key"], rows["lane"])
         self._table.numbers[at] = places + 1
         return places
+
+    def _reserve(self, more: int) -> None:
+        """Memory for so many more orders."""
+        size = self._size + more
+        if size > len(self._columns):
+            grown = np.zeros(max(size, len(self._columns) * 3 // 2), _COLUMN)
+            grown[: self._size] = self._columns[: self._size]
+            self._columns = grown
 
     def _forget(self, lanes: Mapping[int, Lane]) -> None:
         """Forget what is too old by the clocks of lanes."""
@@ -389,6 +400,63 @@ def _by_lane(rows: npt.NDArray[np.void]) -> Iterator[tuple[int, Ints]]:
         yield number, np.flatnonzero(lanes == number)
 
 
+class _Stack:
+    """Orders of one user, the newest on top, without those that a sort of refund takes nothing from.
+
+    What is in the columns is taken out of them as far as it is needed: one user may have very many.
+
+    Args:
+        read: takes orders out of the columns.
+        stored: their places and serials, the oldest first.
+        named: whether orders that have an id are among them.
+        whole: whether orders without a value are.
+    """
+
+    def __init__(
+        self,
+        read: Callable[[Ints], list[_Order]],
+        stored: tuple[Ints, Ints],
+        *,
+        named: bool,
+        whole: bool,
+    ) -> None:
+        self._read_out = read
+        self._places, self._serials = stored
+        self._named, self._whole = named, whole
+        self._left = len(self._places)
+        self._portion = READ_FIRST
+        self._heap: list[int] = []
+        self._orders: dict[int, _Order] = {}
+
+    def push(self, order: _Order) -> None:
+        """Put an order where its serial says; it may be there already."""
+        self._orders[order.serial] = order
+        heappush(self._heap, -order.serial)
+
+    def newest(self, step: int) -> _Order | None:
+        """The newest order that has something left, as of a step of the clock."""
+        while True:
+            while self._left and (
+                not self._heap or self._heap[0] > -int(self._serials[self._left - 1])
+            ):
+                begin = max(self._left - self._portion, 0)
+                for order in self._read_out(self._places[begin : self._left]):
+                    self.push(order)
+                self._left, self._portion = begin, self._portion * 2
+            if not self._heap:
+                return None
+            order = self._orders[-self._heap[0]]
+            if order.step >= step - STEPS and self._has_left(order):
+                return order
+            heappop(self._heap)
+
+    def _has_left(self, order: _Order) -> bool:
+        if not order.flags & KNOWN or order.all_back or (order.flags & NAMED and not self._named):
+            return False
+        left, _ = order.left()
+        return left > 0.0 or (self._whole and left == 0.0)
+
+
 class _OneByOne:
     """Takes in the messages of users who have a refund, a repeat or a correction in a batch.
 
@@ -410,7 +478,10 @@ class _OneByOne:
         self._kinds = kinds
         self._which = which
         self._known: dict[int, _Order] = {}
-        self._of_owner: dict[int, list[_Order]] | None = None
+        self._stacks: dict[tuple[int, bool, bool], _Stack] = {}
+        self._said: dict[int, list[_Order]] = {}
+        self._places: Ints | None = None
+        self._place_owners: Hashes = np.empty(0, np.uint64)
         self._owners: Hashes = np.empty(0, np.uint64)
         self._changed: dict[int, _Order] = {}
         self._corrections: list[Correction] = []
@@ -449,11 +520,13 @@ class _OneByOne:
                 order = None
             if self._kinds.takes_back[kind]:
                 if not has_name:
-                    self._take_from(message, owner, step, value, quantity, whole, NAMED | KNOWN)
+                    self._take_from(message, owner, step, value, quantity, whole, named=True)
                     continue
                 if order is None:
                     # What the shop's own orders without an id can give is not held as well.
-                    rest = self._take_from(message, owner, step, value, quantity, whole, KNOWN)
+                    rest = self._take_from(
+                        message, owner, step, value, quantity, whole, named=False
+                    )
                     if rest[0] > 0.0 or rest[2]:
                         order = self._begin(key, owner, lane, step, NAMED)
                         self._take_back(message, order, *rest)
@@ -465,17 +538,21 @@ class _OneByOne:
             placed = kind == self._kinds.completed
             self._say(message, order, placed, time_ms, value, quantity, whole)
 
-    def _read(self, places: Ints) -> None:
-        """Take orders out of the columns, as values."""
+    def _read(self, places: Ints) -> list[_Order]:
+        """Take orders out of the columns, as values; those that were taken out already stay."""
         rows = self._orders._columns[places]  # noqa: SLF001 - two halves of one thing
         names = ("key", *(PACKED.names or ()), "lane", "step")
-        read: dict[int, _Order] = {}
+        read: list[_Order] = []
         for place, key, *rest in zip(
             places.tolist(), *(rows[name].tolist() for name in names), strict=True
         ):
-            # Of one key that was forgotten and came again, the later one counts.
-            read[key] = _Order(place, key, *rest)
-        self._known = read | self._known
+            order = self._known.get(key)
+            if order is None:
+                order = self._known[key] = _Order(place, key, *rest)
+            # A key that was forgotten and came again in this batch has another order by now.
+            if order.place == place:
+                read.append(order)
+        return read
 
     def _begin(self, key: int, owner: int, lane: int, step: int, flags: int) -> _Order:
         """An order of which this message is the first."""
@@ -483,8 +560,6 @@ class _OneByOne:
         order = _Order(-1, key, owner, here.serial, flags, 0, 0.0, 0.0, 0.0, 0.0, lane, step)
         here.serial += 1
         self._known[key] = order
-        if self._of_owner is not None:
-            self._of_owner.setdefault(owner, []).append(order)
         return order
 
     def _say(
@@ -517,6 +592,7 @@ class _OneByOne:
             self.repeats.append(message)
             return
         self._changed[id(order)] = order
+        self._has_something(order)
         if before is None and placed:
             self._own[message] = after, True, True
             return
@@ -547,29 +623,23 @@ class _OneByOne:
         value: float,
         quantity: float,
         whole: bool,
-        sort: int,
+        *,
+        named: bool,
     ) -> tuple[float, float, bool]:
         """Take an amount from a user's newest orders; returns what of it is left.
 
         Args:
-            sort: only from orders with no other of the flags `KNOWN` and `NAMED`.
+            named: whether from orders that have an id, too.
         """
-        for order in reversed(self._orders_of(owner)):
-            if order.step < step - STEPS or not order.flags & KNOWN:
-                continue
-            if order.flags & NAMED and not sort & NAMED:
-                continue
-            left, pieces = order.left()
-            if order.all_back or left < 0.0:
-                continue
+        if not whole and value <= 0.0:
+            return value, quantity, whole
+        stack = self._stack(owner, step, named=named, whole=whole)
+        while (order := stack.newest(step)) is not None:
             if whole:
                 self._take_back(message, order, 0.0, 0.0, True)
                 return 0.0, 0.0, False
-            if value <= 0.0:
-                break
+            left, pieces = order.left()
             taken, taken_pieces = min(left, value), min(max(pieces, 0.0), quantity)
-            if left <= 0.0:
-                continue
             # Exactly up to its value, whatever rounding made of the parts.
             self._take_back(
                 message,
@@ -579,16 +649,48 @@ class _OneByOne:
                 False,
             )
             value, quantity = value - taken, quantity - taken_pieces
+            if value <= 0.0:
+                break
         return value, quantity, whole
 
-    def _orders_of(self, owner: int) -> list[_Order]:
-        """Every order of a user, in the order of arrival."""
-        if self._of_owner is None:
-            self._read(self._orders._of_users(self._owners))  # noqa: SLF001 - as above
-            self._of_owner = {}
-            for order in sorted(self._known.values(), key=lambda one: one.serial):
-                self._of_owner.setdefault(order.user, []).append(order)
-        return self._of_owner.get(owner, [])
+    def _stack(self, owner: int, step: int, *, named: bool, whole: bool) -> _Stack:
+        """The orders of a user that a sort of refund can take from."""
+        stack = self._stacks.get((owner, named, whole))
+        if stack is None:
+            stored = self._stored(owner, step, named=named)
+            stack = _Stack(self._read, stored, named=named, whole=whole)
+            for order in self._said.get(owner, ()):
+                stack.push(order)
+            self._stacks[owner, named, whole] = stack
+        return stack
+
+    def _stored(self, owner: int, step: int, *, named: bool) -> tuple[Ints, Ints]:
+        """Places and serials of a user's orders in the columns that may have something left."""
+        columns = self._orders._columns  # noqa: SLF001 - as above
+        if self._places is None:
+            places = self._orders._of_users(self._owners)  # noqa: SLF001 - as above
+            self._places = places[np.argsort(columns["user"][places], kind="stable")]
+            self._place_owners = columns["user"][self._places]
+        wanted = np.uint64(owner)
+        low = np.searchsorted(self._place_owners, wanted)
+        high = np.searchsorted(self._place_owners, wanted, side="right")
+        places = self._places[low:high]
+        flags = columns["flags"][places]
+        able = (flags & (KNOWN | ALL_BACK)) == KNOWN
+        able &= columns["value"][places] >= columns["refunded"][places]
+        able &= columns["step"][places] >= step - STEPS
+        if not named:
+            able &= (flags & NAMED) == 0
+        places = places[able]
+        return places, columns["serial"][places].astype(np.int64)
+
+    def _has_something(self, order: _Order) -> None:
+        """What was said of an order may have left something that refunds can take."""
+        self._said.setdefault(order.user, []).append(order)
+        for named, whole in product((False, True), repeat=2):
+            stack = self._stacks.get((order.user, named, whole))
+            if stack is not None:
+                stack.push(order)
 
     def _correct(self, message: int, before: Effect | None, after: Effect) -> None:
         """What an order counts has changed."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from dataclasses import replace
 from itertools import pairwise
 
@@ -100,6 +101,47 @@ def test_forgotten_orders_make_room_for_others() -> None:
     shares = memory.sift([part], back, table.orders).shares
     assert shares is not None
     assert shares.left[0, 200:].sum() == -200, "each takes back the newest of its user"
+
+
+@pytest.mark.parametrize("named", [False, True])
+def test_nobody_can_stop_a_worker_with_many_orders_and_refunds_of_one_user(named: bool) -> None:
+    """Of orders that have nothing left, and of those with an id, no refund looks at each again."""
+    table, memory = FeatureTable(DEFAULT_FEATURES), Memory()
+    lanes, count = opened(memory), 10_000
+    placed, back = table.codes["Order Completed"], table.codes["Order Refunded"]
+    of_orders = np.arange(1, count + 1, dtype=np.uint64)
+    # Refunds without an order, or of orders that are not known.
+    of_refunds = of_orders + np.uint64(count) if named else np.zeros(count, np.uint64)
+    events = replace(
+        clicks(list(range(1, 2 * count + 1)), topic=1),
+        kind=np.repeat([placed, back], count).astype(np.uint8),
+        value=np.full(2 * count, 10.0),
+        order=np.concatenate([of_orders, of_refunds]),
+    )
+    began = time.process_time()
+    part = Part(lanes, np.full(2 * count, 7, np.uint64))
+    shares = memory.sift([part], events, table.orders).shares
+    assert time.process_time() - began < 5.0, "its square would be half a minute"
+    assert shares is not None
+    assert shares.left[1].sum() == (10.0 * 2 * count if named else 10.0 * count)
+
+
+def test_orders_that_are_said_again_do_not_look_for_room_every_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    table, memory = FeatureTable(DEFAULT_FEATURES), Memory()
+    lanes, count = opened(memory), memory.orders.room
+    kinds = np.full(count, table.codes["Order Completed"], np.uint8)
+    part = Part(lanes, np.arange(1, count + 1, dtype=np.uint64))
+    purges: list[float] = []
+    monkeypatch.setattr(memory.orders, "purge", lambda least=0.0: purges.append(least))
+    for again in range(4):
+        ids = list(range(1 + again * count, 1 + (again + 1) * count))
+        events = replace(
+            clicks(ids, topic=1), kind=kinds, order=np.arange(1, count + 1).astype("u8")
+        )
+        assert memory.sift([part], events, table.orders).repeats.all() == (again > 0)
+    assert len(purges) == 1
 
 
 def test_above_the_cap_the_oldest_are_forgotten_early(caplog: pytest.LogCaptureFixture) -> None:
