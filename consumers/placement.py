@@ -18,9 +18,10 @@ from typing import Literal, Protocol
 from zlib import crc32
 
 from consumers.decode import Block, parse_all
+from consumers.fields import Fields
 from consumers.plain import PlainParser
 from stream import metrics
-from stream.config import Settings
+from stream.config import Money, Settings
 from stream.events import Reason
 from stream.hashing import partitions_of
 
@@ -97,8 +98,9 @@ class Users:
     """Says whom messages are counted for, as the worker reads them."""
 
     def __init__(self, settings: Settings) -> None:
-        table = settings.table()
-        self._parser = PlainParser(table, settings.worker.message_bytes)
+        table, worker = settings.table(), settings.worker
+        # Where somebody lies does not depend on what a currency is worth.
+        self._parser = PlainParser(table, worker.message_bytes, Fields(table, worker, Money()))
 
     def of(self, values: Sequence[bytes | None]) -> list[str | None]:
         """The user of each; None of what is counted for nobody."""

@@ -21,7 +21,7 @@ What a message becomes, the first that fits:
 7. where value and quantity are read, what decides them is *bad number*, *wrong type*, *out of range*
    or in an *unknown currency* if it is no good; see `oracle_reading`;
 8. a time long before the record's is *late*; long after, it is clamped to the record's. A record's
-   time outside the range of point 5, or ten years older than an event that is not after the wall
+   time outside the range of point 6, or ten years older than an event that is not after the wall
    clock, limits nothing. In a record after the wall clock, or one that limits nothing, a time after
    the wall clock is clamped to that, and not even then too late for it;
 9. in another partition than that of its user, it is *misplaced*, where that is looked at;

@@ -15,7 +15,7 @@ from stream.config import ConfigError, Settings
 from stream.hashing import partition_of
 from tests.fakes import FakeMessage, RecordingBroker, mark_value
 from tests.producers.test_dead_letters import letter
-from tests.strategies import START_MS, encoded
+from tests.strategies import ORDER, START_MS, encoded
 
 SETTINGS = Settings.model_validate({"worker": {"decoder": "plain"}})
 READERS = Users(SETTINGS)
@@ -48,6 +48,19 @@ def test_whom_it_is_counted_for_is_the_key() -> None:
     values = [encoded(userId=None, anonymousId="a1"), encoded(userId="u1", anonymousId="a1")]
     _, broker = write([record(value) for value in values])
     assert [one.key for one in broker.on("clickstream")] == [b"a1", b"u1"]
+
+
+def test_ids_that_the_settings_say_are_none_are_nobodys_key() -> None:
+    """The worker counts such a message for the `anonymousId`, and would refuse it elsewhere."""
+    settings = Settings.model_validate({"worker": {"placeholder_ids": ["web guest"]}})
+    values = [encoded(userId="web guest", anonymousId="a1"), encoded(userId="null")]
+    assert Users(settings).of(values) == ["a1", "null"]
+
+
+def test_a_message_belongs_to_its_user_whatever_its_currency() -> None:
+    settings = Settings.model_validate({"money": {"currency": "EUR"}})
+    value = encoded(event=ORDER, properties={"revenue": 5.0, "currency": "SEK"})
+    assert Users(settings).of([value]) == ["u1"]
 
 
 def test_headers_are_kept() -> None:
