@@ -531,7 +531,7 @@ class OracleUser:
                 pieces = min(max(amounts.quantity_left, 0.0), quantity)
                 other.take_back(taken, pieces, whole=False)
                 value, quantity = value - taken, quantity - pieces
-        if event.order and (whole or value > 0):
+        if event.order and (whole or value > 0 or (event.value <= 0 and event.quantity > 0)):
             held = OracleOrder(("order", event.order), step)
             self.orders[event.topic].append(held)
             held.take_back(value, quantity, whole)

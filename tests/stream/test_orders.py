@@ -158,6 +158,15 @@ def test_a_refund_may_come_before_its_order() -> None:
             )
 
 
+def test_a_refund_of_pieces_alone_may_come_before_its_order() -> None:
+    bought = said(ORDER, 0, "o", value=100.0, quantity=4)
+    back = said(REFUND, 1, "o", value=0.0, quantity=3)
+    for events in ((bought, back), (back, bought)):
+        found = both_ways(*events)
+        assert close(found["pieces"], 1.0)
+        assert close(found["net"], 100.0)
+
+
 def test_a_refund_of_an_order_from_before_the_log_takes_nothing() -> None:
     found = both_ways(said(ORDER, 0, "o", value=100.0), said(REFUND, 1, "older", value=30.0))
     assert close(found["net"], 100.0)
