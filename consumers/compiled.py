@@ -55,7 +55,9 @@ class CompiledParser:
         fields = plain.fields
         self._names = _table({name.encode(): code for name, code in table.codes.items()})
         self._folds = _table(fields.codes.by_fold)
-        self._uses = np.stack([fields.uses_value, fields.uses_order, fields.takes_back])
+        self._uses = np.stack(
+            [fields.uses_value, fields.uses_order, fields.takes_back, fields.cancels]
+        )
         self._placeholders = _table(dict.fromkeys(fields.placeholders.short, 0))
         self._long_placeholders = _table({one.encode(): 0 for one in fields.placeholders.long})
         self._currencies = _table({currency: place for place, currency in enumerate(fields.rates)})
@@ -911,8 +913,8 @@ def _parse(
         lengths: of each message.
         names: table of the codes of watched events, by name.
         folds: table of the same, by folded name and alias.
-        uses: by code, whether value and quantity are wanted, whether the order is, and whether
-            such an event takes one back.
+        uses: by code, whether value and quantity are wanted, whether the order is, whether
+            such an event takes one back, and whether it cancels one.
         placeholders: table of ids that are none, folded.
         long_placeholders: table of those that are not folded.
         currencies: table of the known ones, folded; empty where nobody looks at them.
@@ -965,7 +967,9 @@ def _parse(
             worth = _value(amounts, pieces)
             kind[i], value[i], quantity[i], order[i] = code, 0.0, 1.0, 0
             tells = uses_order and uses_value and not takes_back
-            whole[i] = np.isnan(worth) and (tells or (takes_back and amounts[_LINES] == 0))
+            whole[i] = np.isnan(worth) and (
+                tells or uses[3, code] or (takes_back and amounts[_LINES] == 0)
+            )
             if uses_value and np.isnan(worth):
                 worth = 0.0
             elif uses_value and len(rates) > 1:

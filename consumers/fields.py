@@ -10,13 +10,14 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
 from stream.config import Money, Worker
 from stream.events import (
     ALIASES,
+    ORDER_CANCELLED,
     ORDER_EVENTS,
     REFUND_EVENTS,
     Bools,
@@ -48,6 +49,15 @@ Amounts: TypeAlias = tuple[float, float, bool]
 of an order and says no value."""
 NO_AMOUNTS: Amounts = (0.0, 1.0, False)
 ALL_OF_AN_ORDER: Amounts = (0.0, 1.0, True)
+
+
+class NoList(NamedTuple):
+    """What stands in place of a list of products, as the price of a line.
+
+    So it is refused where prices are read, and nowhere else.
+    """
+
+    raw: Any
 
 
 class Codes(dict[str, int]):
@@ -82,6 +92,7 @@ class Fields:
         uses_value: by code, whether value and quantity of such an event are read.
         uses_order: by code, whether its order id is.
         takes_back: by code, whether it takes back what an order brought.
+        cancels: by code, whether it takes back all of an order, whatever products it lists.
         placeholders: ids that are none.
         rates: what a unit of each currency is worth, by its folded code; empty where nobody looks
             at currencies.
@@ -94,6 +105,8 @@ class Fields:
         taken = {*REFUND_EVENTS, *(name for f in table.features for name in f.minus)}
         self.takes_back = _mask(table, taken)
         self._takes_back: list[bool] = self.takes_back.tolist()
+        self.cancels = _mask(table, {ORDER_CANCELLED})
+        self._cancels: list[bool] = self.cancels.tolist()
         self.uses_order = _mask(table, {*ORDER_EVENTS, *taken})
         self._uses_order: list[bool] = self.uses_order.tolist()
         self.placeholders = Placeholders(worker.placeholder_ids)
@@ -159,13 +172,19 @@ class Fields:
             value, quantity = abs(value), abs(quantity)
         if not (abs(value) <= LARGEST_NUMBER and abs(quantity) <= LARGEST_NUMBER):
             raise RefusedError(Reason.OUT_OF_RANGE, f"value {value:g}, quantity {quantity:g}")
-        silent = not is_said and not (takes_back and products)
+        is_part = takes_back and bool(products) and not self._cancels[code]
+        silent = not is_said and not is_part
         return value, quantity, self._uses_order[code] and silent
 
-    def says_no_amount(self, properties: Properties) -> bool:
+    def says_no_amount(self, code: int, properties: Properties) -> bool:
         """Whether what takes back an order names nothing that it takes back."""
         raw, _ = _amount(properties, takes_back=True)
-        return raw is None and not properties.products and is_absent(properties.price)
+        if raw is not None or not is_absent(properties.price):
+            return False
+        products = properties.products or []
+        if self._cancels[code]:
+            return all(is_absent(product.price) for product in products)
+        return not products
 
     def _rate(self, currency: Any) -> float:
         if is_absent(currency):
@@ -224,6 +243,8 @@ def number(raw: Any, name: str) -> float:
     if isinstance(raw, str):
         if _NUMBER.fullmatch(raw.strip(_BLANKS)) is None:
             raise RefusedError(Reason.BAD_NUMBER, f"{name} {shown(raw)} is no number")
+    elif isinstance(raw, NoList):
+        raise RefusedError(Reason.WRONG_TYPE, f"products are {shown(raw.raw)}, and no list")
     elif isinstance(raw, bool) or not isinstance(raw, int | float):
         raise RefusedError(Reason.WRONG_TYPE, f"{name} {shown(raw)} is no number")
     try:

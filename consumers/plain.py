@@ -24,6 +24,7 @@ from consumers.fields import (
     UNWATCHED,
     Amounts,
     Fields,
+    NoList,
     RefusedError,
     is_absent,
     shown,
@@ -275,7 +276,7 @@ class PlainParser:
                 except RefusedError as refused:
                     if place not in known:
                         odd.refused[place] = refused.reason, refused.detail
-            elif takes_back[at] and fields.says_no_amount(said):
+            elif takes_back[at] and fields.says_no_amount(code, said):
                 amounts = ALL_OF_AN_ORDER
             found.append(amounts)
         value[places], quantity[places], whole[places] = zip(*found, strict=True)
@@ -461,11 +462,15 @@ def _properties_of(raw: Any) -> Properties | None:
         if isinstance(value, str):
             found[name] = _spelt_out(value)
     products = found.get("products")
-    lines = products if isinstance(products, list) else []
-    found["products"] = [
-        Product(line.get("price"), line.get("quantity")) if isinstance(line, dict) else Product()
-        for line in lines
-    ]
+    if isinstance(products, list):
+        found["products"] = [
+            Product(line.get("price"), line.get("quantity"))
+            if isinstance(line, dict)
+            else Product()
+            for line in products
+        ]
+    else:
+        found["products"] = None if is_absent(products) else [Product(NoList(products))]
     return Properties(**found)
 
 
@@ -543,12 +548,13 @@ _MONTH_DAYS = np.array([0, 31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31])
 
 
 _ISO_8601 = re.compile(
-    r"(\d{4}-\d\d-\d\d)[Tt ](\d\d:\d\d)(:\d\d)?(?:[.,](\d+))?"
-    r" ?(?:([Zz]|UTC|GMT)|([+-]\d\d)(?::?([0-5]\d))?)",
+    r"\s*(\d{4})(-?)(\d\d)\2(\d\d)[Tt ](\d\d)(:?)(\d\d)(?:\6(\d\d)(?:[.,](\d+))?)?"
+    r" ?(?:[Zz]|UTC|GMT|([+\-\u2212])(\d\d)(?::?([0-5]\d))?(?: [A-Z]{2,5})?)(?:\[[^\[\]]+\])?\s*",
     re.ASCII,
 )
 """RFC 3339, and the ISO 8601 that libraries write besides: ``+0000`` (Swift, Android), ``+00``
-(databases), a decimal comma, no seconds (Java), a blank before the zone (Ruby). A time without a zone
+(databases), ``20261121T090000Z`` (the basic form), a decimal comma, no seconds and a zone's name in
+brackets (Java), a blank before the zone (Ruby), a zone's name behind it (Go). A time without a zone
 is none: nobody knows on whose clock, and Segment's libraries write none."""
 
 
@@ -557,14 +563,19 @@ def parse_time(text: str) -> int:
     match = _ISO_8601.fullmatch(text)
     if match is None:
         return -1
-    day, minutes, seconds, fraction, _, hours_off, minutes_off = match.groups()
-    if fraction and not seconds:
+    year, _, month, day, hour, _, minute, second, fraction, sign, *offset = match.groups()
+    hours_off, minutes_off = (int(digits or 0) for digits in offset)
+    clock = int(hour) * 3_600 + int(minute) * 60 + int(second or 0)
+    # A day ends at 24:00, and some minutes have a second 60: both are the moment after.
+    if int(minute) > 59 or int(second or 0) > 60 or clock > 86_400 or hours_off > 23:
         return -1
-    offset = f"{hours_off}:{minutes_off or '00'}" if hours_off else "+00:00"
     try:
-        moment = datetime.fromisoformat(f"{day}T{minutes}{seconds or ':00'}{offset}")
+        days = datetime(int(year), int(month), int(day), tzinfo=UTC) - _EPOCH
     except ValueError:
         return -1
-    since = moment - datetime(1970, 1, 1, tzinfo=UTC)
-    milliseconds = int(f"{fraction or ''}000"[:3])
-    return max((since.days * 86_400 + since.seconds) * 1_000 + milliseconds, -1)
+    east = hours_off * 3_600 + minutes_off * 60
+    seconds = days.days * 86_400 + clock - (east if sign == "+" else -east)
+    return max(seconds * 1_000 + int(f"{fraction or ''}000"[:3]), -1)
+
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)

@@ -57,7 +57,7 @@ OrderRows = Literal["lines", "total", "repeats"]
 _LONGEST_USER = 256
 
 PLACEHOLDERS = frozenset(
-    ("null", "(null)", "undefined", "nan", "none", "nil", "(not set)", "[object object]", "\\n",
+    ("null", "(null)", "<null>", "<nil>", "undefined", "nan", "none", "nil", "(not set)", "[object object]", "\\n",
      "n/a", "#n/a", "<na>")
 )  # fmt: skip
 """What programs write where there is nothing, in lower case. It names nobody and no order."""

@@ -44,6 +44,8 @@ CONFIG_VARIABLE = "SEGSTREAM_CONFIG"
 PLACEHOLDER_IDS = (
     "null",
     "(null)",
+    "<null>",
+    "<nil>",
     "\\n",
     "<na>",
     "#n/a",

@@ -26,16 +26,19 @@ LONGEST_FOLDED_BYTES = 16
 FIRST_YEAR, LAST_YEAR = 1995, 2099
 
 _ORDERS = {"Order Completed", "Order Updated"}
-_REFUNDS = {"Order Refunded", "Order Cancelled"}
+_CANCELLED = "Order Cancelled"
+_REFUNDS = {"Order Refunded", _CANCELLED}
 _TIMES = ("timestamp", "originalTimestamp", "sentAt", "receivedAt")
 _ORDER_IDS = ("order_id", "orderId", "transaction_id", "transactionId")
 _EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001 - the zone is added by hand below
 _FIRST_MS = int(datetime(FIRST_YEAR, 1, 1, tzinfo=UTC).timestamp()) * 1_000
 _END_MS = int(datetime(LAST_YEAR + 1, 1, 1, tzinfo=UTC).timestamp()) * 1_000
 _TIME = re.compile(
-    r"([0-9]{4}-[0-9]{2}-[0-9]{2})[Tt ]"
-    r"(?:([0-9]{2}:[0-9]{2})|([0-9]{2}:[0-9]{2}:[0-9]{2})(?:[.,]([0-9]+))?)"
-    r" ?(?:Z|z|UTC|GMT|([+-])([0-9]{2})(?::?([0-9]{2}))?)"
+    r"(?P<year>[0-9]{4})(?:-(?P<month>[0-9]{2})-(?P<day>[0-9]{2})|(?P<basic_day>[0-9]{4}))[Tt ]"
+    r"(?:(?P<clock>[0-9]{2}:[0-9]{2}(?::[0-9]{2})?)|(?P<basic_clock>[0-9]{4}(?:[0-9]{2})?))"
+    r"(?:[.,](?P<fraction>[0-9]+))?"
+    r" ?(?:Z|z|UTC|GMT|(?P<sign>[-+\u2212])(?P<hours>[0-9]{2})(?::?(?P<minutes>[0-9]{2}))?"
+    r"(?: [A-Z]{2,5})?)(?:\[[^\[\]]+\])?"
 )
 _SPACES = " \t\n\r\v\f"
 
@@ -174,15 +177,19 @@ class Reader:
         refund = name in self._refunds
         lines = properties.get("products")
         products = lines if isinstance(lines, list) else []
+        unread = not isinstance(lines, list) and not _is_blank(lines)
         fields = ["revenue", "total", "value", "subtotal"]
         if refund:
             fields.insert(0, "refund_amount")
         amount = next((properties[f] for f in fields if not _is_blank(properties.get(f))), None)
-        if name not in self._worth:
-            nothing = amount is None and not products and _is_blank(properties.get("price"))
-            return 0.0, 1.0, refund and nothing
         pieces = [_field(product, "quantity", 1.0) for product in products]
         prices = [_field(product, "price", None) for product in products]
+        # What a cancelled order had in it is no part of it that comes back.
+        priced = unread or any(price is not None for price in prices)
+        listed = priced if name == _CANCELLED else products or unread
+        if name not in self._worth:
+            nothing = amount is None and not listed and _is_blank(properties.get("price"))
+            return 0.0, 1.0, refund and nothing
         said = [properties.get(f) for f in ("quantity", "total_quantity")]
         stated = next((one for one in said if not _is_blank(one)), None)
         if stated is not None:
@@ -194,7 +201,9 @@ class Reader:
         value: float | None = None
         if amount is not None:
             value = _number(amount)
-        elif any(price is not None for price in prices):
+        elif unread:
+            raise RefusedError(Reason.WRONG_TYPE)
+        elif priced:
             value = _total(
                 _number(price) * _number(piece)
                 for price, piece in zip(prices, pieces, strict=True)
@@ -202,7 +211,7 @@ class Reader:
             )
         elif not _is_blank(properties.get("price")):
             value = _number(properties["price"]) * quantity
-        whole = value is None and (not products if refund else name in _ORDERS)
+        whole = value is None and (not listed if refund else name in _ORDERS)
         value = 0.0 if value is None else self._converted(value, properties.get("currency"))
         if refund:
             value, quantity = abs(value), abs(quantity)
@@ -309,21 +318,28 @@ def parse_time(text: str) -> int:
     Raises:
         RefusedError: it is none, or outside `FIRST_YEAR` to `LAST_YEAR`.
     """
-    match = _TIME.fullmatch(text)
+    match = _TIME.fullmatch(text.strip(_SPACES))
     if match is None:
         raise RefusedError(Reason.BAD_TIME)
-    date, short, clock, fraction, sign, hours, minutes = match.groups()
+    said = match.groupdict()
+    day = said["basic_day"] or said["month"] + said["day"]
+    clock = said["basic_clock"] or said["clock"].replace(":", "")
+    fraction, sign = said["fraction"] or "", said["sign"]
+    hours, minutes = int(said["hours"] or 0), int(said["minutes"] or 0)
+    if (fraction and len(clock) < len("hhmmss")) or hours > 23 or minutes > 59:
+        raise RefusedError(Reason.BAD_TIME)
+    hour, minute, second = int(clock[:2]), int(clock[2:4]), int(clock[4:] or 0)
+    midnight_after = (hour, minute, second) == (24, 0, 0)
+    if not midnight_after and (hour > 23 or minute > 59 or second > 60):
+        raise RefusedError(Reason.BAD_TIME)
     try:
-        moment = datetime.fromisoformat(f"{date}T{clock or short + ':00'}")
+        date = datetime(int(said["year"]), int(day[:2]), int(day[2:]))  # noqa: DTZ001 - as above
     except ValueError:
         raise RefusedError(Reason.BAD_TIME) from None
-    if sign and (int(hours) > 23 or int(minutes or 0) > 59):
-        raise RefusedError(Reason.BAD_TIME)
-    seconds = (moment - _EPOCH) // timedelta(seconds=1)
-    if sign:
-        offset = int(hours) * 3_600 + int(minutes or 0) * 60
-        seconds -= offset if sign == "+" else -offset
-    time_ms = seconds * 1_000 + int(((fraction or "") + "000")[:3])
+    offset = timedelta(hours=hours, minutes=minutes)
+    since = date - _EPOCH + timedelta(hours=hour, minutes=minute, seconds=second)
+    since += -offset if sign == "+" else offset
+    time_ms = since // timedelta(seconds=1) * 1_000 + int((fraction + "000")[:3])
     if not _FIRST_MS <= time_ms < _END_MS:
         raise RefusedError(Reason.BAD_TIME)
     return time_ms

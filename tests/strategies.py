@@ -190,6 +190,11 @@ def encoded(**fields: Any) -> bytes:
 
 
 _GOOD = encoded()
+CANCELLED: tuple[dict[str, Any], ...] = (
+    {"products": [{}]},
+    {"products": [{}], "price": 3},
+    {"products": [{}, {"price": 3}]},
+)
 PRODUCTS = [
     {"product_id": "a", "name": "Mug", "price": 19, "quantity": 1},
     {"product_id": "b", "name": "Plate", "price": 3.1, "quantity": 2},
@@ -254,7 +259,21 @@ MESSAGES: tuple[tuple[bytes | None, Fate, Reason | None], ...] = (
     (encoded(properties={"products": PRODUCTS, "quantity": 9}), Fate.APPLIED, None),
     (encoded(properties={"products": [{}, {"price": None}, {"price": "3"}]}), Fate.APPLIED, None),
     (encoded(properties={"products": [{"price": 1e9, "price ": 2}, 7]}), Fate.APPLIED, None),
-    (encoded(properties={"products": {"price": 3}}), Fate.APPLIED, None),
+    *(
+        (encoded(event=name, properties={"products": no_list, **more}), fate, reason)
+        for name in (ORDER, REFUND, "Order Cancelled")
+        for no_list in ({"0": {"price": 3}}, '[{"price": 3}]', False, 7)
+        for more, fate, reason in (
+            ({}, _REFUSED, Reason.WRONG_TYPE),
+            ({"price": 3}, _REFUSED, Reason.WRONG_TYPE),
+            ({"total": 3}, Fate.APPLIED, None),
+        )
+    ),
+    (encoded(event=REFUND, properties={"order_id": "o1", "products": "  "}), Fate.APPLIED, None),
+    *(
+        (encoded(event="Order Cancelled", properties=said), Fate.APPLIED, None)
+        for said in CANCELLED
+    ),
     (encoded(properties={"products": []}), Fate.APPLIED, None),
     (encoded(properties={"products": [{"price": 0.1, "quantity": 3}] * 7}), Fate.APPLIED, None),
     (encoded(properties={"products": [{"price": "3,5"}]}), _REFUSED, Reason.BAD_NUMBER),
@@ -300,6 +319,20 @@ MESSAGES: tuple[tuple[bytes | None, Fate, Reason | None], ...] = (
             "2025-12-01 00:00:00 UTC",
             "2025-12-01 01:00:00 +0100",
             "2025-12-01T00:00:00.0000000Z",
+            "20251201T000000Z",
+            "20251201T000000.123Z",
+            "20251201T013000+0130",
+            "20251201T0000Z",
+            "20251201 000000,5 UTC",
+            "2025-12-01 00:00:00.123456 +0000 UTC",
+            "2025-12-01 01:00:00 +0100 CET",
+            "2025-12-01T01:00:00+01:00[Europe/Berlin]",
+            "2025-12-01T00:00:00Z[UTC]",
+            "2025-11-30T23:00:00\N{MINUS SIGN}01:00",
+            "2025-11-30T24:00:00.000Z",
+            "2025-11-30T23:59:60.000Z",
+            " 2025-12-01T00:00:00.000Z",
+            "2025-12-01T00:00:00.000Z\n",
         )
     ),
     *(
@@ -394,6 +427,8 @@ MESSAGES: tuple[tuple[bytes | None, Fate, Reason | None], ...] = (
             " NaN ",
             "none",
             "nil",
+            "<nil>",
+            "<null>",
             "(not set)",
             "[object Object]",
             "0",
@@ -422,16 +457,22 @@ MESSAGES: tuple[tuple[bytes | None, Fate, Reason | None], ...] = (
             "2025-12-01T00:00:00.0000000",
             "2025-12-01T00:00:00.000Z\0",
             "2025-12-01T00:00:00 CET",
-            "20251201T000000.000Z",
+            "20251201T000000.000",
+            "202512-01T00:00:00.000Z",
+            "2025-1201T00:00:00.000Z",
+            "20251201T0000.5Z",
+            "2025-12-01T00:0000.000Z",
+            "2025-12-01T00:00:00Z[",
+            "2025-12-01T00:00:00[Europe/Berlin]",
             "2025-W49-1T00:00:00Z",
-            "2025-12-01T24:00:00.000Z",
+            "2025-12-01T24:00:01.000Z",
+            "2025-12-01T24:01:00.000Z",
             "2025-12-01T23:60:00.000Z",
-            "2025-12-01T23:59:60.000Z",
+            "2025-12-01T23:59:61.000Z",
             "2025-02-29T00:00:00.000Z",
             "2025-13-01T00:00:00.000Z",
             "2025-00-01T00:00:00.000Z",
             "2025-12-00T00:00:00.000Z",
-            "2025-12-01T00:00:00.000Z ",
             "2025-12-01T00:00:00.000+24:00",
             "٢٠٢٥-12-01T00:00:00.000Z",
             "0000-12-01T00:00:00.000Z",

@@ -443,6 +443,23 @@ def test_times_in_the_usual_form_are_what_datetime_says(moments: list[datetime])
     assert parse_times(texts).tolist() == [milliseconds(m) for m in moments]
 
 
+@pytest.mark.parametrize(
+    ("text", "usual"),
+    [
+        ("20251130T233000.25-0030", "2025-12-01T00:00:00.250Z"),
+        ("20251201T0130+0130", "2025-12-01T00:00:00.000Z"),
+        ("2025-11-30T24:00:00Z", "2025-12-01T00:00:00.000Z"),
+        ("2025-11-30T23:59:60Z", "2025-12-01T00:00:00.000Z"),
+        ("2025-11-30T23:30:00\N{MINUS SIGN}00:30", "2025-12-01T00:00:00.000Z"),
+        ("2025-12-01 01:00:00 +0100 CET", "2025-12-01T00:00:00.000Z"),
+        (" 2025-12-01T01:00:00+01:00[Europe/Berlin] ", "2025-12-01T00:00:00.000Z"),
+    ],
+)
+def test_times_as_other_libraries_write_them(text: str, usual: str) -> None:
+    assert parse_times([text]).tolist() == parse_times([usual]).tolist()
+    assert parse_times([usual, text]).tolist() == parse_times([usual, usual]).tolist()
+
+
 @given(_MOMENTS, st.integers(-1_439, 1_439), st.sampled_from(["seconds", "microseconds"]))
 def test_times_with_an_offset_are_what_datetime_says(
     moment: datetime, minutes: int, timespec: str
@@ -642,6 +659,10 @@ def test_categories_beyond_the_cache_hash_as_before(decoder: Decoder) -> None:
         ("Order Updated", {"order_id": "o", "revenue": 0}, False),
         ("Order Refunded", {"order_id": "o"}, True),
         ("Order Refunded", {"order_id": "o", "total": 3}, False),
+        ("Order Refunded", {"order_id": "o", "products": [{"product_id": "p"}]}, False),
+        ("Order Cancelled", {"order_id": "o", "products": [{"product_id": "p"}]}, True),
+        ("Order Canceled", {"order_id": "o", "products": [{"price": 3}]}, False),
+        ("Order Cancelled", {"order_id": "o", "products": [{}], "total": 3}, False),
         ("Product Viewed", {}, False),
     ],
 )
