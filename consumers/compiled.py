@@ -56,7 +56,13 @@ class CompiledParser:
         self._names = _table({name.encode(): code for name, code in table.codes.items()})
         self._folds = _table(fields.codes.by_fold)
         self._uses = np.stack(
-            [fields.uses_value, fields.uses_order, fields.takes_back, fields.cancels]
+            [
+                fields.uses_value,
+                fields.uses_order,
+                fields.takes_back,
+                fields.cancels,
+                fields.refunds,
+            ]
         )
         self._placeholders = _table(dict.fromkeys(fields.placeholders.short, 0))
         self._long_placeholders = _table({one.encode(): 0 for one in fields.placeholders.long})
@@ -829,11 +835,17 @@ def _hash(at: int, end: int, multipliers: int) -> np.uint64:
 
 
 @_inlined
-def _quantity(amounts: Floats) -> float:
+def _quantity(amounts: Floats, refunds: bool) -> float:
     """What `fields` says; NaN stands for a number that is not there."""
     quantity: float = amounts[_QUANTITY]
     if np.isnan(quantity):
-        quantity = amounts[_PIECES] if amounts[_LINES] > 0 else 1.0
+        quantity = 1.0
+        if amounts[_LINES] > 0:
+            quantity = amounts[_PIECES]
+        elif refunds:
+            for which in (_REVENUE, _TOTAL, _VALUE):
+                if not np.isnan(amounts[which]):
+                    quantity = 0.0
     return quantity
 
 
@@ -914,7 +926,8 @@ def _parse(
         names: table of the codes of watched events, by name.
         folds: table of the same, by folded name and alias.
         uses: by code, whether value and quantity are wanted, whether the order is, whether
-            such an event takes one back, and whether it cancels one.
+            such an event takes one back, whether it cancels one, and whether it does that or
+            refunds one.
         placeholders: table of ids that are none, folded.
         long_placeholders: table of those that are not folded.
         currencies: table of the known ones, folded; empty where nobody looks at them.
@@ -963,7 +976,7 @@ def _parse(
         if plain:
             code, plain = _code(starts[_EVENT], ends[_EVENT], named, folded)
             uses_value, uses_order, takes_back = uses[0, code], uses[1, code], uses[2, code]
-            pieces = _quantity(amounts)
+            pieces = _quantity(amounts, uses[4, code])
             worth = _value(amounts, pieces)
             kind[i], value[i], quantity[i], order[i] = code, 0.0, 1.0, 0
             tells = uses_order and uses_value and not takes_back
@@ -1002,6 +1015,7 @@ def _parse(
                 and limits[2] <= time_ms[i] < limits[3]
                 and abs(value[i]) <= limits[4]
                 and abs(quantity[i]) <= limits[4]
+                and not (uses_order and not takes_back and (value[i] < 0.0 or quantity[i] < 0.0))
             )
         if plain:
             category[i] = np.uint64(0)

@@ -19,6 +19,7 @@ from stream.events import (
     ALIASES,
     ORDER_CANCELLED,
     ORDER_EVENTS,
+    ORDER_REFUNDED,
     REFUND_EVENTS,
     Bools,
     Hashes,
@@ -93,6 +94,7 @@ class Fields:
         uses_order: by code, whether its order id is.
         takes_back: by code, whether it takes back what an order brought.
         cancels: by code, whether it takes back all of an order, whatever products it lists.
+        refunds: by code, whether it takes back an order, and no other event does.
         placeholders: ids that are none.
         rates: what a unit of each currency is worth, by its folded code; empty where nobody looks
             at currencies.
@@ -107,6 +109,8 @@ class Fields:
         self._takes_back: list[bool] = self.takes_back.tolist()
         self.cancels = _mask(table, {ORDER_CANCELLED})
         self._cancels: list[bool] = self.cancels.tolist()
+        self.refunds = _mask(table, set(REFUND_EVENTS))
+        self._refunds: list[bool] = self.refunds.tolist()
         self.uses_order = _mask(table, {*ORDER_EVENTS, *taken})
         self._uses_order: list[bool] = self.uses_order.tolist()
         self.placeholders = Placeholders(worker.placeholder_ids)
@@ -144,17 +148,18 @@ class Fields:
         The value is the revenue, which by the specification has neither shipping nor tax in it;
         else the total, as Segment's own libraries take it for the revenue; else the value, the
         subtotal, the sum of the products, and price x quantity. The quantity is the one that is
-        said, else that of the products, else 1.
+        said, else that of the products, else 1; a refund of an amount alone takes back no piece.
 
         Raises:
             RefusedError: something that decides is no number, or too large, or in a currency that
-                nobody has declared.
+                nobody has declared; or an order is worth less than nothing.
         """
         takes_back = self._takes_back[code]
         products = properties.products or []
-        quantity = _quantity(properties, products)
-        value = 0.0
         raw, name = _amount(properties, takes_back)
+        amount_alone = self._refunds[code] and raw is not None
+        quantity = _quantity(properties, products, 0.0 if amount_alone else 1.0)
+        value = 0.0
         is_said = True
         if raw is not None:
             value = number(raw, name)
@@ -170,6 +175,12 @@ class Fields:
             value *= self._rate(properties.currency)
         if takes_back:
             value, quantity = abs(value), abs(quantity)
+        elif self._uses_order[code] and (value < 0.0 or quantity < 0.0):
+            raise RefusedError(
+                Reason.OUT_OF_RANGE,
+                f"an order of {quantity:g} pieces worth {value:g}; if it is a refund, send "
+                f"{ORDER_REFUNDED!r}",
+            )
         if not (abs(value) <= LARGEST_NUMBER and abs(quantity) <= LARGEST_NUMBER):
             raise RefusedError(Reason.OUT_OF_RANGE, f"value {value:g}, quantity {quantity:g}")
         is_part = takes_back and bool(products) and not self._cancels[code]
@@ -281,13 +292,13 @@ def _amount(properties: Properties, takes_back: bool) -> tuple[Any, str]:
     return None, ""
 
 
-def _quantity(properties: Properties, products: Sequence[Product]) -> float:
+def _quantity(properties: Properties, products: Sequence[Product], otherwise: float) -> float:
     if properties.quantity is not None and not is_absent(properties.quantity):
         return number(properties.quantity, "quantity")
     if properties.total_quantity is not None and not is_absent(properties.total_quantity):
         return number(properties.total_quantity, "total_quantity")
     if not products:
-        return 1.0
+        return otherwise
     pieces = 0.0
     for product in products:
         pieces += _pieces(product)

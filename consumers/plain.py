@@ -470,7 +470,9 @@ def _properties_of(raw: Any) -> Properties | None:
             for line in products
         ]
     else:
-        found["products"] = None if is_absent(products) else [Product(NoList(products))]
+        # An empty object is what PHP makes of an empty list.
+        none = is_absent(products) or products == {}
+        found["products"] = None if none else [Product(NoList(products))]
     return Properties(**found)
 
 

@@ -177,7 +177,7 @@ class Reader:
         refund = name in self._refunds
         lines = properties.get("products")
         products = lines if isinstance(lines, list) else []
-        unread = not isinstance(lines, list) and not _is_blank(lines)
+        unread = not isinstance(lines, list) and not _is_blank(lines) and lines != {}
         fields = ["revenue", "total", "value", "subtotal"]
         if refund:
             fields.insert(0, "refund_amount")
@@ -197,7 +197,8 @@ class Reader:
         elif products:
             quantity = _total(_number(piece) for piece in pieces)
         else:
-            quantity = 1.0
+            alone = name in _REFUNDS and amount is not None and not unread
+            quantity = 0.0 if alone else 1.0
         value: float | None = None
         if amount is not None:
             value = _number(amount)
@@ -215,6 +216,8 @@ class Reader:
         value = 0.0 if value is None else self._converted(value, properties.get("currency"))
         if refund:
             value, quantity = abs(value), abs(quantity)
+        elif name in _ORDERS and min(value, quantity) < 0:
+            raise RefusedError(Reason.OUT_OF_RANGE)
         if not (abs(value) <= LARGEST_NUMBER and abs(quantity) <= LARGEST_NUMBER):
             raise RefusedError(Reason.OUT_OF_RANGE)
         return value, quantity, whole

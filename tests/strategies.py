@@ -195,6 +195,16 @@ CANCELLED: tuple[dict[str, Any], ...] = (
     {"products": [{}], "price": 3},
     {"products": [{}, {"price": 3}]},
 )
+NO_PRODUCTS: tuple[Any, ...] = ("  ", {}, [], None)
+NEGATIVE: tuple[dict[str, Any], ...] = (
+    {"total": -50},
+    {"revenue": "-0.01"},
+    {"products": [{"price": -5, "quantity": 2}, {"price": 3}]},
+    {"products": [{"price": -5, "quantity": -2}]},
+    {"revenue": 5, "quantity": -1},
+    {"products": [{}], "quantity": -2},
+    {"price": -3},
+)
 PRODUCTS = [
     {"product_id": "a", "name": "Mug", "price": 19, "quantity": 1},
     {"product_id": "b", "name": "Plate", "price": 3.1, "quantity": 2},
@@ -246,7 +256,7 @@ MESSAGES: tuple[tuple[bytes | None, Fate, Reason | None], ...] = (
     (encoded(properties=None), Fate.APPLIED, None),
     (encoded(properties=[]), Fate.APPLIED, None),
     (encoded(properties={"revenue": "12.50"}), Fate.APPLIED, None),
-    (encoded(properties={"revenue": " -1e2 "}), Fate.APPLIED, None),
+    (encoded(properties={"revenue": " +1e2 "}), Fate.APPLIED, None),
     (encoded(properties={"revenue": "", "total": "7"}), Fate.APPLIED, None),
     (encoded(properties={"revenue": 5, "total": "much", "value": [1]}), Fate.APPLIED, None),
     (encoded(properties={"category": 3}), Fate.APPLIED, None),
@@ -269,7 +279,10 @@ MESSAGES: tuple[tuple[bytes | None, Fate, Reason | None], ...] = (
             ({"total": 3}, Fate.APPLIED, None),
         )
     ),
-    (encoded(event=REFUND, properties={"order_id": "o1", "products": "  "}), Fate.APPLIED, None),
+    *(
+        (encoded(event=REFUND, properties={"order_id": "o1", "products": none}), Fate.APPLIED, None)
+        for none in NO_PRODUCTS
+    ),
     *(
         (encoded(event="Order Cancelled", properties=said), Fate.APPLIED, None)
         for said in CANCELLED
@@ -286,11 +299,10 @@ MESSAGES: tuple[tuple[bytes | None, Fate, Reason | None], ...] = (
         for name in (ORDER, REFUND, "Refunded Order")
         for said in (
             {},
-            {"total": -50},
             {"total": 0},
             {"revenue": None, "total": ""},
             {"products": PRODUCTS},
-            {"products": [{}], "quantity": -2},
+            {"products": [{}], "quantity": 2},
             {"quantity": 2},
             {"refund_amount": "5", "total": 20},
         )
@@ -488,6 +500,16 @@ MESSAGES: tuple[tuple[bytes | None, Fate, Reason | None], ...] = (
     ),
     (encoded(properties={"revenue": 1.1e12}), _REFUSED, Reason.OUT_OF_RANGE),
     (encoded(properties={"revenue": -1.1e12}), _REFUSED, Reason.OUT_OF_RANGE),
+    *(
+        (encoded(event=name, properties=said), fate, reason)
+        for name, fate, reason in (
+            (ORDER, _REFUSED, Reason.OUT_OF_RANGE),
+            (UPDATE, _REFUSED, Reason.OUT_OF_RANGE),
+            (REFUND, Fate.APPLIED, None),
+            (CANCEL, Fate.APPLIED, None),
+        )
+        for said in NEGATIVE
+    ),
     (encoded(properties={"revenue": 1, "quantity": 1e13}), _REFUSED, Reason.OUT_OF_RANGE),
     (encoded(properties={"price": 1e300, "quantity": 1e300}), _REFUSED, Reason.OUT_OF_RANGE),
     (_GOOD.replace(b"20.0", b"1e999"), _REFUSED, Reason.OUT_OF_RANGE),

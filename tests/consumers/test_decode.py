@@ -677,3 +677,26 @@ def test_an_order_that_says_no_value_is_known_as_such(
     )
     assert judged.event is not None
     assert judged.event.whole is whole
+
+
+@pytest.mark.parametrize(
+    ("name", "properties", "pieces"),
+    [
+        ("Order Refunded", {"order_id": "o", "total": 30}, 0.0),
+        ("Order Refunded", {"order_id": "o", "refund_amount": "30"}, 0.0),
+        ("Order Cancelled", {"order_id": "o", "value": -30}, 0.0),
+        ("Order Refunded", {"order_id": "o", "total": 30, "quantity": 2}, 2.0),
+        ("Order Refunded", {"order_id": "o", "total": 30, "products": [{}]}, 1.0),
+        ("Order Refunded", {"order_id": "o", "price": 30}, 1.0),
+        ("Order Completed", {"order_id": "o", "total": 30}, 1.0),
+    ],
+)
+def test_an_amount_alone_takes_back_no_piece(
+    decoder: Decoder, name: str, properties: dict[str, Any], pieces: float
+) -> None:
+    """Who gets some money back and keeps the mug has a mug."""
+    value = encoded(event=name, properties=properties)
+    assert decoded(decoder, [value], START_MS).quantity.tolist() == [pieces]
+    judged = Judge(DEFAULT_FEATURES, Worker()).judge(Message(value, START_MS, 1))
+    assert judged.event is not None
+    assert judged.event.quantity == pieces

@@ -222,10 +222,10 @@ LINES_OF_AN_ORDER = [{"price": 19, "quantity": 1}, {"price": 3, "quantity": 2}]
         (ORDER, {"price": 4, "quantity": "3"}, (12.0, 3.0, False)),
         ("Completed Order", {"orderId": "o1", "revenue": 25}, (25.0, 1.0, False)),
         (REFUND, {}, (0.0, 1.0, True)),
-        (REFUND, {"total": -30}, (30.0, 1.0, False)),
-        (REFUND, {"total": 0}, (0.0, 1.0, False)),
+        (REFUND, {"total": -30}, (30.0, 0.0, False)),
+        (REFUND, {"total": 0}, (0.0, 0.0, False)),
         (REFUND, {"products": LINES_OF_AN_ORDER[1:]}, (6.0, 2.0, False)),
-        (REFUND, {"total": 30, "refund_amount": 5}, (5.0, 1.0, False)),
+        (REFUND, {"total": 30, "refund_amount": 5}, (5.0, 0.0, False)),
         (REFUND, {"revenue": "", "total": None}, (0.0, 1.0, True)),
     ],
 )
