@@ -46,6 +46,7 @@ from stream.events import (
 from stream.features import FeatureTable
 from stream.hashing import hash_text, letters_of
 from stream.times import EARLIEST_MS, LATEST_MS
+from stream.units import iso
 
 LONGEST_USER = 256
 OTHER_TYPES = frozenset({"identify", "page", "screen", "group", "alias"})
@@ -161,7 +162,7 @@ class PlainParser:
             known = odd.places
             for i in np.flatnonzero(bad_time).tolist():
                 if i not in known:
-                    odd.refused[i] = Reason.BAD_TIME, f"timestamp {shown(tracks[i].timestamp)}"
+                    odd.refused[i] = Reason.BAD_TIME, _why_no_time(tracks[i].timestamp)
 
         value, quantity = np.zeros(count), np.ones(count)
         order, whole = np.zeros(count, np.uint64), np.zeros(count, np.bool_)
@@ -379,7 +380,7 @@ class PlainParser:
         if not isinstance(timestamp, str):
             return Reason.WRONG_TYPE, f"the time is {shown(timestamp)}, and no text"
         if not EARLIEST_MS <= parse_time(timestamp) < LATEST_MS:
-            return Reason.BAD_TIME, f"timestamp {shown(timestamp)}"
+            return Reason.BAD_TIME, _why_no_time(timestamp)
         properties = parsed.get("properties")
         if self._looked_at[code] and not isinstance(properties, dict | None) and properties != []:
             return Reason.WRONG_TYPE, f"properties are {shown(properties)}, and no object"
@@ -578,6 +579,16 @@ def parse_time(text: str) -> int:
     east = hours_off * 3_600 + minutes_off * 60
     seconds = days.days * 86_400 + clock - (east if sign == "+" else -east)
     return max(seconds * 1_000 + int(f"{fraction or ''}000"[:3]), -1)
+
+
+def _why_no_time(text: str) -> str:
+    """What is wrong with a text that is no time of an event."""
+    said = f"timestamp {shown(text)}"
+    if _ISO_8601.fullmatch(text):
+        return f"{said} is no day and hour from {iso(EARLIEST_MS)[:4]} to {iso(LATEST_MS - 1)[:4]}"
+    if _ISO_8601.fullmatch(f"{text.strip()}Z"):
+        return f"{said} names no zone, such as Z or +01:00: nobody knows on whose clock it was"
+    return f"{said} is no time in ISO 8601, such as {iso(EARLIEST_MS)}"
 
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)

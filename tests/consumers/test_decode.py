@@ -700,3 +700,23 @@ def test_an_amount_alone_takes_back_no_piece(
     judged = Judge(DEFAULT_FEATURES, Worker()).judge(Message(value, START_MS, 1))
     assert judged.event is not None
     assert judged.event.quantity == pieces
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("2025-12-01T00:00:00", "names no zone"),
+        ("2025-12-01 00:00:00.000 ", "names no zone"),
+        ("20251201T0000", "names no zone"),
+        ("1970-01-21T10:09:07.200Z", "from 1995 to 2099"),
+        ("2025-02-29T00:00:00.000Z", "from 1995 to 2099"),
+        ("1764547200", "is no time in ISO 8601"),
+        ("2025-12-01", "is no time in ISO 8601"),
+    ],
+)
+def test_a_refused_time_says_what_is_wrong_with_it(decoder: Decoder, text: str, why: str) -> None:
+    for more in ({}, {"messageId": 7}):  # as a usual message, and as one with odd fields
+        [reject] = decoded(decoder, [encoded(timestamp=text, **more)]).rejects
+        assert reject.reason is Reason.BAD_TIME
+        assert repr(text) in reject.detail
+        assert why in reject.detail
