@@ -253,6 +253,9 @@ def events(seed: int, days: int = 14) -> list[tuple[int, str, int, bytes]]:
         if odd is not None and b"segstream-mark" not in odd:
             time_ms = START_MS + day * DAY_MS
             found.append((time_ms, INPUTS[day % 2], day % PARTITIONS, odd))
+            # Its user acts as well: who is known by what the shop did only is in no segment.
+            acted = encoded(time_ms=time_ms, event=VIEW, messageId=f"odd {day}")
+            found.append((time_ms, INPUTS[0], day % PARTITIONS, acted))
     return sorted(found, key=lambda one: one[0])
 
 
