@@ -45,6 +45,33 @@ class Purchase(NamedTuple):
     quantity: float
 
 
+class Entry(NamedTuple):
+    """An order, a refund, or what a refund took back of an order.
+
+    Attributes:
+        known_ms: from then on it counts.
+        time_ms: at which it counts.
+        event: empty for what was taken back.
+    """
+
+    known_ms: int
+    time_ms: int
+    event: str
+    number: float
+    value: float
+    quantity: float
+
+
+@dataclass
+class Order:
+    """What is left of an order."""
+
+    time_ms: int
+    value: float
+    left: float
+    pieces: float
+
+
 class Move(NamedTuple):
     """What decides about a change record."""
 
@@ -98,6 +125,35 @@ def read_purchases(file: Path) -> list[Purchase]:
     return sorted(purchases, key=lambda p: (p.time_ms, p.row))
 
 
+def entries(purchases: Sequence[Purchase], remember_ms: int) -> list[Entry]:
+    """What one user's orders and credit notes count, and from when on.
+
+    Credit notes have numbers of their own, so each takes from the newest orders what they have left,
+    until its amount is used up, of those that are remembered.
+    """
+    step_ms = remember_ms // 8
+    found: list[Entry] = []
+    orders: list[Order] = []
+    for time_ms, _, _, event, value, quantity in purchases:
+        found.append(Entry(time_ms, time_ms, event, 1.0, value, quantity))
+        if event == "Order Completed":
+            orders.append(Order(time_ms, value, value, quantity))
+            continue
+        rest, rest_pieces = value, quantity
+        for order in reversed(orders):
+            remembered = order.time_ms // step_ms >= time_ms // step_ms - 8
+            if rest <= 0 or not remembered or order.left <= 0:
+                continue
+            taken, pieces = min(order.left, rest), min(order.pieces, rest_pieces)
+            rest, rest_pieces = rest - taken, rest_pieces - pieces
+            number = 0.0
+            if order.left - taken <= 1e-9 * order.value:
+                number, taken, pieces = -1.0, order.left, order.pieces
+            order.left, order.pieces = order.left - taken, order.pieces - pieces
+            found.append(Entry(time_ms, order.time_ms, "", number, -taken, -pieces))
+    return found
+
+
 @dataclass(frozen=True)
 class Occasion:
     """A moment at which everyone is looked at, under one model.
@@ -137,8 +193,13 @@ def recompute(
     models: Iterable[dict[str, Any]],
     features: Sequence[Feature],
     rule: Publish,
+    remember_ms: int,
 ) -> list[Move]:
-    """Every move there must have been, by user and version."""
+    """Every move there must have been, by user and version.
+
+    Args:
+        remember_ms: how long orders are remembered.
+    """
     looks = occasions(models, marks_of(purchases))
     geometry = _Geometry(looks)
     of_user: dict[str, list[Purchase]] = defaultdict(list)
@@ -146,10 +207,13 @@ def recompute(
         of_user[purchase.user].append(purchase)
     moves: list[Move] = []
     for user in sorted(of_user):
-        known = [i for i, look in enumerate(looks) if look.at_ms > of_user[user][0].time_ms]
+        ordered = [p.time_ms for p in of_user[user] if p.event == "Order Completed"]
+        # Whom only the shop knows, by a credit note, is in no segment.
+        known = [i for i, look in enumerate(looks) if ordered and look.at_ms > ordered[0]]
         if known:
             times = np.array([looks[i].at_ms for i in known])
-            distances = geometry.distances(vectors(of_user[user], features, times), known[0])
+            counted = entries(of_user[user], remember_ms)
+            distances = geometry.distances(vectors(counted, features, times), known[0])
             moves += _walk(of_user[user], looks[known[0] :], distances, geometry, rule, known[0])
     return moves
 
@@ -158,17 +222,27 @@ def recompute(
 
 
 def vectors(
-    purchases: Sequence[Purchase], features: Sequence[Feature], times: npt.NDArray[np.int64]
+    counted: Sequence[Entry], features: Sequence[Feature], times: npt.NDArray[np.int64]
 ) -> Floats:
-    """A user's features at some times, ``(times, features)``, from all purchases before each."""
-    when = np.array([p.time_ms for p in purchases])
-    before = when < times[:, None]
-    age = np.where(before, times[:, None] - when, 0)
+    """A user's features at some times, ``(times, features)``, from all that is known before each."""
+    before = np.array([e.known_ms for e in counted]) < times[:, None]
+    age = np.where(before, times[:, None] - np.array([e.time_ms for e in counted]), 0)
     columns: dict[str, Floats] = {}
     weights: dict[float, Floats] = {}
 
     def watched(names: Sequence[str]) -> Floats:
-        return np.array([1.0 if p.event in names or not names else 0.0 for p in purchases])
+        # Of an order's own time is what was taken back of it; a credit note is no sign of life.
+        acts = names or ("Order Completed",)
+        return np.array([1.0 if e.event in acts else 0.0 for e in counted])
+
+    def amounts_of(feature: Feature, of: str) -> Floats:
+        """What each entry adds: what is left of orders, if refunds take away from it."""
+        assert not feature.minus or (feature.on, feature.minus) == (
+            ("Order Completed",),
+            ("Order Refunded",),
+        )
+        names = (*feature.on, "") if feature.minus else feature.on
+        return np.array([getattr(e, of) if e.event in names else 0.0 for e in counted])
 
     def faded(feature: Feature, amounts: Floats) -> Floats:
         assert feature.half_life is not None, "this shop is recomputed with decayed sums only"
@@ -185,11 +259,9 @@ def vectors(
         return np.where(seen.any(axis=1), found / DAY_MS, feature.absent)
 
     for feature in features:
-        amounts = watched(feature.on)
-        if feature.minus:
-            amounts = amounts - watched(feature.minus)
-        if feature.of in ("value", "quantity"):
-            amounts = amounts * np.array([getattr(p, feature.of) for p in purchases])
+        amounts = amounts_of(
+            feature, feature.of if feature.of in ("value", "quantity") else "number"
+        )
         match feature.aggregate, feature.of:
             case "last", _:
                 column = days(feature, feature.on, newest=True)
@@ -198,7 +270,7 @@ def vectors(
             case _, "sessions" | "browse_seconds" | "category":
                 column = np.zeros(len(times))  # nobody browses in this shop
             case "mean", _:
-                number = faded(feature, watched(feature.on))
+                number = faded(feature, amounts_of(feature, "number"))
                 column = _divide(faded(feature, amounts), number, feature.absent)
             case "ratio", _:
                 top, bottom = (columns[part] for part in feature.ratio_parts)
@@ -257,12 +329,15 @@ def _walk(
     """Follow one user from look to look."""
     moves: list[Move] = []
     segment, acts, leaning, evidence = 0, 0, 0, 0.0
-    done, seen = 0, 0
+    done, seen, touched = 0, 0, 0
     for number, (look, squared) in enumerate(zip(looks, distances, strict=True)):
         cause = "time_passed" if look.sweep else "model_moved"
         while done < len(purchases) and purchases[done].time_ms < look.at_ms:
-            seen, done = max(seen, purchases[done].time_ms), done + 1
-        if look.sweep and seen >= look.at_ms - DAY_MS:
+            touched = purchases[done].time_ms
+            if purchases[done].event == "Order Completed":
+                seen = touched
+            done += 1
+        if look.sweep and touched >= look.at_ms - DAY_MS:
             cause = "user_moved"
         ids = [one["id"] for one in look.model["segments"]]
         best = squared.index(min(squared))
