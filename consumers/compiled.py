@@ -989,6 +989,7 @@ def _parse(
                 plain = plain and not unusual >> _CURRENCY & 1
                 worth *= _rate(starts[_CURRENCY_TEXT], ends[_CURRENCY_TEXT], known, rates)
             if uses_value:
+                whole[i] = whole[i] or (uses[3, code] and worth == 0.0)
                 value[i] = abs(worth) if takes_back else worth
                 quantity[i] = abs(pieces) if takes_back else pieces
             if uses_order:

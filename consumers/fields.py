@@ -184,7 +184,8 @@ class Fields:
         if not (abs(value) <= LARGEST_NUMBER and abs(quantity) <= LARGEST_NUMBER):
             raise RefusedError(Reason.OUT_OF_RANGE, f"value {value:g}, quantity {quantity:g}")
         is_part = takes_back and bool(products) and not self._cancels[code]
-        silent = not is_said and not is_part
+        # A cancelled order is worth nothing any more, and some tell it so.
+        silent = (not is_said and not is_part) or (self._cancels[code] and value == 0.0)
         return value, quantity, self._uses_order[code] and silent
 
     def says_no_amount(self, code: int, properties: Properties) -> bool:

@@ -213,6 +213,7 @@ class Reader:
         elif not _is_blank(properties.get("price")):
             value = _number(properties["price"]) * quantity
         whole = value is None and (not listed if refund else name in _ORDERS)
+        whole = whole or (name == _CANCELLED and value == 0.0)
         value = 0.0 if value is None else self._converted(value, properties.get("currency"))
         if refund:
             value, quantity = abs(value), abs(quantity)

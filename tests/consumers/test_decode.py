@@ -663,6 +663,8 @@ def test_categories_beyond_the_cache_hash_as_before(decoder: Decoder) -> None:
         ("Order Cancelled", {"order_id": "o", "products": [{"product_id": "p"}]}, True),
         ("Order Canceled", {"order_id": "o", "products": [{"price": 3}]}, False),
         ("Order Cancelled", {"order_id": "o", "products": [{}], "total": 3}, False),
+        ("Order Cancelled", {"order_id": "o", "total": 0}, True),
+        ("Order Refunded", {"order_id": "o", "total": 0}, False),
         ("Product Viewed", {}, False),
     ],
 )

@@ -26,9 +26,8 @@ from producers.mapping import (
     Mapping,
     Refusal,
     RowMapper,
-    encode_message,
+    encoded_message,
     load_mapping,
-    message_of,
     parse_mapping,
     shipped_mappings,
 )
@@ -237,10 +236,9 @@ def check_row(raw: bytes) -> None:
         return
     assert isinstance(found, Event)
     try:
-        message = message_of(found, iso(found.time_ms), "file")
+        value = encoded_message(found, iso(found.time_ms), "file")
     except ValueError:
         return
-    value = encode_message(message)
     assert found.user.encode()
     judge = Judge(DEFAULT_FEATURES, Worker(message_bytes=1 << 30))
     outcome = judge.judge(Message(value, found.time_ms, 0))
