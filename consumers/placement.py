@@ -38,7 +38,7 @@ SAY_SECONDS = 60.0
 class Knows(Protocol):
     """What is asked of a partition's users; `stream.partition.Partition` is one."""
 
-    def strangers(self, users: Sequence[str]) -> list[int]: ...
+    def strangers(self, users: Sequence[str]) -> set[str]: ...
 
 
 class Placement:
@@ -59,15 +59,21 @@ class Placement:
             number: of the partition.
             topic: whose messages stand from `start` to before `end`.
         """
-        strangers = known.strangers(block.users[start:end])
+        users = block.users[start:end]
+        strangers = list(known.strangers(users))
         if not strangers:
             return
-        places = [place for at in strangers if block.applies(place := start + at)]
-        if not places:
+        belong = partitions_of([user.encode() for user in strangers], self._partitions).tolist()
+        elsewhere = {
+            user: there for user, there in zip(strangers, belong, strict=True) if there != number
+        }
+        if not elsewhere:
             return
-        users = [block.users[place] for place in places]
-        belong = partitions_of([user.encode() for user in users], self._partitions).tolist()
-        astray = [one for one in zip(places, users, belong, strict=True) if one[2] != number]
+        astray = [
+            (place, user, elsewhere[user])
+            for place, user in enumerate(users, start)
+            if user in elsewhere and block.applies(place)
+        ]
         if not astray:
             return
         metrics.misplaced(topic, len(astray))

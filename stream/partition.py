@@ -406,12 +406,9 @@ class Partition:
         if not self._delivered and not self._foretold:
             self._known_to = upto
 
-    def strangers(self, users: Sequence[str]) -> list[int]:
-        """Places of those who are not users of this partition yet; most often there are none."""
-        known = self._slots.__contains__
-        if all(map(known, users)):
-            return []
-        return [place for place, user in enumerate(users) if not known(user)]
+    def strangers(self, users: Sequence[str]) -> set[str]:
+        """Those who are not users of this partition yet; most often there are none."""
+        return set(users).difference(self._slots)
 
     def slots(self, users: Sequence[str]) -> Ints:
         """Slot of each user; unknown ones are taken in."""

@@ -62,8 +62,8 @@ class Known:
     def __init__(self, *users: str) -> None:
         self.users = set(users)
 
-    def strangers(self, users: Any) -> list[int]:
-        return [place for place, user in enumerate(users) if user not in self.users]
+    def strangers(self, users: Any) -> set[str]:
+        return set(users) - self.users
 
 
 def here_and_elsewhere(partitions: int = 12, number: int = 0) -> tuple[str, str]:
