@@ -8,18 +8,17 @@ said to be not looked at.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from zlib import crc32
 
 from consumers.client import read_to_end
 from consumers.findings import Finding
 from consumers.group import see_group
 from consumers.output import Output
-from consumers.placement import Users
+from consumers.placement import REMEDY, Users, by_crc32
 from consumers.records import Record
 from consumers.topic_watch import TopicReplacedError, see_same_topics
 from stream.config import ConfigError, Settings
 from stream.errors import BrokerUnavailableError, OffsetOutOfRangeError, TopicMissingError
-from stream.hashing import partition_of
+from stream.hashing import partitions_of
 from stream.namespace import see_partitions
 from stream.state import Position, Store, StoreRefusedError, StoreUnavailableError
 
@@ -28,10 +27,6 @@ NEWEST = 100
 LOOKED_AT = 32
 """Partitions of each topic, and of the store: a wrong partitioner shows in any."""
 STALL_SECONDS = 5.0
-REMEDY = (
-    "write with the user's id as the key and partitioner=murmur2_random (librdkafka; Java's client does "
-    "so by itself); `segstream rekey` sends what was refused to where it belongs"
-)
 
 
 def of_broker(settings: Settings) -> list[Finding]:
@@ -55,16 +50,12 @@ def placement(settings: Settings, subject: str, records: Iterable[Record]) -> Fi
     """Whether records lie in the partitions of their users."""
     partitions = settings.topics.partitions
     found = list(records)
-    seen = astray = by_crc = 0
-    for record, user in zip(
-        found, Users(settings).of([record.value() for record in found]), strict=True
-    ):
-        if user is None:
-            continue
-        seen += 1
-        if partition_of(user.encode(), partitions) != record.partition():
-            astray += 1
-            by_crc += crc32(user.encode()) % partitions == record.partition()
+    users = Users(settings).of([record.value() for record in found])
+    known = [(r.partition(), u) for r, u in zip(found, users, strict=True) if u is not None]
+    belong = partitions_of([user.encode() for _, user in known], partitions).tolist()
+    strays = [one for one, there in zip(known, belong, strict=True) if one[0] != there]
+    seen, astray = len(known), len(strays)
+    by_crc = sum(by_crc32(user, partitions) == number for number, user in strays)
     if not astray:
         told = f"the newest {seen:,} events lie in the partitions of their users"
         return Finding(True, subject, told if seen else "no events yet")

@@ -35,6 +35,11 @@ SAY_SECONDS = 60.0
 """Between two warnings that say the same."""
 
 
+def by_crc32(user: str, partitions: int) -> int:
+    """Where librdkafka's own partitioner, `consistent_random`, puts a user."""
+    return crc32(user.encode()) % partitions
+
+
 class Knows(Protocol):
     """What is asked of a partition's users; `stream.partition.Partition` is one."""
 
@@ -84,7 +89,7 @@ class Placement:
         self._say(topic, number, self._detail(user, number, there))
 
     def _detail(self, user: str, number: int, there: int) -> str:
-        likely = crc32(user.encode()) % self._partitions == number
+        likely = by_crc32(user, self._partitions) == number
         guess = " (librdkafka's own partitioner, crc32, puts it here)" if likely else ""
         return (
             f"lies in partition {number}, but its user belongs in {there} of {self._partitions}"
@@ -110,13 +115,15 @@ class Users:
 
     def of(self, values: Sequence[bytes | None]) -> list[str | None]:
         """The user of each; None of what is counted for nobody."""
+        return [user for user, _ in self.and_marks(values)]
+
+    def and_marks(self, values: Sequence[bytes | None]) -> list[tuple[str | None, bool]]:
+        """The user of each, and whether it says that it is a mark of the shop's clock."""
         if not values:
             return []
         parsed = parse_all(self._parser, values)
-        nobody = parsed.odd.places
-        return [None if at in nobody else user or None for at, user in enumerate(parsed.users)]
-
-    def are_marks(self, values: Sequence[bytes | None]) -> list[bool]:
-        """Whether each says that it is a mark of the shop's clock."""
-        marks = parse_all(self._parser, values).odd.marks if values else {}
-        return [at in marks for at in range(len(values))]
+        nobody, marks = parsed.odd.places, parsed.odd.marks
+        return [
+            (None if at in nobody else user or None, at in marks)
+            for at, user in enumerate(parsed.users)
+        ]

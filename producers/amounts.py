@@ -119,14 +119,6 @@ def read_number(text: str) -> Written | None:
     )
 
 
-def parse_number(text: str, decimal: Decimal = ".") -> float | None:
-    """A number with this decimal sign, or None. The other sign can only group digits."""
-    written = read_number(text)
-    if written is None:
-        return None
-    return written.point if decimal == "." else written.comma
-
-
 def is_currency(code: str) -> bool:
     """Whether this is an ISO 4217 code in use."""
     return code in _ISO_4217

@@ -32,6 +32,7 @@ from pydantic import (
 )
 
 from producers.amounts import LARGEST_NUMBER, Decimal, NumberColumn, is_currency, is_dash
+from producers.texts import is_text
 from producers.times import FORMATS_EXPECTED, TimeColumn, is_format
 from stream.config import PLACEHOLDER_IDS
 from stream.events import ORDER_COMPLETED, ORDER_EVENTS, ORDER_REFUNDED, REFUND_EVENTS
@@ -709,7 +710,7 @@ class RowMapper:
                 raise _Unmappable(BAD_NUMBER, f"a negative number makes no {event!r}")
         texts = (order, self._id(row), self._category(row), self._session(row))
         for text in (user, event, *texts):
-            if text is not None and not text.isascii() and not _is_text(text):
+            if text is not None and not text.isascii() and not is_text(text):
                 raise _Unmappable(UNREADABLE, f"half a character in {text[:40]!r}")
         refund: tuple[bool, float | None, int | None] = (False, None, None)
         if self._refunds and event == ORDER_COMPLETED:
@@ -913,15 +914,6 @@ _FLOAT_ID = re.compile(r"(\d+)\.0+", re.ASCII)
 _POWER_ID = re.compile(r"(\d)(?:[.,](\d+))?[eE]\+(\d{1,3})", re.ASCII)
 """As R, pandas and Excel write large numbers. Nobody's own ids have a plus in them."""
 _BARE_POWER = re.compile(r"\d+(\.\d+)?[eE]\d+", re.ASCII)
-
-
-def _is_text(text: str) -> bool:
-    """Whether it can be written again: Python and JSON let halves of surrogate pairs pass."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _reader(places: Sequence[int]) -> _Reader:

@@ -22,7 +22,7 @@ from producers.client import producer_options
 from producers.delivery import Record, deliver
 from stream.config import Settings
 from stream.errors import kafka_client
-from stream.hashing import partition_of
+from stream.hashing import partitions_of
 from stream.headers import headers_of
 
 PORTION = 2_000
@@ -43,8 +43,7 @@ class Source(Protocol):
 class Readers(Protocol):
     """Who reads messages: `consumers.placement.Users` does."""
 
-    def of(self, values: Sequence[Any]) -> list[str | None]: ...
-    def are_marks(self, values: Sequence[Any]) -> list[bool]: ...
+    def and_marks(self, values: Sequence[Any]) -> list[tuple[str | None, bool]]: ...
 
 
 @dataclass
@@ -110,11 +109,13 @@ def _placed(
     readers: Readers,
     report: RekeyReport,
 ) -> list[Record]:
-    values = [record.value() for record in records]
+    told = readers.and_marks([record.value() for record in records])
+    users = list({user: None for user, _ in told if user is not None})
+    keys = [user.encode() for user in users]
+    belong = partitions_of(keys, settings.topics.partitions).tolist()
+    homes = dict(zip(users, zip(keys, belong, strict=True), strict=True))
     found = []
-    for record, user, is_mark in zip(
-        records, readers.of(values), readers.are_marks(values), strict=True
-    ):
+    for record, (user, is_mark) in zip(records, told, strict=True):
         if is_mark:
             report.marks += 1
             continue
@@ -122,8 +123,7 @@ def _placed(
         if user is None:
             report.keyless += 1
         else:
-            key = user.encode()
-            place = partition_of(key, settings.topics.partitions)
+            key, place = homes[user]
             report.moved += place != record.partition()
         kind, timestamp_ms = record.timestamp()
         found.append(

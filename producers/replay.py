@@ -16,7 +16,7 @@ import time
 from collections import Counter
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import IO, TYPE_CHECKING, Any, Literal, Self
 
 import msgspec
@@ -48,7 +48,7 @@ from producers.mapping import (
 from stream.config import ConfigError, Settings
 from stream.errors import BrokerUnavailableError, TopicMissingError, kafka_client
 from stream.log_end import LogEnd
-from stream.units import iso
+from stream.units import iso, milliseconds
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Sequence
@@ -590,7 +590,7 @@ def replay(
     """
     started = clock.monotonic()
     report = ReplayReport(rejected_to=rejected_to)
-    until_ms = None if until is None else _milliseconds(until)
+    until_ms = None if until is None else milliseconds(until)
     sources = [Source(file, mapping), *more]
     names = [stem(source.file) for source in sources]
 
@@ -804,12 +804,6 @@ def _send(
         sending.next_ms = None if event is None else event.time_ms
     finally:
         report.events = dict(sent)
-
-
-def _milliseconds(moment: datetime) -> int:
-    if moment.tzinfo is None:
-        moment = moment.replace(tzinfo=UTC)
-    return round(moment.timestamp() * 1_000)
 
 
 # -- showing it --------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import count, islice
+from itertools import count, filterfalse, islice
 from typing import NamedTuple
 
 import msgspec
@@ -408,7 +408,7 @@ class Partition:
 
     def strangers(self, users: Sequence[str]) -> set[str]:
         """Those who are not users of this partition yet; most often there are none."""
-        return set(users).difference(self._slots)
+        return set(filterfalse(self._slots.__contains__, users))
 
     def slots(self, users: Sequence[str]) -> Ints:
         """Slot of each user; unknown ones are taken in."""

@@ -39,6 +39,11 @@ def iso(time_ms: int) -> str:
     return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
+def milliseconds(moment: datetime) -> int:
+    """Milliseconds since 1970; a moment without a zone is UTC."""
+    return round((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1_000)
+
+
 def isos(times_ms: npt.NDArray[np.int64]) -> list[str]:
     """The same of many times, ``(n,)``."""
     texts: list[str] = np.datetime_as_string(times_ms.astype("datetime64[ms]")).tolist()

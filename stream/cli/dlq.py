@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from base64 import b64encode
 from collections.abc import Iterable
-from datetime import UTC, datetime
 from itertools import islice
 from typing import Any
 
@@ -20,13 +19,6 @@ from stream.units import iso
 
 SHORTENED = 300
 """Letters of a value that are shown of an example."""
-
-
-def milliseconds(moment: datetime | None) -> int:
-    """Since 1970; without a zone it is UTC, and nothing is 0."""
-    if moment is None:
-        return 0
-    return round((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1_000)
 
 
 # -- list ----------------------------------------------------------------------------------------
@@ -144,10 +136,13 @@ def _shown(content: dict[str, str | None], whole: bool) -> str:
 # -- replay --------------------------------------------------------------------------------------
 
 
+def sent_facts(count: int, *, dry_run: bool) -> dict[str, Any]:
+    """How many messages were sent, or would be."""
+    return {"sent": 0 if dry_run else count, "would_send": count if dry_run else 0}
+
+
 def replay_facts(report: LetterReport, *, dry_run: bool) -> dict[str, Any]:
-    return {
-        "sent": 0 if dry_run else report.sent,
-        "would_send": report.sent if dry_run else 0,
+    return sent_facts(report.sent, dry_run=dry_run) | {
         "topics": dict(report.topics),
         "sent_before": report.before,
         "incomplete": report.incomplete,
@@ -156,20 +151,34 @@ def replay_facts(report: LetterReport, *, dry_run: bool) -> dict[str, Any]:
     }
 
 
+_OF_LETTERS = {
+    "sent_before": "were sent again before; --again sends them once more",
+    "incomplete": "are not whole in their letters",
+    "marks": "are marks of the shop's clock, which are never sent again",
+    "beyond_limit": "are left, because of --limit",
+}
+
+
 def show_replay(out: Console, facts: dict[str, Any]) -> None:
+    show_sent(out, facts, "again", _OF_LETTERS)
+
+
+def show_sent(out: Console, facts: dict[str, Any], how: str, others: dict[str, str]) -> None:
+    """How many messages were sent to which topics, or would be, and what became of the others.
+
+    Args:
+        facts: with `sent_facts`, the topics, and a number for each of the others.
+        how: they were sent, in words.
+        others: what is said of a number, by its name among the facts.
+    """
     topics = ", ".join(f"{count:,} to {topic}" for topic, count in sorted(facts["topics"].items()))
     if facts["would_send"]:
-        out.print(f"{facts['would_send']:,} messages would be sent again, {topics}; nothing was")
+        out.print(f"{facts['would_send']:,} messages would be sent {how}, {topics}; nothing was")
     else:
-        out.print(f"{facts['sent']:,} messages sent again{topics and f': {topics}'}")
-    for key, why in (
-        ("sent_before", "were sent again before; --again sends them once more"),
-        ("incomplete", "are not whole in their letters"),
-        ("marks", "are marks of the shop's clock, which are never sent again"),
-        ("beyond_limit", "are left, because of --limit"),
-    ):
-        if facts[key]:
-            out.print(f"{facts[key]:,} {why}")
+        out.print(f"{facts['sent']:,} messages sent {how}{topics and f': {topics}'}")
+    for name, why in others.items():
+        if facts.get(name):
+            out.print(f"{facts[name]:,} {why}")
 
 
 def _iso(time_ms: int) -> str:

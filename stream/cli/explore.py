@@ -11,7 +11,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import datetime
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
@@ -53,7 +53,7 @@ from stream.model import Model, kinds, propose_names
 from stream.partition import Partition, SchemaMismatchError
 from stream.segments import PublishRule, columns_of
 from stream.state import Position, Store
-from stream.units import iso, percent, percents
+from stream.units import iso, milliseconds, percent, percents
 
 AlgorithmName = Literal["kmeans", "density"]
 FEWEST_USERS = 20
@@ -116,7 +116,7 @@ def read_file(
         MappingError: it lacks a column.
         ExploreError: nothing of it is left to look at.
     """
-    at_ms = None if at is None else _milliseconds(at)
+    at_ms = None if at is None else milliseconds(at)
     partition = _partition(table)
 
     def fold(columns: Sequence[Callable[[Partition], EventColumns]]) -> int:
@@ -148,12 +148,6 @@ def read_file(
 def _partition(table: FeatureTable) -> Partition:
     rule = PublishRule(margin=0.0, provisional_looks=0, dwell_ms=0)
     return Partition(0, table, rule, Position([0, 0], table.schema), 0)
-
-
-def _milliseconds(moment: datetime) -> int:
-    if moment.tzinfo is None:
-        moment = moment.replace(tzinfo=UTC)
-    return round(moment.timestamp() * 1_000)
 
 
 def _nobody(

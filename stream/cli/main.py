@@ -63,7 +63,7 @@ from stream.roles.registry import Role
 from stream.servers import LocalBroker, LocalStore
 from stream.state import StoreRefusedError, StoreUnavailableError
 from stream.tuning import Tuning
-from stream.units import iso
+from stream.units import iso, milliseconds
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -822,6 +822,10 @@ def _show_republished(facts: dict[str, Any]) -> None:
 # -- dead letters ----------------------------------------------------------------------------
 
 
+def _milliseconds(since: datetime | None) -> int:
+    return 0 if since is None else milliseconds(since)
+
+
 def _known_reason(reason: str | None) -> str | None:
     known = tuple(Reason)
     if reason is not None and reason not in known:
@@ -885,7 +889,7 @@ def dlq_replay(
     settings = _context.settings()
     with _telling("reading the dead letters") as tell:
         # As of now: what is refused again while this goes on is another letter.
-        wanted, replayed = choose(settings, reason, dlq.milliseconds(since))
+        wanted, replayed = choose(settings, reason, _milliseconds(since))
         report = send_again(
             settings,
             (one for one in letters(settings, reason=reason) if one.id in wanted),
@@ -936,7 +940,7 @@ def rekey(
             tell(f"sent {sent:,}")
 
         if source is None:
-            since_ms = dlq.milliseconds(since)
+            since_ms = _milliseconds(since)
             facts = rekeying.letters(settings, since_ms, limit, dry_run=dry_run, told=count)
         else:
             facts = rekeying.topic(settings, source, target or "", dry_run=dry_run, told=count)

@@ -15,6 +15,7 @@ from consumers.client import read_to_end
 from consumers.placement import Users
 from producers import rekey
 from producers.dead_letters import Letter, send_again
+from stream.cli.dlq import sent_facts, show_sent
 from stream.config import ConfigError, Settings
 from stream.events import Reason
 
@@ -69,7 +70,7 @@ def letters(
         user_of=user_of,
         told=told,
     )
-    return _facts(report.sent, dry_run=dry_run) | {
+    return sent_facts(report.sent, dry_run=dry_run) | {
         "topics": dict(report.topics),
         "sent_before": report.before,
         "incomplete": report.incomplete,
@@ -89,7 +90,7 @@ def topic(
     name = settings.topics.inputs[INPUTS.index(target)]
     records = read_to_end(settings.broker, source)
     report = rekey.rekey(settings, records, name, Users(settings), dry_run=dry_run, told=told)
-    return _facts(report.sent, dry_run=dry_run) | {
+    return sent_facts(report.sent, dry_run=dry_run) | {
         "topics": {name: report.sent},
         "other_partition": report.moved,
         "keyless": report.keyless,
@@ -97,23 +98,15 @@ def topic(
     }
 
 
-def _facts(count: int, *, dry_run: bool) -> dict[str, Any]:
-    return {"sent": 0 if dry_run else count, "would_send": count if dry_run else 0}
+_OTHERS = {
+    "sent_before": "letters were sent again before",
+    "incomplete": "letters do not have the whole message",
+    "beyond_limit": "letters are left, because of --limit",
+    "other_partition": "come to another partition than they were in",
+    "keyless": "are counted for nobody, and keep their key",
+    "marks": "marks of the shop's clock are left out",
+}
 
 
 def show(out: Console, facts: dict[str, Any]) -> None:
-    topics = ", ".join(f"{count:,} to {name}" for name, count in sorted(facts["topics"].items()))
-    if facts["would_send"]:
-        out.print(f"{facts['would_send']:,} messages would be sent, {topics}; nothing was")
-    else:
-        out.print(f"{facts['sent']:,} messages sent, keyed by user{topics and f': {topics}'}")
-    for key, why in (
-        ("sent_before", "letters were sent again before"),
-        ("incomplete", "letters do not have the whole message"),
-        ("beyond_limit", "letters are left, because of --limit"),
-        ("other_partition", "come to another partition than they were in"),
-        ("keyless", "are counted for nobody, and keep their key"),
-        ("marks", "marks of the shop's clock are left out"),
-    ):
-        if facts.get(key):
-            out.print(f"{facts[key]:,} {why}")
+    show_sent(out, facts, "keyed by user", _OTHERS)

@@ -12,7 +12,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from producers.amounts import parse_number
 from producers.mapping import (
     EXAMPLE_PURCHASES,
     EXAMPLE_VIEWS,
@@ -174,16 +173,6 @@ def test_an_order_beyond_any_shop_is_refused() -> None:
     assert message(event(declared, **row, q="1"))["properties"]["revenue"] == 1e12
     with pytest.raises(ValueError, match="beyond any shop"):
         message(event(declared, **row, q="1e12"))
-
-
-@given(st.floats(-1e12, 1e12))
-def test_numbers_are_read_back(number: float) -> None:
-    assert parse_number(repr(number)) == number
-
-
-@pytest.mark.parametrize("text", ["nan", "inf", "1e13", "1_000", "1,5", "5 pcs", "٣", "0x10", ""])
-def test_what_is_no_number_is_none(text: str) -> None:
-    assert parse_number(text) is None
 
 
 def test_decimal_comma() -> None:
