@@ -1295,10 +1295,11 @@ class ActivityWorker:
 
     def _partition(self, sequence: int, number: int, position: Position) -> Partition:
         key = self._store.namespace_key()
-        memory = self._memory
+        populations = self._settings.divided()
         return Partition(
-            number, self._table, self._rule, position, sequence, key=key, memory=memory
-        )
+            number, self._table, self._rule, position, sequence, key=key, populations=populations,
+            memory=self._memory,
+        )  # fmt: skip
 
     def _own(self, partition: Partition, token: str) -> None:
         """Serve a partition that has been loaded, from now on."""

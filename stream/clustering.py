@@ -31,6 +31,8 @@ exact, while the weights add up to 32 or less."""
 WEIGHT_GRID = 64.0
 CLIP = 4.0
 WINSOR = (0.01, 0.99)
+ALL_HASHES = (1 << 64) - 1
+"""The highest of the hashes that samples are drawn by."""
 PORTION = 1_024
 """Users mapped or measured at a time: 1,024 vectors of 20 features are 160 KB."""
 
@@ -209,13 +211,13 @@ class Statistics:
     Attributes:
         counts: ``(k,)`` users nearest to each centroid.
         sums: ``(k, features)`` their mapped vectors added up.
-        inertia: their squared distances added up.
+        inertia: ``(k,)`` their squared distances added up.
         sizes: ``(k,)`` users published in each segment.
     """
 
     counts: Ints
     sums: Floats
-    inertia: float
+    inertia: Floats
     sizes: Ints
 
     @staticmethod
@@ -233,7 +235,7 @@ class Statistics:
         return Statistics(
             counts=counts,
             sums=sums,
-            inertia=float(on_grid(away).sum()),
+            inertia=np.bincount(labels, on_grid(away), k).astype(float),
             sizes=np.bincount(columns[columns >= 0], minlength=k).astype(np.int64),
         )
 
@@ -248,7 +250,13 @@ class Statistics:
     @property
     def mean_inertia(self) -> float:
         """Mean squared distance of a user to the nearest centroid."""
-        return self.inertia / max(int(self.counts.sum()), 1)
+        return float(self.inertia.sum()) / max(int(self.counts.sum()), 1)
+
+    def between(self, columns: slice) -> Statistics:
+        """Of some of the centroids."""
+        return Statistics(
+            self.counts[columns], self.sums[columns], self.inertia[columns], self.sizes[columns]
+        )
 
     def means(self, centroids: Floats) -> Floats:
         """Where the centroids belong: the means, or the old place where nobody is."""

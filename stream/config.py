@@ -33,6 +33,7 @@ from pydantic.fields import FieldInfo
 from stream import masking
 from stream.features import DEFAULT_FEATURES, SHOP_EVENTS, Feature, FeatureTable
 from stream.limits import Limits
+from stream.populations import Population, Populations, check
 from stream.segments import DEFAULT_KINDS, MOST_MARGIN, KindRule, PublishRule
 from stream.units import parse_duration
 
@@ -491,10 +492,18 @@ class Settings(Section):
     log: Log = Log()
     features: tuple[Feature, ...] = Field(default=DEFAULT_FEATURES, min_length=1)
     kinds: tuple[KindRule, ...] = Field(default=DEFAULT_KINDS)
+    populations: tuple[Population, ...] = Field(
+        default=(),
+        description="who is learned together, the first whose rule holds; none: everyone",
+    )
 
     def table(self) -> FeatureTable:
         """The features, compiled."""
         return FeatureTable(self.features, self.worker.shop_events)
+
+    def divided(self) -> Populations:
+        """The populations, compiled."""
+        return Populations.of(self.populations, [feature.name for feature in self.features])
 
     @model_validator(mode="after")
     def _topics_are_apart(self) -> Settings:
@@ -526,6 +535,7 @@ class Settings(Section):
             for name in rule.when:
                 if name not in names:
                     raise ValueError(f"kinds: {rule.kind!r} looks at {name!r}, which is no feature")
+        check(self.populations, names)
         for place, feature in enumerate(self.features):
             for part in feature.ratio_parts:
                 if part not in names[:place]:
@@ -610,7 +620,9 @@ def as_file(settings: Settings) -> str:
     told = settings.model_dump(mode="json", exclude_defaults=True, exclude_none=True)
     # Whatever stands behind a section's head belongs to it, so lists come first.
     lines = [
-        f"{name} = {as_toml(told.pop(name))}" for name in ("features", "kinds") if name in told
+        f"{name} = {as_toml(told.pop(name))}"
+        for name in ("features", "kinds", "populations")
+        if name in told
     ]
     for name, section in told.items():
         lines.append(f"[{name}]")

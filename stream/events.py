@@ -348,6 +348,7 @@ class PublishedSegment(TypedDict):
     id: int
     name: str
     kind: str
+    population: Annotated[str, _described("name of the population it is of")]
     size: Annotated[int, _described("users assigned when the model was published")]
     born: Annotated[str, _described("epoch.version that minted the id")]
     flapping: Annotated[SegmentFlapping, _described("as of when the model was published")]
@@ -362,6 +363,7 @@ class RetiredSegment(TypedDict):
     kind: str
     size: Annotated[int, _described("users assigned when it ended")]
     born: str
+    population: Annotated[str, _described("name of the population it was of")]
 
 
 LINEAGE_EVENTS = (
@@ -419,6 +421,16 @@ class MembershipRecord(TypedDict):
 MEMBERSHIP_RECORD: TypeAdapter[Any] = TypeAdapter(MembershipRecord)
 
 
+class PublishedPopulation(TypedDict):
+    """Users that are learned by themselves, as `segment-models` and people see them."""
+
+    name: str
+    users: Annotated[int, _described("in the population when the model was published")]
+    segments: Annotated[list[int], _described("ids of its segments")]
+    inertia: Annotated[float, _described("mean squared distance of its users, in sd squared")]
+    silhouette: Annotated[float | None, _described("on its sample, at its last refit")]
+
+
 class PublishedModel(TypedDict):
     """A model as published on `segment-models`."""
 
@@ -429,10 +441,15 @@ class PublishedModel(TypedDict):
     users: int
     inertia: Annotated[float, _described("mean squared distance over the sample, in sd squared")]
     silhouette: Annotated[float | None, _described("on the sample, at the last refit")]
-    segments: list[PublishedSegment]
+    populations: Annotated[
+        list[PublishedPopulation], _described("those with users enough to be learned")
+    ]
+    segments: Annotated[list[PublishedSegment], _described("of all populations")]
     lineage: Annotated[list[Lineage], _described("events of this model, not of earlier ones")]
     retired: Annotated[list[RetiredSegment], _described("segments there were, oldest first")]
-    geometry: Annotated[dict[str, Any], _described("feature map and centroids, for owners")]
+    geometry: Annotated[
+        dict[str, Any], _described("of each population the rule, map and centroids, for owners")
+    ]
 
 
 PUBLISHED_MODEL: TypeAdapter[Any] = TypeAdapter(PublishedModel)

@@ -15,7 +15,7 @@ import numpy as np
 from stream.clustering import GRID, FeatureMap, distances
 from stream.events import CAUSES, Bools, Cause, EventColumns, Floats, Rows
 from stream.features import Feature, FeatureTable
-from stream.model import Model
+from stream.model import Model, PopulationModel
 from stream.segments import PublishRule, contributions, look
 from stream.units import DAY_MS
 
@@ -69,18 +69,18 @@ class Margin:
 
 
 def margin(vector: Floats, model: Model, features: tuple[Feature, ...], own: int) -> Margin:
-    """The margin between a user's segment and the nearest other one.
+    """The margin between a user's segment and the nearest other one of the same population.
 
     Args:
         vector: ``(features,)`` in natural units.
         own: column of the user's segment in the model.
 
     Raises:
-        ValueError: the model has no other segment.
+        ValueError: the population has no other segment.
     """
     other = nearest_other(vector, model, own)
-    mapped = model.map.apply(vector[None])[0]
-    parts = contributions(mapped, model.centroids[own], model.centroids[other], model.map.weights)
+    mapped = model.part_of(own)[0].map.apply(vector[None])[0]
+    parts = contributions(mapped, model.centroids[own], model.centroids[other], model.weights[own])
     natural = model.natural()
     order = np.argsort(-np.abs(parts), kind="stable").tolist()
     difference = float(parts.sum())
@@ -104,21 +104,22 @@ def margin(vector: Floats, model: Model, features: tuple[Feature, ...], own: int
 
 
 def nearest_other(vector: Floats, model: Model, own: int) -> int:
-    """Column of the nearest segment that is not the user's own.
+    """Column of the nearest segment of the same population that is not the user's own.
 
     Raises:
-        ValueError: the model has no other segment.
+        ValueError: the population has no other segment.
     """
-    if len(model.ids) < 2:
-        raise ValueError("the model has no other segment")
-    squared = distances(model.map.apply(vector[None]), model.centroids, model.map.weights)[0]
-    squared[own] = np.inf
-    return int(squared.argmin())
+    part, row = model.part_of(own)
+    if len(part.ids) < 2:
+        raise ValueError(f"the population {part.population} has no other segment")
+    squared = distances(part.map.apply(vector[None]), part.centroids, part.map.weights)[0]
+    squared[row] = np.inf
+    return own - row + int(squared.argmin())
 
 
-def _gap(model: Model, one: int, other: int) -> float:
+def _gap(of: Model | PopulationModel, one: int, other: int) -> float:
     """Squared distance between two centroids, as the publish rule takes it."""
-    gap = float(model.gaps[one, other])
+    gap = float(of.gaps[one, other])
     return gap if gap > 0 else 1.0
 
 
@@ -165,20 +166,21 @@ def proposals(
 
     Args:
         vector: ``(features,)`` in natural units.
-        own, target: columns of the user's segment and of the other one.
+        own, target: columns of the user's segment and of another one of the same population.
 
     Returns:
         Smallest change first; empty if no feature can do it alone, or the user is due already.
     """
-    mapped = model.map.apply(vector[None])[0]
-    steps = _steps(mapped, model, own, target, rule)
+    part, row = model.part_of(own)
+    mapped = part.map.apply(vector[None])[0]
+    steps = _steps(mapped, part, row, target - own + row, rule)
     found = np.flatnonzero(np.isfinite(steps))
     order = found[np.argsort(np.abs(steps[found]), kind="stable")]
     answer = []
     for column in order.tolist():
         moved = mapped.copy()
         moved[column] += steps[column]
-        needed = float(model.map.invert(moved)[column])
+        needed = float(part.map.invert(moved)[column])
         answer.append(
             Proposal(
                 features[column].name,
@@ -192,15 +194,17 @@ def proposals(
     return answer
 
 
-def _steps(mapped: Floats, model: Model, own: int, target: int, rule: PublishRule) -> Floats:
+def _steps(
+    mapped: Floats, part: PopulationModel, own: int, target: int, rule: PublishRule
+) -> Floats:
     """The smallest change of each mapped coordinate that is enough; NaN where none is."""
-    weights, centroids = model.map.weights, model.centroids
+    weights, centroids = part.map.weights, part.centroids
     steps = np.full(len(mapped), np.nan)
-    if _enough(mapped[None], model, own, target, rule)[0]:
+    if _enough(mapped[None], part, own, target, rule)[0]:
         return steps
     squared = distances(mapped[None], centroids, weights)[0]
     needed = np.zeros(len(centroids))
-    needed[own] = 2.0 * rule.margin * _gap(model, own, target)
+    needed[own] = 2.0 * rule.margin * _gap(part, own, target)
     rivals = np.arange(len(centroids)) != target
     # For each rival and feature: lack + slope * step > 0 must hold.
     lack = (squared - squared[target] - needed)[rivals][:, None]
@@ -214,12 +218,12 @@ def _steps(mapped: Floats, model: Model, own: int, target: int, rule: PublishRul
     # The first point of the grid beyond the border, or the next: a border is a rounded number.
     rises = lower >= 0
     first = np.where(rises, np.floor(lower * GRID) + 1, np.ceil(upper * GRID) - 1) / GRID
-    low, high = _limits(model.map)
+    low, high = _limits(part.map)
     for more in (1.0, 0.0):
         step = first + np.where(rises, more, -more) / GRID
         possible = (mapped + step >= low) & (mapped + step <= high) & np.isfinite(step)
         step = np.where(possible, step, 0.0)
-        enough = _enough(mapped + np.diag(step), model, own, target, rule)
+        enough = _enough(mapped + np.diag(step), part, own, target, rule)
         steps = np.where(possible & enough & ~hopeless, step, steps)
     return steps
 
@@ -229,12 +233,14 @@ def _limits(feature_map: FeatureMap) -> tuple[Floats, Floats]:
     return feature_map.on_scale(feature_map.low), feature_map.on_scale(feature_map.high)
 
 
-def _enough(points: Floats, model: Model, own: int, target: int, rule: PublishRule) -> Bools:
+def _enough(
+    points: Floats, part: PopulationModel, own: int, target: int, rule: PublishRule
+) -> Bools:
     """Whether a user of the own segment at each point would move to the target at one look."""
-    squared = distances(points, model.centroids, model.map.weights)
-    rivals = np.arange(len(model.centroids)) != target
+    squared = distances(points, part.centroids, part.map.weights)
+    rivals = np.arange(len(part.centroids)) != target
     nearest = squared[:, target] < squared[:, rivals].min(axis=1)
-    z = (squared[:, own] - squared[:, target]) / (2.0 * _gap(model, own, target))
+    z = (squared[:, own] - squared[:, target]) / (2.0 * _gap(part, own, target))
     return np.asarray(nearest & (z > rule.margin))
 
 
@@ -313,9 +319,7 @@ def acts(row: Rows, table: FeatureTable, model: Model, rule: PublishRule, now_ms
     )
     folded = table.fold(lambda slots: np.repeat(row, len(slots)), events).rows
     rows = np.concatenate([row, folded])
-    squared = distances(
-        model.map.apply(table.vectors(rows, now_ms)), model.centroids, model.map.weights
-    )
+    squared = model.place(table.vectors(rows, now_ms), rows["segment"]).squared
     causes = np.full(len(rows), CAUSES.index(Cause.USER_MOVED), np.uint8)
     causes[0] = CAUSES.index(Cause.TIME_PASSED)
     moves = look(rows, squared, model.ids, model.gaps, rule, causes, now_ms).moves
@@ -399,10 +403,9 @@ def departures(
     causes = np.array([CAUSES.index(Cause.TIME_PASSED)], np.uint8)
     times = [now_ms + day * DAY_MS for day in range(days + 1)]
     vectors = np.concatenate([table.vectors(row, at_ms) for at_ms in times])
-    squared = distances(model.map.apply(vectors), model.centroids, model.map.weights)
     found: list[Departure] = []
     for day, at_ms in enumerate(times):
-        here = squared[day : day + 1]
+        here = model.place(vectors[day : day + 1], row["segment"]).squared
         moves = look(row, here, model.ids, model.gaps, rule, causes, at_ms).moves
         if len(moves):
             found.append(Departure(day, at_ms, int(moves.after[0])))

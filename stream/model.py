@@ -7,18 +7,27 @@ to the bit. Names and kinds are derived here from the centroids in natural units
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from stream.clustering import FeatureMap, separated
-from stream.events import Floats, Lineage, LineageRecord, PublishedModel, PublishedSegment
+from stream.clustering import FeatureMap, distances, separated
+from stream.events import (
+    Bools,
+    Floats,
+    Ints,
+    Lineage,
+    LineageRecord,
+    PublishedModel,
+    PublishedSegment,
+)
 from stream.flapping import NOTHING_TO_TELL, Rates
-from stream.segments import FALLBACK_KIND, KindRule, PublishRule, kind_of
+from stream.populations import EVERYONE, NONE, Population, Populations
+from stream.segments import FALLBACK_KIND, KindRule, PublishRule, columns_of, kind_of
 from stream.units import iso
 
 LEAST_MARK = 0.2
@@ -64,15 +73,70 @@ class Segment:
     size: int
     born: str
     flapping: Rates = NOTHING_TO_TELL
+    population: str = EVERYONE
+
+
+@dataclass(frozen=True)
+class PopulationModel:
+    """What was learned of one population.
+
+    Attributes:
+        population: its name.
+        since: epoch.version from which on it has been learned as it is declared.
+        centroids: ``(k, features)`` on the grid, a row a segment.
+        users: in the population, as of the round.
+        inertia: mean squared distance of a user to the nearest centroid.
+        silhouette: of the last refit's sample.
+    """
+
+    population: str
+    since: str
+    map: FeatureMap
+    centroids: Floats
+    segments: tuple[Segment, ...]
+    users: int = 0
+    inertia: float = 0.0
+    silhouette: float | None = None
+
+    @cached_property
+    def ids(self) -> npt.NDArray[np.int32]:
+        return np.array([segment.id for segment in self.segments], dtype=np.int32)
+
+    @cached_property
+    def gaps(self) -> Floats:
+        """``(k, k)`` squared distances between centroids."""
+        return separated(self.centroids, self.map.weights)
+
+    def natural(self) -> Floats:
+        """Centroids in natural units, ``(k, features)``."""
+        return self.map.invert(self.centroids)
+
+
+class Placed(NamedTuple):
+    """Where users are under a model.
+
+    Attributes:
+        populations: ``(n,)`` place of the population that each belongs to.
+        mapped: ``(n, features)`` vectors, each under the map of its population.
+        squared: ``(n, k)`` squared distances to the centroids; infinite to those of another population,
+            and to all of them where nothing has been learned yet of one's own.
+    """
+
+    populations: Ints
+    mapped: Floats
+    squared: Floats
 
 
 @dataclass(frozen=True)
 class Model:
-    """An immutable model.
+    """An immutable model: of each population, a map and segments.
+
+    Segments of all populations are counted through: a *column* is a segment's place among them.
 
     Attributes:
-        centroids: ``(k, features)`` on the grid, a row a segment.
         schema: of the feature table it was learned with.
+        populations: all there are.
+        parts: what was learned of those with users enough, in the order of the populations.
         retired: every segment there ever was and is no more, so that old ids keep a name.
         tuning: id of the `tuning.Tuning` it was learned with; empty for none.
         rule: that comes with it, in place of what owners were started with.
@@ -82,12 +146,9 @@ class Model:
     version: int
     at_ms: int
     schema: str
-    map: FeatureMap
-    centroids: Floats
-    segments: tuple[Segment, ...]
+    populations: Populations
+    parts: tuple[PopulationModel, ...]
     users: int = 0
-    inertia: float = 0.0
-    silhouette: float | None = None
     lineage: tuple[Lineage, ...] = field(default=())
     retired: tuple[Segment, ...] = field(default=())
     tuning: str = ""
@@ -102,8 +163,16 @@ class Model:
         """Of two models of a namespace, the newer one has the greater."""
         return self.epoch, self.version
 
+    # -- by segment ---------------------------------------------------------------------------
+
+    @cached_property
+    def segments(self) -> tuple[Segment, ...]:
+        """By column."""
+        return tuple(segment for part in self.parts for segment in part.segments)
+
     @cached_property
     def ids(self) -> npt.NDArray[np.int32]:
+        """By column."""
         return np.array([segment.id for segment in self.segments], dtype=np.int32)
 
     @cached_property
@@ -112,12 +181,145 @@ class Model:
         return {segment.id: segment for segment in (*self.retired, *self.segments)}
 
     @cached_property
+    def centroids(self) -> Floats:
+        """``(k, features)`` by column, each in the units of its population's map."""
+        return np.concatenate([part.centroids for part in self.parts])
+
+    @cached_property
+    def weights(self) -> Floats:
+        """``(k, features)`` of the squared distance to each centroid."""
+        return np.concatenate(
+            [np.tile(part.map.weights, (len(part.segments), 1)) for part in self.parts]
+        )
+
+    @cached_property
     def gaps(self) -> Floats:
-        return separated(self.centroids, self.map.weights)
+        """``(k, k)`` squared distances between centroids; infinite between populations."""
+        found = np.full((len(self.ids), len(self.ids)), np.inf)
+        for part, span in zip(self.parts, self.spans, strict=True):
+            found[span, span] = part.gaps
+        return found
 
     def natural(self) -> Floats:
-        """Centroids in natural units, ``(k, features)``."""
-        return self.map.invert(self.centroids)
+        """Centroids in natural units, ``(k, features)`` by column."""
+        return np.concatenate([part.natural() for part in self.parts])
+
+    # -- by population ------------------------------------------------------------------------
+
+    @cached_property
+    def spans(self) -> tuple[slice, ...]:
+        """Columns of each part."""
+        ends = np.cumsum([len(part.segments) for part in self.parts]).tolist()
+        return tuple(slice(a, b) for a, b in zip([0, *ends], ends, strict=False))
+
+    @cached_property
+    def _places(self) -> tuple[int, ...]:
+        """Place of each part's population."""
+        return tuple(self.populations.names.index(part.population) for part in self.parts)
+
+    @cached_property
+    def _by_place(self) -> dict[int, tuple[PopulationModel, slice]]:
+        return dict(zip(self._places, zip(self.parts, self.spans, strict=True), strict=True))
+
+    @cached_property
+    def _is_learned(self) -> Bools:
+        """By place of a population."""
+        known = {part.population for part in self.parts}
+        return np.array([name in known for name in self.populations.names])
+
+    @cached_property
+    def _population_of_id(self) -> tuple[npt.NDArray[np.int32], Ints]:
+        known = sorted(
+            (segment.id, self.populations.names.index(segment.population))
+            for segment in self.by_id.values()
+            if segment.population in self.populations.names
+        )
+        ids, places = zip(*known, strict=True)
+        return np.array(ids, np.int32), np.array(places, np.int64)
+
+    @property
+    def inertia(self) -> float:
+        """Mean over everyone of the squared distance to the nearest centroid, in sd squared."""
+        return _mean([(part.inertia, part.users) for part in self.parts]) or 0.0
+
+    @property
+    def silhouette(self) -> float | None:
+        """Mean over populations, by their users; None where there is none to tell."""
+        return _mean([(p.silhouette, p.users) for p in self.parts if p.silhouette is not None])
+
+    def part(self, population: str) -> PopulationModel | None:
+        """What was learned of a population; None for nothing yet."""
+        return next((part for part in self.parts if part.population == population), None)
+
+    def columns_of(self, population: str) -> slice | None:
+        """Columns of the segments of a population; None if nothing has been learned of it."""
+        known = zip(self.parts, self.spans, strict=True)
+        return next((span for part, span in known if part.population == population), None)
+
+    def place_of(self, segments: npt.NDArray[np.int32]) -> Ints:
+        """Place of the population of each segment, `NONE` where it is of none there is."""
+        ids, places = self._population_of_id
+        columns = columns_of(segments, ids)
+        return np.where(columns >= 0, places[columns], NONE)
+
+    def part_of(self, column: int) -> tuple[PopulationModel, int]:
+        """The part that a column is of, and the row in it."""
+        for part, span in zip(self.parts, self.spans, strict=True):
+            if column < span.stop:
+                return part, column - span.start
+        raise IndexError(column)
+
+    # -- by user ------------------------------------------------------------------------------
+
+    def place(self, vectors: Floats, segments: npt.NDArray[np.int32]) -> Placed:
+        """Where users are.
+
+        Args:
+            vectors: ``(n, features)`` in natural units.
+            segments: ``(n,)`` the segment each is published in, 0 for none.
+        """
+        populations = self.divide(vectors, segments)
+        mapped = self.map(vectors, populations)
+        return Placed(populations, mapped, self.distances(mapped, populations))
+
+    def divide(self, vectors: Floats, segments: npt.NDArray[np.int32]) -> Ints:
+        """Place of the population that each user belongs to; see `place`."""
+        if len(self.populations) == 1:
+            return np.zeros(len(vectors), np.int64)
+        return self.populations.divide(vectors, self.place_of(segments))
+
+    def map(self, vectors: Floats, populations: Ints) -> Floats:
+        """Vectors under the map of each user's population; nothing where none has been learned."""
+        if len(self.populations) == 1:
+            return self.parts[0].map.apply(vectors)
+        found = np.zeros(vectors.shape)
+        for part, _, users in self._each(populations):
+            found[users] = part.map.apply(vectors[users])
+        return found
+
+    def distances(self, mapped: Floats, populations: Ints) -> Floats:
+        """Squared distances, ``(n, k)``; see `Placed`."""
+        if len(self.populations) == 1:
+            part = self.parts[0]
+            return distances(mapped, part.centroids, part.map.weights)
+        found = np.full((len(mapped), len(self.ids)), np.inf)
+        for part, span, users in self._each(populations):
+            found[users, span] = distances(mapped[users], part.centroids, part.map.weights)
+        return found
+
+    def has_learned(self, populations: Ints) -> Bools:
+        """Of each user, whether anything has been learned of the population they belong to."""
+        found: Bools = self._is_learned[populations]
+        return found
+
+    def _each(self, populations: Ints) -> Iterator[tuple[PopulationModel, slice, Ints]]:
+        """Each part with its columns and users; those without any user are left out."""
+        for place, (part, span) in self._by_place.items():
+            users = np.flatnonzero(populations == place)
+            if len(users):
+                yield part, span, users
+
+    # -- published ----------------------------------------------------------------------------
 
     def published(self, axes: Axes) -> PublishedModel:
         """The record strangers read; `from_published` turns it back."""
@@ -130,20 +332,48 @@ class Model:
             "users": self.users,
             "inertia": self.inertia,
             "silhouette": self.silhouette,
+            "populations": [
+                {
+                    "name": part.population,
+                    "users": part.users,
+                    "segments": part.ids.tolist(),
+                    "inertia": part.inertia,
+                    "silhouette": part.silhouette,
+                }
+                for part in self.parts
+            ],
             "segments": [
-                self._published_segment(axes, row, natural[row]) for row in range(len(self.ids))
+                self._published_segment(axes, column, natural[column])
+                for column in range(len(self.ids))
             ],
             "lineage": list(self.lineage),
             "retired": [
-                {"id": s.id, "name": s.name, "kind": s.kind, "size": s.size, "born": s.born}
+                {
+                    "id": s.id,
+                    "name": s.name,
+                    "kind": s.kind,
+                    "size": s.size,
+                    "born": s.born,
+                    "population": s.population,
+                }
                 for s in self.retired
             ],
             "geometry": {
                 "at_ms": self.at_ms,
                 "schema": self.schema,
                 "features": list(axes.names),
-                "map": self.map.to_json(),
-                "centroids": self.centroids.tolist(),
+                "populations": [
+                    one.model_dump(exclude_none=True) for one in self.populations.declared
+                ],
+                "parts": [
+                    {
+                        "population": part.population,
+                        "since": part.since,
+                        "map": part.map.to_json(),
+                        "centroids": part.centroids.tolist(),
+                    }
+                    for part in self.parts
+                ],
                 **self._tuned(),
             },
         }
@@ -166,12 +396,13 @@ class Model:
             return {}
         return {"tuning": self.tuning, "publish": asdict(self.rule)}
 
-    def _published_segment(self, axes: Axes, row: int, natural: Floats) -> PublishedSegment:
-        segment = self.segments[row]
+    def _published_segment(self, axes: Axes, column: int, natural: Floats) -> PublishedSegment:
+        segment = self.segments[column]
         return {
             "id": segment.id,
             "name": segment.name,
             "kind": segment.kind,
+            "population": segment.population,
             "size": segment.size,
             "born": segment.born,
             "flapping": {
@@ -181,43 +412,85 @@ class Model:
             "profile": [
                 {"feature": name, "value": float(value), "unit": unit, "z": float(z)}
                 for name, value, unit, z in zip(
-                    axes.names, natural, axes.units, self.centroids[row], strict=True
+                    axes.names, natural, axes.units, self.centroids[column], strict=True
                 )
             ],
         }
 
     @staticmethod
     def from_published(data: PublishedModel) -> Model:
+        data = _of_one_population(data)
         geometry = data["geometry"]
+        segments = {
+            s["id"]: Segment(
+                s["id"], s["name"], s["kind"], s["size"], s["born"],
+                Rates(**s.get("flapping", {})), s["population"],
+            )
+            for s in data["segments"]
+        }  # fmt: skip
+        parts = tuple(
+            PopulationModel(
+                population=told["name"],
+                since=kept["since"],
+                map=FeatureMap.from_json(kept["map"]),
+                centroids=np.array(kept["centroids"], dtype=float),
+                segments=tuple(segments[i] for i in told["segments"]),
+                users=told["users"],
+                inertia=told["inertia"],
+                silhouette=told["silhouette"],
+            )
+            for told, kept in zip(data["populations"], geometry["parts"], strict=True)
+        )
         return Model(
             epoch=data["epoch"],
             version=data["version"],
             at_ms=geometry["at_ms"],
             schema=geometry["schema"],
-            map=FeatureMap.from_json(geometry["map"]),
-            centroids=np.array(geometry["centroids"], dtype=float),
-            segments=tuple(
-                Segment(
-                    s["id"],
-                    s["name"],
-                    s["kind"],
-                    s["size"],
-                    s["born"],
-                    Rates(**s.get("flapping", {})),  # older records lack it
-                )
-                for s in data["segments"]
+            populations=Populations(
+                tuple(Population.model_validate(one) for one in geometry["populations"]),
+                tuple(geometry["features"]),
             ),
+            parts=parts,
             users=data["users"],
-            inertia=data["inertia"],
-            silhouette=data["silhouette"],
             lineage=tuple(data["lineage"]),
             retired=tuple(
-                Segment(s["id"], s["name"], s["kind"], s["size"], s["born"])
+                Segment(
+                    s["id"], s["name"], s["kind"], s["size"], s["born"],
+                    population=s["population"],
+                )
                 for s in data["retired"]
             ),
             tuning=geometry.get("tuning", ""),
             rule=PublishRule(**geometry["publish"]) if "publish" in geometry else None,
-        )
+        )  # fmt: skip
+
+
+def _of_one_population(data: PublishedModel) -> PublishedModel:
+    """A record as it is today; those from before there were populations are of everyone."""
+    old: Any = dict(data)
+    geometry: dict[str, Any] = old["geometry"]
+    if "parts" in geometry:
+        return data
+    part = {"population": EVERYONE, "since": old["model"]}
+    part |= {name: geometry[name] for name in ("map", "centroids")}
+    told = {name: old[name] for name in ("users", "inertia", "silhouette")}
+    told |= {"name": EVERYONE, "segments": [s["id"] for s in old["segments"]]}
+    upgraded: PublishedModel = old | {
+        "populations": [told],
+        "segments": [s | {"population": EVERYONE} for s in old["segments"]],
+        "retired": [s | {"population": EVERYONE} for s in old["retired"]],
+        "geometry": geometry | {"populations": [{"name": EVERYONE}], "parts": [part]},
+    }
+    return upgraded
+
+
+def _mean(values: Sequence[tuple[float, int]]) -> float | None:
+    """By how many users each is of; just the one, if it is one."""
+    if len(values) < 2:
+        return values[0][0] if values else None
+    users = sum(count for _, count in values)
+    weighted = sum(value * count for value, count in values)
+    return weighted / users if users else sum(value for value, _ in values) / len(values)
 
 
 def kinds(
@@ -240,6 +513,7 @@ def propose_names(
     kind_list: Sequence[str],
     kept: Sequence[str | None] = (),
     rules: Sequence[KindRule] = (),
+    others: Collection[str] = (),
 ) -> list[str]:
     """A readable name a segment: its kind, and the two features that mark it most.
 
@@ -255,10 +529,11 @@ def propose_names(
     Args:
         kept: names that segments have already, and keep; None for one that needs a name.
         rules: what the kinds are known by.
+        others: names of segments that are not among these; none of them is given again.
     """
     offset = (centroids - centroids.mean(axis=0)) * np.sqrt(weights)
     names = list(kept) or [None] * len(kind_list)
-    taken = {_meaning(name) for name in names if name is not None}
+    taken = {_meaning(name) for name in (*names, *others) if name is not None}
     kindless = set(kind_list) <= {FALLBACK_KIND}
     for row, kind in enumerate(kind_list):
         if names[row] is not None:

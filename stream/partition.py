@@ -15,7 +15,7 @@ A step, and what a crash leaves behind:
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import count, islice, repeat
 from typing import NamedTuple
@@ -25,17 +25,18 @@ import numpy as np
 import numpy.typing as npt
 
 from stream import metrics
-from stream.clustering import Statistics, distances, smallest_hashes
+from stream.clustering import ALL_HASHES, Statistics
 from stream.events import CAUSES, Bools, Cause, Counts, EventColumns, Floats, Hashes, Ints, Rows
 from stream.features import ROW_FORMAT, FeatureTable
 from stream.flapping import counted
 from stream.hashing import change_identity, user_hashes
 from stream.learning.state import TrainerState
-from stream.learning.statistics import PartitionStatistics
+from stream.learning.statistics import PartitionStatistics, Sampling
 from stream.limits import PLACES
 from stream.memory import Memory, Part
-from stream.model import Model
+from stream.model import Model, Placed
 from stream.orders import PACKED
+from stream.populations import NONE, Populations
 from stream.segments import Look, Moves, PublishRule, columns_of, contributions, look
 from stream.state import Commit, MemoryChanges, OutboxEntry, Position
 from stream.units import iso, isos
@@ -74,17 +75,29 @@ class Delivered(NamedTuple):
 
 @dataclass(frozen=True)
 class SampleRequest:
-    """Which users the trainer wants to see."""
+    """Which users the trainer wants to see.
+
+    Attributes:
+        users: of each population.
+        thresholds: the highest hash that is wanted of a population; all, of one that is not here.
+    """
 
     users: int
-    threshold: int
+    thresholds: Mapping[str, int] = field(default_factory=dict)
 
     @staticmethod
     def of(state: TrainerState, at_ms: int, users: int) -> SampleRequest | None:
         """What the trainer wants with statistics of a time; None for no sample."""
         if at_ms < state.sample_due_ms:
             return None
-        return SampleRequest(users, state.sample_threshold)
+        return SampleRequest(
+            users, {name: known.sample_threshold for name, known in state.learned.items()}
+        )
+
+    def sampling(self, populations: Populations, features: int) -> Sampling:
+        """What gathers such a sample."""
+        limits = [self.thresholds.get(name, ALL_HASHES) for name in populations.names]
+        return Sampling(limits, self.users, features)
 
 
 class _Slots(dict[str, int]):
@@ -116,30 +129,29 @@ class _Sweep:
 
     Attributes:
         causes: code in `CAUSES` for each user, of a move that this look brings.
-        wanted: who is in the sample.
+        sampling: what gathers the sample; None if none is wanted.
+        in_each: users of each population so far.
         next: the first user not yet looked at.
         total: of those looked at.
-        seen: vectors of the sample so far.
     """
 
     cause: Cause
     causes: npt.NDArray[np.uint8]
-    sample: SampleRequest | None
-    wanted: Bools
+    sampling: Sampling | None
+    in_each: Ints
     next: int = 0
     total: Statistics | None = None
-    seen: list[Floats] = field(default_factory=list)
 
     @staticmethod
-    def over(users: int, cause: Cause, sample: SampleRequest | None, wanted: Bools) -> _Sweep:
-        return _Sweep(cause, np.full(users, CAUSES.index(cause), np.uint8), sample, wanted)
+    def over(users: int, cause: Cause, sampling: Sampling | None, populations: int) -> _Sweep:
+        causes = np.full(users, CAUSES.index(cause), np.uint8)
+        return _Sweep(cause, causes, sampling, np.zeros(populations, np.int64))
 
 
 class _Looked(NamedTuple):
-    """Mapped vectors and distances of the users looked at, and what the publish rule answered."""
+    """Where the users looked at are, and what the publish rule answered."""
 
-    mapped: Floats
-    squared: Floats
+    placed: Placed
     answer: Look
 
 
@@ -181,6 +193,7 @@ class Partition:
 
     Args:
         key: the namespace's secret, see `hashing`.
+        populations: that users are sampled by until there is a model.
         memory: of past messages; one for all partitions of a worker. Its own if there is none.
     """
 
@@ -194,6 +207,7 @@ class Partition:
         model: Model | None = None,
         *,
         key: bytes = b"",
+        populations: Populations | None = None,
         memory: Memory | None = None,
     ) -> None:
         if position.schema != table.schema:
@@ -220,6 +234,7 @@ class Partition:
         self._table = table
         self._rule = rule
         self._key = key
+        self._populations = populations or Populations.of((), table.names)
         self._slots = _Slots()
         self._rows = table.blank(1_024)
         self._hashes = np.zeros(1_024, np.uint64)
@@ -247,6 +262,11 @@ class Partition:
     def table(self) -> FeatureTable:
         """Of the features of its users."""
         return self._table
+
+    @property
+    def populations(self) -> Populations:
+        """That its users are divided into: the model's, as soon as there is one."""
+        return self._populations if self.model is None else self.model.populations
 
     @property
     def names(self) -> list[bytes]:
@@ -510,7 +530,9 @@ class Partition:
 
     def begin_sweep(self, sample: SampleRequest | None = None) -> None:
         """From now on, `sweep_on` looks at everyone who is there, because time has passed."""
-        self._sweep = _Sweep.over(len(self), Cause.TIME_PASSED, sample, self._sampled(sample))
+        divided = self.populations
+        sampling = None if sample is None else sample.sampling(divided, len(self._table.names))
+        self._sweep = _Sweep.over(len(self), Cause.TIME_PASSED, sampling, len(divided))
 
     def begin_adoption(self, model: Model) -> None:
         """Put a model in force; `sweep_on` looks at everyone under it.
@@ -518,7 +540,7 @@ class Partition:
         Until it is through, commits tell the model before: who takes over begins again.
         """
         self.model = model
-        self._sweep = _Sweep.over(len(self), Cause.MODEL_MOVED, None, self._sampled(None))
+        self._sweep = _Sweep.over(len(self), Cause.MODEL_MOVED, None, len(model.populations))
 
     @property
     def sweeping(self) -> int | None:
@@ -540,28 +562,32 @@ class Partition:
         assert sweep is not None
         last = min(sweep.next + users, len(sweep.causes))
         for start in range(sweep.next, last, CHUNK):
+            if model is None and sweep.sampling is None:
+                break
             end = min(start + CHUNK, last)
-            rows, wanted = self._rows[start:end], sweep.wanted[start:end]
-            if model is None and not wanted.any():
-                continue
-            slots, causes = np.arange(start, end), sweep.causes[start:end]
+            rows, slots, causes = (
+                self._rows[start:end],
+                np.arange(start, end),
+                sweep.causes[start:end],
+            )
             unseen = rows["seen"] == 0
             if unseen.any():
                 # Known by what the shop did only: in no segment until they act.
                 slots = slots[~unseen]
                 if len(slots) == 0:
                     continue
-                rows, wanted, causes = self._rows[slots], wanted[~unseen], causes[~unseen]
+                rows, causes = self._rows[slots], causes[~unseen]
             vectors = self._table.vectors(rows, now_ms)
-            sweep.seen.append(vectors[wanted])
             if model is None:
+                none = np.full(len(rows), NONE)
+                self._sample(sweep, slots, vectors, self._populations.divide(vectors, none))
                 continue
             looked = self._look(model, rows, slots, vectors, causes, now_ms)
             if len(slots) < end - start:
                 self._rows[slots] = rows
             self._dirty[slots[looked.answer.changed]] = True
-            columns = columns_of(rows["segment"], model.ids)
-            counted = Statistics.of(looked.mapped, looked.squared, columns)
+            self._sample(sweep, slots, vectors, looked.placed.populations)
+            counted = _counted(model, rows, looked.placed)
             sweep.total = counted if sweep.total is None else sweep.total + counted
         sweep.next = last
         self.originate(origin_ms)
@@ -573,32 +599,27 @@ class Partition:
             sizes = dict(zip(model.ids.tolist(), sweep.total.sizes.tolist(), strict=True))
             half_life_ms = self.rule_of(model).revert_ms
             self._flapping = self._flapping.swept(sizes, now_ms, half_life_ms)
-        total, hashes = sweep.total, self._hashes[: len(sweep.wanted)][sweep.wanted]
-        return PartitionStatistics(
+        statistics = PartitionStatistics(
             at_ms=now_ms,
             model="" if model is None else model.name,
             users=int(np.count_nonzero(self._rows["seen"][:last])),
             updates=self.position.counts.applied,
-            counts=[] if total is None else total.counts.tolist(),
-            sums=b"" if total is None else total.sums.tobytes(),
-            inertia=0.0 if total is None else total.inertia,
-            sizes=[] if total is None else total.sizes.tolist(),
-            sample_hashes=None if sweep.sample is None else hashes.tobytes(),
-            sample_vectors=b"".join(vectors.tobytes() for vectors in sweep.seen),
             flapping=self._flapping.tallies,
             schema=self._table.schema,
+            rules=self.populations.digest,
+            populations=sweep.in_each.tolist(),
         )
+        if sweep.total is not None:
+            statistics.count(sweep.total)
+        if sweep.sampling is not None:
+            statistics.sampled(sweep.sampling.taken())
+        return statistics
 
-    def _sampled(self, sample: SampleRequest | None) -> Bools:
-        """Who belongs to the sample: of the hashes up to the threshold, the smallest."""
-        users = len(self)
-        wanted = np.zeros(users, np.bool_)
-        if sample is not None:
-            hashes = self._hashes[:users]
-            known = self._rows["seen"][:users] > 0
-            candidates = np.flatnonzero((hashes <= np.uint64(sample.threshold)) & known)
-            wanted[candidates[smallest_hashes(hashes[candidates], sample.users)]] = True
-        return wanted
+    def _sample(self, sweep: _Sweep, slots: Ints, vectors: Floats, populations: Ints) -> None:
+        """Count users by population, and take those into the sample who belong there."""
+        sweep.in_each += np.bincount(populations, minlength=len(sweep.in_each))
+        if sweep.sampling is not None:
+            sweep.sampling.add(self._hashes[slots], vectors, populations)
 
     def _look(
         self,
@@ -618,7 +639,7 @@ class Partition:
         if len(held):
             rows[held] = kept
             moves = moves.without(held)
-        self.record(model, rows, slots, vectors, looked.mapped, moves, now_ms)
+        self.record(model, rows, slots, vectors, looked.placed.mapped, moves, now_ms)
         return looked
 
     def _hold(self, slots: Ints, now_ms: int) -> Ints:
@@ -668,7 +689,7 @@ class Partition:
             return
         self._count(moves, self.rule_of(model), now_ms)
         who = moves.index
-        explained = moves.column_before >= 0
+        explained = np.isfinite(moves.margin)
         why = iter(self._reasons(model, vectors, mapped, moves, explained))
         version, times = rows["version"][who].tolist(), isos(rows["seen"][who])
         incarnation, users, name = self.position.incarnation, self._slots.names, model.name
@@ -722,7 +743,7 @@ class Partition:
             return []
         old, new = moves.column_before[explained], moves.column[explained]
         parts = contributions(
-            mapped[who], model.centroids[old], model.centroids[new], model.map.weights
+            mapped[who], model.centroids[old], model.centroids[new], model.weights[new]
         )
         top = np.argsort(-parts, axis=1, kind="stable")[:, :WHY]
         largest = np.take_along_axis(parts, top, axis=1)
@@ -935,8 +956,8 @@ def act_together(acting: Sequence[Acting], now_ms: int) -> list[int]:
             end = begin + int(np.count_nonzero((here >= low) & (here < high)))
             part, span = partitions[number], slice(begin, end)
             part.record(
-                model, rows[span], slots[number][here[span] - low], vectors[span], looked.mapped[span],
-                looked.answer.moves.between(begin, end), now_ms,
+                model, rows[span], slots[number][here[span] - low], vectors[span],
+                looked.placed.mapped[span], looked.answer.moves.between(begin, end), now_ms,
             )  # fmt: skip
             part.originate(acting[number].origin_ms)
             begin = end
@@ -954,10 +975,18 @@ def _under(
     now_ms: int,
 ) -> _Looked:
     """Look at users under a model; rows change in place."""
-    mapped = model.map.apply(vectors)
-    squared = distances(mapped, model.centroids, model.map.weights)
-    answer = look(rows, squared, model.ids, model.gaps, rule, causes, now_ms)
-    return _Looked(mapped, squared, answer)
+    placed = model.place(vectors, rows["segment"])
+    answer = look(rows, placed.squared, model.ids, model.gaps, rule, causes, now_ms)
+    return _Looked(placed, answer)
+
+
+def _counted(model: Model, rows: Rows, placed: Placed) -> Statistics:
+    """Of users whose population has been learned."""
+    learned = model.has_learned(placed.populations)
+    mapped, squared, segments = placed.mapped, placed.squared, rows["segment"]
+    if not learned.all():
+        mapped, squared, segments = mapped[learned], squared[learned], segments[learned]
+    return Statistics.of(mapped, squared, columns_of(segments, model.ids))
 
 
 def _alike(partitions: Sequence[Partition]) -> list[list[int]]:

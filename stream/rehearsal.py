@@ -51,7 +51,10 @@ class Rehearsal:
         self._table = settings.table()
         rule, position = settings.publish.rule(), Position([0, 0], self._table.schema)
         memory = Memory(settings.worker.limits())
-        self.partition = Partition(0, self._table, rule, position, 0, memory=memory)
+        populations = settings.divided()
+        self.partition = Partition(
+            0, self._table, rule, position, 0, populations=populations, memory=memory
+        )
         self.state = TrainerState()
         self._touched: list[Ints] = []
 
@@ -78,9 +81,11 @@ class Rehearsal:
         sample = SampleRequest.of(state, at_ms, self._settings.learning.sample_users)
         statistics = partition.sweep(at_ms, at_ms, acted=touched, sample=sample)
         changes = self._commit(at_ms)
+        settings = self._settings
         state = learn(
-            state, [statistics], at_ms, self._table, self._settings.learning, self._settings.kinds
-        )
+            state, [statistics], at_ms, self._table, settings.learning, settings.kinds,
+            populations=settings.populations,
+        )  # fmt: skip
         if state.model is not None and state.model is not self.state.model:
             partition.adopt(state.model, at_ms, at_ms)
             changes += self._commit(at_ms)

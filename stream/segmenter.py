@@ -21,20 +21,21 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from stream.clustering import Statistics, assign, distances, smallest_hashes
+from stream.clustering import ALL_HASHES, Statistics
 from stream.config import Learning, Publish
 from stream.events import CAUSES, Bools, Cause, Floats, Hashes, Ints, Lineage, Rows
 from stream.flapping import Flapping, Tally, counted
 from stream.hashing import hash_texts
 from stream.learning.rounds import learn, sample_due, warm_up
 from stream.learning.state import TrainerState
-from stream.learning.statistics import PartitionStatistics
+from stream.learning.statistics import PartitionStatistics, Sampling
 from stream.model import Model, Segment
+from stream.populations import NONE, Population, Populations
 from stream.segments import MOST_MARGIN, KindRule, columns_of, contributions, look
 
 Users: TypeAlias = Sequence[int] | Sequence[str] | Ints
 
-FORMAT = 1
+FORMAT = 2
 LEARNING = Learning(
     refit_seconds=0, refit_updates=10_000, first_model_users=200, move_threshold=0.03
 )
@@ -132,20 +133,23 @@ class _Shard:
     """Some of the users, as columns: what a partition's owner has in the pipeline.
 
     Attributes:
+        divided: who is learned together.
         names: user of each slot.
         slots: slot of each user.
     """
 
     KEPT = ("vectors", "seen", "rows")
     """Columns that a file has; the others follow from them."""
-    COLUMNS = (*KEPT, "hashes", "mapped")
+    COLUMNS = (*KEPT, "hashes", "mapped", "populations")
 
-    def __init__(self, features: int) -> None:
+    def __init__(self, features: int, divided: Populations) -> None:
+        self.divided = divided
         self.names: list[Any] = []
         self.slots: dict[Any, int] = {}
         self.hashes: Hashes = np.zeros(0, np.uint64)
         self.vectors: Floats = np.zeros((0, features))
         self.mapped: Floats = np.zeros((0, features))
+        self.populations: Ints = np.zeros(0, np.int64)
         self.seen: Ints = np.zeros(0, np.int64)
         self.rows: Rows = np.zeros(0, _ROW)
 
@@ -164,9 +168,18 @@ class _Shard:
         slots = np.fromiter(map(self.slots.__getitem__, names), np.int64, len(names))
         self.vectors[slots] = vectors
         self.seen[slots] = now
-        if model is not None:
-            self.mapped[slots] = model.map.apply(vectors)
+        self._place(slots, model)
         return slots
+
+    def _place(self, slots: Ints, model: Model | None) -> None:
+        """Find the population of users, and map them."""
+        vectors = self.vectors[slots]
+        if model is None:
+            self.populations[slots] = self.divided.divide(vectors, np.full(len(slots), NONE))
+            return
+        populations = model.divide(vectors, self.rows["segment"][slots])
+        self.populations[slots] = populations
+        self.mapped[slots] = model.map(vectors, populations)
 
     def drop(self, gone: Ints) -> None:
         """Forget users for good, by slot; the last ones take their places."""
@@ -193,10 +206,10 @@ class _Shard:
             sized[: len(old)] = old[:size]
             setattr(self, column, sized)
 
-    def adopt(self, model: Model) -> None:
+    def adopt(self, model: Model | None) -> None:
         """Map everyone anew."""
-        users = len(self)
-        self.mapped[:users] = model.map.apply(self.vectors[:users])
+        for slots in _chunks(np.arange(len(self))):
+            self._place(slots, model)
 
     def silent(self, now: int, longer_than_ms: int) -> Ints:
         """Slots of users not seen for longer."""
@@ -220,27 +233,35 @@ class _Shard:
         return np.bincount(columns[columns >= 0], minlength=len(model.ids)).astype(np.int64)
 
     def statistics(
-        self, living: Ints, now: int, model: Model | None, sample_users: int
+        self, living: Ints, now: int, model: Model | None, sampling: Sampling | None
     ) -> PartitionStatistics:
-        """What the learner needs to know of users; without a sample if it is to be of nobody."""
+        """What the learner needs to know of users.
+
+        Args:
+            sampling: gathers the sample; None for none.
+        """
+        in_each = np.bincount(self.populations[living], minlength=len(self.divided))
         part = PartitionStatistics(
-            at_ms=now, model="" if model is None else model.name, users=len(living)
+            at_ms=now,
+            model="" if model is None else model.name,
+            users=len(living),
+            rules=self.divided.digest,
+            populations=in_each.tolist(),
         )
-        if sample_users:
-            chosen = living[smallest_hashes(self.hashes[living], sample_users)]
-            part.sample_hashes = self.hashes[chosen].tobytes()
-            part.sample_vectors = self.vectors[chosen].tobytes()
+        if sampling is not None:
+            sampling.add(self.hashes[living], self.vectors[living], self.populations[living])
+            part.sampled(sampling.taken())
         if model is not None:
             total = self._counted(living[:CHUNK], model)
             for some in _chunks(living[CHUNK:]):
                 total += self._counted(some, model)
-            part.counts, part.sizes = total.counts.tolist(), total.sizes.tolist()
-            part.sums, part.inertia = total.sums.tobytes(), total.inertia
+            part.count(total)
         return part
 
     def _counted(self, slots: Ints, model: Model) -> Statistics:
+        slots = slots[model.has_learned(self.populations[slots])]
         mapped = self.mapped[slots]
-        squared = distances(mapped, model.centroids, model.map.weights)
+        squared = model.distances(mapped, self.populations[slots])
         return Statistics.of(mapped, squared, columns_of(self.rows["segment"][slots], model.ids))
 
     def restore(self, names: list[Any], kept: dict[str, Any]) -> None:
@@ -249,6 +270,7 @@ class _Shard:
         self.slots = {name: slot for slot, name in enumerate(names)}
         self.hashes = hash_texts([str(name) for name in names])
         self.mapped = np.zeros_like(kept["vectors"])
+        self.populations = np.zeros(len(names), np.int64)
         for column in self.KEPT:
             setattr(self, column, kept[column])
 
@@ -300,6 +322,7 @@ class Segmenter:
         units: dict[str, str] | None = None,
         words: dict[str, tuple[str, str]] | None = None,
         kinds: Sequence[KindRule] = (),
+        populations: Sequence[Population] = (),
         learning: Learning = LEARNING,
         publish: Publish | None = None,
         round_updates: int = 2_500,
@@ -335,12 +358,14 @@ class Segmenter:
             raise ValueError("drop_after: at least forget_after")
         warm_up()
         self._kinds = tuple(kinds)
+        self._declared = tuple(populations)
+        self._populations = Populations.of(self._declared, names)
         # Through the validation that settings pass.
         self._learning = Learning.model_validate(learning.model_dump() | {"segments": segments})
         self._publish = publish or PUBLISH
         self._rule = self._publish.rule()
         self._round_updates = round_updates
-        self._shards = [_Shard(len(names)) for _ in range(workers)]
+        self._shards = [_Shard(len(names), self._populations) for _ in range(workers)]
         self._state = TrainerState()
         self._updates = 0
         self._since_round = 0
@@ -454,21 +479,22 @@ class Segmenter:
                 shard.drop(shard.silent(now, self._drop_ms))
         before, round_ms = self._model, self._round_ms(now)
         due = sample_due(self._state, round_ms, self._updates)
-        wanted = self._learning.sample_users if due else 0
         parts = [
             shard.statistics(
-                np.flatnonzero(shard.living(now, self._forget_ms)), round_ms, before, wanted
+                np.flatnonzero(shard.living(now, self._forget_ms)), round_ms, before,
+                self._sampling() if due else None,
             )
             for shard in self._shards
-        ]
+        ]  # fmt: skip
         parts[0].updates = self._updates
         if before is not None:
             sizes = np.sum([part.sizes for part in parts], axis=0).tolist()
             in_each = dict(zip(before.ids.tolist(), sizes, strict=True))
             self._flapping = self._flapping.swept(in_each, self._age(now), self._rule.revert_ms)
         self._state = learn(
-            self._state, parts, round_ms, self._features, self._learning, self._kinds
-        )
+            self._state, parts, round_ms, self._features, self._learning, self._kinds,
+            populations=self._declared,
+        )  # fmt: skip
         model = self._model
         if model is None or model is before:
             return self._told([]), ()
@@ -480,6 +506,10 @@ class Segmenter:
             looked_at = shard.living(now, self._forget_ms) | shard.stranded(model)
             found.extend(self._look(shard, np.flatnonzero(looked_at), Cause.MODEL_MOVED, now))
         return self._told(found), model.lineage
+
+    def _sampling(self) -> Sampling:
+        thresholds = [ALL_HASHES] * len(self._populations)
+        return Sampling(thresholds, self._learning.sample_users, len(self._features.names))
 
     def _round_ms(self, now: int) -> int:
         """The time of a round: later than the one before, or its statistics tell nothing new."""
@@ -510,11 +540,10 @@ class Segmenter:
                 yield self._looked(shard, some, model, cause, now)
 
     def _looked(self, shard: _Shard, slots: Ints, model: Model, cause: Cause, now: int) -> Changes:
-        weights, mapped = model.map.weights, shard.mapped[slots]
-        rows = shard.rows[slots]
+        mapped, rows = shard.mapped[slots], shard.rows[slots]
         moves = look(
             rows,
-            distances(mapped, model.centroids, weights),
+            model.distances(mapped, shard.populations[slots]),
             model.ids,
             model.gaps,
             self._rule,
@@ -523,11 +552,14 @@ class Segmenter:
         ).moves
         shard.rows[slots] = rows
         parts = np.full((len(moves), mapped.shape[1]), np.nan)
-        known = moves.column_before >= 0
+        known = np.isfinite(moves.margin)
         old, new = moves.column_before[known], moves.column[known]
         gaps = model.gaps[old, new]
         parts[known] = contributions(
-            mapped[moves.index[known]], model.centroids[old], model.centroids[new], weights
+            mapped[moves.index[known]],
+            model.centroids[old],
+            model.centroids[new],
+            model.weights[new],
         ) / (2.0 * np.where(gaps > 0, gaps, 1.0)[:, None])
         return Changes(
             [shard.names[slot] for slot in slots[moves.index].tolist()],
@@ -564,14 +596,15 @@ class Segmenter:
     def assign(self, vectors: npt.ArrayLike) -> Ints:
         """Id of the segment with the nearest centroid to each vector, ``(n,)``; publishes nothing.
 
+        It is of the vector's population; 0 if that has too few users to be learned yet.
+
         Raises:
             ValueError: vectors that `update` would not take, or there is no model yet.
         """
-        model = self._required()
-        mapped = model.map.apply(self._vectors(vectors))
-        nearest = assign(mapped, model.centroids, model.map.weights)
-        found: Ints = model.ids[nearest].astype(np.int64)
-        return found
+        model, values = self._required(), self._vectors(vectors)
+        placed = model.place(values, np.zeros(len(values), np.int32))
+        found: Ints = model.ids[placed.squared.argmin(axis=1)].astype(np.int64)
+        return np.where(model.has_learned(placed.populations), found, 0)
 
     @property
     def centroids(self) -> Floats:
@@ -671,6 +704,7 @@ class Segmenter:
             "forget_ms": self._forget_ms,
             "drop_ms": self._drop_ms,
             "kinds": [rule.model_dump() for rule in self._kinds],
+            "populations": [one.model_dump() for one in self._declared],
             "learning": self._learning.model_dump(),
             "publish": self._publish.model_dump(),
             "round_updates": self._round_updates,
@@ -737,6 +771,7 @@ class Segmenter:
             units=dict(zip(names, known["units"], strict=True)),
             words={n: (w[0], w[1]) for n, w in zip(names, known["words"], strict=True)},
             kinds=[KindRule.model_validate(rule) for rule in told["kinds"]],
+            populations=[Population.model_validate(one) for one in told["populations"]],
             learning=Learning.model_validate(told["learning"]),
             publish=Publish.model_validate(told["publish"]),
             round_updates=told["round_updates"],
@@ -756,6 +791,8 @@ class Segmenter:
             ValueError: columns, users and model do not fit each other.
         """
         model, features = self._model, len(self._features.names)
+        if model is not None and model.populations != self._populations:
+            raise ValueError("the model is of other populations")
         if len(set(self._plain(names))) < len(names):
             raise ValueError("users: some are there twice")
         for column in _Shard.KEPT:
@@ -771,8 +808,7 @@ class Segmenter:
         for shard, here in zip(self._shards, self._owned(names), strict=True):
             kept = {column: arrays[column][here] for column in _Shard.KEPT}
             shard.restore([names[place] for place in here.tolist()], kept)
-            if model is not None:
-                shard.adopt(model)
+            shard.adopt(model)
 
 
 def _ms(time: float) -> int:

@@ -170,13 +170,17 @@ def look(
     together only the first, because ten clicks in a minute are one sign; and a look that finds
     another segment nearest, or their own, begins anew.
 
+    Who belongs to another population than their segment moves at once, to the nearest segment there:
+    its rule holds, and there is nothing to hesitate about.
+
     Whom nothing but time carries over the border moves at the smaller silence margin: features fade
     without chance, so there is nothing to wait for. Who was farther over it than that when they last
     acted, or when the model last moved, was not carried there by time, and needs the full margin.
 
     Args:
         rows: ``(n,)`` users.
-        distances: ``(n, k)`` squared distances to the model's centroids.
+        distances: ``(n, k)`` squared distances to the model's centroids, infinite to those of other
+            populations than the user's.
         ids: ``(k,)`` segment ids, ascending or not, none 0.
         gaps: ``(k, k)`` squared distances between centroids.
         causes: ``(n,)`` codes in `CAUSES`: what made us look at the user.
@@ -200,10 +204,15 @@ def look(
     settled = place >= 0
     old = np.where(settled, place, 0)
 
-    separation = gaps[old, best]
-    difference = distances[user, old] - distances[user, best]
+    nearest = distances[user, best]
+    # Who belongs to another population than their segment's; where that has no segments, they stay.
+    nowhere = np.isinf(nearest)
+    crossed = settled & np.isinf(distances[user, old]) & ~nowhere
+    between = settled & ~crossed & ~nowhere
+    separation = np.where(between, gaps[old, best], 1.0)
+    difference = np.where(between, distances[user, old], 0.0) - np.where(between, nearest, 0.0)
     # On the border itself no other segment is nearer, whichever of the two comes first.
-    rival = settled & (difference > 0)
+    rival = between & (difference > 0)
     margin = np.where(rival, difference / (2.0 * np.where(separation > 0, separation, 1.0)), 0.0)
     wanted = ids[best]
     same = rows["candidate"] == wanted
@@ -221,7 +230,7 @@ def look(
     # For whoever moved by a clock that was ahead, no time has passed; not less than none.
     age = np.maximum(now_ms - rows["since"], 0)
     stayed = age >= rule.dwell_ms
-    moved = first | retired | (due & stayed)
+    moved = ((first | retired) & ~nowhere) | crossed | (due & stayed)
 
     # Who is kept by the dwell only was due by acts, whenever the dwell ends.
     cause = np.where(by_acts, CAUSES.index(Cause.USER_MOVED), causes).astype(np.uint8)

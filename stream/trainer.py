@@ -295,6 +295,7 @@ class Trainer:
             self._settings.kinds,
             self._store.given_names(),
             wanted=self._wanted(),
+            populations=self._settings.populations,
         )
         if not self._store.put_model(self._lease.token, state.pack(self._table), round_ms):
             self._stop_leading()

@@ -18,6 +18,7 @@ import numpy as np
 from stream.config import Learning, Publish, Settings
 from stream.events import Floats
 from stream.model import Axes
+from stream.populations import Population, Populations
 from stream.segments import KindRule, PublishRule
 
 OWNERS_SHARE = frozenset({"sample_users"})
@@ -35,8 +36,22 @@ class TunedAxes:
     schema: str
 
 
+@dataclass(frozen=True)
+class Started:
+    """What a round goes by, as the trainer was started or as a person wants it."""
+
+    axes: Axes
+    learning: Learning
+    rules: Sequence[KindRule]
+    populations: Sequence[Population] = ()
+
+    def divided(self) -> Populations:
+        """The populations, compiled."""
+        return Populations.of(self.populations, self.axes.names)
+
+
 class Tuning(msgspec.Struct, frozen=True):
-    """Learning, publish rule, weights, words and kinds, as a person wants them.
+    """Learning, publish rule, weights, words, kinds and populations, as a person wants them.
 
     Attributes:
         id: drawn once; the model that is learned with it first, and all after it, carry it.
@@ -44,6 +59,7 @@ class Tuning(msgspec.Struct, frozen=True):
         learning, publish: values by setting.
         weights, words: by feature.
         kinds: the rules, first match first.
+        populations: as declared; None of an older version, which knew of none.
     """
 
     id: str
@@ -53,6 +69,7 @@ class Tuning(msgspec.Struct, frozen=True):
     weights: dict[str, float]
     words: dict[str, tuple[str, str]]
     kinds: list[dict[str, Any]]
+    populations: list[dict[str, Any]] | None = None
 
     @staticmethod
     def of(settings: Settings) -> Tuning:
@@ -65,6 +82,7 @@ class Tuning(msgspec.Struct, frozen=True):
             weights={feature.name: feature.weight for feature in settings.features},
             words={feature.name: feature.words for feature in settings.features},
             kinds=[rule.model_dump() for rule in settings.kinds],
+            populations=[one.model_dump() for one in settings.populations],
         )
 
     def pack(self) -> bytes:
@@ -81,8 +99,9 @@ class Tuning(msgspec.Struct, frozen=True):
     def rule(self) -> PublishRule:
         return Publish.model_validate(_known(self.publish, Publish)).rule()
 
-    def over(self, axes: Axes, learning: Learning) -> tuple[Axes, Learning, Sequence[KindRule]]:
+    def over(self, started: Started) -> Started:
         """What a round goes by, instead of what the trainer was started with."""
+        axes = started.axes
         tuned = TunedAxes(
             names=axes.names,
             units=axes.units,
@@ -90,9 +109,16 @@ class Tuning(msgspec.Struct, frozen=True):
             weights=np.array([self.weights[name] for name in axes.names]),
             schema=axes.schema,
         )
-        values = learning.model_dump() | _known(self.learning, Learning)
-        kinds = [KindRule.model_validate(rule) for rule in self.kinds]
-        return tuned, Learning.model_validate(values), kinds
+        values = started.learning.model_dump() | _known(self.learning, Learning)
+        populations = started.populations
+        if self.populations is not None:
+            populations = [Population.model_validate(one) for one in self.populations]
+        return Started(
+            tuned,
+            Learning.model_validate(values),
+            [KindRule.model_validate(rule) for rule in self.kinds],
+            populations,
+        )
 
 
 def _known(values: dict[str, Any], section: type[Learning | Publish]) -> dict[str, Any]:

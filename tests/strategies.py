@@ -9,16 +9,20 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 from hypothesis import strategies as st
 
-from stream.events import EventColumns, Reason
+from stream.clustering import FeatureMap
+from stream.events import EventColumns, Floats, Reason
 from stream.features import BROWSE, DEFAULT_FEATURES, SESSION_GAP_MS, Feature, FeatureTable
 from stream.hashing import hash_text
+from stream.model import Model, PopulationModel, Segment
 from stream.oracle import Event, Fate
+from stream.populations import EVERYONE, Populations
 from stream.units import DAY_MS, iso
 
 START_MS = 1_764_547_200_000
@@ -34,6 +38,32 @@ UPDATE, CANCEL, SHIP = "Order Updated", "Order Cancelled", "Order Shipped"
 
 def feature(name: str, aggregate: Any, **rest: Any) -> Feature:
     return Feature(name=name, aggregate=aggregate, **rest)
+
+
+def of_everyone(
+    epoch: int,
+    version: int,
+    at_ms: int,
+    schema: str,
+    feature_map: FeatureMap,
+    centroids: Floats,
+    segments: tuple[Segment, ...],
+    features: Sequence[str] = (),
+    **rest: Any,
+) -> Model:
+    """A model of one population, with everyone in it."""
+    told = {name: rest.pop(name) for name in ("inertia", "silhouette") if name in rest}
+    part = PopulationModel(
+        EVERYONE, "1.0", feature_map, centroids, segments, rest.get("users", 0), **told
+    )
+    populations = Populations.of((), features)
+    return Model(epoch, version, at_ms, schema, populations, (part,), **rest)
+
+
+def with_only(model: Model, **changed: Any) -> Model:
+    """A model of one population, changed in what was learned of it."""
+    (part,) = model.parts
+    return replace(model, parts=(replace(part, **changed),))
 
 
 EVERY_AGGREGATE: tuple[Feature, ...] = (

@@ -27,7 +27,7 @@ from stream.errors import ServerStartError
 from stream.events import Rows
 from stream.features import FeatureTable
 from stream.learning.rounds import learn
-from stream.learning.state import ALL_HASHES, TrainerState
+from stream.learning.state import TrainerState
 from stream.partition import Partition, SampleRequest
 from stream.redis_state import RedisStore, connect
 from stream.servers import LocalStore, redis_binary
@@ -101,7 +101,7 @@ def measure(users: int) -> dict[str, Any]:
         store.close()
     assert len(partition) == users
     command.say("sweeping")
-    request = SampleRequest(settings.learning.sample_users, ALL_HASHES)
+    request = SampleRequest(settings.learning.sample_users)
     part = partition.sweep(NOW_MS, NOW_MS, sample=request)
     model = learn(TrainerState(), [part], NOW_MS, table, settings.learning, settings.kinds).model
     assert model is not None

@@ -41,7 +41,7 @@ from ops.bench.report import cpu
 from producers.files import FileError, stem
 from producers.mapping import Mapping, MappingError, load_mapping
 from stream.cli.history import open_history
-from stream.clustering import assign, living
+from stream.clustering import living
 from stream.config import ConfigError, Settings
 from stream.events import Cause, Floats, Ints, Lineage, SegmentChange
 from stream.model import Model
@@ -111,9 +111,8 @@ def kept(before: Snapshot, after: Snapshot) -> Kept:
     both &= living(before.vectors) & living(after.vectors[:users])
     stayed = both.copy()
     for vectors in (before.vectors, after.vectors[:users]):
-        mapped = model.map.apply(np.nan_to_num(vectors))
-        nearest = assign(mapped, model.centroids, model.map.weights)
-        stayed &= nearest == column
+        placed = model.place(np.nan_to_num(vectors), before.segments.astype(np.int32))
+        stayed &= placed.squared.argmin(axis=1) == column
     same = stayed & (segments == before.segments)
     gone = stayed & ~np.isin(before.segments, after.model.ids)
     counts = [int(np.count_nonzero(which)) for which in (both, stayed, same, gone)]
@@ -310,19 +309,23 @@ def share(part: float, whole: float) -> float | None:
 
 
 def against_batch(now: Snapshot) -> dict[str, Any]:
-    """How alike the published segments and those of a batch k-means are."""
+    """How alike the published segments and those of a batch k-means of each population are."""
     from sklearn.cluster import KMeans  # noqa: PLC0415 - slow to import, see clustering
     from sklearn.metrics import adjusted_rand_score  # noqa: PLC0415
 
     model = now.model
     who = living(now.vectors) & (now.segments > 0)
-    mapped = model.map.apply(now.vectors[who])
-    weights = model.map.weights
-    batch, again = (
-        KMeans(len(model.ids), n_init=10, random_state=seed).fit_predict(mapped * np.sqrt(weights))
-        for seed in (1, 2)
-    )
-    nearest = assign(mapped, model.centroids, weights)
+    placed = model.place(now.vectors[who], now.segments[who].astype(np.int32))
+    nearest = placed.squared.argmin(axis=1)
+    batch, again = np.zeros((2, len(nearest)), np.int64)
+    for part, columns in zip(model.parts, model.spans, strict=True):
+        here = np.flatnonzero((nearest >= columns.start) & (nearest < columns.stop))
+        scaled = placed.mapped[here] * np.sqrt(part.map.weights)
+        k = min(len(part.ids), len(here))
+        for seed, labels in ((1, batch), (2, again)):
+            if k:
+                found = KMeans(k, n_init=10, random_state=seed).fit_predict(scaled)
+                labels[here] = columns.start + found
     return {
         "at": iso(now.at_ms),
         "users": int(who.sum()),

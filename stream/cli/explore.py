@@ -364,7 +364,9 @@ def study(
         ExploreError: all users look the same, or nobody is in any group.
     """
     learning = settings.learning
-    feature_map = FeatureMap.learn(people.vectors, table.weights) if model is None else model.map
+    feature_map = (
+        FeatureMap.learn(people.vectors, table.weights) if model is None else model.parts[0].map
+    )
     mapped = feature_map.apply(people.vectors)
     space = space_of(wish.distance, mapped, feature_map.weights)
     different = distinct(space)
@@ -467,7 +469,7 @@ def _named(
 def _of_model(model: Model, people: People, mapped: Floats, lasting: float | None) -> Shown:
     """The segments of the model in force, with those published in them; others where nearest."""
     published = columns_of(people.segments.astype(np.int32), model.ids)
-    nearest = assign(mapped, model.centroids, model.map.weights)
+    nearest = assign(mapped, model.centroids, model.parts[0].map.weights)
     labels = np.where(published >= 0, published, nearest)
     sizes = np.bincount(labels, minlength=len(model.ids))
     order = np.argsort(-sizes, kind="stable")

@@ -25,7 +25,6 @@ from producers.mapping import Mapping
 from stream.cli.explore import sample_store
 from stream.cli.history import open_history
 from stream.cli.views import KIND_STYLES, NoModelError, lineage_line, trainer_state
-from stream.clustering import living, smallest_hashes
 from stream.config import Settings
 from stream.events import Counts, Hashes, Ints, Lineage, Rows, SegmentChange
 from stream.features import FeatureTable
@@ -35,10 +34,11 @@ from stream.learning.statistics import Sample
 from stream.lineage import inherit
 from stream.model import Model, Segment
 from stream.partition import Partition, SchemaMismatchError
+from stream.populations import NONE
 from stream.rehearsal import Rehearsal
 from stream.segments import CHURN_RISK_KINDS, PublishRule, columns_of
 from stream.state import Position, Store
-from stream.tuning import Tuning
+from stream.tuning import Started, Tuning
 from stream.units import DAY_MS, apportion, iso, percent
 
 ANOTHER_TABLE = (
@@ -212,11 +212,14 @@ def plan(crowd: Crowd, table: FeatureTable, rule: PublishRule, wanted: Settings)
     if old.schema != table.schema:
         raise PlanError(ANOTHER_TABLE)
     vectors = table.vectors(crowd.rows, crowd.at_ms)
-    chosen = smallest_hashes(crowd.hashes, wanted.learning.sample_users)
-    chosen = chosen[living(vectors[chosen])]
-    sample = Sample(crowd.hashes[chosen], vectors[chosen], crowd.at_ms)
+    divided = wanted.divided()
+    populations = divided.divide(vectors, np.full(len(vectors), NONE))
+    sample = Sample.of(
+        crowd.hashes, vectors, populations, crowd.at_ms, wanted.learning.sample_users
+    )
     state = replace(crowd.state, round_ms=crowd.at_ms)
-    new = retune(state, sample, table, wanted.learning, Tuning.of(wanted)).model
+    started = Started(table, wanted.learning, wanted.kinds, wanted.populations)
+    new = retune(state, sample, started, Tuning.of(wanted)).model
     assert new is not None
 
     settled, due = _looked_at(crowd, crowd.rows, table, rule, None)
@@ -276,8 +279,14 @@ def plan_anew(crowd: Crowd, other: Crowd, wanted: Settings) -> Plan:
     ids = np.array(heritage.ids)
     new = replace(
         new,
-        segments=tuple(
-            replace(s, id=int(i)) for s, i in zip(new.segments, ids.tolist(), strict=True)
+        parts=tuple(
+            replace(
+                part,
+                segments=tuple(
+                    replace(s, id=i) for s, i in zip(part.segments, heritage.ids[span], strict=True)
+                ),
+            )
+            for part, span in zip(new.parts, new.spans, strict=True)
         ),
         retired=(),
     )

@@ -22,7 +22,6 @@ from rich.table import Table
 from rich.text import Text
 
 from consumers.client import read_to_end, reader_options
-from stream.clustering import distances
 from stream.config import Settings
 from stream.errors import kafka_client
 from stream.events import Rows, SegmentChange
@@ -321,7 +320,7 @@ class Reader:
             model = _model(trainer_state(self.store))
         except NoModelError:
             return facts
-        squared = distances(model.map.apply(vectors), model.centroids, model.map.weights)[0]
+        squared = model.place(vectors, row["segment"]).squared[0]
         current = model.by_id.get(int(row["segment"][0]))
         if current is not None:
             facts["segment"] = {
@@ -335,6 +334,7 @@ class Reader:
             (
                 {"segment": s.id, "name": s.name, "distance": float(np.sqrt(max(d, 0.0)))}
                 for s, d in zip(model.segments, squared, strict=True)
+                if np.isfinite(d)
             ),
             key=lambda entry: entry["distance"],
         )

@@ -1,8 +1,9 @@
 """A refit: a new epoch, in named steps over one input.
 
-Comes in: the trainer's state and a sample of users. Goes out: the state with a new model: a feature
-map learned from the sample, centroids, ids kept where the people are the same, names and kinds, and
-what became of each segment.
+Comes in: the trainer's state and samples of users. Goes out: the state with a new model: of each
+population with a sample a feature map learned from it, centroids, ids kept where the people are the
+same, names and kinds, and what became of each segment. Populations share nothing but the epoch, and
+the next free id.
 
 Centroids come by Lloyd from where they are (the *champion*). Two *challengers* begin elsewhere: one
 merges down from more segments, one is seeded anew; they take turns, for they are half of a refit's
@@ -12,7 +13,7 @@ never renames anybody.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple
 
@@ -22,6 +23,7 @@ import numpy.typing as npt
 
 from stream.choosing import Groups, KMeans, Space, explained, merge_to
 from stream.clustering import (
+    ALL_HASHES,
     CLIP,
     FeatureMap,
     Statistics,
@@ -39,13 +41,17 @@ from stream.config import Learning
 from stream.drift import Drift
 from stream.events import Floats, Ints, Lineage
 from stream.flapping import Tallies, Tally
-from stream.learning.state import ALL_HASHES, TrainerState
+from stream.learning.state import Learned, TrainerState
 from stream.learning.statistics import Sample
 from stream.lineage import Anchor, Heritage, inherit, others_people
-from stream.model import Axes, Model, Segment, belied, kinds, propose_names
+from stream.model import Axes, Model, PopulationModel, Segment, belied, kinds, propose_names
+from stream.populations import AUTO, Population, Populations
 from stream.segments import KindRule
 from stream.units import iso
 
+USERS_PER_SEGMENT = 20
+"""Of a sample, where there are several populations: with fewer users a segment is luck. One with
+fewer than this is not learned yet, and a small one has fewer segments than it shall have."""
 CHALLENGES = 2
 """Refits running that a challenger must win: a single look costs identities (ARI .10) for luck."""
 Turn = Literal["merged", "seeded"]
@@ -64,18 +70,46 @@ SILHOUETTE_USERS = 512
 
 
 @dataclass(frozen=True)
-class _Refit:
-    """What a refit goes by.
+class Refitting:
+    """How a refit is made.
 
     Attributes:
-        challenge: whether others may challenge the centroids there are.
+        settings: with the number of segments where a population says nothing of its own.
+        populations: to be learned.
+        challenge: populations in which others may challenge the centroids there are.
         resize: whether there shall be as many segments as the settings say.
         merged: everyone's under the model before; None where they are not known.
+    """
+
+    axes: Axes
+    settings: Learning
+    rules: Sequence[KindRule]
+    populations: Populations
+    challenge: Collection[str]
+    resize: bool = False
+    merged: Statistics | None = None
+
+
+@dataclass(frozen=True)
+class _Refit:
+    """What the refit of a population goes by.
+
+    Attributes:
+        population: its name.
+        learned: what is known of it.
+        part: what there is of it; None before the first.
+        settings: with its own number of segments.
+        challenge, resize: see `Refitting`.
+        merged: of its users.
         map: learned from the sample.
         mapped: the sample under that map, ``(users, features)``.
+        others: names of the segments of other populations.
     """
 
     state: TrainerState
+    population: str
+    learned: Learned
+    part: PopulationModel | None
     sample: Sample
     axes: Axes
     settings: Learning
@@ -85,6 +119,7 @@ class _Refit:
     merged: Statistics | None
     map: FeatureMap
     mapped: Floats
+    others: Collection[str]
 
     @property
     def space(self) -> Space:
@@ -93,8 +128,7 @@ class _Refit:
     @property
     def epoch(self) -> int:
         """Of the model to come."""
-        before = self.state.model
-        return (self.state.epochs_before if before is None else before.epoch) + 1
+        return epoch_to_come(self.state)
 
     @property
     def name(self) -> str:
@@ -107,14 +141,14 @@ class _Refit:
 
 
 class _Before(NamedTuple):
-    """The model there is, and the sample under it.
+    """What there is of a population, and the sample under it.
 
     Attributes:
-        mapped: the sample under the model's map.
-        labels: ``(users,)`` column of each one's segment.
+        mapped: the sample under its map.
+        labels: ``(users,)`` row of each one's segment.
     """
 
-    model: Model
+    part: PopulationModel
     mapped: Floats
     labels: Ints
 
@@ -141,78 +175,185 @@ class _Identified(NamedTuple):
     lineage: list[Lineage]
 
 
-def refit(
-    state: TrainerState,
-    sample: Sample,
-    axes: Axes,
-    settings: Learning,
-    rules: Sequence[KindRule],
-    *,
-    challenge: bool,
-    resize: bool = False,
-    merged: Statistics | None = None,
-) -> TrainerState:
-    """A new epoch: a new map from the sample, the best centroids, ids kept, meanings told.
+class _Refitted(NamedTuple):
+    """A population after its refit."""
+
+    part: PopulationModel
+    learned: Learned
+    next_id: int
+    lineage: tuple[Lineage, ...]
+
+
+def refit(state: TrainerState, samples: Mapping[str, Sample], by: Refitting) -> TrainerState:
+    """A new epoch: of some populations a new map, the best centroids, ids kept, meanings told.
+
+    Those of the others, and their users, stay as they are.
 
     Args:
-        challenge: whether centroids found from elsewhere may take over.
-        resize: whether there shall be as many segments as the settings say.
-        merged: everyone's under the model before; None where they are not known.
+        samples: by the population that is refitted; at least one.
     """
-    new_map = FeatureMap.learn(sample.vectors, axes.weights)
-    given = _Refit(
-        state, sample, axes, settings, rules, challenge, resize, merged,
-        new_map, new_map.apply(sample.vectors),
-    )  # fmt: skip
-    before = _before(given)
-    placed = _first_centroids(given) if before is None else _next_centroids(given, before)
-    squared = distances(given.mapped, placed.centroids, new_map.weights)
-    labels, away = nearest(squared)
-    if before is None:
-        identified = _first_ids(given, len(placed.centroids))
-    else:
-        identified = _inherited_ids(given, before, placed.centroids, labels)
-    segments, turns = _segments(given, placed.centroids, identified, labels)
-    model = Model(
-        epoch=given.epoch,
-        version=0,
-        at_ms=state.round_ms,
-        schema=axes.schema,
-        map=new_map,
-        centroids=placed.centroids,
-        segments=measured(segments, state.flapping),
-        users=state.users,
-        inertia=float(away.mean()),
-        silhouette=_silhouette(given.mapped, labels, new_map.weights),
-        lineage=(*identified.lineage, *turns),
-        retired=_retired(state.model, identified.ids),
-        tuning="" if state.tuning is None else state.tuning.id,
-        rule=None if state.tuning is None else state.tuning.rule(),
-    )
-    unfit = misfits(model, given.mapped, squared, None, settings)
+    old, name = state.model, f"{epoch_to_come(state)}.0"
+    learned = dict(state.learned)
+    found: dict[str, PopulationModel] = {}
+    lineage: list[Lineage] = []
+    next_id = state.next_id
+    for population in by.populations.declared:
+        part = None if old is None else old.part(population.name)
+        if population.name in samples:
+            others = _names_of_others(old, found, population.name)
+            given = _given(state, population, part, samples[population.name], by, others)
+            refitted = _refitted(given, next_id, since=_since(old, population, name))
+            found[population.name] = refitted.part
+            learned[population.name] = refitted.learned
+            next_id = refitted.next_id
+            lineage += refitted.lineage
+        elif part is not None:
+            found[population.name] = part
+    lineage += _ended(state, found, name)
+    parts = tuple(found.values())
     return replace(
         state,
-        model=model,
-        next_id=identified.next_id,
-        sizes=tuple(segment.size for segment in segments),
+        model=Model(
+            epoch=epoch_to_come(state),
+            version=0,
+            at_ms=state.round_ms,
+            schema=by.axes.schema,
+            populations=by.populations,
+            parts=parts,
+            users=state.users,
+            lineage=tuple(lineage),
+            retired=_retired(old, [s.id for part in parts for s in part.segments]),
+            tuning="" if state.tuning is None else state.tuning.id,
+            rule=None if state.tuning is None else state.tuning.rule(),
+        ),
+        learned={name: known for name, known in learned.items() if name in by.populations.names},
+        next_id=next_id,
+        sizes=tuple(segment.size for part in parts for segment in part.segments),
+    )
+
+
+def epoch_to_come(state: TrainerState) -> int:
+    """Of the model that a refit makes."""
+    return (state.epochs_before if state.model is None else state.model.epoch) + 1
+
+
+def _names_of_others(
+    old: Model | None, found: Mapping[str, PopulationModel], population: str
+) -> set[str]:
+    """Names of the segments of all populations but one, as far as they are known."""
+    known = {} if old is None else {part.population: part for part in old.parts}
+    known |= found
+    return {
+        s.name for part in known.values() if part.population != population for s in part.segments
+    }
+
+
+def _since(old: Model | None, population: Population, name: str) -> str:
+    """The model from which on a population is learned as it is declared."""
+    part = None if old is None else old.part(population.name)
+    if old is None or part is None:
+        return name
+    before = next(one for one in old.populations.declared if one.name == population.name)
+    return (
+        part.since if (before.when, before.slack) == (population.when, population.slack) else name
+    )
+
+
+def _ended(state: TrainerState, found: Mapping[str, PopulationModel], name: str) -> list[Lineage]:
+    """Segments that end because their population does."""
+    return [
+        lineage_event("dissolved", segment.id, (), state.round_ms, name)
+        for part in (() if state.model is None else state.model.parts)
+        if part.population not in found
+        for segment in part.segments
+    ]
+
+
+def _given(
+    state: TrainerState,
+    population: Population,
+    part: PopulationModel | None,
+    sample: Sample,
+    by: Refitting,
+    others: Collection[str],
+) -> _Refit:
+    new_map = FeatureMap.learn(sample.vectors, by.axes.weights)
+    merged = by.merged
+    if merged is not None:
+        assert state.model is not None
+        columns = state.model.columns_of(population.name)
+        merged = None if columns is None else merged.between(columns)
+    k = segments_wanted(population, by, len(sample))
+    return _Refit(
+        state=state,
+        population=population.name,
+        learned=state.of(population.name),
+        part=part,
+        sample=sample,
+        axes=by.axes,
+        settings=by.settings.model_copy(update={"segments": k}),
+        rules=by.rules,
+        challenge=population.name in by.challenge,
+        resize=by.resize,
+        merged=merged,
+        map=new_map,
+        mapped=new_map.apply(sample.vectors),
+        others=others,
+    )
+
+
+def segments_wanted(population: Population, by: Refitting, sampled: int) -> int:
+    """How many segments a population shall have, with so many users in the sample."""
+    wanted = population.segments
+    if wanted is None or wanted == AUTO:
+        wanted = by.settings.segments
+    return wanted if len(by.populations) == 1 else min(wanted, sampled // USERS_PER_SEGMENT)
+
+
+def _refitted(given: _Refit, next_id: int, since: str) -> _Refitted:
+    """The refit of one population."""
+    state, learned, sample = given.state, given.learned, given.sample
+    before = _before(given)
+    placed = _first_centroids(given) if before is None else _next_centroids(given, before)
+    squared = distances(given.mapped, placed.centroids, given.map.weights)
+    labels, away = nearest(squared)
+    if before is None:
+        identified = _first_ids(given, len(placed.centroids), next_id)
+    else:
+        identified = _inherited_ids(given, before, placed.centroids, labels, next_id)
+    segments, turns = _segments(given, placed.centroids, identified, labels)
+    part = PopulationModel(
+        population=given.population,
+        since=since,
+        map=given.map,
+        centroids=placed.centroids,
+        segments=measured(segments, state.flapping),
+        users=learned.users,
+        inertia=float(away.mean()),
+        silhouette=_silhouette(given.mapped, labels, given.map.weights),
+    )
+    unfit = misfits(part, given.mapped, squared, None, given.settings)
+    known = msgspec.structs.replace(
+        learned,
         refit_ms=state.round_ms,
         refit_updates=state.updates,
-        sample_threshold=_threshold(state, sample, settings),
+        sample_threshold=_threshold(learned, sample, given.settings),
         drift=Drift.since(given.mapped, away, sample.at_ms, unfit),
         challenged=placed.challenged,
-        anchor=_anchor(state, sample, np.array(identified.ids)[labels], model),
+        anchor=_anchor(learned, sample, np.array(identified.ids)[labels], part),
     )
+    return _Refitted(part, known, identified.next_id, (*identified.lineage, *turns))
 
 
 # -- centroids -----------------------------------------------------------------------------------
 
 
 def _before(given: _Refit) -> _Before | None:
-    model = given.state.model
-    if model is None:
+    part = given.part
+    if part is None:
         return None
-    mapped = model.map.apply(given.sample.vectors)
-    return _Before(model, mapped, assign(mapped, model.centroids, model.map.weights))
+    mapped = part.map.apply(given.sample.vectors)
+    return _Before(part, mapped, assign(mapped, part.centroids, part.map.weights))
 
 
 def _first_centroids(given: _Refit) -> _Placed:
@@ -225,7 +366,7 @@ def _first_centroids(given: _Refit) -> _Placed:
 
 def _next_centroids(given: _Refit, before: _Before) -> _Placed:
     """From those there are; or a challenger's, or more or fewer of them where that is wanted."""
-    space, old = given.space, before.model
+    space, old = given.space, before.part
     carried = old.map.carry(old.centroids, given.map)
     centroids, challenged = lloyd(space.points, carried, space.weights), 0
     k = _distinct(given)
@@ -242,7 +383,7 @@ def _next_centroids(given: _Refit, before: _Before) -> _Placed:
 
 def _challenged(given: _Refit, champion: Floats) -> _Placed:
     """The champion, or a challenger that has won often enough."""
-    before, epoch, settings = given.state.challenged, given.epoch, given.settings
+    before, epoch, settings = given.learned.challenged, given.epoch, given.settings
     # Both, when one of them has won once: either may confirm it.
     turns = TURNS if before else (TURNS[epoch % len(TURNS)],)
     challenger, gain = _challenger(given.space, champion, turns, epoch, settings)
@@ -348,50 +489,59 @@ def _challenger(
 # -- identities ----------------------------------------------------------------------------------
 
 
-def _first_ids(given: _Refit, k: int) -> _Identified:
-    first = given.state.next_id
+def _first_ids(given: _Refit, k: int, first: int) -> _Identified:
     ids = tuple(range(first, first + k))
-    lineage = [given.happened("born", segment) for segment in ids]
+    event = "born" if given.state.model is None else "emerged"
+    lineage = [given.happened(event, segment) for segment in ids]
     return _Identified(ids, first + k, dict.fromkeys(ids, given.name), lineage)
 
 
-def _inherited_ids(given: _Refit, before: _Before, centroids: Floats, labels: Ints) -> _Identified:
+def _inherited_ids(
+    given: _Refit, before: _Before, centroids: Floats, labels: Ints, next_id: int
+) -> _Identified:
     """Ids go on with their people, unless they would stand elsewhere with others."""
-    state, old = given.state, before.model
-    then = None if state.anchor is None else state.anchor.segments_then(given.sample.hashes)
+    anchor, old = given.learned.anchor, before.part
+    then = None if anchor is None else anchor.segments_then(given.sample.hashes)
     apart: list[tuple[int, int]] = []
 
     def inherited() -> Heritage:
         return inherit(
-            tuple(old.ids.tolist()), before.labels, labels, len(centroids), state.next_id,
+            tuple(old.ids.tolist()), before.labels, labels, len(centroids), next_id,
             given.settings.identity_overlap, apart, then,
         )  # fmt: skip
 
     heritage = inherited()
-    while then is not None and (
-        found := _elsewhere(state, heritage.ids, given.map, centroids, labels, then, given.settings)
+    while (
+        anchor is not None
+        and then is not None
+        and (
+            found := _elsewhere(
+                anchor, heritage.ids, given.map, centroids, labels, then, given.settings
+            )
+        )
     ):
         apart += found
         heritage = inherited()
-    born = {i: old.by_id[i].born if i in old.by_id else given.name for i in heritage.ids}
+    known = {segment.id: segment.born for segment in old.segments}
+    born = {i: known.get(i, given.name) for i in heritage.ids}
     lineage = [given.happened(*event) for event in heritage.events]
     return _Identified(tuple(heritage.ids), heritage.next_id, born, lineage)
 
 
 def _anchor(
-    state: TrainerState, sample: Sample, segments: npt.NDArray[Any], model: Model
+    learned: Learned, sample: Sample, segments: npt.NDArray[Any], part: PopulationModel
 ) -> Anchor:
     """The anchor as it was, a refit older; or a new one. Who was born since is not in it."""
-    old = state.anchor
+    old = learned.anchor
     if old is None or old.age + 1 >= ANCHOR_REFITS:
-        rows = zip(model.ids.tolist(), model.centroids.tolist(), strict=True)
+        rows = zip(part.ids.tolist(), part.centroids.tolist(), strict=True)
         places = dict(rows)
         return Anchor.of(sample.hashes, segments, places)
     return msgspec.structs.replace(old, age=old.age + 1)
 
 
 def _elsewhere(
-    state: TrainerState,
+    anchor: Anchor,
     ids: Sequence[int],
     new_map: FeatureMap,
     centroids: Floats,
@@ -400,11 +550,10 @@ def _elsewhere(
     settings: Learning,
 ) -> list[tuple[int, int]]:
     """Ids that would stand elsewhere than at the anchor, with other people; each with its column."""
-    assert state.anchor is not None
     gaps = separated(centroids, new_map.weights) + np.diag(np.full(len(ids), np.inf))
     found = []
     for column, segment in enumerate(ids):
-        place = state.anchor.places.get(segment)
+        place = anchor.places.get(segment)
         if place is None:
             continue
         step = centroids[column] - np.array(place)
@@ -422,7 +571,7 @@ def _segments(
 ) -> tuple[tuple[Segment, ...], list[Lineage]]:
     """Segments with name, kind and size; and which of them turned into another kind or name."""
     state, axes, weights = given.state, given.axes, given.map.weights
-    known = {} if state.model is None else {s.id: s for s in state.model.segments}
+    known = {} if given.part is None else {s.id: s for s in given.part.segments}
     was = [known.get(i) for i in identified.ids]
     natural = given.map.invert(centroids)
     kind_list = kinds(natural, axes, given.rules, [None if s is None else s.kind for s in was])
@@ -434,13 +583,16 @@ def _segments(
             identified.ids, was, kind_list, belied(was, centroids, weights, axes), strict=True
         )
     ]
-    names = propose_names(centroids, weights, axes, kind_list, kept, given.rules)
+    names = propose_names(centroids, weights, axes, kind_list, kept, given.rules, given.others)
     counts = np.bincount(labels, minlength=len(centroids))
-    estimate = np.round(counts * (state.users / max(len(labels), 1))).astype(int).tolist()
+    estimate = np.round(counts * (given.learned.users / max(len(labels), 1))).astype(int).tolist()
     segments = tuple(
-        Segment(i, names[c], kind_list[c], estimate[c], identified.born[i])
+        Segment(
+            i, names[c], kind_list[c], estimate[c], identified.born[i],
+            population=given.population,
+        )
         for c, i in enumerate(identified.ids)
-    )
+    )  # fmt: skip
     turns = []
     for before, segment in zip(was, segments, strict=True):
         if before is not None and before.kind != segment.kind:
@@ -478,25 +630,29 @@ def measured(segments: tuple[Segment, ...], flapping: Tallies) -> tuple[Segment,
 
 
 def misfits(
-    model: Model, mapped: Floats, squared: Floats, merged: Statistics | None, settings: Learning
+    part: PopulationModel,
+    mapped: Floats,
+    squared: Floats,
+    merged: Statistics | None,
+    settings: Learning,
 ) -> list[str]:
     """Segments that are too small, and pairs that are hardly two."""
     labels = squared.argmin(axis=1)
-    counts = np.bincount(labels, minlength=len(model.ids)) if merged is None else merged.counts
+    counts = np.bincount(labels, minlength=len(part.ids)) if merged is None else merged.counts
     small = counts < settings.small_share * counts.sum()
-    found = [f"small {i}" for i in model.ids[small].tolist()]
-    shares = explained(Space(mapped, model.map.weights), labels, model.centroids)
+    found = [f"small {i}" for i in part.ids[small].tolist()]
+    shares = explained(Space(mapped, part.map.weights), labels, part.centroids)
     for a, b in zip(*np.nonzero(np.triu(shares < settings.separation, 1)), strict=True):
-        found.append(f"close {model.ids[a]} {model.ids[b]}")
+        found.append(f"close {part.ids[a]} {part.ids[b]}")
     return found
 
 
-def _threshold(state: TrainerState, sample: Sample, settings: Learning) -> int:
+def _threshold(learned: Learned, sample: Sample, settings: Learning) -> int:
     """A limit on hashes that lets about a quarter more users through than the sample needs."""
     if len(sample.hashes) >= settings.sample_users:
         return min(int(sample.hashes[-1]) // 4 * 5, ALL_HASHES)
-    if state.users > len(sample.hashes):
-        return min(state.sample_threshold * 2, ALL_HASHES)
+    if learned.users > len(sample.hashes):
+        return min(learned.sample_threshold * 2, ALL_HASHES)
     return ALL_HASHES
 
 

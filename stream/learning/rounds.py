@@ -12,18 +12,27 @@ from dataclasses import replace
 from importlib import import_module
 from typing import Literal
 
+import msgspec
 import numpy as np
 
 from stream.clustering import Statistics, distances, nearest
 from stream.config import Learning
 from stream.drift import Drift
 from stream.flapping import together
-from stream.learning.refit import lineage_event, measured, misfits, refit
-from stream.learning.state import ALL_HASHES, TrainerState
+from stream.learning.refit import (
+    USERS_PER_SEGMENT,
+    Refitting,
+    lineage_event,
+    measured,
+    misfits,
+    refit,
+)
+from stream.learning.state import Learned, TrainerState
 from stream.learning.statistics import PartitionStatistics, Sample, merge
-from stream.model import Axes, Model, Segment
+from stream.model import Axes, Model, PopulationModel, Segment
+from stream.populations import Population, Populations
 from stream.segments import KindRule
-from stream.tuning import Tuning
+from stream.tuning import Started, Tuning
 
 LIBRARIES = ("sklearn.cluster", "sklearn.metrics", "scipy.optimize", "river.drift")
 NEVER = (1 << 63) - 1
@@ -47,6 +56,7 @@ def learn(
     rules: Sequence[KindRule],
     given: Mapping[int, str] | None = None,
     wanted: Tuning | None = None,
+    populations: Sequence[Population] = (),
 ) -> TrainerState:
     """One round; the model of the answer is the same object if it need not be published anew.
 
@@ -57,14 +67,14 @@ def learn(
         given: names that a person gave, by segment id; None leaves them as they are.
         wanted: by a person; if it is new, the model is refitted with it, due or not, as soon as
             there is a sample, and rounds after that go by it.
+        populations: as declared; everyone is in one if there are none.
     """
-    untuned = axes, settings
+    untuned = Started(axes, settings, rules, populations)
     if state.tuning is not None and state.tuning.schema != axes.schema:
         state = replace(state, tuning=None)
-    if state.tuning is not None:
-        axes, settings, rules = state.tuning.over(axes, settings)
-    model = state.model
-    state = _begin(state, parts, round_ms, given)
+    by = untuned if state.tuning is None else state.tuning.over(untuned)
+    model, settings, divided = state.model, by.learning, by.divided()
+    state = _begin(state, parts, round_ms, given, divided)
     merged = _everyone(model, parts)
     if merged is not None:
         state = replace(state, sizes=tuple(merged.sizes.tolist()))
@@ -74,18 +84,21 @@ def learn(
     # An owner's sample stays in the store until its next sweep: once is enough to look at it.
     due = wanted is not None or sample_due(state, round_ms, state.updates)
     if due and parts and all(part.sample_hashes is not None for part in parts):
-        sample = Sample.merge(parts, len(axes.names), settings.sample_users)
-        needed = settings.first_model_users if model is None else 2 * len(model.ids)
-        if len(sample.hashes) >= needed:
-            if wanted is not None:
-                return _looked(retune(state, sample, *untuned, wanted), sample, settings)
-            why, state = _why_refit(state, sample, merged, settings)
-            if why is not None:
-                challenge = why == "due"
-                state = refit(
-                    state, sample, axes, settings, rules, challenge=challenge, merged=merged
+        if wanted is not None:
+            divided = wanted.over(untuned).divided()
+        sample = Sample.merge(parts, divided, settings.sample_users)
+        samples = _enough(state, sample, divided, settings)
+        if samples and wanted is not None:
+            return _looked(retune(state, sample, untuned, wanted), sample, settings)
+        if samples:
+            why, state = _why_refit(state, samples, merged, divided, settings)
+            if why:
+                chosen = {name: one for name, one in samples.items() if name in why}
+                challenge = {name for name, reason in why.items() if reason == "due"}
+                refitting = Refitting(
+                    by.axes, settings, by.rules, divided, challenge, merged=merged
                 )
-                return _looked(state, sample, settings)
+                return _looked(refit(state, chosen, refitting), sample, settings)
             state = _looked(state, sample, settings)
     elif due:
         state = replace(state, sample_due_ms=0)
@@ -97,21 +110,59 @@ def _begin(
     parts: Sequence[PartitionStatistics],
     round_ms: int,
     given: Mapping[int, str] | None,
+    divided: Populations,
 ) -> TrainerState:
     """The state at the time of the round, with what everybody was counted as."""
+    users = sum(part.users for part in parts)
     state = replace(
         state,
         round_ms=round_ms,
-        users=sum(part.users for part in parts),
+        users=users,
         updates=sum(part.updates for part in parts),
         given=state.given if given is None else dict(given),
         flapping=together(part.flapping for part in parts),
     )
-    if state.refit_ms <= round_ms:
-        return state
-    # A clock was ahead at the last refit: the time to the next one begins now.
-    drift = state.drift and replace(state.drift, at_ms=round_ms)
-    return replace(state, refit_ms=round_ms, sample_due_ms=0, drift=drift)
+    in_each = _users_of(parts, divided)
+    ahead = False
+    learned = {}
+    for name in divided.names:
+        known = state.of(name)
+        if name in in_each:
+            known = msgspec.structs.replace(known, users=in_each[name])
+        if known.refit_ms > round_ms:
+            # A clock was ahead at the last refit: the time to the next one begins now.
+            drift = known.drift and replace(known.drift, at_ms=round_ms)
+            known = msgspec.structs.replace(known, refit_ms=round_ms, drift=drift)
+            ahead = True
+        learned[name] = known
+    due_ms = 0 if ahead else state.sample_due_ms
+    return replace(state, learned=learned, sample_due_ms=due_ms)
+
+
+def _users_of(parts: Sequence[PartitionStatistics], divided: Populations) -> dict[str, int]:
+    """Users of each population, as far as owners go by the same rules."""
+    if len(divided) == 1:
+        return {divided.names[0]: sum(part.users for part in parts)}
+    if any(part.rules != divided.digest for part in parts):
+        return {}
+    counts = [sum(part.populations[place] for part in parts) for place in range(len(divided))]
+    return dict(zip(divided.names, counts, strict=True))
+
+
+def _enough(
+    state: TrainerState, sample: Sample, divided: Populations, settings: Learning
+) -> dict[str, Sample]:
+    """The sample of each population of which there are users enough to learn from."""
+    model = state.model
+    if model is None and len(sample) < settings.first_model_users:
+        return {}
+    found = {}
+    for place, name in enumerate(divided.names):
+        part, among = None if model is None else model.part(name), sample.among(place)
+        least = 1 if len(divided) == 1 else USERS_PER_SEGMENT
+        if len(among) >= (least if part is None else 2 * len(part.ids)):
+            found[name] = among
+    return found
 
 
 def _everyone(model: Model | None, parts: Sequence[PartitionStatistics]) -> Statistics | None:
@@ -134,29 +185,32 @@ def _moved(
         if old != new
     )
     centroids = model.centroids if merged is None else merged.means(model.centroids)
-    shift = np.sqrt((model.map.weights * (centroids - model.centroids) ** 2).sum(axis=1)).max()
+    shift = np.sqrt((model.weights * (centroids - model.centroids) ** 2).sum(axis=1)).max()
     if shift <= settings.move_threshold and not lineage:
         return state
+    segments = measured(_sized(segments, state.sizes), state.flapping)
+    parts = tuple(
+        replace(
+            part,
+            centroids=centroids[columns],
+            segments=segments[columns],
+            users=state.of(part.population).users,
+            inertia=part.inertia if merged is None else merged.between(columns).mean_inertia,
+        )
+        for part, columns in zip(model.parts, model.spans, strict=True)
+    )
     moved = replace(
         model,
         version=model.version + 1,
         at_ms=state.round_ms,
-        centroids=centroids,
-        segments=measured(_sized(segments, state.sizes), state.flapping),
+        parts=parts,
         users=state.users,
-        inertia=model.inertia if merged is None else merged.mean_inertia,
         lineage=lineage,
     )
     return replace(state, model=moved)
 
 
-def rehearse_refit(
-    state: TrainerState,
-    sample: Sample,
-    axes: Axes,
-    settings: Learning,
-    rules: Sequence[KindRule],
-) -> TrainerState:
+def rehearse_refit(state: TrainerState, sample: Sample, by: Started) -> TrainerState:
     """The state after a refit now, due or not, with as many segments as the settings say.
 
     Where a round keeps to the number of segments there is, this merges the least separated ones or
@@ -164,21 +218,23 @@ def rehearse_refit(
 
     Args:
         state: with the time of the refit as `round_ms`.
-        axes: as wanted; their schema is that of the model in force.
+        sample: divided as wanted.
+        by: as wanted; its schema is that of the model in force.
     """
-    return refit(state, sample, axes, settings, rules, challenge=True, resize=True)
+    divided = by.divided()
+    samples = _enough(state, sample, divided, by.learning)
+    refitting = Refitting(by.axes, by.learning, by.rules, divided, set(divided.names), resize=True)
+    return refit(state, samples, refitting)
 
 
-def retune(
-    state: TrainerState, sample: Sample, axes: Axes, settings: Learning, wanted: Tuning
-) -> TrainerState:
+def retune(state: TrainerState, sample: Sample, untuned: Started, wanted: Tuning) -> TrainerState:
     """The state after a refit now with what a person wants, which stays with it.
 
     Args:
-        axes, settings: what the trainer was started with.
+        sample: divided as wanted.
+        untuned: what the trainer was started with.
     """
-    axes, settings, rules = wanted.over(axes, settings)
-    return rehearse_refit(replace(state, tuning=wanted), sample, axes, settings, rules)
+    return rehearse_refit(replace(state, tuning=wanted), sample, wanted.over(untuned))
 
 
 def resume(state: TrainerState, model: Model) -> TrainerState:
@@ -190,46 +246,74 @@ def resume(state: TrainerState, model: Model) -> TrainerState:
         state,
         model=model,
         round_ms=max(state.round_ms, model.at_ms) + 1,
-        refit_ms=model.at_ms,
-        refit_updates=state.updates,
+        learned={
+            part.population: Learned(refit_ms=model.at_ms, refit_updates=state.updates)
+            for part in model.parts
+        },
         next_id=max(state.next_id, *(s.id + 1 for s in (*model.segments, *model.retired))),
         sample_due_ms=0,
         sample_due_updates=0,
-        sample_threshold=ALL_HASHES,
         sizes=tuple(segment.size for segment in model.segments),
-        drift=None,
-        challenged=0,
-        anchor=None,
     )
 
 
+Why = Literal["due", "drift"]
+
+
 def _why_refit(
-    state: TrainerState, sample: Sample, merged: Statistics | None, settings: Learning
-) -> tuple[Literal["due", "drift"] | None, TrainerState]:
-    """Why to refit now, if so; and the state with what this round has seen.
+    state: TrainerState,
+    samples: Mapping[str, Sample],
+    merged: Statistics | None,
+    divided: Populations,
+    settings: Learning,
+) -> tuple[dict[str, Why], TrainerState]:
+    """Why to refit which populations now, if any; and the state with what this round has seen.
 
     A refit that is due, or one for segments that are no longer any, is open to challengers; one
     that only follows a drift of users is not: it is the same segments elsewhere.
     """
-    model, progress = state.model, _progress(state, settings)
-    if model is None or progress >= 1.0:
-        return "due", state
-    mapped = model.map.apply(sample.vectors)
-    squared = distances(mapped, model.centroids, model.map.weights)
+    model = state.model
+    if model is None or model.populations.digest != divided.digest:
+        return dict.fromkeys(samples, "due"), state
+    why: dict[str, Why] = {}
+    learned = dict(state.learned)
+    for name, sample in samples.items():
+        part, columns = model.part(name), model.columns_of(name)
+        if part is None or columns is None or _progress(state, name, settings) >= 1.0:
+            why[name] = "due"
+            continue
+        counted = None if merged is None else merged.between(columns)
+        reason, learned[name] = _alarm(state, part, sample, counted, settings)
+        if reason is not None:
+            why[name] = reason
+    return why, replace(state, learned=learned)
+
+
+def _alarm(
+    state: TrainerState,
+    part: PopulationModel,
+    sample: Sample,
+    merged: Statistics | None,
+    settings: Learning,
+) -> tuple[Why | None, Learned]:
+    """Why to refit a population before it is due; and what is known of it after this look."""
+    learned = state.of(part.population)
+    mapped = part.map.apply(sample.vectors)
+    squared = distances(mapped, part.centroids, part.map.weights)
     _, away = nearest(squared)
-    drift = (state.drift or Drift.since(mapped, away, 0)).after(away, sample.at_ms)
-    state = replace(state, drift=drift)
-    if progress < settings.alarm_share:
-        return None, state
+    drift = (learned.drift or Drift.since(mapped, away, 0)).after(away, sample.at_ms)
+    learned = msgspec.structs.replace(learned, drift=drift)
+    if _progress(state, part.population, settings) < settings.alarm_share:
+        return None, learned
     # A challenger that won once is looked at again soon: until then its segments are in doubt.
-    if state.challenged or set(misfits(model, mapped, squared, merged, settings)) - set(
+    if learned.challenged or set(misfits(part, mapped, squared, merged, settings)) - set(
         drift.known
     ):
-        return "due", state
-    changed = drift.stability_index(mapped)[model.map.weights > 0] > settings.drift_psi
+        return "due", learned
+    changed = drift.stability_index(mapped)[part.map.weights > 0] > settings.drift_psi
     if changed.any() or drift.distances_changed(settings.drift_delta):
-        return "drift", state
-    return None, state
+        return "drift", learned
+    return None, learned
 
 
 def sample_due(state: TrainerState, at_ms: int, updates: int) -> bool:
@@ -245,10 +329,15 @@ def _looked(state: TrainerState, sample: Sample, settings: Learning) -> TrainerS
     """With the time of the next sample: this one has been looked at."""
     every_ms, every = int(settings.refit_seconds * 1_000), settings.refit_updates
     share = settings.alarm_share
+    known = [] if state.model is None else [state.of(part.population) for part in state.model.parts]
     return replace(
         state,
-        sample_due_ms=_next(sample.at_ms, state.refit_ms, every_ms, share),
-        sample_due_updates=_next(state.updates, state.refit_updates, every, share),
+        sample_due_ms=min(
+            (_next(sample.at_ms, one.refit_ms, every_ms, share) for one in known), default=0
+        ),
+        sample_due_updates=min(
+            (_next(state.updates, one.refit_updates, every, share) for one in known), default=0
+        ),
     )
 
 
@@ -261,13 +350,13 @@ def _next(now: int, refit: int, every: int, share: float) -> int:
     return min(look, due) if due > now else look
 
 
-def _progress(state: TrainerState, settings: Learning) -> float:
-    """How much of the time, or of the updates, between two refits has passed."""
-    found = 0.0
+def _progress(state: TrainerState, population: str, settings: Learning) -> float:
+    """How much of the time, or of the updates, between two refits of a population has passed."""
+    found, known = 0.0, state.of(population)
     if settings.refit_seconds:
-        found = (state.round_ms - state.refit_ms) / (settings.refit_seconds * 1_000)
+        found = (state.round_ms - known.refit_ms) / (settings.refit_seconds * 1_000)
     if settings.refit_updates:
-        found = max(found, (state.updates - state.refit_updates) / settings.refit_updates)
+        found = max(found, (state.updates - known.refit_updates) / settings.refit_updates)
     return found
 
 

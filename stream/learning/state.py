@@ -11,13 +11,34 @@ from typing import Any
 
 import msgspec
 
+from stream.clustering import ALL_HASHES
 from stream.drift import Drift
 from stream.flapping import Tallies, Tally
 from stream.lineage import Anchor
 from stream.model import Axes, Model
 from stream.tuning import Tuning
 
-ALL_HASHES = (1 << 64) - 1
+
+class Learned(msgspec.Struct, frozen=True):
+    """What the trainer knows of one population, beside what it published of it.
+
+    Attributes:
+        refit_ms: the last refit, 0 before the first.
+        refit_updates: `TrainerState.updates` as of then.
+        sample_threshold: owners send only users whose hash is not above it.
+        users: in the population at the last round.
+        drift: what has been seen since the last refit.
+        challenged: refits running in which a challenger was clearly better.
+        anchor: what ids are held against, beside the model before.
+    """
+
+    refit_ms: int = 0
+    refit_updates: int = 0
+    sample_threshold: int = ALL_HASHES
+    users: int = 0
+    drift: Drift | None = None
+    challenged: int = 0
+    anchor: Anchor | None = None
 
 
 @dataclass(frozen=True)
@@ -26,15 +47,10 @@ class TrainerState:
 
     Attributes:
         round_ms: the last completed round.
-        refit_ms: the last refit, 0 before the first.
         updates: of users, ever, as of the last round.
-        refit_updates: the same as of the last refit.
+        learned: by population.
         sample_due_ms, sample_due_updates: when the next sample is due, see `sample_due`.
-        sample_threshold: owners send only users whose hash is not above it.
         sizes: users published in each segment, by column of the model, at the last round.
-        drift: what has been seen since the last refit.
-        challenged: refits running in which a challenger was clearly better.
-        anchor: what ids are held against, beside the model before.
         given: names that a person gave, by segment id.
         flapping: of everyone at the last round, by segment id.
         tuning: that a person wanted, from the refit on that was made for it.
@@ -45,24 +61,23 @@ class TrainerState:
 
     model: Model | None = None
     round_ms: int = 0
-    refit_ms: int = 0
     updates: int = 0
-    refit_updates: int = 0
+    learned: Mapping[str, Learned] = field(default_factory=dict)
     next_id: int = 1
     sample_due_ms: int = 0
     sample_due_updates: int = 0
-    sample_threshold: int = ALL_HASHES
     users: int = 0
     sizes: tuple[int, ...] = ()
-    drift: Drift | None = None
-    challenged: int = 0
-    anchor: Anchor | None = None
     given: Mapping[int, str] = field(default_factory=dict)
     flapping: Tallies = field(default_factory=dict)
     tuning: Tuning | None = None
     epochs_before: int = 0
     ids_before: int = 0
     store_run: str = ""
+
+    def of(self, population: str) -> Learned:
+        """What is known of a population; nothing, of one that is new."""
+        return self.learned.get(population, Learned())
 
     def pack(self, axes: Axes) -> bytes:
         told = {name: getattr(self, name) for name in _PLAIN}
@@ -77,23 +92,18 @@ class TrainerState:
 
 
 class _Packed(msgspec.Struct):
-    """`TrainerState` as it is stored."""
+    """`TrainerState` as it is stored; of one from before there were populations, all is relearned."""
 
     model: Any
     round_ms: int
-    refit_ms: int
     updates: int
-    refit_updates: int
     next_id: int
     sample_due_ms: int
     sample_due_updates: int
-    sample_threshold: int
     users: int
     sizes: tuple[int, ...]
-    drift: Drift | None
-    challenged: int
-    anchor: Anchor | None
     given: dict[int, str]
+    learned: dict[str, Learned] = {}
     flapping: dict[int, Tally] = {}
     tuning: Tuning | None = None
     epochs_before: int = 0

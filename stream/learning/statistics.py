@@ -1,20 +1,22 @@
 """What owners tell the trainer of their users, and the sample that is merged from it.
 
 Comes in: counts, sums and vectors of each partition's users. Goes out: `PartitionStatistics` as bytes
-for the store, and one uniform `Sample` of everyone.
+for the store, and one `Sample`, uniform in each population.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import msgspec
 import numpy as np
 
-from stream.clustering import Statistics, living, smallest_hashes
-from stream.events import Floats, Hashes
+from stream.clustering import ALL_HASHES, Statistics, living, smallest_hashes
+from stream.events import Floats, Hashes, Ints
 from stream.flapping import Tally
+from stream.populations import NONE, Populations
 
 
 class PartitionStatistics(msgspec.Struct):
@@ -28,8 +30,12 @@ class PartitionStatistics(msgspec.Struct):
         counts, sums, inertia, sizes: see `clustering.Statistics`; empty without a model.
         sample_hashes: user hashes in the sample, packed uint64; None if none was asked for.
         sample_vectors: their vectors in natural units, packed float64.
+        sample_populations: places of their populations, packed uint8.
+        sample_limits: of each population, the hash up to which all of its users are in the sample.
         flapping: by segment id.
         schema: of the vectors, see `FeatureTable.schema`; empty if nobody else could have another.
+        rules: digest of the populations' rules; empty for one population of everyone.
+        populations: users of each population; empty for one of everyone.
     """
 
     at_ms: int
@@ -38,12 +44,16 @@ class PartitionStatistics(msgspec.Struct):
     updates: int = 0
     counts: list[int] = []
     sums: bytes = b""
-    inertia: float = 0.0
+    inertia: list[float] = []
     sizes: list[int] = []
     sample_hashes: bytes | None = None
     sample_vectors: bytes = b""
+    sample_populations: bytes = b""
+    sample_limits: list[int] = []
     flapping: dict[int, Tally] = {}
     schema: str = ""
+    rules: str = ""
+    populations: list[int] = []
 
     def pack(self) -> bytes:
         """Bytes for the store; the first eight tell the time without decoding the rest."""
@@ -53,35 +63,158 @@ class PartitionStatistics(msgspec.Struct):
     def unpack(raw: bytes) -> PartitionStatistics:
         return msgspec.msgpack.decode(raw[8:], type=PartitionStatistics)
 
+    def count(self, total: Statistics) -> None:
+        """Tell of users counted under the model."""
+        self.counts, self.sizes = total.counts.tolist(), total.sizes.tolist()
+        self.sums, self.inertia = total.sums.tobytes(), total.inertia.tolist()
+
+    def sampled(self, sample: Sampled) -> None:
+        """Tell of a sample."""
+        self.sample_hashes, self.sample_vectors = sample.hashes.tobytes(), sample.vectors.tobytes()
+        self.sample_populations = sample.populations.astype(np.uint8).tobytes()
+        self.sample_limits = list(sample.limits)
+
     def statistics(self) -> Statistics:
         k = len(self.counts)
         return Statistics(
             np.array(self.counts, dtype=np.int64),
             np.frombuffer(self.sums).reshape(k, -1),
-            self.inertia,
+            np.array(self.inertia, dtype=float),
             np.array(self.sizes, dtype=np.int64),
         )
 
 
-@dataclass(frozen=True)
-class Sample:
-    """A uniform sample of users, by hash: the smallest `sample_users` of all living (bottom-k)."""
+class Sampled(NamedTuple):
+    """Of each population the users with the smallest hashes, in no order.
+
+    Attributes:
+        limits: of each population, the hash up to which all of its users are here.
+    """
 
     hashes: Hashes
     vectors: Floats
+    populations: Ints
+    limits: tuple[int, ...]
+
+
+class Sampling:
+    """Gathers a sample of each population, some users at a time (bottom-k, see `clustering`).
+
+    Args:
+        thresholds: of each population, the highest hash that is wanted.
+        users: wanted of each population.
+    """
+
+    def __init__(self, thresholds: Sequence[int], users: int, features: int) -> None:
+        self._limits = np.array(thresholds, np.uint64)
+        self._users = users
+        self._parts = [(np.empty(0, np.uint64), np.empty((0, features)), np.empty(0, np.int64))]
+        self._held = 0
+
+    def add(self, hashes: Hashes, vectors: Floats, populations: Ints) -> None:
+        """Take in those of some users who are wanted."""
+        wanted = np.flatnonzero(hashes <= self._limits[populations])
+        self._parts.append((hashes[wanted], vectors[wanted], populations[wanted]))
+        self._held += len(wanted)
+        # Seldom: each time, most of what is held is let go.
+        if self._held > 4 * self._users * len(self._limits):
+            self._let_go()
+
+    def taken(self) -> Sampled:
+        """The sample of all who were added."""
+        self._let_go()
+        return Sampled(*self._parts[0], tuple(self._limits.tolist()))
+
+    def _let_go(self) -> None:
+        """Keep the smallest hashes of each population; who comes later must have smaller ones."""
+        hashes, vectors, populations = (
+            np.concatenate(columns) for columns in zip(*self._parts, strict=True)
+        )
+        kept = []
+        for place in range(len(self._limits)):
+            members = np.flatnonzero(populations == place)
+            chosen = members[smallest_hashes(hashes[members], self._users)]
+            if len(chosen) == self._users:
+                self._limits[place] = min(self._limits[place], hashes[chosen[-1]])
+            kept.append(chosen)
+        places = np.concatenate(kept)
+        self._parts = [(hashes[places], vectors[places], populations[places])]
+        self._held = len(places)
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A uniform sample of the users of each population: the smallest `sample_users` hashes of each.
+
+    Attributes:
+        populations: ``(n,)`` place of each user's population.
+    """
+
+    hashes: Hashes
+    vectors: Floats
+    populations: Ints
     at_ms: int
 
     @staticmethod
-    def merge(parts: Sequence[PartitionStatistics], features: int, size: int) -> Sample:
-        hashes = np.concatenate(
-            [np.frombuffer(p.sample_hashes or b"", dtype=np.uint64) for p in parts]
+    def merge(parts: Sequence[PartitionStatistics], populations: Populations, size: int) -> Sample:
+        """The sample of all partitions, by hash."""
+        divided = [_divided(part, populations) for part in parts]
+        hashes, vectors, places, limits = (
+            np.concatenate(columns) for columns in zip(*divided, strict=True)
         )
-        vectors = np.concatenate(
-            [np.frombuffer(p.sample_vectors).reshape(-1, features) for p in parts]
-        )
-        chosen = smallest_hashes(hashes, size)
-        chosen = chosen[living(vectors[chosen])]
-        return Sample(hashes[chosen], vectors[chosen], max(part.at_ms for part in parts))
+        return _chosen(hashes, vectors, places, limits, max(part.at_ms for part in parts), size)
+
+    @staticmethod
+    def of(hashes: Hashes, vectors: Floats, populations: Ints, at_ms: int, size: int) -> Sample:
+        """The sample among everyone there is."""
+        limits = np.full(len(hashes), ALL_HASHES, np.uint64)
+        return _chosen(hashes, vectors, populations, limits, at_ms, size)
+
+    def __len__(self) -> int:
+        return len(self.hashes)
+
+    def among(self, place: int) -> Sample:
+        """That of one population."""
+        here = np.flatnonzero(self.populations == place)
+        return Sample(self.hashes[here], self.vectors[here], self.populations[here], self.at_ms)
+
+
+def _divided(
+    part: PartitionStatistics, populations: Populations
+) -> tuple[Hashes, Floats, Ints, Hashes]:
+    """Hashes, vectors and populations of a partition's sample; and the limit of where each was.
+
+    Where its owner goes by other rules, users are divided anew.
+    """
+    hashes = np.frombuffer(part.sample_hashes or b"", dtype=np.uint64)
+    vectors = np.frombuffer(part.sample_vectors).reshape(-1, len(populations.features))
+    was = np.frombuffer(part.sample_populations, np.uint8).astype(np.int64)
+    if not len(was):
+        was = np.zeros(len(hashes), np.int64)
+    limits = np.array(part.sample_limits or [ALL_HASHES], np.uint64)[was]
+    if part.rules == populations.digest or len(populations) == 1:
+        return hashes, vectors, was if len(populations) > 1 else np.zeros_like(was), limits
+    return hashes, vectors, populations.divide(vectors, np.full(len(vectors), NONE)), limits
+
+
+def _chosen(
+    hashes: Hashes, vectors: Floats, populations: Ints, limits: Hashes, at_ms: int, size: int
+) -> Sample:
+    """The smallest hashes of each population, up to which all of its users are known.
+
+    Args:
+        limits: ``(n,)`` the hash up to which all are known of where each user was found: who were
+            divided otherwise there are known up to the lowest of these, or the sample would hold
+            more of some than of others.
+    """
+    kept = [np.empty(0, np.int64)]
+    for place in np.unique(populations).tolist():
+        members = np.flatnonzero(populations == place)
+        members = members[hashes[members] <= limits[members].min()]
+        chosen = members[smallest_hashes(hashes[members], size)]
+        kept.append(chosen[living(vectors[chosen])])
+    places = np.concatenate(kept)
+    return Sample(hashes[places], vectors[places], populations[places], at_ms)
 
 
 def merge(parts: Sequence[PartitionStatistics]) -> Statistics | None:

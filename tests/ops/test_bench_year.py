@@ -21,6 +21,7 @@ from stream.config import Settings
 from stream.events import SegmentChange
 from stream.model import Model, Segment
 from stream.units import DAY_MS
+from tests.strategies import of_everyone
 
 START = datetime(2025, 1, 1, tzinfo=UTC)
 
@@ -93,12 +94,12 @@ def test_wrong_use(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
 def a_model(*ids: int) -> Model:
     """Segments side by side along one feature, two standard deviations apart."""
     unit = np.ones(1)
-    return Model(
+    return of_everyone(
         epoch=1,
         version=0,
         at_ms=0,
         schema="s",
-        map=FeatureMap(-9 * unit, 9 * unit, 0 * unit, unit, unit),
+        feature_map=FeatureMap(-9 * unit, 9 * unit, 0 * unit, unit, unit),
         centroids=2.0 * np.arange(len(ids), dtype=float)[:, None],
         segments=tuple(Segment(i, f"s{i}", "new", 0, "1.0") for i in ids),
     )

@@ -16,7 +16,7 @@ from stream.config import Settings
 from stream.events import PUBLISHED_MODEL, SEGMENT_CHANGE, Cause, Counts, EventColumns
 from stream.features import FeatureTable
 from stream.learning.rounds import learn
-from stream.learning.state import ALL_HASHES, TrainerState
+from stream.learning.state import TrainerState
 from stream.model import Model
 from stream.partition import Partition, SampleRequest
 from stream.segments import PublishRule
@@ -52,7 +52,7 @@ def published() -> tuple[Model, list[dict[str, Any]]]:
             recorded_ms=np.full(events, START_MS, np.int64),
         )
     )
-    request = SampleRequest(settings.learning.sample_users, ALL_HASHES)
+    request = SampleRequest(settings.learning.sample_users)
     statistics = partition.sweep(START_MS, START_MS, sample=request)
     state = learn(TrainerState(), [statistics], START_MS, table, settings.learning, settings.kinds)
     assert state.model is not None

@@ -126,7 +126,7 @@ def test_any_order_and_any_split_of_users_add_up_to_the_same(
         total += piece
     assert total.counts.tobytes() == whole.counts.tobytes()
     assert total.sums.tobytes() == whole.sums.tobytes()
-    assert total.inertia == whole.inertia
+    assert total.inertia.tobytes() == whole.inertia.tobytes()
     assert total.sizes.tobytes() == whole.sizes.tobytes()
     assert total.means(centroids).tobytes() == whole.means(centroids).tobytes()
 

@@ -307,7 +307,7 @@ def test_every_setting_is_shown_with_value_unit_origin_and_meaning(tmp_path: Pat
         if isinstance(section, Section)
         for key in type(section).model_fields
     ]
-    assert sorted(rows) == sorted([*keys, "features", "kinds"])
+    assert sorted(rows) == sorted([*keys, "features", "kinds", "populations"])
     assert all(row["meaning"] for row in rows.values())
     assert all(row["unit"] == "seconds" for key, row in rows.items() if key.endswith("_seconds"))
 

@@ -32,7 +32,7 @@ from stream.partition import Acting, Partition, act_together
 from stream.segments import PublishRule
 from stream.state import Position
 from stream.units import DAY_MS, iso
-from tests.strategies import CART, EVERY_AGGREGATE, ORDER, VIEW
+from tests.strategies import CART, EVERY_AGGREGATE, ORDER, VIEW, of_everyone, with_only
 from tests.stream.test_partition import RULE, TABLE, batch, history, models, steady
 
 NAMES = TABLE.names
@@ -60,12 +60,13 @@ def some_model(rng: np.random.Generator, k: int) -> Model:
         scale=scale,
         weights=rng.integers(0, 65, features) / 64,
     )
-    return Model(
+    return of_everyone(
         epoch=1,
         version=0,
         at_ms=0,
         schema=TABLE.schema,
-        map=mapping,
+        feature_map=mapping,
+        features=NAMES,
         centroids=on_grid(rng.uniform(-2.0, 2.0, (k, features))),
         segments=tuple(Segment(10 + 3 * n, f"s{n}", "loyal", 1, "1.0") for n in range(k)),
     )
@@ -74,14 +75,14 @@ def some_model(rng: np.random.Generator, k: int) -> Model:
 def some_vector(rng: np.random.Generator, model: Model, own: int) -> Floats:
     """Somewhere about a centroid, often outside the limits of a feature."""
     about = model.centroids[own] + rng.normal(0.0, 0.7, len(NAMES))
-    vector: Floats = model.map.invert(about)
+    vector: Floats = model.parts[0].map.invert(about)
     return vector
 
 
 def would_move(vector: Floats, model: Model, own: int, target: int, rule: PublishRule) -> bool:
     """The publish rule in plain words: nearest of all, and over the margin."""
-    mapped = model.map.apply(vector[None])
-    squared = [Fraction(d) for d in distances(mapped, model.centroids, model.map.weights)[0]]
+    mapped = model.parts[0].map.apply(vector[None])
+    squared = [Fraction(d) for d in distances(mapped, model.centroids, model.weights[0])[0]]
     nearest = all(squared[target] < d for c, d in enumerate(squared) if c != target)
     gap = Fraction(float(model.gaps[own, target])) or Fraction(1)
     return nearest and float((squared[own] - squared[target]) / (2 * gap)) > rule.margin
@@ -98,7 +99,7 @@ def test_the_parts_of_a_margin_add_up_exactly(seed: int, k: int) -> None:
     own = int(rng.integers(k))
     vector = some_vector(rng, model, own)
     found = margin(vector, model, TABLE.features, own)
-    squared = distances(model.map.apply(vector[None]), model.centroids, model.map.weights)[0]
+    squared = model.place(vector[None], np.zeros(1, np.int32)).squared[0]
     other = model.ids.tolist().index(found.other)
     assert other == nearest_other(vector, model, own) != own
     assert squared[other] == min(d for c, d in enumerate(squared) if c != own)
@@ -111,7 +112,7 @@ def test_the_parts_of_a_margin_add_up_exactly(seed: int, k: int) -> None:
 
 def test_a_margin_is_a_half_at_the_centroids() -> None:
     model = some_model(np.random.default_rng(4), 2)
-    model = replace(model, map=replace(model.map, low=np.full(len(NAMES), -50.0),
+    model = with_only(model, map=replace(model.parts[0].map, low=np.full(len(NAMES), -50.0),
                                        high=np.full(len(NAMES), 50.0)))  # fmt: skip
     here, there = model.natural()
     assert margin(here, model, TABLE.features, 0).z == -0.5
@@ -139,27 +140,29 @@ def test_a_proposal_is_enough_and_no_less_is(seed: int, k: int, limit: float) ->
     if would_move(vector, model, own, target, rule):
         assert not found, "nothing is needed"
         return
-    mapped = model.map.apply(vector[None])[0]
+    mapped = model.parts[0].map.apply(vector[None])[0]
     for column, name in enumerate(NAMES):
         changed = vector.copy()
         if (proposal := found.get(name)) is None:
             # Nothing within the limits does it; two centroids may leave a gap of a grid point.
-            low, high = model.map.apply(np.array([[-1e9] * len(NAMES), [1e9] * len(NAMES)]))
+            low, high = model.parts[0].map.apply(
+                np.array([[-1e9] * len(NAMES), [1e9] * len(NAMES)])
+            )
             there = np.repeat(mapped[None], 60, axis=0)
             there[:, column] = on_grid(np.linspace(low[column], high[column], 60))
-            assert not _enough(there, model, own, target, rule).any(), name
+            assert not _enough(there, model.parts[0], own, target, rule).any(), name
             continue
         changed[column] = proposal.needed
         assert would_move(changed, model, own, target, rule)
         assert proposal.value == vector[column]
-        moved = model.map.apply(changed[None])[0]
+        moved = model.parts[0].map.apply(changed[None])[0]
         assert moved[column] - mapped[column] == pytest.approx(proposal.sd, abs=1e-12)
         step = np.sign(proposal.sd) / GRID
         for less in (2 * step, proposal.sd / 2, proposal.sd):
             there = mapped.copy()
             there[column] += on_grid(np.array(proposal.sd - less))
             if abs(there[column] - mapped[column]) < abs(proposal.sd):
-                changed[column] = model.map.invert(there)[column]
+                changed[column] = model.parts[0].map.invert(there)[column]
                 assert not would_move(changed, model, own, target, rule)
     sizes = [abs(proposal.sd) for proposal in found.values()]
     assert sizes == sorted(sizes)
@@ -179,10 +182,10 @@ def test_a_feature_without_weight_or_room_is_not_proposed() -> None:
     for seed in range(50):
         rng = np.random.default_rng(seed)
         model = some_model(rng, 2)
-        shut = model.map.low == model.map.high
+        shut = model.parts[0].map.low == model.parts[0].map.high
         for one in proposals(some_vector(rng, model, 0), model, TABLE.features, 0, 1, RULE):
             column = NAMES.index(one.feature)
-            assert model.map.weights[column] > 0
+            assert model.parts[0].map.weights[column] > 0
             assert not shut[column]
 
 

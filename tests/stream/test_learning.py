@@ -15,6 +15,7 @@ from stream.learning.rounds import learn, sample_due
 from stream.learning.state import TrainerState
 from stream.learning.statistics import PartitionStatistics
 from stream.model import Model
+from stream.populations import EVERYONE
 from stream.segmenter import Features
 
 pytestmark = pytest.mark.slow
@@ -63,11 +64,10 @@ def told(
         sample_vectors=vectors[sampled].tobytes(),
     )
     if model is not None:
-        mapped = model.map.apply(vectors)
-        squared = distances(mapped, model.centroids, model.map.weights)
+        mapped = model.parts[0].map.apply(vectors)
+        squared = distances(mapped, model.centroids, model.weights[0])
         counted = Statistics.of(mapped, squared, squared.argmin(axis=1))
-        part.counts, part.sizes = counted.counts.tolist(), counted.sizes.tolist()
-        part.sums, part.inertia = counted.sums.tobytes(), counted.inertia
+        part.count(counted)
     return learn(state, [part], at_ms, AXES, LEARNING, ())
 
 
@@ -91,16 +91,16 @@ def id_at(state: TrainerState, place: tuple[float, float]) -> int:
     """Segment of who stands at a place in log units."""
     model = state.model
     assert model is not None
-    here = model.map.apply(np.expm1(np.array([place])))
-    return int(model.ids[distances(here, model.centroids, model.map.weights).argmin()])
+    here = model.parts[0].map.apply(np.expm1(np.array([place])))
+    return int(model.ids[distances(here, model.centroids, model.weights[0]).argmin()])
 
 
 def off_the_means(state: TrainerState, vectors: Floats) -> float:
     """How far centroids are from the means of everyone nearest to them, the farthest, in sd."""
     model = state.model
     assert model is not None
-    mapped = model.map.apply(vectors)
-    squared = distances(mapped, model.centroids, model.map.weights)
+    mapped = model.parts[0].map.apply(vectors)
+    squared = distances(mapped, model.centroids, model.weights[0])
     means = Statistics.of(mapped, squared, squared.argmin(axis=1)).means(model.centroids)
     return float(np.sqrt(((means - model.centroids) ** 2).sum(axis=1)).max())
 
@@ -128,7 +128,7 @@ def test_a_sample_is_asked_for_when_an_alarm_may_use_it_and_when_a_refit_needs_i
 
 def test_updates_make_it_due_as_well() -> None:
     state = first(crowd(CORNERS, EVENLY))
-    assert state.refit_updates == 0
+    assert state.of(EVERYONE).refit_updates == 0
     by_updates = LEARNING.model_copy(update={"refit_updates": 500, "refit_seconds": 0.0})
     part = PartitionStatistics(30_000, "1.0", 0, updates=499, sample_hashes=b"", sample_vectors=b"")
     full = replace(state, users=0)
@@ -185,8 +185,9 @@ def test_a_segment_that_becomes_small_is_an_alarm_once() -> None:
 
     state = round_at(state, 30_000)
     assert epoch(state) == 2
-    assert state.drift is not None
-    assert state.drift.known == (f"small {id_at(state, (5.0, 1.0))}",)
+    drift = state.of(EVERYONE).drift
+    assert drift is not None
+    assert drift.known == (f"small {id_at(state, (5.0, 1.0))}",)
     assert epoch(round_at(state, 60_000)) == 2, "the same is no news"
 
 
@@ -198,10 +199,12 @@ def test_a_challenger_must_win_twice() -> None:
     state = first(crowd(np.array([[1.0, 1.0], [1.0, 1.8], [6.0, 6.0]]), EVENLY))
     vectors = crowd(np.array([[1.0, 1.2], [6.0, 5.0], [6.0, 7.0]]), EVENLY)
     once = told(state, vectors, 100_001)
-    assert (epoch(once), once.challenged) == (2, 1)
+    assert (epoch(once), once.of(EVERYONE).challenged) == (2, 1)
     assert id_at(once, (6.0, 5.0)) == id_at(once, (6.0, 7.0))
     again = told(once, vectors, 125_000)
-    assert (epoch(again), again.challenged) == (3, 0), "soon, not after another full time"
+    assert (epoch(again), again.of(EVERYONE).challenged) == (3, 0), (
+        "soon, not after another full time"
+    )
     assert id_at(again, (6.0, 5.0)) != id_at(again, (6.0, 7.0))
     assert once.model is not None
     assert again.model is not None
@@ -210,7 +213,7 @@ def test_a_challenger_must_win_twice() -> None:
 
     # Whoever wins only once is forgotten.
     back = told(once, crowd(np.array([[1.0, 1.0], [1.0, 1.8], [6.0, 6.0]]), EVENLY), 125_000)
-    assert back.challenged == 0
+    assert back.of(EVERYONE).challenged == 0
     assert events(back) == []
 
 

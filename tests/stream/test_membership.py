@@ -14,6 +14,7 @@ from stream.hashing import change_identity
 from stream.membership import Membership, Wanted, memberships
 from stream.model import Model, Segment
 from stream.units import iso
+from tests.strategies import of_everyone
 
 TABLE = FeatureTable(DEFAULT_FEATURES)
 START_MS = 1_764_547_200_000
@@ -27,8 +28,8 @@ def a_model() -> Model:
         for number, kind in ((3, "loyal"), (5, "at_risk"))
     )
     retired = (Segment(2, "name 2", "loyal", 1, "1.0"),)
-    return Model(
-        epoch=4, version=2, at_ms=START_MS, schema=TABLE.schema, map=None, centroids=np.zeros((2, 1)),  # type: ignore[arg-type]  # no geometry is looked at
+    return of_everyone(
+        epoch=4, version=2, at_ms=START_MS, schema=TABLE.schema, feature_map=None, centroids=np.zeros((2, 1)),  # type: ignore[arg-type]  # no geometry is looked at
         segments=segments, retired=retired,
     )  # fmt: skip
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import fields, replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,8 +14,9 @@ from hypothesis import strategies as st
 from stream.clustering import FeatureMap, on_grid
 from stream.events import PUBLISHED_MODEL, Floats
 from stream.features import DEFAULT_FEATURES, FeatureTable
-from stream.model import Model, Segment, belied, kinds, propose_names
+from stream.model import Model, PopulationModel, Segment, belied, kinds, propose_names
 from stream.segments import DEFAULT_KINDS, FALLBACK_KIND
+from tests.strategies import of_everyone, with_only
 
 TABLE = FeatureTable(DEFAULT_FEATURES)
 WEIGHTS = np.array([feature.weight for feature in DEFAULT_FEATURES])
@@ -23,24 +25,33 @@ WEIGHTS = np.array([feature.weight for feature in DEFAULT_FEATURES])
 def some_model(seed: int, k: int = 5) -> Model:
     rng = np.random.default_rng(seed)
     vectors = rng.lognormal(0, 1, (200, len(TABLE.names)))
-    return Model(
+    return of_everyone(
         epoch=int(rng.integers(1, 100)),
         version=int(rng.integers(0, 100)),
         at_ms=1_764_547_200_123,
         schema=TABLE.schema,
-        map=FeatureMap.learn(vectors, WEIGHTS),
+        feature_map=FeatureMap.learn(vectors, WEIGHTS),
         centroids=np.clip(on_grid(rng.normal(0, 1.5, (k, len(TABLE.names)))), -4, 4),
         segments=tuple(Segment(10 + i, f"name {i}", "loyal", i * 7, "1.0") for i in range(k)),
         users=1_234,
         inertia=float(rng.random()),
         silhouette=float(rng.random()),
         lineage=({"event": "split", "segment": 11, "others": [3], "at": "2025", "model": "2.0"},),
+        features=TABLE.names,
         retired=(Segment(3, "gone", "dormant", 0, "1.0"), Segment(4, "too", "new", 0, "1.0")),
     )
 
 
 def assert_same(one: Model, other: Model) -> None:
     for field in fields(Model):
+        if field.name != "parts":
+            assert getattr(one, field.name) == getattr(other, field.name), field.name
+    for part, its in zip(one.parts, other.parts, strict=True):
+        assert_same_part(part, its)
+
+
+def assert_same_part(one: PopulationModel, other: PopulationModel) -> None:
+    for field in fields(PopulationModel):
         left, right = getattr(one, field.name), getattr(other, field.name)
         if field.name == "map":
             assert left.to_json() == right.to_json()
@@ -61,7 +72,7 @@ def test_a_published_model_comes_back_to_the_bit(seed: int) -> None:
 
 
 def test_a_model_without_a_silhouette_is_published_too() -> None:
-    model = replace(some_model(1), silhouette=None)
+    model = with_only(some_model(1), silhouette=None)
     record = PUBLISHED_MODEL.validate_python(model.published(TABLE))
     assert Model.from_published(record).silhouette is None
 
@@ -199,3 +210,17 @@ def test_a_name_does_not_say_what_its_kind_is_known_by() -> None:
 def test_equal_centroids_get_a_plain_name_and_a_number(k: int) -> None:
     names = propose_names(np.zeros((k, len(TABLE.names))), WEIGHTS, TABLE, ["new"] * k)
     assert names == ["New", *(f"New ({n})" for n in range(2, k + 1))]
+
+
+def test_a_record_from_before_there_were_populations_is_of_everyone() -> None:
+    model = some_model(4)
+    old: Any = model.published(TABLE)
+    geometry = old["geometry"]
+    (part,) = geometry.pop("parts")
+    del old["populations"], geometry["populations"]
+    geometry |= {name: part[name] for name in ("map", "centroids")}
+    for segment in (*old["segments"], *old["retired"]):
+        del segment["population"]
+    back = Model.from_published(old)
+    assert back.populations == model.populations
+    assert_same_part(with_only(back, since="1.0").parts[0], model.parts[0])

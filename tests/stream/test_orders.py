@@ -293,7 +293,7 @@ def test_the_shop_alone_makes_nobody_counted() -> None:
     back, seen = said(REFUND, 0, "o"), said(VIEW, 0, user="v")
     events = columns(table, slots, [back, seen])
     act_together([Acting(partition, events, START_MS)], START_MS)
-    everyone = SampleRequest(100, (1 << 64) - 1)
+    everyone = SampleRequest(100)
     told = partition.sweep(START_MS, START_MS, sample=everyone)
     assert told.users == 1
     assert len(told.sample_hashes or b"") == 8

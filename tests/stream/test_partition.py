@@ -14,13 +14,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stream.clustering import FeatureMap, on_grid
+from stream.clustering import ALL_HASHES, FeatureMap, on_grid
 from stream.config import Learning
 from stream.events import NO_EVENTS, SEGMENT_CHANGE, Cause, Counts, EventColumns
 from stream.features import DEFAULT_FEATURES, FeatureTable
 from stream.hashing import change_identity, hash_text, user_hashes
 from stream.learning.rounds import learn
-from stream.learning.state import ALL_HASHES, TrainerState
+from stream.learning.state import TrainerState
 from stream.learning.statistics import PartitionStatistics
 from stream.limits import Limits
 from stream.memory import Memory
@@ -38,11 +38,21 @@ from stream.partition import (
 from stream.segments import DEFAULT_KINDS, PublishRule
 from stream.state import Answer, Commit, MemoryStore, Position
 from stream.units import DAY_MS, iso
-from tests.strategies import CART, ORDER, REFUND, START_MS, VIEW, columns, feature
+from tests.strategies import (
+    CART,
+    ORDER,
+    REFUND,
+    START_MS,
+    VIEW,
+    columns,
+    feature,
+    of_everyone,
+    with_only,
+)
 
 TABLE = FeatureTable(DEFAULT_FEATURES)
 RULE = PublishRule(margin=0.2, provisional_looks=3, dwell_ms=0)
-EVERYONE = SampleRequest(4_096, ALL_HASHES)
+EVERYONE = SampleRequest(4_096)
 LEARNING = Learning(segments=4, starts=2, first_model_users=20, identity_overlap=0.8)
 USERS = 60
 
@@ -460,7 +470,7 @@ def rich_and_poor() -> Model:
     )
     segments = (Segment(1, "poor", "new", 0, "1.0"), Segment(2, "rich", "loyal", 0, "1.0"))
     centroids = on_grid(np.array([[-3.0], [3.0]]))
-    return Model(1, 0, START_MS, NET.schema, feature_map, centroids, segments)
+    return of_everyone(1, 0, START_MS, NET.schema, feature_map, centroids, segments)
 
 
 def spends(number: int, name: str) -> Event:
@@ -586,7 +596,7 @@ def test_rows_of_another_table_or_format_are_not_read() -> None:
 def test_the_sample_is_the_smallest_hashes_up_to_the_threshold(size: int, limit: int) -> None:
     partition = partition_at()
     partition.load(steady().rows.items())
-    part = partition.sweep(START_MS, 0, sample=SampleRequest(size, limit))
+    part = partition.sweep(START_MS, 0, sample=SampleRequest(size, {"everyone": limit}))
     hashes = sorted(h for h in user_hashes(list(steady().rows), b"").tolist() if h <= limit)[:size]
     assert sorted(np.frombuffer(part.sample_hashes or b"", np.uint64).tolist()) == hashes
     assert len(part.sample_vectors) == len(hashes) * len(TABLE.names) * 8
@@ -667,10 +677,15 @@ def test_who_takes_over_in_the_middle_of_an_adoption_begins_it_anew() -> None:
     assert through.position.model == models()[0].name
 
 
+def rolled(model: Model) -> Model:
+    """Each segment where another one was."""
+    return with_only(replace(model, epoch=9), centroids=np.roll(model.centroids, 1, axis=0))
+
+
 def test_who_acts_before_an_adoption_came_to_them_moves_by_the_model() -> None:
     now = history()[-1].now_ms
     expected, partition = loaded(), loaded()
-    model = replace(models()[1], epoch=9, centroids=np.roll(models()[1].centroids, 1, axis=0))
+    model = rolled(models()[1])
     events = [event(f"user {n}", VIEW, now, 10_000 + n) for n in range(0, USERS, 2)]
     expected.adopt(model, now, now)
     act(expected, batch(expected, events), now, now)
@@ -688,7 +703,7 @@ def test_who_acts_before_an_adoption_came_to_them_moves_by_the_model() -> None:
 
 def test_partitions_act_together_as_each_alone() -> None:
     now = history()[-1].now_ms
-    moving = replace(models()[1], epoch=9, centroids=np.roll(models()[1].centroids, 1, axis=0))
+    moving = rolled(models()[1])
     others_rule = replace(moving, rule=PublishRule(margin=0.0, provisional_looks=0, dwell_ms=0))
 
     def begun(memory: Memory | None) -> list[Partition]:
@@ -792,12 +807,10 @@ def test_a_retirement_moves_everyone_in_the_segment_once() -> None:
     inside = Counter(partition.rows["segment"].tolist())
     gone, members = inside.most_common(1)[0]
     column = model.ids.tolist().index(gone)
-    without = replace(
-        model,
-        epoch=model.epoch + 1,
+    without = with_only(
+        replace(model, epoch=model.epoch + 1, retired=(*model.retired, model.by_id[gone])),
         centroids=np.delete(model.centroids, column, axis=0),
         segments=tuple(s for s in model.segments if s.id != gone),
-        retired=(*model.retired, model.by_id[gone]),
     )
     left = {
         name.decode()

@@ -350,7 +350,7 @@ class Shift:
         before = model_of(self.store)
         for number in (0, 1):
             partition = self._owner(number, table, before.model)
-            everyone = SampleRequest(4_096, (1 << 64) - 1)
+            everyone = SampleRequest(4_096)
             told = partition.sweep(self.at_ms, 0, sample=everyone)
             self._commit(partition, told)
         self._trainer.step()

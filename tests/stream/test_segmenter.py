@@ -241,7 +241,7 @@ def test_standing_time_learns_as_running_time_does() -> None:
         running.update(users, vectors, time)
     assert standing.quality == running.quality
     assert standing.centroids.tolist() == running.centroids.tolist()
-    found = [one._state.drift for one in (standing, running)]
+    found = [one._state.of("everyone").drift for one in (standing, running)]
     assert found[0] is not None
     assert found[1] is not None
     assert found[0].seen == found[1].seen

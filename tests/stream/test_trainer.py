@@ -28,12 +28,14 @@ from stream.events import (
 )
 from stream.features import DEFAULT_FEATURES, FeatureTable
 from stream.learning.rounds import learn, rehearse_refit
-from stream.learning.state import TrainerState
+from stream.learning.state import Learned, TrainerState
 from stream.learning.statistics import PartitionStatistics, Sample
 from stream.metrics import REGISTRY
+from stream.populations import EVERYONE, Populations
 from stream.segments import DEFAULT_KINDS
 from stream.state import Answer, Commit, MemoryStore, Position
 from stream.trainer import Announced, Trainer
+from stream.tuning import Started
 from tests.fakes import Clock
 from tests.strategies import CART, feature
 
@@ -41,6 +43,7 @@ TABLE = FeatureTable(DEFAULT_FEATURES)
 LEARNING = Learning(segments=4, starts=2, first_model_users=100, sample_users=300)
 DAY_MS = 86_400_000
 FEATURES = len(TABLE.names)
+ALL = Populations.of((), TABLE.names)
 COLUMN = {name: column for column, name in enumerate(TABLE.names)}
 
 
@@ -96,12 +99,11 @@ def statistics_of(
     )
     if model is None or len(shop.hashes) == 0:
         return part
-    mapped = model.map.apply(shop.vectors)
-    squared = distances(mapped, model.centroids, model.map.weights)
+    mapped = model.parts[0].map.apply(shop.vectors)
+    squared = distances(mapped, model.centroids, model.weights[0])
     nearest: Ints = squared.argmin(axis=1)
     merged = Statistics.of(mapped, squared, nearest)
-    part.counts, part.sizes = merged.counts.tolist(), merged.sizes.tolist()
-    part.sums, part.inertia = merged.sums.tobytes(), merged.inertia
+    part.count(merged)
     return part
 
 
@@ -178,7 +180,10 @@ def test_the_same_statistics_again_change_nothing_but_the_round() -> None:
 def test_the_first_model_waits_for_enough_users() -> None:
     few, enough = a_shop(LEARNING.first_model_users - 1), a_shop(LEARNING.first_model_users)
     waiting = run(TrainerState(), parts_of(few, TrainerState(), 5), 5)
-    assert waiting == TrainerState(round_ms=5, users=len(few.hashes))
+    users = len(few.hashes)
+    assert waiting == TrainerState(
+        round_ms=5, users=users, learned={EVERYONE: Learned(users=users)}
+    )
     state = run(waiting, parts_of(enough, waiting, 6), 6)
     assert state.model is not None
     assert state.model.name == "1.0"
@@ -188,12 +193,13 @@ def test_the_first_model_waits_for_enough_users() -> None:
     ]
     assert state.next_id == 5
     assert sum(state.sizes) == len(enough.hashes)
-    assert state.refit_ms == 6
+    assert state.of(EVERYONE).refit_ms == 6
 
 
 def test_nobody_at_all_teaches_nothing() -> None:
     empty = a_shop().part(slice(0, 0))
-    assert run(TrainerState(), parts_of(empty, TrainerState(), 5), 5) == TrainerState(round_ms=5)
+    found = run(TrainerState(), parts_of(empty, TrainerState(), 5), 5)
+    assert found == TrainerState(round_ms=5, learned={EVERYONE: Learned()})
 
 
 def test_a_first_model_sees_sorts_of_shoppers_and_names_their_kinds() -> None:
@@ -253,10 +259,10 @@ def test_a_model_that_moved_is_a_new_version_of_the_same_segments(partitions: in
     assert after.model.name == "1.1"
     assert after.model.ids.tolist() == state.model.ids.tolist()
     assert [s.name for s in after.model.segments] == [s.name for s in state.model.segments]
-    assert after.model.map is state.model.map
+    assert after.model.parts[0].map is state.model.parts[0].map
     assert after.model.lineage == ()
     moved = after.model.centroids - state.model.centroids
-    shift = np.sqrt((state.model.map.weights * moved**2).sum(axis=1)).max()
+    shift = np.sqrt((state.model.weights[0] * moved**2).sum(axis=1)).max()
     assert shift > LEARNING.move_threshold
     lazy = LEARNING.model_copy(update={"move_threshold": float(shift)})
     assert run(state, parts_of(shifted(shop, 3.0), state, 100), 100, lazy).model is state.model
@@ -340,20 +346,25 @@ def test_a_refit_waits_for_samples_of_all_partitions() -> None:
     parts[1].sample_hashes = None
     after = run(state, parts, 70_000)
     assert after.model is state.model
-    assert after.refit_ms == state.refit_ms
+    assert after.of(EVERYONE).refit_ms == state.of(EVERYONE).refit_ms
 
 
 def test_owners_are_asked_for_enough_of_the_sample_and_not_for_much_more() -> None:
     shop = a_shop(5_000)
     state = first_state(shop)
-    offered = int(np.count_nonzero(shop.hashes <= np.uint64(state.sample_threshold)))
+    offered = int(np.count_nonzero(shop.hashes <= np.uint64(state.of(EVERYONE).sample_threshold)))
     assert LEARNING.sample_users <= offered <= 1.5 * LEARNING.sample_users
     # The shop has shrunk: fewer than wanted are let through, so next time more are asked for.
-    small = shop.part(shop.hashes <= np.uint64(state.sample_threshold)).part(slice(0, 100))
+    small = shop.part(shop.hashes <= np.uint64(state.of(EVERYONE).sample_threshold)).part(
+        slice(0, 100)
+    )
     rest = Shop(small.vectors, small.hashes)
     parts = parts_of(rest, state, 70_000)
     parts[0].users = 5_000
-    assert run(state, parts, 70_000).sample_threshold == 2 * state.sample_threshold
+    assert (
+        run(state, parts, 70_000).of(EVERYONE).sample_threshold
+        == 2 * state.of(EVERYONE).sample_threshold
+    )
 
 
 # -- bytes ---------------------------------------------------------------------------------------
@@ -799,12 +810,13 @@ def test_a_store_that_rolled_back_is_led_from_what_is_true(mode: str) -> None:
 def test_a_refit_by_a_clock_that_was_ahead_is_taken_for_one_of_now() -> None:
     shop = a_shop()
     state = run(first_state(shop), parts_of(shop, first_state(shop), DAY_MS), DAY_MS)
-    assert state.refit_ms == DAY_MS
+    assert state.of(EVERYONE).refit_ms == DAY_MS
     state = run(state, parts_of(shop, state, 20_000), 20_000)
-    assert (state.round_ms, state.refit_ms) == (20_000, 20_000)
+    assert (state.round_ms, state.of(EVERYONE).refit_ms) == (20_000, 20_000)
     assert state.sample_due_ms <= 20_000 + 60_000
-    assert state.drift is not None
-    assert state.drift.at_ms == 20_000
+    drift = state.of(EVERYONE).drift
+    assert drift is not None
+    assert drift.at_ms == 20_000
     assert state.model is not None
     assert state.model.epoch == 2
     state = run(state, parts_of(shop, state, 80_000), 80_000)
@@ -945,8 +957,9 @@ def test_a_trainer_killed_at_any_round_leaves_the_same_models() -> None:
 def test_the_state_tells_owners_what_they_need() -> None:
     state = first_state(a_shop())
     data = msgspec.json.decode(state.pack(TABLE))
-    assert data["refit_ms"] == 1
-    assert data["sample_threshold"] == state.sample_threshold
+    (told,) = data["learned"].values()
+    assert told["refit_ms"] == 1
+    assert told["sample_threshold"] == state.of(EVERYONE).sample_threshold
     assert data["model"]["geometry"]["schema"] == TABLE.schema
 
 
@@ -1025,17 +1038,19 @@ def test_a_rehearsed_refit_has_as_many_segments_as_the_settings_say(k: int) -> N
     state = first_state(shop)
     assert state.model is not None
     before = state.pack(TABLE)
-    sample = Sample.merge(parts_of(shop, state, 2), FEATURES, LEARNING.sample_users)
+    sample = Sample.merge(parts_of(shop, state, 2), ALL, LEARNING.sample_users)
     learning = LEARNING.model_copy(update={"segments": k})
     later = replace(state, round_ms=2)
-    one, other = (rehearse_refit(later, sample, TABLE, learning, DEFAULT_KINDS) for _ in range(2))
+    one, other = (
+        rehearse_refit(later, sample, Started(TABLE, learning, DEFAULT_KINDS)) for _ in range(2)
+    )
     assert one.pack(TABLE) == other.pack(TABLE)
     assert state.pack(TABLE) == before, "what is given is left alone"
     assert one.model is not None
     old, new = set(state.model.ids.tolist()), set(one.model.ids.tolist())
     assert len(new) == k
     assert len(old & new) >= min(k, 4) - 1, "who stays together keeps the id"
-    assert (one.refit_ms, one.model.name) == (2, "2.0")
+    assert (one.of(EVERYONE).refit_ms, one.model.name) == (2, "2.0")
     told = {(event["event"], event["segment"]) for event in one.model.lineage}
     assert {segment for _, segment in told} >= old ^ new, "every id that comes or goes is told"
 
@@ -1044,9 +1059,8 @@ def test_there_are_no_more_segments_than_different_users() -> None:
     shop = a_shop()
     state = first_state(shop)
     few = np.repeat(shop.vectors[:6], 20, axis=0)
-    sample = Sample(np.sort(shop.hashes[:120]), few, 2)
-    found = rehearse_refit(
-        state, sample, TABLE, LEARNING.model_copy(update={"segments": 9}), DEFAULT_KINDS
-    )
+    sample = Sample(np.sort(shop.hashes[:120]), few, np.zeros(120, np.int64), 2)
+    nine = LEARNING.model_copy(update={"segments": 9})
+    found = rehearse_refit(state, sample, Started(TABLE, nine, DEFAULT_KINDS))
     assert found.model is not None
     assert len(found.model.ids) == 6

@@ -11,7 +11,6 @@ import pytest
 
 from stream.config import Learning, Settings
 from stream.events import EventColumns
-from stream.features import FeatureTable
 from stream.learning.rounds import learn, sample_due
 from stream.learning.state import TrainerState
 from stream.learning.statistics import PartitionStatistics
@@ -20,10 +19,11 @@ from stream.partition import Partition
 from stream.segments import PublishRule
 from stream.state import MemoryStore, Position
 from stream.trainer import Trainer
-from stream.tuning import Tuning
+from stream.tuning import Started, Tuning
 from tests.stream.test_trainer import LEARNING, TABLE, Shop, a_shop, first_state, parts_of
 
 SETTINGS = Settings(learning=LEARNING)
+STARTED = Started(TABLE, LEARNING, SETTINGS.kinds)
 
 
 def tuned(**sections: Any) -> Tuning:
@@ -53,7 +53,7 @@ def test_it_comes_back_to_the_bit_and_is_another_each_time() -> None:
     assert tuning.id != fewer(3).id
     later = Tuning.unpack(tuning.pack().replace(b'"segments":3', b'"segments":3,"unheard_of":1'))
     assert "unheard_of" in later.learning
-    assert later.over(TABLE, LEARNING)[1].segments == 3, "what a later version knows is left out"
+    assert later.over(STARTED).learning.segments == 3, "what a later version knows is left out"
 
 
 def test_a_round_refits_with_it_once_and_goes_by_it_from_then_on() -> None:
@@ -92,7 +92,7 @@ def test_weights_and_words_and_kinds_are_those_applied() -> None:
     ]
     rule = {"kind": "everyone", "when": {"tenure_days": {"min": -1}}}
     found = model_of(a_round(state, shop, 2, tuned(features=features, kinds=[rule])))
-    assert found.map.weights[TABLE.names.index("orders_30d")] == 2.0
+    assert found.weights[0][TABLE.names.index("orders_30d")] == 2.0
     assert {segment.kind for segment in found.segments} == {"everyone"}
     assert all("less" in s.name or "more" in s.name for s in found.segments)
     assert found.schema == TABLE.schema
@@ -205,5 +205,6 @@ def test_what_workers_have_to_agree_with_is_left_to_them() -> None:
     tuning = fewer(3)
     assert "sample_users" not in tuning.learning
     own = Learning(sample_users=777)
-    assert tuning.over(FeatureTable(SETTINGS.features), own)[1].sample_users == 777
-    assert np.array_equal(tuning.over(TABLE, own)[0].weights, TABLE.weights)
+    tuned = tuning.over(Started(TABLE, own, ()))
+    assert tuned.learning.sample_users == 777
+    assert np.array_equal(tuned.axes.weights, TABLE.weights)
