@@ -274,8 +274,11 @@ class Contribution(TypedDict):
     feature: Annotated[str, _described("name of the feature")]
     value: Annotated[float, _described("the user's value at that time, in natural units")]
     contribution: Annotated[
-        float,
-        _described("this feature's part of the margin; all features' parts add up to it"),
+        float | None,
+        _described(
+            "this feature's part of the margin; all features' parts add up to it; null where the "
+            "rule of a population moved the user, which looks at this feature"
+        ),
     ]
 
 
@@ -298,11 +301,18 @@ SegmentChange = TypedDict(
         "model": Annotated[str, _described("epoch.version of the model that decided")],
         "margin": Annotated[
             float | None,
-            _described("z: 0 on the border, .5 at the new centroid; null for a first assignment"),
+            _described(
+                "z: 0 on the border, .5 at the new centroid; null for a first assignment, and for a "
+                "move to another population"
+            ),
         ],
         "provisional": Annotated[bool, _described("true for a user's first assignment")],
         "why": Annotated[
-            list[Contribution], _described("the features that contributed most to the margin")
+            list[Contribution],
+            _described(
+                "the features that contributed most to the margin; of a move to another population "
+                "those of its rule, the one that decided first"
+            ),
         ],
         "rest": Annotated[
             float | None, _described("what all other features contributed; null without a margin")

@@ -227,6 +227,12 @@ class Model:
         known = {part.population for part in self.parts}
         return np.array([name in known for name in self.populations.names])
 
+    def known_since(self, model: str) -> Bools:
+        """By place of a population, whether an earlier model had learned it as it is declared."""
+        before = _number(model)
+        known = {part.population for part in self.parts if _number(part.since) <= before}
+        return np.array([name in known for name in self.populations.names])
+
     @cached_property
     def _population_of_id(self) -> tuple[npt.NDArray[np.int32], Ints]:
         known = sorted(
@@ -482,6 +488,12 @@ def _of_one_population(data: PublishedModel) -> PublishedModel:
         "geometry": geometry | {"populations": [{"name": EVERYONE}], "parts": [part]},
     }
     return upgraded
+
+
+def _number(name: str) -> tuple[int, int]:
+    """A model's number by its name."""
+    epoch, version = name.split(".")
+    return int(epoch), int(version)
 
 
 def _mean(values: Sequence[tuple[float, int]]) -> float | None:

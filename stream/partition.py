@@ -158,7 +158,7 @@ class _Looked(NamedTuple):
 class _Why(msgspec.Struct, gc=False):
     feature: str
     value: float
-    contribution: float
+    contribution: float | None
 
 
 class _Record(msgspec.Struct, gc=False, rename={"from_": "from"}):
@@ -634,7 +634,9 @@ class Partition:
         held = self._hold(slots, now_ms) if self._foretold else np.empty(0, np.int64)
         # They may have been put where they were told just now; the rows here may be a copy.
         kept = rows[held] = self._rows[slots[held]]
-        looked = _under(model, self.rule_of(model), rows, vectors, causes, now_ms)
+        looked = _under(
+            model, self.rule_of(model), rows, vectors, causes, now_ms, self._looked_under
+        )
         moves = looked.answer.moves
         if len(held):
             rows[held] = kept
@@ -691,10 +693,11 @@ class Partition:
         who = moves.index
         explained = np.isfinite(moves.margin)
         why = iter(self._reasons(model, vectors, mapped, moves, explained))
+        rules = iter(self._rules(model, vectors, moves))
         version, times = rows["version"][who].tolist(), isos(rows["seen"][who])
         incarnation, users, name = self.position.incarnation, self._slots.names, model.name
         at, known = iso(now_ms), model.by_id
-        for slot, number, seen, old, new, code, margin, has_why, provisional in zip(
+        for slot, number, seen, old, new, code, margin, has_why, crossed, provisional in zip(
             slots[who].tolist(),
             version,
             times,
@@ -703,11 +706,12 @@ class Partition:
             moves.cause.tolist(),
             moves.margin.tolist(),
             explained.tolist(),
+            moves.crossed.tolist(),
             moves.provisional.tolist(),
             strict=True,
         ):
             before, after, cause = known.get(old), known[new], CAUSES[code]
-            reasons, rest = next(why) if has_why else ((), None)
+            reasons, rest = next(why) if has_why else (next(rules) if crossed else (), None)
             kind_from = before.kind if before else None
             self._told[cause, kind_from, after.kind] += 1
             record = _Record(
@@ -762,6 +766,25 @@ class Partition:
                 np.take_along_axis(vectors[who], top, axis=1).tolist(),
                 (largest / scale[:, None]).tolist(),
                 (rest / scale).tolist(),
+                strict=True,
+            )
+        ]
+
+    def _rules(self, model: Model, vectors: Floats, moves: Moves) -> list[list[_Why]]:
+        """The features that took users to another population, of each who moved there."""
+        here = np.flatnonzero(moves.crossed)
+        if len(here) == 0:
+            return []
+        names = self._table.names
+        return [
+            [
+                _Why(names[column], vector[column], None)
+                for column in model.populations.reasons(before, after, vector)[:WHY]
+            ]
+            for before, after, vector in zip(
+                model.place_of(moves.before[here]).tolist(),
+                model.place_of(moves.after[here]).tolist(),
+                vectors[moves.index[here]].tolist(),
                 strict=True,
             )
         ]
@@ -973,9 +996,22 @@ def _under(
     vectors: Floats,
     causes: npt.NDArray[np.uint8],
     now_ms: int,
+    looked_under: str = "",
 ) -> _Looked:
-    """Look at users under a model; rows change in place."""
+    """Look at users under a model; rows change in place.
+
+    Args:
+        looked_under: the model under which everyone was looked at last; empty for none.
+    """
     placed = model.place(vectors, rows["segment"])
+    if looked_under and len(model.populations) > 1:
+        # An adoption may find that time has passed, too: no model took them to a population that
+        # was known before.
+        was = model.place_of(rows["segment"])
+        crossing = (was != NONE) & (was != placed.populations)
+        crossing &= model.known_since(looked_under)[placed.populations]
+        by_model = crossing & (causes == CAUSES.index(Cause.MODEL_MOVED))
+        causes = np.where(by_model, CAUSES.index(Cause.TIME_PASSED), causes).astype(np.uint8)
     answer = look(rows, placed.squared, model.ids, model.gaps, rule, causes, now_ms)
     return _Looked(placed, answer)
 

@@ -31,7 +31,7 @@ from stream.learning.state import TrainerState
 from stream.learning.statistics import PartitionStatistics, Sampling
 from stream.model import Model, Segment
 from stream.populations import NONE, Population, Populations
-from stream.segments import MOST_MARGIN, KindRule, columns_of, contributions, look
+from stream.segments import MOST_MARGIN, KindRule, Moves, columns_of, contributions, look
 
 Users: TypeAlias = Sequence[int] | Sequence[str] | Ints
 
@@ -87,6 +87,8 @@ class Changes:
             `publish.revert_seconds` ago.
         contributions: ``(n, features)`` what each feature adds to the margin: they add up to it,
             but for the last bits of a float. NaN where the margin is.
+        rules: of whom the rule of a population moved, the features that it looks at, the one that
+            decided first; empty for all others.
     """
 
     users: list[Any]
@@ -97,6 +99,7 @@ class Changes:
     provisional: Bools
     reverted: Bools
     contributions: Floats
+    rules: list[tuple[str, ...]]
 
     def __len__(self) -> int:
         return len(self.users)
@@ -112,6 +115,7 @@ class Changes:
             np.concatenate([np.empty(0, np.bool_), *(p.provisional for p in parts)]),
             np.concatenate([np.empty(0, np.bool_), *(p.reverted for p in parts)]),
             np.concatenate([np.empty((0, features)), *(p.contributions for p in parts)]),
+            [rules for part in parts for rules in part.rules],
         )
 
 
@@ -570,7 +574,20 @@ class Segmenter:
             moves.provisional,
             moves.reverted,
             parts,
+            self._rules(model, shard.vectors[slots], moves),
         )
+
+    def _rules(self, model: Model, vectors: Floats, moves: Moves) -> list[tuple[str, ...]]:
+        """Of each who moved, the features that took them to another population."""
+        found: list[tuple[str, ...]] = [()] * len(moves)
+        names = self._features.names
+        before, after = model.place_of(moves.before), model.place_of(moves.after)
+        for move in np.flatnonzero(moves.crossed).tolist():
+            reasons = model.populations.reasons(
+                int(before[move]), int(after[move]), vectors[moves.index[move]].tolist()
+            )
+            found[move] = tuple(names[column] for column in reasons)
+        return found
 
     # -- what is known ------------------------------------------------------------------------
 

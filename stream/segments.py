@@ -117,6 +117,7 @@ class Moves:
         margin: z, or NaN where there was nothing to compare with.
         provisional: whether the user has had few looks so far.
         reverted: whether the user goes back to the segment they left soon before.
+        crossed: whether the user belongs to another population than before.
     """
 
     index: Ints
@@ -128,6 +129,7 @@ class Moves:
     margin: Floats
     provisional: Bools
     reverted: Bools
+    crossed: Bools
 
     def __len__(self) -> int:
         return len(self.index)
@@ -257,6 +259,7 @@ def look(
         margin=np.where(rival[index], margin[index], np.nan),
         provisional=provisional[open_[index]],
         reverted=(back & soon)[index],
+        crossed=crossed[index],
     )
     rows["candidate"], rows["evidence"], rows["sign"] = candidate, kept, signed
     rows["previous"][index] = moves.before

@@ -534,7 +534,7 @@ def change_line(change: dict[str, Any] | SegmentChange) -> Text:
     reasons = [
         f"{reason['feature']} {natural(reason['value'])}"
         for reason in change["why"]
-        if reason["contribution"] > 0
+        if reason["contribution"] is None or reason["contribution"] > 0
     ]
     if reasons:
         line.append("  " + ", ".join(reasons), "dim")
