@@ -253,8 +253,12 @@ def how(feature: Feature, *, rises: bool) -> How:
             return "with time" if rises else "by acting"
         case "mean" | "ratio":
             return "by either" if feature.aggregate == "ratio" else "by acting"
+        case _ if rises:
+            return "by acting"
+        case _ if feature.half_life is None and feature.window is None:
+            return "by either" if feature.signed else "not theirs to change"
         case _:
-            return "by acting" if rises else ("by either" if feature.signed else "with time")
+            return "by either" if feature.signed else "with time"
 
 
 # -- what an act would do ------------------------------------------------------------------------

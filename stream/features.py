@@ -17,6 +17,7 @@ seen*, opens no session, and makes nobody known.
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, NamedTuple
@@ -72,7 +73,9 @@ class Feature(BaseModel):
     on: tuple[str, ...] = Field((), description="event names; empty: every event any feature names")
     minus: tuple[str, ...] = Field((), description="event names that count negatively")
     of: Literal["value", "quantity", "browse_seconds", "sessions", "category"] | None = None
-    half_life: _Duration | None = Field(None, description="seconds; a decayed sum")
+    half_life: _Duration | None = Field(
+        None, description="seconds; a decayed sum. With neither this nor a window: for life"
+    )
     window: _Duration | None = Field(None, description="seconds; an exact rolling window")
     tiles: int = Field(28, ge=1, le=512, description="tiles a window is made of")
     numerator: str | None = None
@@ -95,11 +98,8 @@ class Feature(BaseModel):
 
     @model_validator(mode="after")
     def _fits_together(self) -> Feature:
-        timed = self.half_life is not None or self.window is not None
         if self.half_life is not None and self.window is not None:
             raise ValueError(f"{self.name}: give half_life or window, not both")
-        if self.aggregate in ("count", "sum", "mean") and not timed:
-            raise ValueError(f"{self.name}: a {self.aggregate} needs half_life or window")
         if self.minus and not self.on:
             raise ValueError(f"{self.name}: minus needs on: events to take away from")
         if self.of == "sessions" and (self.on or self.minus):
@@ -359,10 +359,11 @@ class FeatureTable:
 
     def _timed(self, feature: Feature, measure: _Measure) -> tuple[str, int]:
         index = _index(self._measures, measure)
-        if feature.half_life is not None:
-            return ("decay", _index(self._decays, (index, feature.half_life)))
-        assert feature.window is not None
-        return ("window", _index(self._windows, (index, feature.window, feature.tiles)))
+        if feature.window is not None:
+            return ("window", _index(self._windows, (index, feature.window, feature.tiles)))
+        # What is counted for life fades with a half-life that never comes.
+        half_life = math.inf if feature.half_life is None else feature.half_life
+        return ("decay", _index(self._decays, (index, half_life)))
 
     # -- folding ------------------------------------------------------------------------------
 

@@ -671,7 +671,9 @@ def _timed(feature: Feature, amounts: Sequence[_Amount], aged_to: int) -> Readin
     """The sum of amounts: decayed, or of those in the window."""
     parts: list[tuple[float, float]] = []
     for time, amount, size in amounts:
-        if feature.half_life is not None:
+        if feature.half_life is None and feature.window is None:
+            parts.append((amount, size))
+        elif feature.half_life is not None:
             weight = math.exp2((time - aged_to) / (1_000 * feature.half_life))
             parts.append((amount * weight, size * weight))
         else:

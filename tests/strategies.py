@@ -84,6 +84,8 @@ EVERY_AGGREGATE: tuple[Feature, ...] = (
     feature("in_carts", "sum", on=(CART,), minus=(REFUND,), of="value", half_life="7d"),
     feature("updates_7d", "count", on=(UPDATE,), half_life="7d"),
     feature("shipped", "last", on=(SHIP, REFUND)),
+    feature("orders_ever", "count", on=(ORDER,), minus=(REFUND,)),
+    feature("spent_ever", "sum", on=(ORDER,), minus=(REFUND,), of="value"),
     feature("browsed_1d", "sum", on=BROWSE, of="browse_seconds", half_life="1d"),
     feature("sessions_1d", "count", of="sessions", half_life="1d"),
     feature("categories_7d", "distinct", on=BROWSE, of="category", half_life="7d"),

@@ -258,7 +258,6 @@ _RATE = {"name": "rate", "aggregate": "ratio", "numerator": "orders", "denominat
         ([_ORDERS, _ORDERS], "the name 'orders' is used twice"),
         ([_ORDERS, _RATE], "'rate' is a ratio with 'views', which is no feature declared before"),
         ([_ORDERS, _RATE, _VIEWS], "'rate' is a ratio with 'views', which is no feature declared"),
-        ([{"name": "a", "aggregate": "count"}], "a: a count needs half_life or window"),
         ([{**_ORDERS, "window": "1d"}], "give half_life or window, not both"),
         ([{**_ORDERS, "aggregate": "median"}], "'count', 'sum', 'mean'"),
         ([{**_ORDERS, "half_life": "soon"}], "expected a duration"),

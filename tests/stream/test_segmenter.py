@@ -533,10 +533,14 @@ def spoilt(change: Callable[[dict[str, Any], dict[str, Any]], None], file: Path)
         (lambda about, _: about["users"].__setitem__(0, about["users"][1]), "are there twice"),
         (lambda about, _: about["users"].__setitem__(0, "text"), "the same kind always"),
         (lambda about, _: about["learning"].update(newer=1), "newer"),
-        (lambda about, _: about["state"]["model"]["segments"].pop(), "model is of other features"),
+        (
+            lambda about, _: about["state"]["model"]["geometry"]["parts"][0]["centroids"].pop(),
+            "model is of other features",
+        ),
+        (lambda about, _: about["populations"].append({"name": "all"}), "of other populations"),
         (lambda about, _: about["state"].update(model=3), "TypeError"),
         (lambda about, _: about.pop("users"), "users"),
-        (lambda about, _: about.update(format=2), "format 2, 1 was expected"),
+        (lambda about, _: about.update(format=1), "format 1, 2 was expected"),
     ],
 )
 def test_a_file_whose_parts_do_not_fit_is_refused(
