@@ -31,6 +31,11 @@ exact, while the weights add up to 32 or less."""
 WEIGHT_GRID = 64.0
 CLIP = 4.0
 WINSOR = (0.01, 0.99)
+LEAST_SPREAD = 1e-6
+"""In log units; what differs by less is the same."""
+NEXT_TO_NOTHING = 1e-3
+"""In log units, and so in natural ones: what a fading sum still holds of one order after ten
+half-lives is none."""
 ALL_HASHES = (1 << 64) - 1
 """The highest of the hashes that samples are drawn by."""
 PORTION = 1_024
@@ -50,6 +55,7 @@ class FeatureMap:
     Attributes (each ``(features,)``):
         low, high: limits in log units, the 1 % and 99 % quantiles over users.
         centre, scale: mean and standard deviation over users, within these limits.
+            Of all users, or of those who have anything of the feature: see the two ways to learn it.
         weights: of the squared distance, multiples of 1/64.
     """
 
@@ -58,6 +64,36 @@ class FeatureMap:
     centre: Floats
     scale: Floats
     weights: Floats
+
+    @staticmethod
+    def learn_of_those_who_have(vectors: Floats, weights: Floats) -> FeatureMap:
+        """Fit each feature to those users of a sample who have anything of it.
+
+        Where few have a feature, limits among everyone would leave nothing of it. Who has none is at
+        nothing, however far from the others that is; what nobody has, or all have alike, tells
+        nobody apart, and gets no weight.
+        """
+        logs = _signed_log(vectors)
+        low, high, centre = (np.zeros(logs.shape[1]) for _ in range(3))
+        scale = np.ones(logs.shape[1])
+        have = np.abs(logs) > NEXT_TO_NOTHING
+        for feature, column in enumerate(logs.T):
+            those = column[have[:, feature]]
+            if len(those) == 0:
+                continue
+            least, most = quantiles(ranked(those[:, None]), WINSOR)[0]
+            kept = np.clip(those, least, most)
+            everyone = len(those) == len(column)
+            low[feature] = least if everyone else min(least, 0.0)
+            high[feature] = most if everyone else max(most, 0.0)
+            centre[feature] = kept.mean()
+            spread = kept.std()
+            if spread <= LEAST_SPREAD:  # the same of it, whoever has any
+                spread = np.clip(column, low[feature], high[feature]).std()
+            scale[feature] = spread if spread > LEAST_SPREAD else 1.0
+        alike = np.ptp(np.clip(logs, low, high), axis=0) <= LEAST_SPREAD
+        weights = np.where(alike, 0.0, np.round(weights * WEIGHT_GRID) / WEIGHT_GRID)
+        return FeatureMap(low, high, centre, scale, weights)
 
     @staticmethod
     def learn(vectors: Floats, weights: Floats) -> FeatureMap:
@@ -70,7 +106,7 @@ class FeatureMap:
             low=low,
             high=high,
             centre=kept.mean(axis=0),
-            scale=np.where(spread > 1e-6, spread, 1.0),
+            scale=np.where(spread > LEAST_SPREAD, spread, 1.0),
             weights=np.round(weights * WEIGHT_GRID) / WEIGHT_GRID,
         )
 
@@ -267,6 +303,15 @@ def votes(mapped: Floats, labels: Ints, k: int) -> tuple[Ints, Floats]:
     """How many users each centroid has, and their mapped vectors added up."""
     one_hot = (labels[:, None] == np.arange(k)).astype(float)
     return np.bincount(labels, minlength=k).astype(np.int64), one_hot.T @ mapped
+
+
+def typical_members(vectors: Floats, labels: Ints, k: int) -> Floats:
+    """The median of each group in natural units, ``(k, features)``; none of them is empty.
+
+    Args:
+        labels: ``(n,)`` group of each user, -1 for none.
+    """
+    return np.array([np.median(vectors[labels == group], axis=0) for group in range(k)])
 
 
 def _means(counts: Ints, sums: Floats, centroids: Floats) -> Floats:

@@ -332,12 +332,15 @@ a user is, told again."""
 
 
 class Profile(TypedDict):
-    """A centroid's value of one feature."""
+    """One feature of a segment."""
 
     feature: str
-    value: Annotated[float, _described("in natural units")]
+    value: Annotated[float, _described("of the typical member, in natural units")]
     unit: str
-    z: Annotated[float, _described("in standard deviations of the mapped feature over users")]
+    z: Annotated[
+        float,
+        _described("of the centroid, in standard deviations over the users of its population"),
+    ]
 
 
 class SegmentFlapping(TypedDict):

@@ -81,7 +81,7 @@ def margin(vector: Floats, model: Model, features: tuple[Feature, ...], own: int
     other = nearest_other(vector, model, own)
     mapped = model.part_of(own)[0].map.apply(vector[None])[0]
     parts = contributions(mapped, model.centroids[own], model.centroids[other], model.weights[own])
-    natural = model.natural()
+    natural = model.typical
     order = np.argsort(-np.abs(parts), kind="stable").tolist()
     difference = float(parts.sum())
     return Margin(
@@ -297,7 +297,7 @@ def acts(row: Rows, table: FeatureTable, model: Model, rule: PublishRule, now_ms
     """
     now_ms = max(now_ms, int(row["seen"][0]))
     vector = table.vectors(row, now_ms)[0]
-    typical = model.natural()
+    typical = model.typical
     tried = _different_events(table)
     values, quantities = (
         [_usual(event, of, table, vector, typical) for event in tried]

@@ -84,6 +84,8 @@ class PopulationModel:
         population: its name.
         since: epoch.version from which on it has been learned as it is declared.
         centroids: ``(k, features)`` on the grid, a row a segment.
+        typical: ``(k, features)`` of each segment the typical member, in natural units: the median
+            of those sampled at the last refit, which no limit of the map has cut.
         users: in the population, as of the round.
         inertia: mean squared distance of a user to the nearest centroid.
         silhouette: of the last refit's sample.
@@ -93,6 +95,7 @@ class PopulationModel:
     since: str
     map: FeatureMap
     centroids: Floats
+    typical: Floats
     segments: tuple[Segment, ...]
     users: int = 0
     inertia: float = 0.0
@@ -199,6 +202,11 @@ class Model:
         for part, span in zip(self.parts, self.spans, strict=True):
             found[span, span] = part.gaps
         return found
+
+    @cached_property
+    def typical(self) -> Floats:
+        """Typical members in natural units, ``(k, features)`` by column."""
+        return np.concatenate([part.typical for part in self.parts])
 
     def natural(self) -> Floats:
         """Centroids in natural units, ``(k, features)`` by column."""
@@ -329,7 +337,6 @@ class Model:
 
     def published(self, axes: Axes) -> PublishedModel:
         """The record strangers read; `from_published` turns it back."""
-        natural = self.natural()
         return {
             "model": self.name,
             "epoch": self.epoch,
@@ -348,10 +355,7 @@ class Model:
                 }
                 for part in self.parts
             ],
-            "segments": [
-                self._published_segment(axes, column, natural[column])
-                for column in range(len(self.ids))
-            ],
+            "segments": [self._published_segment(axes, column) for column in range(len(self.ids))],
             "lineage": list(self.lineage),
             "retired": [
                 {
@@ -402,7 +406,7 @@ class Model:
             return {}
         return {"tuning": self.tuning, "publish": asdict(self.rule)}
 
-    def _published_segment(self, axes: Axes, column: int, natural: Floats) -> PublishedSegment:
+    def _published_segment(self, axes: Axes, column: int) -> PublishedSegment:
         segment = self.segments[column]
         return {
             "id": segment.id,
@@ -418,7 +422,11 @@ class Model:
             "profile": [
                 {"feature": name, "value": float(value), "unit": unit, "z": float(z)}
                 for name, value, unit, z in zip(
-                    axes.names, natural, axes.units, self.centroids[column], strict=True
+                    axes.names,
+                    self.typical[column],
+                    axes.units,
+                    self.centroids[column],
+                    strict=True,
                 )
             ],
         }
@@ -434,12 +442,14 @@ class Model:
             )
             for s in data["segments"]
         }  # fmt: skip
+        profiles = {s["id"]: [entry["value"] for entry in s["profile"]] for s in data["segments"]}
         parts = tuple(
             PopulationModel(
                 population=told["name"],
                 since=kept["since"],
                 map=FeatureMap.from_json(kept["map"]),
                 centroids=np.array(kept["centroids"], dtype=float),
+                typical=np.array([profiles[i] for i in told["segments"]], dtype=float),
                 segments=tuple(segments[i] for i in told["segments"]),
                 users=told["users"],
                 inertia=told["inertia"],

@@ -54,7 +54,14 @@ def of_everyone(
     """A model of one population, with everyone in it."""
     told = {name: rest.pop(name) for name in ("inertia", "silhouette") if name in rest}
     part = PopulationModel(
-        EVERYONE, "1.0", feature_map, centroids, segments, rest.get("users", 0), **told
+        population=EVERYONE,
+        since="1.0",
+        map=feature_map,
+        centroids=centroids,
+        typical=feature_map.invert(centroids),
+        segments=segments,
+        users=rest.get("users", 0),
+        **told,
     )
     populations = Populations.of((), features)
     return Model(epoch, version, at_ms, schema, populations, (part,), **rest)

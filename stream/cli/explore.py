@@ -44,7 +44,7 @@ from stream.choosing import (
 )
 from stream.cli.history import open_history
 from stream.cli.views import KIND_STYLES
-from stream.clustering import FeatureMap, assign, living, smallest_hashes
+from stream.clustering import FeatureMap, assign, living, smallest_hashes, typical_members
 from stream.config import ConfigError, Settings
 from stream.events import Counts, EventColumns, Floats, Hashes, Ints, Rows
 from stream.features import ROW_FORMAT, FeatureTable
@@ -418,7 +418,7 @@ def study(
         shown = _of_model(model, people, mapped, lasting)
         used: str | None = model.name
     else:
-        shown = _named(groups.labels, mapped, feature_map, settings, table, lasting)
+        shown = _named(groups.labels, people, mapped, feature_map, settings, table, lasting)
         used = None
     return Study(
         people=people,
@@ -438,6 +438,7 @@ def study(
 
 def _named(
     labels: Ints,
+    people: People,
     mapped: Floats,
     feature_map: FeatureMap,
     settings: Settings,
@@ -451,7 +452,7 @@ def _named(
     place[order] = np.arange(len(order))
     ranked = np.where(labels >= 0, place[labels], NOISE)
     centroids = means_of(mapped, ranked)
-    natural = feature_map.invert(centroids)
+    natural = typical_members(people.vectors, ranked, len(centroids))
     kind_list = kinds(natural, table, settings.kinds, [None] * len(centroids))
     names = propose_names(centroids, feature_map.weights, table, kind_list, rules=settings.kinds)
     return Shown(
@@ -482,7 +483,7 @@ def _of_model(model: Model, people: People, mapped: Floats, lasting: float | Non
         names=tuple(segment.name for segment in segments),
         kinds=tuple(segment.kind for segment in segments),
         centroids=model.centroids[order],
-        natural=model.natural()[order],
+        natural=model.typical[order],
         sizes=tuple(sizes[order].tolist()),
         stability=lasting,
     )

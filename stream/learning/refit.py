@@ -35,6 +35,7 @@ from stream.clustering import (
     on_grid,
     seed_and_fit,
     separated,
+    typical_members,
     votes,
 )
 from stream.config import Learning
@@ -277,7 +278,9 @@ def _given(
     by: Refitting,
     others: Collection[str],
 ) -> _Refit:
-    new_map = FeatureMap.learn(sample.vectors, by.axes.weights)
+    alone = len(by.populations) == 1
+    learn = FeatureMap.learn if alone else FeatureMap.learn_of_those_who_have
+    new_map = learn(sample.vectors, by.axes.weights)
     merged = by.merged
     if merged is not None:
         assert state.model is not None
@@ -321,12 +324,14 @@ def _refitted(given: _Refit, next_id: int, since: str) -> _Refitted:
         identified = _first_ids(given, len(placed.centroids), next_id)
     else:
         identified = _inherited_ids(given, before, placed.centroids, labels, next_id)
-    segments, turns = _segments(given, placed.centroids, identified, labels)
+    typical = typical_members(sample.vectors, labels, len(placed.centroids))
+    segments, turns = _segments(given, placed.centroids, typical, identified, labels)
     part = PopulationModel(
         population=given.population,
         since=since,
         map=given.map,
         centroids=placed.centroids,
+        typical=typical,
         segments=measured(segments, state.flapping),
         users=learned.users,
         inertia=float(away.mean()),
@@ -567,14 +572,13 @@ def _elsewhere(
 
 
 def _segments(
-    given: _Refit, centroids: Floats, identified: _Identified, labels: Ints
+    given: _Refit, centroids: Floats, typical: Floats, identified: _Identified, labels: Ints
 ) -> tuple[tuple[Segment, ...], list[Lineage]]:
     """Segments with name, kind and size; and which of them turned into another kind or name."""
     state, axes, weights = given.state, given.axes, given.map.weights
     known = {} if given.part is None else {s.id: s for s in given.part.segments}
     was = [known.get(i) for i in identified.ids]
-    natural = given.map.invert(centroids)
-    kind_list = kinds(natural, axes, given.rules, [None if s is None else s.kind for s in was])
+    kind_list = kinds(typical, axes, given.rules, [None if s is None else s.kind for s in was])
     # A name belongs to the id until a person gives another, the segment turns into another kind, or
     # what it says is no longer so.
     kept = [

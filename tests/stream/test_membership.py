@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from stream.clustering import FeatureMap
 from stream.events import MEMBERSHIP_RECORD, Rows
 from stream.features import DEFAULT_FEATURES, FeatureTable
 from stream.hashing import change_identity
@@ -28,10 +29,17 @@ def a_model() -> Model:
         for number, kind in ((3, "loyal"), (5, "at_risk"))
     )
     retired = (Segment(2, "name 2", "loyal", 1, "1.0"),)
+    unit = np.ones(1)
     return of_everyone(
-        epoch=4, version=2, at_ms=START_MS, schema=TABLE.schema, feature_map=None, centroids=np.zeros((2, 1)),  # type: ignore[arg-type]  # no geometry is looked at
-        segments=segments, retired=retired,
-    )  # fmt: skip
+        epoch=4,
+        version=2,
+        at_ms=START_MS,
+        schema=TABLE.schema,
+        feature_map=FeatureMap(-unit, unit, 0 * unit, unit, unit),
+        centroids=np.zeros((2, 1)),
+        segments=segments,
+        retired=retired,
+    )
 
 
 def rows() -> Rows:
