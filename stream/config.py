@@ -33,7 +33,7 @@ from pydantic.fields import FieldInfo
 from stream import masking
 from stream.features import DEFAULT_FEATURES, SHOP_EVENTS, Feature, FeatureTable
 from stream.limits import Limits
-from stream.populations import Population, Populations, check
+from stream.populations import DEFAULT_POPULATIONS, Population, Populations, check
 from stream.segments import DEFAULT_KINDS, MOST_MARGIN, KindRule, PublishRule
 from stream.units import parse_duration
 
@@ -340,7 +340,13 @@ class Money(Section):
 
 
 class Learning(Section):
-    segments: int = setting(8, "number of segments (k)", "segments", ge=2, le=64)
+    segments: int = setting(
+        6,
+        "number of segments (k) of a population that does not say its own",
+        "segments",
+        ge=2,
+        le=64,
+    )
     sample_users: int = setting(
         4_096, "users in the uniform sample that scaling and refits use", "users", ge=100
     )
@@ -493,8 +499,9 @@ class Settings(Section):
     features: tuple[Feature, ...] = Field(default=DEFAULT_FEATURES, min_length=1)
     kinds: tuple[KindRule, ...] = Field(default=DEFAULT_KINDS)
     populations: tuple[Population, ...] = Field(
-        default=(),
-        description="who is learned together, the first whose rule holds; none: everyone",
+        default=DEFAULT_POPULATIONS,
+        description="who is learned together, the first whose rule holds; none: everyone. By default "
+        "customers, lapsed and visitors, if there are features to tell them by",
     )
 
     def table(self) -> FeatureTable:
@@ -504,6 +511,16 @@ class Settings(Section):
     def divided(self) -> Populations:
         """The populations, compiled."""
         return Populations.of(self.populations, [feature.name for feature in self.features])
+
+    @model_validator(mode="before")
+    @classmethod
+    def _can_tell_them(cls, data: Any) -> Any:
+        """Leave the default populations out where a feature table has not what they look at."""
+        if isinstance(data, dict) and "populations" not in data and "features" in data:
+            names = {_name_of(feature) for feature in data["features"]}
+            if any(feature not in names for one in DEFAULT_POPULATIONS for feature in one.when):
+                return data | {"populations": ()}
+        return data
 
     @model_validator(mode="after")
     def _topics_are_apart(self) -> Settings:
@@ -544,6 +561,11 @@ class Settings(Section):
                         "feature declared before it"
                     )
         return self
+
+
+def _name_of(feature: Any) -> Any:
+    """Of a feature as it is declared, read or not."""
+    return feature.get("name") if isinstance(feature, dict) else getattr(feature, "name", None)
 
 
 Layer = dict[str, Any]

@@ -442,6 +442,13 @@ class PublishedPopulation(TypedDict):
     segments: Annotated[list[int], _described("ids of its segments")]
     inertia: Annotated[float, _described("mean squared distance of its users, in sd squared")]
     silhouette: Annotated[float | None, _described("on its sample, at its last refit")]
+    choice: Annotated[
+        str,
+        _described(
+            "how its number of segments came about: declared; or suggested by its users, then firm, "
+            "open, chosen or loose"
+        ),
+    ]
 
 
 class PublishedModel(TypedDict):

@@ -323,10 +323,12 @@ def acts(row: Rows, table: FeatureTable, model: Model, rule: PublishRule, now_ms
     )
     folded = table.fold(lambda slots: np.repeat(row, len(slots)), events).rows
     rows = np.concatenate([row, folded])
-    squared = model.place(table.vectors(rows, now_ms), rows["segment"]).squared
+    placed = model.place(table.vectors(rows, now_ms), rows["segment"])
     causes = np.full(len(rows), CAUSES.index(Cause.USER_MOVED), np.uint8)
     causes[0] = CAUSES.index(Cause.TIME_PASSED)
-    moves = look(rows, squared, model.ids, model.gaps, rule, causes, now_ms).moves
+    moves = look(
+        rows, placed.squared, model.ids, model.gaps, rule, causes, now_ms, placed.crossing
+    ).moves
     if 0 in moves.index:
         return []
     found: dict[int, Act] = {}
@@ -409,8 +411,10 @@ def departures(
     vectors = np.concatenate([table.vectors(row, at_ms) for at_ms in times])
     found: list[Departure] = []
     for day, at_ms in enumerate(times):
-        here = model.place(vectors[day : day + 1], row["segment"]).squared
-        moves = look(row, here, model.ids, model.gaps, rule, causes, at_ms).moves
+        here = model.place(vectors[day : day + 1], row["segment"])
+        moves = look(
+            row, here.squared, model.ids, model.gaps, rule, causes, at_ms, here.crossing
+        ).moves
         if len(moves):
             found.append(Departure(day, at_ms, int(moves.after[0])))
     return found

@@ -139,6 +139,7 @@ DEFAULT_FEATURES: tuple[Feature, ...] = (
        words=("few orders lately", "ordering now")),
     _f("orders_180d", "count", on=_ORDER, minus=_REFUND, half_life="180d", unit="orders",
        words=("rare orders", "frequent")),
+    _f("orders_total", "count", on=_ORDER, minus=_REFUND, unit="orders", weight=0),
     _f("revenue_30d", "sum", on=_ORDER, minus=_REFUND, of="value", half_life="30d",
        unit="money", weight=0.5, words=("low spend lately", "spending now")),
     _f("revenue_180d", "sum", on=_ORDER, minus=_REFUND, of="value", half_life="180d",

@@ -41,6 +41,10 @@ UNMARKED = "Average"
 _NUMBER = re.compile(r" [(](\d+)[)]\Z")
 
 
+DECLARED = "declared"
+"""Of a number of segments that a person chose."""
+
+
 class Axes(Protocol):
     """What is known of each feature of a vector; `features.FeatureTable` knows it of the settings'.
 
@@ -89,6 +93,7 @@ class PopulationModel:
         users: in the population, as of the round.
         inertia: mean squared distance of a user to the nearest centroid.
         silhouette: of the last refit's sample.
+        choice: how its number of segments came about: `DECLARED`, or how firm the suggestion is.
     """
 
     population: str
@@ -100,6 +105,7 @@ class PopulationModel:
     users: int = 0
     inertia: float = 0.0
     silhouette: float | None = None
+    choice: str = DECLARED
 
     @cached_property
     def ids(self) -> npt.NDArray[np.int32]:
@@ -120,12 +126,14 @@ class Placed(NamedTuple):
 
     Attributes:
         populations: ``(n,)`` place of the population that each belongs to.
+        crossing: ``(n,)`` whether that is another one than their segment is of.
         mapped: ``(n, features)`` vectors, each under the map of its population.
         squared: ``(n, k)`` squared distances to the centroids; infinite to those of another population,
             and to all of them where nothing has been learned yet of one's own.
     """
 
     populations: Ints
+    crossing: Bools
     mapped: Floats
     squared: Floats
 
@@ -294,13 +302,21 @@ class Model:
         """
         populations = self.divide(vectors, segments)
         mapped = self.map(vectors, populations)
-        return Placed(populations, mapped, self.distances(mapped, populations))
+        crossing = self.crossing(segments, populations)
+        return Placed(populations, crossing, mapped, self.distances(mapped, populations))
 
     def divide(self, vectors: Floats, segments: npt.NDArray[np.int32]) -> Ints:
         """Place of the population that each user belongs to; see `place`."""
         if len(self.populations) == 1:
             return np.zeros(len(vectors), np.int64)
         return self.populations.divide(vectors, self.place_of(segments))
+
+    def crossing(self, segments: npt.NDArray[np.int32], populations: Ints) -> Bools:
+        """Whose segment is of another population than the one they belong to."""
+        if len(self.populations) == 1:
+            return np.zeros(len(segments), np.bool_)
+        was = self.place_of(segments)
+        return np.asarray((was != NONE) & (was != populations))
 
     def map(self, vectors: Floats, populations: Ints) -> Floats:
         """Vectors under the map of each user's population; nothing where none has been learned."""
@@ -352,6 +368,7 @@ class Model:
                     "segments": part.ids.tolist(),
                     "inertia": part.inertia,
                     "silhouette": part.silhouette,
+                    "choice": part.choice,
                 }
                 for part in self.parts
             ],
@@ -454,6 +471,7 @@ class Model:
                 users=told["users"],
                 inertia=told["inertia"],
                 silhouette=told["silhouette"],
+                choice=told["choice"],
             )
             for told, kept in zip(data["populations"], geometry["parts"], strict=True)
         )
@@ -490,7 +508,7 @@ def _of_one_population(data: PublishedModel) -> PublishedModel:
     part = {"population": EVERYONE, "since": old["model"]}
     part |= {name: geometry[name] for name in ("map", "centroids")}
     told = {name: old[name] for name in ("users", "inertia", "silhouette")}
-    told |= {"name": EVERYONE, "segments": [s["id"] for s in old["segments"]]}
+    told |= {"name": EVERYONE, "choice": DECLARED, "segments": [s["id"] for s in old["segments"]]}
     upgraded: PublishedModel = old | {
         "populations": [told],
         "segments": [s | {"population": EVERYONE} for s in old["segments"]],

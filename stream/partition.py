@@ -1007,12 +1007,12 @@ def _under(
     if looked_under and len(model.populations) > 1:
         # An adoption may find that time has passed, too: no model took them to a population that
         # was known before.
-        was = model.place_of(rows["segment"])
-        crossing = (was != NONE) & (was != placed.populations)
-        crossing &= model.known_since(looked_under)[placed.populations]
-        by_model = crossing & (causes == CAUSES.index(Cause.MODEL_MOVED))
+        known = model.known_since(looked_under)[placed.populations]
+        by_model = placed.crossing & known & (causes == CAUSES.index(Cause.MODEL_MOVED))
         causes = np.where(by_model, CAUSES.index(Cause.TIME_PASSED), causes).astype(np.uint8)
-    answer = look(rows, placed.squared, model.ids, model.gaps, rule, causes, now_ms)
+    answer = look(
+        rows, placed.squared, model.ids, model.gaps, rule, causes, now_ms, placed.crossing
+    )
     return _Looked(placed, answer)
 
 

@@ -55,6 +55,19 @@ class Population(BaseModel):
     )
 
 
+DEFAULT_POPULATIONS: tuple[Population, ...] = (
+    Population(
+        name="customers",
+        when={"orders_total": Bounds(min=1), "days_since_seen": Bounds(max=120)},
+        slack=0,
+    ),
+    Population(name="lapsed", when={"orders_total": Bounds(min=1)}, segments=2, slack=0),
+    Population(name="visitors", segments=3),
+)
+"""Who have ordered and were here not so long ago, who have ordered and are gone, and who have not
+ordered. 120 days is where the default kinds begin to say *dormant*: so no segment of customers is."""
+
+
 def check(declared: Sequence[Population], features: Sequence[str]) -> None:
     """See that everyone is in exactly one of them, and that each can have somebody in it.
 

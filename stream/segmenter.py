@@ -553,6 +553,7 @@ class Segmenter:
             self._rule,
             np.full(len(slots), CAUSES.index(cause), np.uint8),
             now,
+            model.crossing(rows["segment"], shard.populations[slots]),
         ).moves
         shard.rows[slots] = rows
         parts = np.full((len(moves), mapped.shape[1]), np.nan)

@@ -162,6 +162,7 @@ def look(
     rule: PublishRule,
     causes: npt.NDArray[np.uint8],
     now_ms: int,
+    crossing: Bools | None = None,
 ) -> Look:
     """Look at users once and move whom the publish rule lets move; rows change in place.
 
@@ -187,6 +188,8 @@ def look(
         gaps: ``(k, k)`` squared distances between centroids.
         causes: ``(n,)`` codes in `CAUSES`: what made us look at the user.
         now_ms: the time of the look.
+        crossing: ``(n,)`` who belongs to another population than their segment is of. Where that one
+            has no segments yet, they stay. None for nobody.
     """
     best = distances.argmin(axis=1)
     place = columns_of(rows["segment"], ids)
@@ -207,9 +210,9 @@ def look(
     old = np.where(settled, place, 0)
 
     nearest = distances[user, best]
-    # Who belongs to another population than their segment's; where that has no segments, they stay.
     nowhere = np.isinf(nearest)
-    crossed = settled & np.isinf(distances[user, old]) & ~nowhere
+    crossed = np.zeros(len(rows), np.bool_) if crossing is None else crossing[open_] & ~nowhere
+    retired &= ~crossed
     between = settled & ~crossed & ~nowhere
     separation = np.where(between, gaps[old, best], 1.0)
     difference = np.where(between, distances[user, old], 0.0) - np.where(between, nearest, 0.0)

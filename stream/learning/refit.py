@@ -21,7 +21,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from stream.choosing import Groups, KMeans, Space, explained, merge_to
+from stream.choosing import Groups, KMeans, Space, explained, merge_to, suggest
 from stream.clustering import (
     ALL_HASHES,
     CLIP,
@@ -45,7 +45,16 @@ from stream.flapping import Tallies, Tally
 from stream.learning.state import Learned, TrainerState
 from stream.learning.statistics import Sample
 from stream.lineage import Anchor, Heritage, inherit, others_people
-from stream.model import Axes, Model, PopulationModel, Segment, belied, kinds, propose_names
+from stream.model import (
+    DECLARED,
+    Axes,
+    Model,
+    PopulationModel,
+    Segment,
+    belied,
+    kinds,
+    propose_names,
+)
 from stream.populations import AUTO, Population, Populations
 from stream.segments import KindRule
 from stream.units import iso
@@ -53,6 +62,9 @@ from stream.units import iso
 USERS_PER_SEGMENT = 20
 """Of a sample, where there are several populations: with fewer users a segment is luck. One with
 fewer than this is not learned yet, and a small one has fewer segments than it shall have."""
+ASK_AGAIN = 2
+"""Times as many users as when a number of segments was suggested: then it is asked for anew. Asked
+at each refit it would change with the luck of the sample, and ids with it."""
 CHALLENGES = 2
 """Refits running that a challenger must win: a single look costs identities (ARI .10) for luck."""
 Turn = Literal["merged", "seeded"]
@@ -286,30 +298,41 @@ def _given(
         assert state.model is not None
         columns = state.model.columns_of(population.name)
         merged = None if columns is None else merged.between(columns)
-    k = segments_wanted(population, by, len(sample))
+    learned, mapped = state.of(population.name), new_map.apply(sample.vectors)
+    suggests = population.segments == AUTO and (
+        by.resize or learned.users >= ASK_AGAIN * learned.suggested_users
+    )
+    if suggests:
+        advice = suggest(Space(mapped, new_map.weights), by.settings.seed)
+        learned = msgspec.structs.replace(
+            learned,
+            suggested=advice.k,
+            firmness=advice.firmness,
+            suggested_users=learned.users,
+        )
+    k = segments_wanted(population, learned, by, len(sample))
     return _Refit(
         state=state,
         population=population.name,
-        learned=state.of(population.name),
+        learned=learned,
         part=part,
         sample=sample,
         axes=by.axes,
         settings=by.settings.model_copy(update={"segments": k}),
         rules=by.rules,
         challenge=population.name in by.challenge,
-        resize=by.resize,
+        resize=by.resize or suggests,
         merged=merged,
         map=new_map,
-        mapped=new_map.apply(sample.vectors),
+        mapped=mapped,
         others=others,
     )
 
 
-def segments_wanted(population: Population, by: Refitting, sampled: int) -> int:
+def segments_wanted(population: Population, learned: Learned, by: Refitting, sampled: int) -> int:
     """How many segments a population shall have, with so many users in the sample."""
-    wanted = population.segments
-    if wanted is None or wanted == AUTO:
-        wanted = by.settings.segments
+    declared = population.segments
+    wanted = learned.suggested if declared == AUTO else declared or by.settings.segments
     return wanted if len(by.populations) == 1 else min(wanted, sampled // USERS_PER_SEGMENT)
 
 
@@ -336,6 +359,7 @@ def _refitted(given: _Refit, next_id: int, since: str) -> _Refitted:
         users=learned.users,
         inertia=float(away.mean()),
         silhouette=_silhouette(given.mapped, labels, given.map.weights),
+        choice=learned.firmness or DECLARED,
     )
     unfit = misfits(part, given.mapped, squared, None, given.settings)
     known = msgspec.structs.replace(

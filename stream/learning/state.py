@@ -30,6 +30,9 @@ class Learned(msgspec.Struct, frozen=True):
         drift: what has been seen since the last refit.
         challenged: refits running in which a challenger was clearly better.
         anchor: what ids are held against, beside the model before.
+        suggested: number of segments, where that is left to what the users suggest; 0 for none yet.
+        firmness: of the suggestion, see `choosing.Advice`.
+        suggested_users: users of the population when it was made.
     """
 
     refit_ms: int = 0
@@ -39,6 +42,9 @@ class Learned(msgspec.Struct, frozen=True):
     drift: Drift | None = None
     challenged: int = 0
     anchor: Anchor | None = None
+    suggested: int = 0
+    firmness: str = ""
+    suggested_users: int = 0
 
 
 @dataclass(frozen=True)
