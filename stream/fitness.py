@@ -12,7 +12,7 @@ from typing import Any
 
 import redis
 
-from stream.redis_state import CLUSTERED, failure
+from stream.redis_errors import CLUSTERED, failure
 from stream.state import StoreRefusedError
 
 

@@ -21,81 +21,35 @@ key                        type     what
 ``{t}`` is the partition's hash tag, chosen so that partitions are spread evenly over the slots
 of a Redis Cluster; all keys of a partition share it, so a commit stays within one slot.
 
-A partition's commits go over a connection of its own: ``WATCH`` and a check, then ``MULTI`` ..
-``EXEC`` in one frame: if the owner token or the sequence changes in between, ``EXEC`` writes
-nothing. That is as strong as a script and costs the server about half (``ops/decisions``). The
-frame is packed here because redis-py's packer costs more than the whole fold.
+How a partition is owned, committed and emptied is `redis_partitions`; here is what only the activity
+workers and the trainer keep.
 """
 
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple, TypeVar
+from collections.abc import Iterator, Sequence
 
 import msgspec
 import redis
 from redis.backoff import NoBackoff
 from redis.crc import key_slot
-from redis.exceptions import AskError, ClusterCrossSlotError, NoPermissionError
+from redis.exceptions import NoPermissionError
 from redis.retry import Retry
 
 from stream.config import ConfigError
+from stream.redis_errors import failure
+from stream.redis_partitions import NOBODY, RedisPartitions, frame, strange
 from stream.state import (
     KEY_BYTES,
     MEMORY_PLACES,
-    Answer,
     Commit,
     MemoryChanges,
-    OutboxEntry,
     Position,
-    StoreRefusedError,
-    StoreUnavailableError,
-    entry_id,
     key_of,
 )
 
 SLOTS = 16_384
-NOBODY = b""
-"""No user has this name: messages without one are refused."""
-_T = TypeVar("_T")
-
-_RELEASE = """#!lua
-if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end
-return 0
-"""
-_LEASE = """#!lua
-local held = redis.call('GET', KEYS[1])
-if held and held ~= ARGV[1] then return 0 end
-redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
-return 1
-"""
-_ACQUIRE = """#!lua
-local meta = redis.call('HMGET', KEYS[1], 'sequence', 'position')
-if not meta[1] then return false end
-redis.call('HSET', KEYS[1], 'token', ARGV[1])
-return meta
-"""
-_CREATE = """#!lua
-local owner = redis.call('HGET', KEYS[1], 'token')
-if owner and not (ARGV[4] == '1' and owner == ARGV[1]) then return 0 end
-redis.call('DEL', unpack(KEYS))
-redis.call('HSET', KEYS[1], 'token', ARGV[1], 'sequence', 0, 'commit', '', 'position', ARGV[2])
-redis.call('HSET', KEYS[5], 'delivered_to', ARGV[3])
-return 1
-"""
-_TAKE = """#!lua
-if redis.call('EXISTS', KEYS[2]) == 0 then return false end
-redis.call('HSET', KEYS[1], 'token', ARGV[1])
-return redis.call('HGET', KEYS[1], 'delivered_to')
-"""
-_ACKNOWLEDGE = """#!lua
-if redis.call('HGET', KEYS[1], 'token') ~= ARGV[1] then return 0 end
-local named = #ARGV - 2
-if named > 0 and redis.call('XDEL', KEYS[2], unpack(ARGV, 3)) < named then return 0 end
-redis.call('HSET', KEYS[1], 'delivered_to', ARGV[2])
-return 1
-"""
 _PUT_MODEL = """#!lua
 if redis.call('HGET', KEYS[1], 'token') ~= ARGV[1] then return 0 end
 redis.call('HSET', KEYS[1], 'model', ARGV[2], 'round', ARGV[3])
@@ -119,6 +73,11 @@ def hash_tag(partition: int, partitions: int) -> str:
     while not low <= key_slot(f"{partition}.{attempt}".encode()) < high:
         attempt += 1
     return f"{partition}.{attempt}"
+
+
+def key_prefixes(namespace: str, partitions: int) -> list[str]:
+    """What the keys of each partition begin with."""
+    return [f"{namespace}:{{{hash_tag(p, partitions)}}}:" for p in range(partitions)]
 
 
 def connect(url: str, timeout_seconds: float) -> redis.Redis:
@@ -147,63 +106,7 @@ def connect(url: str, timeout_seconds: float) -> redis.Redis:
     return client
 
 
-_LASTING_KINDS = (
-    redis.AuthenticationError,
-    redis.AuthenticationWrongNumberOfArgsError,
-    NoPermissionError,
-    redis.DataError,
-)
-"""What no repetition changes."""
-_LASTING_WORDS = (
-    "WRONGTYPE",
-    "WRONGPASS",
-    "NOAUTH",
-    "NOPERM",
-    "NOPROTO",
-    "DENIED",
-    "unknown command",
-    "unknown subcommand",
-    "unknown redis command",
-    "wrong number of arguments",
-    "syntax error",
-    "db index is out of range",
-    "invalid db index",
-    "acl failure in script",
-    "the user executing the script can't",
-    "error compiling script",
-    "error running script",
-    "script attempted to access",
-    "is not an integer or out of range",
-    "could not find suitable shebang",
-    "unexpected engine in script shebang",
-)
-"""Of answers that have no class of their own. Any other is waited out, as those of a proxy are."""
-CLUSTERED = (
-    "the store is a Redis Cluster, which is not supported yet; set store.url to a Redis, or Valkey,"
-    " that is no cluster"
-)
-
-
-def failure(error: Exception, doing: str = "") -> StoreUnavailableError | StoreRefusedError:
-    """What an error of the client means to a role: try again later, or never again.
-
-    Args:
-        error: of redis-py, or of the operating system.
-        doing: what was tried, to stand before the error.
-    """
-    said = str(error)
-    words = said.casefold()
-    if isinstance(error, (AskError, ClusterCrossSlotError)) or "cluster mode" in words:
-        return StoreRefusedError(f"{doing}{CLUSTERED}")
-    if isinstance(error, _LASTING_KINDS):
-        return StoreRefusedError(doing + said)
-    passing = isinstance(error, (redis.ConnectionError, redis.TimeoutError, OSError))
-    if not passing and any(word.casefold() in words for word in _LASTING_WORDS):
-        return StoreRefusedError(doing + said)
-    return StoreUnavailableError(doing + said)
-
-
-class RedisStore:
+class RedisStore(RedisPartitions[Commit]):
     """`stream.state.Store` on one Redis. Not to be shared between threads."""
 
     def __init__(
@@ -215,47 +118,25 @@ class RedisStore:
         outbox_cap: int = 2_000,
         namespace_key: str = "",
     ) -> None:
-        self._client = client
-        self._cap = outbox_cap
-        self._namespace = namespace
-        tags = [hash_tag(p, partitions) for p in range(partitions)]
-        self._prefixes = [f"{namespace}:{{{tag}}}:" for tag in tags]
+        super().__init__(client, namespace, key_prefixes(namespace, partitions), outbox_cap)
         self._trainer = f"{namespace}:trainer"
         self._names = f"{namespace}:names"
         self._output = output_key(namespace)
         self._given_key = namespace_key
-        self._links: dict[int, _Link] = {}
-        self._scripts = {
-            text: client.register_script(text)
-            for text in (_RELEASE, _LEASE, _ACQUIRE, _CREATE, _TAKE, _ACKNOWLEDGE, _PUT_MODEL)
-        }
 
     # -- owners -------------------------------------------------------------------------------
 
     def acquire(self, partition: int, token: str) -> tuple[int, Position] | None:
-        answer = self._script(_ACQUIRE, [self._key(partition, "meta")], [token])
-        if answer is None:
-            return None
-        return int(answer[0]), self._position(partition, answer[1])
+        found = self._acquire(partition, token)
+        return None if found is None else (found[0], self._position(partition, found[1]))
 
     def create(
         self, partition: int, token: str, position: Position, *, replace: bool = False
     ) -> bool:
-        names = ["meta", "users", "out", "stats", "pub"]
+        names = ["stats"]
         names += [f"{what}:{n}" for what in ("ids", "orders") for n in range(MEMORY_PLACES)]
-        keys = [self._key(partition, name) for name in names]
-        arguments = [token, msgspec.json.encode(position), position.output, int(replace)]
-        return bool(self._script(_CREATE, keys, arguments))
-
-    def load(self, partition: int) -> Iterator[tuple[bytes, bytes]]:
-        cursor = 0
-        key = self._key(partition, "users")
-        while True:
-            cursor, page = self._call(self._client.hscan, key, cursor, count=5_000)
-            page.pop(NOBODY, None)
-            yield from page.items()
-            if cursor == 0:
-                return
+        start = msgspec.json.encode(position)
+        return self._create(partition, token, start, position.output, names, replace=replace)
 
     def load_ids(self, partition: int) -> Iterator[tuple[int, bytes]]:
         for place in range(MEMORY_PLACES):
@@ -271,78 +152,11 @@ class RedisStore:
                 for order, packed in page.items():
                     yield place, order, packed
 
-    def is_whole(self, partition: int) -> bool:
-        meta, users = self._key(partition, "meta"), self._key(partition, "users")
-        told: bytes | None = self._call(self._client.hget, meta, "rows")
-        found: bytes | None = self._call(self._client.hget, users, NOBODY)
-        return told == found
-
-    def commit(self, partition: int, token: str, commit: Commit) -> Answer:
-        answer = self.submit(partition, token, commit)
-        return self.collect(partition, token, commit) if answer is None else answer
-
-    def submit(self, partition: int, token: str, commit: Commit) -> Answer | None:
-        try:
-            return self._submit(partition, token, commit)
-        except (redis.RedisError, OSError) as error:
-            self.abandon(partition)
-            raise failure(error, f"commit of partition {partition}: ") from error
-
-    def collect(self, partition: int, token: str, commit: Commit) -> Answer:
-        try:
-            while True:
-                if self._links[partition].applied():
-                    return Answer.OK
-                # Somebody changed the partition between the check and EXEC; the check tells who.
-                answer = self._submit(partition, token, commit)
-                if answer is not None:
-                    return answer
-        except (redis.RedisError, OSError) as error:
-            self.abandon(partition)
-            raise failure(error, f"commit of partition {partition}: ") from error
-
-    def abandon(self, partition: int) -> None:
-        link = self._links.pop(partition, None)
-        if link is not None:
-            link.close()
-
-    def _submit(self, partition: int, token: str, commit: Commit) -> Answer | None:
-        meta, out = self._key(partition, "meta"), self._key(partition, "out")
-        link = self._links.get(partition)
-        if link is None:
-            link = self._links[partition] = _Link(self._client, meta, out)
-        ahead = link.checked
-        refusal = self._refusal(link.check(), token, commit)
-        if refusal is not None and ahead:
-            # What stood in the way when the check was sent may be gone by now.
-            refusal = self._refusal(link.check(), token, commit)
-        if refusal is not None:
-            return refusal
-
-        frames = []
-        if commit.users:
-            users = self._key(partition, "users")
-            frames.append(_rows_frame(users, commit.users, commit.rows, commit.id))
-        for index, entry in enumerate(commit.outbox):
-            frames.append(
-                _frame(
-                    "XADD", out, entry_id(commit, index),
-                    "origin", str(entry.origin_ms), "incarnation", str(entry.incarnation),
-                    "changes", b"\n".join(entry.changes),
-                )
-            )  # fmt: skip
-        frames += self._memory_frames(partition, commit.memory)
+    def _further_frames(self, partition: int, commit: Commit) -> list[bytes]:
+        frames = self._memory_frames(partition, commit.memory)
         if commit.statistics is not None:
-            frames.append(_frame("SET", self._key(partition, "stats"), commit.statistics))
-        frames.append(
-            _frame(
-                "HSET", meta, "sequence", str(commit.sequence + 1), "commit", commit.id,
-                "position", msgspec.json.encode(commit.position),
-                *(("rows", commit.id) if commit.users else ()),
-            )
-        )  # fmt: skip
-        link.execute(frames)
-        return None
+            frames.append(frame("SET", self._key(partition, "stats"), commit.statistics))
+        return frames
 
     def _memory_frames(self, partition: int, memory: MemoryChanges) -> list[bytes]:
         """Commands that forget first, and remember then: a place may be used again."""
@@ -351,25 +165,12 @@ class RedisStore:
         }
         gone = [ids[place] for place in memory.no_ids]
         gone += [self._key(partition, f"orders:{place}") for place in memory.no_orders]
-        frames = [_frame("UNLINK", *gone)] if gone else []
-        frames += [_frame("APPEND", ids[place], keys) for place, keys in memory.ids.items()]
+        frames = [frame("UNLINK", *gone)] if gone else []
+        frames += [frame("APPEND", ids[place], keys) for place, keys in memory.ids.items()]
         for place in memory.orders:
             pairs = [part for order in memory.orders_of(place) for part in order]
-            frames.append(_frame("HSET", self._key(partition, f"orders:{place}"), *pairs))
+            frames.append(frame("HSET", self._key(partition, f"orders:{place}"), *pairs))
         return frames
-
-    def _refusal(self, checked: _Checked, token: str, commit: Commit) -> Answer | None:
-        if checked.sequence is None:
-            return Answer.LOST
-        if checked.token != token.encode():
-            return Answer.FENCED
-        if checked.commit == commit.id.encode():
-            return Answer.APPLIED
-        if int(checked.sequence) != commit.sequence:
-            return Answer.DIVERGED
-        if commit.outbox and checked.waiting >= self._cap:
-            return Answer.FULL
-        return None
 
     # -- readers ------------------------------------------------------------------------------
 
@@ -381,7 +182,7 @@ class RedisStore:
         try:
             return msgspec.json.decode(raw, type=Position)
         except (msgspec.MsgspecError, TypeError) as error:
-            raise _strange(self._key(partition, "meta"), error) from None
+            raise strange(self._key(partition, "meta"), error) from None
 
     def row(self, partition: int, user: bytes) -> bytes | None:
         if user == NOBODY:
@@ -396,12 +197,6 @@ class RedisStore:
             return ""
         except (redis.RedisError, OSError) as error:
             raise failure(error) from error
-
-    def delivered_to(self, partitions: Sequence[int]) -> list[int]:
-        pipeline = self._client.pipeline(transaction=False)
-        for partition in partitions:
-            pipeline.hget(self._key(partition, "pub"), "delivered_to")
-        return [int(offset or 0) for offset in self._call(pipeline.execute)]
 
     def output(self) -> tuple[str, str]:
         found = self._call(self._client.hmget, self._output, ["topic", "lacks"])
@@ -434,49 +229,6 @@ class RedisStore:
             found = self._call(self._client.get, name)
         return found or b""
 
-    # -- publisher ----------------------------------------------------------------------------
-
-    def take_outbox(self, partition: int, token: str) -> int | None:
-        keys = [self._key(partition, name) for name in ("pub", "meta")]
-        answer = self._script(_TAKE, keys, [token])
-        return None if answer is None else int(answer)
-
-    def outbox(
-        self, after: Mapping[int, str], limit: int, wait_seconds: float
-    ) -> dict[int, list[OutboxEntry]]:
-        streams = {self._key(p, "out"): begin for p, begin in after.items()}
-        # To Redis, blocking for 0 ms is blocking for ever.
-        block = max(int(wait_seconds * 1_000), 1) if wait_seconds > 0 else None
-        found = self._call(self._client.xread, streams, count=limit, block=block)
-        partitions = {self._key(p, "out").encode(): p for p in after}
-        waiting: dict[int, list[OutboxEntry]] = {}
-        for key, entries in found or []:
-            try:
-                waiting[partitions[key]] = [
-                    OutboxEntry(
-                        int(fields[b"origin"]),
-                        tuple(fields[b"changes"].split(b"\n")),
-                        int(fields[b"incarnation"]),
-                        entry.decode(),
-                    )
-                    for entry, fields in entries
-                ]
-            except (LookupError, ValueError) as error:
-                raise _strange(key.decode(), error) from None
-        return waiting
-
-    def outbox_sizes(self, partitions: Sequence[int]) -> list[int]:
-        pipeline = self._client.pipeline(transaction=False)
-        for partition in partitions:
-            pipeline.xlen(self._key(partition, "out"))
-        return [int(size) for size in self._call(pipeline.execute)]
-
-    def acknowledge(
-        self, partition: int, token: str, entries: Sequence[str], delivered_to: int
-    ) -> bool:
-        keys = [self._key(partition, "pub"), self._key(partition, "out")]
-        return bool(self._script(_ACKNOWLEDGE, keys, [token, delivered_to, *entries]))
-
     # -- trainer ------------------------------------------------------------------------------
 
     def statistics(self, partitions: Sequence[int]) -> list[bytes | None]:
@@ -491,13 +243,6 @@ class RedisStore:
         for partition in partitions:
             pipeline.getrange(self._key(partition, "stats"), 0, 7)
         return [int.from_bytes(raw, "big") for raw in self._call(pipeline.execute)]
-
-    def lease(self, role: str, token: str, seconds: float) -> bool:
-        key = f"{self._namespace}:lease:{role}"
-        return bool(self._script(_LEASE, [key], [token, int(seconds * 1_000)]))
-
-    def release(self, role: str, token: str) -> None:
-        self._script(_RELEASE, [f"{self._namespace}:lease:{role}"], [token])
 
     def lead(self, token: str) -> None:
         self._call(self._client.hset, self._trainer, "token", token)
@@ -525,121 +270,3 @@ class RedisStore:
     def wanted(self) -> bytes | None:
         found: bytes | None = self._call(self._client.hget, self._trainer, "wanted")
         return found
-
-    # -- plumbing -----------------------------------------------------------------------------
-
-    def close(self) -> None:
-        for partition in list(self._links):
-            self.abandon(partition)
-        self._client.close()
-
-    def _key(self, partition: int, name: str) -> str:
-        return self._prefixes[partition] + name
-
-    def _script(self, text: str, keys: list[str], arguments: list[Any]) -> Any:
-        return self._call(self._scripts[text], keys=keys, args=arguments)
-
-    def _call(self, method: Callable[..., _T], *arguments: Any, **options: Any) -> Any:
-        try:
-            return method(*arguments, **options)
-        except (redis.RedisError, OSError) as error:
-            raise failure(error) from error
-
-
-class _Checked(NamedTuple):
-    """What stands in the store before a commit; None where there is no state."""
-
-    token: bytes | None
-    sequence: bytes | None
-    commit: bytes | None
-    waiting: int
-
-
-class _Link:
-    """One partition's own connection, on which its commits follow each other.
-
-    The check for the next commit is sent right behind each `EXEC`, so it has long been answered
-    when that commit comes: a commit then costs one frame out and one answer back. What changes
-    after the check makes its `EXEC` write nothing, however long ago the check was.
-    """
-
-    def __init__(self, client: redis.Redis, meta: str, out: str) -> None:
-        self._pool = client.connection_pool
-        self._connection: Any = self._pool.get_connection()
-        self._check = (
-            _frame("WATCH", meta)
-            + _frame("HMGET", meta, "token", "sequence", "commit")
-            + _frame("XLEN", out)
-        )
-        self.checked = False
-        self._under_way = 0
-
-    def check(self) -> _Checked:
-        """Token, sequence, last commit and outbox entries, watched from then on."""
-        if not self.checked:
-            self._connection.send_packed_command([self._check])
-        self.checked = False
-        self._connection.read_response()
-        token, sequence, commit = self._connection.read_response()
-        return _Checked(token, sequence, commit, self._connection.read_response())
-
-    def execute(self, frames: list[bytes]) -> None:
-        """Send commands as one transaction, and the next check behind it."""
-        self._under_way = len(frames) + 2
-        self._connection.send_packed_command(
-            [_frame("MULTI"), *frames, _frame("EXEC"), self._check]
-        )
-        self.checked = True
-
-    def applied(self) -> bool:
-        """Whether the transaction under way was applied, or found something changed.
-
-        Raises:
-            redis.ResponseError: the server refused a command, and so all of them.
-        """
-        refused: redis.ResponseError | None = None
-        answer = None
-        for _ in range(self._under_way):
-            try:
-                answer = self._connection.read_response()
-            except redis.ResponseError as error:
-                refused = refused or error
-        self._under_way = 0
-        if refused is not None:
-            raise refused
-        return answer is not None
-
-    def close(self) -> None:
-        """Whatever is still under way has no reader any more."""
-        self._connection.disconnect()
-        self._pool.release(self._connection)
-
-
-def _strange(key: str, error: Exception) -> StoreRefusedError:
-    """What stands in a key was not written by us."""
-    return StoreRefusedError(
-        f"key {key} holds what was not written by this program ({type(error).__name__}: {error}); "
-        "put it back from the store's backup, together with all keys of its partition"
-    )
-
-
-def _frame(*parts: str | bytes) -> bytes:
-    """A command in the Redis serialisation protocol."""
-    packed = [b"*%d\r\n" % len(parts)]
-    for part in parts:
-        data = part.encode() if isinstance(part, str) else part
-        packed.append(b"$%d\r\n%b\r\n" % (len(data), data))
-    return b"".join(packed)
-
-
-def _rows_frame(key: str, users: Sequence[bytes], rows: bytes, commit: str) -> bytes:
-    """``HSET key user row user row .. "" commit`` from rows that lie one after the other."""
-    size = len(rows) // len(users)
-    middle = b"\r\n$%d\r\n" % size
-    pieces = [
-        b"$%d\r\n%b%b%b\r\n" % (len(user), user, middle, rows[at : at + size])
-        for user, at in zip(users, range(0, len(rows), size), strict=True)
-    ]
-    head = b"*%d\r\n$4\r\nHSET\r\n$%d\r\n%b\r\n" % (4 + 2 * len(users), len(key), key.encode())
-    last = b"$0\r\n\r\n$%d\r\n%b\r\n" % (len(commit), commit.encode())
-    return head + b"".join(pieces) + last

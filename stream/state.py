@@ -180,7 +180,24 @@ class Commit:
     id: str = field(default_factory=lambda: secrets.token_hex(8))
 
 
-def entry_id(commit: Commit, index: int) -> str:
+class Step(Protocol):
+    """What every commit has, an activity worker's and that of any other role; see `Commit`."""
+
+    @property
+    def id(self) -> str: ...
+    @property
+    def sequence(self) -> int: ...
+    @property
+    def position(self) -> msgspec.Struct: ...
+    @property
+    def users(self) -> Sequence[bytes]: ...
+    @property
+    def rows(self) -> bytes: ...
+    @property
+    def outbox(self) -> Sequence[OutboxEntry]: ...
+
+
+def entry_id(commit: Step, index: int) -> str:
     """Id of a commit's outbox entry: ``sequence-number``, the number of this very commit.
 
     After a store lost its last second, another commit has the same sequence. Were the id its place

@@ -7,7 +7,8 @@ import redis
 from redis._parsers.base import BaseParser
 
 from stream.config import ConfigError
-from stream.redis_state import RedisStore, connect, failure
+from stream.redis_errors import failure
+from stream.redis_state import RedisStore, connect
 from stream.state import StoreRefusedError, StoreUnavailableError
 
 LASTING = (
