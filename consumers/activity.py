@@ -28,7 +28,7 @@ from confluent_kafka import OFFSET_END, Consumer, KafkaError, KafkaException, To
 from consumers.client import activity_options, membership
 from consumers.clock import SteadyClock
 from consumers.decode import Batch, Block, Decoder, Reject
-from consumers.group import client_id, see_group
+from consumers.group_namespace import client_id, see_group
 from consumers.lag import EndsWatch, LagMeter, statistics_options
 from consumers.placement import Placement
 from consumers.rejects import RejectGuard, TooManyRejectsError

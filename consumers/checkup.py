@@ -11,7 +11,7 @@ from collections.abc import Iterable
 
 from consumers.client import read_to_end
 from consumers.findings import Finding
-from consumers.group import see_group
+from consumers.group_namespace import see_group
 from consumers.output import Output
 from consumers.placement import REMEDY, Users, by_crc32
 from consumers.records import Record

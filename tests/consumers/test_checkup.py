@@ -9,7 +9,7 @@ import pytest
 
 from consumers import checkup
 from consumers.findings import Finding
-from consumers.group import client_id
+from consumers.group_namespace import client_id
 from stream.config import Settings
 from stream.errors import BrokerUnavailableError, TopicMissingError
 from stream.hashing import partition_of

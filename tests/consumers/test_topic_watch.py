@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from consumers.group import client_id
+from consumers.group_namespace import client_id
 from consumers.topic_watch import COMPARE_SECONDS, TopicReplacedError, TopicWatch
 from stream.config import ConfigError, Settings
 from stream.errors import BrokerUnavailableError, TopicMissingError

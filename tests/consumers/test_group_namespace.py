@@ -8,7 +8,7 @@ import pytest
 from confluent_kafka import Consumer
 
 from consumers.client import activity_options, membership
-from consumers.group import client_id, see_group
+from consumers.group_namespace import client_id, see_group
 from consumers.output import Output
 from ops.kafka.server import RealKafka
 from producers.topics import apply
