@@ -21,8 +21,8 @@ from matplotlib.colors import LinearSegmentedColormap, TwoSlopeNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from stream.choosing import ENOUGH, STABLE
 from stream.cli.views import reading
+from stream.learning.choosing import ENOUGH, STABLE
 from stream.units import percents
 
 if TYPE_CHECKING:

@@ -1,7 +1,7 @@
 """What `segstream user --why` and `segstream segments --rules` show.
 
 Comes in: a reader of the store, or a sample of its users. Goes out: plain dicts for ``--json``, and
-rich text of the same dicts for people. `stream.explain` and `stream.rules` find it out.
+rich text of the same dicts for people. `stream.insight.explain` and `stream.insight.rules` find it out.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from stream.cli import views
 from stream.cli.explore import ExploreError, People
 from stream.cli.views import KIND_STYLES, exact, natural, reading
 from stream.events import Rows
-from stream.explain import MOST_ACTS, acts, departures, margin, nearest_other, proposals
 from stream.features import Feature, FeatureTable
+from stream.insight.explain import MOST_ACTS, acts, departures, margin, nearest_other, proposals
+from stream.insight.rules import Condition, Rule, find_rules
 from stream.model import Model
-from stream.rules import Condition, Rule, find_rules
 from stream.segments import EVIDENCE, columns_of
 from stream.units import iso, percent
 

@@ -23,7 +23,14 @@ from rich.text import Text
 
 from producers.files import Source
 from producers.mapping import Mapping
-from stream.choosing import (
+from stream.cli.history import open_history
+from stream.cli.views import KIND_STYLES
+from stream.clustering import FeatureMap, assign, living, smallest_hashes
+from stream.config import ConfigError, Settings
+from stream.events import Counts, EventColumns, Floats, Hashes, Ints, Rows
+from stream.features import ROW_FORMAT, FeatureTable
+from stream.hashing import user_hashes
+from stream.learning.choosing import (
     NOISE,
     Advice,
     Density,
@@ -42,13 +49,6 @@ from stream.choosing import (
     space_of,
     stability,
 )
-from stream.cli.history import open_history
-from stream.cli.views import KIND_STYLES
-from stream.clustering import FeatureMap, assign, living, smallest_hashes
-from stream.config import ConfigError, Settings
-from stream.events import Counts, EventColumns, Floats, Hashes, Ints, Rows
-from stream.features import ROW_FORMAT, FeatureTable
-from stream.hashing import user_hashes
 from stream.model import Model, kinds, propose_names
 from stream.partition import Partition, SchemaMismatchError
 from stream.segments import PublishRule, columns_of

@@ -39,7 +39,6 @@ from producers.mapping import HELP_EXAMPLE, MappingError, load_mapping
 from producers.membership import republish
 from producers.replay import BehindError, parse_speed, progress_bar, replay
 from stream import config
-from stream.choosing import Distance
 from stream.cli import apply as applying
 from stream.cli import auditing, dlq, explaining, logs, roles, views
 from stream.cli import demo as demonstration
@@ -56,6 +55,7 @@ from stream.errors import (
     TopicMissingError,
 )
 from stream.events import Reason
+from stream.learning.choosing import Distance
 from stream.masking import mask, mask_facts
 from stream.membership import Wanted
 from stream.partition import SchemaMismatchError

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jinja2 import Environment, StrictUndefined
 
-from stream.choosing import ENOUGH, STABLE, elbow
 from stream.cli.charts import average, colour, ink_on, label, plain, shade, telling
 from stream.cli.safe import safe_facts
+from stream.learning.choosing import ENOUGH, STABLE, elbow
 from stream.units import iso, percent, percents
 
 if TYPE_CHECKING:

@@ -20,7 +20,6 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from stream.choosing import Groups, KMeans, Space, explained, merge_to
 from stream.clustering import (
     CLIP,
     FeatureMap,
@@ -39,6 +38,7 @@ from stream.config import Learning
 from stream.drift import Drift
 from stream.events import Floats, Ints, Lineage
 from stream.flapping import Tallies, Tally
+from stream.learning.choosing import Groups, KMeans, Space, explained, merge_to
 from stream.learning.state import ALL_HASHES, TrainerState
 from stream.learning.statistics import Sample
 from stream.lineage import Anchor, Heritage, inherit, others_people

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stream.events import Floats, Hashes, Ints
-from stream.rules import Rules, SegmentRules, find_rules, shortest
+from stream.insight.rules import Rules, SegmentRules, find_rules, shortest
 
 Sample = tuple[Floats, Hashes, Ints]
 

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stream.choosing import (
+from stream.events import Floats, Ints
+from stream.learning.choosing import (
     ENOUGH,
     NOISE,
     Advice,
@@ -31,7 +32,6 @@ from stream.choosing import (
     space_of,
     stability,
 )
-from stream.events import Floats, Ints
 
 pytestmark = pytest.mark.slow
 

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from stream.clustering import GRID, FeatureMap, distances, on_grid
 from stream.events import Floats, Rows
-from stream.explain import (
+from stream.features import Feature
+from stream.insight.explain import (
     Act,
     How,
     _enough,
@@ -25,7 +26,6 @@ from stream.explain import (
     nearest_other,
     proposals,
 )
-from stream.features import Feature
 from stream.model import Model, Segment
 from stream.oracle import Event
 from stream.partition import Acting, Partition, act_together
