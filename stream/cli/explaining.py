@@ -1,13 +1,10 @@
 """What `segstream user --why` and `segstream segments --rules` show.
 
-Comes in: a reader of the store, or a sample of its users. Goes out: plain dicts for ``--json``, and
-rich text of the same dicts for people. `stream.insight.explain` and `stream.insight.rules` find it out.
+Comes in: facts of `stream.insight.why` and `stream.insight.rule_facts`. Goes out: rich text for people.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict
 from typing import Any
 
 from rich.console import Console
@@ -15,86 +12,16 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from stream.cli import views
-from stream.cli.explore import ExploreError, People
-from stream.cli.views import KIND_STYLES, exact, natural, reading
-from stream.events import Rows
+from stream.cli.views import KIND_STYLES
 from stream.features import Feature, FeatureTable
-from stream.insight.explain import MOST_ACTS, acts, departures, margin, nearest_other, proposals
-from stream.insight.rules import Condition, Rule, find_rules
-from stream.model import Model
-from stream.segments import EVIDENCE, columns_of
-from stream.units import iso, percent
+from stream.insight.explain import MOST_ACTS
+from stream.insight.values import exact, natural, reading
+from stream.units import percent
 
-PROPOSALS = 3
 PARTS = 8
 
 
 # -- one user ----------------------------------------------------------------------------------
-
-
-def why(reader: views.Reader, name: str) -> dict[str, Any] | None:
-    """Facts of `segstream user --why`; None while the user is in no segment of the model.
-
-    Raises:
-        UnknownUserError: no event of that user has been applied.
-    """
-    _, row, now_ms = reader.row_of(name)
-    try:
-        model = views.trainer_state(reader.store).model
-    except views.NoModelError:
-        return None
-    assert model is not None
-    own = int(columns_of(row["segment"], model.ids)[0])
-    if own < 0 or len(model.ids) < 2:
-        return None
-    table = reader.table
-    rule = model.rule or reader.settings.publish.rule()
-    vector = table.vectors(row, now_ms)[0]
-    nearest = nearest_other(vector, model, own)
-    targets = {nearest: "nearest"}
-    back = int(columns_of(row["previous"], model.ids)[0])
-    if back == nearest:
-        targets[nearest] = "nearest, and where they were before"
-    elif back >= 0:
-        targets[back] = "where they were before"
-    return {
-        "margin": asdict(margin(vector, model, table.features, own)),
-        "margin_needed": rule.margin,
-        "silence_margin_needed": rule.by_silence,
-        "evidence": _evidence(row),
-        "moves": [
-            {
-                **_told(model, int(model.ids[target])),
-                "is": relation,
-                "changes": [
-                    asdict(one)
-                    for one in proposals(vector, model, table.features, own, target, rule)[
-                        :PROPOSALS
-                    ]
-                ],
-            }
-            for target, relation in targets.items()
-        ],
-        "acts": [
-            asdict(one) | _told(model, one.to) for one in acts(row, table, model, rule, now_ms)
-        ],
-        "silence": [
-            {"days": one.days, "at": iso(one.at_ms), **_told(model, one.to)}
-            for one in departures(row, table, model, rule, now_ms)
-        ],
-    }
-
-
-def _evidence(row: Rows) -> dict[str, Any] | None:
-    """What a user's acts so far add up to, and towards which segment; None if to nothing."""
-    evidence = int(row["evidence"][0])
-    return {"segment": int(row["candidate"][0]), "z": evidence / EVIDENCE} if evidence else None
-
-
-def _told(model: Model, segment: int) -> dict[str, Any]:
-    known = model.by_id[segment]
-    return {"segment": known.id, "name": known.name, "kind": known.kind}
 
 
 def show_why(console: Console, facts: dict[str, Any] | None, table: FeatureTable) -> None:
@@ -213,58 +140,6 @@ def _days(days: int) -> str:
 
 
 # -- rules for all -----------------------------------------------------------------------------
-
-
-def rules(people: People, model: Model, table: FeatureTable) -> dict[str, Any]:
-    """Facts of `segstream segments --rules`, under its key `rules`.
-
-    Raises:
-        ExploreError: nobody is in a segment of the model yet.
-    """
-    ids = model.ids.tolist()
-    try:
-        found = find_rules(people.vectors, people.hashes, people.segments, ids)
-    except ValueError as error:
-        raise ExploreError(f"{people.source}: {error}") from None
-    return {
-        "fidelity": found.fidelity,
-        "learned_from": found.learned_from,
-        "judged_on": found.judged_on,
-        "users": people.total,
-        "segments": [
-            {
-                **_told(model, one.segment),
-                "covers": one.covers,
-                "purity": one.purity,
-                "overlaps": one.overlaps,
-                "rules": [
-                    {
-                        "conditions": [_condition(c, table) for c in rule.conditions],
-                        "covers": rule.covers,
-                        "purity": rule.purity,
-                        "users": rule.users,
-                    }
-                    for rule in _that_find_somebody(one.rules)
-                ],
-            }
-            for one in found.segments
-        ],
-    }
-
-
-def _that_find_somebody(rules: Sequence[Rule]) -> Sequence[Rule]:
-    """Of several rules those that hold of nobody are not worth a line."""
-    return [rule for rule in rules if rule.users] or rules[:1]
-
-
-def _condition(condition: Condition, table: FeatureTable) -> dict[str, Any]:
-    feature = table.features[condition.feature]
-    return {
-        "feature": feature.name,
-        "above": condition.above,
-        "upto": condition.upto,
-        "unit": feature.unit,
-    }
 
 
 def show_rules(console: Console, facts: dict[str, Any], table: FeatureTable) -> None:

@@ -15,7 +15,7 @@ from typing import IO, Any
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
 
-from stream.cli.safe import safe, safe_facts
+from stream.safe import safe, safe_facts
 
 PIPED_COLUMNS = 200
 """Whoever reads a pipe has no window to fold lines for."""

@@ -26,6 +26,7 @@ from typer.main import get_command
 
 from consumers import activity
 from consumers.audit import AuditReport, Check
+from consumers.change_log import ChangeLog
 from consumers.findings import Finding
 from consumers.letters import Letter, Summary, Survey
 from producers import topics as topic_plans
@@ -34,15 +35,16 @@ from producers.mapping import Refusal
 from producers.replay import ReplayReport
 from producers.topics import Difference, TopicPlan
 from stream import config
-from stream.cli import apply as applying
 from stream.cli import demo as demonstration
-from stream.cli import explaining, main, roles, views
-from stream.cli import explore as exploring
-from stream.cli import plan as planning
-from stream.cli import rekey as rekeying
+from stream.cli import explore as explore_view
+from stream.cli import main, roles, views
 from stream.cli.terminal import SafeConsole, console
 from stream.config import Settings
 from stream.features import DEFAULT_FEATURES
+from stream.insight import applying, explore, queries, rule_facts
+from stream.insight import plan as planning
+from stream.insight import why as reasons
+from stream.wiring import rekey as rekeying
 
 EVIL = "mallory\x1b[2J\x1b]0;owned\x07\x9b31m\u202e\u2066\u200b\x7f\u2028\ud800\r\nFORGED line"
 WRITTEN_OUT = r"mallory\x1b[2J\x1b]0;owned\x07\x9b31m\u202e\u2066\u200b\x7f\u2028\ud800\r\nFORGED"
@@ -178,35 +180,35 @@ def _stored(patch: Patch) -> None:
 
     model = SimpleNamespace(schema="", name="1.0", version=1)
     patch.setattr(roles, "open_store", opened)
-    patch.setattr(views, "trainer_state", lambda _: SimpleNamespace(model=model))
-    patch.setattr(views, "kinds_of", lambda *_: ["new"])
+    patch.setattr(queries, "trainer_state", lambda _: SimpleNamespace(model=model))
+    patch.setattr(queries, "kinds_of", lambda *_: ["new"])
 
 
 def _user(patch: Patch, _: Path) -> Sequence[str]:
     _stored(patch)
-    patch.setattr(views.Reader, "user", lambda *_: user())
-    patch.setattr(explaining, "why", lambda *_: why())
+    patch.setattr(queries.Reader, "user", lambda *_: user())
+    patch.setattr(reasons, "why", lambda *_: why())
     return ["user", EVIL, "--why"]
 
 
 def _segments(patch: Patch, _: Path) -> Sequence[str]:
     _stored(patch)
-    patch.setattr(views, "segments", lambda *_: segments())
-    patch.setattr(exploring, "read_store", lambda *_: None)
-    patch.setattr(explaining, "rules", lambda *_: rules())
+    patch.setattr(queries, "segments", lambda *_: segments())
+    patch.setattr(explore, "read_store", lambda *_: None)
+    patch.setattr(rule_facts, "rules", lambda *_: rules())
     return ["segments", "--rules"]
 
 
 def _rename(patch: Patch, _: Path) -> Sequence[str]:
     _stored(patch)
-    patch.setattr(views, "rename", lambda *_: EVIL)
+    patch.setattr(queries, "rename", lambda *_: EVIL)
     return ["segments", "rename", "1", EVIL]
 
 
 def _changes(patch: Patch, _: Path) -> Sequence[str]:
     _stored(patch)
     records = [change(), LINEAGE]
-    patch.setattr(views.Reader, "changes", lambda *_, **__: iter(records))
+    patch.setattr(ChangeLog, "read", lambda *_, **__: iter(records))
     return ["changes", "--lineage"]
 
 
@@ -236,9 +238,11 @@ def _apply(patch: Patch, folder: Path) -> Sequence[str]:
 
 def _explore(patch: Patch, _: Path) -> Sequence[str]:
     _stored(patch)
-    for name in ("read_store", "study", "write", "see_that_it_can_draw"):
-        patch.setattr(exploring, name, lambda *_: None)
-    patch.setattr(exploring, "facts_of", lambda *_: study())
+    for name in ("read_store", "study"):
+        patch.setattr(explore, name, lambda *_: None)
+    for name in ("write", "see_that_it_can_draw"):
+        patch.setattr(explore_view, name, lambda *_: None)
+    patch.setattr(explore, "facts_of", lambda *_: study())
     return ["explore", "--live"]
 
 

@@ -8,20 +8,21 @@ import pytest
 
 from producers.files import Source
 from producers.mapping import load_mapping, parse_mapping
-from stream.cli.explore import ExploreError, read_file
-from stream.cli.history import History, open_history
 from stream.config import Settings
 from stream.features import FeatureTable
+from stream.insight.explore import ExploreError, read_history
+from stream.insight.history import History
 from stream.partition import Partition
 from stream.segments import PublishRule
 from stream.state import Position
 from stream.units import DAY_MS
+from stream.wiring.history import open_history, opener
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
-    from producers.mapping import Mapping
+    from producers.mapping import Event, Mapping
     from stream.events import EventColumns
 
 SETTINGS = Settings()
@@ -32,7 +33,7 @@ MARCH_MS = 1_709_251_200_000
 
 def fold(
     sources: Sequence[tuple[Path, Mapping]], *, keep_outliers: bool = False, wall_ms: int = 1 << 41
-) -> tuple[dict[str, dict[str, float]], History]:
+) -> tuple[dict[str, dict[str, float]], History[Event]]:
     """Features of every user a minute after the last event."""
     rule = PublishRule(margin=0.0, provisional_looks=0, dwell_ms=0)
     partition = Partition(0, TABLE, rule, Position([0, 0], TABLE.schema), 0)
@@ -113,7 +114,7 @@ def test_files_of_the_same_time_are_one_history(tmp_path: Path) -> None:
     assert users["bob"]["days_since_seen"] == pytest.approx(18, abs=0.1)
     crowd = [f"u{n},2024-03-03,5" for n in range(30)]
     many = file_of(tmp_path, "many.csv", "customer,date,amount", *crowd)
-    people = read_file(SETTINGS, TABLE, orders, simple, more=[Source(many, simple)])
+    people = read_history(SETTINGS, TABLE, opener([Source(orders, simple), Source(many, simple)]))
     assert people.total == 31
     assert people.source == "orders.csv, many.csv"
 
@@ -138,7 +139,7 @@ def test_explore_tells_what_was_refused_and_the_key_that_mends_it(tmp_path: Path
         tmp_path, "o.csv", "customer,date,amount", "ann,2024-03-01,5", 'bob,2024-03-01,"1,250"',
         "326.0,01.03.2024,5", *(f"u{n},2024-03-03,5" for n in range(30)),
     )  # fmt: skip
-    people = read_file(SETTINGS, TABLE, file, load_mapping("simple"))
+    people = read_history(SETTINGS, TABLE, opener([Source(file, load_mapping("simple"))]))
     notes = "\n".join(people.notes)
     assert "1 bad_number, such as row 2 of o.csv: amount = '1,250' is 1,250 or 1.25" in notes
     assert "the mapping's key: decimal" in notes
@@ -147,4 +148,4 @@ def test_explore_tells_what_was_refused_and_the_key_that_mends_it(tmp_path: Path
         'user = "customer"\ntime = "date"\nevent = "Purchase"\n', "unwatched", "unwatched"
     )
     with pytest.raises(ExploreError, match="watched by no feature"):
-        read_file(SETTINGS, TABLE, file, unwatched)
+        read_history(SETTINGS, TABLE, opener([Source(file, unwatched)]))

@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 
 from producers import topics as topic_plans
-from stream.cli import main, roles, views
+from stream.cli import main, roles
 from stream.config import Settings
+from stream.insight import queries
 from stream.state import MemoryStore
 
 LACKS = "it was cut short"
@@ -46,7 +47,7 @@ def test_the_topics_id_is_compared_before_and_after(
 
     model = SimpleNamespace(model=SimpleNamespace(by_id={}))
     monkeypatch.setattr(roles, "open_store", opened)
-    monkeypatch.setattr(views, "trainer_state", lambda _: model)
+    monkeypatch.setattr(queries, "trainer_state", lambda _: model)
     monkeypatch.setattr(topic_plans, "see_partitions", lambda _: None)
     monkeypatch.setattr(main, "republish", lambda *_: Counter(new=3))
     monkeypatch.setattr(main, "Output", output)

@@ -21,14 +21,14 @@ from matplotlib.colors import LinearSegmentedColormap, TwoSlopeNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from stream.cli.views import reading
+from stream.insight.values import reading
 from stream.learning.choosing import ENOUGH, STABLE
 from stream.units import percents
 
 if TYPE_CHECKING:
-    from stream.cli.explore import Study
     from stream.events import Floats
     from stream.features import Feature
+    from stream.insight.explore import Study
 
 MUTED = (
     "#332288", "#CC6677", "#44AA99", "#DDCC77", "#882255",

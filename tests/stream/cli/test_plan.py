@@ -17,16 +17,19 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner
 
+from producers.files import Source
 from producers.mapping import load_mapping
-from stream.cli import apply, main, plan, roles
+from stream.cli import main, roles
 from stream.config import Settings, load
 from stream.events import Counts
 from stream.features import FeatureTable
+from stream.insight import applying, plan
 from stream.learning.state import TrainerState
 from stream.partition import Partition, SampleRequest
 from stream.state import Answer, Commit, MemoryStore, Position
 from stream.trainer import Trainer
 from stream.tuning import Tuning
+from stream.wiring.history import opener
 
 START = datetime(2025, 1, 1, tzinfo=UTC)
 SHOP = """
@@ -89,7 +92,7 @@ def settings_of(tmp_path: Path) -> Any:
 def crowd(shop: Path, tmp_path_factory: pytest.TempPathFactory) -> plan.Crowd:
     file = tmp_path_factory.mktemp("settings") / "shop.toml"
     file.write_text(SHOP.format(k=3))
-    return plan.file_crowd(load(file)[0], shop, load_mapping("simple"))
+    return plan.history_crowd(load(file)[0], opener([Source(shop, load_mapping("simple"))]))
 
 
 @pytest.fixture
@@ -389,8 +392,8 @@ def shift(
     store: MemoryStore, crowd: plan.Crowd, settings_of: Any, monkeypatch: pytest.MonkeyPatch
 ) -> Shift:
     shift = Shift(store, load(Path(settings_of(3)))[0], crowd.at_ms)
-    clock = apply.Clock(lambda: shift.seconds, shift.sleep)
-    monkeypatch.setattr(apply, "wait", partial(apply.wait, clock=clock))
+    clock = applying.Clock(lambda: shift.seconds, shift.sleep)
+    monkeypatch.setattr(applying, "wait", partial(applying.wait, clock=clock))
     return shift
 
 
@@ -459,8 +462,8 @@ def test_apply_makes_room_for_whoever_comes_later(store: MemoryStore, settings_o
     mine, other = (Tuning.of(load(Path(settings_of(k)))[0]) for k in (2, 4))
     store.want(mine.pack())
     store.want(other.pack())
-    with pytest.raises(apply.NotAppliedError, match="somebody else"):
-        apply.wait(store, mine, 5.0)
+    with pytest.raises(applying.NotAppliedError, match="somebody else"):
+        applying.wait(store, mine, 5.0)
 
 
 def test_another_feature_table_is_not_applied(

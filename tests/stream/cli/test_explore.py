@@ -18,17 +18,20 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner
 
+from producers.files import Source
 from producers.mapping import load_mapping
-from stream.cli import charts, explore, main, roles
+from stream.cli import main, roles
 from stream.config import Settings
 from stream.events import Counts
 from stream.features import FeatureTable
+from stream.insight import charts, explore
 from stream.learning.rounds import learn
 from stream.learning.state import TrainerState
 from stream.learning.statistics import PartitionStatistics
 from stream.oracle import Message, fold_log
 from stream.partition import SchemaMismatchError
 from stream.state import Commit, MemoryStore, Position
+from stream.wiring.history import opener
 from tests.conftest import NOWHERE
 
 pytestmark = pytest.mark.slow
@@ -133,7 +136,7 @@ def test_other_ways_to_look(
 def test_rows_are_folded_as_the_oracle_has_them(shop: Path) -> None:
     settings = Settings()
     table = FeatureTable(settings.features)
-    people = explore.read_file(settings, table, shop, load_mapping("simple"))
+    people = explore.read_history(settings, table, opener([Source(shop, load_mapping("simple"))]))
     with shop.open() as lines:
         rows = sorted(csv.DictReader(lines), key=lambda row: row["date"])
     messages = []
@@ -284,7 +287,7 @@ def running(shop: Path) -> tuple[Settings, MemoryStore]:
         }
     )
     table = FeatureTable(settings.features)
-    people = explore.read_file(settings, table, shop, load_mapping("simple"))
+    people = explore.read_history(settings, table, opener([Source(shop, load_mapping("simple"))]))
     store = MemoryStore()
     assert store.create(1, "owner", Position([0, 0], table.schema))
     with pytest.MonkeyPatch.context() as patch:
@@ -297,7 +300,7 @@ def running(shop: Path) -> tuple[Settings, MemoryStore]:
             return sample(settings, table, taken, key)
 
         patch.setattr(explore, "_sample", keep)
-        explore.read_file(settings, table, shop, load_mapping("simple"))
+        explore.read_history(settings, table, opener([Source(shop, load_mapping("simple"))]))
     position = Position([9, 9], table.schema, clock_ms=people.at_ms, counts=Counts(applied=9))
     store.commit(1, "owner", Commit(0, position, kept[0].users, kept[0].rows))
     hashes = np.arange(1, len(people.vectors) + 1, dtype=np.uint64)

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING, cast
 
 import pytest
-from rich.console import Console
 
-from stream.cli.waiting import CaughtUp, catching_up_bar, wait_until_caught_up
+from stream.insight.waiting import CaughtUp, wait_until_caught_up
 from stream.state import Position
 
 if TYPE_CHECKING:
@@ -70,10 +68,3 @@ def test_silence_is_told_and_a_wish_to_stop_is_heard() -> None:
     assert not found
     assert not told[0].remark
     assert "segstream run activity" in told[-1].remark
-
-
-def test_the_bar_takes_what_is_told() -> None:
-    console = Console(file=open(os.devnull, "w"))  # noqa: SIM115, PTH123 - closed below
-    with console.file, catching_up_bar(console) as show:
-        show(CaughtUp(1, 3))
-        show(CaughtUp(3, 3, "nothing moves"))

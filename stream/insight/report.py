@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jinja2 import Environment, StrictUndefined
 
-from stream.cli.charts import average, colour, ink_on, label, plain, shade, telling
-from stream.cli.safe import safe_facts
+from stream.insight.charts import average, colour, ink_on, label, plain, shade, telling
 from stream.learning.choosing import ENOUGH, STABLE, elbow
+from stream.safe import safe_facts
 from stream.units import iso, percent, percents
 
 if TYPE_CHECKING:
-    from stream.cli.explore import Study
+    from stream.insight.explore import Study
 
 VERDICTS = {
     "firm": "Firm: there are gaps, and they last",
@@ -86,7 +86,7 @@ DISTANCES = {
 
 def page(study: Study, pictures: dict[str, bytes]) -> str:
     """The whole page."""
-    source = resources.files("stream.cli") / "explore.html"
+    source = resources.files("stream.insight") / "explore.html"
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )

@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from stream.cli import main, roles, views
+from consumers.change_log import ChangeLog
+from stream.cli import main, roles
 from stream.config import Settings
 from stream.learning.state import TrainerState
 from stream.state import Commit, MemoryStore, Position
@@ -79,7 +80,7 @@ def command(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path
 ) -> Command:
     records = steady().records()
-    monkeypatch.setattr(views.Reader, "changes", lambda _self, _partitions=None: iter(records))
+    monkeypatch.setattr(ChangeLog, "read", lambda _self, _partitions=None: iter(records))
     return Command(running(), monkeypatch, capfd, tmp_path)
 
 
