@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from typing import Any
+from typing import Any, TypeVar
 
 _PLAIN = re.compile(r"[\x20-\x7e]*")
 _BLANKS = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u180b\u180c\u180d\u180f\u2800\u3164\uffa0")
@@ -38,14 +38,22 @@ def safe_lines(text: str) -> str:
     return "\n    ".join(map(safe, text.split("\n")))
 
 
-def safe_facts(facts: Any) -> Any:
+T = TypeVar("T")
+
+
+def safe_facts(facts: T) -> T:
     """Plain data with every text in it made safe, keys too."""
+    made: T = _safe(facts)
+    return made
+
+
+def _safe(facts: Any) -> Any:
     if isinstance(facts, str):
         return safe(facts)
     if isinstance(facts, dict):
-        return {safe_facts(key): safe_facts(value) for key, value in facts.items()}
+        return {_safe(key): _safe(value) for key, value in facts.items()}
     if isinstance(facts, (list, tuple)):
-        return type(facts)(map(safe_facts, facts))
+        return type(facts)(map(_safe, facts))
     return facts
 
 

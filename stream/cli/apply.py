@@ -5,14 +5,13 @@ Comes in: facts of `stream.insight.applying`. Goes out: lines.
 
 from __future__ import annotations
 
-from typing import Any
-
 from rich.console import Console
 
 from stream.cli.views import lineage_line
+from stream.insight.facts import AppliedFacts
 
 
-def show(console: Console, facts: dict[str, Any]) -> None:
+def show(console: Console, facts: AppliedFacts) -> None:
     """What came of it, for people; the plan was shown before."""
     if not facts["in_force"]:
         console.print(f"left for the trainer as {facts['tuning']}; its next round takes it up")

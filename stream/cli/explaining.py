@@ -5,8 +5,6 @@ Comes in: facts of `stream.insight.why` and `stream.insight.rule_facts`. Goes ou
 
 from __future__ import annotations
 
-from typing import Any
-
 from rich.console import Console
 from rich.padding import Padding
 from rich.table import Table
@@ -15,6 +13,16 @@ from rich.text import Text
 from stream.cli.views import KIND_STYLES
 from stream.features import Feature, FeatureTable
 from stream.insight.explain import MOST_ACTS
+from stream.insight.facts import (
+    Act,
+    Condition,
+    Move,
+    NamedSegment,
+    Proposal,
+    RulesFacts,
+    Shares,
+    WhyFacts,
+)
 from stream.insight.values import exact, natural, reading
 from stream.units import percent
 
@@ -24,7 +32,7 @@ PARTS = 8
 # -- one user ----------------------------------------------------------------------------------
 
 
-def show_why(console: Console, facts: dict[str, Any] | None, table: FeatureTable) -> None:
+def show_why(console: Console, facts: WhyFacts | None, table: FeatureTable) -> None:
     """`segstream user --why` for people."""
     if facts is None:
         console.print("why: they are in no segment of the model in force, so nothing holds them")
@@ -70,7 +78,7 @@ def show_why(console: Console, facts: dict[str, Any] | None, table: FeatureTable
         console.print("  they stay where they are for two years and longer")
 
 
-def _margin_table(facts: dict[str, Any], known: dict[str, Feature]) -> Table:
+def _margin_table(facts: WhyFacts, known: dict[str, Feature]) -> Table:
     border = facts["margin"]
     shown = Table(
         title=f"What holds them in {border['own']}, and what pulls to {border['other']}",
@@ -99,7 +107,7 @@ def _margin_table(facts: dict[str, Any], known: dict[str, Feature]) -> Table:
     return shown
 
 
-def _move_title(move: dict[str, Any]) -> Text:
+def _move_title(move: Move) -> Text:
     return Text.assemble(
         ("What alone would move them", "bold"),
         f" to {move['segment']}, {move['name']} (",
@@ -108,7 +116,7 @@ def _move_title(move: dict[str, Any]) -> Text:
     )
 
 
-def _change_line(change: dict[str, Any], feature: Feature) -> str:
+def _change_line(change: Proposal, feature: Feature) -> str:
     word = "up" if change["needed"] > change["value"] else "down"
     return (
         f"  {change['feature']} {word} from {exact(change['value'], feature)} to "
@@ -117,7 +125,7 @@ def _change_line(change: dict[str, Any], feature: Feature) -> str:
     )
 
 
-def _going_to(when: str, facts: dict[str, Any]) -> Text:
+def _going_to(when: str, facts: NamedSegment) -> Text:
     return Text.assemble(
         f"  {when}: to {facts['segment']}, {facts['name']} (",
         (facts["kind"], KIND_STYLES.get(facts["kind"], "")),
@@ -125,11 +133,15 @@ def _going_to(when: str, facts: dict[str, Any]) -> Text:
     )
 
 
-def _act(act: dict[str, Any], table: FeatureTable) -> str:
+def _act(act: Act, table: FeatureTable) -> str:
     """Such as ``2 x Order Completed, 17.5 money each``."""
-    units = {feature.of: feature.unit for feature in table.features if act["event"] in feature.on}
+    units: dict[str | None, str] = {
+        feature.of: feature.unit for feature in table.features if act["event"] in feature.on
+    }
     numbers = [
-        f"{natural(act[of])} {units[of]}".rstrip() for of in ("value", "quantity") if act[of]
+        f"{natural(number)} {units[of]}".rstrip()
+        for of, number in (("value", act["value"]), ("quantity", act["quantity"]))
+        if number
     ]
     each = " each" if numbers and act["times"] > 1 else ""
     return ", ".join([f"{act['times']} x {act['event']}", *numbers]) + each
@@ -142,7 +154,7 @@ def _days(days: int) -> str:
 # -- rules for all -----------------------------------------------------------------------------
 
 
-def show_rules(console: Console, facts: dict[str, Any], table: FeatureTable) -> None:
+def show_rules(console: Console, facts: RulesFacts, table: FeatureTable) -> None:
     """`segstream segments --rules` for people."""
     known = {feature.name: feature for feature in table.features}
     console.print(Text("Who is in which", style="bold"))
@@ -168,23 +180,24 @@ def show_rules(console: Console, facts: dict[str, Any], table: FeatureTable) -> 
     console.print(f"learned from {facts['learned_from']:,} of {facts['users']:,} users; {judged}")
 
 
-def _shares(facts: dict[str, Any]) -> str:
+def _shares(facts: Shares) -> str:
     covers, purity = facts["covers"], facts["purity"]
     if covers is None or purity is None:
         return "nobody to judge it on"
     return f"{percent(covers)} of its members, {percent(purity)} pure"
 
 
-def _said(condition: dict[str, Any], feature: Feature) -> str:
+def _said(condition: Condition, feature: Feature) -> str:
     """A condition in words."""
     above, upto = condition["above"], condition["upto"]
     never = feature.aggregate == "last" and feature.absent > 0 and upto is None
     after = " or never" if never and above is not None and above < feature.absent else ""
     name = condition["feature"]
+    if upto is None:
+        assert above is not None, "a condition has a limit"
+        return f"{name} > {_number(above)}{after}"
     if above is None:
         return f"{name} ≤ {_number(upto)}"
-    if upto is None:
-        return f"{name} > {_number(above)}{after}"
     return f"{_number(above)} < {name} ≤ {_number(upto)}"
 
 

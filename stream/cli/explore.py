@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -17,6 +16,7 @@ from rich.text import Text
 from stream.cli.views import KIND_STYLES
 from stream.config import ConfigError
 from stream.insight.explore import Study
+from stream.insight.facts import StudyFacts
 from stream.units import percent, percents
 
 NEEDS = "pictures need matplotlib and jinja2: pip install 'segstream[explore]'"
@@ -61,7 +61,7 @@ def see_that_it_can_draw() -> None:
         raise ConfigError(NEEDS) from None
 
 
-def show(console: Console, facts: dict[str, Any]) -> None:
+def show(console: Console, facts: StudyFacts) -> None:
     """What was found, for people; the page says it at length."""
     verdict = {
         "firm": "there are gaps between them, and they last",

@@ -57,6 +57,7 @@ from stream.errors import (
 from stream.events import Reason
 from stream.insight import applying, explore, plan, queries, rule_facts
 from stream.insight import why as reasons
+from stream.insight.facts import SegmentsFacts, UserFacts
 from stream.insight.waiting import wait_until_caught_up
 from stream.learning.choosing import Distance
 from stream.masking import mask, mask_facts
@@ -678,7 +679,7 @@ def segments(
                 people = explore.read_store(settings, table, store, state.model, tell)
             facts["rules"] = rule_facts.rules(people, state.model, table)
 
-    def for_people(shown: dict[str, Any]) -> None:
+    def for_people(shown: SegmentsFacts) -> None:
         views.show_segments(out, shown, table)
         if rules:
             explaining.show_rules(out, shown["rules"], table)
@@ -718,7 +719,7 @@ def user(
         if why:
             facts["why"] = reasons.why(reader, user_id)
 
-    def for_people(shown: dict[str, Any]) -> None:
+    def for_people(shown: UserFacts) -> None:
         views.show_user(out, shown, reader.table)
         if why:
             explaining.show_why(out, shown["why"], reader.table)

@@ -5,16 +5,16 @@ Comes in: facts of `stream.insight.plan`. Goes out: tables.
 
 from __future__ import annotations
 
-from typing import Any
-
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from stream.cli.views import KIND_STYLES, lineage_line
+from stream.insight.facts import PlanFacts, PlannedSegment
+from stream.insight.plan import passing
 
 
-def show(console: Console, facts: dict[str, Any]) -> None:
+def show(console: Console, facts: PlanFacts) -> None:
     """The plan as tables; `facts_of` has the same."""
     console.print(Text(facts["verdict"], "bold"))
     console.print(
@@ -39,18 +39,16 @@ def show(console: Console, facts: dict[str, Any]) -> None:
     for column in ("after", "enter", "leave"):
         table.add_column(column, justify="right")
     for row in facts["after"]:
-        number = row["id"]
-        enter = sum(n for (a, b), n in cells.items() if b == number and a != number)
-        leave = sum(n for (a, b), n in cells.items() if a == number and b != number)
+        enter, leave = passing(facts, row["id"])
         table.add_row(*_heading(row), _cell(enter), _cell(leave))
     console.print(table)
     table = Table(title="Kinds, users", title_justify="left")
     table.add_column("kind")
     for column in ("before", "after"):
         table.add_column(column, justify="right")
-    for kind, counts in facts["kinds"].items():
+    for kind, users in facts["kinds"].items():
         styled = Text(kind, style=KIND_STYLES.get(kind, ""))
-        table.add_row(styled, f"{counts['before']:,}", f"{counts['after']:,}")
+        table.add_row(styled, f"{users['before']:,}", f"{users['after']:,}")
     console.print(table)
     for event in facts["lineage"]:
         console.print(f"  lineage: {lineage_line(event)}")
@@ -62,7 +60,7 @@ def show(console: Console, facts: dict[str, Any]) -> None:
         console.print(f"note: {note}", style="dim")
 
 
-def _heading(row: dict[str, Any]) -> tuple[str, str, Text, str]:
+def _heading(row: PlannedSegment) -> tuple[str, str, Text, str]:
     star = "*" if row.get("new") else ""
     kind = Text(row["kind"], style=KIND_STYLES.get(row["kind"], ""))
     return f"{row['id']}{star}", row["name"], kind, f"{row['users']:,}"

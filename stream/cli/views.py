@@ -14,6 +14,8 @@ from rich.text import Text
 
 from stream.events import SegmentChange
 from stream.features import FeatureTable
+from stream.insight.facts import Record, SegmentFacts, SegmentsFacts, UserFacts
+from stream.insight.queries import is_young, marks_of
 from stream.insight.values import exact, natural, reading
 from stream.units import percent, percents
 
@@ -29,14 +31,12 @@ KIND_STYLES = {
 }
 
 
-def marks_of(segment: dict[str, Any], table: FeatureTable, count: int = 4) -> str:
-    """What marks a segment: the features farthest from the average, in natural units."""
+def marks_line(segment: SegmentFacts, table: FeatureTable) -> str:
+    """What marks a segment, in natural units."""
     known = {feature.name: feature for feature in table.features}
-    profile = [entry for entry in segment["profile"] if known[entry["feature"]].weight > 0]
-    profile.sort(key=lambda entry: -abs(entry["z"]) * known[entry["feature"]].weight ** 0.5)
     return ", ".join(
         f"{entry['feature']} {reading(entry['value'], known[entry['feature']])}"
-        for entry in profile[:count]
+        for entry in marks_of(segment, table)
     )
 
 
@@ -45,7 +45,7 @@ WIDE, NARROW = 130, 100
 is more readable without flapping (``--json`` has it)."""
 
 
-def segments_table(facts: dict[str, Any], table: FeatureTable, columns: int) -> Table:
+def segments_table(facts: SegmentsFacts, table: FeatureTable, columns: int) -> Table:
     """The segments, the largest first, for a terminal so wide."""
     wide, narrow = columns >= WIDE, columns < NARROW
     shown = Table(title=f"Segments of model {facts['model']}", title_justify="left")
@@ -63,8 +63,7 @@ def segments_table(facts: dict[str, Any], table: FeatureTable, columns: int) -> 
     for row, share in zip(rows, percents([row["size"] for row in rows]), strict=True):
         style = KIND_STYLES.get(row["kind"], "")
         flapping = row["flapping"]
-        # Of a segment seen for less than a day, what leaves it a day is a guess, and a wild one.
-        young = flapping["user_days"] < row["size"]
+        young = is_young(row)
         rates = [
             percent(None if young else flapping[name])
             for name in ("changes_per_user_day", "reverted_share")
@@ -76,7 +75,7 @@ def segments_table(facts: dict[str, Any], table: FeatureTable, columns: int) -> 
             f"{row['size']:,}",
             share,
             *([] if narrow else rates),
-            *([marks_of(row, table)] if wide else []),
+            *([marks_line(row, table)] if wide else []),
         )
     return shown
 
@@ -102,12 +101,12 @@ def lineage_line(event: Mapping[str, Any]) -> str:
     return _TOLD[event["event"]].format(event["segment"], others)
 
 
-def show_segments(console: Console, facts: dict[str, Any], table: FeatureTable) -> None:
+def show_segments(console: Console, facts: SegmentsFacts, table: FeatureTable) -> None:
     """`segstream segments` for people."""
     console.print(segments_table(facts, table, console.width))
     if console.width < WIDE:
         for row in sorted(facts["segments"], key=lambda row: -row["size"]):
-            console.print(f"  {row['id']}: {marks_of(row, table)}")
+            console.print(f"  {row['id']}: {marks_line(row, table)}")
     silhouette = facts["silhouette"]
     quality = f"inertia {facts['inertia']:.3f}"
     if silhouette is not None:
@@ -123,7 +122,7 @@ def show_segments(console: Console, facts: dict[str, Any], table: FeatureTable) 
         console.print(f"  lineage: {lineage_line(event)}")
 
 
-def show_user(console: Console, facts: dict[str, Any], table: FeatureTable) -> None:
+def show_user(console: Console, facts: UserFacts, table: FeatureTable) -> None:
     """`segstream user` for people."""
     known = {feature.name: feature for feature in table.features}
     segment = facts["segment"]
@@ -158,8 +157,8 @@ def show_user(console: Console, facts: dict[str, Any], table: FeatureTable) -> N
         near.add_column("segment", justify="right")
         near.add_column("name")
         near.add_column("distance, sd", justify="right")
-        for entry in facts["distances"][:4]:
-            near.add_row(str(entry["segment"]), entry["name"], f"{entry['distance']:.2f}")
+        for one in facts["distances"][:4]:
+            near.add_row(str(one["segment"]), one["name"], f"{one['distance']:.2f}")
         console.print(near)
     if facts["changes"]:
         console.print(Text("Last changes", style="italic"))
@@ -167,7 +166,7 @@ def show_user(console: Console, facts: dict[str, Any], table: FeatureTable) -> N
             console.print(change_line(change))
 
 
-def record_line(record: dict[str, Any]) -> Text:
+def record_line(record: Record) -> Text:
     """A change, or what became of a segment, as a sentence."""
     if "event" not in record:
         return change_line(record)
@@ -180,7 +179,7 @@ def record_line(record: dict[str, Any]) -> Text:
     )
 
 
-def change_line(change: dict[str, Any] | SegmentChange) -> Text:
+def change_line(change: Record | SegmentChange) -> Text:
     """One change as a sentence."""
     kind_to = change["kind_to"]
     line = Text(f"{change['at'][:16].replace('T', ' ')}  ", style="dim")

@@ -10,8 +10,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
+from stream.insight.facts import AppliedFacts, PlanFacts
 from stream.insight.queries import trainer_state
 from stream.model import Model
 from stream.state import Store
@@ -60,7 +60,7 @@ def wait(store: Store, tuning: Tuning, seconds: float, clock: Clock = CLOCK) -> 
         clock.sleep(POLL_SECONDS)
 
 
-def facts_of(plan: dict[str, Any], tuning: Tuning, model: Model | None) -> dict[str, Any]:
+def facts_of(plan: PlanFacts, tuning: Tuning, model: Model | None) -> AppliedFacts:
     """For ``--json``: the plan, and what came of it."""
     return {
         "plan": plan,

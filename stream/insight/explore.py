@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
@@ -22,6 +22,7 @@ from stream.config import Settings
 from stream.events import Counts, EventColumns, Floats, Hashes, Ints, Rows
 from stream.features import ROW_FORMAT, FeatureTable
 from stream.hashing import user_hashes
+from stream.insight.facts import StudyFacts
 from stream.insight.history import OpenHistory
 from stream.learning.choosing import (
     NOISE,
@@ -476,7 +477,7 @@ def _of_model(model: Model, people: People, mapped: Floats, lasting: float | Non
 # -- facts -------------------------------------------------------------------------------------
 
 
-def facts_of(found: Study, written: dict[str, str]) -> dict[str, Any]:
+def facts_of(found: Study, written: dict[str, str]) -> StudyFacts:
     """For ``--json``: what the pictures show, as numbers."""
     shown, table = found.shown, found.table
     people = len(shown.labels)

@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import msgspec
 import numpy as np
@@ -21,6 +20,7 @@ from stream.config import Settings
 from stream.events import Counts, Hashes, Ints, Lineage, Rows, SegmentChange
 from stream.features import FeatureTable
 from stream.insight.explore import sample_store
+from stream.insight.facts import PlanFacts, PlannedSegment
 from stream.insight.history import OpenHistory
 from stream.insight.queries import NoModelError, trainer_state
 from stream.learning.rounds import retune
@@ -304,7 +304,7 @@ def plan_anew(crowd: Crowd, other: Crowd, wanted: Settings) -> Plan:
 # -- facts -------------------------------------------------------------------------------------
 
 
-def facts_of(found: Plan) -> dict[str, Any]:
+def facts_of(found: Plan) -> PlanFacts:
     """For ``--json``: every number of users is of all users, estimated where a sample was seen."""
     crowd, old, new = found.crowd, found.old, found.new
     sampled = len(found.before)
@@ -335,7 +335,7 @@ def facts_of(found: Plan) -> dict[str, Any]:
     records = users(len(found.changes))
     of_causes = apportion([count for _, count in causes], records)
     living_before = {segment.id for segment in old.segments}
-    facts: dict[str, Any] = {
+    facts: PlanFacts = {
         "source": crowd.source,
         "at": iso(crowd.at_ms),
         "users": crowd.total,
@@ -343,7 +343,7 @@ def facts_of(found: Plan) -> dict[str, Any]:
         "model": old.name,
         "before": _segments(old.segments, sizes_before),
         "after": [
-            row | {"new": row["id"] not in living_before}
+            {**row, "new": row["id"] not in living_before}
             for row in _segments(new.segments, sizes_after)
         ],
         "matrix": [
@@ -367,8 +367,17 @@ def facts_of(found: Plan) -> dict[str, Any]:
             "leaving": leaving,
         },
         "notes": list(found.notes),
+        "verdict": "",
     }
-    return facts | {"verdict": _verdict(facts)}
+    facts["verdict"] = _verdict(facts)
+    return facts
+
+
+def passing(facts: PlanFacts, segment: int) -> tuple[int, int]:
+    """How many users would enter a segment, and how many would leave it."""
+    moves = [flow for flow in facts["matrix"] if flow["from"] != flow["to"]]
+    entering = sum(flow["users"] for flow in moves if flow["to"] == segment)
+    return entering, sum(flow["users"] for flow in moves if flow["from"] == segment)
 
 
 def _kind(model: Model, segment: int) -> str:
@@ -376,7 +385,7 @@ def _kind(model: Model, segment: int) -> str:
     return "none" if known is None else known.kind
 
 
-def _segments(segments: Sequence[Segment], sizes: Counter[int]) -> list[dict[str, Any]]:
+def _segments(segments: Sequence[Segment], sizes: Counter[int]) -> list[PlannedSegment]:
     """The largest first, with how many users are in each."""
     return [
         {"id": s.id, "name": s.name, "kind": s.kind, "users": sizes[s.id]}
@@ -384,7 +393,7 @@ def _segments(segments: Sequence[Segment], sizes: Counter[int]) -> list[dict[str
     ]
 
 
-def _verdict(facts: dict[str, Any]) -> str:
+def _verdict(facts: PlanFacts) -> str:
     """What it comes to, in words."""
     share, risk = facts["share"], facts["churn_risk"]
     if facts["moving"] == 0:

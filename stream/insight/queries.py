@@ -11,16 +11,25 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from heapq import nlargest
-from typing import Any, TypeAlias
+from itertools import zip_longest
+from typing import TypeAlias
 
 import numpy as np
 
 from stream.clustering import distances
 from stream.config import Settings
-from stream.events import Rows
+from stream.events import Profile, PublishedSegment, Rows
 from stream.features import FeatureTable
 from stream.flapping import Tally
 from stream.hashing import partition_of
+from stream.insight.facts import (
+    Distance,
+    NamedSegment,
+    Record,
+    SegmentFacts,
+    SegmentsFacts,
+    UserFacts,
+)
 from stream.learning.state import TrainerState
 from stream.model import Model
 from stream.partition import SchemaMismatchError
@@ -65,24 +74,53 @@ def _model(state: TrainerState) -> Model:
     return state.model
 
 
-def segments(state: TrainerState, table: FeatureTable) -> dict[str, Any]:
+def segments(state: TrainerState, table: FeatureTable) -> SegmentsFacts:
     """Facts of all segments, in the order of the model."""
     model = _model(state)
     published = model.published(table)
-    rows: list[dict[str, Any]] = [dict(row) for row in published["segments"]]
-    for row, size in zip(rows, state.sizes or [s["size"] for s in rows], strict=False):
-        row["size"] = size
-        tally = state.flapping.get(row["id"], Tally())
-        row["flapping"] = tally.rates()._asdict() | {"user_days": tally.user_days}
     return {
         "model": model.name,
         "at": iso(state.round_ms),
         "users": state.users,
         "inertia": model.inertia,
         "silhouette": model.silhouette,
-        "segments": rows,
+        "segments": [
+            _as_of_now(row, size, state.flapping.get(row["id"], Tally()))
+            for row, size in zip_longest(published["segments"], state.sizes[: len(model.ids)])
+        ],
         "lineage": published["lineage"],
     }
+
+
+def _as_of_now(row: PublishedSegment, size: int | None, tally: Tally) -> SegmentFacts:
+    """A published segment, with what the last round counted; its published size if it did not."""
+    rates = tally.rates()
+    return {
+        "id": row["id"],
+        "name": row["name"],
+        "kind": row["kind"],
+        "size": row["size"] if size is None else size,
+        "born": row["born"],
+        "flapping": {
+            "changes_per_user_day": rates.changes_per_user_day,
+            "reverted_share": rates.reverted_share,
+            "user_days": tally.user_days,
+        },
+        "profile": row["profile"],
+    }
+
+
+def marks_of(segment: SegmentFacts, table: FeatureTable, count: int = 4) -> list[Profile]:
+    """What marks a segment: the features farthest from the average, the farthest first."""
+    weights = dict(zip(table.names, table.weights.tolist(), strict=True))
+    profile = [entry for entry in segment["profile"] if weights[entry["feature"]] > 0]
+    profile.sort(key=lambda entry: -abs(entry["z"]) * weights[entry["feature"]] ** 0.5)
+    return profile[:count]
+
+
+def is_young(segment: SegmentFacts) -> bool:
+    """Whether it was seen for less than a day: what leaves it a day is a guess then, and a wild one."""
+    return segment["flapping"]["user_days"] < segment["size"]
 
 
 def rename(store: Store, segment: int, name: str) -> str:
@@ -112,7 +150,7 @@ def kinds_of(settings: Settings, store: Store) -> list[str]:
     return list(dict.fromkeys(known))
 
 
-ChangesIn: TypeAlias = Callable[[list[int]], Iterable[dict[str, Any]]]
+ChangesIn: TypeAlias = Callable[[list[int]], Iterable[Record]]
 """Changes of partitions in topic order, each once."""
 
 
@@ -145,7 +183,7 @@ class Reader:
         now_ms = time.time_ns() // 1_000_000 if live else position.clock_ms
         return partition, np.frombuffer(raw, dtype=self.table.dtype), now_ms
 
-    def user(self, name: str, changes_in: ChangesIn) -> dict[str, Any]:
+    def user(self, name: str, changes_in: ChangesIn) -> UserFacts:
         """Facts of a user.
 
         Args:
@@ -157,7 +195,7 @@ class Reader:
         """
         partition, row, now_ms = self.row_of(name)
         vectors = self.table.vectors(row, now_ms)
-        facts: dict[str, Any] = {
+        facts: UserFacts = {
             "user": name,
             "partition": partition,
             "at": iso(now_ms),
@@ -188,7 +226,7 @@ class Reader:
         facts["model"] = model.name
         facts["distances"] = sorted(
             (
-                {"segment": s.id, "name": s.name, "distance": float(np.sqrt(max(d, 0.0)))}
+                Distance(segment=s.id, name=s.name, distance=float(np.sqrt(max(d, 0.0))))
                 for s, d in zip(model.segments, squared, strict=True)
             ),
             key=lambda entry: entry["distance"],
@@ -203,14 +241,14 @@ class Reader:
         return max((found.clock_ms for found in positions if found is not None), default=0)
 
 
-def in_time_order(records: Iterable[dict[str, Any]], last: int | None) -> list[dict[str, Any]]:
+def in_time_order(records: Iterable[Record], last: int | None) -> list[Record]:
     """Records of all partitions by the time they tell, a user's by version.
 
     Args:
         last: only so many of the latest; None for all.
     """
 
-    def order(record: dict[str, Any]) -> tuple[str, str, int]:
+    def order(record: Record) -> tuple[str, str, int]:
         return record["at"], record.get("user", ""), record.get("version", 0)
 
     if last is None:
@@ -236,9 +274,7 @@ def since_ms(text: str, now_ms: Callable[[], int]) -> int:
     return round((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1_000)
 
 
-def wanted(
-    record: dict[str, Any], user: str | None, kind: str | None, since: str | None = None
-) -> bool:
+def wanted(record: Record, user: str | None, kind: str | None, since: str | None = None) -> bool:
     """Whether a record passes the filters of `segstream changes`; a segment is no user."""
     if since is not None and record["at"] < since:
         return False
@@ -246,7 +282,7 @@ def wanted(
     return theirs and (kind is None or record.get("kind_to", record.get("kind")) == kind)
 
 
-def churn_risk_moves(changes: Iterable[dict[str, Any]]) -> int:
+def churn_risk_moves(changes: Iterable[Record]) -> int:
     """Moves into a kind that stands for churn risk, from one that does not."""
     return sum(
         change["kind_to"] in CHURN_RISK_KINDS and change["kind_from"] not in CHURN_RISK_KINDS
@@ -254,7 +290,7 @@ def churn_risk_moves(changes: Iterable[dict[str, Any]]) -> int:
     )
 
 
-def segment_facts(model: Model, segment: int) -> dict[str, Any]:
+def segment_facts(model: Model, segment: int) -> NamedSegment:
     """A segment, as it is told beside something else."""
     known = model.by_id[segment]
     return {"segment": known.id, "name": known.name, "kind": known.kind}

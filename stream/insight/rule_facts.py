@@ -7,16 +7,17 @@ Comes in: a sample of users, and the model. Goes out: facts; `rules` finds them,
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from stream.features import FeatureTable
+from stream.insight import facts
 from stream.insight.explore import ExploreError, People
+from stream.insight.facts import RulesFacts
 from stream.insight.queries import segment_facts
 from stream.insight.rules import Condition, Rule, find_rules
 from stream.model import Model
 
 
-def rules(people: People, model: Model, table: FeatureTable) -> dict[str, Any]:
+def rules(people: People, model: Model, table: FeatureTable) -> RulesFacts:
     """The rules of every segment.
 
     Raises:
@@ -58,7 +59,7 @@ def _that_find_somebody(rules: Sequence[Rule]) -> Sequence[Rule]:
     return [rule for rule in rules if rule.users] or rules[:1]
 
 
-def _condition(condition: Condition, table: FeatureTable) -> dict[str, Any]:
+def _condition(condition: Condition, table: FeatureTable) -> facts.Condition:
     feature = table.features[condition.feature]
     return {
         "feature": feature.name,

@@ -6,11 +6,10 @@ Comes in: a reader of the store, and a user's id. Goes out: facts; `explain` wor
 
 from __future__ import annotations
 
-from dataclasses import asdict
-from typing import Any
-
 from stream.events import Rows
+from stream.insight import explain
 from stream.insight.explain import acts, departures, margin, nearest_other, proposals
+from stream.insight.facts import Evidence, Margin, Proposal, WhyFacts
 from stream.insight.queries import NoModelError, Reader, segment_facts, trainer_state
 from stream.segments import EVIDENCE, columns_of
 from stream.units import iso
@@ -18,7 +17,7 @@ from stream.units import iso
 PROPOSALS = 3
 
 
-def why(reader: Reader, name: str) -> dict[str, Any] | None:
+def why(reader: Reader, name: str) -> WhyFacts | None:
     """What holds a user and what would move them; None while the user is in no segment of the model.
 
     Raises:
@@ -44,7 +43,7 @@ def why(reader: Reader, name: str) -> dict[str, Any] | None:
     elif back >= 0:
         targets[back] = "where they were before"
     return {
-        "margin": asdict(margin(vector, model, table.features, own)),
+        "margin": _margin(margin(vector, model, table.features, own)),
         "margin_needed": rule.margin,
         "silence_margin_needed": rule.by_silence,
         "evidence": _evidence(row),
@@ -53,7 +52,7 @@ def why(reader: Reader, name: str) -> dict[str, Any] | None:
                 **segment_facts(model, int(model.ids[target])),
                 "is": relation,
                 "changes": [
-                    asdict(one)
+                    _proposal(one)
                     for one in proposals(vector, model, table.features, own, target, rule)[
                         :PROPOSALS
                     ]
@@ -62,7 +61,14 @@ def why(reader: Reader, name: str) -> dict[str, Any] | None:
             for target, relation in targets.items()
         ],
         "acts": [
-            asdict(one) | segment_facts(model, one.to)
+            {
+                "event": one.event,
+                "times": one.times,
+                "value": one.value,
+                "quantity": one.quantity,
+                "to": one.to,
+                **segment_facts(model, one.to),
+            }
             for one in acts(row, table, model, rule, now_ms)
         ],
         "silence": [
@@ -72,7 +78,38 @@ def why(reader: Reader, name: str) -> dict[str, Any] | None:
     }
 
 
-def _evidence(row: Rows) -> dict[str, Any] | None:
+def _evidence(row: Rows) -> Evidence | None:
     """What a user's acts so far add up to, and towards which segment; None if to nothing."""
     evidence = int(row["evidence"][0])
     return {"segment": int(row["candidate"][0]), "z": evidence / EVIDENCE} if evidence else None
+
+
+def _margin(found: explain.Margin) -> Margin:
+    return {
+        "own": found.own,
+        "other": found.other,
+        "difference": found.difference,
+        "z": found.z,
+        "parts": [
+            {
+                "feature": part.feature,
+                "unit": part.unit,
+                "value": part.value,
+                "own": part.own,
+                "other": part.other,
+                "contribution": part.contribution,
+            }
+            for part in found.parts
+        ],
+    }
+
+
+def _proposal(found: explain.Proposal) -> Proposal:
+    return {
+        "feature": found.feature,
+        "unit": found.unit,
+        "value": found.value,
+        "needed": found.needed,
+        "sd": found.sd,
+        "how": found.how,
+    }

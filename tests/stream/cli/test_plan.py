@@ -318,7 +318,7 @@ def test_a_sample_stands_for_everyone_and_all_numbers_fit(
     )  # fmt: skip
     wanted = load(Path(settings_of(2)))[0]
     found = plan.plan(part, FeatureTable(wanted.features), wanted.publish.rule(), wanted)
-    facts = plan.facts_of(found)
+    facts: Any = plan.facts_of(found)
     assert (facts["sampled"], facts["users"]) == (60, total)
     cells = facts["matrix"]
     assert sum(cell["users"] for cell in cells) == total

@@ -18,7 +18,7 @@ from stream.insight.queries import wanted
 TABLE = FeatureTable(DEFAULT_FEATURES)
 
 
-def facts(name: str) -> dict[str, Any]:
+def facts(name: str) -> Any:
     profile = [
         {"feature": f.name, "value": 1.0, "unit": f.unit, "z": 1.0} for f in DEFAULT_FEATURES
     ]
