@@ -5,16 +5,18 @@ Comes in: facts of `stream.wiring.letters`. Goes out: the same in lines for peop
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
 
 from rich.console import Console
 from rich.table import Table
+
+from stream.wiring.letters import Content, LettersFacts, SentFacts, SurveyFacts
 
 SHORTENED = 300
 """Letters of a value that are shown of an example."""
 
 
-def show_survey(out: Console, facts: dict[str, Any]) -> None:
+def show_survey(out: Console, facts: SurveyFacts) -> None:
     if not facts["letters"]:
         out.print("no dead letters")
         return
@@ -42,7 +44,7 @@ def show_survey(out: Console, facts: dict[str, Any]) -> None:
         out.print(f"{facts['strangers']:,} records on these topics are no dead letters")
 
 
-def show_letters(out: Console, facts: dict[str, Any], *, whole: bool) -> None:
+def show_letters(out: Console, facts: LettersFacts, *, whole: bool) -> None:
     """Letters in lines.
 
     Args:
@@ -63,7 +65,7 @@ def show_letters(out: Console, facts: dict[str, Any], *, whole: bool) -> None:
         out.print(f"    value, {one['bytes']:,} bytes: {_shown(one['value'], whole)}")
 
 
-def _shown(content: dict[str, str | None], whole: bool) -> str:
+def _shown(content: Content, whole: bool) -> str:
     if "base64" in content:
         text = f"(no UTF-8, in base64) {content['base64']}"
     else:
@@ -79,11 +81,11 @@ _OF_LETTERS = {
 }
 
 
-def show_replay(out: Console, facts: dict[str, Any]) -> None:
+def show_replay(out: Console, facts: SentFacts) -> None:
     show_sent(out, facts, "again", _OF_LETTERS)
 
 
-def show_sent(out: Console, facts: dict[str, Any], how: str, others: dict[str, str]) -> None:
+def show_sent(out: Console, facts: SentFacts, how: str, others: dict[str, str]) -> None:
     """How many messages were sent to which topics, or would be, and what became of the others.
 
     Args:
@@ -96,6 +98,7 @@ def show_sent(out: Console, facts: dict[str, Any], how: str, others: dict[str, s
         out.print(f"{facts['would_send']:,} messages would be sent {how}, {topics}; nothing was")
     else:
         out.print(f"{facts['sent']:,} messages sent {how}{topics and f': {topics}'}")
+    counts: Mapping[str, object] = facts
     for name, why in others.items():
-        if facts.get(name):
-            out.print(f"{facts[name]:,} {why}")
+        if counts.get(name):
+            out.print(f"{counts[name]:,} {why}")

@@ -28,16 +28,13 @@ from typer.exceptions import TyperException
 from consumers.audit import audit as run_audit
 from consumers.change_log import ChangeLog, Place
 from consumers.doctor import examine
-from consumers.letters import choose, letters, survey
+from consumers.letters import letters, survey
 from consumers.log_end import read_ends, read_log_end
 from consumers.native import NativeReader
-from consumers.output import Output
 from producers import topics as topic_plans
-from producers.dead_letters import send_again
 from producers.delivery import DeliveryError
 from producers.files import FileError, Source
 from producers.mapping import HELP_EXAMPLE, MappingError, load_mapping
-from producers.membership import republish
 from producers.replay import BehindError, parse_speed, progress_bar, replay
 from stream import config
 from stream.cli import apply as apply_view
@@ -71,6 +68,7 @@ from stream.tuning import Tuning
 from stream.units import iso, milliseconds
 from stream.wiring import letters as letter_facts
 from stream.wiring import rekey as rekeying
+from stream.wiring import republish
 from stream.wiring.history import opener
 
 if TYPE_CHECKING:
@@ -803,24 +801,19 @@ def republish_memberships(
             raise config.ConfigError(
                 f"--kind {kind}: there is no such kind, but {', '.join(kinds)}"
             )
-        wanted, before = Wanted(segment, kind), store.output()
-        topics, output = [settings.topics.changes], Output(settings)
-        ids = output.topic_ids(topics)
         with _telling("sending") as tell:
-            sent = republish(
-                settings, store, model, wanted, rate, lambda count: tell(f"sent {count:,}")
+            facts = republish.tell_again(
+                settings,
+                store,
+                model,
+                Wanted(segment, kind),
+                rate,
+                lambda count: tell(f"sent {count:,}"),
             )
-        topic_id, lacks = before
-        # What happened to the topic meanwhile, or before and nobody has noticed yet, may have taken
-        # some of these away again.
-        same = ids == output.topic_ids(topics) and topic_id in {"", *ids}
-        if lacks and wanted.everybody and same and store.output() == before:
-            store.note_output(topic_id, "")
-    facts = {"sent": sent.total(), "kinds": dict(sent), "output_lacked": lacks}
     show(facts, as_json, _show_republished)
 
 
-def _show_republished(facts: dict[str, Any]) -> None:
+def _show_republished(facts: republish.RepublishedFacts) -> None:
     kinds = ", ".join(f"{count:,} {kind}" for kind, count in sorted(facts["kinds"].items()))
     out.print(f"{facts['sent']:,} memberships sent{f': {kinds}' if kinds else ''}")
 
@@ -894,19 +887,17 @@ def dlq_replay(
     """
     settings = _context.settings()
     with _telling("reading the dead letters") as tell:
-        # As of now: what is refused again while this goes on is another letter.
-        wanted, replayed = choose(settings, reason, _milliseconds(since))
-        report = send_again(
+        facts = letter_facts.replay(
             settings,
-            (one for one in letters(settings, reason=reason) if one.id in wanted),
-            set() if again else replayed,
-            limit=limit,
+            reason,
+            _milliseconds(since),
+            limit,
+            again=again,
             dry_run=dry_run,
             told=lambda count: tell(f"sent {count:,}"),
         )
-    facts = letter_facts.replay_facts(report, dry_run=dry_run)
     show(facts, as_json, lambda shown: dlq.show_replay(out, shown))
-    if not report.sent:
+    if not facts["sent"] + facts["would_send"]:
         raise typer.Exit(NO)
 
 
@@ -936,7 +927,7 @@ def rekey(
     ones that have another number of partitions, or that are keyed by something else.
     """
     settings = _context.settings()
-    rekeying.see_options(
+    rekey_view.see_options(
         settings, source, target, letters_only=since is not None or limit is not None
     )
     topic_plans.see_partitions(settings)

@@ -6,41 +6,17 @@ Comes in: settings and what to write. Goes out: facts; `stream.cli.rekey` shows 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 from consumers import letters as dead
 from consumers.client import read_to_end
 from consumers.placement import Users
 from producers import rekey
 from producers.dead_letters import Letter, send_again
-from stream.config import ConfigError, Settings
+from stream.config import Settings
 from stream.events import Reason
-from stream.wiring.letters import sent_facts
+from stream.wiring.letters import SentFacts, sent_facts
 
 INPUTS = ("clickstream", "purchases")
-
-
-def see_options(
-    settings: Settings, source: str | None, target: str | None, *, letters_only: bool
-) -> None:
-    """Whether the options fit each other.
-
-    Raises:
-        ConfigError: they do not.
-    """
-    if (source is None) != (target is None):
-        raise ConfigError("--from and --to go together: which topic to copy, and to which input")
-    if source is None:
-        return
-    if target not in INPUTS:
-        raise ConfigError(f"--to {target}: expected one of {', '.join(INPUTS)}")
-    if letters_only:
-        raise ConfigError("--since and --limit are for dead letters; a topic is copied whole")
-    if source in settings.topics.inputs:
-        raise ConfigError(
-            f"--from {source} is an input topic of these settings, whose messages would count twice; "
-            "give topics.clickstream and topics.purchases new names in a copy of the settings"
-        )
 
 
 def letters(
@@ -50,7 +26,7 @@ def letters(
     *,
     dry_run: bool,
     told: Callable[[int], None],
-) -> dict[str, Any]:
+) -> SentFacts:
     """Send what was refused as misplaced to where it belongs, each message once."""
     readers = Users(settings)
 
@@ -68,12 +44,11 @@ def letters(
         user_of=user_of,
         told=told,
     )
-    return sent_facts(report.sent, dry_run=dry_run) | {
-        "topics": dict(report.topics),
-        "sent_before": report.before,
-        "incomplete": report.incomplete,
-        "beyond_limit": report.beyond,
-    }
+    facts = sent_facts(report.sent, report.topics, dry_run=dry_run)
+    facts["sent_before"] = report.before
+    facts["incomplete"] = report.incomplete
+    facts["beyond_limit"] = report.beyond
+    return facts
 
 
 def topic(
@@ -83,14 +58,13 @@ def topic(
     *,
     dry_run: bool,
     told: Callable[[int], None],
-) -> dict[str, Any]:
+) -> SentFacts:
     """Copy a topic to an input topic, up to where it ends now."""
     name = settings.topics.inputs[INPUTS.index(target)]
     records = read_to_end(settings.broker, source)
     report = rekey.rekey(settings, records, name, Users(settings), dry_run=dry_run, told=told)
-    return sent_facts(report.sent, dry_run=dry_run) | {
-        "topics": {name: report.sent},
-        "other_partition": report.moved,
-        "keyless": report.keyless,
-        "marks": report.marks,
-    }
+    facts = sent_facts(report.sent, {name: report.sent}, dry_run=dry_run)
+    facts["other_partition"] = report.moved
+    facts["keyless"] = report.keyless
+    facts["marks"] = report.marks
+    return facts

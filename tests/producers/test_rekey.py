@@ -10,9 +10,9 @@ import pytest
 from consumers.placement import Users
 from producers.dead_letters import send_again
 from producers.rekey import PORTION, RekeyReport, rekey
+from stream.cli import rekey as command
 from stream.config import ConfigError, Settings
 from stream.hashing import partition_of
-from stream.wiring import rekey as command
 from tests.fakes import FakeMessage, RecordingBroker, mark_value
 from tests.producers.test_dead_letters import letter
 from tests.strategies import ORDER, START_MS, encoded

@@ -44,7 +44,9 @@ from stream.features import DEFAULT_FEATURES
 from stream.insight import applying, explore, queries, rule_facts
 from stream.insight import plan as planning
 from stream.insight import why as reasons
+from stream.wiring import letters as letter_facts
 from stream.wiring import rekey as rekeying
+from stream.wiring import republish
 
 EVIL = "mallory\x1b[2J\x1b]0;owned\x07\x9b31m\u202e\u2066\u200b\x7f\u2028\ud800\r\nFORGED line"
 WRITTEN_OUT = r"mallory\x1b[2J\x1b]0;owned\x07\x9b31m\u202e\u2066\u200b\x7f\u2028\ud800\r\nFORGED"
@@ -215,8 +217,8 @@ def _changes(patch: Patch, _: Path) -> Sequence[str]:
 def _republish(patch: Patch, _: Path) -> Sequence[str]:
     _stored(patch)
     patch.setattr(topic_plans, "see_partitions", lambda _: None)
-    patch.setattr(main, "Output", lambda _: SimpleNamespace(topic_ids=lambda names: names))
-    patch.setattr(main, "republish", lambda *_: Counter({EVIL: 3}))
+    patch.setattr(republish, "Output", lambda _: SimpleNamespace(topic_ids=lambda names: names))
+    patch.setattr(republish, "republish", lambda *_: Counter({EVIL: 3}))
     return ["republish"]
 
 
@@ -323,8 +325,8 @@ def _dlq_show(patch: Patch, _: Path) -> Sequence[str]:
 
 
 def _dlq_replay(patch: Patch, _: Path) -> Sequence[str]:
-    patch.setattr(main, "choose", lambda *_: (set(), set()))
-    patch.setattr(main, "send_again", lambda *_, **__: LetterReport(Counter({EVIL: 1})))
+    patch.setattr(letter_facts, "choose", lambda *_: (set(), set()))
+    patch.setattr(letter_facts, "send_again", lambda *_, **__: LetterReport(Counter({EVIL: 1})))
     return ["dlq", "replay", "--reason", "not_json"]
 
 

@@ -15,6 +15,7 @@ from stream.cli import main, roles
 from stream.config import Settings
 from stream.insight import queries
 from stream.state import MemoryStore
+from stream.wiring import republish
 
 LACKS = "it was cut short"
 
@@ -49,8 +50,8 @@ def test_the_topics_id_is_compared_before_and_after(
     monkeypatch.setattr(roles, "open_store", opened)
     monkeypatch.setattr(queries, "trainer_state", lambda _: model)
     monkeypatch.setattr(topic_plans, "see_partitions", lambda _: None)
-    monkeypatch.setattr(main, "republish", lambda *_: Counter(new=3))
-    monkeypatch.setattr(main, "Output", output)
+    monkeypatch.setattr(republish, "republish", lambda *_: Counter(new=3))
+    monkeypatch.setattr(republish, "Output", output)
     monkeypatch.setattr("sys.argv", ["segstream", "republish"])
     with pytest.raises(SystemExit) as ended:
         main.main()
