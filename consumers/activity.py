@@ -53,7 +53,8 @@ from stream.memory import Memory
 from stream.model import Model
 from stream.namespace import more, see_counts, see_partitions
 from stream.partition import Acting, Delivered, Partition, SampleRequest, act_together
-from stream.state import Answer, Commit, Position, Store, StoreUnavailableError
+from stream.store.promises import OwnerStore
+from stream.store.state import Answer, Commit, Position, StoreUnavailableError
 
 log = logging.getLogger(__name__)
 
@@ -203,7 +204,7 @@ class ActivityWorker:
     def __init__(
         self,
         settings: Settings,
-        store: Store,
+        store: OwnerStore,
         dead_letters: DeadLetterSink,
         output: OutputTopic,
         health: Health,

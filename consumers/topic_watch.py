@@ -14,7 +14,7 @@ from typing import Protocol
 from consumers.group_namespace import see_group
 from stream.config import Settings
 from stream.errors import BrokerUnavailableError, TopicMissingError
-from stream.state import Position
+from stream.store.state import Position
 
 log = logging.getLogger(__name__)
 

@@ -29,7 +29,8 @@ from stream.insight.why import why
 from stream.partition import Partition
 from stream.rehearsal import Rehearsal
 from stream.safe import safe_facts
-from stream.state import Commit, MemoryStore, Position
+from stream.store.memory import MemoryStore
+from stream.store.state import Commit, Position
 from stream.units import DAY_MS
 from stream.wiring.history import StampedMessage
 

@@ -44,14 +44,14 @@ from stream.insight import queries
 from stream.learning.state import TrainerState
 from stream.safe import safe_facts
 from stream.servers import LocalBroker, LocalStore
-from stream.state import StoreUnavailableError
+from stream.store.state import StoreUnavailableError
 from stream.units import iso, readable_duration
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from producers.replay import Progress
-    from stream.redis_state import RedisStore
+    from stream.store.redis import RedisStore
 
 SHOP_DAYS = 42
 USERS_A_SECOND = 300

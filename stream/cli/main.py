@@ -63,7 +63,7 @@ from stream.partition import SchemaMismatchError
 from stream.roles.registry import Role
 from stream.safe import safe_facts, safe_lines
 from stream.servers import LocalBroker, LocalStore
-from stream.state import StoreRefusedError, StoreUnavailableError
+from stream.store.state import StoreRefusedError, StoreUnavailableError
 from stream.tuning import Tuning
 from stream.units import iso, milliseconds
 from stream.wiring import letters as letter_facts

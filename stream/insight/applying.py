@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from stream.insight.facts import AppliedFacts, PlanFacts
 from stream.insight.queries import trainer_state
 from stream.model import Model
-from stream.state import Store
+from stream.store.promises import ReaderStore
 from stream.tuning import Tuning
 
 POLL_SECONDS = 0.1
@@ -36,7 +36,7 @@ class Clock:
 CLOCK = Clock()
 
 
-def wait(store: Store, tuning: Tuning, seconds: float, clock: Clock = CLOCK) -> Model:
+def wait(store: ReaderStore, tuning: Tuning, seconds: float, clock: Clock = CLOCK) -> Model:
     """The first model seen that was learned with a tuning.
 
     Raises:

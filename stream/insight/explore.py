@@ -46,7 +46,8 @@ from stream.learning.choosing import (
 from stream.model import Model, kinds, propose_names
 from stream.partition import Partition, SchemaMismatchError
 from stream.segments import PublishRule, columns_of
-from stream.state import Position, Store
+from stream.store.promises import ReaderStore
+from stream.store.state import Position
 from stream.units import iso, milliseconds
 
 AlgorithmName = Literal["kmeans", "density"]
@@ -159,7 +160,7 @@ def _nobody(
 def read_store(
     settings: Settings,
     table: FeatureTable,
-    store: Store,
+    store: ReaderStore,
     model: Model,
     tell: Callable[[str], None] = lambda _: None,
     wall_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
@@ -178,7 +179,7 @@ def read_store(
 def sample_store(
     settings: Settings,
     table: FeatureTable,
-    store: Store,
+    store: ReaderStore,
     tell: Callable[[str], None] = lambda _: None,
     wall_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
 ) -> tuple[Sampled, int]:

@@ -31,7 +31,8 @@ from stream.model import Model, Segment
 from stream.partition import Partition, SchemaMismatchError
 from stream.rehearsal import Rehearsal
 from stream.segments import CHURN_RISK_KINDS, PublishRule, columns_of
-from stream.state import Position, Store
+from stream.store.promises import ReaderStore
+from stream.store.state import Position
 from stream.tuning import Tuning
 from stream.units import DAY_MS, apportion, iso, percent
 
@@ -92,7 +93,7 @@ class Crowd:
 def live_crowd(
     settings: Settings,
     wanted: FeatureTable,
-    store: Store,
+    store: ReaderStore,
     tell: Callable[[str], None] = lambda _: None,
 ) -> Crowd:
     """A sample of the running pipeline's users.

@@ -34,7 +34,7 @@ from stream.learning.state import TrainerState
 from stream.model import Model
 from stream.partition import SchemaMismatchError
 from stream.segments import CHURN_RISK_KINDS, FALLBACK_KIND
-from stream.state import Store
+from stream.store.promises import OperatorStore, ReaderStore
 from stream.units import iso, parse_duration
 
 
@@ -53,7 +53,7 @@ class NoModelError(Exception):
 LONGEST_NAME = 60
 
 
-def trainer_state(store: Store) -> TrainerState:
+def trainer_state(store: ReaderStore) -> TrainerState:
     """The trainer's newest state.
 
     Raises:
@@ -123,7 +123,7 @@ def is_young(segment: SegmentFacts) -> bool:
     return segment["flapping"]["user_days"] < segment["size"]
 
 
-def rename(store: Store, segment: int, name: str) -> str:
+def rename(store: OperatorStore, segment: int, name: str) -> str:
     """Give a living segment a name; returns the one it had.
 
     Raises:
@@ -142,7 +142,7 @@ def rename(store: Store, segment: int, name: str) -> str:
     return names[segment]
 
 
-def kinds_of(settings: Settings, store: Store) -> list[str]:
+def kinds_of(settings: Settings, store: ReaderStore) -> list[str]:
     """Kinds that a change may be into: of the rules, and of the segments there are."""
     known = [rule.kind for rule in settings.kinds] + [FALLBACK_KIND]
     with suppress(NoModelError):
@@ -159,7 +159,7 @@ class Reader:
     """Reads users."""
 
     settings: Settings
-    store: Store
+    store: ReaderStore
     table: FeatureTable
 
     def row_of(self, name: str) -> tuple[int, Rows, int]:

@@ -9,7 +9,8 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from stream.state import Position, Store
+from stream.store.promises import Positions
+from stream.store.state import Position
 
 _POLL_SECONDS = 0.2
 
@@ -28,7 +29,7 @@ class CaughtUp:
 
 
 def wait_until_caught_up(
-    store: Store,
+    store: Positions,
     ends: Sequence[Sequence[int]],
     mark_ms: int,
     tell: Callable[[CaughtUp], None],

@@ -15,7 +15,7 @@ from producers.membership import republish
 from stream.config import Settings
 from stream.membership import Wanted
 from stream.model import Model
-from stream.state import Store
+from stream.store.promises import OperatorStore
 
 
 class RepublishedFacts(TypedDict):
@@ -28,7 +28,7 @@ class RepublishedFacts(TypedDict):
 
 def tell_again(
     settings: Settings,
-    store: Store,
+    store: OperatorStore,
     model: Model,
     wanted: Wanted,
     rate: float,

@@ -90,9 +90,9 @@ def test_imports_point_one_way(file: Path) -> None:
     ("module", "source", "wrong"),
     [
         ("stream.partition", "from consumers.decode import Batch", "consumers.decode"),
-        ("stream.state", "def f():\n    import producers.client", "producers.client"),
-        ("stream.state", "from stream import cli", "stream.cli"),
-        ("stream.state", "from .cli.roles import run", "stream.cli.roles"),
+        ("stream.store.state", "def f():\n    import producers.client", "producers.client"),
+        ("stream.store.state", "from stream import cli", "stream.cli"),
+        ("stream.store.state", "from ..cli.roles import run", "stream.cli.roles"),
         ("stream.insight.plan", "from stream.cli import views", "stream.cli.views"),
         ("stream.insight.plan", "from stream.wiring import history", "stream.wiring.history"),
         ("stream.insight.plan", "from consumers import decode", "consumers.decode"),

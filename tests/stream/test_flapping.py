@@ -20,7 +20,7 @@ from stream.learning.statistics import PartitionStatistics
 from stream.model import Model
 from stream.partition import Partition
 from stream.segments import DEFAULT_KINDS, PublishRule
-from stream.state import Position
+from stream.store.state import Position
 from stream.units import DAY_MS, iso
 from tests.stream.test_metrics import value
 from tests.stream.test_partition import EVERYONE, LEARNING, RULE, TABLE, act, batch, history, models

@@ -36,7 +36,8 @@ from stream.partition import (
     act_together,
 )
 from stream.segments import DEFAULT_KINDS, PublishRule
-from stream.state import Answer, Commit, MemoryStore, Position
+from stream.store.memory import MemoryStore
+from stream.store.state import Answer, Commit, Position
 from stream.units import DAY_MS, iso
 from tests.strategies import CART, ORDER, REFUND, START_MS, VIEW, columns, feature
 

@@ -18,7 +18,8 @@ from consumers.change_log import ChangeLog
 from stream.cli import main, roles
 from stream.config import Settings
 from stream.learning.state import TrainerState
-from stream.state import Commit, MemoryStore, Position
+from stream.store.memory import MemoryStore
+from stream.store.state import Commit, Position
 from tests.stream.test_partition import TABLE, history, models, steady
 
 pytestmark = pytest.mark.slow

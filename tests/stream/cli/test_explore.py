@@ -30,7 +30,8 @@ from stream.learning.state import TrainerState
 from stream.learning.statistics import PartitionStatistics
 from stream.oracle import Message, fold_log
 from stream.partition import SchemaMismatchError
-from stream.state import Commit, MemoryStore, Position
+from stream.store.memory import MemoryStore
+from stream.store.state import Commit, Position
 from stream.wiring.history import opener
 from tests.conftest import NOWHERE
 

@@ -26,7 +26,8 @@ from stream.features import FeatureTable
 from stream.insight import applying, plan
 from stream.learning.state import TrainerState
 from stream.partition import Partition, SampleRequest
-from stream.state import Answer, Commit, MemoryStore, Position
+from stream.store.memory import MemoryStore
+from stream.store.state import Answer, Commit, Position
 from stream.trainer import Trainer
 from stream.tuning import Tuning
 from stream.wiring.history import opener

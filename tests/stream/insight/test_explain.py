@@ -30,7 +30,7 @@ from stream.model import Model, Segment
 from stream.oracle import Event
 from stream.partition import Acting, Partition, act_together
 from stream.segments import PublishRule
-from stream.state import Position
+from stream.store.state import Position
 from stream.units import DAY_MS, iso
 from tests.strategies import CART, EVERY_AGGREGATE, ORDER, VIEW
 from tests.stream.test_partition import RULE, TABLE, batch, history, models, steady

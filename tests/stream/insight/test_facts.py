@@ -25,7 +25,8 @@ from stream.insight.facts import (
     WhyFacts,
 )
 from stream.learning.state import TrainerState
-from stream.state import Commit, MemoryStore, Position
+from stream.store.memory import MemoryStore
+from stream.store.state import Commit, Position
 from stream.tuning import Tuning
 from tests.stream.test_partition import TABLE, history, models, steady
 

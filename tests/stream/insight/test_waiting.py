@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, cast
-
 import pytest
 
 from stream.insight.waiting import CaughtUp, wait_until_caught_up
-from stream.state import Position
-
-if TYPE_CHECKING:
-    from stream.state import Store
+from stream.store.state import Position
 
 Answers = list[list[Position | None]]
 
@@ -36,7 +31,7 @@ def wait(answers: Answers, mark_ms: int = 0, patience: int = 100) -> tuple[bool,
     told: list[CaughtUp] = []
     clock = iter(range(100_000))
     found = wait_until_caught_up(
-        cast("Store", Answering(answers)), [[3, 4], [0, 2]], mark_ms, told.append,
+        Answering(answers), [[3, 4], [0, 2]], mark_ms, told.append,
         lambda: len(told) == patience, lambda _: None, lambda: float(next(clock)),
     )  # fmt: skip
     return found, told

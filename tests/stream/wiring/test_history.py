@@ -14,7 +14,7 @@ from stream.insight.explore import ExploreError, read_history
 from stream.insight.history import History
 from stream.partition import Partition
 from stream.segments import PublishRule
-from stream.state import Position
+from stream.store.state import Position
 from stream.units import DAY_MS
 from stream.wiring.history import open_history, opener
 

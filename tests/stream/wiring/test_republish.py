@@ -14,7 +14,7 @@ from producers import topics as topic_plans
 from stream.cli import main, roles
 from stream.config import Settings
 from stream.insight import queries
-from stream.state import MemoryStore
+from stream.store.memory import MemoryStore
 from stream.wiring import republish
 
 LACKS = "it was cut short"

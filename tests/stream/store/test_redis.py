@@ -7,9 +7,9 @@ import redis
 from redis._parsers.base import BaseParser
 
 from stream.config import ConfigError
-from stream.redis_errors import failure
-from stream.redis_state import RedisStore, connect
-from stream.state import StoreRefusedError, StoreUnavailableError
+from stream.store.redis import RedisStore, connect
+from stream.store.redis_errors import failure
+from stream.store.state import StoreRefusedError, StoreUnavailableError
 
 LASTING = (
     "WRONGPASS invalid username-password pair or user is disabled.",

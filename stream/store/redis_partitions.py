@@ -28,8 +28,8 @@ import msgspec
 import redis
 from redis.commands.core import Script
 
-from stream.redis_errors import failure
-from stream.state import Answer, OutboxEntry, Step, StoreRefusedError, entry_id
+from stream.store.redis_errors import failure
+from stream.store.state import Answer, OutboxEntry, Step, StoreRefusedError, entry_id
 
 NOBODY = b""
 """No user has this name: messages without one are refused."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import redis
 from redis.exceptions import AskError, ClusterCrossSlotError, NoPermissionError
 
-from stream.state import StoreRefusedError, StoreUnavailableError
+from stream.store.state import StoreRefusedError, StoreUnavailableError
 
 _LASTING_KINDS = (
     redis.AuthenticationError,

@@ -2,10 +2,45 @@
 
 from __future__ import annotations
 
+import re
+
 import msgspec
+import pytest
 
 from stream.events import Counts
-from stream.state import Answer, Commit, MemoryStore, Position
+from stream.store.memory import MemoryStore
+from stream.store.promises import (
+    OperatorStore,
+    OwnerStore,
+    PublisherStore,
+    ReaderStore,
+    Store,
+    TrainerStore,
+)
+from stream.store.redis import RedisStore
+from stream.store.state import Answer, Commit, Position
+
+PUBLIC = re.compile(r"[a-z]\w*")
+
+
+def asked(kind: type) -> set[str]:
+    """The methods of a type that anybody may call."""
+    return {name for name in dir(kind) if PUBLIC.fullmatch(name)}
+
+
+@pytest.mark.parametrize("kind", [MemoryStore, RedisStore])
+def test_a_store_keeps_each_promise_and_does_nothing_beside(kind: type) -> None:
+    assert asked(kind) - {"close"} == asked(Store)
+
+
+def test_each_role_is_promised_less_than_everything() -> None:
+    roles = (OwnerStore, PublisherStore, TrainerStore, ReaderStore, OperatorStore)
+    assert set().union(*map(asked, roles)) == asked(Store)
+    assert not asked(ReaderStore) & {"commit", "create", "put_model", "acknowledge", "give_name"}
+    assert not asked(TrainerStore) & {"commit", "acquire", "load", "acknowledge"}
+    assert not asked(PublisherStore) & {"commit", "acquire", "load", "put_model"}
+    assert not asked(OwnerStore) & {"put_model", "acknowledge", "lease", "want"}
+
 
 POSITION = Position([1, 2], "schema")
 

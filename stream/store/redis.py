@@ -38,16 +38,9 @@ from redis.exceptions import NoPermissionError
 from redis.retry import Retry
 
 from stream.config import ConfigError
-from stream.redis_errors import failure
-from stream.redis_partitions import NOBODY, RedisPartitions, frame, strange
-from stream.state import (
-    KEY_BYTES,
-    MEMORY_PLACES,
-    Commit,
-    MemoryChanges,
-    Position,
-    key_of,
-)
+from stream.store.redis_errors import failure
+from stream.store.redis_partitions import NOBODY, RedisPartitions, frame, strange
+from stream.store.state import KEY_BYTES, MEMORY_PLACES, Commit, MemoryChanges, Position, key_of
 
 SLOTS = 16_384
 _PUT_MODEL = """#!lua
@@ -107,7 +100,7 @@ def connect(url: str, timeout_seconds: float) -> redis.Redis:
 
 
 class RedisStore(RedisPartitions[Commit]):
-    """`stream.state.Store` on one Redis. Not to be shared between threads."""
+    """`stream.store.promises.Store` on one Redis. Not to be shared between threads."""
 
     def __init__(
         self,
