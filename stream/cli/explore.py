@@ -49,7 +49,9 @@ from stream.config import ConfigError, Settings
 from stream.events import Counts, EventColumns, Floats, Hashes, Ints, Rows
 from stream.features import ROW_FORMAT, FeatureTable
 from stream.hashing import user_hashes
-from stream.model import Model, kinds, propose_names
+from stream.kinds import kinds
+from stream.model import Model
+from stream.naming import propose_names
 from stream.partition import Partition, SchemaMismatchError
 from stream.segments import PublishRule, columns_of
 from stream.state import Position, Store
@@ -450,7 +452,7 @@ def _named(
     ranked = np.where(labels >= 0, place[labels], NOISE)
     centroids = means_of(mapped, ranked)
     natural = feature_map.invert(centroids)
-    kind_list = kinds(natural, table, settings.kinds, [None] * len(centroids))
+    kind_list = kinds(natural, table.names, settings.kinds, [None] * len(centroids))
     names = propose_names(centroids, feature_map.weights, table, kind_list, rules=settings.kinds)
     return Shown(
         labels=ranked,

@@ -29,6 +29,7 @@ from stream.clustering import living, smallest_hashes
 from stream.config import Settings
 from stream.events import Counts, Hashes, Ints, Lineage, Rows, SegmentChange
 from stream.features import FeatureTable
+from stream.kinds import CHURN_RISK_KINDS
 from stream.learning.rounds import retune
 from stream.learning.state import TrainerState
 from stream.learning.statistics import Sample
@@ -36,7 +37,7 @@ from stream.lineage import inherit
 from stream.model import Model, Segment
 from stream.partition import Partition, SchemaMismatchError
 from stream.rehearsal import Rehearsal
-from stream.segments import CHURN_RISK_KINDS, PublishRule, columns_of
+from stream.segments import PublishRule, columns_of
 from stream.state import Position, Store
 from stream.tuning import Tuning
 from stream.units import DAY_MS, apportion, iso, percent

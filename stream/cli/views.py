@@ -29,10 +29,10 @@ from stream.events import Rows, SegmentChange
 from stream.features import Feature, FeatureTable
 from stream.flapping import Tally
 from stream.hashing import partition_of
+from stream.kinds import CHURN_RISK_KINDS, FALLBACK_KIND
 from stream.learning.state import TrainerState
 from stream.model import Model
 from stream.partition import SchemaMismatchError
-from stream.segments import CHURN_RISK_KINDS, FALLBACK_KIND
 from stream.state import Store
 from stream.units import iso, parse_duration, percent, percents
 
