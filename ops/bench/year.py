@@ -43,9 +43,10 @@ from producers.mapping import Mapping, MappingError, load_mapping
 from stream.clustering import assign, living
 from stream.config import ConfigError, Settings
 from stream.events import Cause, Floats, Ints, Lineage, SegmentChange
+from stream.kinds import CHURN_RISK_KINDS
 from stream.model import Model
 from stream.rehearsal import Marked, Rehearsal
-from stream.segments import CHURN_RISK_KINDS, columns_of
+from stream.segments import columns_of
 from stream.units import DAY_MS, iso
 from stream.wiring.history import open_history
 

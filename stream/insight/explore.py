@@ -24,6 +24,7 @@ from stream.features import ROW_FORMAT, FeatureTable
 from stream.hashing import user_hashes
 from stream.insight.facts import StudyFacts
 from stream.insight.history import OpenHistory
+from stream.kinds import kinds
 from stream.learning.choosing import (
     NOISE,
     Advice,
@@ -43,7 +44,8 @@ from stream.learning.choosing import (
     space_of,
     stability,
 )
-from stream.model import Model, kinds, propose_names
+from stream.model import Model
+from stream.naming import propose_names
 from stream.partition import Partition, SchemaMismatchError
 from stream.segments import PublishRule, columns_of
 from stream.store.promises import ReaderStore
@@ -439,7 +441,7 @@ def _named(
     ranked = np.where(labels >= 0, place[labels], NOISE)
     centroids = means_of(mapped, ranked)
     natural = feature_map.invert(centroids)
-    kind_list = kinds(natural, table, settings.kinds, [None] * len(centroids))
+    kind_list = kinds(natural, table.names, settings.kinds, [None] * len(centroids))
     names = propose_names(centroids, feature_map.weights, table, kind_list, rules=settings.kinds)
     return Shown(
         labels=ranked,

@@ -23,6 +23,7 @@ from stream.insight.explore import sample_store
 from stream.insight.facts import PlanFacts, PlannedSegment
 from stream.insight.history import OpenHistory
 from stream.insight.queries import NoModelError, trainer_state
+from stream.kinds import CHURN_RISK_KINDS
 from stream.learning.rounds import retune
 from stream.learning.state import TrainerState
 from stream.learning.statistics import Sample
@@ -30,7 +31,7 @@ from stream.lineage import inherit
 from stream.model import Model, Segment
 from stream.partition import Partition, SchemaMismatchError
 from stream.rehearsal import Rehearsal
-from stream.segments import CHURN_RISK_KINDS, PublishRule, columns_of
+from stream.segments import PublishRule, columns_of
 from stream.store.promises import ReaderStore
 from stream.store.state import Position
 from stream.tuning import Tuning

@@ -30,10 +30,10 @@ from stream.insight.facts import (
     SegmentsFacts,
     UserFacts,
 )
+from stream.kinds import CHURN_RISK_KINDS, FALLBACK_KIND
 from stream.learning.state import TrainerState
 from stream.model import Model
 from stream.partition import SchemaMismatchError
-from stream.segments import CHURN_RISK_KINDS, FALLBACK_KIND
 from stream.store.promises import OperatorStore, ReaderStore
 from stream.units import iso, parse_duration
 
