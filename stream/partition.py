@@ -37,7 +37,7 @@ from stream.memory import Memory, Part
 from stream.model import Model
 from stream.orders import PACKED
 from stream.segments import Look, Moves, PublishRule, columns_of, contributions, look
-from stream.state import Commit, MemoryChanges, OutboxEntry, Position
+from stream.store.state import Commit, MemoryChanges, OutboxEntry, Position
 from stream.units import iso, isos
 
 CHUNK = 2_048

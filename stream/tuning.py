@@ -17,8 +17,9 @@ import numpy as np
 
 from stream.config import Learning, Publish, Settings
 from stream.events import Floats
+from stream.kinds import KindRule
 from stream.model import Axes
-from stream.segments import KindRule, PublishRule
+from stream.segments import PublishRule
 
 OWNERS_SHARE = frozenset({"sample_users"})
 """Settings of learning that workers have to agree with: they stay those the roles were started with."""

@@ -20,7 +20,6 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from stream.choosing import Groups, KMeans, Space, explained, merge_to
 from stream.clustering import (
     CLIP,
     FeatureMap,
@@ -39,11 +38,13 @@ from stream.config import Learning
 from stream.drift import Drift
 from stream.events import Floats, Ints, Lineage
 from stream.flapping import Tallies, Tally
+from stream.kinds import KindRule, kinds
+from stream.learning.choosing import Groups, KMeans, Space, explained, merge_to
 from stream.learning.state import ALL_HASHES, TrainerState
 from stream.learning.statistics import Sample
 from stream.lineage import Anchor, Heritage, inherit, others_people
-from stream.model import Axes, Model, Segment, belied, kinds, propose_names
-from stream.segments import KindRule
+from stream.model import Axes, Model, Segment
+from stream.naming import belied, propose_names
 from stream.units import iso
 
 CHALLENGES = 2
@@ -425,7 +426,9 @@ def _segments(
     known = {} if state.model is None else {s.id: s for s in state.model.segments}
     was = [known.get(i) for i in identified.ids]
     natural = given.map.invert(centroids)
-    kind_list = kinds(natural, axes, given.rules, [None if s is None else s.kind for s in was])
+    kind_list = kinds(
+        natural, axes.names, given.rules, [None if s is None else s.kind for s in was]
+    )
     # A name belongs to the id until a person gives another, the segment turns into another kind, or
     # what it says is no longer so.
     kept = [

@@ -18,11 +18,11 @@ from stream.clustering import Statistics, distances, nearest
 from stream.config import Learning
 from stream.drift import Drift
 from stream.flapping import together
+from stream.kinds import KindRule
 from stream.learning.refit import lineage_event, measured, misfits, refit
 from stream.learning.state import ALL_HASHES, TrainerState
 from stream.learning.statistics import PartitionStatistics, Sample, merge
 from stream.model import Axes, Model, Segment
-from stream.segments import KindRule
 from stream.tuning import Tuning
 
 LIBRARIES = ("sklearn.cluster", "sklearn.metrics", "scipy.optimize", "river.drift")

@@ -27,12 +27,13 @@ from stream.events import (
     LineageRecord,
 )
 from stream.features import DEFAULT_FEATURES, FeatureTable
+from stream.kinds import DEFAULT_KINDS
 from stream.learning.rounds import learn, rehearse_refit
 from stream.learning.state import TrainerState
 from stream.learning.statistics import PartitionStatistics, Sample
 from stream.metrics import REGISTRY
-from stream.segments import DEFAULT_KINDS
-from stream.state import Answer, Commit, MemoryStore, Position
+from stream.store.memory import MemoryStore
+from stream.store.state import Answer, Commit, Position
 from stream.trainer import Announced, Trainer
 from tests.fakes import Clock
 from tests.strategies import CART, feature

@@ -18,7 +18,8 @@ from stream.learning.statistics import PartitionStatistics
 from stream.model import Model
 from stream.partition import Partition
 from stream.segments import PublishRule
-from stream.state import MemoryStore, Position
+from stream.store.memory import MemoryStore
+from stream.store.state import Position
 from stream.trainer import Trainer
 from stream.tuning import Tuning
 from tests.stream.test_trainer import LEARNING, TABLE, Shop, a_shop, first_state, parts_of
