@@ -28,7 +28,7 @@ from confluent_kafka import OFFSET_END, Consumer, KafkaError, KafkaException, To
 from consumers.client import activity_options, membership
 from consumers.clock import SteadyClock
 from consumers.decode import Batch, Block, Decoder, Reject
-from consumers.group import client_id, see_group
+from consumers.group_namespace import client_id, see_group
 from consumers.lag import EndsWatch, LagMeter, statistics_options
 from consumers.placement import Placement
 from consumers.rejects import RejectGuard, TooManyRejectsError
@@ -53,7 +53,8 @@ from stream.memory import Memory
 from stream.model import Model
 from stream.namespace import more, see_counts, see_partitions
 from stream.partition import Acting, Delivered, Partition, SampleRequest, act_together
-from stream.state import Answer, Commit, Position, Store, StoreUnavailableError
+from stream.store.promises import OwnerStore
+from stream.store.state import Answer, Commit, Position, StoreUnavailableError
 
 log = logging.getLogger(__name__)
 
@@ -203,7 +204,7 @@ class ActivityWorker:
     def __init__(
         self,
         settings: Settings,
-        store: Store,
+        store: OwnerStore,
         dead_letters: DeadLetterSink,
         output: OutputTopic,
         health: Health,

@@ -57,7 +57,8 @@ from stream.oracle import Fate, Judge, Marks, Message, Oracle, OracleUser
 from stream.orders import ALL_BACK, KNOWN, NAMED, PACKED, PLACED, owners_of
 from stream.placeholders import Placeholders
 from stream.remembered import MESSAGE, keys_of, salt_of
-from stream.state import OutboxEntry, Position, Store
+from stream.store.promises import ReaderStore
+from stream.store.state import OutboxEntry, Position
 from stream.units import DAY_MS, isos
 
 OFFENDERS = 5
@@ -156,7 +157,7 @@ class AuditReport:
 
 def audit(
     settings: Settings,
-    store: Store,
+    store: ReaderStore,
     read: Read = read_to_end,
     *,
     sample: float = 1.0,
@@ -306,7 +307,7 @@ class _Audit:
     def __init__(
         self,
         settings: Settings,
-        store: Store,
+        store: ReaderStore,
         read: Read,
         share: float,
         progress: Callable[[Progress], None] | None,

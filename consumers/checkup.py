@@ -11,7 +11,7 @@ from collections.abc import Iterable
 
 from consumers.client import read_to_end
 from consumers.findings import Finding
-from consumers.group import see_group
+from consumers.group_namespace import see_group
 from consumers.output import Output
 from consumers.placement import REMEDY, Users, by_crc32
 from consumers.records import Record
@@ -20,7 +20,8 @@ from stream.config import ConfigError, Settings
 from stream.errors import BrokerUnavailableError, OffsetOutOfRangeError, TopicMissingError
 from stream.hashing import partitions_of
 from stream.namespace import see_partitions
-from stream.state import Position, Store, StoreRefusedError, StoreUnavailableError
+from stream.store.promises import ReaderStore
+from stream.store.state import Position, StoreRefusedError, StoreUnavailableError
 
 NEWEST = 100
 """Records of each partition that are looked at."""
@@ -88,7 +89,7 @@ def _group(settings: Settings) -> Finding:
     )
 
 
-def of_state(settings: Settings, store: Store, *, broker_answers: bool) -> list[Finding]:
+def of_state(settings: Settings, store: ReaderStore, *, broker_answers: bool) -> list[Finding]:
     """Whether the state is that of these settings and topics; nothing of a namespace without one."""
     subject = "namespace"
     try:

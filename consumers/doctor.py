@@ -22,8 +22,8 @@ from stream import fitness
 from stream.config import Settings, Store
 from stream.errors import BrokerUnavailableError, kafka_client
 from stream.fitness import ServerFacts
-from stream.redis_state import RedisStore, connect, output_key
 from stream.rights import acl_line
+from stream.store.redis import RedisStore, connect, output_key
 
 BROKER_SECONDS = 5.0
 OLDEST_REDIS = (7, 0)

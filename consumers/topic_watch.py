@@ -11,10 +11,10 @@ import logging
 from collections.abc import Iterable, Sequence
 from typing import Protocol
 
-from consumers.group import see_group
+from consumers.group_namespace import see_group
 from stream.config import Settings
 from stream.errors import BrokerUnavailableError, TopicMissingError
-from stream.state import Position
+from stream.store.state import Position
 
 log = logging.getLogger(__name__)
 

@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from producers.mapping import load_mapping
-from stream.cli.history import open_history
 from stream.config import Settings
 from stream.rehearsal import Rehearsal
 from stream.units import DAY_MS
+from stream.wiring.history import open_history
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
 SHOPS = (

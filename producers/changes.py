@@ -28,7 +28,8 @@ from stream.config import Settings
 from stream.errors import BrokerUnavailableError, TopicMissingError, kafka_client
 from stream.events import CHANGED
 from stream.roles.leader import Lease
-from stream.state import OutboxEntry, Store, StoreUnavailableError
+from stream.store.promises import PublisherStore
+from stream.store.state import OutboxEntry, StoreUnavailableError
 from stream.units import iso
 
 log = logging.getLogger(__name__)
@@ -64,7 +65,7 @@ class ChangePublisher:
     def __init__(
         self,
         settings: Settings,
-        store: Store,
+        store: PublisherStore,
         output: Output,
         wall_seconds: Callable[[], float] = time.time,
     ) -> None:

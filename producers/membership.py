@@ -24,7 +24,7 @@ from stream.events import MEMBERSHIP
 from stream.membership import Membership, Wanted, memberships
 from stream.model import Model
 from stream.partition import SchemaMismatchError
-from stream.state import Store
+from stream.store.promises import ReaderStore
 from stream.units import iso
 
 SOURCE = "/segstream/republish"
@@ -34,7 +34,7 @@ PORTION = 2_000
 
 def republish(
     settings: Settings,
-    store: Store,
+    store: ReaderStore,
     model: Model,
     wanted: Wanted,
     rate: float,
@@ -80,7 +80,7 @@ def republish(
 
 def _of_partition(
     settings: Settings,
-    store: Store,
+    store: ReaderStore,
     partition: int,
     model: Model,
     wanted: Wanted,

@@ -32,9 +32,10 @@ from pydantic.fields import FieldInfo
 
 from stream import masking
 from stream.features import DEFAULT_FEATURES, SHOP_EVENTS, Feature, FeatureTable
+from stream.kinds import DEFAULT_KINDS, KindRule
 from stream.limits import Limits
 from stream.populations import DEFAULT_POPULATIONS, Population, Populations, check
-from stream.segments import DEFAULT_KINDS, MOST_MARGIN, KindRule, PublishRule
+from stream.segments import MOST_MARGIN, PublishRule
 from stream.units import parse_duration
 
 ENVIRONMENT_PREFIX = "SEGSTREAM_"

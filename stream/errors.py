@@ -2,7 +2,7 @@
 
 Comes in: a broker that does not answer, a topic that is not there, a server that does not start.
 Goes out: exceptions whose message is the whole story, to be shown as it is, and librdkafka's own
-complaints as log records instead of lines on the terminal. `stream.state` has its own
+complaints as log records instead of lines on the terminal. `stream.store.state` has its own
 `StoreUnavailableError`.
 """
 

@@ -4,7 +4,7 @@ It is installed as the package ``segstream``; the folders of the pipeline keep t
 """
 
 from stream.config import Learning, Publish
+from stream.kinds import KindRule
 from stream.segmenter import Changes, Segmenter, Step
-from stream.segments import KindRule
 
 __all__ = ["Changes", "KindRule", "Learning", "Publish", "Segmenter", "Step"]

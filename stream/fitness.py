@@ -12,8 +12,8 @@ from typing import Any
 
 import redis
 
-from stream.redis_state import CLUSTERED, failure
-from stream.state import StoreRefusedError
+from stream.store.redis_errors import CLUSTERED, failure
+from stream.store.state import StoreRefusedError
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,7 @@ from prometheus_client.core import GaugeMetricFamily, HistogramMetricFamily, Met
 from prometheus_client.registry import Collector
 
 from stream.events import Cause, Counts, Reason
-from stream.state import Answer
+from stream.store.state import Answer
 
 REGISTRY = CollectorRegistry()
 # A second series for every counter, of no use to any of our rules.

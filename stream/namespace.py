@@ -11,7 +11,7 @@ from collections.abc import Mapping
 
 from stream.config import ConfigError, Settings
 from stream.hashing import key_print
-from stream.state import Store
+from stream.store.promises import ReaderStore
 
 LOOKED_AT = 64
 """Partitions in which a state is looked for; where these have none, there hardly is one."""
@@ -79,7 +79,7 @@ def more(settings: Settings, wanted: int) -> str:
     )
 
 
-def see_namespace(settings: Settings, store: Store) -> None:
+def see_namespace(settings: Settings, store: ReaderStore) -> None:
     """Whether settings have the namespace's number of partitions, and its secret.
 
     Raises:

@@ -38,7 +38,7 @@ from stream.model import Model, Placed
 from stream.orders import PACKED
 from stream.populations import NONE, Populations
 from stream.segments import Look, Moves, PublishRule, columns_of, contributions, look
-from stream.state import Commit, MemoryChanges, OutboxEntry, Position
+from stream.store.state import Commit, MemoryChanges, OutboxEntry, Position
 from stream.units import iso, isos
 
 CHUNK = 2_048

@@ -20,7 +20,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from stream.events import Bools, Floats, Ints
-from stream.segments import Bounds
+from stream.kinds import Bounds
 
 EVERYONE = "everyone"
 """Name of the only population where none is declared."""

@@ -19,7 +19,7 @@ from stream.learning.rounds import learn
 from stream.learning.state import TrainerState
 from stream.memory import Memory
 from stream.partition import Partition, SampleRequest
-from stream.state import Position
+from stream.store.state import Position
 
 _decode = msgspec.json.Decoder().decode
 

@@ -26,12 +26,13 @@ from stream.config import Learning, Publish
 from stream.events import CAUSES, Bools, Cause, Floats, Hashes, Ints, Lineage, Rows
 from stream.flapping import Flapping, Tally, counted
 from stream.hashing import hash_texts
+from stream.kinds import KindRule
 from stream.learning.rounds import learn, sample_due, warm_up
 from stream.learning.state import TrainerState
 from stream.learning.statistics import PartitionStatistics, Sampling
 from stream.model import Model, Segment
 from stream.populations import NONE, Population, Populations
-from stream.segments import MOST_MARGIN, KindRule, Moves, columns_of, contributions, look
+from stream.segments import MOST_MARGIN, Moves, columns_of, contributions, look
 
 Users: TypeAlias = Sequence[int] | Sequence[str] | Ints
 

@@ -27,7 +27,7 @@ from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
 from stream.errors import BROKER_LOG, ServerStartError, report_broker_error
-from stream.redis_state import connect
+from stream.store.redis import connect
 
 INSTALL_HINT = "install it with: pip install 'segstream[local]'"
 

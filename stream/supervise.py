@@ -22,7 +22,7 @@ from tenacity import (
 from stream import metrics
 from stream.errors import BrokerUnavailableError, TopicMissingError
 from stream.health import Health, Pulse
-from stream.state import StoreUnavailableError
+from stream.store.state import StoreUnavailableError
 
 log = logging.getLogger(__name__)
 

@@ -22,7 +22,8 @@ from stream.learning.state import TrainerState
 from stream.learning.statistics import PartitionStatistics
 from stream.model import Model
 from stream.roles.leader import Lease
-from stream.state import Position, Store
+from stream.store.promises import TrainerStore
+from stream.store.state import Position
 from stream.tuning import Tuning
 
 log = logging.getLogger(__name__)
@@ -90,7 +91,7 @@ class Trainer:
     def __init__(
         self,
         settings: Settings,
-        store: Store,
+        store: TrainerStore,
         announce: Callable[[bytes, Sequence[LineageRecord], bytes], None],
         announced: Callable[[], Announced] = Announced,
     ) -> None:

@@ -17,9 +17,10 @@ import numpy as np
 
 from stream.config import Learning, Publish, Settings
 from stream.events import Floats
+from stream.kinds import KindRule
 from stream.model import Axes
 from stream.populations import Population, Populations
-from stream.segments import KindRule, PublishRule
+from stream.segments import PublishRule
 
 OWNERS_SHARE = frozenset({"sample_users"})
 """Settings of learning that workers have to agree with: they stay those the roles were started with."""
@@ -112,7 +113,9 @@ class Tuning(msgspec.Struct, frozen=True):
         values = started.learning.model_dump() | _known(self.learning, Learning)
         populations = started.populations
         if self.populations is not None:
-            populations = [Population.model_validate(one) for one in self.populations]
+            populations = [
+                Population.model_validate(_known(one, Population)) for one in self.populations
+            ]
         return Started(
             tuned,
             Learning.model_validate(values),
@@ -121,6 +124,8 @@ class Tuning(msgspec.Struct, frozen=True):
         )
 
 
-def _known(values: dict[str, Any], section: type[Learning | Publish]) -> dict[str, Any]:
+def _known(
+    values: dict[str, Any], section: type[Learning | Publish | Population]
+) -> dict[str, Any]:
     """Those that there are: a later version may have been downgraded to this one."""
     return {name: value for name, value in values.items() if name in section.model_fields}

@@ -85,12 +85,12 @@ def percents(counts: Sequence[int]) -> list[str]:
     ]
 
 
-def apportion(counts: Sequence[int], total: int) -> list[int]:
+def apportion(counts: Sequence[float], total: int) -> list[int]:
     """Counts scaled so that they add up to a total, each rounded up or down, the largest rests up."""
     whole = sum(counts)
     if whole == 0:
         return [0] * len(counts)
-    parts = [divmod(count * total, whole) for count in counts]
+    parts = [(int(count * total // whole), count * total % whole) for count in counts]
     short = total - sum(part for part, _ in parts)
     upwards = sorted(range(len(parts)), key=lambda place: -parts[place][1])[:short]
     return [part + (place in upwards) for place, (part, _) in enumerate(parts)]

@@ -22,7 +22,8 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # it re-expor
 
 from stream.marks import MarkSigner
 from stream.partition import Delivered
-from stream.state import Answer, Commit, MemoryStore, StoreUnavailableError
+from stream.store.memory import MemoryStore
+from stream.store.state import Answer, Commit, StoreUnavailableError
 
 START_SECONDS = 1_764_547_200.0
 """2025-12-01, where clocks begin."""

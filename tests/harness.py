@@ -41,9 +41,9 @@ from stream.events import CHANGED, LINEAGE
 from stream.features import FeatureTable
 from stream.learning.state import TrainerState
 from stream.marks import MarkSigner
-from stream.redis_state import RedisStore, connect
 from stream.servers import freeze
-from stream.state import Position, StoreUnavailableError, key_of
+from stream.store.redis import RedisStore, connect
+from stream.store.state import Position, StoreUnavailableError, key_of
 
 ROOT = Path(__file__).parent.parent
 DATA = ROOT.parent / "shared" / "data"

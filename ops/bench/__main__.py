@@ -60,9 +60,9 @@ from stream.cli.roles import open_store
 from stream.config import Settings
 from stream.errors import BrokerUnavailableError, ServerStartError
 from stream.events import Counts
-from stream.redis_state import RedisStore
 from stream.servers import LocalStore, free_port
-from stream.state import StoreUnavailableError
+from stream.store.redis import RedisStore
+from stream.store.state import StoreUnavailableError
 
 RESULTS = Path(__file__).parent / "results" / "pipeline.md"
 SLOWEST = 3_000.0

@@ -21,7 +21,9 @@ from river.cluster import DBSTREAM, DenStream
 from sklearn.datasets import make_moons
 from sklearn.metrics import adjusted_rand_score, calinski_harabasz_score
 
-from stream.choosing import (
+from stream.clustering import distances
+from stream.events import Floats, Ints
+from stream.learning.choosing import (
     NOISE,
     Algorithm,
     Density,
@@ -35,8 +37,6 @@ from stream.choosing import (
     merge_down,
     silhouettes,
 )
-from stream.clustering import distances
-from stream.events import Floats, Ints
 
 K_MAX = 10
 USERS = 1_500

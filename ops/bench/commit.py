@@ -31,9 +31,9 @@ import numpy as np
 import redis
 
 from stream.config import Settings
-from stream.redis_state import RedisStore, connect, hash_tag
 from stream.servers import LocalStore, redis_binary, valkey_binary
-from stream.state import Answer, Commit, Position
+from stream.store.redis import RedisStore, connect, hash_tag
+from stream.store.state import Answer, Commit, Position
 
 RESULTS = Path(__file__).parent / "results" / "commit.md"
 SIZES = (500, 5_000)

@@ -26,8 +26,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from ops.kafka.server import RealKafka
 from stream import config
 from stream.config import Settings
-from stream.redis_state import connect
 from stream.servers import LocalStore, free_port, redis_binary
+from stream.store.redis import connect
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

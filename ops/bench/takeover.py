@@ -29,9 +29,9 @@ from stream.features import FeatureTable
 from stream.learning.rounds import learn
 from stream.learning.state import TrainerState
 from stream.partition import Partition, SampleRequest
-from stream.redis_state import RedisStore, connect
 from stream.servers import LocalStore, redis_binary
-from stream.state import Commit, Position
+from stream.store.redis import RedisStore, connect
+from stream.store.state import Commit, Position
 from stream.units import DAY_MS
 
 RESULTS = Path(__file__).parent / "results" / "takeover.md"

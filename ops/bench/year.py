@@ -40,14 +40,15 @@ from ops.bench import command
 from ops.bench.report import cpu
 from producers.files import FileError, stem
 from producers.mapping import Mapping, MappingError, load_mapping
-from stream.cli.history import open_history
 from stream.clustering import living
 from stream.config import ConfigError, Settings
 from stream.events import Cause, Floats, Ints, Lineage, SegmentChange
+from stream.kinds import CHURN_RISK_KINDS
 from stream.model import Model
 from stream.rehearsal import Marked, Rehearsal
-from stream.segments import CHURN_RISK_KINDS, columns_of
+from stream.segments import columns_of
 from stream.units import DAY_MS, iso
+from stream.wiring.history import open_history
 
 RESULTS = Path(__file__).parent / "results" / "year.md"
 DATA = Path(__file__).parents[3] / "shared" / "data" / "online_retail_uk.csv.gz"

@@ -24,7 +24,7 @@ from ops.chaos.plan import SHAPES, Kind, make_plan
 from ops.chaos.run import Verdict, run
 from ops.chaos.stage import ChaosError
 from stream.errors import BrokerUnavailableError, ServerStartError, TopicMissingError
-from stream.state import StoreUnavailableError
+from stream.store.state import StoreUnavailableError
 
 FOUND, NOT_RUN, INTERRUPTED = 1, 2, 130
 SHOWN = 5

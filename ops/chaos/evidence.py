@@ -13,7 +13,7 @@ import numpy as np
 
 from consumers.client import read_to_end
 from stream.config import Settings
-from stream.redis_state import RedisStore
+from stream.store.redis import RedisStore
 
 AT_MS = 0
 """Features are read as of this: nothing that counts exactly depends on it."""

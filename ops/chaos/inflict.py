@@ -14,8 +14,8 @@ from ops.chaos.plan import BROKER, PUBLISHERS, STORE, Fault, Kind
 from ops.chaos.proxy import Way
 from ops.chaos.stage import Stage
 from ops.chaos.traffic import GARBAGE_EACH, Traffic
-from stream.redis_state import connect
 from stream.servers import Server
+from stream.store.redis import connect
 
 BACKLOG_SECONDS = 0.7
 """Time in which an outbox gets a good number of entries."""

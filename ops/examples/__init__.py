@@ -21,16 +21,18 @@ from consumers.decode import Decoder
 from producers.traffic import encode, simulate
 from stream.cli import explaining
 from stream.cli.demo import SETTINGS
-from stream.cli.history import StampedMessage
-from stream.cli.safe import safe_facts
 from stream.cli.terminal import console
-from stream.cli.views import Reader
 from stream.config import Settings
 from stream.events import SegmentChange
+from stream.insight.queries import Reader
+from stream.insight.why import why
 from stream.partition import Partition
 from stream.rehearsal import Rehearsal
-from stream.state import Commit, MemoryStore, Position
+from stream.safe import safe_facts
+from stream.store.memory import MemoryStore
+from stream.store.state import Commit, Position
 from stream.units import DAY_MS
+from stream.wiring.history import StampedMessage
 
 ROOT = Path(__file__).parent.parent.parent
 PAGES = {"change": ROOT / "README.md", "why": ROOT / "ops" / "guide" / "changes.md"}
@@ -131,7 +133,7 @@ def _folded(record: dict[str, Any]) -> Iterator[str]:
 def _why() -> str:
     told = StringIO()
     reader = shop().reader
-    facts = safe_facts(explaining.why(reader, WHO))
+    facts = safe_facts(why(reader, WHO))
     explaining.show_why(console(file=told, columns=COLUMNS), facts, reader.table)
     lines = [line.rstrip() for line in told.getvalue().splitlines()]
     first = next(n for n, line in enumerate(lines) if line.startswith("What alone would"))

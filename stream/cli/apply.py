@@ -1,80 +1,17 @@
-"""`segstream apply`: leaves what is wanted for the trainer, and waits until it is in force.
+"""Shows what came of what was applied.
 
-Comes in: the settings as wanted, planned already. Goes out: a value in the store. The trainer reads
-it at its next round and refits with it; the model it publishes carries the publish rule, and each
-partition cuts over in the commit of its adoption.
+Comes in: facts of `stream.insight.applying`. Goes out: lines.
 """
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
-
 from rich.console import Console
 
-from stream.cli.views import lineage_line, trainer_state
-from stream.model import Model
-from stream.state import Store
-from stream.tuning import Tuning
-
-POLL_SECONDS = 0.1
-"""A round's lineage stands in its model; in live mode rounds are seconds apart."""
+from stream.cli.views import lineage_line
+from stream.insight.facts import AppliedFacts
 
 
-class NotAppliedError(Exception):
-    """It was left for the trainer, and is not in force within the time given."""
-
-
-@dataclass(frozen=True)
-class Clock:
-    """The clock of the one loop here, to be wound by hand in tests."""
-
-    monotonic: Callable[[], float] = time.monotonic
-    sleep: Callable[[float], None] = time.sleep
-
-
-CLOCK = Clock()
-
-
-def wait(store: Store, tuning: Tuning, seconds: float, clock: Clock = CLOCK) -> Model:
-    """The first model seen that was learned with a tuning.
-
-    Raises:
-        NotAppliedError: there is none within the time, or another tuning has taken the place.
-    """
-    deadline = clock.monotonic() + seconds
-    while True:
-        model = trainer_state(store).model
-        assert model is not None
-        if model.tuning == tuning.id:
-            return model
-        found = store.wanted()
-        if found is not None and Tuning.unpack(found).id != tuning.id:
-            raise NotAppliedError("somebody else has applied something after this")
-        if clock.monotonic() >= deadline:
-            raise NotAppliedError(
-                f"not in force after {seconds:g} s; it stays wanted, and the next round takes it up. "
-                "Is a trainer running (segstream run trainer), and are there looks at everyone: "
-                "by the wall clock every worker.sweep_seconds, else at the marks of a replay?"
-            )
-        clock.sleep(POLL_SECONDS)
-
-
-def facts_of(plan: dict[str, Any], tuning: Tuning, model: Model | None) -> dict[str, Any]:
-    """For ``--json``: the plan, and what came of it."""
-    return {
-        "plan": plan,
-        "tuning": tuning.id,
-        "in_force": model is not None,
-        "model": None if model is None else model.name,
-        # A later version of the same epoch tells its own lineage, not that of the refit.
-        "lineage": None if model is None or model.version else list(model.lineage),
-    }
-
-
-def show(console: Console, facts: dict[str, Any]) -> None:
+def show(console: Console, facts: AppliedFacts) -> None:
     """What came of it, for people; the plan was shown before."""
     if not facts["in_force"]:
         console.print(f"left for the trainer as {facts['tuning']}; its next round takes it up")

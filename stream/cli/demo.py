@@ -30,26 +30,28 @@ from rich.panel import Panel
 from rich.text import Text
 
 from consumers.audit import audit
+from consumers.change_log import ChangeLog, parse_record
 from consumers.client import read_to_end, reader_options
 from producers import topics as topic_plans
 from producers.traffic import ShopReport, run_shop
 from stream import config
 from stream.cli import views
 from stream.cli.roles import ROLES, mark_signer, open_store
-from stream.cli.safe import safe_facts
 from stream.errors import kafka_client
 from stream.events import Mark
 from stream.features import DEFAULT_FEATURES, FeatureTable
+from stream.insight import queries
 from stream.learning.state import TrainerState
+from stream.safe import safe_facts
 from stream.servers import LocalBroker, LocalStore
-from stream.state import StoreUnavailableError
+from stream.store.state import StoreUnavailableError
 from stream.units import iso, readable_duration
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from producers.replay import Progress
-    from stream.redis_state import RedisStore
+    from stream.store.redis import RedisStore
 
 SHOP_DAYS = 42
 USERS_A_SECOND = 300
@@ -133,7 +135,7 @@ class _Tail:
             return
         self.seen.add(change["id"])
         self.changes += 1
-        self.risk_moves += views.churn_risk_moves([change])
+        self.risk_moves += queries.churn_risk_moves([change])
         self.causes[change["cause"]] = self.causes.get(change["cause"], 0) + 1
         self.arrived.append((change["at"], now))
         if change["from"] is not None:
@@ -214,7 +216,7 @@ def _watch(
             deadline = time.monotonic() + REFRESH_SECONDS
             while (left := deadline - time.monotonic()) > 0:
                 for message in consumer.consume(1_000, left):
-                    change = views.parse_record(message.value())
+                    change = parse_record(message.value())
                     if message.error() is None and change is not None:
                         tail.take(change, time.time())
             live.update(picture.draw())
@@ -413,10 +415,10 @@ class _Picture:
             move.no_wrap, move.overflow = True, "ellipsis"
         parts: list[Any] = [line, Panel(Group(*moves), title="last moves", title_align="left")]
         try:
-            facts = views.segments(views.trainer_state(self._store), self._table)
+            facts = queries.segments(queries.trainer_state(self._store), self._table)
             parts.append(Text(f"{facts['users']:,} users"))
             parts.append(views.segments_table(safe_facts(facts), self._table, self._columns))
-        except views.NoModelError:
+        except queries.NoModelError:
             parts.append(Text("no model yet: shoppers are still coming in", style="dim"))
         return Group(*parts)
 
@@ -425,7 +427,7 @@ def _facts(
     settings: config.Settings, store: RedisStore, shop: _Shop, tail: _Tail, took: float
 ) -> dict[str, Any]:
     report = audit(settings, store)
-    for change in views.Reader(settings, store, settings.table()).changes():
+    for change in ChangeLog(settings).read():
         tail.take(change, float("nan"))
     positions = [store.position(p) for p in range(settings.topics.partitions)]
     consumed = sum(p.counts.consumed for p in positions if p is not None)
@@ -449,8 +451,8 @@ def _facts(
         "complete": shop.report is not None and shop.report.complete,
         "checks": [asdict(check) for check in report.checks],
     }
-    with suppress(views.NoModelError):
-        found = views.segments(views.trainer_state(store), settings.table())
+    with suppress(queries.NoModelError):
+        found = queries.segments(queries.trainer_state(store), settings.table())
         facts["users"] = found["users"]
         facts["segments"] = len(found["segments"])
         facts["segment_list"] = found

@@ -1,51 +1,22 @@
 """Shows dead letters: how many of which reason, examples, and what became of those sent again.
 
-Comes in: a survey, letters, a report. Goes out: facts for JSON, and the same in lines for people.
+Comes in: facts of `stream.wiring.letters`. Goes out: the same in lines for people.
 """
 
 from __future__ import annotations
 
-from base64 import b64encode
-from collections.abc import Iterable
-from itertools import islice
-from typing import Any
+from collections.abc import Mapping
 
 from rich.console import Console
 from rich.table import Table
 
-from consumers.letters import Letter, Survey
-from producers.dead_letters import LetterReport
-from stream.units import iso
+from stream.wiring.letters import Content, LettersFacts, SentFacts, SurveyFacts
 
 SHORTENED = 300
 """Letters of a value that are shown of an example."""
 
 
-# -- list ----------------------------------------------------------------------------------------
-
-
-def survey_facts(found: Survey) -> dict[str, Any]:
-    """How many messages were refused, by topic and reason."""
-    return {
-        "letters": sum(one.letters for one in found.summaries),
-        "filed_again": found.again,
-        "strangers": found.strangers,
-        "reasons": [
-            {
-                "topic": one.topic,
-                "reason": one.reason,
-                "letters": one.letters,
-                "replayed": one.replayed,
-                "first": _iso(one.first_ms),
-                "last": _iso(one.last_ms),
-                "example": one.example,
-            }
-            for one in found.summaries
-        ],
-    }
-
-
-def show_survey(out: Console, facts: dict[str, Any]) -> None:
+def show_survey(out: Console, facts: SurveyFacts) -> None:
     if not facts["letters"]:
         out.print("no dead letters")
         return
@@ -73,38 +44,7 @@ def show_survey(out: Console, facts: dict[str, Any]) -> None:
         out.print(f"{facts['strangers']:,} records on these topics are no dead letters")
 
 
-# -- show ----------------------------------------------------------------------------------------
-
-
-def letter_facts(found: Iterable[Letter], limit: int) -> dict[str, Any]:
-    """The first so many of some letters, whole."""
-    return {"letters": list(map(_facts, islice(found, limit)))}
-
-
-def _facts(letter: Letter) -> dict[str, Any]:
-    return {
-        "id": letter.id,
-        "reason": letter.reason,
-        "detail": letter.detail,
-        "filed": _iso(letter.filed_ms),
-        "timestamp": None if letter.timestamp_ms is None else _iso(letter.timestamp_ms),
-        "lacks": list(letter.lacks),
-        "bytes": letter.size,
-        "key": _content(letter.key),
-        "value": _content(letter.value),
-        "headers": [{"name": name, **_content(value)} for name, value in letter.headers],
-    }
-
-
-def _content(raw: bytes | None) -> dict[str, str | None]:
-    """Bytes as text if they are UTF-8, else in base64."""
-    try:
-        return {"text": None if raw is None else raw.decode()}
-    except UnicodeDecodeError:
-        return {"base64": b64encode(raw or b"").decode()}
-
-
-def show_letters(out: Console, facts: dict[str, Any], *, whole: bool) -> None:
+def show_letters(out: Console, facts: LettersFacts, *, whole: bool) -> None:
     """Letters in lines.
 
     Args:
@@ -125,30 +65,12 @@ def show_letters(out: Console, facts: dict[str, Any], *, whole: bool) -> None:
         out.print(f"    value, {one['bytes']:,} bytes: {_shown(one['value'], whole)}")
 
 
-def _shown(content: dict[str, str | None], whole: bool) -> str:
+def _shown(content: Content, whole: bool) -> str:
     if "base64" in content:
         text = f"(no UTF-8, in base64) {content['base64']}"
     else:
         text = "(none)" if content["text"] is None else content["text"]
     return text if whole or len(text) <= SHORTENED else f"{text[:SHORTENED]} .."
-
-
-# -- replay --------------------------------------------------------------------------------------
-
-
-def sent_facts(count: int, *, dry_run: bool) -> dict[str, Any]:
-    """How many messages were sent, or would be."""
-    return {"sent": 0 if dry_run else count, "would_send": count if dry_run else 0}
-
-
-def replay_facts(report: LetterReport, *, dry_run: bool) -> dict[str, Any]:
-    return sent_facts(report.sent, dry_run=dry_run) | {
-        "topics": dict(report.topics),
-        "sent_before": report.before,
-        "incomplete": report.incomplete,
-        "marks": report.marks,
-        "beyond_limit": report.beyond,
-    }
 
 
 _OF_LETTERS = {
@@ -159,11 +81,11 @@ _OF_LETTERS = {
 }
 
 
-def show_replay(out: Console, facts: dict[str, Any]) -> None:
+def show_replay(out: Console, facts: SentFacts) -> None:
     show_sent(out, facts, "again", _OF_LETTERS)
 
 
-def show_sent(out: Console, facts: dict[str, Any], how: str, others: dict[str, str]) -> None:
+def show_sent(out: Console, facts: SentFacts, how: str, others: dict[str, str]) -> None:
     """How many messages were sent to which topics, or would be, and what became of the others.
 
     Args:
@@ -176,11 +98,7 @@ def show_sent(out: Console, facts: dict[str, Any], how: str, others: dict[str, s
         out.print(f"{facts['would_send']:,} messages would be sent {how}, {topics}; nothing was")
     else:
         out.print(f"{facts['sent']:,} messages sent {how}{topics and f': {topics}'}")
+    counts: Mapping[str, object] = facts
     for name, why in others.items():
-        if facts.get(name):
-            out.print(f"{facts[name]:,} {why}")
-
-
-def _iso(time_ms: int) -> str:
-    """A time, if it is one that can be written."""
-    return iso(time_ms) if 0 <= time_ms < 253_402_300_800_000 else f"{time_ms} ms"
+        if counts.get(name):
+            out.print(f"{counts[name]:,} {why}")

@@ -1,119 +1,53 @@
 """What `segstream user --why` and `segstream segments --rules` show.
 
-Comes in: a reader of the store, or a sample of its users. Goes out: plain dicts for ``--json``, and
-rich text of the same dicts for people. `stream.explain` and `stream.rules` find it out.
+Comes in: facts of `stream.insight.why` and `stream.insight.rule_facts`. Goes out: rich text for people.
 """
 
 from __future__ import annotations
-
-from collections.abc import Sequence
-from dataclasses import asdict
-from typing import Any
 
 from rich.console import Console
 from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from stream.cli import views
-from stream.cli.explore import ExploreError, People
-from stream.cli.views import KIND_STYLES, exact, natural, reading
-from stream.events import Rows
-from stream.explain import MOST_ACTS, acts, departures, margin, nearest_other, proposals
+from stream.cli.views import KIND_STYLES
 from stream.features import Feature, FeatureTable
-from stream.model import Model
-from stream.rules import Condition, Rule, find_rules
-from stream.segments import EVIDENCE, columns_of
-from stream.units import iso, percent
+from stream.insight.explain import MOST_ACTS
+from stream.insight.facts import (
+    Act,
+    Condition,
+    Margin,
+    Move,
+    NamedSegment,
+    PopulationRule,
+    Proposal,
+    RulesFacts,
+    Shares,
+    WhyFacts,
+)
+from stream.insight.values import exact, natural, reading
+from stream.units import percent
 
-PROPOSALS = 3
 PARTS = 8
 
 
 # -- one user ----------------------------------------------------------------------------------
 
 
-def why(reader: views.Reader, name: str) -> dict[str, Any] | None:
-    """Facts of `segstream user --why`; None while the user is in no segment of the model.
-
-    Raises:
-        UnknownUserError: no event of that user has been applied.
-    """
-    _, row, now_ms = reader.row_of(name)
-    try:
-        model = views.trainer_state(reader.store).model
-    except views.NoModelError:
-        return None
-    assert model is not None
-    own = int(columns_of(row["segment"], model.ids)[0])
-    if own < 0 or len(model.ids) < 2:
-        return None
-    table = reader.table
-    rule = model.rule or reader.settings.publish.rule()
-    vector = table.vectors(row, now_ms)[0]
-    nearest = nearest_other(vector, model, own)
-    targets = {nearest: "nearest"}
-    back = int(columns_of(row["previous"], model.ids)[0])
-    if back == nearest:
-        targets[nearest] = "nearest, and where they were before"
-    elif back >= 0:
-        targets[back] = "where they were before"
-    return {
-        "margin": asdict(margin(vector, model, table.features, own)),
-        "margin_needed": rule.margin,
-        "silence_margin_needed": rule.by_silence,
-        "evidence": _evidence(row),
-        "moves": [
-            {
-                **_told(model, int(model.ids[target])),
-                "is": relation,
-                "changes": [
-                    asdict(one)
-                    for one in proposals(vector, model, table.features, own, target, rule)[
-                        :PROPOSALS
-                    ]
-                ],
-            }
-            for target, relation in targets.items()
-        ],
-        "acts": [
-            asdict(one) | _told(model, one.to) for one in acts(row, table, model, rule, now_ms)
-        ],
-        "silence": [
-            {"days": one.days, "at": iso(one.at_ms), **_told(model, one.to)}
-            for one in departures(row, table, model, rule, now_ms)
-        ],
-    }
-
-
-def _evidence(row: Rows) -> dict[str, Any] | None:
-    """What a user's acts so far add up to, and towards which segment; None if to nothing."""
-    evidence = int(row["evidence"][0])
-    return {"segment": int(row["candidate"][0]), "z": evidence / EVIDENCE} if evidence else None
-
-
-def _told(model: Model, segment: int) -> dict[str, Any]:
-    known = model.by_id[segment]
-    return {"segment": known.id, "name": known.name, "kind": known.kind}
-
-
-def show_why(console: Console, facts: dict[str, Any] | None, table: FeatureTable) -> None:
+def show_why(console: Console, facts: WhyFacts | None, table: FeatureTable) -> None:
     """`segstream user --why` for people."""
     if facts is None:
         console.print("why: they are in no segment of the model in force, so nothing holds them")
         return
     known = {feature.name: feature for feature in table.features}
+    if facts["population"]["when"]:
+        console.print(f"they are among the {said_population(facts['population'])}")
     border = facts["margin"]
-    names = {one["segment"]: one["name"] for one in facts["moves"]}
-    console.print(_margin_table(facts, known))
-    z, limit = border["z"], facts["margin_needed"]
-    due = z > limit
-    silence = facts["silence_margin_needed"]
-    by_time = f", or over {silence:g} by silence alone" if silence < limit else ""
-    verdict = "due to move" if due else f"moves over {limit:g}{by_time}"
-    console.print(
-        f"z {z:.2f} towards {border['other']}, {names[border['other']]}: 0 is the border; {verdict}"
-    )
+    due = border is not None and border["z"] > facts["margin_needed"]
+    if border is None:
+        console.print("their population has no other segment; only its rule can move them")
+    else:
+        _show_margin(console, facts, border, known)
     if leaning := facts["evidence"]:
         console.print(
             f"their acts so far add up to {leaning['z']:.2f} towards {leaning['segment']}, "
@@ -123,7 +57,7 @@ def show_why(console: Console, facts: dict[str, Any] | None, table: FeatureTable
         console.print(_move_title(move))
         for change in move["changes"]:
             console.print(_change_line(change, known[change["feature"]]))
-        if due and move["segment"] == border["other"]:
+        if due and border is not None and move["segment"] == border["other"]:
             console.print(
                 "  nothing has to: that move is due already, and waits for the next look or for "
                 "the end of the dwell time"
@@ -143,8 +77,33 @@ def show_why(console: Console, facts: dict[str, Any] | None, table: FeatureTable
         console.print("  they stay where they are for two years and longer")
 
 
-def _margin_table(facts: dict[str, Any], known: dict[str, Feature]) -> Table:
-    border = facts["margin"]
+def _show_margin(
+    console: Console, facts: WhyFacts, border: Margin, known: dict[str, Feature]
+) -> None:
+    """How far they are from the border to the nearest other segment."""
+    names = {one["segment"]: one["name"] for one in facts["moves"]}
+    console.print(_margin_table(border, known))
+    z, limit = border["z"], facts["margin_needed"]
+    silence = facts["silence_margin_needed"]
+    by_time = f", or over {silence:g} by silence alone" if silence < limit else ""
+    verdict = "due to move" if z > limit else f"moves over {limit:g}{by_time}"
+    console.print(
+        f"z {z:.2f} towards {border['other']}, {names[border['other']]}: 0 is the border; {verdict}"
+    )
+
+
+def said_population(rule: PopulationRule) -> str:
+    """A population by its rule, such as ``customers: orders_total ≥ 1``."""
+    said = [
+        f"{name} {sign} {_number(limits[end])}"
+        for name, limits in rule["when"].items()
+        for end, sign in (("min", "≥"), ("max", "≤"))
+        if end in limits
+    ]
+    return f"{rule['name']}: {' and '.join(said)}" if said else f"{rule['name']}: everyone else"
+
+
+def _margin_table(border: Margin, known: dict[str, Feature]) -> Table:
     shown = Table(
         title=f"What holds them in {border['own']}, and what pulls to {border['other']}",
         title_justify="left",
@@ -172,7 +131,7 @@ def _margin_table(facts: dict[str, Any], known: dict[str, Feature]) -> Table:
     return shown
 
 
-def _move_title(move: dict[str, Any]) -> Text:
+def _move_title(move: Move) -> Text:
     return Text.assemble(
         ("What alone would move them", "bold"),
         f" to {move['segment']}, {move['name']} (",
@@ -181,7 +140,7 @@ def _move_title(move: dict[str, Any]) -> Text:
     )
 
 
-def _change_line(change: dict[str, Any], feature: Feature) -> str:
+def _change_line(change: Proposal, feature: Feature) -> str:
     word = "up" if change["needed"] > change["value"] else "down"
     return (
         f"  {change['feature']} {word} from {exact(change['value'], feature)} to "
@@ -190,7 +149,7 @@ def _change_line(change: dict[str, Any], feature: Feature) -> str:
     )
 
 
-def _going_to(when: str, facts: dict[str, Any]) -> Text:
+def _going_to(when: str, facts: NamedSegment) -> Text:
     return Text.assemble(
         f"  {when}: to {facts['segment']}, {facts['name']} (",
         (facts["kind"], KIND_STYLES.get(facts["kind"], "")),
@@ -198,11 +157,15 @@ def _going_to(when: str, facts: dict[str, Any]) -> Text:
     )
 
 
-def _act(act: dict[str, Any], table: FeatureTable) -> str:
+def _act(act: Act, table: FeatureTable) -> str:
     """Such as ``2 x Order Completed, 17.5 money each``."""
-    units = {feature.of: feature.unit for feature in table.features if act["event"] in feature.on}
+    units: dict[str | None, str] = {
+        feature.of: feature.unit for feature in table.features if act["event"] in feature.on
+    }
     numbers = [
-        f"{natural(act[of])} {units[of]}".rstrip() for of in ("value", "quantity") if act[of]
+        f"{natural(number)} {units[of]}".rstrip()
+        for of, number in (("value", act["value"]), ("quantity", act["quantity"]))
+        if number
     ]
     each = " each" if numbers and act["times"] > 1 else ""
     return ", ".join([f"{act['times']} x {act['event']}", *numbers]) + each
@@ -215,63 +178,16 @@ def _days(days: int) -> str:
 # -- rules for all -----------------------------------------------------------------------------
 
 
-def rules(people: People, model: Model, table: FeatureTable) -> dict[str, Any]:
-    """Facts of `segstream segments --rules`, under its key `rules`.
-
-    Raises:
-        ExploreError: nobody is in a segment of the model yet.
-    """
-    ids = model.ids.tolist()
-    try:
-        found = find_rules(people.vectors, people.hashes, people.segments, ids)
-    except ValueError as error:
-        raise ExploreError(f"{people.source}: {error}") from None
-    return {
-        "fidelity": found.fidelity,
-        "learned_from": found.learned_from,
-        "judged_on": found.judged_on,
-        "users": people.total,
-        "segments": [
-            {
-                **_told(model, one.segment),
-                "covers": one.covers,
-                "purity": one.purity,
-                "overlaps": one.overlaps,
-                "rules": [
-                    {
-                        "conditions": [_condition(c, table) for c in rule.conditions],
-                        "covers": rule.covers,
-                        "purity": rule.purity,
-                        "users": rule.users,
-                    }
-                    for rule in _that_find_somebody(one.rules)
-                ],
-            }
-            for one in found.segments
-        ],
-    }
-
-
-def _that_find_somebody(rules: Sequence[Rule]) -> Sequence[Rule]:
-    """Of several rules those that hold of nobody are not worth a line."""
-    return [rule for rule in rules if rule.users] or rules[:1]
-
-
-def _condition(condition: Condition, table: FeatureTable) -> dict[str, Any]:
-    feature = table.features[condition.feature]
-    return {
-        "feature": feature.name,
-        "above": condition.above,
-        "upto": condition.upto,
-        "unit": feature.unit,
-    }
-
-
-def show_rules(console: Console, facts: dict[str, Any], table: FeatureTable) -> None:
+def show_rules(console: Console, facts: RulesFacts, table: FeatureTable) -> None:
     """`segstream segments --rules` for people."""
     known = {feature.name: feature for feature in table.features}
     console.print(Text("Who is in which", style="bold"))
+    rules = {one["name"]: one for one in facts["populations"]}
+    before = None
     for one in facts["segments"]:
+        if len(rules) > 1 and one["population"] != before:
+            before = one["population"]
+            console.print(Text(said_population(rules[before]), style="italic"))
         console.print(
             Text.assemble(
                 (f"{one['segment']} {one['name']}", "bold"),
@@ -293,23 +209,24 @@ def show_rules(console: Console, facts: dict[str, Any], table: FeatureTable) -> 
     console.print(f"learned from {facts['learned_from']:,} of {facts['users']:,} users; {judged}")
 
 
-def _shares(facts: dict[str, Any]) -> str:
+def _shares(facts: Shares) -> str:
     covers, purity = facts["covers"], facts["purity"]
     if covers is None or purity is None:
         return "nobody to judge it on"
     return f"{percent(covers)} of its members, {percent(purity)} pure"
 
 
-def _said(condition: dict[str, Any], feature: Feature) -> str:
+def _said(condition: Condition, feature: Feature) -> str:
     """A condition in words."""
     above, upto = condition["above"], condition["upto"]
     never = feature.aggregate == "last" and feature.absent > 0 and upto is None
     after = " or never" if never and above is not None and above < feature.absent else ""
     name = condition["feature"]
+    if upto is None:
+        assert above is not None, "a condition has a limit"
+        return f"{name} > {_number(above)}{after}"
     if above is None:
         return f"{name} ≤ {_number(upto)}"
-    if upto is None:
-        return f"{name} > {_number(above)}{after}"
     return f"{_number(above)} < {name} ≤ {_number(upto)}"
 
 

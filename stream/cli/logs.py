@@ -21,10 +21,10 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from stream.cli.safe import safe
 from stream.config import Log
 from stream.errors import LIBRARY_LOG
 from stream.masking import mask
+from stream.safe import safe
 from stream.units import iso
 
 OWN_LOG = logging.getLogger("segstream")

@@ -26,29 +26,25 @@ from typer.core import TyperGroup
 from typer.exceptions import TyperException
 
 from consumers.audit import audit as run_audit
+from consumers.change_log import ChangeLog, Place
 from consumers.doctor import examine
-from consumers.letters import choose, letters, survey
+from consumers.letters import letters, survey
 from consumers.log_end import read_ends, read_log_end
 from consumers.native import NativeReader
-from consumers.output import Output
 from producers import topics as topic_plans
-from producers.dead_letters import send_again
 from producers.delivery import DeliveryError
 from producers.files import FileError, Source
 from producers.mapping import HELP_EXAMPLE, MappingError, load_mapping
-from producers.membership import republish
 from producers.replay import BehindError, parse_speed, progress_bar, replay
 from stream import config
-from stream.choosing import Distance
-from stream.cli import apply as applying
+from stream.cli import apply as apply_view
 from stream.cli import auditing, dlq, explaining, logs, roles, views
 from stream.cli import demo as demonstration
-from stream.cli import explore as exploring
-from stream.cli import plan as planning
-from stream.cli import rekey as rekeying
-from stream.cli.safe import safe_facts, safe_lines
+from stream.cli import explore as explore_view
+from stream.cli import plan as plan_view
+from stream.cli import rekey as rekey_view
 from stream.cli.terminal import console, show
-from stream.cli.waiting import catching_up_bar, wait_until_caught_up
+from stream.cli.waiting import catching_up_bar
 from stream.errors import (
     BrokerUnavailableError,
     OffsetOutOfRangeError,
@@ -56,14 +52,24 @@ from stream.errors import (
     TopicMissingError,
 )
 from stream.events import Reason
+from stream.insight import applying, explore, plan, queries, rule_facts
+from stream.insight import why as reasons
+from stream.insight.facts import SegmentsFacts, UserFacts
+from stream.insight.waiting import wait_until_caught_up
+from stream.learning.choosing import Distance
 from stream.masking import mask, mask_facts
 from stream.membership import Wanted
 from stream.partition import SchemaMismatchError
 from stream.roles.registry import Role
+from stream.safe import safe_facts, safe_lines
 from stream.servers import LocalBroker, LocalStore
-from stream.state import StoreRefusedError, StoreUnavailableError
+from stream.store.state import StoreRefusedError, StoreUnavailableError
 from stream.tuning import Tuning
 from stream.units import iso, milliseconds
+from stream.wiring import letters as letter_facts
+from stream.wiring import rekey as rekeying
+from stream.wiring import republish
+from stream.wiring.history import opener
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -371,7 +377,7 @@ def topics_apply(
     """Create the topics that are missing, and say what differs in the others."""
     created: list[str] = []
     differences = topic_plans.apply(
-        _context.settings(), not check, lambda plan: created.append(plan.name)
+        _context.settings(), not check, lambda topic: created.append(topic.name)
     )
     facts = {"created": created, "differences": [asdict(one) for one in differences]}
     show(facts, as_json, _show_topics)
@@ -495,11 +501,17 @@ def explore_vectors(
         Distance, typer.Option(help="What counts as alike; the pipeline takes euclid.")
     ] = "euclid",
     algorithm: Annotated[
-        exploring.AlgorithmName, typer.Option(help="What finds the segments that are shown.")
+        explore.AlgorithmName, typer.Option(help="What finds the segments that are shown.")
     ] = "kmeans",
     bootstraps: Annotated[
         int, typer.Option(help="How often users are drawn again, for stability.", min=2, max=200)
     ] = 16,
+    population: Annotated[
+        str | None,
+        typer.Option(
+            help="Population to look at; else the one with the most users.", metavar="NAME"
+        ),
+    ] = None,
     keep_outliers: KeepOutliers = False,
     as_json: AsJson = False,
 ) -> None:
@@ -513,24 +525,22 @@ def explore_vectors(
         raise config.ConfigError("--k: density clustering finds its own number of segments")
     settings = _context.settings()
     table = settings.table()
-    exploring.see_that_it_can_draw()
-    wish = exploring.Wish(distance, algorithm, k_max, k, bootstraps)
+    explore_view.see_that_it_can_draw()
+    wish = explore.Wish(distance, algorithm, k_max, k, bootstraps, population)
     with _telling("reading") as tell:
         model = None
         if sources:
-            first, *more = sources
-            people = exploring.read_file(
-                settings, table, *first, at, tell, more, keep_outliers=keep_outliers
-            )
+            opened = opener(sources, tell, keep_outliers=keep_outliers)
+            people = explore.read_history(settings, table, opened, at, tell)
         else:
             with roles.open_store(settings) as store:
-                model = views.trainer_state(store).model
+                model = queries.trainer_state(store).model
                 assert model is not None
-                people = exploring.read_store(settings, table, store, model, tell)
-        found = exploring.study(settings, table, people, wish, model, tell)
-        written = exploring.write(found, out_folder, tell)
-    facts = exploring.facts_of(found, written)
-    show(facts, as_json, lambda shown: exploring.show(out, shown))
+                people = explore.read_store(settings, table, store, model, tell)
+        found = explore.study(settings, table, people, wish, model, tell)
+        written = explore_view.write(found, out_folder, tell)
+    facts = explore.facts_of(found, written)
+    show(facts, as_json, lambda shown: explore_view.show(out, shown))
 
 
 @app.command("plan", epilog=PLAN_EXAMPLE)
@@ -551,21 +561,21 @@ def plan_change(
     table = wanted.table()
     with _telling("reading") as tell:
         if sources:
-            first, *more = sources
-            crowd = planning.file_crowd(settings, *first, tell, more, keep_outliers=keep_outliers)
+            opened = opener(sources, tell, keep_outliers=keep_outliers)
+            crowd = plan.history_crowd(settings, opened, tell)
             if crowd.model.schema == table.schema:
-                found = planning.plan(crowd, table, settings.publish.rule(), wanted)
+                found = plan.plan(crowd, table, settings.publish.rule(), wanted)
             else:
                 clock = wanted.model_copy(update={"clock": settings.clock})
-                other = planning.file_crowd(clock, *first, tell, more, keep_outliers=keep_outliers)
-                found = planning.plan_anew(crowd, other, wanted)
+                other = plan.history_crowd(clock, opened, tell)
+                found = plan.plan_anew(crowd, other, wanted)
         else:
             known = _running(wanted)
             with roles.open_store(known) as store:
-                crowd = planning.live_crowd(known, table, store, tell)
-            found = planning.plan(crowd, table, known.publish.rule(), wanted)
-    facts = planning.facts_of(found)
-    show(facts, as_json, lambda shown: planning.show(out, shown))
+                crowd = plan.live_crowd(known, table, store, tell)
+            found = plan.plan(crowd, table, known.publish.rule(), wanted)
+    facts = plan.facts_of(found)
+    show(facts, as_json, lambda shown: plan_view.show(out, shown))
 
 
 def _sources(files: list[Path] | None, mappings: list[str] | None, *, live: bool) -> list[Source]:
@@ -630,10 +640,10 @@ def apply_change(
     tuning = Tuning.of(wanted)
     with roles.open_store(known) as store:
         with _telling("planning") as tell:
-            crowd = planning.live_crowd(known, table, store, tell)
-            plan = planning.facts_of(planning.plan(crowd, table, known.publish.rule(), wanted))
+            crowd = plan.live_crowd(known, table, store, tell)
+            planned = plan.facts_of(plan.plan(crowd, table, known.publish.rule(), wanted))
         if not as_json:
-            planning.show(out, safe_facts(plan))
+            plan_view.show(out, safe_facts(planned))
         store.want(tuning.pack())
         model = None
         if not no_wait:
@@ -642,10 +652,10 @@ def apply_change(
                     model = applying.wait(store, tuning, seconds)
             except applying.NotAppliedError:
                 if as_json:
-                    show(applying.facts_of(plan, tuning, None), as_json, out.print)
+                    show(applying.facts_of(planned, tuning, None), as_json, out.print)
                 raise
-    facts = applying.facts_of(plan, tuning, model)
-    show(facts, as_json, lambda shown: applying.show(out, shown))
+    facts = applying.facts_of(planned, tuning, model)
+    show(facts, as_json, lambda shown: apply_view.show(out, shown))
 
 
 segments_app = typer.Typer(rich_markup_mode="markdown")
@@ -666,14 +676,14 @@ def segments(
     settings = _context.settings()
     table = settings.table()
     with roles.open_store(settings) as store:
-        state = views.trainer_state(store)
-        facts = views.segments(state, table)
+        state = queries.trainer_state(store)
+        facts = queries.segments(state, table)
         if rules and state.model is not None:
             with _telling("reading") as tell:
-                people = exploring.read_store(settings, table, store, state.model, tell)
-            facts["rules"] = explaining.rules(people, state.model, table)
+                people = explore.read_store(settings, table, store, state.model, tell)
+            facts["rules"] = rule_facts.rules(people, state.model, table)
 
-    def for_people(shown: dict[str, Any]) -> None:
+    def for_people(shown: SegmentsFacts) -> None:
         views.show_segments(out, shown, table)
         if rules:
             explaining.show_rules(out, shown["rules"], table)
@@ -689,7 +699,7 @@ def rename(
     """Give a segment a name that stays with its id, through every refit to come."""
     settings = _context.settings()
     with roles.open_store(settings) as store:
-        before = views.rename(store, segment, name)
+        before = queries.rename(store, segment, name)
     show(
         f"segment {segment}, {before!r}, is called {name!r} from the trainer's next round on",
         False,
@@ -708,12 +718,12 @@ def user(
     """A user: features now, segment, since when, distances, the last changes and why."""
     settings = _context.settings()
     with roles.open_store(settings) as store:
-        reader = views.Reader(settings, store, settings.table())
-        facts = reader.user(user_id)
+        reader = queries.Reader(settings, store, settings.table())
+        facts = reader.user(user_id, ChangeLog(settings).read)
         if why:
-            facts["why"] = explaining.why(reader, user_id)
+            facts["why"] = reasons.why(reader, user_id)
 
-    def for_people(shown: dict[str, Any]) -> None:
+    def for_people(shown: UserFacts) -> None:
         views.show_user(out, shown, reader.table)
         if why:
             explaining.show_why(out, shown["why"], reader.table)
@@ -750,26 +760,26 @@ def changes(
             show(record, as_json, lambda shown: out.print(views.record_line(shown)))
 
     with roles.open_store(settings) as store:
-        reader = views.Reader(settings, store, settings.table())
-        if kind is not None and kind not in (kinds := views.kinds_of(settings, store)):
+        reader = queries.Reader(settings, store, settings.table())
+        if kind is not None and kind not in (kinds := queries.kinds_of(settings, store)):
             raise config.ConfigError(
                 f"--kind {kind}: there is no such kind, but {', '.join(kinds)}"
             )
         try:
-            begin = None if since is None else iso(views.since_ms(since, reader.now_ms))
+            begin = None if since is None else iso(queries.since_ms(since, reader.now_ms))
         except (ValueError, OverflowError) as error:
             raise config.ConfigError(f"--since {since}: {error}") from None
 
         def chosen(records: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-            return (one for one in records if views.wanted(one, user_id, kind, begin))
+            return (one for one in records if queries.wanted(one, user_id, kind, begin))
 
-        place = views.Place()
+        log, place = ChangeLog(settings), Place()
         with _telling("reading"):
-            there = chosen(reader.changes(lineage=lineage, place=place))
-            records = views.in_time_order(there, tail)
+            there = chosen(log.read(lineage=lineage, place=place))
+            records = queries.in_time_order(there, tail)
         tell(records)
         if stop is not None:
-            tell(chosen(reader.follow(stop.is_set, place, lineage=lineage)))
+            tell(chosen(log.follow(stop.is_set, place, lineage=lineage)))
     if not found:
         err.print("no changes")
 
@@ -789,32 +799,27 @@ def republish_memberships(
     settings = _context.settings()
     topic_plans.see_partitions(settings)
     with roles.open_store(settings) as store:
-        model = views.trainer_state(store).model
+        model = queries.trainer_state(store).model
         assert model is not None
         if segment is not None and segment not in model.by_id:
             raise config.ConfigError(f"--segment {segment}: segstream segments lists them")
-        if kind is not None and kind not in (kinds := views.kinds_of(settings, store)):
+        if kind is not None and kind not in (kinds := queries.kinds_of(settings, store)):
             raise config.ConfigError(
                 f"--kind {kind}: there is no such kind, but {', '.join(kinds)}"
             )
-        wanted, before = Wanted(segment, kind), store.output()
-        topics, output = [settings.topics.changes], Output(settings)
-        ids = output.topic_ids(topics)
         with _telling("sending") as tell:
-            sent = republish(
-                settings, store, model, wanted, rate, lambda count: tell(f"sent {count:,}")
+            facts = republish.tell_again(
+                settings,
+                store,
+                model,
+                Wanted(segment, kind),
+                rate,
+                lambda count: tell(f"sent {count:,}"),
             )
-        topic_id, lacks = before
-        # What happened to the topic meanwhile, or before and nobody has noticed yet, may have taken
-        # some of these away again.
-        same = ids == output.topic_ids(topics) and topic_id in {"", *ids}
-        if lacks and wanted.everybody and same and store.output() == before:
-            store.note_output(topic_id, "")
-    facts = {"sent": sent.total(), "kinds": dict(sent), "output_lacked": lacks}
     show(facts, as_json, _show_republished)
 
 
-def _show_republished(facts: dict[str, Any]) -> None:
+def _show_republished(facts: republish.RepublishedFacts) -> None:
     kinds = ", ".join(f"{count:,} {kind}" for kind, count in sorted(facts["kinds"].items()))
     out.print(f"{facts['sent']:,} memberships sent{f': {kinds}' if kinds else ''}")
 
@@ -841,7 +846,7 @@ def dlq_list(as_json: AsJson = False) -> None:
     """How many messages were refused, by topic and reason; each counts once."""
     with _telling("reading the dead letters"):
         found = survey(_context.settings())
-    show(dlq.survey_facts(found), as_json, lambda facts: dlq.show_survey(out, facts))
+    show(letter_facts.survey_facts(found), as_json, lambda facts: dlq.show_survey(out, facts))
 
 
 @dlq_app.command("show", epilog="Example: `segstream dlq show --reason bad_time --limit 5`")
@@ -858,7 +863,7 @@ def dlq_show(
         found = letters(_context.settings(), reason=reason)
         if letter_id is not None:
             found = (one for one in found if one.id == letter_id)
-        facts = dlq.letter_facts(found, limit)
+        facts = letter_facts.letter_facts(found, limit)
     whole = letter_id is not None
     show(facts, as_json, lambda shown: dlq.show_letters(out, shown, whole=whole))
     if not facts["letters"]:
@@ -888,19 +893,17 @@ def dlq_replay(
     """
     settings = _context.settings()
     with _telling("reading the dead letters") as tell:
-        # As of now: what is refused again while this goes on is another letter.
-        wanted, replayed = choose(settings, reason, _milliseconds(since))
-        report = send_again(
+        facts = letter_facts.replay(
             settings,
-            (one for one in letters(settings, reason=reason) if one.id in wanted),
-            set() if again else replayed,
-            limit=limit,
+            reason,
+            _milliseconds(since),
+            limit,
+            again=again,
             dry_run=dry_run,
             told=lambda count: tell(f"sent {count:,}"),
         )
-    facts = dlq.replay_facts(report, dry_run=dry_run)
     show(facts, as_json, lambda shown: dlq.show_replay(out, shown))
-    if not report.sent:
+    if not facts["sent"] + facts["would_send"]:
         raise typer.Exit(NO)
 
 
@@ -930,7 +933,7 @@ def rekey(
     ones that have another number of partitions, or that are keyed by something else.
     """
     settings = _context.settings()
-    rekeying.see_options(
+    rekey_view.see_options(
         settings, source, target, letters_only=since is not None or limit is not None
     )
     topic_plans.see_partitions(settings)
@@ -944,7 +947,7 @@ def rekey(
             facts = rekeying.letters(settings, since_ms, limit, dry_run=dry_run, told=count)
         else:
             facts = rekeying.topic(settings, source, target or "", dry_run=dry_run, told=count)
-    show(facts, as_json, lambda shown: rekeying.show(out, shown))
+    show(facts, as_json, lambda shown: rekey_view.show(out, shown))
     if not facts["sent"] + facts["would_send"]:
         raise typer.Exit(NO)
 
@@ -1040,12 +1043,12 @@ _ANSWERS: Sequence[tuple[type[Exception], int]] = (
     (FileError, WRONG),
     (BehindError, NO),
     (SchemaMismatchError, WRONG),
-    (exploring.ExploreError, NO),
-    (planning.PlanError, NO),
+    (explore.ExploreError, NO),
+    (plan.PlanError, NO),
     (applying.NotAppliedError, NO),
-    (views.UnknownUserError, NO),
-    (views.NoModelError, NO),
-    (views.WrongNameError, NO),
+    (queries.UnknownUserError, NO),
+    (queries.NoModelError, NO),
+    (queries.WrongNameError, NO),
     (BrokerUnavailableError, NO),
     (StoreUnavailableError, NO),
     (StoreRefusedError, NO),

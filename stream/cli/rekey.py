@@ -1,25 +1,16 @@
-"""Writes messages into the partitions of their users: dead letters, or a whole topic.
+"""Reads the options of `segstream rekey`, and shows how many messages it wrote where.
 
-Comes in: settings and what to write. Goes out: facts for JSON, and the same in lines for people.
+Comes in: options, and facts of `stream.wiring.rekey`. Goes out: the same in lines for people.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 from rich.console import Console
 
-from consumers import letters as dead
-from consumers.client import read_to_end
-from consumers.placement import Users
-from producers import rekey
-from producers.dead_letters import Letter, send_again
-from stream.cli.dlq import sent_facts, show_sent
+from stream.cli.dlq import show_sent
 from stream.config import ConfigError, Settings
-from stream.events import Reason
-
-INPUTS = ("clickstream", "purchases")
+from stream.wiring.letters import SentFacts
+from stream.wiring.rekey import INPUTS
 
 
 def see_options(
@@ -45,59 +36,6 @@ def see_options(
         )
 
 
-def letters(
-    settings: Settings,
-    since_ms: int,
-    limit: int | None,
-    *,
-    dry_run: bool,
-    told: Callable[[int], None],
-) -> dict[str, Any]:
-    """Send what was refused as misplaced to where it belongs, each message once."""
-    readers = Users(settings)
-
-    def user_of(letter: Letter) -> str | None:
-        return readers.of([letter.value])[0]
-
-    reason = Reason.MISPLACED
-    wanted, replayed = dead.choose(settings, reason, since_ms)
-    report = send_again(
-        settings,
-        (one for one in dead.letters(settings, reason=reason) if one.id in wanted),
-        replayed,
-        limit=limit,
-        dry_run=dry_run,
-        user_of=user_of,
-        told=told,
-    )
-    return sent_facts(report.sent, dry_run=dry_run) | {
-        "topics": dict(report.topics),
-        "sent_before": report.before,
-        "incomplete": report.incomplete,
-        "beyond_limit": report.beyond,
-    }
-
-
-def topic(
-    settings: Settings,
-    source: str,
-    target: str,
-    *,
-    dry_run: bool,
-    told: Callable[[int], None],
-) -> dict[str, Any]:
-    """Copy a topic to an input topic, up to where it ends now."""
-    name = settings.topics.inputs[INPUTS.index(target)]
-    records = read_to_end(settings.broker, source)
-    report = rekey.rekey(settings, records, name, Users(settings), dry_run=dry_run, told=told)
-    return sent_facts(report.sent, dry_run=dry_run) | {
-        "topics": {name: report.sent},
-        "other_partition": report.moved,
-        "keyless": report.keyless,
-        "marks": report.marks,
-    }
-
-
 _OTHERS = {
     "sent_before": "letters were sent again before",
     "incomplete": "letters do not have the whole message",
@@ -108,5 +46,5 @@ _OTHERS = {
 }
 
 
-def show(out: Console, facts: dict[str, Any]) -> None:
+def show(out: Console, facts: SentFacts) -> None:
     show_sent(out, facts, "keyed by user", _OTHERS)

@@ -31,10 +31,10 @@ from stream.learning.rounds import warm_up
 from stream.marks import MarkSigner
 from stream.metrics import REGISTRY
 from stream.namespace import see_namespace, see_partitions
-from stream.redis_state import RedisStore, connect
 from stream.roles.leader import Leader, lead
 from stream.roles.registry import Role
-from stream.state import Store
+from stream.store.promises import Namespace
+from stream.store.redis import RedisStore, connect
 from stream.supervise import keep_going
 from stream.trainer import Trainer
 
@@ -78,11 +78,11 @@ def open_store(settings: Settings, *, serving: bool = False) -> Iterator[RedisSt
         store.close()
 
 
-def once(settings: Settings) -> Callable[[Store], None]:
+def once(settings: Settings) -> Callable[[Namespace], None]:
     """Compares the input topics with the settings until it has succeeded, and never again."""
     done = False
 
-    def call(store: Store) -> None:
+    def call(store: Namespace) -> None:
         nonlocal done
         if not done:
             topic_plans.see_partitions(settings, store.partitions())

@@ -10,12 +10,12 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterable
-from typing import IO, Any
+from typing import IO, TypeVar
 
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
 
-from stream.cli.safe import safe, safe_facts
+from stream.safe import safe, safe_facts
 
 PIPED_COLUMNS = 200
 """Whoever reads a pipe has no window to fold lines for."""
@@ -50,7 +50,10 @@ def console(
     )
 
 
-def show(facts: Any, as_json: bool, for_people: Callable[[Any], None]) -> None:
+T = TypeVar("T")
+
+
+def show(facts: T, as_json: bool, for_people: Callable[[T], None]) -> None:
     """Tell what a command found out: as JSON as it is, to people safely."""
     if as_json:
         print(json.dumps(facts, default=str), flush=True)

@@ -21,7 +21,6 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from stream.choosing import Groups, KMeans, Space, explained, merge_to, suggest
 from stream.clustering import (
     ALL_HASHES,
     CLIP,
@@ -42,21 +41,14 @@ from stream.config import Learning
 from stream.drift import Drift
 from stream.events import Floats, Ints, Lineage
 from stream.flapping import Tallies, Tally
+from stream.kinds import KindRule, kinds
+from stream.learning.choosing import Groups, KMeans, Space, explained, merge_to, suggest
 from stream.learning.state import Learned, TrainerState
 from stream.learning.statistics import Sample
 from stream.lineage import Anchor, Heritage, inherit, others_people
-from stream.model import (
-    DECLARED,
-    Axes,
-    Model,
-    PopulationModel,
-    Segment,
-    belied,
-    kinds,
-    propose_names,
-)
+from stream.model import DECLARED, Axes, Model, PopulationModel, Segment
+from stream.naming import belied, propose_names
 from stream.populations import AUTO, Population, Populations
-from stream.segments import KindRule
 from stream.units import iso
 
 USERS_PER_SEGMENT = 20
@@ -602,7 +594,9 @@ def _segments(
     state, axes, weights = given.state, given.axes, given.map.weights
     known = {} if given.part is None else {s.id: s for s in given.part.segments}
     was = [known.get(i) for i in identified.ids]
-    kind_list = kinds(typical, axes, given.rules, [None if s is None else s.kind for s in was])
+    kind_list = kinds(
+        typical, axes.names, given.rules, [None if s is None else s.kind for s in was]
+    )
     # A name belongs to the id until a person gives another, the segment turns into another kind, or
     # what it says is no longer so.
     kept = [

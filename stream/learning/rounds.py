@@ -19,6 +19,7 @@ from stream.clustering import Statistics, distances, nearest
 from stream.config import Learning
 from stream.drift import Drift
 from stream.flapping import together
+from stream.kinds import KindRule
 from stream.learning.refit import (
     USERS_PER_SEGMENT,
     Refitting,
@@ -31,7 +32,6 @@ from stream.learning.state import Learned, TrainerState
 from stream.learning.statistics import PartitionStatistics, Sample, merge
 from stream.model import Axes, Model, PopulationModel, Segment
 from stream.populations import Population, Populations
-from stream.segments import KindRule
 from stream.tuning import Started, Tuning
 
 LIBRARIES = ("sklearn.cluster", "sklearn.metrics", "scipy.optimize", "river.drift")
@@ -159,10 +159,14 @@ def _enough(
     found = {}
     for place, name in enumerate(divided.names):
         part, among = None if model is None else model.part(name), sample.among(place)
-        least = 1 if len(divided) == 1 else USERS_PER_SEGMENT
-        if len(among) >= (least if part is None else 2 * len(part.ids)):
+        if len(among) >= (_least(divided) if part is None else 2 * len(part.ids)):
             found[name] = among
     return found
+
+
+def _least(divided: Populations) -> int:
+    """Users of a population that can be learned from at all."""
+    return 1 if len(divided) == 1 else USERS_PER_SEGMENT
 
 
 def _everyone(model: Model | None, parts: Sequence[PartitionStatistics]) -> Statistics | None:
@@ -222,7 +226,8 @@ def rehearse_refit(state: TrainerState, sample: Sample, by: Started) -> TrainerS
         by: as wanted; its schema is that of the model in force.
     """
     divided = by.divided()
-    samples = _enough(state, sample, divided, by.learning)
+    among = {name: sample.among(place) for place, name in enumerate(divided.names)}
+    samples = {name: one for name, one in among.items() if len(one) >= _least(divided)}
     refitting = Refitting(by.axes, by.learning, by.rules, divided, set(divided.names), resize=True)
     return refit(state, samples, refitting)
 

@@ -165,9 +165,22 @@ class Sample:
         return _chosen(hashes, vectors, places, limits, max(part.at_ms for part in parts), size)
 
     @staticmethod
-    def of(hashes: Hashes, vectors: Floats, populations: Ints, at_ms: int, size: int) -> Sample:
-        """The sample among everyone there is."""
-        limits = np.full(len(hashes), ALL_HASHES, np.uint64)
+    def of(
+        hashes: Hashes,
+        vectors: Floats,
+        populations: Ints,
+        at_ms: int,
+        size: int,
+        limits: Hashes | None = None,
+    ) -> Sample:
+        """The sample among some users, who are divided already.
+
+        Args:
+            limits: ``(n,)`` the hash up to which all are known who were drawn like each; None for
+                everyone.
+        """
+        if limits is None:
+            limits = np.full(len(hashes), ALL_HASHES, np.uint64)
         return _chosen(hashes, vectors, populations, limits, at_ms, size)
 
     def __len__(self) -> int:

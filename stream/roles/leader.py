@@ -12,16 +12,10 @@ from threading import Event
 from typing import Protocol
 
 from stream import metrics
+from stream.store.promises import Leases
 
 STANDBY_SECONDS = 0.2
 """Between two looks of a standby at whether the lease is free."""
-
-
-class Leases(Protocol):
-    """What is asked of a store; see `stream.state.Store`."""
-
-    def lease(self, role: str, token: str, seconds: float) -> bool: ...
-    def release(self, role: str, token: str) -> None: ...
 
 
 class Lease:

@@ -32,7 +32,8 @@ from stream.marks import MarkSigner
 from stream.metrics import REGISTRY
 from stream.oracle import Marks, Message, Oracle, fold_log
 from stream.partition import Delivered
-from stream.state import Answer, MemoryStore, Position, StoreUnavailableError, key_of
+from stream.store.memory import MemoryStore
+from stream.store.state import Answer, Position, StoreUnavailableError, key_of
 from stream.trainer import Trainer
 from stream.tuning import Tuning
 from stream.units import DAY_MS

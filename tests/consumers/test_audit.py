@@ -28,7 +28,8 @@ from stream.oracle import Fate, Judge, Marks, Message, Oracle, fold_log
 from stream.oracle_reading import parse_time
 from stream.orders import PACKED
 from stream.partition import Partition
-from stream.state import MemoryStore, OutboxEntry, Position
+from stream.store.memory import MemoryStore
+from stream.store.state import OutboxEntry, Position
 from stream.units import DAY_MS, iso
 from tests.fakes import mark_value
 from tests.strategies import (

@@ -9,11 +9,12 @@ import pytest
 
 from consumers import checkup
 from consumers.findings import Finding
-from consumers.group import client_id
+from consumers.group_namespace import client_id
 from stream.config import Settings
 from stream.errors import BrokerUnavailableError, TopicMissingError
 from stream.hashing import partition_of
-from stream.state import MemoryStore, Position, StoreRefusedError
+from stream.store.memory import MemoryStore
+from stream.store.state import Position, StoreRefusedError
 from tests.fakes import FakeMessage, mark_value
 from tests.strategies import START_MS, encoded
 

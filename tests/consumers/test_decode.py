@@ -23,7 +23,8 @@ from stream.marks import MarkSigner
 from stream.oracle import Fate, Judge, Marks, Message, Outcome
 from stream.partition import Partition
 from stream.segments import PublishRule
-from stream.state import MemoryStore, Position
+from stream.store.memory import MemoryStore
+from stream.store.state import Position
 from stream.units import iso
 from tests.fakes import SIGNER, FakeMessage, mark_value
 from tests.strategies import (

@@ -23,9 +23,9 @@ from producers.client import MESSAGE_BYTES
 from producers.topics import apply
 from stream import fitness
 from stream.config import ConfigError, Settings, as_file
-from stream.redis_state import RedisStore, connect
 from stream.servers import LocalBroker, LocalStore
-from stream.state import StoreRefusedError, StoreUnavailableError
+from stream.store.redis import RedisStore, connect
+from stream.store.state import StoreRefusedError, StoreUnavailableError
 from tests.conftest import SettingsFor
 from tests.integration.processes import segstream
 from tests.strategies import START_MS, encoded

@@ -20,7 +20,7 @@ from producers.client import producer_options
 from stream import metrics
 from stream.config import Settings
 from stream.servers import LocalStore, free_port
-from stream.state import Answer, StoreUnavailableError
+from stream.store.state import Answer, StoreUnavailableError
 from tests.conftest import SettingsFor
 from tests.consumers.test_activity import INPUTS, Scene, events, write
 from tests.fakes import Clock

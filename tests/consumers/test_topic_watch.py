@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from consumers.group import client_id
+from consumers.group_namespace import client_id
 from consumers.topic_watch import COMPARE_SECONDS, TopicReplacedError, TopicWatch
 from stream.config import ConfigError, Settings
 from stream.errors import BrokerUnavailableError, TopicMissingError
-from stream.state import Position
+from stream.store.state import Position
 
 MISSING = TopicMissingError("topic clickstream does not exist; segstream topics apply creates it")
 SERVED = [Position([0, 0], "schema", topics=["a", "b", "c"])]

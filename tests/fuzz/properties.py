@@ -38,7 +38,8 @@ from stream.features import DEFAULT_FEATURES, FeatureTable
 from stream.oracle import Fate, Judge, Marks, Message, Outcome
 from stream.partition import Acting, Partition, act_together
 from stream.segments import PublishRule
-from stream.state import MemoryStore, Position
+from stream.store.memory import MemoryStore
+from stream.store.state import Position
 from stream.units import DAY_MS, iso
 from tests.fakes import SIGNER, FakeMessage, mark_value
 from tests.strategies import EVERY_AGGREGATE, START_MS, VIEW, encoded

@@ -13,14 +13,12 @@ from typer.core import TyperGroup
 from typer.main import get_command
 from typer.testing import CliRunner
 
+from consumers.change_log import ChangeLog, Place
 from ops.kafka.server import RealKafka
 from producers.mapping import EXAMPLE_VIEWS
-from stream.cli import views
 from stream.cli.main import app
 from stream.config import as_file
-from stream.features import FeatureTable
 from stream.hashing import partition_of
-from stream.state import MemoryStore
 from tests import harness
 from tests.conftest import NOWHERE
 from tests.harness import Reference
@@ -190,20 +188,18 @@ def test_changes_come_in_the_order_of_their_time(spring: Reference, look: Comman
 
 
 def test_following_goes_on_where_the_reading_ended(spring: Reference) -> None:
-    store, table = MemoryStore(), FeatureTable(spring.settings.features)
-    reader = views.Reader(spring.settings, store, table)
-    place = views.Place()
-    there = list(reader.changes(place=place))
+    log, place = ChangeLog(spring.settings), Place()
+    there = list(log.read(place=place))
     assert len(there) == len(spring.outcome.changes)
     looks = iter([False] * 5 + [True])
-    assert list(reader.follow(lambda: next(looks), place)) == []
+    assert list(log.follow(lambda: next(looks), place)) == []
     one = max(place.ends, key=lambda partition: place.ends[partition])
     place.ends[one] = 0
     looks = iter([False] * 5 + [True])
-    assert list(reader.follow(lambda: next(looks), place)) == [], "each is told once"
+    assert list(log.follow(lambda: next(looks), place)) == [], "each is told once"
     place.seen.clear()
     looks = iter([False] * 25 + [True])
-    again = {change["id"] for change in reader.follow(lambda: next(looks), place)}
+    again = {change["id"] for change in log.follow(lambda: next(looks), place)}
     assert again == {c["id"] for c in there if partition_of(c["user"].encode(), 4) == one}
 
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from stream.redis_state import connect
 from stream.servers import LocalStore
+from stream.store.redis import connect
 from tests.conftest import NOWHERE
 from tests.harness import DEADLINE_SECONDS, ROOT, clean_environment
 from tests.integration.processes import segstream

@@ -33,7 +33,7 @@ from ops.kafka.server import why_unavailable
 from stream.config import Worker
 from stream.features import DEFAULT_FEATURES, FeatureTable
 from stream.partition import Partition, act_together
-from stream.redis_state import RedisStore
+from stream.store.redis import RedisStore
 from tests.conftest import unavailable
 
 WANTED = (

@@ -22,8 +22,8 @@ from ops.chaos.proxy import Proxy, Way
 from ops.chaos.run import BEGIN_SECONDS, FreshStarts, Verdict
 from ops.chaos.stage import ChaosError, Mode, settings_for
 from ops.chaos.traffic import Shoppers, Sort
-from stream.redis_state import connect
 from stream.servers import free_port, redis_binary
+from stream.store.redis import connect
 from tests.conftest import unavailable
 
 T0 = 1_760_000_000_000

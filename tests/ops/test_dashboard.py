@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 import yaml
 
+from stream.kinds import CHURN_RISK_KINDS
 from stream.metrics import REGISTRY
-from stream.segments import CHURN_RISK_KINDS
 
 ROOT = Path(__file__).parent.parent.parent
 PROVISIONING = ROOT / "ops/grafana/provisioning"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ PACKAGES = {"stream", "ops", "tests", *EDGES}
 
 ALLOWED = {
     "stream.cli": {"stream", *EDGES},
+    "stream.wiring": {"stream", *EDGES},
     "stream.__main__": {"stream"},
     "stream": {"stream"},
     "consumers": {"consumers", "stream"},
@@ -23,7 +25,12 @@ ALLOWED = {
     "tests": PACKAGES,
 }
 """What a module may import of our own packages; the longest name that fits it counts."""
-MAY_IMPORT_THE_CLI = ("stream.cli", "stream.__main__", "ops", "tests")
+ABOVE = {
+    "stream.cli": ("stream.cli", "stream.__main__", "ops", "tests"),
+    "stream.wiring": ("stream.wiring", "stream.cli", "ops", "tests"),
+    "stream.insight": ("stream.insight", "stream.wiring", "stream.cli", "ops", "tests"),
+}
+"""Who may import what stands above the pipeline."""
 
 
 def _under(module: str, package: str) -> bool:
@@ -59,9 +66,9 @@ def faults(module: str, names: set[str]) -> list[str]:
         name
         for name in names
         if (name.split(".")[0] in PACKAGES - ALLOWED[rule])
-        or (
-            _under(name, "stream.cli")
-            and not any(_under(module, one) for one in MAY_IMPORT_THE_CLI)
+        or any(
+            _under(name, room) and not any(_under(module, one) for one in above)
+            for room, above in ABOVE.items()
         )
     ]
     return sorted(wrong)
@@ -83,9 +90,15 @@ def test_imports_point_one_way(file: Path) -> None:
     ("module", "source", "wrong"),
     [
         ("stream.partition", "from consumers.decode import Batch", "consumers.decode"),
-        ("stream.state", "def f():\n    import producers.client", "producers.client"),
-        ("stream.state", "from stream import cli", "stream.cli"),
-        ("stream.state", "from .cli.roles import run", "stream.cli.roles"),
+        ("stream.store.state", "def f():\n    import producers.client", "producers.client"),
+        ("stream.store.state", "from stream import cli", "stream.cli"),
+        ("stream.store.state", "from ..cli.roles import run", "stream.cli.roles"),
+        ("stream.insight.plan", "from stream.cli import views", "stream.cli.views"),
+        ("stream.insight.plan", "from stream.wiring import history", "stream.wiring.history"),
+        ("stream.insight.plan", "from consumers import decode", "consumers.decode"),
+        ("stream.wiring.history", "from stream.cli import roles", "stream.cli.roles"),
+        ("stream.partition", "from stream.insight import queries", "stream.insight.queries"),
+        ("consumers.lag", "from stream.insight.queries import Reader", "stream.insight.queries"),
         ("consumers.audit", "from producers import topics", "producers.topics"),
         ("producers.replay", "import consumers", "consumers"),
         ("producers.replay", "from stream.cli import roles", "stream.cli.roles"),
@@ -102,6 +115,71 @@ def test_all_of_the_program_was_looked_at() -> None:
     modules = {_module(file) for file in SOURCES}
     assert {"stream.partition", "stream.cli.main", "consumers.activity"} <= modules
     assert {"producers.changes", "ops.kafka.server", "tests.ops.test_imports"} <= modules
+
+
+# -- without the command ----------------------------------------------------------------------
+
+
+def test_an_api_could_be_added_beside_the_command() -> None:
+    """All that is told of segments and users is there without the command."""
+    rooms = sorted(
+        module for module in map(_module, SOURCES)
+        if any(_under(module, room) for room in ("stream.insight", "stream.wiring"))
+    )  # fmt: skip
+    assert {"stream.insight.queries", "stream.insight.report", "stream.wiring.history"} <= {*rooms}
+    look = (
+        f"import sys, {', '.join(rooms)}; "
+        "print([m for m in sys.modules if m == 'typer' or m.startswith('stream.cli')])"
+    )
+    done = subprocess.run([sys.executable, "-c", look], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def circles(graph: dict[str, set[str]]) -> list[list[str]]:
+    """Modules that import each other, over however many others (Tarjan 1972)."""
+    order: dict[str, int] = {}
+    low: dict[str, int] = {}
+    path: list[str] = []
+    found = []
+
+    def visit(module: str) -> None:
+        order[module] = low[module] = len(order)
+        path.append(module)
+        for other in sorted(graph[module]):
+            if other not in order:
+                visit(other)
+            if other in path:
+                low[module] = min(low[module], low[other])
+        if low[module] == order[module]:
+            place = path.index(module)
+            circle, path[place:] = path[place:], []
+            if len(circle) > 1 or module in graph[module]:
+                found.append(sorted(circle))
+
+    for module in sorted(graph):
+        if module not in order:
+            visit(module)
+    return found
+
+
+def test_no_module_imports_itself_over_others() -> None:
+    """Wherever an import stands: at the top, in a function, or for types alone."""
+    modules = {_module(file): file for file in SOURCES}
+    graph = {
+        module: {
+            name
+            for name in imported(file.read_text(), module, is_package=file.name == "__init__.py")
+            # A package is named on the way to its module.
+            if name in modules and not _under(module, name)
+        }
+        for module, file in modules.items()
+    }
+    assert circles(graph) == []
+
+
+def test_a_circle_is_found() -> None:
+    graph = {"a": {"b"}, "b": {"c"}, "c": {"a"}, "d": {"a"}, "e": {"e"}}
+    assert circles(graph) == [["a", "b", "c"], ["e"]]
 
 
 # -- the whole tree ---------------------------------------------------------------------------

@@ -17,10 +17,10 @@ from consumers.doctor import examine
 from consumers.findings import Finding
 from stream.config import Settings, Store
 from stream.features import FeatureTable
-from stream.redis_state import RedisStore, connect
 from stream.rights import ASKED, RIGHTS, acl_line, commands
 from stream.servers import LocalStore, redis_binary
-from stream.state import Commit, MemoryChanges, OutboxEntry, Position, StoreRefusedError
+from stream.store.redis import RedisStore, connect
+from stream.store.state import Commit, MemoryChanges, OutboxEntry, Position, StoreRefusedError
 from tests.conftest import unavailable
 
 GUIDE = Path(__file__).parent.parent.parent / "ops/guide/redis.md"

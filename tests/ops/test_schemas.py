@@ -20,7 +20,7 @@ from stream.learning.state import TrainerState
 from stream.model import Model
 from stream.partition import Partition, SampleRequest
 from stream.segments import PublishRule
-from stream.state import Position
+from stream.store.state import Position
 from stream.units import DAY_MS
 
 START_MS = 1_764_547_200_000

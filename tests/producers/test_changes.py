@@ -23,7 +23,8 @@ from stream.config import Settings
 from stream.errors import BrokerUnavailableError
 from stream.events import CHANGED
 from stream.metrics import REGISTRY
-from stream.state import Answer, Commit, MemoryStore, OutboxEntry, Position, StoreUnavailableError
+from stream.store.memory import MemoryStore
+from stream.store.state import Answer, Commit, OutboxEntry, Position, StoreUnavailableError
 from tests.conftest import SettingsFor
 from tests.fakes import Clock, RecordingBroker, Sent
 

@@ -17,7 +17,8 @@ from stream.events import MEMBERSHIP
 from stream.features import FeatureTable
 from stream.membership import Wanted
 from stream.partition import SchemaMismatchError
-from stream.state import Commit, MemoryStore, Position
+from stream.store.memory import MemoryStore
+from stream.store.state import Commit, Position
 from tests.fakes import Clock, RecordingBroker
 from tests.stream.test_membership import a_model
 

@@ -16,7 +16,8 @@ from stream.hashing import hash_text
 from stream.memory import Memory
 from stream.oracle import Event, Oracle, OracleUser
 from stream.partition import Partition
-from stream.state import MemoryStore, Position
+from stream.store.memory import MemoryStore
+from stream.store.state import Position
 from stream.units import DAY_MS
 from tests.strategies import (
     CANCEL,

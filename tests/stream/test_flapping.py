@@ -14,13 +14,14 @@ from hypothesis import strategies as st
 from stream.config import Settings
 from stream.events import Counts
 from stream.flapping import Flapping, Rates, Tally, together
+from stream.kinds import DEFAULT_KINDS
 from stream.learning.rounds import learn
 from stream.learning.state import TrainerState
 from stream.learning.statistics import PartitionStatistics
 from stream.model import Model
 from stream.partition import Partition
-from stream.segments import DEFAULT_KINDS, PublishRule
-from stream.state import Position
+from stream.segments import PublishRule
+from stream.store.state import Position
 from stream.units import DAY_MS, iso
 from tests.stream.test_metrics import value
 from tests.stream.test_partition import EVERYONE, LEARNING, RULE, TABLE, act, batch, history, models

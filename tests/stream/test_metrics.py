@@ -15,7 +15,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from stream import metrics
 from stream.events import Cause, Counts, Reason
 from stream.metrics import PartitionLag
-from stream.state import Answer
+from stream.store.state import Answer
 from tests.fakes import Clock
 
 

@@ -7,7 +7,8 @@ import pytest
 from stream.config import ConfigError, Settings
 from stream.hashing import key_print
 from stream.namespace import see_namespace, see_partitions
-from stream.state import MemoryStore, Position
+from stream.store.memory import MemoryStore
+from stream.store.state import Position
 
 
 def settings(partitions: int = 2) -> Settings:

@@ -14,7 +14,7 @@ from stream.features import DEFAULT_FEATURES, FeatureTable
 from stream.hashing import hash_text
 from stream.oracle import Event
 from stream.partition import Acting, Partition, SampleRequest, act_together
-from stream.state import Position
+from stream.store.state import Position
 from stream.units import DAY_MS
 from tests.strategies import (
     CANCEL,

@@ -19,6 +19,7 @@ from stream.config import Learning
 from stream.events import NO_EVENTS, SEGMENT_CHANGE, Cause, Counts, EventColumns
 from stream.features import DEFAULT_FEATURES, FeatureTable
 from stream.hashing import change_identity, hash_text, user_hashes
+from stream.kinds import DEFAULT_KINDS
 from stream.learning.rounds import learn
 from stream.learning.state import TrainerState
 from stream.learning.statistics import PartitionStatistics
@@ -35,8 +36,9 @@ from stream.partition import (
     SchemaMismatchError,
     act_together,
 )
-from stream.segments import DEFAULT_KINDS, PublishRule
-from stream.state import Answer, Commit, MemoryStore, Position
+from stream.segments import PublishRule
+from stream.store.memory import MemoryStore
+from stream.store.state import Answer, Commit, Position
 from stream.units import DAY_MS, iso
 from tests.strategies import (
     CART,

@@ -13,16 +13,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stream.choosing import Space, suggest
 from stream.clustering import ALL_HASHES, FeatureMap
 from stream.config import Learning, Publish, Settings
 from stream.events import Cause, EventColumns, Floats, Hashes, Ints, SegmentChange
+from stream.kinds import Bounds
+from stream.learning.choosing import Space, suggest
 from stream.learning.statistics import PartitionStatistics, Sample, Sampling
 from stream.partition import Partition
 from stream.populations import DEFAULT_POPULATIONS, NONE, Population, Populations, check
 from stream.rehearsal import Rehearsal
 from stream.segmenter import Segmenter, Step
-from stream.segments import Bounds
 from stream.units import DAY_MS
 from tests.strategies import ORDER, START_MS, VIEW
 from tests.stream.test_partition import batch, event

@@ -9,7 +9,7 @@ import pytest
 from stream.cli.roles import ROLES
 from stream.rights import RIGHTS
 from stream.roles.leader import STANDBY_SECONDS, Lease, lead
-from stream.state import MemoryStore
+from stream.store.memory import MemoryStore
 
 
 class Waits(Event):

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stream.cli.safe import safe, safe_facts, safe_lines
+from stream.safe import safe, safe_facts, safe_lines
 
 
 @pytest.mark.parametrize(

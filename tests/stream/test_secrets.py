@@ -18,7 +18,7 @@ from stream.cli import main, roles
 from stream.cli.terminal import console
 from stream.config import Settings
 from stream.errors import kafka_client
-from stream.redis_state import connect
+from stream.store.redis import connect
 from tests.conftest import NOWHERE
 
 PROPERTIES = [

@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 
 from stream.config import Learning, Publish
 from stream.events import Floats, Ints
+from stream.kinds import Bounds, KindRule
 from stream.segmenter import Segmenter, Step
-from stream.segments import Bounds, KindRule
 
 pytestmark = pytest.mark.slow
 

@@ -12,7 +12,7 @@ import pytest
 from stream.errors import BrokerUnavailableError, OffsetOutOfRangeError, TopicMissingError
 from stream.health import Health
 from stream.metrics import REGISTRY
-from stream.state import StoreUnavailableError
+from stream.store.state import StoreUnavailableError
 from stream.supervise import HEALTHY_SECONDS
 from stream.supervise import keep_going as supervised
 from tests.fakes import Clock

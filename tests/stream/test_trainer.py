@@ -27,13 +27,14 @@ from stream.events import (
     LineageRecord,
 )
 from stream.features import DEFAULT_FEATURES, FeatureTable
+from stream.kinds import DEFAULT_KINDS
 from stream.learning.rounds import learn, rehearse_refit
 from stream.learning.state import Learned, TrainerState
 from stream.learning.statistics import PartitionStatistics, Sample
 from stream.metrics import REGISTRY
 from stream.populations import EVERYONE, Populations
-from stream.segments import DEFAULT_KINDS
-from stream.state import Answer, Commit, MemoryStore, Position
+from stream.store.memory import MemoryStore
+from stream.store.state import Answer, Commit, Position
 from stream.trainer import Announced, Trainer
 from stream.tuning import Started
 from tests.fakes import Clock
@@ -432,6 +433,7 @@ class Scene:
                 "topics": {"partitions": 2},
                 "clock": {"mode": self.mode},
                 "learning": LEARNING.model_dump(),
+                "populations": (),
             }
         )
         for partition in range(2):

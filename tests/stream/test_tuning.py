@@ -17,17 +17,19 @@ from stream.learning.statistics import PartitionStatistics
 from stream.model import Model
 from stream.partition import Partition
 from stream.segments import PublishRule
-from stream.state import MemoryStore, Position
+from stream.store.memory import MemoryStore
+from stream.store.state import Position
 from stream.trainer import Trainer
 from stream.tuning import Started, Tuning
 from tests.stream.test_trainer import LEARNING, TABLE, Shop, a_shop, first_state, parts_of
 
-SETTINGS = Settings(learning=LEARNING)
+SETTINGS = Settings(learning=LEARNING, populations=())
 STARTED = Started(TABLE, LEARNING, SETTINGS.kinds)
 
 
 def tuned(**sections: Any) -> Tuning:
-    return Tuning.of(Settings.model_validate({"learning": LEARNING.model_dump()} | sections))
+    whole = {"learning": LEARNING.model_dump(), "populations": ()} | sections
+    return Tuning.of(Settings.model_validate(whole))
 
 
 def fewer(k: int, **rest: Any) -> Tuning:

@@ -1,0 +1,102 @@
+"""Reads what is on the topic of changes: to its end, and on from there.
+
+Comes in: records of `segment-changes`. Goes out: changes in topic order, each once, and what became
+of segments where it is wanted; `stream.insight` and the command are next.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+from confluent_kafka import OFFSET_BEGINNING, Consumer, TopicPartition
+
+from consumers.client import read_to_end, reader_options
+from stream.config import Settings
+from stream.errors import kafka_client
+
+
+@dataclass
+class Place:
+    """How far the changes have been read.
+
+    Attributes:
+        ends: by partition, the offset behind the last record read.
+        seen: ids of records; a record may be delivered again.
+    """
+
+    ends: dict[int, int] = field(default_factory=dict)
+    seen: set[str] = field(default_factory=set)
+
+
+class ChangeLog:
+    """The topic of changes, for whoever reads it now and then."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._broker = settings.broker
+        self._topic = settings.topics.changes
+        self._partitions = settings.topics.partitions
+
+    def read(
+        self,
+        partitions: list[int] | None = None,
+        *,
+        lineage: bool = False,
+        place: Place | None = None,
+    ) -> Iterator[dict[str, Any]]:
+        """Changes in topic order, each once.
+
+        Args:
+            partitions: None for all.
+            lineage: what became of segments, too.
+            place: how far somebody has read, who reads on from here.
+        """
+        place = Place() if place is None else place
+        for message in read_to_end(self._broker, self._topic, partitions):
+            place.ends[message.partition() or 0] = (message.offset() or 0) + 1
+            record = parse_record(message.value(), lineage=lineage)
+            if record is not None and record["id"] not in place.seen:
+                place.seen.add(record["id"])
+                yield record
+
+    def follow(
+        self, stop: Callable[[], bool], place: Place, *, lineage: bool = False
+    ) -> Iterator[dict[str, Any]]:
+        """Changes as they come, each once; see `read`.
+
+        Args:
+            place: how far somebody has read already.
+        """
+        consumer = kafka_client(Consumer, reader_options(self._broker))
+        consumer.assign(
+            [
+                TopicPartition(self._topic, partition, place.ends.get(partition, OFFSET_BEGINNING))
+                for partition in range(self._partitions)
+            ]
+        )
+        try:
+            while not stop():
+                for message in consumer.consume(500, 0.2):
+                    value = None if message.error() else message.value()
+                    record = parse_record(value, lineage=lineage)
+                    if record is not None and record["id"] not in place.seen:
+                        place.seen.add(record["id"])
+                        yield record
+        finally:
+            consumer.close()
+
+
+def parse_record(value: bytes | None, *, lineage: bool = False) -> dict[str, Any] | None:
+    """A change on the change topic, or what became of a segment if wanted; None for all else."""
+    if not value:
+        return None
+    try:
+        parsed = msgspec.json.decode(value)
+    except msgspec.DecodeError:
+        return None
+    if not isinstance(parsed, dict):
+        return None
+    known = "kind_to" in parsed or (lineage and "event" in parsed)
+    return parsed if known else None

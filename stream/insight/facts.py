@@ -1,0 +1,393 @@
+"""The facts that insight gives, typed: what a command shows and prints as JSON.
+
+Comes in: nothing; these are types, and what an API would serve is declared by them, too.
+
+They are plain data, so that they can be written as JSON as they are. Times are ISO 8601, values are in
+natural units, ``sd`` is the standard deviation of a mapped feature over users. A change is told as it
+is on the topic (`stream.events.SegmentChange`), with whatever a later version put there.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NotRequired, TypeAlias
+
+from typing_extensions import TypedDict
+
+from stream.events import Lineage, Profile, SegmentFlapping
+
+Record: TypeAlias = dict[str, Any]
+"""A change, or what became of a segment, as it was read from the topic."""
+
+
+class NamedSegment(TypedDict):
+    """A segment, as it is told beside something else."""
+
+    segment: int
+    name: str
+    kind: str
+
+
+# -- segments ----------------------------------------------------------------------------------
+
+
+class Flapping(SegmentFlapping):
+    """How often users leave a segment, and how long it was watched."""
+
+    user_days: float
+
+
+class SegmentFacts(TypedDict):
+    """A segment as of the trainer's last round."""
+
+    id: int
+    name: str
+    kind: str
+    population: str
+    size: int
+    born: str
+    flapping: Flapping
+    profile: list[Profile]
+
+
+class Condition(TypedDict):
+    """A feature's value lies above one number and up to another; None for no limit."""
+
+    feature: str
+    above: float | None
+    upto: float | None
+    unit: str
+
+
+class Shares(TypedDict):
+    """How good a rule is, on users it was not learned from; None where none were left.
+
+    `covers` is the share of the segment's members whom it finds, `purity` the share of members among
+    whom it finds.
+    """
+
+    covers: float | None
+    purity: float | None
+
+
+class RuleFacts(Shares):
+    """Conditions that all hold of a user."""
+
+    conditions: list[Condition]
+    users: int
+
+
+class SegmentRules(NamedSegment, Shares):
+    """The rules of a segment; whoever of its population fits one of them is in it."""
+
+    population: str
+    overlaps: bool
+    rules: list[RuleFacts]
+
+
+class PopulationRule(TypedDict):
+    """Who is in a population; limits are from and up to, both included, and none is everyone else."""
+
+    name: str
+    when: dict[str, dict[str, float]]
+
+
+class RulesFacts(TypedDict):
+    """The rules of all segments, and how far they can be trusted."""
+
+    populations: list[PopulationRule]
+    fidelity: float | None
+    learned_from: int
+    judged_on: int
+    users: int
+    segments: list[SegmentRules]
+
+
+class PopulationFacts(TypedDict):
+    """Users who are learned together; `choice` says how the number of segments came about.
+
+    `when` has the limits of its rule, from and up to, both included. What has no model yet has no
+    segments, and nothing is known of it but its users.
+    """
+
+    name: str
+    when: dict[str, dict[str, float]]
+    users: int
+    segments: list[int]
+    choice: str | None
+    inertia: float | None
+    silhouette: float | None
+
+
+class SegmentsFacts(TypedDict):
+    """All segments, in the order of the model."""
+
+    model: str
+    at: str
+    users: int
+    inertia: float
+    silhouette: float | None
+    populations: list[PopulationFacts]
+    segments: list[SegmentFacts]
+    lineage: list[Lineage]
+    rules: NotRequired[RulesFacts]
+
+
+# -- a user ------------------------------------------------------------------------------------
+
+
+class Value(TypedDict):
+    """What a user has of a feature."""
+
+    feature: str
+    value: float
+    unit: str
+
+
+class Membership(TypedDict):
+    """The segment a user is in."""
+
+    id: int
+    name: str
+    kind: str
+    since: str
+
+
+class Distance(TypedDict):
+    """How far a user is from a centroid, in sd."""
+
+    segment: int
+    name: str
+    distance: float
+
+
+class Part(TypedDict):
+    """One feature's part in a margin; see `stream.insight.explain.Part`."""
+
+    feature: str
+    unit: str
+    value: float
+    own: float
+    other: float
+    contribution: float
+
+
+class Margin(TypedDict):
+    """How far a user is from the border; see `stream.insight.explain.Margin`."""
+
+    own: int
+    other: int
+    difference: float
+    z: float
+    parts: list[Part]
+
+
+class Evidence(TypedDict):
+    """What a user's acts so far add up to, and towards which segment."""
+
+    segment: int
+    z: float
+
+
+class Proposal(TypedDict):
+    """A change of one feature that would move a user; see `stream.insight.explain.Proposal`."""
+
+    feature: str
+    unit: str
+    value: float
+    needed: float
+    sd: float
+    how: str
+
+
+# "is" is a keyword, so this part of the type is spelled as a call.
+_Relation = TypedDict("_Relation", {"is": str})
+
+
+class Move(NamedSegment, _Relation):
+    """A segment that a user could move to, what it is to them, and what alone would do it."""
+
+    changes: list[Proposal]
+
+
+class Act(NamedSegment):
+    """Events that would move a user; see `stream.insight.explain.Act`."""
+
+    event: str
+    times: int
+    value: float | None
+    quantity: float | None
+    to: int
+
+
+class Departure(NamedSegment):
+    """When silence alone moves a user, and where."""
+
+    days: int
+    at: str
+
+
+class WhyFacts(TypedDict):
+    """What holds a user, and what would move them.
+
+    There is no margin where their population has no other segment.
+    """
+
+    population: PopulationRule
+    margin: Margin | None
+    margin_needed: float
+    silence_margin_needed: float
+    evidence: Evidence | None
+    moves: list[Move]
+    acts: list[Act]
+    silence: list[Departure]
+
+
+class UserFacts(TypedDict):
+    """A user as of now; `model` and `distances` only once there is a model."""
+
+    user: str
+    partition: int
+    at: str
+    first_seen: str | None
+    last_seen: str | None
+    features: list[Value]
+    segment: Membership | None
+    version: int
+    changes: list[Record]
+    model: NotRequired[str]
+    distances: NotRequired[list[Distance]]
+    why: NotRequired[WhyFacts | None]
+
+
+# -- how many segments -------------------------------------------------------------------------
+
+
+class Stability(TypedDict):
+    """Agreement of segments when users are drawn again."""
+
+    mean: float
+    low: float
+    high: float
+
+
+class Curves(TypedDict):
+    """Measures by number of segments, as text."""
+
+    inertia: dict[str, float]
+    silhouette: dict[str, float]
+    separation: dict[str, float]
+    stability: dict[str, Stability]
+
+
+class StudiedSegment(TypedDict):
+    """A segment that a study shows; `share` is of the users looked at."""
+
+    id: int
+    name: str
+    kind: str
+    size: int
+    share: float
+    profile: list[Profile]
+
+
+class StudiedPopulation(TypedDict):
+    """How many segments a population has by the settings, and how many its users suggest.
+
+    `configured` is None where that is left to the users; nothing is suggested by a handful.
+    """
+
+    name: str
+    users: int
+    configured: int | None
+    suggested: int | None
+    firmness: str | None
+
+
+class StudyFacts(TypedDict):
+    """How many segments the users of a population suggest, and what they are.
+
+    `written` has the path of each picture and of the page, by name.
+    """
+
+    source: str
+    at: str
+    users: int
+    sampled: int
+    population: str
+    populations: list[StudiedPopulation]
+    notes: list[str]
+    distance: str
+    algorithm: str
+    proposal: int
+    suggested: int
+    firmness: str
+    curves: Curves
+    elbow: int
+    model: str | None
+    stability: float | None
+    noise: int
+    segments: list[StudiedSegment]
+    written: dict[str, str]
+
+
+# -- other settings ----------------------------------------------------------------------------
+
+
+class PlannedSegment(TypedDict):
+    """A segment and its users, before or after; `new` of those after that were not there before."""
+
+    id: int
+    name: str
+    kind: str
+    users: int
+    new: NotRequired[bool]
+
+
+# "from" is a keyword, so the type is spelled as a call.
+Flow = TypedDict("Flow", {"from": int, "to": int, "users": int})
+"""Users who are in one segment before and in another, or the same, after."""
+
+
+class BeforeAndAfter(TypedDict):
+    before: int
+    after: int
+
+
+class ChurnRisk(BeforeAndAfter):
+    """Users in kinds that stand for churn risk."""
+
+    entering: int
+    leaving: int
+
+
+class PlanFacts(TypedDict):
+    """What other settings would do; numbers of users are of all, estimated from a sample."""
+
+    source: str
+    at: str
+    users: int
+    sampled: int
+    model: str
+    before: list[PlannedSegment]
+    after: list[PlannedSegment]
+    matrix: list[Flow]
+    moving: int
+    share: float
+    records: int
+    causes: dict[str, int]
+    due_anyway: int
+    lineage: list[Lineage]
+    kinds: dict[str, BeforeAndAfter]
+    churn_risk: ChurnRisk
+    notes: list[str]
+    verdict: str
+
+
+class AppliedFacts(TypedDict):
+    """A plan, and what came of it; `lineage` is None where the topic of models has it."""
+
+    plan: PlanFacts
+    tuning: str
+    in_force: bool
+    model: str | None
+    lineage: list[Lineage] | None

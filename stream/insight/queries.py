@@ -1,0 +1,318 @@
+"""Segments, users and changes, as they are: what a person or a program asks a running pipeline.
+
+Comes in: a reader of the store, and change records. Goes out: facts; `stream.cli.views` shows them.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from heapq import nlargest
+from itertools import zip_longest
+from typing import TypeAlias
+
+import numpy as np
+
+from stream.config import Settings
+from stream.events import Profile, PublishedSegment, Rows
+from stream.features import FeatureTable
+from stream.flapping import Tally
+from stream.hashing import partition_of
+from stream.insight.facts import (
+    Distance,
+    NamedSegment,
+    PopulationFacts,
+    Record,
+    SegmentFacts,
+    SegmentsFacts,
+    UserFacts,
+)
+from stream.kinds import CHURN_RISK_KINDS, FALLBACK_KIND
+from stream.learning.state import TrainerState
+from stream.model import Model
+from stream.partition import SchemaMismatchError
+from stream.populations import Population
+from stream.store.promises import OperatorStore, ReaderStore
+from stream.units import iso, parse_duration
+
+
+class UnknownUserError(Exception):
+    """Nobody has heard of this user."""
+
+
+class WrongNameError(Exception):
+    """A segment cannot be called that."""
+
+
+class NoModelError(Exception):
+    """No model has been learned yet."""
+
+
+LONGEST_NAME = 60
+
+
+def trainer_state(store: ReaderStore) -> TrainerState:
+    """The trainer's newest state.
+
+    Raises:
+        NoModelError: there is no model yet.
+    """
+    found = store.model()
+    state = None if found is None else TrainerState.unpack(found[1])
+    if state is None or state.model is None:
+        raise NoModelError(
+            "no model has been learned yet: it takes a trainer (segstream run trainer) and "
+            "events of at least learning.first_model_users shoppers"
+        )
+    return state
+
+
+def _model(state: TrainerState) -> Model:
+    assert state.model is not None
+    return state.model
+
+
+def segments(state: TrainerState, table: FeatureTable) -> SegmentsFacts:
+    """Facts of all segments, in the order of the model."""
+    model = _model(state)
+    published = model.published(table)
+    return {
+        "model": model.name,
+        "at": iso(state.round_ms),
+        "users": state.users,
+        "inertia": model.inertia,
+        "silhouette": model.silhouette,
+        "populations": [_population(state, model, one) for one in model.populations.declared],
+        "segments": [
+            _as_of_now(row, size, state.flapping.get(row["id"], Tally()))
+            for row, size in zip_longest(published["segments"], state.sizes[: len(model.ids)])
+        ],
+        "lineage": published["lineage"],
+    }
+
+
+def limits(population: Population) -> dict[str, dict[str, float]]:
+    """The limits of a population's rule, by feature."""
+    return {name: bounds.model_dump(exclude_none=True) for name, bounds in population.when.items()}
+
+
+def _population(state: TrainerState, model: Model, declared: Population) -> PopulationFacts:
+    part = model.part(declared.name)
+    return {
+        "name": declared.name,
+        "when": limits(declared),
+        "users": state.of(declared.name).users,
+        "segments": [] if part is None else part.ids.tolist(),
+        "choice": None if part is None else part.choice,
+        "inertia": None if part is None else part.inertia,
+        "silhouette": None if part is None else part.silhouette,
+    }
+
+
+def _as_of_now(row: PublishedSegment, size: int | None, tally: Tally) -> SegmentFacts:
+    """A published segment, with what the last round counted; its published size if it did not."""
+    rates = tally.rates()
+    return {
+        "id": row["id"],
+        "name": row["name"],
+        "kind": row["kind"],
+        "population": row["population"],
+        "size": row["size"] if size is None else size,
+        "born": row["born"],
+        "flapping": {
+            "changes_per_user_day": rates.changes_per_user_day,
+            "reverted_share": rates.reverted_share,
+            "user_days": tally.user_days,
+        },
+        "profile": row["profile"],
+    }
+
+
+def marks_of(segment: SegmentFacts, table: FeatureTable, count: int = 4) -> list[Profile]:
+    """What marks a segment: the features farthest from the average, the farthest first."""
+    weights = dict(zip(table.names, table.weights.tolist(), strict=True))
+    profile = [entry for entry in segment["profile"] if weights[entry["feature"]] > 0]
+    profile.sort(key=lambda entry: -abs(entry["z"]) * weights[entry["feature"]] ** 0.5)
+    return profile[:count]
+
+
+def is_young(segment: SegmentFacts) -> bool:
+    """Whether it was seen for less than a day: what leaves it a day is a guess then, and a wild one."""
+    return segment["flapping"]["user_days"] < segment["size"]
+
+
+def rename(store: OperatorStore, segment: int, name: str) -> str:
+    """Give a living segment a name; returns the one it had.
+
+    Raises:
+        WrongNameError: there is no such segment, or the name will not do.
+        NoModelError: there is no model yet.
+    """
+    model = _model(trainer_state(store))
+    names = {one.id: one.name for one in model.segments} | store.given_names()
+    if segment not in model.ids:
+        raise WrongNameError(f"there is no segment {segment}; segstream segments lists them")
+    if not name.strip() or len(name) > LONGEST_NAME or not name.isprintable():
+        raise WrongNameError(f"a name has 1 to {LONGEST_NAME} printable characters")
+    if taken := [other for other, known in names.items() if known == name and other != segment]:
+        raise WrongNameError(f"segment {taken[0]} is called that already")
+    store.give_name(segment, name)
+    return names[segment]
+
+
+def kinds_of(settings: Settings, store: ReaderStore) -> list[str]:
+    """Kinds that a change may be into: of the rules, and of the segments there are."""
+    known = [rule.kind for rule in settings.kinds] + [FALLBACK_KIND]
+    with suppress(NoModelError):
+        known += [segment.kind for segment in _model(trainer_state(store)).segments]
+    return list(dict.fromkeys(known))
+
+
+ChangesIn: TypeAlias = Callable[[list[int]], Iterable[Record]]
+"""Changes of partitions in topic order, each once."""
+
+
+@dataclass(frozen=True)
+class Reader:
+    """Reads users."""
+
+    settings: Settings
+    store: ReaderStore
+    table: FeatureTable
+
+    def row_of(self, name: str) -> tuple[int, Rows, int]:
+        """A user's partition, their row ``(1,)`` and the time by the clock in use.
+
+        Raises:
+            UnknownUserError: no event of that user has been applied.
+            SchemaMismatchError: the row was written by another feature table.
+        """
+        partition = partition_of(name.encode(), self.settings.topics.partitions)
+        raw = self.store.row(partition, name.encode())
+        position = self.store.position(partition)
+        if raw is None or position is None:
+            raise UnknownUserError(f"user {name!r} is unknown: no event of theirs was applied")
+        if position.schema != self.table.schema:
+            raise SchemaMismatchError(
+                f"partition {partition} holds rows of feature table {position.schema}, but the "
+                f"settings declare {self.table.schema}; use the settings the pipeline runs with"
+            )
+        live = self.settings.clock.mode == "live"
+        now_ms = time.time_ns() // 1_000_000 if live else position.clock_ms
+        return partition, np.frombuffer(raw, dtype=self.table.dtype), now_ms
+
+    def user(self, name: str, changes_in: ChangesIn) -> UserFacts:
+        """Facts of a user.
+
+        Args:
+            changes_in: gives the changes of partitions, oldest first, each once.
+
+        Raises:
+            UnknownUserError: no event of that user has been applied.
+            SchemaMismatchError: the row was written by another feature table.
+        """
+        partition, row, now_ms = self.row_of(name)
+        vectors = self.table.vectors(row, now_ms)
+        facts: UserFacts = {
+            "user": name,
+            "partition": partition,
+            "at": iso(now_ms),
+            # Who is known by what the shop did only has not been seen yet.
+            "first_seen": iso(int(row["first"][0])) if row["seen"][0] else None,
+            "last_seen": iso(int(row["seen"][0])) if row["seen"][0] else None,
+            "features": [
+                {"feature": feature.name, "value": float(value), "unit": feature.unit}
+                for feature, value in zip(self.table.features, vectors[0], strict=True)
+            ],
+            "segment": None,
+            "version": int(row["version"][0]),
+            "changes": [one for one in changes_in([partition]) if one["user"] == name][-5:],
+        }
+        try:
+            model = _model(trainer_state(self.store))
+        except NoModelError:
+            return facts
+        squared = model.place(vectors, row["segment"]).squared[0]
+        current = model.by_id.get(int(row["segment"][0]))
+        if current is not None:
+            facts["segment"] = {
+                "id": current.id,
+                "name": current.name,
+                "kind": current.kind,
+                "since": iso(int(row["since"][0])),
+            }
+        facts["model"] = model.name
+        facts["distances"] = sorted(
+            (
+                Distance(segment=s.id, name=s.name, distance=float(np.sqrt(max(d, 0.0))))
+                for s, d in zip(model.segments, squared, strict=True)
+                if np.isfinite(d)
+            ),
+            key=lambda entry: entry["distance"],
+        )
+        return facts
+
+    def now_ms(self) -> int:
+        """What time it is by the clock in use."""
+        if self.settings.clock.mode == "live":
+            return time.time_ns() // 1_000_000
+        positions = map(self.store.position, range(self.settings.topics.partitions))
+        return max((found.clock_ms for found in positions if found is not None), default=0)
+
+
+def in_time_order(records: Iterable[Record], last: int | None) -> list[Record]:
+    """Records of all partitions by the time they tell, a user's by version.
+
+    Args:
+        last: only so many of the latest; None for all.
+    """
+
+    def order(record: Record) -> tuple[str, str, int]:
+        return record["at"], record.get("user", ""), record.get("version", 0)
+
+    if last is None:
+        return sorted(records, key=order)
+    return nlargest(last, records, key=order)[::-1]
+
+
+def since_ms(text: str, now_ms: Callable[[], int]) -> int:
+    """A time that is given as such, or as how long ago it was.
+
+    Raises:
+        ValueError: it is neither.
+    """
+    if text.strip()[-1:].isalpha() and text.strip()[-1] not in "Zz":
+        ago_ms = min(float(parse_duration(text)) * 1_000, 1e15)
+        return max(now_ms() - round(ago_ms), 0)
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise ValueError(
+            "expected a time such as 2026-01-31T12:00Z, or how long ago: 30d"
+        ) from None
+    return round((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1_000)
+
+
+def wanted(record: Record, user: str | None, kind: str | None, since: str | None = None) -> bool:
+    """Whether a record passes the filters of `segstream changes`; a segment is no user."""
+    if since is not None and record["at"] < since:
+        return False
+    theirs = user is None or record.get("user") == user
+    return theirs and (kind is None or record.get("kind_to", record.get("kind")) == kind)
+
+
+def churn_risk_moves(changes: Iterable[Record]) -> int:
+    """Moves into a kind that stands for churn risk, from one that does not."""
+    return sum(
+        change["kind_to"] in CHURN_RISK_KINDS and change["kind_from"] not in CHURN_RISK_KINDS
+        for change in changes
+    )
+
+
+def segment_facts(model: Model, segment: int) -> NamedSegment:
+    """A segment, as it is told beside something else."""
+    known = model.by_id[segment]
+    return {"segment": known.id, "name": known.name, "kind": known.kind}

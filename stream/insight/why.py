@@ -1,0 +1,122 @@
+"""Why a user is where they are, and what would move them.
+
+Comes in: a reader of the store, and a user's id. Goes out: facts; `explain` works them out, and
+`stream.cli.explaining` shows them.
+"""
+
+from __future__ import annotations
+
+from stream.events import Rows
+from stream.insight import explain
+from stream.insight.explain import acts, departures, margin, nearest_other, proposals
+from stream.insight.facts import Evidence, Margin, Proposal, WhyFacts
+from stream.insight.queries import NoModelError, Reader, limits, segment_facts, trainer_state
+from stream.segments import EVIDENCE, columns_of
+from stream.units import iso
+
+PROPOSALS = 3
+
+
+def why(reader: Reader, name: str) -> WhyFacts | None:
+    """What holds a user and what would move them; None while the user is in no segment of the model.
+
+    Raises:
+        UnknownUserError: no event of that user has been applied.
+    """
+    _, row, now_ms = reader.row_of(name)
+    try:
+        model = trainer_state(reader.store).model
+    except NoModelError:
+        return None
+    assert model is not None
+    own = int(columns_of(row["segment"], model.ids)[0])
+    if own < 0:
+        return None
+    table = reader.table
+    rule = model.rule or reader.settings.publish.rule()
+    vector = table.vectors(row, now_ms)[0]
+    part = model.part_of(own)[0]
+    declared = model.populations.declared[model.populations.names.index(part.population)]
+    targets: dict[int, str] = {}
+    border = None
+    if len(part.ids) > 1:
+        border = _margin(margin(vector, model, table.features, own))
+        nearest = nearest_other(vector, model, own)
+        targets[nearest] = "nearest"
+        back = int(columns_of(row["previous"], model.ids)[0])
+        if back == nearest:
+            targets[nearest] = "nearest, and where they were before"
+        elif back >= 0 and model.part_of(back)[0] is part:
+            targets[back] = "where they were before"
+    return {
+        "population": {"name": declared.name, "when": limits(declared)},
+        "margin": border,
+        "margin_needed": rule.margin,
+        "silence_margin_needed": rule.by_silence,
+        "evidence": _evidence(row),
+        "moves": [
+            {
+                **segment_facts(model, int(model.ids[target])),
+                "is": relation,
+                "changes": [
+                    _proposal(one)
+                    for one in proposals(vector, model, table.features, own, target, rule)[
+                        :PROPOSALS
+                    ]
+                ],
+            }
+            for target, relation in targets.items()
+        ],
+        "acts": [
+            {
+                "event": one.event,
+                "times": one.times,
+                "value": one.value,
+                "quantity": one.quantity,
+                "to": one.to,
+                **segment_facts(model, one.to),
+            }
+            for one in acts(row, table, model, rule, now_ms)
+        ],
+        "silence": [
+            {"days": one.days, "at": iso(one.at_ms), **segment_facts(model, one.to)}
+            for one in departures(row, table, model, rule, now_ms)
+        ],
+    }
+
+
+def _evidence(row: Rows) -> Evidence | None:
+    """What a user's acts so far add up to, and towards which segment; None if to nothing."""
+    evidence = int(row["evidence"][0])
+    return {"segment": int(row["candidate"][0]), "z": evidence / EVIDENCE} if evidence else None
+
+
+def _margin(found: explain.Margin) -> Margin:
+    return {
+        "own": found.own,
+        "other": found.other,
+        "difference": found.difference,
+        "z": found.z,
+        "parts": [
+            {
+                "feature": part.feature,
+                "unit": part.unit,
+                "value": part.value,
+                "own": part.own,
+                "other": part.other,
+                "contribution": part.contribution,
+            }
+            for part in found.parts
+        ],
+    }
+
+
+def _proposal(found: explain.Proposal) -> Proposal:
+    return {
+        "feature": found.feature,
+        "unit": found.unit,
+        "value": found.value,
+        "needed": found.needed,
+        "sd": found.sd,
+        "how": found.how,
+    }

@@ -1,0 +1,5 @@
+"""Where state lives between two moments of a role.
+
+Read `state` for what is kept, `promises` for who may ask what, `memory` for the shortest way to keep
+it, and `redis` for the one that lasts.
+"""

@@ -1,0 +1,520 @@
+"""What any command writes is harmless: whoever names a user or a segment commands no terminal.
+
+Each command is run with facts in which every text that somebody else may have written is hostile. A
+command that is not in `DRIVES` fails here, so that a new one cannot be forgotten.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from io import StringIO
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, TypeAlias
+
+import pytest
+from confluent_kafka import KafkaException
+from rich.text import Text
+from typer.core import TyperGroup
+from typer.main import get_command
+
+from consumers import activity
+from consumers.audit import AuditReport, Check
+from consumers.change_log import ChangeLog
+from consumers.findings import Finding
+from consumers.letters import Letter, Summary, Survey
+from producers import topics as topic_plans
+from producers.dead_letters import LetterReport
+from producers.mapping import Refusal
+from producers.replay import ReplayReport
+from producers.topics import Difference, TopicPlan
+from stream import config
+from stream.cli import demo as demonstration
+from stream.cli import explore as explore_view
+from stream.cli import main, roles, views
+from stream.cli.terminal import SafeConsole, console
+from stream.config import Settings
+from stream.features import DEFAULT_FEATURES
+from stream.insight import applying, explore, queries, rule_facts
+from stream.insight import plan as planning
+from stream.insight import why as reasons
+from stream.wiring import letters as letter_facts
+from stream.wiring import rekey as rekeying
+from stream.wiring import republish
+
+EVIL = "mallory\x1b[2J\x1b]0;owned\x07\x9b31m\u202e\u2066\u200b\x7f\u2028\ud800\r\nFORGED line"
+WRITTEN_OUT = r"mallory\x1b[2J\x1b]0;owned\x07\x9b31m\u202e\u2066\u200b\x7f\u2028\ud800\r\nFORGED"
+OBEYED = re.compile(
+    "[\x00-\x09\x0b-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
+)
+FEATURE = DEFAULT_FEATURES[0].name
+
+
+def harmless(text: str) -> None:
+    """Nothing is obeyed, and no line begins as somebody else wished."""
+    assert OBEYED.search(text) is None, text
+    for line in text.splitlines():
+        assert not re.match(r"\s*FORGED", line), text
+
+
+# -- hostile facts -----------------------------------------------------------------------------
+
+
+def change(user: str = EVIL) -> dict[str, Any]:
+    return {
+        "id": "1", "user": user, "version": 2, "from": 1, "to": 2, "kind_from": EVIL,
+        "kind_to": "new", "cause": "user_moved", "name_from": EVIL, "name_to": EVIL,
+        "at": "2026-01-01T00:00:00.000Z", "last_event_at": "2026-01-01T00:00:00.000Z",
+        "model": "1.0", "margin": 0.3, "provisional": False, "rest": 0.0,
+        "why": [{"feature": EVIL, "value": 1.0, "contribution": 0.3}],
+    }  # fmt: skip
+
+
+LINEAGE = {
+    "id": "2", "event": "renamed", "segment": 1, "others": [], "name": EVIL, "kind": EVIL,
+    "users": 3, "at": "2026-01-01T00:00:00.000Z", "model": "1.0",
+}  # fmt: skip
+
+
+def segments() -> dict[str, Any]:
+    profile = [
+        {"feature": f.name, "value": 1.0, "unit": f.unit, "z": 1.0} for f in DEFAULT_FEATURES
+    ]
+    flapping = {"changes_per_user_day": 0.1, "reverted_share": 0.2, "user_days": 9.0}
+    one = {"id": 1, "name": EVIL, "kind": EVIL, "size": 3, "profile": profile, "flapping": flapping,
+           "population": EVIL}  # fmt: skip
+    populations = [{"name": name, "when": {}, "users": 3, "segments": ids}
+                   for name, ids in ((EVIL, [1]), (f"{EVIL} too", []))]  # fmt: skip
+    return {
+        "model": EVIL, "at": EVIL, "users": 3, "inertia": 1.0, "silhouette": 0.5,
+        "segments": [one], "lineage": [LINEAGE], "populations": populations,
+    }  # fmt: skip
+
+
+def rules() -> dict[str, Any]:
+    conditions = [{"feature": FEATURE, "above": None, "upto": 1.0, "unit": ""}]
+    rule = {"conditions": conditions, "covers": 0.5, "purity": 0.5, "users": 3}
+    return {
+        "populations": [
+            {"name": EVIL, "when": {FEATURE: {"min": 1.0}}}, {"name": "rest", "when": {}},
+        ],
+        "fidelity": 0.9, "learned_from": 9, "judged_on": 3, "users": 12,
+        "segments": [{
+            "segment": 1, "name": EVIL, "kind": EVIL, "covers": 0.5, "purity": 0.5,
+            "overlaps": True, "rules": [rule], "population": EVIL,
+        }],
+    }  # fmt: skip
+
+
+def user() -> dict[str, Any]:
+    return {
+        "user": EVIL, "partition": 0, "at": EVIL, "first_seen": EVIL, "last_seen": EVIL,
+        "features": [{"feature": FEATURE, "value": 1.0, "unit": EVIL}], "version": 2,
+        "segment": {"id": 1, "name": EVIL, "kind": EVIL, "since": EVIL}, "changes": [change()],
+        "model": EVIL, "distances": [{"segment": 1, "name": EVIL, "distance": 0.1}],
+    }  # fmt: skip
+
+
+def why() -> dict[str, Any]:
+    part = {"feature": FEATURE, "unit": EVIL, "value": 1.0, "own": 1.0, "other": 2.0,
+            "contribution": 0.1}  # fmt: skip
+    to = {"segment": 2, "name": EVIL, "kind": EVIL}
+    proposal = {"feature": FEATURE, "unit": EVIL, "value": 1.0, "needed": 2.0, "sd": 1.0,
+                "how": "by acting"}  # fmt: skip
+    return {
+        "population": {"name": EVIL, "when": {FEATURE: {"max": 1.0}}},
+        "margin": {"own": 1, "other": 2, "difference": -0.1, "z": -0.1, "parts": [part]},
+        "margin_needed": 0.2, "silence_margin_needed": 0.1, "evidence": {"segment": 2, "z": 0.1},
+        "moves": [{**to, "is": "nearest", "changes": [proposal]}],
+        "acts": [{**to, "event": EVIL, "times": 2, "value": None, "quantity": None}],
+        "silence": [{**to, "days": 3, "at": EVIL}],
+    }  # fmt: skip
+
+
+def plan() -> dict[str, Any]:
+    row = {"id": 1, "name": EVIL, "kind": EVIL, "users": 3}
+    return {
+        "verdict": EVIL, "users": 3, "source": EVIL, "at": EVIL, "model": EVIL, "sampled": 3,
+        "matrix": [{"from": 1, "to": 1, "users": 3}], "before": [row],
+        "after": [row | {"new": False}], "kinds": {EVIL: {"before": 3, "after": 3}},
+        "lineage": [LINEAGE], "causes": {EVIL: 1}, "records": 1, "due_anyway": 1, "notes": [EVIL],
+        "moving": 1, "share": 1 / 3,
+    }  # fmt: skip
+
+
+def study() -> dict[str, Any]:
+    return {
+        "firmness": "firm", "noise": 1, "suggested": 2, "source": EVIL, "sampled": 3, "users": 9,
+        "segments": [{"id": 1, "name": EVIL, "kind": EVIL, "size": 3, "share": 1.0}],
+        "curves": {"inertia": {"2": 1.0}, "stability": {}, "separation": {}, "silhouette": {}},
+        "notes": [EVIL], "written": {"report": EVIL}, "population": EVIL,
+        "populations": [
+            {"name": EVIL, "users": 9, "configured": None, "suggested": 2, "firmness": "firm"},
+            {"name": "rest", "users": 0, "configured": 3, "suggested": None, "firmness": None},
+        ],
+    }  # fmt: skip
+
+
+def demo() -> dict[str, Any]:
+    return {
+        "ok": False, "seconds": 1.0, "events": 3, "events_per_second": 3.0, "users": 3,
+        "changes": 1, "changes_by_cause": {EVIL: 1}, "churn_risk_moves": 1,
+        "change_latency_p50_seconds": 0.1, "change_latency_p99_seconds": 0.1, "lost": 0,
+        "duplicated": 0, "rejected": 0, "segment_list": segments(),
+        "checks": [{"name": EVIL, "ok": False, "offenders": [EVIL], "note": EVIL}],
+    }  # fmt: skip
+
+
+def report(file: Path) -> ReplayReport:
+    refusal = Refusal(1, EVIL, EVIL, {"user": EVIL})
+    return ReplayReport(
+        rows=2, refused={EVIL: 1}, examples={EVIL: [refusal]}, events={EVIL: 1}, rejected_to=file
+    )
+
+
+# -- each command ------------------------------------------------------------------------------
+
+Patch: TypeAlias = pytest.MonkeyPatch
+Drive: TypeAlias = Callable[[Patch, Path], Sequence[str]]
+
+
+def _stored(patch: Patch) -> None:
+    """A store that is open, and is asked nothing."""
+
+    @contextmanager
+    def opened(_: Settings) -> Iterator[SimpleNamespace]:
+        yield SimpleNamespace(want=lambda _: None, output=lambda: ("", ""))
+
+    model = SimpleNamespace(schema="", name="1.0", version=1)
+    patch.setattr(roles, "open_store", opened)
+    patch.setattr(queries, "trainer_state", lambda _: SimpleNamespace(model=model))
+    patch.setattr(queries, "kinds_of", lambda *_: ["new"])
+
+
+def _user(patch: Patch, _: Path) -> Sequence[str]:
+    _stored(patch)
+    patch.setattr(queries.Reader, "user", lambda *_: user())
+    patch.setattr(reasons, "why", lambda *_: why())
+    return ["user", EVIL, "--why"]
+
+
+def _segments(patch: Patch, _: Path) -> Sequence[str]:
+    _stored(patch)
+    patch.setattr(queries, "segments", lambda *_: segments())
+    patch.setattr(explore, "read_store", lambda *_: None)
+    patch.setattr(rule_facts, "rules", lambda *_: rules())
+    return ["segments", "--rules"]
+
+
+def _rename(patch: Patch, _: Path) -> Sequence[str]:
+    _stored(patch)
+    patch.setattr(queries, "rename", lambda *_: EVIL)
+    return ["segments", "rename", "1", EVIL]
+
+
+def _changes(patch: Patch, _: Path) -> Sequence[str]:
+    _stored(patch)
+    records = [change(), LINEAGE]
+    patch.setattr(ChangeLog, "read", lambda *_, **__: iter(records))
+    return ["changes", "--lineage"]
+
+
+def _republish(patch: Patch, _: Path) -> Sequence[str]:
+    _stored(patch)
+    patch.setattr(topic_plans, "see_partitions", lambda _: None)
+    patch.setattr(republish, "Output", lambda _: SimpleNamespace(topic_ids=lambda names: names))
+    patch.setattr(republish, "republish", lambda *_: Counter({EVIL: 3}))
+    return ["republish"]
+
+
+def _plan(patch: Patch, folder: Path) -> Sequence[str]:
+    _stored(patch)
+    patch.setattr(planning, "live_crowd", lambda *_: None)
+    patch.setattr(planning, "plan", lambda *_: None)
+    patch.setattr(planning, "facts_of", lambda *_: plan())
+    return ["plan", str(_settings_file(folder)), "--live"]
+
+
+def _apply(patch: Patch, folder: Path) -> Sequence[str]:
+    _plan(patch, folder)
+    facts = {"in_force": True, "tuning": EVIL, "model": EVIL, "lineage": [LINEAGE]}
+    patch.setattr(applying, "wait", lambda *_: None)
+    patch.setattr(applying, "facts_of", lambda *_: facts)
+    return ["apply", str(_settings_file(folder))]
+
+
+def _explore(patch: Patch, _: Path) -> Sequence[str]:
+    _stored(patch)
+    for name in ("read_store", "study"):
+        patch.setattr(explore, name, lambda *_: None)
+    for name in ("write", "see_that_it_can_draw"):
+        patch.setattr(explore_view, name, lambda *_: None)
+    patch.setattr(explore, "facts_of", lambda *_: study())
+    return ["explore", "--live"]
+
+
+def _audit(patch: Patch, _: Path) -> Sequence[str]:
+    _stored(patch)
+    checks = [Check(EVIL, ok=False, offenders=[EVIL], note=EVIL)]
+    patch.setattr(main, "run_audit", lambda *_, **__: _report_of(checks))
+    return ["audit"]
+
+
+def _report_of(checks: list[Check]) -> AuditReport:
+    made = AuditReport.__new__(AuditReport)
+    for name, one in AuditReport.__dataclass_fields__.items():
+        empty: Any = 0 if one.type == "int" else {}
+        object.__setattr__(made, name, empty)
+    made.ok, made.checks = False, checks
+    return made
+
+
+def _doctor(patch: Patch, _: Path) -> Sequence[str]:
+    patch.setattr(main, "examine", lambda *_: [Finding(False, EVIL, EVIL, EVIL)])
+    return ["doctor"]
+
+
+def _topics(patch: Patch, _: Path) -> Sequence[str]:
+    def applied(_: Settings, __: bool, created: Callable[[TopicPlan], None]) -> list[Difference]:
+        created(TopicPlan(EVIL, 1, 1, {}))
+        return [Difference(EVIL, EVIL, EVIL, EVIL, EVIL)]
+
+    patch.setattr(topic_plans, "apply", applied)
+    return ["topics", "apply"]
+
+
+def _replay(patch: Patch, folder: Path) -> Sequence[str]:
+    patch.setattr(main, "replay", lambda *_, **__: report(folder / EVIL.replace("\ud800", "")))
+    return ["replay", "shop.csv", "--mapping", "simple"]
+
+
+def _config(_: Patch, folder: Path) -> Sequence[str]:
+    group = json.dumps(EVIL.replace("\ud800", ""))
+    return ["-c", str(_settings_file(folder)), "--set", f"broker.group={group}", "config", "show"]
+
+
+def _demo(patch: Patch, _: Path) -> Sequence[str]:
+    def run(*_: Any, show: Callable[[Any], None], **__: Any) -> bool:
+        show(demo())
+        return False
+
+    patch.setattr(demonstration, "run", run)
+    return ["demo"]
+
+
+def _roles(patch: Patch, _: Path) -> Sequence[str]:
+    """A role shows nothing but its log; see below for whoever it ends by."""
+
+    def run(*_: Any) -> None:
+        logging.getLogger("stream.role").warning("of %s", EVIL)
+
+    patch.setattr(roles, "run", run)
+    return ["run", "activity"]
+
+
+def _letter() -> Letter:
+    return Letter(
+        id=EVIL, topic=EVIL, reason=EVIL, detail=EVIL, timestamp_ms=0, filed_ms=0, key=b"\xff",
+        value=EVIL.encode("utf-8", "replace"), headers=((EVIL, b"\x1b[2J"),), lacks=(EVIL,), size=1,
+    )  # fmt: skip
+
+
+def _dlq_list(patch: Patch, _: Path) -> Sequence[str]:
+    patch.setattr(main, "survey", lambda *_: Survey([Summary(EVIL, EVIL, 1, example=EVIL)]))
+    return ["dlq", "list"]
+
+
+def _dlq_show(patch: Patch, _: Path) -> Sequence[str]:
+    patch.setattr(main, "letters", lambda *_, **__: iter([_letter()]))
+    return ["dlq", "show"]
+
+
+def _dlq_replay(patch: Patch, _: Path) -> Sequence[str]:
+    patch.setattr(letter_facts, "choose", lambda *_: (set(), set()))
+    patch.setattr(letter_facts, "send_again", lambda *_, **__: LetterReport(Counter({EVIL: 1})))
+    return ["dlq", "replay", "--reason", "not_json"]
+
+
+def _rekey(patch: Patch, _: Path) -> Sequence[str]:
+    patch.setattr(topic_plans, "see_partitions", lambda _: None)
+    facts = {"sent": 1, "would_send": 0, "topics": {EVIL: 1}}
+    patch.setattr(rekeying, "letters", lambda *_, **__: facts)
+    return ["rekey"]
+
+
+DRIVES: dict[str, Drive] = {
+    "demo": _demo,
+    "run activity": _roles,
+    "run trainer": lambda patch, folder: [*_roles(patch, folder)[:1], "trainer"],
+    "run publisher": lambda patch, folder: [*_roles(patch, folder)[:1], "publisher"],
+    "run all": lambda patch, folder: [*_roles(patch, folder)[:1], "all"],
+    "topics apply": _topics,
+    "replay": _replay,
+    "explore": _explore,
+    "plan": _plan,
+    "apply": _apply,
+    "segments": _segments,
+    "segments rename": _rename,
+    "user": _user,
+    "changes": _changes,
+    "republish": _republish,
+    "audit": _audit,
+    "dlq list": _dlq_list,
+    "dlq show": _dlq_show,
+    "dlq replay": _dlq_replay,
+    "rekey": _rekey,
+    "doctor": _doctor,
+    "config show": _config,
+}
+
+
+def _settings_file(folder: Path) -> Path:
+    file = folder / "shop.toml"
+    file.write_text("[log]\nformat = 'text'\n")
+    return file
+
+
+def commands(group: TyperGroup, path: tuple[str, ...] = ()) -> Iterator[str]:
+    """Every command that does something."""
+    for name, command in group.commands.items():
+        inner = isinstance(command, TyperGroup)
+        if not inner or (isinstance(command, TyperGroup) and command.invoke_without_command):
+            yield " ".join((*path, name))
+        if isinstance(command, TyperGroup):
+            yield from commands(command, (*path, name))
+
+
+def test_no_command_is_forgotten() -> None:
+    group = get_command(main.app)
+    assert isinstance(group, TyperGroup)
+    assert set(commands(group)) == set(DRIVES)
+
+
+@pytest.fixture
+def run(monkeypatch: Patch, capfd: pytest.CaptureFixture[str]) -> Iterator[Callable[..., str]]:
+    """Runs a command in this process; gives everything it wrote."""
+    monkeypatch.setattr(main, "out", console(columns=1_000))
+    monkeypatch.setattr(main, "err", console(stderr=True, columns=1_000))
+    monkeypatch.setenv("SEGSTREAM_LOG__FORMAT", "text")
+
+    def run(*arguments: str) -> str:
+        monkeypatch.setattr(sys, "argv", ["segstream", *arguments])
+        with pytest.raises(SystemExit):
+            main.main()
+        said = capfd.readouterr()
+        return said.out + said.err
+
+    yield run
+    logging.basicConfig(force=True, handlers=[logging.NullHandler()])
+
+
+@pytest.mark.parametrize("command", DRIVES)
+def test_a_command_shows_hostile_texts_safely(
+    command: str, run: Callable[..., str], monkeypatch: Patch, tmp_path: Path
+) -> None:
+    said = run(*DRIVES[command](monkeypatch, tmp_path))
+    harmless(said)
+    told = WRITTEN_OUT.replace(r"\ud800", "") if command == "config show" else WRITTEN_OUT
+    assert told in said
+    assert "Traceback" not in said
+
+
+@pytest.mark.parametrize("kind", [kind for kind, _ in main._ANSWERS])
+def test_an_error_is_told_safely(
+    kind: type[Exception], run: Callable[..., str], monkeypatch: Patch
+) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise kind.__new__(kind, EVIL)
+
+    monkeypatch.setattr(config, "load", fail)
+    said = run("config", "show")
+    harmless(said.replace("\n    FORGED", ""))
+    assert said.startswith("segstream: mallory\\x1b")
+
+
+def test_wrong_use_is_told_safely(run: Callable[..., str]) -> None:
+    for arguments in ([EVIL], ["config", "show", EVIL], ["user", "x", f"--{EVIL}"]):
+        said = run(*arguments)
+        harmless(said.replace("\n    FORGED", ""))
+        assert "see `segstream" in said
+
+
+def test_an_unforeseen_error_is_told_safely(run: Callable[..., str], monkeypatch: Patch) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise ZeroDivisionError(EVIL)
+
+    monkeypatch.setattr(config, "load", fail)
+    said = run("config", "show")
+    assert OBEYED.search(said) is None
+    # The settings could not be read, so this is for whoever reads a stream that is no terminal.
+    (line,) = said.splitlines()
+    assert "ZeroDivisionError" in json.loads(line)["message"]
+    assert "test_output.py" in json.loads(line)["exception"]
+
+
+@pytest.mark.parametrize("command", DRIVES)
+def test_flags_stand_before_or_after_any_command(
+    command: str, run: Callable[..., str], monkeypatch: Patch, tmp_path: Path
+) -> None:
+    arguments = list(DRIVES[command](monkeypatch, tmp_path))
+    file = str(_settings_file(tmp_path))
+    flags = ["-c", file, "--set", "learning.segments=6", "-v", "--set", "learning.seed=3"]
+    for given in ([*flags, *arguments], [*arguments, *flags], [*flags[:4], *arguments, *flags[4:]]):
+        run(*given)
+        assert main._context.flags["learning"] == {"segments": 6, "seed": 3}
+        assert main._context.named_file == Path(file)
+    assert main._context.verbose
+    run(*arguments)
+    assert "learning" not in main._context.flags
+    assert not main._context.verbose
+
+
+def test_the_later_of_two_settings_files_counts(run: Callable[..., str], tmp_path: Path) -> None:
+    one, other = tmp_path / "one.toml", tmp_path / "other.toml"
+    one.write_text("[store]\nnamespace = 'one'\n")
+    other.write_text("[store]\nnamespace = 'other'\n")
+    assert "= other " in run("-c", str(one), "config", "-c", str(other), "show").replace("│", "=")
+    assert "= one " in run("config", "-c", str(one), "show").replace("│", "=")
+
+
+def test_settings_are_readable_on_a_narrow_terminal(
+    run: Callable[..., str], monkeypatch: Patch
+) -> None:
+    monkeypatch.setattr(main, "out", console(columns=80))
+    said = run("config", "show", "--set", "store.namespace=shop").splitlines()
+    settings = said[: next(i for i, line in enumerate(said) if line.startswith("features = ["))]
+    assert max(map(len, settings)) <= 80
+    assert "store.namespace = shop  (flag)" in settings
+    after = said[said.index("worker.sweep_seconds = 5.0 seconds  (default)") + 1]
+    assert after.rstrip() == "    live mode: everyone is looked at this often"
+
+
+def test_json_has_the_texts_as_they_are(run: Callable[..., str], monkeypatch: Patch) -> None:
+    _changes(monkeypatch, Path())
+    said = run("changes", "--lineage", "--json").splitlines()
+    assert [json.loads(line) for line in said] == [LINEAGE, change()]
+
+
+def test_a_console_of_ours_lets_nothing_through_that_was_forgotten() -> None:
+    told = StringIO()
+    console(file=told, columns=1_000).print(EVIL, views.change_line(change()))
+    assert OBEYED.search(told.getvalue()) is None
+
+
+def test_styles_of_ours_stay() -> None:
+    told = StringIO()
+    shown = SafeConsole(file=told, width=80, force_terminal=True, color_system="standard")
+    shown.print(Text.assemble(("id\x1b[2J", "bold red")))
+    assert told.getvalue() == "\x1b[1;31mid\\x1b[2J\x1b[0m\n"
+
+
+def test_what_ends_a_worker_for_a_person_is_told_without_a_trace() -> None:
+    told = {kind for kind, _ in main._ANSWERS}
+    ends = {e for e in vars(activity).values() if isinstance(e, type) and issubclass(e, Exception)}
+    assert {e for e in ends - told if not e.__name__.startswith("_")} <= {KafkaException}
