@@ -269,6 +269,12 @@ _model_age = _Age(
     "segstream_model_age_seconds", "Since this process took up, or published, its model."
 )
 _segments = _gauge("segment_users", "Users in a segment.", "segment", "kind")
+_population_users = _gauge("population_users", "Users in a population, by its rule.", "population")
+_population_inertia = _gauge(
+    "population_inertia",
+    "Mean squared distance of a population's users to the nearest centroid, in sd squared.",
+    "population",
+)
 _changes = _counter(
     "changes_total",
     "Segment changes committed, by cause and kinds.",
@@ -462,6 +468,16 @@ def segments_counted(sizes: Mapping[tuple[int, str], int]) -> None:
         for (segment, kind), users in sizes.items():
             _segments.labels(str(segment), kind).set(users)
         _sized = set(sizes)
+
+
+def populations_counted(found: Mapping[str, tuple[int, float | None]]) -> None:
+    """Each population has so many users, and this inertia; None of one not learned yet."""
+    _population_users.clear()
+    _population_inertia.clear()
+    for name, (users, inertia) in found.items():
+        _population_users.labels(name).set(users)
+        if inertia is not None:
+            _population_inertia.labels(name).set(inertia)
 
 
 # -- happenings of the publisher --------------------------------------------------------------

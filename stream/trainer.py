@@ -252,6 +252,7 @@ class Trainer:
         self._settle_until = None
         self._lease.lose()
         metrics.segments_counted({})
+        metrics.populations_counted({})
 
     def _statistics(self) -> list[PartitionStatistics]:
         """Of every partition that has any; without those that tell of other features than ours.
@@ -317,6 +318,10 @@ class Trainer:
                 metrics.model_adopted(model.epoch, model.version)
             sizes = zip(model.segments, state.sizes, strict=False)
             metrics.segments_counted({(s.id, s.kind): size for s, size in sizes})
+            inertia = {part.population: part.inertia for part in model.parts}
+            metrics.populations_counted(
+                {name: (known.users, inertia.get(name)) for name, known in state.learned.items()}
+            )
 
     def _wanted(self) -> Tuning | None:
         """What a person wants; None as well for what cannot be read, which must not stop rounds."""

@@ -17,6 +17,7 @@ from stream.features import FeatureTable
 from stream.insight.facts import Record, SegmentFacts, SegmentsFacts, UserFacts
 from stream.insight.queries import is_young, marks_of
 from stream.insight.values import exact, natural, reading
+from stream.model import DECLARED
 from stream.units import percent, percents
 
 KIND_STYLES = {
@@ -43,6 +44,12 @@ def marks_line(segment: SegmentFacts, table: FeatureTable) -> str:
 WIDE, NARROW = 130, 100
 """Columns of a terminal from which on what marks a segment has a column of its own; below which it
 is more readable without flapping (``--json`` has it)."""
+
+
+def _heading(facts: SegmentsFacts, population: str) -> str:
+    """A population, and how its number of segments came about if its users suggested it."""
+    choice = next(one["choice"] for one in facts["populations"] if one["name"] == population)
+    return population if choice in (None, DECLARED) else f"{population} (suggested, {choice})"
 
 
 def in_groups(facts: SegmentsFacts) -> list[SegmentFacts]:
@@ -72,7 +79,7 @@ def segments_table(facts: SegmentsFacts, table: FeatureTable, columns: int) -> T
         if len(populations) > 1 and row["population"] != before:
             before = row["population"]
             shown.add_section()
-            shown.add_row("", Text(before, style="bold italic"))
+            shown.add_row("", Text(_heading(facts, before), style="bold italic"))
         style = KIND_STYLES.get(row["kind"], "")
         flapping = row["flapping"]
         young = is_young(row)

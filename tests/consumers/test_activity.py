@@ -80,7 +80,7 @@ class Scene:
         store_section: dict[str, Any] | None = None,
         **sections: dict[str, Any],
     ) -> None:
-        layers: dict[str, dict[str, Any]] = {
+        layers: dict[str, Any] = {
             "broker": {"group_protocol": "consumer", "session_timeout_seconds": 0.5},
             "topics": {"partitions": PARTITIONS},
             "clock": {"mode": mode},
@@ -88,6 +88,7 @@ class Scene:
             "worker": {"sweep_seconds": 0.2, "misplaced": "accept"},
             "publisher": {"deliver_seconds": 0.001},
             "learning": {"segments": 3, "starts": 1, "first_model_users": 20, "sample_users": 200},
+            "populations": (),
         }
         for name, section in sections.items():
             layers[name] = layers.get(name, {}) | section

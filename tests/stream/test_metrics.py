@@ -64,6 +64,15 @@ def test_a_retired_segment_leaves_no_series() -> None:
     assert not there("segment_users", segment="2", kind="at_risk")
 
 
+def test_a_population_that_is_no_more_leaves_no_series() -> None:
+    metrics.populations_counted({"customers": (10, 1.5), "lapsed": (3, None)})
+    assert value("population_users", population="lapsed") == 3
+    assert value("population_inertia", population="customers") == 1.5
+    assert not there("population_inertia", population="lapsed")
+    metrics.populations_counted({"everyone": (13, 2.0)})
+    assert not there("population_users", population="customers")
+
+
 def test_changes_delivered_together_weigh_as_many() -> None:
     name = "change_delivery_seconds"
     count, total = value(f"{name}_count"), value(f"{name}_sum")
@@ -157,7 +166,7 @@ def test_names_carry_their_unit_and_every_metric_its_meaning() -> None:
     ours = [f for f in text_string_to_metric_families(text) if f.name.startswith("segstream_")]
     assert len(ours) > 20
     unit = re.compile(
-        r"_(seconds|records|entries|users|owned|epoch|version|leader|info|lacks_changes|alert|ids|orders)$"
+        r"_(seconds|records|entries|users|owned|epoch|version|leader|info|lacks_changes|alert|ids|orders|inertia)$"
     )
     for family in ours:
         assert family.documentation.endswith(".")

@@ -17,11 +17,14 @@ from threadpoolctl import threadpool_limits
 
 from ops.bench import command
 from ops.bench.command import at_least, say
+from ops.bench.learning import conversion
 from ops.bench.learning.arena import BenchError, Sizes, contest, contestants
 from ops.bench.learning.report import HEADER, section, summary
 from ops.bench.learning.rivals import RIVALS
 
 RESULTS = Path(__file__).parent.parent / "results" / "learning.md"
+SWEPT_SEEDS = 2
+"""Shops of each share of buyers: the groups are the same at each, so it is rates that matter."""
 LEAST_USERS = 1_000
 LEAST_UPDATES = 20_000
 """Below these a burn-in is too short to seed anything."""
@@ -52,7 +55,9 @@ def bench(wanted: argparse.Namespace) -> dict[str, Any]:
     seeds = range(wanted.first_seed, wanted.first_seed + wanted.seeds)
     methods = contestants(wanted.rivals)
     by_seed = {seed: contest(seed, sizes, methods, say) for seed in seeds}
+    swept = conversion.sweep(seeds[:SWEPT_SEEDS], tell=say) if wanted.conversion else []
     facts = {
+        "conversion": swept,
         "users": sizes.users,
         "updates": sizes.updates,
         "slow_updates": sizes.slow_updates,
@@ -85,6 +90,12 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         default=tuple(RIVALS),
         metavar="all|none|NAME,..",
         help=", ".join(RIVALS),
+    )
+    add(
+        "--conversion",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="sweep the share of buyers as well",
     )
     add(
         "--append",

@@ -15,6 +15,7 @@ from importlib.metadata import version
 from typing import Any
 
 from ops.bench.learning.arena import NEVER_FORGETS, OURS, STREAM_FACTS
+from ops.bench.learning.conversion import table
 from ops.bench.report import cpu
 
 HEADER = """\
@@ -26,6 +27,11 @@ elsewhere. `ops/bench/learning/scores.py` says what each number means. Means ove
 not tuned on; *worst* is over all checkpoints of all seeds. Seconds are of one thread's processor time
 and mean something only beside each other.
 """
+CONVERSION = (
+    "Conversion swept: shoppers who are in segments of their own group, and in brackets those in the "
+    "largest of these, if it is where most of the group are; the least of all seeds "
+    "(`ops/bench/learning/conversion.py`)."
+)
 WORST = frozenset(
     {"inertia_ratio_worst", "workers_label_difference", "workers_centroid_difference"}
 )
@@ -156,6 +162,8 @@ def section(report: Mapping[str, Any], at: datetime) -> str:
     for title, name, form, target in ROWS:
         cells = " | ".join(_told(column.get(name), form) for column in columns.values())
         lines.append(f"| {title} | {target} | {cells} |")
+    if report.get("conversion"):
+        lines += ["", CONVERSION, "", *table(report["conversion"])]
     return "\n".join(lines) + "\n"
 
 

@@ -89,7 +89,7 @@ def segments() -> dict[str, Any]:
     flapping = {"changes_per_user_day": 0.1, "reverted_share": 0.2, "user_days": 9.0}
     one = {"id": 1, "name": EVIL, "kind": EVIL, "size": 3, "profile": profile, "flapping": flapping,
            "population": EVIL}  # fmt: skip
-    populations = [{"name": name, "when": {}, "users": 3, "segments": ids}
+    populations = [{"name": name, "when": {}, "users": 3, "segments": ids, "choice": EVIL}
                    for name, ids in ((EVIL, [1]), (f"{EVIL} too", []))]  # fmt: skip
     return {
         "model": EVIL, "at": EVIL, "users": 3, "inertia": 1.0, "silhouette": 0.5,

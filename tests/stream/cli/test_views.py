@@ -41,7 +41,9 @@ def facts(name: str) -> Any:
                 "population": "everyone",
             }
         ],
-        "populations": [{"name": "everyone", "when": {}, "users": 7, "segments": [4]}],
+        "populations": [
+            {"name": "everyone", "when": {}, "users": 7, "segments": [4], "choice": "declared"}
+        ],
     }
 
 
