@@ -288,10 +288,19 @@ class Model:
             vectors: ``(n, features)`` in natural units.
             segments: ``(n,)`` the segment each is published in, 0 for none.
         """
-        populations = self.divide(vectors, segments)
-        mapped = self.map(vectors, populations)
-        crossing = self.crossing(segments, populations)
-        return Placed(populations, crossing, mapped, self.distances(mapped, populations))
+        if len(self.populations) == 1:
+            nobody, part = np.zeros(len(vectors), np.int64), self.parts[0]
+            mapped = part.map.apply(vectors)
+            squared = distances(mapped, part.centroids, part.map.weights)
+            return Placed(nobody, nobody > 0, mapped, squared)
+        was = self.place_of(segments)
+        populations = self.populations.divide(vectors, was)
+        mapped, squared = np.zeros(vectors.shape), np.full((len(vectors), len(self.ids)), np.inf)
+        for part, span, users in self._each(populations):
+            theirs = part.map.apply(vectors.take(users, axis=0))
+            mapped[users] = theirs
+            squared[users, span] = distances(theirs, part.centroids, part.map.weights)
+        return Placed(populations, (was != NONE) & (was != populations), mapped, squared)
 
     def divide(self, vectors: Floats, segments: npt.NDArray[np.int32]) -> Ints:
         """Place of the population that each user belongs to; see `place`."""
