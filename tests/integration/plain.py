@@ -14,7 +14,7 @@ from __future__ import annotations
 import csv
 import gzip
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -213,8 +213,11 @@ def recompute(
         if known:
             times = np.array([looks[i].at_ms for i in known])
             counted = entries(of_user[user], remember_ms)
-            distances = geometry.distances(vectors(counted, features, times), known[0])
-            moves += _walk(of_user[user], looks[known[0] :], distances, geometry, rule, known[0])
+            found = vectors(counted, features, times)
+            distances = geometry.distances(found, known[0])
+            names = [feature.name for feature in features]
+            users = [dict(zip(names, row, strict=True)) for row in found.tolist()]
+            moves += _walk(of_user[user], looks, users, distances, geometry, rule, known[0])
     return moves
 
 
@@ -245,11 +248,12 @@ def vectors(
         return np.array([getattr(e, of) if e.event in names else 0.0 for e in counted])
 
     def faded(feature: Feature, amounts: Floats) -> Floats:
-        assert feature.half_life is not None, "this shop is recomputed with decayed sums only"
-        if feature.half_life not in weights:
-            fading = np.exp2(-age / (1_000 * feature.half_life))
-            weights[feature.half_life] = np.where(before, fading, 0.0)
-        total: Floats = weights[feature.half_life] @ amounts
+        assert feature.window is None, "this shop is recomputed with decayed sums only"
+        half_life = feature.half_life or np.inf  # or for life
+        if half_life not in weights:
+            fading = np.exp2(-age / (1_000 * half_life))
+            weights[half_life] = np.where(before, fading, 0.0)
+        total: Floats = weights[half_life] @ amounts
         return total
 
     def days(feature: Feature, names: Sequence[str], *, newest: bool) -> Floats:
@@ -286,33 +290,86 @@ def _divide(top: Floats, bottom: Floats, absent: float) -> Floats:
 
 
 class _Geometry:
-    """What the published models say about distances, a row an occasion."""
+    """What the published models say about distances, a row an occasion.
+
+    Each population has a map of its own; a column is a segment, counted through all populations.
+    """
 
     def __init__(self, looks: Sequence[Occasion]) -> None:
-        published = [look.model["geometry"] for look in looks]
+        published = [look.model["geometry"]["parts"] for look in looks]
+        width = len(looks[0].model["geometry"]["features"])
+        parts = max(map(len, published))
+        most = max(len(look.model["segments"]) for look in looks)
         self._map = {
-            key: np.array([one["map"][key] for one in published])
+            key: np.ones((len(looks), parts, width))
             for key in ("low", "high", "centre", "scale", "weights")
         }
-        most = max(len(one["centroids"]) for one in published)
-        width = len(published[0]["features"])
-        self._centroids = np.full((len(looks), most, width), np.inf)
-        for row, one in zip(self._centroids, published, strict=True):
-            row[: len(one["centroids"])] = one["centroids"]
+        self._centroids = np.zeros((len(looks), most, width))
+        self._part = np.zeros((len(looks), most), np.int64)
+        for number, there in enumerate(published):
+            column = 0
+            for place, part in enumerate(there):
+                for key, values in self._map.items():
+                    values[number, place] = part["map"][key]
+                end = column + len(part["centroids"])
+                self._centroids[number, column:end] = part["centroids"]
+                self._part[number, column:end] = place
+                column = end
 
     def distances(self, vectors: Floats, start: int) -> list[list[float]]:
         """Squared distances of a user to the centroids, for each occasion from `start` on."""
         low, high, centre, scale, weights = (rows[start:] for rows in self._map.values())
-        logs = np.clip(np.sign(vectors) * np.log1p(np.abs(vectors)), low, high)
+        logs = np.clip((np.sign(vectors) * np.log1p(np.abs(vectors)))[:, None], low, high)
         mapped = np.round(np.clip((logs - centre) / scale, -4, 4) * GRID) / GRID
-        apart = (mapped[:, None, :] - self._centroids[start:]) ** 2
-        answer: list[list[float]] = np.einsum("lkf,lf->lk", apart, weights).tolist()
+        part = self._part[start:]
+        look = np.arange(len(part))[:, None]
+        apart = (mapped[look, part] - self._centroids[start:]) ** 2
+        answer: list[list[float]] = (apart * weights[look, part]).sum(axis=2).tolist()
         return answer
 
     def gap(self, look: int, one: int, other: int) -> float:
-        """Squared distance between two centroids."""
+        """Squared distance between two centroids of a population."""
         apart = (self._centroids[look, one] - self._centroids[look, other]) ** 2
-        return float(apart @ self._map["weights"][look])
+        return float(apart @ self._map["weights"][look, self._part[look, one]])
+
+
+# -- populations -------------------------------------------------------------------------------
+
+
+def _population(model: dict[str, Any], user: Mapping[str, float], inside: str | None) -> str:
+    """The first population whose rule holds; the one that a user is in may be missed by a little."""
+    for declared in model["geometry"]["populations"]:
+        slack = declared["slack"] if declared["name"] == inside else 0.0
+        if all(
+            user[feature] >= limits.get("min", -np.inf) - slack * abs(limits.get("min", 0.0))
+            and user[feature] <= limits.get("max", np.inf) + slack * abs(limits.get("max", 0.0))
+            for feature, limits in declared["when"].items()
+        ):
+            name: str = declared["name"]
+            return name
+    raise AssertionError("the last population has no rule")
+
+
+def _populations_of(model: dict[str, Any]) -> dict[int, str]:
+    """The population of every segment that a model knows."""
+    return {one["id"]: one["population"] for one in (*model["retired"], *model["segments"])}
+
+
+def _nearest(squared: Sequence[float], there: Sequence[bool]) -> int | None:
+    """The nearest of some columns; None of none."""
+    return min((c for c, one in enumerate(there) if one), key=squared.__getitem__, default=None)
+
+
+def _crossing(looks: Sequence[Occasion], number: int, population: str, cause: str) -> str:
+    """Why a user comes to a population: no model does that if the one before had learned it already."""
+    if number == 0 or cause != "model_moved":
+        return cause
+    parts = looks[number].model["geometry"]["parts"]
+    since = next(part["since"] for part in parts if part["population"] == population)
+    born, before = (
+        tuple(map(int, name.split("."))) for name in (since, looks[number - 1].model["model"])
+    )
+    return "time_passed" if born <= before else cause
 
 
 # -- the rule ----------------------------------------------------------------------------------
@@ -321,6 +378,7 @@ class _Geometry:
 def _walk(
     purchases: Sequence[Purchase],
     looks: Sequence[Occasion],
+    users: Sequence[Mapping[str, float]],
     distances: Sequence[Sequence[float]],
     geometry: _Geometry,
     rule: Publish,
@@ -330,7 +388,9 @@ def _walk(
     moves: list[Move] = []
     segment, acts, leaning, evidence = 0, 0, 0, 0.0
     done, seen, touched = 0, 0, 0
-    for number, (look, squared) in enumerate(zip(looks, distances, strict=True)):
+    for number, (look, user, squared) in enumerate(
+        zip(looks[start:], users, distances, strict=True), start
+    ):
         cause = "time_passed" if look.sweep else "model_moved"
         while done < len(purchases) and purchases[done].time_ms < look.at_ms:
             touched = purchases[done].time_ms
@@ -340,17 +400,21 @@ def _walk(
         if look.sweep and touched >= look.at_ms - DAY_MS:
             cause = "user_moved"
         ids = [one["id"] for one in look.model["segments"]]
-        best = squared.index(min(squared))
-        target, reason = ids[best], ""
+        of = _populations_of(look.model)
+        belongs = _population(look.model, user, of.get(segment))
+        best = _nearest(squared, [of[one] == belongs for one in ids])
+        target, reason = ids[best] if best is not None else 0, ""
         towards, so_far = leaning, evidence
         leaning, evidence = 0, 0.0
-        if segment == 0:
-            reason = cause
+        if best is None:
+            pass  # too few are there for a model: they stay
+        elif segment == 0 or of.get(segment, belongs) != belongs:
+            reason = _crossing(looks, number, belongs, cause) if segment else cause
         elif segment not in ids:
             reason = "segment_retired"
         elif target != segment:
             here = ids.index(segment)
-            gap = geometry.gap(start + number, here, best)
+            gap = geometry.gap(number, here, best)
             margin = (squared[here] - squared[best]) / (2 * gap)
             total = so_far if towards == target else 0.0
             # Leaning for no reason of their own: the model did that.
