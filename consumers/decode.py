@@ -56,6 +56,7 @@ class Batch:
 
     Attributes:
         users: name of each event's user; the other columns as in `EventColumns`.
+        slots: of each user in the partition, -1 of whom it may not know.
         counts: what became of the messages, except that duplicates are not known yet:
             `applied` still contains them.
         marks: (time, wall clock it was sent at) of each mark of the shop's clock.
@@ -66,6 +67,7 @@ class Batch:
 
     topic: int
     users: list[str]
+    slots: Ints
     kind: npt.NDArray[np.uint8]
     time_ms: Ints
     id: npt.NDArray[np.uint64]
@@ -86,8 +88,12 @@ class Batch:
         """The same events with the partition's slots for users."""
         if not self.users:
             return NO_EVENTS
+        slots, unknown = self.slots, np.flatnonzero(self.slots < 0)
+        if len(unknown):
+            slots = slots.copy()
+            slots[unknown] = partition.slots([self.users[place] for place in unknown.tolist()])
         return EventColumns(
-            partition.slots(self.users),
+            slots,
             np.full(len(self.users), self.topic, np.uint8),
             self.kind,
             self.time_ms,
@@ -114,6 +120,7 @@ class Block:
     """What became of messages, an entry a message, of whatever topic partitions they are.
 
     Attributes:
+        slots: of each user in the partition, -1 of whom it may not know; `placement` looks them up.
         fate: of each message; the columns mean something only where it is applied.
         appended_ms: record timestamps, as far as they can be.
         clamped: whose time was cut back from the future.
@@ -123,6 +130,7 @@ class Block:
 
     messages: Sequence[Any]
     users: list[str]
+    slots: Ints
     kind: npt.NDArray[np.uint8]
     time_ms: Ints
     id: npt.NDArray[np.uint64]
@@ -183,7 +191,7 @@ class Block:
             keep = start + np.flatnonzero(self.fate[here] == _Fate.APPLIED)
             users = [self.users[place] for place in keep.tolist()]
         return Batch(
-            topic, users, self.kind[keep], self.time_ms[keep], self.id[keep],
+            topic, users, self.slots[keep], self.kind[keep], self.time_ms[keep], self.id[keep],
             self.value[keep], self.quantity[keep], self.category[keep], self.order[keep],
             self.whole[keep], self.appended_ms[keep], counts, rejects,
             [self.marks[place] for place in sorted(self.marks) if start <= place < end],
@@ -308,6 +316,7 @@ class Decoder:
         return Block(
             messages=messages,
             users=parsed.users,
+            slots=np.full(len(messages), -1, np.int64),
             kind=parsed.kind,
             time_ms=timed.time_ms,
             id=parsed.id,

@@ -16,6 +16,7 @@ from confluent_kafka import KafkaError, KafkaException, TopicCollection
 from confluent_kafka.admin import AdminClient
 
 from consumers.client import admin_options, read_to_end
+from consumers.members import members_of
 from stream.config import Settings
 from stream.errors import BrokerUnavailableError, TopicMissingError, kafka_client
 from stream.events import CHANGED, NAMESPACE_HEADER, ORIGIN_HEADER
@@ -116,14 +117,8 @@ class Output:
 
     def group_members(self) -> list[str]:
         """Client ids of the members of the workers' group; none where the broker does not say."""
-        admin, group = self._connected(), self._settings.broker.group
-        asked = admin.describe_consumer_groups([group], request_timeout=self._patience)
-        try:
-            found = asked[group].result(self._timeout)
-        except (KafkaException, TimeoutError) as error:
-            log.info("members of group %s: %s", group, error.args[0] if error.args else "no answer")
-            return []
-        return [member.client_id for member in found.members]
+        broker = self._settings.broker
+        return members_of(broker.group, admin_options(broker), self._timeout)
 
     def topic_ids(self, names: Sequence[str]) -> list[str]:
         """Ids of topics; empty for a topic that has none.

@@ -17,12 +17,14 @@ from collections.abc import Sequence
 from typing import Literal, Protocol
 from zlib import crc32
 
+import numpy as np
+
 from consumers.decode import Block, parse_all
 from consumers.fields import Fields
 from consumers.plain import PlainParser
 from stream import metrics
 from stream.config import Money, Settings
-from stream.events import Reason
+from stream.events import Ints, Reason
 from stream.hashing import partitions_of
 
 log = logging.getLogger(__name__)
@@ -43,7 +45,7 @@ def by_crc32(user: str, partitions: int) -> int:
 class Knows(Protocol):
     """What is asked of a partition's users; `stream.partition.Partition` is one."""
 
-    def strangers(self, users: Sequence[str]) -> set[str]: ...
+    def find(self, users: Sequence[str]) -> Ints: ...
 
 
 class Placement:
@@ -59,15 +61,19 @@ class Placement:
     ) -> None:
         """Refuse, or only count, the events of users who do not belong into a partition.
 
+        The block is told where the partition has its users, so that nobody is looked up twice.
+
         Args:
             known: the users whom the partition has already; they are not looked at.
             number: of the partition.
             topic: whose messages stand from `start` to before `end`.
         """
         users = block.users[start:end]
-        strangers = list(known.strangers(users))
-        if not strangers:
+        slots = block.slots[start:end] = known.find(users)
+        unknown = np.flatnonzero(slots < 0).tolist()
+        if not unknown:
             return
+        strangers = list({users[place] for place in unknown})
         belong = partitions_of([user.encode() for user in strangers], self._partitions).tolist()
         elsewhere = {
             user: there for user, there in zip(strangers, belong, strict=True) if there != number
@@ -75,9 +81,9 @@ class Placement:
         if not elsewhere:
             return
         astray = [
-            (place, user, elsewhere[user])
-            for place, user in enumerate(users, start)
-            if user in elsewhere and block.applies(place)
+            (start + place, user, elsewhere[user])
+            for place in unknown
+            if (user := users[place]) in elsewhere and block.applies(start + place)
         ]
         if not astray:
             return

@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import count, filterfalse, islice
+from itertools import count, islice, repeat
 from typing import NamedTuple
 
 import msgspec
@@ -406,9 +406,9 @@ class Partition:
         if not self._delivered and not self._foretold:
             self._known_to = upto
 
-    def strangers(self, users: Sequence[str]) -> set[str]:
-        """Those who are not users of this partition yet; most often there are none."""
-        return set(filterfalse(self._slots.__contains__, users))
+    def find(self, users: Sequence[str]) -> Ints:
+        """Slot of each user, -1 of whom this partition does not know yet."""
+        return np.fromiter(map(self._slots.get, users, repeat(-1)), np.int64, len(users))
 
     def slots(self, users: Sequence[str]) -> Ints:
         """Slot of each user; unknown ones are taken in."""

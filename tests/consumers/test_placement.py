@@ -6,6 +6,7 @@ from collections import Counter
 from typing import Any
 from zlib import crc32
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -13,11 +14,14 @@ from hypothesis import strategies as st
 from consumers.decode import Decoder
 from consumers.placement import Placement
 from stream.config import Worker
-from stream.events import Reason
+from stream.events import Ints, Reason
 from stream.features import DEFAULT_FEATURES, FeatureTable
 from stream.hashing import partition_of, partitions_of
 from stream.metrics import REGISTRY
 from stream.oracle import Fate, Judge, Message
+from stream.partition import Partition
+from stream.segments import PublishRule
+from stream.state import Position
 from stream.units import DAY_MS
 from tests.consumers.test_activity import INPUTS, PARTITIONS, Scene, events, write
 from tests.fakes import FakeMessage, mark_value
@@ -57,13 +61,13 @@ def test_keys_together_are_placed_as_each_alone(keys: list[bytes], partitions: i
 
 
 class Known:
-    """Users of a partition, and how often somebody asked for strangers among them."""
+    """Users of a partition, in the order of their slots."""
 
     def __init__(self, *users: str) -> None:
-        self.users = set(users)
+        self.users = list(users)
 
-    def strangers(self, users: Any) -> set[str]:
-        return set(users) - self.users
+    def find(self, users: Any) -> Ints:
+        return np.array([self.users.index(u) if u in self.users else -1 for u in users])
 
 
 def here_and_elsewhere(partitions: int = 12, number: int = 0) -> tuple[str, str]:
@@ -102,6 +106,28 @@ def test_a_stranger_from_another_partition_is_refused_and_the_remedy_named() -> 
     assert "partitioner=murmur2_random" in reject.detail
     assert "segstream rekey" in reject.detail
     assert noticed() == before + 1
+
+
+@given(st.lists(st.sampled_from([f"u{i}" for i in range(20)]), min_size=1, max_size=30), st.data())
+def test_users_have_the_slots_they_would_have_had_without_a_look(
+    users: list[str], data: st.DataObject
+) -> None:
+    known = data.draw(st.lists(st.sampled_from(users), unique=True))
+    values = [encoded(userId=user) for user in users]
+    cut = data.draw(st.integers(0, len(users)))
+
+    def columns(*, looked_at: bool) -> list[int]:
+        partition = Partition(0, TABLE, PublishRule(0.1, 3, 0), Position([0, 0], TABLE.schema), 0)
+        partition.slots(known)
+        block = DECODER.decode(
+            [FakeMessage(v, timestamp_ms=START_MS, place=i) for i, v in enumerate(values)]
+        )
+        if looked_at:
+            Placement(1, "refuse").check(partition, 0, "clickstream", block, 0, len(values))
+        batches = [block.batch(0, a, b) for a, b in ((0, cut), (cut, len(values))) if a < b]
+        return [slot for one in batches for slot in one.columns(partition).slot.tolist()]
+
+    assert columns(looked_at=True) == columns(looked_at=False)
 
 
 def test_librdkafkas_own_partitioner_is_named_where_it_fits() -> None:

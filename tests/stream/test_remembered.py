@@ -182,11 +182,13 @@ def test_what_is_remembered_does_not_depend_on_the_batches(
     assert all_repeats(cuts) == all_repeats(list(range(len(said))))
 
 
-@given(st.lists(st.lists(st.integers(1, 400), max_size=300), max_size=12))
+@given(st.lists(st.lists(st.integers(1, 500), max_size=300), max_size=12))
 @settings(max_examples=40, deadline=None)
 def test_a_table_is_a_dict(batches: list[list[int]]) -> None:
     table, known = KeyTable(), dict[int, int]()
     scattered = (np.arange(1, 401, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)).tolist()
+    # All of these belong to the last place: they go on from the first.
+    scattered += [2**64 - 1 - number for number in range(100)]
     for batch in batches:
         keys = np.array([scattered[number - 1] for number in batch], np.uint64)
         if not table.has_room(len(keys)):
