@@ -19,7 +19,7 @@ from stream.hashing import partition_of, partitions_of
 from stream.metrics import REGISTRY
 from stream.oracle import Fate, Judge, Message
 from stream.units import DAY_MS
-from tests.consumers.test_activity import INPUTS, PARTITIONS, Scene, events, write
+from tests.consumers.scene import INPUTS, PARTITIONS, Scene, events, write
 from tests.fakes import FakeMessage, mark_value
 from tests.strategies import START_MS, VIEW, encoded
 
