@@ -20,7 +20,7 @@ from consumers.members import members_of
 from stream.config import Settings
 from stream.errors import BrokerUnavailableError, TopicMissingError, kafka_client
 from stream.events import CHANGED, NAMESPACE_HEADER, ORIGIN_HEADER
-from stream.headers import headers_of
+from stream.headers import EVENT_ID, EVENT_TYPE, headers_of
 from stream.partition import Delivered
 from stream.trainer import Announced
 
@@ -88,8 +88,8 @@ class Output:
         )
         for message in messages:
             headers = dict(headers_of(message) or ())
-            name, value = headers.get("ce_id"), message.value()
-            if headers.get("ce_type") != CHANGED.encode():
+            name, value = headers.get(EVENT_ID), message.value()
+            if headers.get(EVENT_TYPE) != CHANGED.encode():
                 continue
             if isinstance(name, bytes) and isinstance(value, bytes):
                 yield message.partition() or 0, name.decode(errors="replace"), value

@@ -27,7 +27,7 @@ import numpy.typing as npt
 from stream import metrics
 from stream.clustering import Statistics, distances, smallest_hashes
 from stream.events import CAUSES, Bools, Cause, Counts, EventColumns, Floats, Hashes, Ints, Rows
-from stream.features import ROW_FORMAT, FeatureTable
+from stream.features import FeatureTable
 from stream.flapping import counted
 from stream.hashing import change_identity, user_hashes
 from stream.learning.state import TrainerState
@@ -36,6 +36,7 @@ from stream.limits import PLACES
 from stream.memory import Memory, Part
 from stream.model import Model
 from stream.orders import PACKED
+from stream.rows import ROW_FORMAT, RowFormatError
 from stream.segments import Look, Moves, PublishRule, columns_of, contributions, look
 from stream.store.state import Commit, MemoryChanges, OutboxEntry, Position
 from stream.units import iso, isos
@@ -285,9 +286,10 @@ class Partition:
         strange = f"partition {self.number} holds rows of another format"
         if set(map(len, portion.values())) - {self._table.dtype.itemsize}:
             raise SchemaMismatchError(strange)
-        rows = np.frombuffer(b"".join(portion.values()), dtype=self._table.dtype)
-        if (rows["format"] != ROW_FORMAT).any():
-            raise SchemaMismatchError(strange)
+        try:
+            rows = self._table.unpacked(b"".join(portion.values()))
+        except RowFormatError:
+            raise SchemaMismatchError(strange) from None
         self._make_room()
         self._rows[known : len(self)] = rows
         return True

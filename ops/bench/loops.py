@@ -32,6 +32,7 @@ from stream import config
 from stream.cli import roles
 from stream.config import Settings
 from stream.events import CHANGED
+from stream.headers import EVENT_TYPE
 from stream.health import Health
 
 CONSUME = 500
@@ -148,7 +149,7 @@ def listen(settings: Settings, *, ready_file: str) -> dict[str, Any]:
             continue
         value = message.value()
         assert value is not None
-        if ("ce_type", CHANGED.encode()) not in list(message.headers() or ()):
+        if (EVENT_TYPE, CHANGED.encode()) not in list(message.headers() or ()):
             continue
         change = decode(value)
         causes[change.cause] = causes.get(change.cause, 0) + 1

@@ -12,14 +12,13 @@ seen*, opens no session, and makes nobody known.
 from stream.features.aggregates import BUCKETS
 from stream.features.batch import SESSION_GAP_MS, OrderKinds, Shares, starts_of
 from stream.features.declare import DEFAULT_FEATURES, Feature
-from stream.features.table import ROW_FORMAT, FeatureTable
+from stream.features.table import FeatureTable
 from stream.features.terms import BROWSE, SHOP_EVENTS
 
 __all__ = [
     "BROWSE",
     "BUCKETS",
     "DEFAULT_FEATURES",
-    "ROW_FORMAT",
     "SESSION_GAP_MS",
     "SHOP_EVENTS",
     "Feature",

@@ -13,6 +13,7 @@ import numpy as np
 
 from stream.events import Floats, Rows
 from stream.features.batch import Batch
+from stream.rows import Layout
 
 
 class Reading:
@@ -84,7 +85,7 @@ class Parts:
         assert isinstance(found, kind)
         return found
 
-    def fields(self) -> list[tuple[str, str, tuple[int, ...]]]:
+    def fields(self) -> list[Layout]:
         """Of the row, in the order in which the parts were made."""
         return [(part.field, *part.layout()) for part in self._parts.values()]
 

@@ -24,24 +24,7 @@ from stream.features.declare import Feature
 from stream.features.part import Parts, Reading
 from stream.features.sums import Sums, Windows
 from stream.features.terms import PLACED, SHOP_EVENTS, TAKES_BACK, UPDATED, meant
-
-ROW_FORMAT = 3
-IDENTITY = (
-    ("version", "<u4"),
-    ("segment", "<i4"),
-    ("previous", "<i4"),
-    ("candidate", "<i4"),
-    ("evidence", "<u2"),
-    ("looks", "u1"),
-    ("format", "u1"),
-    ("since", "<i8"),
-    ("sign", "<i8"),
-    ("seen", "<i8"),
-    ("first", "<i8"),
-    ("click", "<i8"),
-    ("as_of", "<i8"),
-    ("arrivals", "<u4", (2,)),
-)
+from stream.rows import ROW_FORMAT, blank_rows, row_type, unpacked
 
 
 @dataclass(frozen=True)
@@ -95,7 +78,7 @@ class FeatureTable:
         order = sorted(range(len(kinds)), key=lambda column: kinds[column].of_features)
         self._readers = [(column, readers[column]) for column in order]
 
-        self.dtype = np.dtype([*IDENTITY, *self._parts.fields()])
+        self.dtype = row_type(self._parts.fields())
         meaning = repr([f.model_dump(exclude={"unit", "weight", "words"}) for f in self.features])
         shop = [name for name in watched if self._shop[self.codes[name]]]
         layout = f"{ROW_FORMAT} {self.dtype.descr} {meaning} {shop}"
@@ -119,9 +102,15 @@ class FeatureTable:
 
     def blank(self, users: int) -> Rows:
         """Rows of users who have done nothing yet."""
-        rows = np.zeros(users, dtype=self.dtype)
-        rows["format"] = ROW_FORMAT
-        return rows
+        return blank_rows(users, self.dtype)
+
+    def unpacked(self, packed: bytes) -> Rows:
+        """Rows as the store has them, one after the other; to look at, not to change.
+
+        Raises:
+            RowFormatError: they are of another length or format.
+        """
+        return unpacked(packed, self.dtype)
 
     def fold(
         self,

@@ -20,7 +20,7 @@ import numpy as np
 from stream.clustering import FeatureMap, assign, living, smallest_hashes
 from stream.config import Settings
 from stream.events import Counts, EventColumns, Floats, Hashes, Ints, Rows
-from stream.features import ROW_FORMAT, FeatureTable
+from stream.features import FeatureTable
 from stream.hashing import user_hashes
 from stream.insight.facts import StudyFacts
 from stream.insight.history import OpenHistory
@@ -47,6 +47,7 @@ from stream.learning.choosing import (
 from stream.model import Model
 from stream.naming import propose_names
 from stream.partition import Partition, SchemaMismatchError
+from stream.rows import RowFormatError
 from stream.segments import PublishRule, columns_of
 from stream.store.promises import ReaderStore
 from stream.store.state import Position
@@ -240,9 +241,10 @@ def _sample(
     rows, hashes = table.blank(0), np.empty(0, np.uint64)
     total = 0
     for names, raw in portions:
-        more = np.frombuffer(raw, dtype=table.dtype)
-        if (more["format"] != ROW_FORMAT).any():
-            raise SchemaMismatchError("the store holds rows of another format")
+        try:
+            more = table.unpacked(raw)
+        except RowFormatError:
+            raise SchemaMismatchError("the store holds rows of another format") from None
         # Who is known by what the shop did only is in no sample.
         seen = more["seen"] > 0
         total += int(np.count_nonzero(seen))
