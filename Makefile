@@ -10,7 +10,7 @@ help: ## this list
 
 setup: .venv/ready ## the environment, from the lock file
 
-.venv/ready: requirements.lock pyproject.toml
+.venv/ready: requirements.lock pyproject.toml stream/face.py
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	@echo "setting up .venv from requirements.lock" >&2
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r requirements.lock >&2
