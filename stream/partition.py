@@ -24,12 +24,12 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from stream import metrics
+from stream import metrics, records
 from stream.clustering import Statistics, distances, smallest_hashes
 from stream.events import CAUSES, Bools, Cause, Counts, EventColumns, Floats, Hashes, Ints, Rows
 from stream.features import FeatureTable
 from stream.flapping import counted
-from stream.hashing import change_identity, user_hashes
+from stream.hashing import user_hashes
 from stream.learning.state import TrainerState
 from stream.learning.statistics import PartitionStatistics
 from stream.limits import PLACES
@@ -50,8 +50,6 @@ GROWTH = 1.25
 """Of a partition's memory when it is full: a row is half a kilobyte, so no more is kept empty."""
 CHANGES_PER_ENTRY = 1_000
 WHY = 3
-
-_encode = msgspec.json.Encoder().encode
 
 
 class SchemaMismatchError(Exception):
@@ -142,34 +140,6 @@ class _Looked(NamedTuple):
     mapped: Floats
     squared: Floats
     answer: Look
-
-
-class _Why(msgspec.Struct, gc=False):
-    feature: str
-    value: float
-    contribution: float
-
-
-class _Record(msgspec.Struct, gc=False, rename={"from_": "from"}):
-    """`events.SegmentChange` as it is written: a struct is packed in half the time of a dict."""
-
-    id: str
-    user: str
-    version: int
-    from_: int | None
-    to: int
-    name_from: str | None
-    name_to: str
-    kind_from: str | None
-    kind_to: str
-    cause: str
-    at: str
-    last_event_at: str
-    model: str
-    margin: float | None
-    provisional: bool
-    why: list[_Why] | tuple[()]
-    rest: float | None
 
 
 class Partition:
@@ -691,8 +661,8 @@ class Partition:
             reasons, rest = next(why) if has_why else ((), None)
             kind_from = before.kind if before else None
             self._told[cause, kind_from, after.kind] += 1
-            record = _Record(
-                f"{change_identity(users[slot], self._key)}-{incarnation}-{number}",
+            record = records.Change(
+                records.change_id(users[slot], self._key, incarnation, number),
                 users[slot].decode(),
                 number,
                 old or None,
@@ -710,11 +680,11 @@ class Partition:
                 reasons,
                 rest,
             )
-            self._pending.append(_encode(record))
+            self._pending.append(records.encode(record))
 
     def _reasons(
         self, model: Model, vectors: Floats, mapped: Floats, moves: Moves, explained: Bools
-    ) -> list[tuple[list[_Why], float]]:
+    ) -> list[tuple[list[records.Why], float]]:
         """The features that contributed most to the margin of each move, and the rest of it.
 
         Only of moves that have a segment before.
@@ -735,7 +705,7 @@ class Partition:
         names = self._table.names
         return [
             (
-                [_Why(names[f], value, part) for f, value, part in zip(*one, strict=True)],
+                [records.Why(names[f], value, part) for f, value, part in zip(*one, strict=True)],
                 others,
             )
             for *one, others in zip(
