@@ -7,26 +7,19 @@ adopt its model; which users the trainer wants to see. The two clocks are next.
 from __future__ import annotations
 
 import logging
-from typing import Protocol
 
 from consumers.clock import Time
 from stream import metrics
 from stream.learning.state import TrainerState
 from stream.model import Model
 from stream.partition import Partition, SampleRequest
+from stream.store.promises import Models
 from stream.store.state import StoreUnavailableError
 
 log = logging.getLogger(__name__)
 
 ROUND_CHECK_SECONDS = 0.25
 """Between two looks for a round that nobody waits for: a model is used that much later at most."""
-
-
-class Rounds(Protocol):
-    """What is asked of a store; see `stream.store.promises.Store`."""
-
-    def round(self) -> int: ...
-    def model(self) -> tuple[int, bytes] | None: ...
 
 
 class ModelFeed:
@@ -40,7 +33,7 @@ class ModelFeed:
         sample_users: so many the trainer wants to see.
     """
 
-    def __init__(self, store: Rounds, schema: str, sample_users: int, time: Time) -> None:
+    def __init__(self, store: Models, schema: str, sample_users: int, time: Time) -> None:
         self.round_ms = 0
         self._store = store
         self._schema = schema

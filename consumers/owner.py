@@ -51,7 +51,7 @@ def new_token() -> str:
 
 
 class Commits(Protocol[StepT_contra]):
-    """What is asked of a store; see `stream.store.promises.Store`."""
+    """What is asked of a store; see `stream.store.promises`."""
 
     def submit(self, partition: int, token: str, commit: StepT_contra) -> Answer | None: ...
     def collect(self, partition: int, token: str, commit: StepT_contra) -> Answer: ...

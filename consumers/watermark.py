@@ -15,7 +15,6 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
 
 import numpy as np
 
@@ -30,16 +29,11 @@ from stream.config import Clock, Worker
 from stream.events import Counts, Ints
 from stream.model import Model
 from stream.partition import Partition
-from stream.store.state import Answer, Commit, Position, StoreUnavailableError
+from stream.store.promises import Positions
+from stream.store.state import Answer, Commit, StoreUnavailableError
 
 WAIT_CHECK_SECONDS = 1.0
 """Longer than any round takes, so that it costs nothing while all is well."""
-
-
-class Positions(Protocol):
-    """What is asked of a store; see `stream.store.promises.Store`."""
-
-    def position(self, partition: int) -> Position | None: ...
 
 
 @dataclass

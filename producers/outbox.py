@@ -30,6 +30,7 @@ from stream.errors import BrokerUnavailableError, TopicMissingError, kafka_clien
 from stream.events import CHANGED
 from stream.roles.leader import Lease
 from stream.roles.outlet import Outlet
+from stream.store.promises import PublisherStore
 from stream.store.state import OutboxEntry, StoreUnavailableError
 from stream.units import iso
 
@@ -56,23 +57,6 @@ def changes_outlet(settings: Settings) -> Outlet:
     )
 
 
-class OutboxStore(Protocol):
-    """What is asked of a store; see `stream.store.promises.Store`."""
-
-    def take_outbox(self, partition: int, token: str) -> int | None: ...
-    def outbox(
-        self, after: Mapping[int, str], limit: int, wait_seconds: float
-    ) -> dict[int, list[OutboxEntry]]: ...
-    def outbox_sizes(self, partitions: Sequence[int]) -> list[int]: ...
-    def acknowledge(
-        self, partition: int, token: str, entries: Sequence[str], delivered_to: int
-    ) -> bool: ...
-    def output(self) -> tuple[str, str]: ...
-    def note_output(self, topic_id: str, lacks: str) -> None: ...
-    def lease(self, role: str, token: str, seconds: float) -> bool: ...
-    def release(self, role: str, token: str) -> None: ...
-
-
 class Output(Protocol):
     """What the publisher asks of its topic; `consumers.output.Output` answers."""
 
@@ -91,7 +75,7 @@ class OutboxPublisher:
     def __init__(
         self,
         settings: Settings,
-        store: OutboxStore,
+        store: PublisherStore,
         output: Output,
         outlet: Outlet,
         wall_seconds: Callable[[], float] = time.time,

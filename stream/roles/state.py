@@ -70,7 +70,7 @@ class RoleCommit:
 
 
 class RoleStore(Protocol):
-    """What is promised of a role's store; where nothing else is said, as by `stream.store.promises.Store`."""
+    """What is promised of a role's store; where nothing else is said, as by `stream.store.promises`."""
 
     def acquire(self, partition: int, token: str) -> tuple[int, RolePosition] | None: ...
     def create(

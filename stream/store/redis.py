@@ -38,7 +38,14 @@ from redis.retry import Retry
 
 from stream.config import ConfigError
 from stream.store.redis_partitions import NOBODY, RedisPartitions, frame, strange
-from stream.store.state import KEY_BYTES, MEMORY_PLACES, Commit, MemoryChanges, Position, key_of
+from stream.store.state import (
+    KEY_BYTES,
+    MEMORY_PLACES,
+    Commit,
+    MemoryChanges,
+    Position,
+    key_of,
+)
 
 SLOTS = 16_384
 _PUT_MODEL = """#!lua
