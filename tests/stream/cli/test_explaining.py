@@ -15,7 +15,7 @@ import pytest
 from rich.console import Console
 
 from consumers.change_log import ChangeLog
-from stream.cli import main, roles
+from stream.cli import main
 from stream.config import Settings
 from stream.learning.state import TrainerState
 from stream.store.memory import MemoryStore
@@ -61,7 +61,7 @@ class Command:
         def opened(_: Settings) -> Iterator[MemoryStore]:
             yield store
 
-        patch.setattr(roles, "open_store", opened)
+        patch.setattr(main, "open_store", opened)
         patch.setattr(main, "out", Console(highlight=False, width=160))
         patch.setattr(main, "err", Console(stderr=True, highlight=False, width=1_000))
         self.config = folder / "shop.toml"
@@ -147,7 +147,7 @@ def test_why_of_a_user_who_is_due_already(
     def opened(_: Settings) -> Iterator[MemoryStore]:
         yield running({who: settled["other"]})
 
-    monkeypatch.setattr(roles, "open_store", opened)
+    monkeypatch.setattr(main, "open_store", opened)
     _, said, _ = command("user", who, "--why", "--json")
     facts = json.loads(said.splitlines()[-1])["why"]
     assert facts["margin"]["z"] > facts["margin_needed"]

@@ -20,7 +20,7 @@ from typer.testing import CliRunner
 
 from producers.files import Source
 from producers.mapping import load_mapping
-from stream.cli import main, roles
+from stream.cli import main
 from stream.config import Settings
 from stream.events import Counts
 from stream.features import FeatureTable
@@ -334,7 +334,7 @@ def test_live(
     def opened(_: Settings) -> Iterator[MemoryStore]:
         yield store
 
-    monkeypatch.setattr(roles, "open_store", opened)
+    monkeypatch.setattr(main, "open_store", opened)
     config = tmp_path / "shop.toml"
     config.write_text('[topics]\npartitions = 2\n[clock]\nmode = "watermark"\n')
     command = ("-c", str(config), "explore", "--live", "--out", str(tmp_path / "looks"), "--json")

@@ -181,7 +181,7 @@ def _stored(patch: Patch) -> None:
         yield SimpleNamespace(want=lambda _: None, output=lambda: ("", ""))
 
     model = SimpleNamespace(schema="", name="1.0", version=1)
-    patch.setattr(roles, "open_store", opened)
+    patch.setattr(main, "open_store", opened)
     patch.setattr(queries, "trainer_state", lambda _: SimpleNamespace(model=model))
     patch.setattr(queries, "kinds_of", lambda *_: ["new"])
 

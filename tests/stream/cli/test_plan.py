@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 
 from producers.files import Source
 from producers.mapping import load_mapping
-from stream.cli import main, roles
+from stream.cli import main
 from stream.config import Settings, load
 from stream.events import Counts
 from stream.features import FeatureTable
@@ -113,7 +113,7 @@ def store(crowd: plan.Crowd, monkeypatch: pytest.MonkeyPatch) -> MemoryStore:
     def opened(_: Settings) -> Iterator[MemoryStore]:
         yield store
 
-    monkeypatch.setattr(roles, "open_store", opened)
+    monkeypatch.setattr(main, "open_store", opened)
     return store
 
 
@@ -225,7 +225,7 @@ def test_without_a_model(
     def opened(_: Settings) -> Iterator[MemoryStore]:
         yield MemoryStore()
 
-    monkeypatch.setattr(roles, "open_store", opened)
+    monkeypatch.setattr(main, "open_store", opened)
     code, _, told = run(capfd, "plan", settings_of(3), "--live")
     assert code == 1
     assert "no model has been learned" in told

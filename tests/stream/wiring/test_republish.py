@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from producers import topics as topic_plans
-from stream.cli import main, roles
+from stream.cli import main
 from stream.config import Settings
 from stream.insight import queries
 from stream.store.memory import MemoryStore
@@ -47,7 +47,7 @@ def test_the_topics_id_is_compared_before_and_after(
         return SimpleNamespace(topic_ids=lambda _: [next(answers)])
 
     model = SimpleNamespace(model=SimpleNamespace(by_id={}))
-    monkeypatch.setattr(roles, "open_store", opened)
+    monkeypatch.setattr(main, "open_store", opened)
     monkeypatch.setattr(queries, "trainer_state", lambda _: model)
     monkeypatch.setattr(topic_plans, "see_partitions", lambda _: None)
     monkeypatch.setattr(republish, "republish", lambda *_: Counter(new=3))
