@@ -270,7 +270,9 @@ def _doctor(patch: Patch, _: Path) -> Sequence[str]:
 
 
 def _topics(patch: Patch, _: Path) -> Sequence[str]:
-    def applied(_: Settings, __: bool, created: Callable[[TopicPlan], None]) -> list[Difference]:
+    def applied(
+        _: Settings, __: bool, created: Callable[[TopicPlan], None], **_options: object
+    ) -> list[Difference]:
         created(TopicPlan(EVIL, 1, 1, {}))
         return [Difference(EVIL, EVIL, EVIL, EVIL, EVIL)]
 
