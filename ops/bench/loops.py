@@ -24,7 +24,7 @@ import msgspec
 import redis
 from confluent_kafka import OFFSET_BEGINNING, Consumer, Producer, TopicPartition
 
-from consumers import activity
+from consumers import group
 from consumers.client import activity_options, reader_options
 from producers.client import producer_options
 from producers.traffic import bench_events
@@ -362,8 +362,8 @@ def worker(settings: Settings, *, start_file: str, profiled: bool) -> dict[str, 
     """The shipped worker, until told to stop."""
     stop = roles.stop_on_signals()
     ClockedConsumer.start_file = Path(start_file)
-    # Where the worker looks for it: the worker itself stays as it is shipped.
-    vars(activity)["Consumer"] = ClockedConsumer
+    # Where a member of a group looks for it: the worker itself stays as it is shipped.
+    vars(group)["Consumer"] = ClockedConsumer
     if not profiled:
         roles.run(settings, ["activity"], stop)
         return {}
@@ -375,7 +375,8 @@ def worker(settings: Settings, *, start_file: str, profiled: bool) -> dict[str, 
 
 STEPS = {
     "ClockedConsumer": "consume",
-    "ActivityWorker._gather": "decode",
+    "LiveClock.gather": "decode",
+    "MarkClock.gather": "decode",
     "Decoder": "decode",
     "Batch": "slots",
     "FeatureTable.fold": "fold",
@@ -385,6 +386,7 @@ STEPS = {
     "Partition.record": "record",
     "Partition.commit": "commit",
     "RedisStore": "commit",
+    "RedisPartitions": "commit",
 }
 """What the worker is doing: the innermost of these methods, or classes, on its stack."""
 SWEEP = "Partition.sweep_on"

@@ -15,8 +15,9 @@ from contextlib import contextmanager
 from functools import partial
 from threading import Event
 
-from consumers.activity import ActivityWorker, StateLostError
+from consumers.activity import ActivityWorker
 from consumers.output import Output
+from consumers.owner import StateLostError
 from consumers.rejects import TooManyRejectsError
 from consumers.topic_watch import TopicReplacedError
 from producers import topics as topic_plans
