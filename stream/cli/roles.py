@@ -21,8 +21,8 @@ from consumers.owner import StateLostError
 from consumers.rejects import TooManyRejectsError
 from consumers.topic_watch import TopicReplacedError
 from producers import topics as topic_plans
-from producers.changes import ChangePublisher
 from producers.models import ModelAnnouncer
+from producers.outbox import OutboxPublisher, changes_outlet
 from producers.rejects import DeadLetters
 from stream import fitness
 from stream.config import ConfigError, Settings
@@ -147,7 +147,9 @@ def publisher(settings: Settings, stop: Event, health: Health) -> None:
     # A step waits for changes by itself.
     _lead(
         "publisher",
-        lambda store: ChangePublisher(settings, store, Output(settings)),
+        lambda store: OutboxPublisher(
+            settings, store, Output(settings), changes_outlet(settings)
+        ),
         0.0,
         settings, stop, health,
     )  # fmt: skip

@@ -114,7 +114,7 @@ def test_a_wrong_import_is_found(module: str, source: str, wrong: str) -> None:
 def test_all_of_the_program_was_looked_at() -> None:
     modules = {_module(file) for file in SOURCES}
     assert {"stream.partition", "stream.cli.main", "consumers.activity"} <= modules
-    assert {"producers.changes", "ops.kafka.server", "tests.ops.test_imports"} <= modules
+    assert {"producers.outbox", "ops.kafka.server", "tests.ops.test_imports"} <= modules
 
 
 # -- without the command ----------------------------------------------------------------------
