@@ -238,7 +238,7 @@ class ActivityWorker:
     def assigned(self, together: Sequence[int], completed: Sequence[int]) -> None:
         """See `group.Owners`."""
         self._topic_watch.regrouped()
-        self._take_over.later(completed)
+        self._take_over.waiting.later(completed)
         self._take_over.now(together)
 
     def read_from(self, number: int) -> Sequence[int] | None:
@@ -284,7 +284,7 @@ class ActivityWorker:
         """Drop a partition; take it over again later, if it is still assigned."""
         log.warning("partition %d: %s", number, error)
         self._forget(number)
-        self._take_over.again(number, error)
+        self._take_over.waiting.again(number, error)
 
     def _forget(self, number: int) -> None:
         """Drop a partition and everything of it that was not committed."""

@@ -11,7 +11,7 @@ import logging
 
 from consumers.group import GroupMember
 from consumers.owner import LOST_REMEDY, NotOursError, StateLostError, state_lost
-from consumers.witness import witness
+from consumers.witness import see_nothing_lost
 from stream.config import ConfigError, Settings
 from stream.hashing import key_print
 from stream.namespace import more
@@ -129,16 +129,11 @@ class Beginning:
 
     def _begin_anew(self, number: int, token: str) -> None:
         """Start a partition that has no state, unless that means that its state was lost."""
-        served = witness(self._member, number, self._settings.store.namespace)
-        if served is not None and served.consumed:
-            if not self._settings.store.accept_loss:
-                raise state_lost(number)
-            log.warning("partition %d starts anew: its state was lost", number)
-        elif served is not None:
-            log.warning(
-                "partition %d starts anew: its state was lost, but nothing was in it", number
-            )
-        self._create(number, token, served.incarnation if served else 0)
+        store = self._settings.store
+        before = see_nothing_lost(
+            self._member, number, store.namespace, accept_loss=store.accept_loss
+        )
+        self._create(number, token, before)
 
     def _create(self, number: int, token: str, before: int, *, replace: bool = False) -> bool:
         """Begin a partition's state where the log begins; see `Store.create`.

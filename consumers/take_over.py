@@ -6,15 +6,15 @@ whoever had it before. A partition is in one state at a time:
 =========== ================================================================= ==================
 state       it waits for                                                      next
 =========== ================================================================= ==================
-*later*     its moment: topics that came one after the other, or another      acquired
-            owner's session to end
+*later*     its moment (`waiting`): topics that came one after the other,     acquired
+            another owner's session to end
 *settling*  what a publisher had in hand of it to be on the output, because   acquired again
-            the store may have lost commits
+            the store may have lost commits (`waiting`)
 *loading*   its users, a portion a turn                                       served
 =========== ================================================================= ==================
 
-*Settling* is *later* as well: fenced at once, and acquired again when its moment has come. Whoever finds that
-a partition is another's, or not where it was left, drops it, and it begins at *later*.
+A partition that settles is fenced at once. Whoever finds that a partition is another's, or not where it was
+left, drops it, and it begins at *later*.
 """
 
 from __future__ import annotations
@@ -26,7 +26,6 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import msgspec
-from confluent_kafka import KafkaException
 
 from consumers.beginning import Beginning
 from consumers.clock import Time
@@ -34,8 +33,8 @@ from consumers.group import GroupMember
 from consumers.model_feed import ModelFeed
 from consumers.owner import NotOursError, new_token
 from consumers.topic_watch import see_same_topics
+from consumers.waiting import Waiting
 from stream.config import Settings
-from stream.errors import BrokerUnavailableError
 from stream.features import FeatureTable
 from stream.hashing import key_print
 from stream.health import Pulse
@@ -50,8 +49,6 @@ LOAD_SHARE_SECONDS = 0.01
 """Of a turn, to load users of a partition just taken over, while others are served."""
 LOAD_ALONE_SECONDS = 0.5
 """Of a turn, for the same while nobody is served, or a rebalance waits for us."""
-SLOW_SECONDS = 0.5
-"""A broker that takes longer to say where a partition ends may hold records back."""
 
 
 class OutputTopic(Protocol):
@@ -83,6 +80,9 @@ class _Loading:
 
 class TakeOver:
     """The partitions of a worker that are assigned and not served yet.
+
+    Attributes:
+        waiting: those that are not loading yet.
 
     Args:
         drop: is told of a partition that turns out to be another's.
@@ -116,11 +116,8 @@ class TakeOver:
         self._rule = settings.publish.rule()
         self._memory = Memory(settings.worker.limits())
         self._by_marks = settings.clock.mode == "watermark"
-        self._later: dict[int, float] = {}
-        self._suspect: set[int] = set()
-        self._settling: set[int] = set()
         self._loading: dict[int, _Loading] = {}
-        self._asked = 0.0
+        self.waiting = Waiting(settings, member, settings.topics.changes, time)
 
     @property
     def loading(self) -> AbstractSet[int]:
@@ -134,50 +131,28 @@ class TakeOver:
         # Not those that others wait to read: what of them is in hand lies beyond their state.
         self._load(LOAD_ALONE_SECONDS, self._loading.keys() & together)
 
-    def later(self, numbers: Iterable[int], seconds: float = 0.0) -> None:
-        """Take partitions over when so much time has passed."""
-        moment = self._time.monotonic() + seconds if seconds else 0.0
-        self._later |= dict.fromkeys(numbers, moment)
-
-    def again(self, number: int, error: NotOursError) -> None:
-        """Take a partition over again that was dropped.
-
-        After another owner fenced us, only when a session has passed: by then the group has told
-        a member that slept through its session that the partition is no longer its own.
-        """
-        if not error.fenced:
-            self._suspect.add(number)
-        if self._member.has(number):
-            session = self._settings.broker.session_timeout_seconds
-            self.later([number], session if error.fenced else 0.0)
-
     def forget(self, number: int) -> None:
         """A partition is not to be served any more."""
         loading = self._loading.pop(number, None)
         if loading is not None:
             loading.partition.release()
-        self._settling.discard(number)
+        self.waiting.forget(number)
 
     def go_on(self, served: AbstractSet[int]) -> None:
         """Take over what is due, and load a portion."""
-        self._wait_for_output()
-        now = self._time.monotonic()
-        due = [number for number, moment in self._later.items() if moment <= now]
-        for number in due:
-            del self._later[number]
         here = served | self._loading.keys()
-        self._acquire([n for n in due if n not in here and self._member.has(n)])
+        self._acquire([number for number in self.waiting.due() if number not in here])
         for loading in self._loading.values():
             loading.wait_to_read = True
         self._load(LOAD_SHARE_SECONDS if served else LOAD_ALONE_SECONDS, self._loading.keys())
 
-    # -- later, settling ----------------------------------------------------------------------
+    # -- acquiring ----------------------------------------------------------------------------
 
     def _acquire(self, numbers: Sequence[int]) -> None:
         """Fence whoever owned the partitions, and begin to load their users.
 
         A partition whose state the store may have put back is fenced at once, but taken over later,
-        when what a publisher had in hand is on the output: see `_wait_for_output`.
+        when what a publisher had in hand is on the output.
         """
         if not numbers:
             return
@@ -193,8 +168,8 @@ class TakeOver:
                 self._drop(number, error)
                 continue
             see_same_topics(self._settings, position, ids)
-            if number not in self._settling and self._may_be_put_back(number, position, run):
-                self._settle(number)
+            decides_anew = self._decides_at_the_wall_clock(position)
+            if decides_anew and self.waiting.must_settle(number, position.store_run, run):
                 continue
             taken[number] = (token, sequence, position)
         tails = self._tails({n: position for n, (_, _, position) in taken.items()}, ids)
@@ -213,48 +188,6 @@ class TakeOver:
                 iter(self._store.load_orders(number)),
                 tails.get(number, []),
             )
-
-    def _settle(self, number: int) -> None:
-        self._settling.add(number)
-        patience = self._settings.publisher.settle_seconds
-        self.later([number], patience)
-        log.warning(
-            "partition %d: the store was started again, or put back; waiting %.0f s for "
-            "what is on its way to the output",
-            number,
-            patience,
-        )
-
-    def _wait_for_output(self) -> None:
-        """See that the broker answers while partitions wait for what is on its way to the output.
-
-        A publisher gives up what it could not hand over in time, whatever happened to it. But what
-        a broker has taken in and does not work on would come later: from a broker that is slow to
-        answer on, the time begins anew.
-        """
-        began = self._time.monotonic()
-        if not self._settling or began - self._asked < SLOW_SECONDS:
-            return
-        for number in self._settling:
-            try:
-                self._member.extent(self._settings.topics.changes, number)
-                slow = self._time.monotonic() - began > SLOW_SECONDS
-            except (KafkaException, BrokerUnavailableError):
-                slow = True
-            if slow:
-                self.later(self._settling, self._settings.publisher.settle_seconds)
-                break
-        self._asked = self._time.monotonic()
-
-    def _may_be_put_back(self, number: int, position: Position, run: str) -> bool:
-        """Whether the store may have lost commits whose changes are still on their way.
-
-        Only a store that was started again, or another one, can have; or one whose partition is not
-        where its owner left it.
-        """
-        if not self._decides_at_the_wall_clock(position):
-            return False
-        return number in self._suspect or bool(position.store_run and position.store_run != run)
 
     def _decides_at_the_wall_clock(self, position: Position) -> bool:
         """Whether the same events, read again, may be decided otherwise: not from mark to mark."""
@@ -305,8 +238,7 @@ class TakeOver:
                     number,
                     changed,
                 )
-            self._suspect.discard(number)
-            self._settling.discard(number)
+            self.waiting.served(number)
             self._serve(partition, loading.token)
             if loading.wait_to_read:
                 self._member.read_on_from(number, partition.position.offsets)

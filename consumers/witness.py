@@ -6,12 +6,16 @@ what the state stood for; and from such a note, whether a state that is not ther
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection
 from typing import NamedTuple
 
 from consumers.clock import Time
 from consumers.group import GroupMember
+from consumers.owner import state_lost
 from stream.store.state import Position
+
+log = logging.getLogger(__name__)
 
 SHOW_SECONDS = 1.0
 
@@ -27,13 +31,35 @@ class Witness(NamedTuple):
     consumed: int
 
 
-def witness(member: GroupMember, number: int, namespace: str) -> Witness | None:
-    """What the group's offsets say of a partition's state in a namespace; None of none."""
+def witness(member: GroupMember, number: int, label: str) -> Witness | None:
+    """What the group's offsets say of a partition's state.
+
+    Args:
+        label: of the namespace, or of a role in it; what others have noted says nothing.
+    """
     for note in member.group_notes(number):
-        label, *told = note.rsplit("/", 2)
-        if label == namespace and len(told) == 2:
+        noted, *told = note.rsplit("/", 2)
+        if noted == label and len(told) == 2:
             return Witness(*map(int, told))
     return None
+
+
+def see_nothing_lost(member: GroupMember, number: int, label: str, *, accept_loss: bool) -> int:
+    """Whether a partition that has no state never had one; the incarnation before, 0 for none.
+
+    Raises:
+        StateLostError: it had one, and the loss may not be accepted.
+    """
+    served = witness(member, number, label)
+    if served is None:
+        return 0
+    if not served.consumed:
+        log.warning("partition %d starts anew: its state was lost, but nothing was in it", number)
+    elif accept_loss:
+        log.warning("partition %d starts anew: its state was lost", number)
+    else:
+        raise state_lost(number)
+    return served.incarnation
 
 
 def note_of(position: Position, namespace: str) -> str:
