@@ -95,7 +95,8 @@ class ActivityWorker:
             self._ready,
         )
         self._lag = LagMeter(settings.topics.inputs, self._wall_ms)
-        self._ledger = Ledger(self._lag, time)
+        self._group_offsets = GroupOffsets(settings.store.namespace, time)
+        self._ledger = Ledger(self._lag, self._group_offsets, time)
         self._feed = ModelFeed(store, table.schema, settings.learning.sample_users, time)
         self._partitions: PartitionClock = (
             MarkClock(
@@ -106,7 +107,6 @@ class ActivityWorker:
             else LiveClock(worker, self._feed, self._ledger, self._guard, now, time)
         )  # fmt: skip
         self._intake = Intake(settings, decoder, dead_letters, self._partitions, now, time)
-        self._group_offsets = GroupOffsets(settings.store.namespace, time)
         self._topic_watch = TopicWatch(settings, output)
         self._looked_around = 0.0
         self._lag_told = 0.0
@@ -181,7 +181,7 @@ class ActivityWorker:
         if (every := self._partitions.look_every()) is not None:
             self._feed.look(every)
         self._step(list(self._partitions.served))
-        self._group_offsets.show(self._member, self._ledger.progress, self._partitions.served)
+        self._group_offsets.show(self._member, self._partitions.served)
         self._look_around()
         self._tell_lag()
 

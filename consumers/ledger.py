@@ -12,21 +12,18 @@ from consumers.clock import Time
 from consumers.decode import Batch
 from consumers.lag import LagMeter
 from consumers.serving import Owned
+from consumers.witness import GroupOffsets
 from stream import metrics
 from stream.events import Counts
-from stream.store.state import Commit, Position
+from stream.store.state import Commit
 
 
 class Ledger:
-    """Of all partitions of a worker.
+    """Of all partitions of a worker."""
 
-    Attributes:
-        progress: newest applied position of each partition that has one to tell.
-    """
-
-    def __init__(self, lag: LagMeter, time: Time) -> None:
-        self.progress: dict[int, Position] = {}
+    def __init__(self, lag: LagMeter, group_offsets: GroupOffsets, time: Time) -> None:
         self._lag = lag
+        self._group_offsets = group_offsets
         self._time = time
 
     def count(self, owned: Owned, batches: Sequence[Batch]) -> Counts:
@@ -59,8 +56,10 @@ class Ledger:
         def applied() -> None:
             owned.partition.committed(commit)
             self._tell(owned)
-            self._lag.committed(owned.number, commit.position.offsets)
-            self.progress[owned.number] = commit.position
+            position, counts = commit.position, commit.position.counts
+            self._lag.committed(owned.number, position.offsets)
+            consumed = counts.consumed + counts.marks
+            self._group_offsets.note(owned.number, position.offsets, position.incarnation, consumed)
             after()
 
         owned.owner.begin(commit, applied)

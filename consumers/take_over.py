@@ -167,7 +167,9 @@ class TakeOver:
             except NotOursError as error:
                 self._drop(number, error)
                 continue
-            see_same_topics(self._settings, position, ids)
+            see_same_topics(
+                self._settings.store.namespace, self._settings.topics.inputs, position.topics, ids
+            )
             decides_anew = self._decides_at_the_wall_clock(position)
             if decides_anew and self.waiting.must_settle(number, position.store_run, run):
                 continue

@@ -7,13 +7,12 @@ what the state stood for; and from such a note, whether a state that is not ther
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
 from consumers.clock import Time
 from consumers.group import GroupMember
 from consumers.owner import state_lost
-from stream.store.state import Position
 
 log = logging.getLogger(__name__)
 
@@ -62,33 +61,28 @@ def see_nothing_lost(member: GroupMember, number: int, label: str, *, accept_los
     return served.incarnation
 
 
-def note_of(position: Position, namespace: str) -> str:
-    """What is kept of a position."""
-    consumed = position.counts.consumed + position.counts.marks
-    return f"{namespace}/{position.incarnation}/{consumed}"
-
-
 class GroupOffsets:
-    """Shows how far partitions have come, now and then."""
+    """Shows how far partitions have come, now and then.
 
-    def __init__(self, namespace: str, time: Time) -> None:
-        self._namespace = namespace
+    Args:
+        label: of the namespace, or of a role in it.
+    """
+
+    def __init__(self, label: str, time: Time) -> None:
+        self._label = label
         self._time = time
         self._shown = 0.0
+        self._progress: dict[int, tuple[Sequence[int], str]] = {}
 
-    def show(
-        self, member: GroupMember, progress: dict[int, Position], served: Collection[int]
-    ) -> None:
-        """Commit the newest positions as group offsets, if it is time; none of them is left then."""
+    def note(self, number: int, offsets: Sequence[int], incarnation: int, consumed: int) -> None:
+        """A partition's newest commit."""
+        self._progress[number] = offsets, f"{self._label}/{incarnation}/{consumed}"
+
+    def show(self, member: GroupMember, served: Collection[int]) -> None:
+        """Commit the newest as group offsets, if it is time; nothing is left to show then."""
         now = self._time.monotonic()
-        if now - self._shown < SHOW_SECONDS or not progress:
+        if now - self._shown < SHOW_SECONDS or not self._progress:
             return
         self._shown = now
-        member.show_offsets(
-            {
-                number: (position.offsets, note_of(position, self._namespace))
-                for number, position in progress.items()
-                if number in served
-            }
-        )
-        progress.clear()
+        member.show_offsets({n: one for n, one in self._progress.items() if n in served})
+        self._progress.clear()

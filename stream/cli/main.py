@@ -329,7 +329,8 @@ def demo(
 
 
 def _add_role(role: Role) -> None:
-    example = f"Example: `segstream -c shop.toml run {role.name}`"
+    sections = ", ".join((*roles.SECTIONS, *role.settings))
+    example = f"Example: `segstream -c shop.toml run {role.name}`. Reads the settings {sections}."
 
     @run_app.command(role.name, help=role.meaning, epilog=example)
     def run_role() -> None:
@@ -358,7 +359,7 @@ def _run(names: list[str], *, local: bool) -> None:
             more = {"broker": {"bootstrap": broker.bootstrap}, "store": {"url": store.url}}
         settings = _context.settings(**more)
         if local:
-            topic_plans.apply(settings, create=True)
+            topic_plans.apply(settings, create=True, outlets=roles.outlets(settings))
             err.print(f"local broker at {settings.broker.bootstrap}, store at {settings.store.url}")
             given = f" -c {_context.named_file}" if _context.named_file else ""
             err.print(
@@ -376,8 +377,12 @@ def topics_apply(
 ) -> None:
     """Create the topics that are missing, and say what differs in the others."""
     created: list[str] = []
+    settings = _context.settings()
     differences = topic_plans.apply(
-        _context.settings(), not check, lambda topic: created.append(topic.name)
+        settings,
+        not check,
+        lambda plan: created.append(plan.name),
+        outlets=roles.outlets(settings),
     )
     facts = {"created": created, "differences": [asdict(one) for one in differences]}
     show(facts, as_json, _show_topics)
@@ -972,7 +977,10 @@ def audit(
 def doctor(as_json: AsJson = False) -> None:
     """Can the broker and the store be reached, and are they set up safely?"""
     settings = _context.settings()
-    findings = examine(settings, lambda: topic_plans.apply(settings, create=False))
+    findings = examine(
+        settings,
+        lambda: topic_plans.apply(settings, create=False, outlets=roles.outlets(settings)),
+    )
     well = all(finding.ok for finding in findings)
     facts = mask_facts({"ok": well, "findings": [asdict(finding) for finding in findings]})
     show(facts, as_json, _show_findings)
