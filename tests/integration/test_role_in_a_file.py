@@ -16,7 +16,7 @@ from tests.harness import PARTITIONS, Pipeline, headers, watermark_settings
 from tests.integration import counting
 from tests.integration.counting import counted
 
-CHANGES = 12_000
+WAVES, CHANGES = 3, 4_000
 CHANGE = '{"at": "2026-11-%02dT00:00:00.000Z", "kind_to": "kind %d"}'
 
 
@@ -30,11 +30,14 @@ def test_it_survives_kills_and_rebalances(kafka: RealKafka, redis_url: str, tmp_
     settings = watermark_settings(kafka.bootstrap, redis_url)
     assert topics.apply(settings, create=True, outlets=[counted(settings)]) == []
     producer = Producer({"bootstrap.servers": kafka.bootstrap})
-    for n in range(CHANGES):
-        change = CHANGE % (n % 28 + 1, n % 3)
-        producer.produce(settings.topics.changes, change, partition=n % PARTITIONS)
-    producer.flush()
-    truth = Counter(f"2026-11-{n % 28 + 1:02} kind {n % 3}".encode() for n in range(CHANGES))
+    truth: Counter[bytes] = Counter()
+
+    def send(changes: range) -> None:
+        for n in changes:
+            truth[f"2026-11-{n % 28 + 1:02} kind {n % 3}".encode()] += 1
+            change = CHANGE % (n % 28 + 1, n % 3)
+            producer.produce(settings.topics.changes, change, partition=n % PARTITIONS)
+        assert producer.flush() == 0
 
     stored = open_role_store(settings, "counting")
     with Pipeline(settings, tmp_path) as pipeline, stored as store:
@@ -44,13 +47,19 @@ def test_it_survives_kills_and_rebalances(kafka: RealKafka, redis_url: str, tmp_
             return sum(position.records for n in numbers if (position := store.position(n)))
 
         running = pipeline.start("counting", "counting", program=counting.__name__)
-        for least in (0, CHANGES // 4, CHANGES // 2):
-            pipeline.wait("records", lambda least=least: records() > least)  # type: ignore[misc]
+        for wave in range(WAVES):
+            before = wave * CHANGES
+            send(range(before, before + CHANGES))
+            pipeline.wait("records", lambda before=before: records() > before)  # type: ignore[misc]
             running.pop(0).kill()
-            running += pipeline.start("counting", program=counting.__name__)
-        pipeline.wait("all", lambda: records() == CHANGES and not any(store.outbox_sizes(numbers)))
+            (joined,) = pipeline.start("counting", program=counting.__name__)
+            said = joined.said
+            pipeline.wait("a rebalance", lambda said=said: "taken over" in said())  # type: ignore[misc]
+            running.append(joined)
+        sent = WAVES * CHANGES
+        pipeline.wait("all", lambda: records() == sent and not any(store.outbox_sizes(numbers)))
         pipeline.end()
         rows = [(name, int.from_bytes(row)) for n in numbers for name, row in store.load(n)]
     assert {name: sum(count for one, count in rows if one == name) for name in truth} == truth
-    sent = [headers(one)["ce_id"] for one in read_to_end(settings.broker, counted(settings).topic)]
-    assert len(sent) == len(set(sent)) == CHANGES
+    ids = [headers(one)["ce_id"] for one in read_to_end(settings.broker, counted(settings).topic)]
+    assert len(ids) == len(set(ids)) == sent
