@@ -38,7 +38,7 @@ from producers.topics import Difference, TopicPlan
 from stream import config
 from stream.cli import demo as demonstration
 from stream.cli import explore as explore_view
-from stream.cli import main, roles, views
+from stream.cli import main, views
 from stream.cli.terminal import SafeConsole, console
 from stream.config import Settings
 from stream.features import DEFAULT_FEATURES
@@ -47,7 +47,7 @@ from stream.insight import plan as planning
 from stream.insight import why as reasons
 from stream.wiring import letters as letter_facts
 from stream.wiring import rekey as rekeying
-from stream.wiring import republish
+from stream.wiring import republish, roles
 
 EVIL = "mallory\x1b[2J\x1b]0;owned\x07\x9b31m\u202e\u2066\u200b\x7f\u2028\ud800\r\nFORGED line"
 WRITTEN_OUT = r"mallory\x1b[2J\x1b]0;owned\x07\x9b31m\u202e\u2066\u200b\x7f\u2028\ud800\r\nFORGED"
