@@ -60,9 +60,9 @@ from stream.config import Settings
 from stream.errors import BrokerUnavailableError, ServerStartError
 from stream.events import Counts
 from stream.servers import LocalStore, free_port
-from stream.store.opening import open_store
 from stream.store.redis import RedisStore
 from stream.store.state import StoreUnavailableError
+from stream.wiring.roles import open_store
 
 RESULTS = Path(__file__).parent / "results" / "pipeline.md"
 SLOWEST = 3_000.0

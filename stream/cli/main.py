@@ -38,7 +38,7 @@ from producers.mapping import HELP_EXAMPLE, MappingError, load_mapping
 from producers.replay import BehindError, parse_speed, progress_bar, replay
 from stream import config
 from stream.cli import apply as apply_view
-from stream.cli import auditing, dlq, explaining, logs, roles, views
+from stream.cli import auditing, dlq, explaining, logs, views
 from stream.cli import demo as demonstration
 from stream.cli import explore as explore_view
 from stream.cli import plan as plan_view
@@ -63,13 +63,12 @@ from stream.partition import SchemaMismatchError
 from stream.roles.registry import Role
 from stream.safe import safe_facts, safe_lines
 from stream.servers import LocalBroker, LocalStore
-from stream.store.opening import open_store
 from stream.store.state import StoreRefusedError, StoreUnavailableError
 from stream.tuning import Tuning
 from stream.units import iso, milliseconds
 from stream.wiring import letters as letter_facts
 from stream.wiring import rekey as rekeying
-from stream.wiring import republish
+from stream.wiring import republish, roles
 from stream.wiring.history import opener
 
 if TYPE_CHECKING:
@@ -473,7 +472,7 @@ def replay_files(
         )  # fmt: skip
     if wait and report.complete:
         mark_ms = 0 if signer is None else read_log_end(settings, signer).mark_ms
-        with open_store(settings) as store, catching_up_bar(err) as told:
+        with roles.open_store(settings) as store, catching_up_bar(err) as told:
             report.caught_up = wait_until_caught_up(
                 store, read_ends(settings), mark_ms, told, stop.is_set
             )
@@ -533,7 +532,7 @@ def explore_vectors(
             opened = opener(sources, tell, keep_outliers=keep_outliers)
             people = explore.read_history(settings, table, opened, at, tell)
         else:
-            with open_store(settings) as store:
+            with roles.open_store(settings) as store:
                 model = queries.trainer_state(store).model
                 assert model is not None
                 people = explore.read_store(settings, table, store, model, tell)
@@ -571,7 +570,7 @@ def plan_change(
                 found = plan.plan_anew(crowd, other, wanted)
         else:
             known = _running(wanted)
-            with open_store(known) as store:
+            with roles.open_store(known) as store:
                 crowd = plan.live_crowd(known, table, store, tell)
             found = plan.plan(crowd, table, known.publish.rule(), wanted)
     facts = plan.facts_of(found)
@@ -638,7 +637,7 @@ def apply_change(
     wanted = config.load(wanted_file)[0]
     known, table = _running(wanted), wanted.table()
     tuning = Tuning.of(wanted)
-    with open_store(known) as store:
+    with roles.open_store(known) as store:
         with _telling("planning") as tell:
             crowd = plan.live_crowd(known, table, store, tell)
             planned = plan.facts_of(plan.plan(crowd, table, known.publish.rule(), wanted))
@@ -675,7 +674,7 @@ def segments(
         return
     settings = _context.settings()
     table = settings.table()
-    with open_store(settings) as store:
+    with roles.open_store(settings) as store:
         state = queries.trainer_state(store)
         facts = queries.segments(state, table)
         if rules and state.model is not None:
@@ -698,7 +697,7 @@ def rename(
 ) -> None:
     """Give a segment a name that stays with its id, through every refit to come."""
     settings = _context.settings()
-    with open_store(settings) as store:
+    with roles.open_store(settings) as store:
         before = queries.rename(store, segment, name)
     show(
         f"segment {segment}, {before!r}, is called {name!r} from the trainer's next round on",
@@ -717,7 +716,7 @@ def user(
 ) -> None:
     """A user: features now, segment, since when, distances, the last changes and why."""
     settings = _context.settings()
-    with open_store(settings) as store:
+    with roles.open_store(settings) as store:
         reader = queries.Reader(settings, store, settings.table())
         facts = reader.user(user_id, ChangeLog(settings).read)
         if why:
@@ -759,7 +758,7 @@ def changes(
             found = True
             show(record, as_json, lambda shown: out.print(views.record_line(shown)))
 
-    with open_store(settings) as store:
+    with roles.open_store(settings) as store:
         reader = queries.Reader(settings, store, settings.table())
         if kind is not None and kind not in (kinds := queries.kinds_of(settings, store)):
             raise config.ConfigError(
@@ -798,7 +797,7 @@ def republish_memberships(
     """
     settings = _context.settings()
     topic_plans.see_partitions(settings)
-    with open_store(settings) as store:
+    with roles.open_store(settings) as store:
         model = queries.trainer_state(store).model
         assert model is not None
         if segment is not None and segment not in model.by_id:
@@ -967,7 +966,7 @@ def audit(
     A pipeline at work may be audited: what is newer than what was read of it is counted apart.
     """
     settings = _context.settings()
-    with open_store(settings) as store, auditing.progress(err, sample) as progress:
+    with roles.open_store(settings) as store, auditing.progress(err, sample) as progress:
         report = run_audit(settings, store, sample=sample, progress=progress)
     show(asdict(report), as_json, lambda shown: auditing.show(out, shown))
     if not report.ok:

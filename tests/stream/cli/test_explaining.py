@@ -20,6 +20,7 @@ from stream.config import Settings
 from stream.learning.state import TrainerState
 from stream.store.memory import MemoryStore
 from stream.store.state import Commit, Position
+from stream.wiring import roles
 from tests.stream.test_partition import TABLE, history, models, steady
 
 pytestmark = pytest.mark.slow
@@ -61,7 +62,7 @@ class Command:
         def opened(_: Settings) -> Iterator[MemoryStore]:
             yield store
 
-        patch.setattr(main, "open_store", opened)
+        patch.setattr(roles, "open_store", opened)
         patch.setattr(main, "out", Console(highlight=False, width=160))
         patch.setattr(main, "err", Console(stderr=True, highlight=False, width=1_000))
         self.config = folder / "shop.toml"
@@ -147,7 +148,7 @@ def test_why_of_a_user_who_is_due_already(
     def opened(_: Settings) -> Iterator[MemoryStore]:
         yield running({who: settled["other"]})
 
-    monkeypatch.setattr(main, "open_store", opened)
+    monkeypatch.setattr(roles, "open_store", opened)
     _, said, _ = command("user", who, "--why", "--json")
     facts = json.loads(said.splitlines()[-1])["why"]
     assert facts["margin"]["z"] > facts["margin_needed"]

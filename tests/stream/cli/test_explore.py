@@ -32,6 +32,7 @@ from stream.oracle import Message, fold_log
 from stream.partition import SchemaMismatchError
 from stream.store.memory import MemoryStore
 from stream.store.state import Commit, Position
+from stream.wiring import roles
 from stream.wiring.history import opener
 from tests.conftest import NOWHERE
 
@@ -334,7 +335,7 @@ def test_live(
     def opened(_: Settings) -> Iterator[MemoryStore]:
         yield store
 
-    monkeypatch.setattr(main, "open_store", opened)
+    monkeypatch.setattr(roles, "open_store", opened)
     config = tmp_path / "shop.toml"
     config.write_text('[topics]\npartitions = 2\n[clock]\nmode = "watermark"\n')
     command = ("-c", str(config), "explore", "--live", "--out", str(tmp_path / "looks"), "--json")

@@ -30,6 +30,7 @@ from stream.store.memory import MemoryStore
 from stream.store.state import Answer, Commit, Position
 from stream.trainer import Trainer
 from stream.tuning import Tuning
+from stream.wiring import roles
 from stream.wiring.history import opener
 
 START = datetime(2025, 1, 1, tzinfo=UTC)
@@ -113,7 +114,7 @@ def store(crowd: plan.Crowd, monkeypatch: pytest.MonkeyPatch) -> MemoryStore:
     def opened(_: Settings) -> Iterator[MemoryStore]:
         yield store
 
-    monkeypatch.setattr(main, "open_store", opened)
+    monkeypatch.setattr(roles, "open_store", opened)
     return store
 
 
@@ -225,7 +226,7 @@ def test_without_a_model(
     def opened(_: Settings) -> Iterator[MemoryStore]:
         yield MemoryStore()
 
-    monkeypatch.setattr(main, "open_store", opened)
+    monkeypatch.setattr(roles, "open_store", opened)
     code, _, told = run(capfd, "plan", settings_of(3), "--live")
     assert code == 1
     assert "no model has been learned" in told

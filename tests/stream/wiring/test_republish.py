@@ -15,7 +15,7 @@ from stream.cli import main
 from stream.config import Settings
 from stream.insight import queries
 from stream.store.memory import MemoryStore
-from stream.wiring import republish
+from stream.wiring import republish, roles
 
 LACKS = "it was cut short"
 
@@ -47,7 +47,7 @@ def test_the_topics_id_is_compared_before_and_after(
         return SimpleNamespace(topic_ids=lambda _: [next(answers)])
 
     model = SimpleNamespace(model=SimpleNamespace(by_id={}))
-    monkeypatch.setattr(main, "open_store", opened)
+    monkeypatch.setattr(roles, "open_store", opened)
     monkeypatch.setattr(queries, "trainer_state", lambda _: model)
     monkeypatch.setattr(topic_plans, "see_partitions", lambda _: None)
     monkeypatch.setattr(republish, "republish", lambda *_: Counter(new=3))

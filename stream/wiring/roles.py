@@ -1,7 +1,7 @@
 """Wires the roles from real parts and keeps them going until they are told to stop.
 
-Comes in: settings and an event that means stop. Goes out: a running activity worker, trainer or
-publisher, with its own store connection and its own health endpoint.
+Comes in: settings and an event that means stop. Goes out: running roles, each with its own store connection,
+and the health of their process. `ROLES` declares them; the command, the demo and the topic plan follow it.
 """
 
 from __future__ import annotations
@@ -26,19 +26,20 @@ from producers import topics as topic_plans
 from producers.models import ModelAnnouncer
 from producers.outbox import OutboxPublisher, changes_outlet
 from producers.rejects import DeadLetters
+from stream import fitness
 from stream.config import ConfigError, Settings
 from stream.errors import BrokerUnavailableError
 from stream.health import Health, HealthServer
 from stream.learning.rounds import warm_up
 from stream.marks import MarkSigner
 from stream.metrics import REGISTRY
+from stream.namespace import see_namespace, see_partitions
 from stream.rights import OWNER, RIGHTS
 from stream.roles.leader import Leader, lead
 from stream.roles.outlet import Outlet
 from stream.roles.redis import RedisRoleStore
 from stream.roles.registry import Part, Role
-from stream.store.opening import open_store
-from stream.store.redis import connect
+from stream.store.redis import RedisStore, connect
 from stream.supervise import keep_going
 from stream.trainer import Trainer
 
@@ -49,6 +50,38 @@ IDLE_SECONDS = {"watermark": 0.002, "live": 0.05}
 """How long a trainer waits between two looks for a due round: owners wait for it at a mark."""
 SILENCE_SECONDS = 60.0
 """A role whose loop has not turned for this long is no longer alive."""
+
+
+@contextmanager
+def open_store(settings: Settings, *, serving: bool = False) -> Iterator[RedisStore]:
+    """A store connection of one's own.
+
+    Args:
+        serving: for a role, which does not start where its state would not be safe.
+
+    Raises:
+        StoreRefusedError: it would not be.
+        ConfigError: the settings are not those of the namespace.
+        StoreUnavailableError: whether it would be cannot be asked: there is no answer.
+    """
+    client = connect(settings.store.url, settings.store.timeout_seconds)
+    if serving:
+        fitness.require(client)
+    store = RedisStore(
+        client,
+        namespace=settings.store.namespace,
+        partitions=settings.topics.partitions,
+        outbox_cap=settings.store.outbox_cap,
+        namespace_key=settings.store.namespace_key,
+    )
+    try:
+        if serving:
+            see_partitions(settings, store.partitions())
+        else:
+            see_namespace(settings, store)
+        yield store
+    finally:
+        store.close()
 
 
 @contextmanager
