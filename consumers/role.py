@@ -24,6 +24,7 @@ from consumers.group import GroupMember, broker_errors
 from consumers.group_namespace import client_id
 from consumers.intake import CONSUME
 from consumers.owner import LOST_REMEDY, NotOursError, Owner, StateLostError, Terms, new_token
+from consumers.plain import parse_time
 from consumers.topic_watch import see_same_topics
 from consumers.waiting import Waiting
 from consumers.witness import GroupOffsets, see_nothing_lost
@@ -95,9 +96,29 @@ class Decision(Protocol):
         Args:
             messages: none, if it is only time that has passed.
             now_ms: never goes back. Live the wall clock's; from mark to mark that of the newest
-                message, so that a year replayed decides what the year would have decided.
+                message (`OwningRole.time_ms`), so that a year replayed decides what the year would
+                have decided.
         """
         ...
+
+
+class _Dated(msgspec.Struct):
+    at: str = ""
+
+
+_dated = msgspec.json.Decoder(_Dated).decode
+
+
+def event_time(message: Message) -> int:
+    """When that happened which a message tells of: its field ``at``, or the time of its record.
+
+    A change that was made by a replay was sent today, and happened when the shop's clock said so.
+    """
+    try:
+        time_ms = parse_time(_dated(message.value() or b"").at)
+    except msgspec.MsgspecError:
+        time_ms = -1
+    return time_ms if time_ms >= 0 else message.timestamp()[1]
 
 
 @dataclass(frozen=True)
@@ -111,6 +132,7 @@ class OwningRole:
         outlet: where its records go; None if it sends none.
         version: of its rows; those of another version are refused.
         tick_seconds: so often at least it is asked what is due.
+        time_ms: when that happened which a message tells of.
     """
 
     name: str
@@ -120,6 +142,7 @@ class OwningRole:
     outlet: Callable[[Settings], Outlet] | None = None
     version: str = "1"
     tick_seconds: float = 1.0
+    time_ms: Callable[[Message], int] = event_time
 
 
 class OutputTopic(Protocol):
@@ -205,7 +228,9 @@ class RoleWorker:
         """
         try:
             with broker_errors():
-                see_counts(self._settings, self._member.partition_counts(), 0)
+                see_counts(
+                    self._settings, self._member.partition_counts(), self._store.partitions()
+                )
                 self._member.subscribe()
                 self._ready(True, "")
                 while not stop():
@@ -301,8 +326,7 @@ class RoleWorker:
     def _clock(self, position: RolePosition, messages: Sequence[Any]) -> int:
         if not self._by_marks:
             return max(position.clock_ms, self._now.now_ms())
-        newest = max((message.timestamp()[1] for message in messages), default=0)
-        return max(position.clock_ms, newest)
+        return max(position.clock_ms, max(map(self._role.time_ms, messages), default=0))
 
     def _entries(
         self, records: Sequence[bytes], messages: Sequence[Any], incarnation: int

@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import count, islice, repeat
+from itertools import islice, repeat
 from typing import NamedTuple
 
 import msgspec
@@ -40,12 +40,14 @@ from stream.rows import ROW_FORMAT, RowFormatError
 from stream.segments import Look, Moves, PublishRule, columns_of, contributions, look
 from stream.store.state import Commit, MemoryChanges, OutboxEntry, Position
 from stream.units import iso, isos
+from stream.users import Kind, Slots, UserColumns
 
 CHUNK = 2_048
 """Users looked at in one go by a sweep: their rows and vectors stay in the cache (a third faster
 than 8,192)."""
 LOADED_AT_ONCE = 5_000
 """As many as a page of a scan has."""
+ROOM = 1_024
 GROWTH = 1.25
 """Of a partition's memory when it is full: a row is half a kilobyte, so no more is kept empty."""
 CHANGES_PER_ENTRY = 1_000
@@ -84,29 +86,6 @@ class SampleRequest:
         if at_ms < state.sample_due_ms:
             return None
         return SampleRequest(users, state.sample_threshold)
-
-
-class _Slots(dict[str, int]):
-    """User to slot; an unknown user gets the next one."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.names: list[bytes] = []
-
-    def __missing__(self, user: str) -> int:
-        slot = self[user] = len(self.names)
-        self.names.append(user.encode())
-        return slot
-
-    def take_in(self, users: list[bytes]) -> list[bytes]:
-        """Give slots to users, each named once; returns those that had none yet."""
-        texts = list(map(bytes.decode, users))
-        if not self.keys().isdisjoint(texts):
-            users = [user for user, text in zip(users, texts, strict=True) if text not in self]
-            texts = list(map(bytes.decode, users))
-        self.update(zip(texts, count(len(self.names))))
-        self.names += users
-        return users
 
 
 @dataclass
@@ -191,11 +170,14 @@ class Partition:
         self._table = table
         self._rule = rule
         self._key = key
-        self._slots = _Slots()
-        self._rows = table.blank(1_024)
-        self._hashes = np.zeros(1_024, np.uint64)
+        self._slots = Slots()
+        kinds: dict[str, Kind] = {
+            "rows": (table.dtype, ()),
+            "hashes": (np.uint64, ()),
+            "dirty": (np.bool_, ()),
+        }
+        self._users = UserColumns(kinds, ROOM)
         self._hashed = 0
-        self._dirty = np.zeros(1_024, np.bool_)
         self._pending: list[bytes] = []
         self._told: Counter[tuple[Cause, str | None, str]] = Counter()
         self._left: Counter[int] = Counter()
@@ -392,8 +374,8 @@ class Partition:
     def _make_room(self) -> None:
         """Rows, hashes and flags for every slot that has been given out."""
         users = len(self)
-        if users > len(self._rows):
-            self._reserve(max(users, int(len(self._rows) * GROWTH)))
+        if users > self._users.room:
+            self._reserve(max(users, int(self._users.room * GROWTH)))
         known, self._hashed = self._hashed, users
         self._rows["format"][known:users] = ROW_FORMAT
         names = self._slots.names[known:]
@@ -405,14 +387,20 @@ class Partition:
 
     def _reserve(self, users: int) -> None:
         """Memory for so many users."""
-        more = users - len(self._rows)
-        if more > 0:
-            # What is not used yet is not written to either, so it takes no memory.
-            rows = np.zeros(users, self._table.dtype)
-            rows[: len(self._rows)] = self._rows
-            self._rows = rows
-            self._hashes = np.concatenate([self._hashes, np.zeros(more, np.uint64)])
-            self._dirty = np.concatenate([self._dirty, np.zeros(more, np.bool_)])
+        if users > self._users.room:
+            self._users.resize(users)
+
+    @property
+    def _rows(self) -> Rows:
+        return self._users["rows"]
+
+    @property
+    def _hashes(self) -> Hashes:
+        return self._users["hashes"]
+
+    @property
+    def _dirty(self) -> Bools:
+        return self._users["dirty"]
 
     # -- steps --------------------------------------------------------------------------------
 

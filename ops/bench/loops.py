@@ -29,11 +29,11 @@ from consumers.client import activity_options, reader_options
 from producers.client import producer_options
 from producers.traffic import bench_events
 from stream import config
-from stream.cli import roles
 from stream.config import Settings
 from stream.events import CHANGED
 from stream.headers import EVENT_TYPE
 from stream.health import Health
+from stream.wiring import roles
 
 CONSUME = 500
 """Messages the rivals take at once."""

@@ -36,7 +36,6 @@ from producers import topics as topic_plans
 from producers.traffic import ShopReport, run_shop
 from stream import config
 from stream.cli import views
-from stream.cli.roles import ROLES, mark_signer, open_store, outlets
 from stream.errors import kafka_client
 from stream.events import Mark
 from stream.features import DEFAULT_FEATURES, FeatureTable
@@ -46,6 +45,7 @@ from stream.safe import safe_facts
 from stream.servers import LocalBroker, LocalStore
 from stream.store.state import StoreUnavailableError
 from stream.units import iso, readable_duration
+from stream.wiring.roles import ROLES, mark_signer, open_store, outlets
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -38,7 +38,7 @@ from producers.mapping import HELP_EXAMPLE, MappingError, load_mapping
 from producers.replay import BehindError, parse_speed, progress_bar, replay
 from stream import config
 from stream.cli import apply as apply_view
-from stream.cli import auditing, dlq, explaining, logs, roles, views
+from stream.cli import auditing, dlq, explaining, logs, views
 from stream.cli import demo as demonstration
 from stream.cli import explore as explore_view
 from stream.cli import plan as plan_view
@@ -68,7 +68,7 @@ from stream.tuning import Tuning
 from stream.units import iso, milliseconds
 from stream.wiring import letters as letter_facts
 from stream.wiring import rekey as rekeying
-from stream.wiring import republish
+from stream.wiring import republish, roles
 from stream.wiring.history import opener
 
 if TYPE_CHECKING:

@@ -8,7 +8,6 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, model_validator
-from pydantic_core import PydanticKnownError
 
 from stream.features.aggregates import AGGREGATES
 from stream.features.terms import BROWSE, PLACED, REFUNDED, Declared
@@ -17,7 +16,7 @@ from stream.features.terms import BROWSE, PLACED, REFUNDED, Declared
 def _is_known(name: str) -> str:
     if name not in AGGREGATES:
         *others, last = map(repr, AGGREGATES)
-        raise PydanticKnownError("literal_error", {"expected": f"{', '.join(others)} or {last}"})
+        raise ValueError(f"Input should be {', '.join(others)} or {last}")
     return name
 
 

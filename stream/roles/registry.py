@@ -1,6 +1,6 @@
 """What is declared of a role, once: command, demo, topics and rights follow from it.
 
-`stream.cli.roles` has the declarations, for it knows how each is wired; tests hold the compose file,
+`stream.wiring.roles` has the declarations, for it knows how each is wired; tests hold the compose file,
 the scrape configuration and the guide to them.
 """
 

@@ -188,10 +188,6 @@ class RedisStore(RedisPartitions[Commit]):
         found: bytes | None = self._call(self._client.hget, self._key(partition, "users"), user)
         return found
 
-    def partitions(self) -> int:
-        found: bytes | None = self._call(self._client.get, f"{self._namespace}:partitions")
-        return int(found or 0)
-
     def begin(self, partitions: int) -> int:
         if not (found := self.partitions()):
             name = f"{self._namespace}:partitions"

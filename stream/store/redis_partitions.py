@@ -224,6 +224,10 @@ class RedisPartitions(Generic[StepT]):
 
     # -- readers ------------------------------------------------------------------------------
 
+    def partitions(self) -> int:
+        found: bytes | None = self._call(self._client.get, f"{self._namespace}:partitions")
+        return int(found or 0)
+
     def run(self) -> str:
         try:
             return str(self._client.info("server").get("run_id", ""))

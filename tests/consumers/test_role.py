@@ -15,14 +15,14 @@ from confluent_kafka import TopicPartition
 from consumers import group
 from consumers.decode import Message
 from consumers.owner import StateLostError
-from consumers.role import NOTHING, Decided, Decision, OwningRole, RoleWorker
+from consumers.role import NOTHING, Decided, Decision, OwningRole, RoleWorker, event_time
 from consumers.topic_watch import TopicReplacedError
 from stream.config import ConfigError, Settings
 from stream.health import Health
 from stream.roles.outlet import Outlet
 from stream.roles.state import MemoryRoleStore, RoleCommit, RolePosition
 from stream.store.state import Answer, StoreUnavailableError
-from tests.fakes import START_SECONDS, Clock, ScriptedConsumer
+from tests.fakes import START_SECONDS, Clock, FakeMessage, ScriptedConsumer
 
 TOPIC = "segment-changes"
 PARTITIONS = 2
@@ -270,6 +270,20 @@ def test_from_mark_to_mark_the_time_is_that_of_the_messages(
     assert scene.newest(0).asked[-1][1] == newest == scene.position(0).clock_ms
 
 
+@pytest.mark.parametrize(
+    ("value", "time_ms"),
+    [
+        (b'{"at": "2025-12-01T00:00:00.001Z", "user": "ann"}', START_MS + 1),
+        (b'{"at": "soon"}', 7),
+        (b'{"at": 3}', 7),
+        (b"\xff", 7),
+        (None, 7),
+    ],
+)
+def test_a_message_happened_when_it_says_so(value: bytes | None, time_ms: int) -> None:
+    assert event_time(FakeMessage(value, timestamp_ms=7)) == time_ms
+
+
 def test_a_partition_that_holds_too_much_is_paused_and_read_on(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -331,7 +345,7 @@ def test_after_another_run_of_the_store_it_waits_for_what_is_on_its_way(scene: S
 
 
 def lose_a_row(scene: Scene) -> None:
-    rows = scene.store._partitions[0].rows
+    rows = scene.store._partitions[0].users
     del rows[next(iter(rows))]
 
 

@@ -11,9 +11,9 @@ from collections.abc import Iterable, Sequence
 
 from consumers.decode import Message
 from consumers.role import Decided, Decision, OwningRole
-from stream.cli import roles
 from stream.config import Settings
 from stream.roles.outlet import Outlet
+from stream.wiring import roles
 
 
 class Counting(Decision):

@@ -11,7 +11,7 @@ from confluent_kafka import Producer
 from consumers.client import read_to_end
 from ops.kafka.server import RealKafka
 from producers import topics
-from stream.cli.roles import open_role_store
+from stream.wiring.roles import open_role_store
 from tests.harness import PARTITIONS, Pipeline, headers, watermark_settings
 from tests.integration import counting
 from tests.integration.counting import counted

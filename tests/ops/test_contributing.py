@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import pytest
 
-from stream.cli.roles import ROLES
+from stream.wiring.roles import ROLES
 
 ROOT = Path(__file__).parent.parent.parent
 PAGE = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
@@ -44,7 +44,7 @@ FINDS = {
 """By recipe, what tells a file that has to do with the one that was made so."""
 ELSEWHERE = ("ops/decisions/", "ops/bench/", "ops/chaos/", "CHANGELOG.md", "CONTRIBUTING.md")
 """What is told there is no part of it."""
-ONLY_ROLES = ("stream/cli/roles.py", "stream/rights.py", "ops/compose/roles.yml")
+ONLY_ROLES = ("stream/wiring/roles.py", "stream/rights.py", "ops/compose/roles.yml")
 
 
 def tree() -> list[str]:

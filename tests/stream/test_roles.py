@@ -7,11 +7,11 @@ from threading import Event
 import pytest
 
 from producers.topics import plan
-from stream.cli.roles import ROLES, SECTIONS, outlets
 from stream.config import Settings
 from stream.rights import OWNER, RIGHTS
 from stream.roles.leader import STANDBY_SECONDS, Lease, lead
 from stream.store.memory import MemoryStore
+from stream.wiring.roles import ROLES, SECTIONS, outlets
 
 
 class Waits(Event):

@@ -1,7 +1,7 @@
 """Wires the roles from real parts and keeps them going until they are told to stop.
 
-Comes in: settings and an event that means stop. Goes out: a running activity worker, trainer or
-publisher, with its own store connection and its own health endpoint.
+Comes in: settings and an event that means stop. Goes out: running roles, each with its own store connection,
+and the health of their process. `ROLES` declares them; the command, the demo and the topic plan follow it.
 """
 
 from __future__ import annotations
