@@ -49,14 +49,14 @@ from stream.events import (
     Reason,
     Rows,
 )
-from stream.features import ROW_FORMAT
 from stream.hashing import change_identity, user_hashes
-from stream.headers import headers_of
+from stream.headers import EVENT_ID, EVENT_SPEC, EVENT_TYPE, SPEC_VERSION, headers_of
 from stream.limits import PLACES
 from stream.oracle import Fate, Judge, Marks, Message, Oracle, OracleUser
 from stream.orders import ALL_BACK, KNOWN, NAMED, PACKED, PLACED, owners_of
 from stream.placeholders import Placeholders
 from stream.remembered import MESSAGE, keys_of, salt_of
+from stream.rows import ROW_FORMAT
 from stream.store.promises import ReaderStore
 from stream.store.state import OutboxEntry, Position
 from stream.units import DAY_MS, isos
@@ -75,7 +75,7 @@ HALF_A_MS = 0.5 / DAY_MS
 NO_JSON = frozenset({Reason.TRUNCATED, Reason.NOT_JSON})
 """Two decoders may differ on whether a torn message was cut or is wrong; on nothing else."""
 
-CHANGE_HEADERS = {"ce_specversion": "1.0", "ce_type": CHANGED}
+CHANGE_HEADERS = {EVENT_SPEC: SPEC_VERSION, EVENT_TYPE: CHANGED}
 
 
 @dataclass(frozen=True)
@@ -791,13 +791,13 @@ class _Audit:
             snapshot = self._snapshots.get(partition)
             own = snapshot is not None and offset >= snapshot.position.output
             headers = _headers(record)
-            if headers.get("ce_type") == MEMBERSHIP:
+            if headers.get(EVENT_TYPE) == MEMBERSHIP:
                 self._check_membership(partition, payload, where)
-            elif headers.get("ce_type") == LINEAGE:
+            elif headers.get(EVENT_TYPE) == LINEAGE:
                 self._check_lineage(payload, where, own=own)
-            elif not self._sample.has(_bytes(record.key())) and "ce_id" in headers:
+            elif not self._sample.has(_bytes(record.key())) and EVENT_ID in headers:
                 self._valid.unjudged += 1
-                self._deliver(headers["ce_id"], payload, where)
+                self._deliver(headers[EVENT_ID], payload, where)
             elif (change := self._valid_change(payload, where, own=own)) is not None:
                 self._check_envelope(record, headers, change, where)
                 if self._deliver(change["id"], payload, where):
@@ -895,7 +895,7 @@ class _Audit:
     def _check_envelope(
         self, record: Record, headers: dict[str, str], change: dict[str, Any], where: str
     ) -> None:
-        for name, value in {**CHANGE_HEADERS, "ce_id": change["id"]}.items():
+        for name, value in {**CHANGE_HEADERS, EVENT_ID: change["id"]}.items():
             if headers.get(name) != value:
                 self._valid.accuse(
                     f"{where}: header {name} is {headers.get(name)!r}, not {value!r}"

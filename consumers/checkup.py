@@ -117,7 +117,7 @@ def _same_topics(settings: Settings, positions: list[Position]) -> Finding:
     try:
         ids = Output(settings).topic_ids(settings.topics.inputs)
         for position in positions:
-            see_same_topics(settings, position, ids)
+            see_same_topics(settings.store.namespace, settings.topics.inputs, position.topics, ids)
     except TopicMissingError as error:
         return Finding(
             False,

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from typing import Protocol
 
 from stream import metrics
 from stream.units import readable_duration
@@ -23,6 +24,14 @@ JUMP_MS = 60_000
 """NTP corrects less than this without a step, and a busy machine's two readings are closer."""
 CONFIRM_SECONDS = 600.0
 """Longer than a clock is wrong while somebody sets it; short beside the half-lives of features."""
+
+
+class Time(Protocol):
+    """What the loops of `consumers` ask of the module `time`; tests move another one by hand."""
+
+    def time_ns(self) -> int: ...
+    def monotonic(self) -> float: ...
+    def sleep(self, seconds: float, /) -> None: ...
 
 
 class SteadyClock:

@@ -20,7 +20,7 @@ from consumers.members import members_of
 from stream.config import Settings
 from stream.errors import BrokerUnavailableError, TopicMissingError, kafka_client
 from stream.events import CHANGED, NAMESPACE_HEADER, ORIGIN_HEADER
-from stream.headers import headers_of
+from stream.headers import EVENT_ID, EVENT_TYPE, headers_of
 from stream.partition import Delivered
 from stream.trainer import Announced
 
@@ -42,10 +42,17 @@ class _Change(msgspec.Struct, rename={"from_": "from"}):
 
 
 class Output:
-    """The topic of changes, and the ids of topics; not to be shared between threads."""
+    """The topic of changes, and the ids of topics; not to be shared between threads.
 
-    def __init__(self, settings: Settings) -> None:
+    Args:
+        topic: another one than that of changes, such as a role's.
+        kind: of the records that are looked at, a type of CloudEvents.
+    """
+
+    def __init__(self, settings: Settings, topic: str | None = None, kind: str = CHANGED) -> None:
         self._settings = settings
+        self._topic = settings.topics.changes if topic is None else topic
+        self._kind = kind.encode()
         self._admin: AdminClient | None = None
         self._timeout = settings.store.timeout_seconds
         # An answer that comes when the client has given up its operation ends the process
@@ -63,33 +70,35 @@ class Output:
         """
         found: dict[int, set[str]] = {partition: set() for partition in starts}
         short: list[int] = []
-        for partition, name, _ in self._changes(starts, short):
+        for partition, name, _ in self._records(starts, short):
             found[partition].add(name)
         return found, short
 
     def tails(self, starts: Mapping[int, int]) -> dict[int, list[Delivered]]:
         """The changes on partitions, each from an offset to its end, in order."""
         found: dict[int, list[Delivered]] = {partition: [] for partition in starts}
-        for partition, name, value in self._changes(starts, []):
+        for partition, name, value in self._records(starts, []):
             delivered = _delivered(name, value)
             if delivered is not None:
                 found[partition].append(delivered)
         return found
 
-    def _changes(
+    def values(self, partition: int, start: int) -> list[bytes]:
+        """The records on a partition, from an offset to its end, in order."""
+        return [value for _, _, value in self._records({partition: start}, [])]
+
+    def _records(
         self, starts: Mapping[int, int], short: list[int]
     ) -> Iterator[tuple[int, str, bytes]]:
-        """Partition, id and value of change records."""
+        """Partition, id and value of records of our kind."""
         if not starts:
             return
-        topic = self._settings.topics.changes
-        messages = read_to_end(
-            self._settings.broker, topic, list(starts), start=starts, nearest=True, short=short
-        )
+        broker, topic = self._settings.broker, self._topic
+        messages = read_to_end(broker, topic, list(starts), start=starts, nearest=True, short=short)
         for message in messages:
             headers = dict(headers_of(message) or ())
-            name, value = headers.get("ce_id"), message.value()
-            if headers.get("ce_type") != CHANGED.encode():
+            name, value = headers.get(EVENT_ID), message.value()
+            if headers.get(EVENT_TYPE) != self._kind:
                 continue
             if isinstance(name, bytes) and isinstance(value, bytes):
                 yield message.partition() or 0, name.decode(errors="replace"), value

@@ -33,22 +33,24 @@ class Broker(Protocol):
     def group_members(self) -> list[str]: ...
 
 
-def see_same_topics(settings: Settings, position: Position, ids: Sequence[str]) -> None:
-    """Whether the input topics are those that the offsets are of.
+def see_same_topics(
+    namespace: str, names: Sequence[str], known: Sequence[str], ids: Sequence[str]
+) -> None:
+    """Whether topics that are read are those that the offsets are of.
 
     Args:
-        settings: name the topics.
-        position: says which ids they had.
+        names: of the topics.
+        known: which ids they had; none of a state that has not begun to read.
         ids: those that they have now; empty where the broker tells none.
 
     Raises:
         TopicReplacedError: one was deleted and made anew.
     """
-    for name, before, now in zip(settings.topics.inputs, position.topics, ids, strict=False):
+    for name, before, now in zip(names, known, ids, strict=False):
         if before and now and before != now:
             raise TopicReplacedError(
                 f"topic {name} was deleted and made anew: the state of namespace "
-                f"{settings.store.namespace} stands for offsets of the topic before. "
+                f"{namespace} stands for offsets of the topic before. "
                 "Begin anew under another store.namespace, and replay what the new topic lacks"
             )
 
@@ -97,7 +99,9 @@ class TopicWatch:
             return
         self._missing = False
         for position in positions:
-            see_same_topics(self._settings, position, ids)
+            see_same_topics(
+                self._settings.store.namespace, self._settings.topics.inputs, position.topics, ids
+            )
         if self._regrouped:
             self._regrouped = False
             see_group(self._settings, self._broker.group_members())

@@ -6,6 +6,7 @@ Comes in: what a record is and where it is from. Goes out: its headers; whoever 
 from __future__ import annotations
 
 from producers.delivery import Headers
+from stream.headers import SPEC_VERSION, attribute
 
 
 def cloud_event(
@@ -20,7 +21,7 @@ def cloud_event(
         extensions: further attributes, by their names.
     """
     attributes = {
-        "specversion": "1.0",
+        "specversion": SPEC_VERSION,
         "id": name,
         "source": source,
         "type": kind,
@@ -28,5 +29,5 @@ def cloud_event(
         "subject": subject,
         **extensions,
     }
-    headers: Headers = [(f"ce_{attribute}", value) for attribute, value in attributes.items()]
+    headers: Headers = [(attribute(named), value) for named, value in attributes.items()]
     return [*headers, ("content-type", "application/json")]

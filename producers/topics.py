@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,9 +24,11 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # it re-expor
 )
 
 from producers.client import MESSAGE_BYTES
+from producers.outbox import changes_outlet
 from stream.config import Broker, ConfigError, Settings
 from stream.errors import LIBRARY_LOG, BrokerUnavailableError, kafka_client, report_broker_error
 from stream.namespace import more
+from stream.roles.outlet import Outlet
 
 LOG = logging.getLogger(__name__)
 
@@ -65,8 +67,12 @@ class Difference:
     remedy: str
 
 
-def plan(settings: Settings) -> list[TopicPlan]:
-    """What every topic of these settings should be like."""
+def plan(settings: Settings, outlets: Sequence[Outlet] = ()) -> list[TopicPlan]:
+    """What every topic of these settings should be like.
+
+    Args:
+        outlets: of roles beside the publisher of changes.
+    """
     topics = settings.topics
     kept = {"cleanup.policy": "delete", "message.timestamp.type": "CreateTime"}
     inputs = kept | {"retention.ms": _retention(topics.input_retention_seconds)}
@@ -77,15 +83,18 @@ def plan(settings: Settings) -> list[TopicPlan]:
     # What our producers may send must fit: a refused message may be as large as its topic allows,
     # and headers come on top; a change or a model that does not fit would stop everything behind it.
     sent = {AT_LEAST: str(MESSAGE_BYTES)}
-    changes = kept | sent | {"retention.ms": _retention(topics.changes_retention_seconds)}
     models = sent | {"cleanup.policy": "compact"}
     refused = sent | {
         "cleanup.policy": "delete",
         "retention.ms": _retention(DLQ_RETENTION_SECONDS),
     }
+    filled = {
+        outlet.topic: kept | sent | {"retention.ms": _retention(outlet.retention_seconds)}
+        for outlet in (changes_outlet(settings), *outlets)
+    }
     wanted: list[tuple[str, int, dict[str, str]]] = [
         *((name, topics.partitions, inputs) for name in topics.inputs),
-        (topics.changes, topics.partitions, changes),
+        *((name, topics.partitions, config) for name, config in filled.items()),
         (topics.models, 1, models),
         *((topics.dlq(name), 1, refused) for name in topics.inputs),
     ]
@@ -99,6 +108,7 @@ def apply(
     settings: Settings,
     create: bool,
     on_created: Callable[[TopicPlan], None] | None = None,
+    outlets: Sequence[Outlet] = (),
 ) -> list[Difference]:
     """Compare the plan with the broker, creating missing topics first if told to.
 
@@ -109,6 +119,7 @@ def apply(
         settings: what to plan from.
         create: whether to create what is missing.
         on_created: told of each topic that was created.
+        outlets: of roles beside the publisher of changes.
 
     Returns:
         What is missing or differs; empty if everything is as planned.
@@ -117,7 +128,7 @@ def apply(
         BrokerUnavailableError: no broker answers, or it refuses to say or to create.
     """
     admin = _admin(settings.broker)
-    plans = plan(settings)
+    plans = plan(settings, outlets)
     found = {name: len(topic.partitions) for name, topic in _listed(admin, settings.broker).items()}
     differences: list[Difference] = []
     there: list[TopicPlan] = []
@@ -143,14 +154,12 @@ def apply(
     return differences
 
 
-def missing(settings: Settings) -> list[str]:
-    """Names of the topics an activity worker needs and the broker does not have.
+def missing(settings: Settings, names: Sequence[str]) -> list[str]:
+    """Those of some topics that the broker does not have.
 
     Raises:
         BrokerUnavailableError: no broker answers.
     """
-    topics = settings.topics
-    names = [*topics.inputs, topics.changes, *map(topics.dlq, topics.inputs)]
     found = _listed(_admin(settings.broker), settings.broker)
     return [name for name in names if name not in found]
 

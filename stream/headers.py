@@ -1,4 +1,4 @@
-"""Reads the headers of a Kafka record, whatever a stranger put there.
+"""Reads the headers of a Kafka record, whatever a stranger put there, and names those of a CloudEvent.
 
 Comes in: a record. Goes out: its headers as pairs, or None where the client cannot tell them. Who
 read them here once must keep them: to read them again may crash the interpreter.
@@ -9,6 +9,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from operator import methodcaller
 from typing import Any, Protocol
+
+SPEC_VERSION = "1.0"
+"""Of CloudEvents, as `producers.cloudevents` writes them."""
+
+
+def attribute(name: str) -> str:
+    """The header that has an attribute of a CloudEvent (Kafka binding, binary mode)."""
+    return f"ce_{name}"
+
+
+EVENT_ID, EVENT_TYPE, EVENT_SPEC = map(attribute, ("id", "type", "specversion"))
 
 
 class WithHeaders(Protocol):

@@ -13,15 +13,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-import msgspec
 import numpy as np
 
+from stream import records
 from stream.events import Bools, Rows
-from stream.hashing import change_identity
 from stream.model import Model
 from stream.units import iso, isos
-
-_encode = msgspec.json.Encoder().encode
 
 
 class Membership(NamedTuple):
@@ -31,21 +28,6 @@ class Membership(NamedTuple):
     user: bytes
     kind: str
     record: bytes
-
-
-class _Record(msgspec.Struct, gc=False):
-    """`events.MembershipRecord` as it is written."""
-
-    id: str
-    user: str
-    version: int
-    segment: int
-    name: str
-    kind: str
-    since: str
-    last_event_at: str
-    at: str
-    model: str
 
 
 @dataclass(frozen=True)
@@ -103,8 +85,8 @@ def memberships(
         strict=True,
     ):
         user, there = users[place], known[segment]
-        name = f"{change_identity(user, key)}-{incarnation}-{version}-{run}"
-        record = _Record(
+        name = f"{records.change_id(user, key, incarnation, version)}-{run}"
+        record = records.Membership(
             name,
             user.decode(),
             version,
@@ -116,5 +98,5 @@ def memberships(
             at,
             model.name,
         )
-        found.append(Membership(name, user, there.kind, _encode(record)))
+        found.append(Membership(name, user, there.kind, records.encode(record)))
     return found

@@ -300,6 +300,24 @@ _output_lacks = _gauge(
     "output_lacks_changes",
     "1 while the output lacks what was delivered before, for it was made anew or cut: republish.",
 )
+_role_records = _counter("role_records_total", "Records that a role has taken in.", "role")
+_role_partitions = _gauge(
+    "role_partitions_owned", "Partitions that this process owns in a role.", "role"
+)
+_role_outbox = _gauge(
+    "role_outbox_entries",
+    "A role's entries committed and not yet confirmed by Kafka.",
+    "role",
+    "partition",
+)
+_role_delivered = _counter(
+    "role_records_delivered_total", "Records of a role confirmed by Kafka.", "role"
+)
+_role_output_lacks = _gauge(
+    "role_output_lacks_records",
+    "1 while a role's topic lacks what was delivered before, for it was made anew or cut.",
+    "role",
+)
 _rounds = _histogram(
     "trainer_round_seconds",
     "How long a trainer round took: merge, move, publish.",
@@ -483,22 +501,47 @@ def populations_counted(found: Mapping[str, tuple[int, float | None]]) -> None:
 # -- happenings of the publisher --------------------------------------------------------------
 
 
-def outboxes_left() -> None:
-    """This process does not lead the publishing: what it last saw of the outboxes is no news."""
-    _outbox.clear()
-    _outbox_age.clear()
+class Outbox:
+    """What a publisher tells of the outboxes it empties.
 
+    Args:
+        role: whose they are: the changes' are those of ``publisher``.
+    """
 
-def outbox_measured(partition: int, entries: int, age_seconds: float) -> None:
-    """A partition's outbox has so many entries, the oldest this old (0 if there is none)."""
-    _outbox.labels(str(partition)).set(entries)
-    _outbox_age.set(str(partition), age_seconds if entries else None)
+    def __init__(self, role: str) -> None:
+        self._role = role
+        self._is_of_changes = role == "publisher"
 
+    def left(self) -> None:
+        """This process does not lead the publishing: what it last saw is stale."""
+        if self._is_of_changes:
+            _outbox.clear()
+            _outbox_age.clear()
+        else:
+            _role_outbox.remove_by_labels({"role": self._role})
 
-def changes_delivered(changes: int, seconds: float) -> None:
-    """Changes of one entry were confirmed, this long after what made them: see the metric."""
-    _delivered.inc(changes)
-    _delivery.observe(seconds, changes)
+    def measured(self, partition: int, entries: int, age_seconds: float) -> None:
+        """A partition's outbox has so many entries, the oldest this old (0 if there is none)."""
+        if self._is_of_changes:
+            _outbox.labels(str(partition)).set(entries)
+            _outbox_age.set(str(partition), age_seconds if entries else None)
+        else:
+            _role_outbox.labels(self._role, str(partition)).set(entries)
+
+    def delivered(self, records: int, seconds: float) -> None:
+        """Records of one entry were confirmed, this long after what made them: see the metric."""
+        if self._is_of_changes:
+            _delivered.inc(records)
+            _delivery.observe(seconds, records)
+        else:
+            _role_delivered.labels(self._role).inc(records)
+
+    def lacks(self, lacks: bool) -> None:
+        """The output lacks, or does not lack, what was delivered to it."""
+        if self._is_of_changes:
+            _output_lacks.set(lacks)
+        else:
+            _role_output_lacks.labels(self._role).set(lacks)
 
 
 def delivery_retried() -> None:
@@ -506,9 +549,17 @@ def delivery_retried() -> None:
     _retries.inc()
 
 
-def output_lacks(lacks: bool) -> None:
-    """The output lacks, or does not lack, what was delivered to it."""
-    _output_lacks.set(lacks)
+# -- happenings of any other role that owns partitions ----------------------------------------
+
+
+def role_records(role: str, records: int) -> None:
+    """A role has taken in records, in a commit that was applied."""
+    _role_records.labels(role).inc(records)
+
+
+def role_partitions(role: str, partitions: int) -> None:
+    """A role owns so many partitions here."""
+    _role_partitions.labels(role).set(partitions)
 
 
 # -- happenings of the trainer ----------------------------------------------------------------

@@ -15,15 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from stream.clustering import FeatureMap, distances, separated
-from stream.events import (
-    Bools,
-    Floats,
-    Ints,
-    Lineage,
-    LineageRecord,
-    PublishedModel,
-    PublishedSegment,
-)
+from stream.events import Bools, Floats, Ints, Lineage, PublishedModel, PublishedSegment
 from stream.flapping import NOTHING_TO_TELL, Rates
 from stream.populations import EVERYONE, NONE, Population, Populations
 from stream.segments import PublishRule, columns_of
@@ -401,19 +393,6 @@ class Model:
                 **self._tuned(),
             },
         }
-
-    def lineage_records(self) -> list[LineageRecord]:
-        """What became of segments with this model, one record each."""
-        return [
-            {
-                **told,
-                "id": f"{self.name}-{number}",
-                "name": self.by_id[told["segment"]].name,
-                "kind": self.by_id[told["segment"]].kind,
-                "users": self.by_id[told["segment"]].size,
-            }
-            for number, told in enumerate(self.lineage)
-        ]
 
     def _tuned(self) -> dict[str, Any]:
         if self.rule is None:

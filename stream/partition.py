@@ -17,19 +17,19 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import count, islice, repeat
+from itertools import islice, repeat
 from typing import NamedTuple
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from stream import metrics
+from stream import metrics, records
 from stream.clustering import ALL_HASHES, Statistics
 from stream.events import CAUSES, Bools, Cause, Counts, EventColumns, Floats, Hashes, Ints, Rows
-from stream.features import ROW_FORMAT, FeatureTable
+from stream.features import FeatureTable
 from stream.flapping import counted
-from stream.hashing import change_identity, user_hashes
+from stream.hashing import user_hashes
 from stream.learning.state import TrainerState
 from stream.learning.statistics import PartitionStatistics, Sampling
 from stream.limits import PLACES
@@ -37,21 +37,22 @@ from stream.memory import Memory, Part
 from stream.model import Model, Placed
 from stream.orders import PACKED
 from stream.populations import NONE, Populations
+from stream.rows import ROW_FORMAT, RowFormatError
 from stream.segments import Look, Moves, PublishRule, columns_of, contributions, look
 from stream.store.state import Commit, MemoryChanges, OutboxEntry, Position
 from stream.units import iso, isos
+from stream.users import Kind, Slots, UserColumns
 
 CHUNK = 2_048
 """Users looked at in one go by a sweep: their rows and vectors stay in the cache (a third faster
 than 8,192)."""
 LOADED_AT_ONCE = 5_000
 """As many as a page of a scan has."""
+ROOM = 1_024
 GROWTH = 1.25
 """Of a partition's memory when it is full: a row is half a kilobyte, so no more is kept empty."""
 CHANGES_PER_ENTRY = 1_000
 WHY = 3
-
-_encode = msgspec.json.Encoder().encode
 
 
 class SchemaMismatchError(Exception):
@@ -100,29 +101,6 @@ class SampleRequest:
         return Sampling(limits, self.users, features)
 
 
-class _Slots(dict[str, int]):
-    """User to slot; an unknown user gets the next one."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.names: list[bytes] = []
-
-    def __missing__(self, user: str) -> int:
-        slot = self[user] = len(self.names)
-        self.names.append(user.encode())
-        return slot
-
-    def take_in(self, users: list[bytes]) -> list[bytes]:
-        """Give slots to users, each named once; returns those that had none yet."""
-        texts = list(map(bytes.decode, users))
-        if not self.keys().isdisjoint(texts):
-            users = [user for user, text in zip(users, texts, strict=True) if text not in self]
-            texts = list(map(bytes.decode, users))
-        self.update(zip(texts, count(len(self.names))))
-        self.names += users
-        return users
-
-
 @dataclass
 class _Sweep:
     """A look at everyone who was there when it began, some at a time.
@@ -153,34 +131,6 @@ class _Looked(NamedTuple):
 
     placed: Placed
     answer: Look
-
-
-class _Why(msgspec.Struct, gc=False):
-    feature: str
-    value: float
-    contribution: float | None
-
-
-class _Record(msgspec.Struct, gc=False, rename={"from_": "from"}):
-    """`events.SegmentChange` as it is written: a struct is packed in half the time of a dict."""
-
-    id: str
-    user: str
-    version: int
-    from_: int | None
-    to: int
-    name_from: str | None
-    name_to: str
-    kind_from: str | None
-    kind_to: str
-    cause: str
-    at: str
-    last_event_at: str
-    model: str
-    margin: float | None
-    provisional: bool
-    why: list[_Why] | tuple[()]
-    rest: float | None
 
 
 class Partition:
@@ -235,11 +185,14 @@ class Partition:
         self._rule = rule
         self._key = key
         self._populations = populations or Populations.of((), table.names)
-        self._slots = _Slots()
-        self._rows = table.blank(1_024)
-        self._hashes = np.zeros(1_024, np.uint64)
+        self._slots = Slots()
+        kinds: dict[str, Kind] = {
+            "rows": (table.dtype, ()),
+            "hashes": (np.uint64, ()),
+            "dirty": (np.bool_, ()),
+        }
+        self._users = UserColumns(kinds, ROOM)
         self._hashed = 0
-        self._dirty = np.zeros(1_024, np.bool_)
         self._pending: list[bytes] = []
         self._told: Counter[tuple[Cause, str | None, str]] = Counter()
         self._left: Counter[int] = Counter()
@@ -305,9 +258,10 @@ class Partition:
         strange = f"partition {self.number} holds rows of another format"
         if set(map(len, portion.values())) - {self._table.dtype.itemsize}:
             raise SchemaMismatchError(strange)
-        rows = np.frombuffer(b"".join(portion.values()), dtype=self._table.dtype)
-        if (rows["format"] != ROW_FORMAT).any():
-            raise SchemaMismatchError(strange)
+        try:
+            rows = self._table.unpacked(b"".join(portion.values()))
+        except RowFormatError:
+            raise SchemaMismatchError(strange) from None
         self._make_room()
         self._rows[known : len(self)] = rows
         return True
@@ -440,8 +394,8 @@ class Partition:
     def _make_room(self) -> None:
         """Rows, hashes and flags for every slot that has been given out."""
         users = len(self)
-        if users > len(self._rows):
-            self._reserve(max(users, int(len(self._rows) * GROWTH)))
+        if users > self._users.room:
+            self._reserve(max(users, int(self._users.room * GROWTH)))
         known, self._hashed = self._hashed, users
         self._rows["format"][known:users] = ROW_FORMAT
         names = self._slots.names[known:]
@@ -453,14 +407,20 @@ class Partition:
 
     def _reserve(self, users: int) -> None:
         """Memory for so many users."""
-        more = users - len(self._rows)
-        if more > 0:
-            # What is not used yet is not written to either, so it takes no memory.
-            rows = np.zeros(users, self._table.dtype)
-            rows[: len(self._rows)] = self._rows
-            self._rows = rows
-            self._hashes = np.concatenate([self._hashes, np.zeros(more, np.uint64)])
-            self._dirty = np.concatenate([self._dirty, np.zeros(more, np.bool_)])
+        if users > self._users.room:
+            self._users.resize(users)
+
+    @property
+    def _rows(self) -> Rows:
+        return self._users["rows"]
+
+    @property
+    def _hashes(self) -> Hashes:
+        return self._users["hashes"]
+
+    @property
+    def _dirty(self) -> Bools:
+        return self._users["dirty"]
 
     # -- steps --------------------------------------------------------------------------------
 
@@ -714,8 +674,8 @@ class Partition:
             reasons, rest = next(why) if has_why else (next(rules) if crossed else (), None)
             kind_from = before.kind if before else None
             self._told[cause, kind_from, after.kind] += 1
-            record = _Record(
-                f"{change_identity(users[slot], self._key)}-{incarnation}-{number}",
+            record = records.Change(
+                records.change_id(users[slot], self._key, incarnation, number),
                 users[slot].decode(),
                 number,
                 old or None,
@@ -733,11 +693,11 @@ class Partition:
                 reasons,
                 rest,
             )
-            self._pending.append(_encode(record))
+            self._pending.append(records.encode(record))
 
     def _reasons(
         self, model: Model, vectors: Floats, mapped: Floats, moves: Moves, explained: Bools
-    ) -> list[tuple[list[_Why], float]]:
+    ) -> list[tuple[list[records.Why], float]]:
         """The features that contributed most to the margin of each move, and the rest of it.
 
         Only of moves that have a segment before.
@@ -758,7 +718,7 @@ class Partition:
         names = self._table.names
         return [
             (
-                [_Why(names[f], value, part) for f, value, part in zip(*one, strict=True)],
+                [records.Why(names[f], value, part) for f, value, part in zip(*one, strict=True)],
                 others,
             )
             for *one, others in zip(
@@ -770,7 +730,7 @@ class Partition:
             )
         ]
 
-    def _rules(self, model: Model, vectors: Floats, moves: Moves) -> list[list[_Why]]:
+    def _rules(self, model: Model, vectors: Floats, moves: Moves) -> list[list[records.Why]]:
         """The features that took users to another population, of each who moved there."""
         here = np.flatnonzero(moves.crossed)
         if len(here) == 0:
@@ -778,7 +738,7 @@ class Partition:
         names = self._table.names
         return [
             [
-                _Why(names[column], vector[column], None)
+                records.Why(names[column], vector[column], None)
                 for column in model.populations.reasons(before, after, vector)[:WHY]
             ]
             for before, after, vector in zip(

@@ -13,6 +13,13 @@ SCRIPTS = ("evalsha", "script|load")
 LEASE = ("get", "set", "del")
 READ = ("get", "hget", "hgetall", "hmget", "hscan", "xlen", "xread")
 
+OWNER = (
+    *(*SCRIPTS, *LEASE),
+    *("exec", "exists", "hdel", "hget", "hmget", "hscan", "hset"),
+    *("multi", "set", "watch", "xadd", "xdel", "xlen", "xread"),
+)
+"""Of a role that owns partitions beside the activity workers, and sends what it decides."""
+
 RIGHTS: Mapping[str, tuple[str, ...]] = {
     "activity": (
         *SCRIPTS,
@@ -25,7 +32,10 @@ RIGHTS: Mapping[str, tuple[str, ...]] = {
     "operator": (*READ, "hset", "set"),
     "doctor": (*SCRIPTS, "get", "set", "del", "hget", "config|get"),
 }
-"""By role: reader looks, explains and audits; operator also renames, applies and republishes."""
+"""By role: reader looks, explains and audits; operator also renames, applies and republishes.
+
+A role that is not named here has the rights of an `OWNER`.
+"""
 
 ASKED = ("info", "select")
 """What a role does without if it must: to know the server, and to use another database than 0."""
@@ -33,7 +43,7 @@ ASKED = ("info", "select")
 
 def commands(role: str) -> list[str]:
     """Everything a role may give, those it can do without among them."""
-    return sorted({*RIGHTS[role], *ASKED})
+    return sorted({*RIGHTS.get(role, OWNER), *ASKED})
 
 
 def acl_line(role: str, namespace: str, password: str = "PASSWORD") -> str:  # noqa: S107 - a blank

@@ -1,7 +1,7 @@
 """Decides who moves, how far is far enough, and why.
 
 Comes in: where users were, and their distances to the centroids of a model. Goes out: who is
-where now, with cause and margin; `producers/changes` is next. The publish rule asks for a margin, in
+where now, with cause and margin; `producers/outbox` is next. The publish rule asks for a margin, in
 one look or added up from act to act, so that nobody flaps on a border.
 """
 

@@ -21,6 +21,7 @@ from stream.learning.rounds import learn, resume
 from stream.learning.state import TrainerState
 from stream.learning.statistics import PartitionStatistics
 from stream.model import Model
+from stream.records import lineage_records
 from stream.roles.leader import Lease
 from stream.store.promises import TrainerStore
 from stream.store.state import Position
@@ -344,5 +345,5 @@ class Trainer:
             return
         self._unannounced = model
         record = PUBLISHED_MODEL.dump_json(model.published(self._table))
-        self._announce(record, model.lineage_records(), msgspec.json.encode(self._origin()))
+        self._announce(record, lineage_records(model), msgspec.json.encode(self._origin()))
         self._unannounced = None

@@ -118,14 +118,14 @@ def clean_environment() -> dict[str, str]:
 class Role:
     """A role as a process of its own; see `Pipeline.start`."""
 
-    def __init__(self, name: str, number: int, config: Path) -> None:
+    def __init__(self, name: str, number: int, config: Path, program: str) -> None:
         self.name = name
         self.expected = True
         """Whether it is meant to run; a role that ends without being told to fails the test."""
         self._log = config.parent / f"{name}-{number}.log"
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "stream", "-c", str(config), "-v", "run", name],
+                [sys.executable, "-m", program, "-c", str(config), "-v", "run", name],
                 cwd=ROOT,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -254,9 +254,12 @@ class Pipeline:
                 role.kill()
         self.store.close()
 
-    def start(self, *names: str) -> list[Role]:
-        """Start roles: ``activity``, ``trainer``, ``publisher`` or ``all``."""
-        started = [Role(name, len(self.roles) + i, self.config) for i, name in enumerate(names)]
+    def start(self, *names: str, program: str = "stream") -> list[Role]:
+        """Start roles: ``activity``, ``trainer``, ``publisher`` or ``all``; or those of a program."""
+        started = [
+            Role(name, number, self.config, program)
+            for number, name in enumerate(names, len(self.roles))
+        ]
         self.roles += started
         return started
 

@@ -56,13 +56,13 @@ from ops.bench.stage import (
 )
 from ops.kafka.server import why_unavailable
 from producers import topics as topic_plans
-from stream.cli.roles import open_store
 from stream.config import Settings
 from stream.errors import BrokerUnavailableError, ServerStartError
 from stream.events import Counts
 from stream.servers import LocalStore, free_port
 from stream.store.redis import RedisStore
 from stream.store.state import StoreUnavailableError
+from stream.wiring.roles import open_store
 
 RESULTS = Path(__file__).parent / "results" / "pipeline.md"
 SLOWEST = 3_000.0

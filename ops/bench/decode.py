@@ -28,8 +28,8 @@ from typing import Any
 import msgspec
 from confluent_kafka import Message
 
-from consumers.activity import CONSUME
 from consumers.decode import Block, Decoder
+from consumers.intake import CONSUME
 from ops.bench import command
 from ops.bench.report import cpu
 from producers.traffic import bench_events

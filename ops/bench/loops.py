@@ -24,15 +24,16 @@ import msgspec
 import redis
 from confluent_kafka import OFFSET_BEGINNING, Consumer, Producer, TopicPartition
 
-from consumers import activity
+from consumers import group
 from consumers.client import activity_options, reader_options
 from producers.client import producer_options
 from producers.traffic import bench_events
 from stream import config
-from stream.cli import roles
 from stream.config import Settings
 from stream.events import CHANGED
+from stream.headers import EVENT_TYPE
 from stream.health import Health
+from stream.wiring import roles
 
 CONSUME = 500
 """Messages the rivals take at once."""
@@ -148,7 +149,7 @@ def listen(settings: Settings, *, ready_file: str) -> dict[str, Any]:
             continue
         value = message.value()
         assert value is not None
-        if ("ce_type", CHANGED.encode()) not in list(message.headers() or ()):
+        if (EVENT_TYPE, CHANGED.encode()) not in list(message.headers() or ()):
             continue
         change = decode(value)
         causes[change.cause] = causes.get(change.cause, 0) + 1
@@ -362,8 +363,8 @@ def worker(settings: Settings, *, start_file: str, profiled: bool) -> dict[str, 
     """The shipped worker, until told to stop."""
     stop = roles.stop_on_signals()
     ClockedConsumer.start_file = Path(start_file)
-    # Where the worker looks for it: the worker itself stays as it is shipped.
-    vars(activity)["Consumer"] = ClockedConsumer
+    # Where a member of a group looks for it: the worker itself stays as it is shipped.
+    vars(group)["Consumer"] = ClockedConsumer
     if not profiled:
         roles.run(settings, ["activity"], stop)
         return {}
@@ -375,7 +376,8 @@ def worker(settings: Settings, *, start_file: str, profiled: bool) -> dict[str, 
 
 STEPS = {
     "ClockedConsumer": "consume",
-    "ActivityWorker._gather": "decode",
+    "LiveClock.gather": "decode",
+    "MarkClock.gather": "decode",
     "Decoder": "decode",
     "Batch": "slots",
     "FeatureTable.fold": "fold",
@@ -385,6 +387,7 @@ STEPS = {
     "Partition.record": "record",
     "Partition.commit": "commit",
     "RedisStore": "commit",
+    "RedisPartitions": "commit",
 }
 """What the worker is doing: the innermost of these methods, or classes, on its stack."""
 SWEEP = "Partition.sweep_on"

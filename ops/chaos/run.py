@@ -22,9 +22,9 @@ from ops.chaos.judge import Check, judge
 from ops.chaos.plan import PUBLISHERS, ROLES, Fault, Kind, make_plan
 from ops.chaos.stage import EXACT, ChaosError, Mode, Stage
 from ops.chaos.traffic import Traffic
-from stream.cli.roles import open_store
 from stream.store.redis import RedisStore
 from stream.store.state import StoreUnavailableError
+from stream.wiring.roles import open_store
 
 START_SECONDS = 60.0
 CATCH_UP_SECONDS = 120.0

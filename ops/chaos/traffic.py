@@ -21,10 +21,10 @@ import numpy as np
 
 from producers.replay import InputWriter, Stopped
 from producers.traffic import SHOP_START_MS
-from stream.cli.roles import mark_signer
 from stream.config import Settings
 from stream.events import ORDER_COMPLETED, ORDER_REFUNDED
 from stream.units import DAY_MS, iso
+from stream.wiring.roles import mark_signer
 
 SHOP_HOURS_A_SECOND = 1.0
 """Watermark mode: an hour, and a mark, every second; so ten minutes are 25 days."""

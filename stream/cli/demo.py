@@ -36,7 +36,6 @@ from producers import topics as topic_plans
 from producers.traffic import ShopReport, run_shop
 from stream import config
 from stream.cli import views
-from stream.cli.roles import ROLES, mark_signer, open_store
 from stream.errors import kafka_client
 from stream.events import Mark
 from stream.features import DEFAULT_FEATURES, FeatureTable
@@ -46,6 +45,7 @@ from stream.safe import safe_facts
 from stream.servers import LocalBroker, LocalStore
 from stream.store.state import StoreUnavailableError
 from stream.units import iso, readable_duration
+from stream.wiring.roles import ROLES, mark_signer, open_store, outlets
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -179,7 +179,7 @@ def run(
             )
         )
         settings = config.load(file, environment={})[0]
-        topic_plans.apply(settings, create=True)
+        topic_plans.apply(settings, create=True, outlets=outlets(settings))
         processes = stack.enter_context(_Processes(file, directory))
         store = stack.enter_context(open_store(settings))
         facts = _watch(settings, store, processes, seconds, stop, console)
@@ -306,7 +306,7 @@ class _Processes:
     def __init__(self, file: Path, directory: Path) -> None:
         self._running: list[tuple[str, subprocess.Popen[bytes], Path]] = []
         environment = {k: v for k, v in os.environ.items() if not k.startswith("SEGSTREAM_")}
-        started = [role.name for role in ROLES.values() for _ in range(role.demo_processes)]
+        started = [role.name for role in ROLES.values() for _ in range(role.replicas)]
         for number, role in enumerate(started):
             log = directory / f"{role}-{number}.log"
             with log.open("wb") as sink:

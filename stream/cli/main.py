@@ -38,7 +38,7 @@ from producers.mapping import HELP_EXAMPLE, MappingError, load_mapping
 from producers.replay import BehindError, parse_speed, progress_bar, replay
 from stream import config
 from stream.cli import apply as apply_view
-from stream.cli import auditing, dlq, explaining, logs, roles, views
+from stream.cli import auditing, dlq, explaining, logs, views
 from stream.cli import demo as demonstration
 from stream.cli import explore as explore_view
 from stream.cli import plan as plan_view
@@ -68,7 +68,7 @@ from stream.tuning import Tuning
 from stream.units import iso, milliseconds
 from stream.wiring import letters as letter_facts
 from stream.wiring import rekey as rekeying
-from stream.wiring import republish
+from stream.wiring import republish, roles
 from stream.wiring.history import opener
 
 if TYPE_CHECKING:
@@ -329,7 +329,8 @@ def demo(
 
 
 def _add_role(role: Role) -> None:
-    example = f"Example: `segstream -c shop.toml run {role.name}`"
+    sections = ", ".join((*roles.SECTIONS, *role.settings))
+    example = f"Example: `segstream -c shop.toml run {role.name}`. Reads the settings {sections}."
 
     @run_app.command(role.name, help=role.meaning, epilog=example)
     def run_role() -> None:
@@ -358,7 +359,7 @@ def _run(names: list[str], *, local: bool) -> None:
             more = {"broker": {"bootstrap": broker.bootstrap}, "store": {"url": store.url}}
         settings = _context.settings(**more)
         if local:
-            topic_plans.apply(settings, create=True)
+            topic_plans.apply(settings, create=True, outlets=roles.outlets(settings))
             err.print(f"local broker at {settings.broker.bootstrap}, store at {settings.store.url}")
             given = f" -c {_context.named_file}" if _context.named_file else ""
             err.print(
@@ -376,8 +377,12 @@ def topics_apply(
 ) -> None:
     """Create the topics that are missing, and say what differs in the others."""
     created: list[str] = []
+    settings = _context.settings()
     differences = topic_plans.apply(
-        _context.settings(), not check, lambda topic: created.append(topic.name)
+        settings,
+        not check,
+        lambda topic: created.append(topic.name),
+        outlets=roles.outlets(settings),
     )
     facts = {"created": created, "differences": [asdict(one) for one in differences]}
     show(facts, as_json, _show_topics)
@@ -978,7 +983,10 @@ def audit(
 def doctor(as_json: AsJson = False) -> None:
     """Can the broker and the store be reached, and are they set up safely?"""
     settings = _context.settings()
-    findings = examine(settings, lambda: topic_plans.apply(settings, create=False))
+    findings = examine(
+        settings,
+        lambda: topic_plans.apply(settings, create=False, outlets=roles.outlets(settings)),
+    )
     well = all(finding.ok for finding in findings)
     facts = mask_facts({"ok": well, "findings": [asdict(finding) for finding in findings]})
     show(facts, as_json, _show_findings)

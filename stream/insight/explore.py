@@ -27,7 +27,7 @@ from stream.clustering import (
 )
 from stream.config import Settings
 from stream.events import Counts, EventColumns, Floats, Hashes, Ints, Rows
-from stream.features import ROW_FORMAT, FeatureTable
+from stream.features import FeatureTable
 from stream.hashing import user_hashes
 from stream.insight.facts import StudiedPopulation, StudyFacts
 from stream.insight.history import OpenHistory
@@ -56,6 +56,7 @@ from stream.model import Model, PopulationModel
 from stream.naming import propose_names
 from stream.partition import Partition, SchemaMismatchError
 from stream.populations import AUTO, NONE, Populations
+from stream.rows import RowFormatError
 from stream.segments import PublishRule, columns_of
 from stream.store.promises import ReaderStore
 from stream.store.state import Position
@@ -316,9 +317,10 @@ def _sample(
     totals = np.zeros(strata.parts, np.int64)
     limits = [ALL_HASHES] * strata.parts
     for names, raw in portions:
-        more = np.frombuffer(raw, dtype=table.dtype)
-        if (more["format"] != ROW_FORMAT).any():
-            raise SchemaMismatchError("the store holds rows of another format")
+        try:
+            more = table.unpacked(raw)
+        except RowFormatError:
+            raise SchemaMismatchError("the store holds rows of another format") from None
         # Who is known by what the shop did only is in no sample.
         seen = more["seen"] > 0
         there = strata.place(more[seen])

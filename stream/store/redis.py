@@ -34,13 +34,18 @@ import msgspec
 import redis
 from redis.backoff import NoBackoff
 from redis.crc import key_slot
-from redis.exceptions import NoPermissionError
 from redis.retry import Retry
 
 from stream.config import ConfigError
-from stream.store.redis_errors import failure
 from stream.store.redis_partitions import NOBODY, RedisPartitions, frame, strange
-from stream.store.state import KEY_BYTES, MEMORY_PLACES, Commit, MemoryChanges, Position, key_of
+from stream.store.state import (
+    KEY_BYTES,
+    MEMORY_PLACES,
+    Commit,
+    MemoryChanges,
+    Position,
+    key_of,
+)
 
 SLOTS = 16_384
 _PUT_MODEL = """#!lua
@@ -111,10 +116,10 @@ class RedisStore(RedisPartitions[Commit]):
         outbox_cap: int = 2_000,
         namespace_key: str = "",
     ) -> None:
-        super().__init__(client, namespace, key_prefixes(namespace, partitions), outbox_cap)
+        prefixes = key_prefixes(namespace, partitions)
+        super().__init__(client, namespace, prefixes, output_key(namespace), outbox_cap)
         self._trainer = f"{namespace}:trainer"
         self._names = f"{namespace}:names"
-        self._output = output_key(namespace)
         self._given_key = namespace_key
 
     # -- owners -------------------------------------------------------------------------------
@@ -182,27 +187,6 @@ class RedisStore(RedisPartitions[Commit]):
             return None
         found: bytes | None = self._call(self._client.hget, self._key(partition, "users"), user)
         return found
-
-    def run(self) -> str:
-        try:
-            return str(self._client.info("server").get("run_id", ""))
-        except NoPermissionError:
-            return ""
-        except (redis.RedisError, OSError) as error:
-            raise failure(error) from error
-
-    def output(self) -> tuple[str, str]:
-        found = self._call(self._client.hmget, self._output, ["topic", "lacks"])
-        topic_id, lacks = ((one or b"").decode() for one in found)
-        return topic_id, lacks
-
-    def note_output(self, topic_id: str, lacks: str) -> None:
-        told = {"topic": topic_id, "lacks": lacks}
-        self._call(self._client.hset, self._output, mapping=told)
-
-    def partitions(self) -> int:
-        found: bytes | None = self._call(self._client.get, f"{self._namespace}:partitions")
-        return int(found or 0)
 
     def begin(self, partitions: int) -> int:
         if not (found := self.partitions()):

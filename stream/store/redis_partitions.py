@@ -27,6 +27,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 import msgspec
 import redis
 from redis.commands.core import Script
+from redis.exceptions import NoPermissionError
 
 from stream.store.redis_errors import failure
 from stream.store.state import Answer, OutboxEntry, Step, StoreRefusedError, entry_id
@@ -81,15 +82,22 @@ class RedisPartitions(Generic[StepT]):
 
     Args:
         prefixes: of each partition's keys; those of a partition have one hash tag.
+        output: key of what is known of the topic that the outboxes are emptied to.
         outbox_cap: entries in a partition's outbox at which its commits are refused.
     """
 
     def __init__(
-        self, client: redis.Redis, namespace: str, prefixes: Sequence[str], outbox_cap: int
+        self,
+        client: redis.Redis,
+        namespace: str,
+        prefixes: Sequence[str],
+        output: str,
+        outbox_cap: int,
     ) -> None:
         self._client = client
         self._namespace = namespace
         self._prefixes = prefixes
+        self._output = output
         self._cap = outbox_cap
         self._links: dict[int, _Link] = {}
         self._scripts: dict[str, Script] = {}
@@ -209,10 +217,24 @@ class RedisPartitions(Generic[StepT]):
             return Answer.FULL
         return None
 
-    def _further_frames(self, partition: int, commit: StepT) -> list[bytes]:
+    def _further_frames(self, partition: int, commit: StepT) -> Sequence[bytes]:
         """Commands that write what only some commits bring."""
         del partition, commit
         return []
+
+    # -- readers ------------------------------------------------------------------------------
+
+    def partitions(self) -> int:
+        found: bytes | None = self._call(self._client.get, f"{self._namespace}:partitions")
+        return int(found or 0)
+
+    def run(self) -> str:
+        try:
+            return str(self._client.info("server").get("run_id", ""))
+        except NoPermissionError:
+            return ""
+        except (redis.RedisError, OSError) as error:
+            raise failure(error) from error
 
     # -- publisher ----------------------------------------------------------------------------
 
@@ -262,6 +284,15 @@ class RedisPartitions(Generic[StepT]):
     ) -> bool:
         keys = [self._key(partition, "pub"), self._key(partition, "out")]
         return bool(self._script(_ACKNOWLEDGE, keys, [token, delivered_to, *entries]))
+
+    def output(self) -> tuple[str, str]:
+        found = self._call(self._client.hmget, self._output, ["topic", "lacks"])
+        topic_id, lacks = ((one or b"").decode() for one in found)
+        return topic_id, lacks
+
+    def note_output(self, topic_id: str, lacks: str) -> None:
+        told = {"topic": topic_id, "lacks": lacks}
+        self._call(self._client.hset, self._output, mapping=told)
 
     # -- leases -------------------------------------------------------------------------------
 

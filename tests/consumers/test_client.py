@@ -126,7 +126,7 @@ def test_a_property_that_is_refused_is_a_wrong_setting(properties: dict[str, str
     made: list[Callable[[], object]] = [
         lambda: kafka_client(Consumer, activity_options(broker, "classic")),
         lambda: kafka_client(Producer, producer_options(broker)),
-        lambda: topics.missing(Settings(broker=broker)),
+        lambda: topics.missing(Settings(broker=broker), ["clickstream"]),
     ]
     for make in made:
         with pytest.raises(ConfigError, match=r"^broker\.properties: .*CONFIGURATION\.md"):

@@ -14,7 +14,7 @@ from ops.kafka.server import RealKafka
 from producers.topics import apply
 from stream.config import ConfigError, Settings
 from tests.conftest import SettingsFor
-from tests.consumers.test_activity import EVERYTHING, Scene, events, write
+from tests.consumers.scene import EVERYTHING, Scene, events, write
 
 SETTINGS = Settings.model_validate(
     {"broker": {"group": "shared"}, "store": {"namespace": "shop-a"}}

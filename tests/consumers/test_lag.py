@@ -22,7 +22,7 @@ from stream.config import Settings
 from stream.servers import LocalStore, free_port
 from stream.store.state import Answer, StoreUnavailableError
 from tests.conftest import SettingsFor
-from tests.consumers.test_activity import INPUTS, Scene, events, write
+from tests.consumers.scene import INPUTS, Scene, events, write
 from tests.fakes import Clock
 from tests.harness import Pipeline
 from tests.strategies import START_MS, encoded

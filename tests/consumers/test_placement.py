@@ -23,7 +23,7 @@ from stream.partition import Partition
 from stream.segments import PublishRule
 from stream.store.state import Position
 from stream.units import DAY_MS
-from tests.consumers.test_activity import INPUTS, PARTITIONS, Scene, events, write
+from tests.consumers.scene import INPUTS, PARTITIONS, Scene, events, write
 from tests.fakes import FakeMessage, mark_value
 from tests.strategies import START_MS, VIEW, encoded
 

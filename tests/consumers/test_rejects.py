@@ -16,7 +16,7 @@ from stream.errors import BrokerUnavailableError
 from stream.events import Reason
 from stream.metrics import REGISTRY
 from stream.units import DAY_MS
-from tests.consumers.test_activity import EVERYTHING, Scene, assert_true
+from tests.consumers.scene import EVERYTHING, Scene, assert_true
 from tests.fakes import Clock, FakeMessage, mark_value
 from tests.strategies import START_MS, encoded
 

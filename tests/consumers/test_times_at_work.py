@@ -7,7 +7,7 @@ import pytest
 
 from stream.features import DEFAULT_FEATURES, FeatureTable
 from stream.units import DAY_MS
-from tests.consumers.test_activity import (
+from tests.consumers.scene import (
     INPUTS,
     PARTITIONS,
     Scene,

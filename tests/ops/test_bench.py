@@ -12,8 +12,9 @@ from typing import Any
 
 import pytest
 
-from consumers.activity import ActivityWorker
 from consumers.decode import Batch, Decoder
+from consumers.live import LiveClock
+from consumers.watermark import MarkClock
 from ops.bench import __main__ as bench
 from ops.bench import decode as decode_bench
 from ops.bench.loops import STEPS, SWEEP, ClockedConsumer, step_of
@@ -34,6 +35,7 @@ from stream.config import Worker
 from stream.features import DEFAULT_FEATURES, FeatureTable
 from stream.partition import Partition, act_together
 from stream.store.redis import RedisStore
+from stream.store.redis_partitions import RedisPartitions
 from tests.conftest import unavailable
 
 WANTED = (
@@ -142,7 +144,8 @@ def test_arguments_have_defaults_and_limits(capsys: pytest.CaptureFixture[str]) 
 
 
 def test_the_steps_of_the_profile_are_names_of_the_code() -> None:
-    classes = (ClockedConsumer, ActivityWorker, Decoder, Batch, FeatureTable, Partition, RedisStore)
+    stores, clocks = (RedisStore, RedisPartitions), (LiveClock, MarkClock)
+    classes = (ClockedConsumer, *clocks, Decoder, Batch, FeatureTable, Partition, *stores)
     known: dict[str, Any] = {one.__qualname__: one for one in (*classes, act_together)}
     for name in [*STEPS, SWEEP]:
         owner, _, method = name.partition(".")

@@ -20,11 +20,11 @@ from typer.main import get_command
 from consumers.doctor import examine
 from consumers.findings import Finding
 from ops.kafka.server import RealKafka, why_unavailable
-from stream.cli import roles
 from stream.cli.main import app
 from stream.config import ConfigError, Settings, load
 from stream.health import Health, HealthServer
 from stream.servers import LocalStore, redis_binary
+from stream.wiring import roles
 from tests.conftest import SettingsFor, unavailable
 
 ROOT = Path(__file__).parent.parent.parent

@@ -10,7 +10,8 @@ import pytest
 ROOT = Path(__file__).parent.parent.parent
 GUIDE = sorted((ROOT / "ops" / "guide").glob("*.md"))
 DECISIONS = ROOT / "ops" / "decisions" / "README.md"
-PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", DECISIONS, *GUIDE]
+FOR_CHANGE = [ROOT / name for name in ("CHANGELOG.md", "ARCHITECTURE.md", "CONTRIBUTING.md")]
+PAGES = [ROOT / "README.md", *FOR_CHANGE, DECISIONS, *GUIDE]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
@@ -26,6 +27,11 @@ def test_what_a_page_names_is_there(page: Path) -> None:
 def test_the_readme_leads_to_every_page_of_the_guide() -> None:
     readme = PAGES[0].read_text(encoding="utf-8")
     assert [page.name for page in GUIDE if f"](ops/guide/{page.name})" not in readme] == []
+
+
+def test_the_readme_leads_to_what_is_for_those_who_change_it() -> None:
+    readme = PAGES[0].read_text(encoding="utf-8")
+    assert [page.name for page in FOR_CHANGE if f"]({page.name})" not in readme] == []
 
 
 def test_every_decision_is_in_the_index() -> None:

@@ -77,7 +77,7 @@ def test_changes_delivered_together_weigh_as_many() -> None:
     name = "change_delivery_seconds"
     count, total = value(f"{name}_count"), value(f"{name}_sum")
     low, high = value(f"{name}_bucket", le="0.01"), value(f"{name}_bucket", le="0.02")
-    metrics.changes_delivered(1_000, 0.02)
+    metrics.Outbox("publisher").delivered(1_000, 0.02)
     assert value(f"{name}_count") - count == 1_000
     assert value(f"{name}_sum") - total == pytest.approx(20)
     assert value(f"{name}_bucket", le="0.01") == low
@@ -110,12 +110,12 @@ def test_lag_is_asked_for_when_it_is_scraped() -> None:
 def test_the_age_of_an_outbox_grows_while_nobody_looks(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = Clock()
     monkeypatch.setattr(metrics, "time", clock)
-    metrics.outbox_measured(1, 3, 0.5)
-    metrics.outbox_measured(2, 0, 0.0)
+    metrics.Outbox("publisher").measured(1, 3, 0.5)
+    metrics.Outbox("publisher").measured(2, 0, 0.0)
     clock.advance(60)
     assert value("outbox_age_seconds", partition="1") == pytest.approx(60.5, abs=0.01)
     assert value("outbox_age_seconds", partition="2") == 0
-    metrics.outboxes_left()
+    metrics.Outbox("publisher").left()
     assert not there("outbox_age_seconds", partition="1")
 
 
@@ -148,7 +148,7 @@ def test_every_other_happening_is_counted() -> None:
     metrics.batch_committed(0.02)
     metrics.changes_committed(Cause.TIME_PASSED, None, "at_risk", 2)
     metrics.model_adopted(2, 7)
-    metrics.outbox_measured(1, 3, 0.5)
+    metrics.Outbox("publisher").measured(1, 3, 0.5)
     metrics.delivery_retried()
     metrics.round_completed(0.1)
     metrics.refitted(1.0)

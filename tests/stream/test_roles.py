@@ -6,10 +6,12 @@ from threading import Event
 
 import pytest
 
-from stream.cli.roles import ROLES
-from stream.rights import RIGHTS
+from producers.topics import plan
+from stream.config import Settings
+from stream.rights import OWNER, RIGHTS
 from stream.roles.leader import STANDBY_SECONDS, Lease, lead
 from stream.store.memory import MemoryStore
+from stream.wiring.roles import ROLES, SECTIONS, outlets
 
 
 class Waits(Event):
@@ -79,5 +81,18 @@ def test_a_lease_has_one_holder() -> None:
 
 
 def test_each_role_has_its_rights_and_its_place_in_the_demo() -> None:
-    assert ROLES.keys() <= RIGHTS.keys()
-    assert all(role.demo_processes > 0 and role.meaning.endswith(".") for role in ROLES.values())
+    for role in ROLES.values():
+        assert RIGHTS.get(role.name, OWNER) == role.rights
+        assert role.replicas > 0
+        assert role.meaning.endswith(".")
+
+
+def test_the_topics_that_are_planned_are_those_of_the_roles() -> None:
+    settings = Settings()
+    planned = {topic.name for topic in plan(settings, outlets(settings))}
+    assert planned == {topic for role in ROLES.values() for topic in role.topics(settings)}
+
+
+def test_every_section_of_the_settings_is_read_by_a_role() -> None:
+    read = {section for role in ROLES.values() for section in role.settings}
+    assert read | set(SECTIONS) == set(Settings.model_fields)

@@ -14,11 +14,12 @@ from typing import Any
 
 import pytest
 
-from stream.cli import main, roles
+from stream.cli import main
 from stream.cli.terminal import console
 from stream.config import Settings
 from stream.errors import kafka_client
 from stream.store.redis import connect
+from stream.wiring import roles
 from tests.conftest import NOWHERE
 
 PROPERTIES = [

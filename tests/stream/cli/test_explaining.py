@@ -15,11 +15,12 @@ import pytest
 from rich.console import Console
 
 from consumers.change_log import ChangeLog
-from stream.cli import main, roles
+from stream.cli import main
 from stream.config import Settings
 from stream.learning.state import TrainerState
 from stream.store.memory import MemoryStore
 from stream.store.state import Commit, Position
+from stream.wiring import roles
 from tests.stream.test_partition import TABLE, history, models, steady
 
 pytestmark = pytest.mark.slow

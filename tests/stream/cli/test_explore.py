@@ -20,7 +20,7 @@ from typer.testing import CliRunner
 
 from producers.files import Source
 from producers.mapping import load_mapping
-from stream.cli import main, roles
+from stream.cli import main
 from stream.config import Settings
 from stream.events import Counts
 from stream.features import FeatureTable
@@ -32,6 +32,7 @@ from stream.oracle import Message, fold_log
 from stream.partition import SchemaMismatchError
 from stream.store.memory import MemoryStore
 from stream.store.state import Commit, Position
+from stream.wiring import roles
 from stream.wiring.history import opener
 from tests.conftest import NOWHERE
 

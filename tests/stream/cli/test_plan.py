@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 
 from producers.files import Source
 from producers.mapping import load_mapping
-from stream.cli import main, roles
+from stream.cli import main
 from stream.config import Settings, load
 from stream.events import Counts
 from stream.features import FeatureTable
@@ -30,6 +30,7 @@ from stream.store.memory import MemoryStore
 from stream.store.state import Answer, Commit, Position
 from stream.trainer import Trainer
 from stream.tuning import Tuning
+from stream.wiring import roles
 from stream.wiring.history import opener
 
 START = datetime(2025, 1, 1, tzinfo=UTC)

@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 
 from producers import topics as topic_plans
-from stream.cli import main, roles
+from stream.cli import main
 from stream.config import Settings
 from stream.insight import queries
 from stream.store.memory import MemoryStore
-from stream.wiring import republish
+from stream.wiring import republish, roles
 
 LACKS = "it was cut short"
 

@@ -1,7 +1,7 @@
 """Wires the roles from real parts and keeps them going until they are told to stop.
 
-Comes in: settings and an event that means stop. Goes out: a running activity worker, trainer or
-publisher, with its own store connection and its own health endpoint.
+Comes in: settings and an event that means stop. Goes out: running roles, each with its own store connection,
+and the health of their process. `ROLES` declares them; the command, the demo and the topic plan follow it.
 """
 
 from __future__ import annotations
@@ -10,18 +10,21 @@ import gc
 import logging
 import signal
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from threading import Event
+from typing import TypeVar
 
-from consumers.activity import ActivityWorker, StateLostError
+from consumers.activity import ActivityWorker
 from consumers.output import Output
+from consumers.owner import StateLostError
 from consumers.rejects import TooManyRejectsError
+from consumers.role import OwningRole, RoleWorker
 from consumers.topic_watch import TopicReplacedError
 from producers import topics as topic_plans
-from producers.changes import ChangePublisher
 from producers.models import ModelAnnouncer
+from producers.outbox import OutboxPublisher, changes_outlet
 from producers.rejects import DeadLetters
 from stream import fitness
 from stream.config import ConfigError, Settings
@@ -31,14 +34,17 @@ from stream.learning.rounds import warm_up
 from stream.marks import MarkSigner
 from stream.metrics import REGISTRY
 from stream.namespace import see_namespace, see_partitions
+from stream.rights import OWNER, RIGHTS
 from stream.roles.leader import Leader, lead
-from stream.roles.registry import Role
-from stream.store.promises import Namespace
+from stream.roles.outlet import Outlet
+from stream.roles.redis import RedisRoleStore
+from stream.roles.registry import Part, Role
 from stream.store.redis import RedisStore, connect
 from stream.supervise import keep_going
 from stream.trainer import Trainer
 
 log = logging.getLogger(__name__)
+_StoreT = TypeVar("_StoreT")
 
 IDLE_SECONDS = {"watermark": 0.002, "live": 0.05}
 """How long a trainer waits between two looks for a due round: owners wait for it at a mark."""
@@ -78,14 +84,38 @@ def open_store(settings: Settings, *, serving: bool = False) -> Iterator[RedisSt
         store.close()
 
 
-def once(settings: Settings) -> Callable[[Namespace], None]:
+@contextmanager
+def open_role_store(settings: Settings, role: str) -> Iterator[RedisRoleStore]:
+    """The store of a role that owns partitions, on a connection of its own.
+
+    Raises:
+        StoreRefusedError, ConfigError, StoreUnavailableError: as `open_store`.
+    """
+    # Sees to the server and the namespace, which are the same.
+    with open_store(settings, serving=True):
+        pass
+    store = RedisRoleStore(
+        connect(settings.store.url, settings.store.timeout_seconds),
+        role,
+        namespace=settings.store.namespace,
+        partitions=settings.topics.partitions,
+        outbox_cap=settings.store.outbox_cap,
+    )
+    try:
+        yield store
+    finally:
+        store.close()
+
+
+def once(settings: Settings) -> Callable[[], None]:
     """Compares the input topics with the settings until it has succeeded, and never again."""
     done = False
 
-    def call(store: Namespace) -> None:
+    def call() -> None:
         nonlocal done
         if not done:
-            topic_plans.see_partitions(settings, store.partitions())
+            with open_store(settings) as store:
+                topic_plans.see_partitions(settings, store.partitions())
             done = True
 
     return call
@@ -103,17 +133,26 @@ def mark_signer(settings: Settings) -> MarkSigner | None:
         return MarkSigner(store.namespace_key())
 
 
+def _see_topics(settings: Settings, names: Sequence[str]) -> None:
+    """Whether topics are there.
+
+    A member of a KIP-848 group is told nothing of a topic that is not there: it would wait in silence.
+
+    Raises:
+        BrokerUnavailableError: one is not.
+    """
+    if absent := topic_plans.missing(settings, names):
+        raise BrokerUnavailableError(
+            f"{', '.join(absent)}: no such topic on {settings.broker.bootstrap}; "
+            "`segstream topics apply` makes it"
+        )
+
+
 def activity(settings: Settings, stop: Event, health: Health) -> None:
     """One activity worker."""
 
     def work() -> None:
-        # A member of a KIP-848 group is told nothing of a topic that is not there: it would wait
-        # in silence.
-        if absent := topic_plans.missing(settings):
-            raise BrokerUnavailableError(
-                f"{', '.join(absent)}: no such topic on {settings.broker.bootstrap}; "
-                "`segstream topics apply` makes it"
-            )
+        _see_topics(settings, _activity_topics(settings))
         with open_store(settings, serving=True) as store:
             worker = ActivityWorker(
                 settings, store, DeadLetters(settings), Output(settings), health, pulse
@@ -133,6 +172,7 @@ def trainer(settings: Settings, stop: Event, health: Health) -> None:
     warm_up()
     _lead(
         "trainer",
+        partial(open_store, settings, serving=True),
         lambda store: Trainer(
             settings, store, ModelAnnouncer(settings), Output(settings).announced
         ),
@@ -146,7 +186,10 @@ def publisher(settings: Settings, stop: Event, health: Health) -> None:
     # A step waits for changes by itself.
     _lead(
         "publisher",
-        lambda store: ChangePublisher(settings, store, Output(settings)),
+        partial(open_store, settings, serving=True),
+        lambda store: OutboxPublisher(
+            settings, store, Output(settings), changes_outlet(settings)
+        ),
         0.0,
         settings, stop, health,
     )  # fmt: skip
@@ -154,7 +197,8 @@ def publisher(settings: Settings, stop: Event, health: Health) -> None:
 
 def _lead(
     role: str,
-    build: Callable[[RedisStore], Leader],
+    opened: Callable[[], AbstractContextManager[_StoreT]],
+    build: Callable[[_StoreT], Leader],
     idle_seconds: float,
     settings: Settings,
     stop: Event,
@@ -169,12 +213,20 @@ def _lead(
         health.ready(True, part=role)
 
     def work() -> None:
-        with open_store(settings, serving=True) as store:
-            see_topics(store)
+        with opened() as store:
+            see_topics()
             lead(build(store), stop, alive, idle_seconds)
 
     keep_going(role, work, stop, health, pulse)
 
+
+def _activity_topics(settings: Settings) -> Sequence[str]:
+    topics = settings.topics
+    return [*topics.inputs, topics.changes, *map(topics.dlq, topics.inputs)]
+
+
+SECTIONS = ("broker", "topics", "store", "metrics", "log")
+"""Settings that every role reads."""
 
 ROLES: dict[str, Role] = {
     role.name: role
@@ -182,14 +234,96 @@ ROLES: dict[str, Role] = {
         Role(
             "activity",
             "An activity worker: owns partitions, folds events, moves users.",
-            activity,
-            demo_processes=2,
+            (activity,),
+            topics=_activity_topics,
+            settings=("clock", "worker", "money", "learning", "publish", "publisher", "features"),
+            rights=RIGHTS["activity"],
+            replicas=2,
             errors=(StateLostError, TopicReplacedError, TooManyRejectsError),
         ),
-        Role("trainer", "The trainer: learns the model. A second one stands by.", trainer),
-        Role("publisher", "The publisher: delivers changes. A second one stands by.", publisher),
+        Role(
+            "trainer",
+            "The trainer: learns the model. A second one stands by.",
+            (trainer,),
+            topics=lambda settings: [settings.topics.models],
+            settings=("clock", "learning", "publish", "publisher", "features", "kinds"),
+            rights=RIGHTS["trainer"],
+        ),
+        Role(
+            "publisher",
+            "The publisher: delivers changes. A second one stands by.",
+            (publisher,),
+            topics=lambda settings: [settings.topics.changes],
+            outlets=lambda settings: [changes_outlet(settings)],
+            settings=("publisher",),
+            rights=RIGHTS["publisher"],
+        ),
     )
 }
+
+
+def register(role: Role) -> None:
+    """Add a role, before the command line is made."""
+    ROLES[role.name] = role
+
+
+def owning(role: OwningRole, settings: tuple[str, ...] = (), replicas: int = 1) -> Role:
+    """A role that owns partitions, with the publisher that empties its outbox beside it.
+
+    Args:
+        settings: sections that its decisions read.
+    """
+
+    def work(settings: Settings, stop: Event, health: Health) -> None:
+        pulse = health.alive(role.name, SILENCE_SECONDS)
+
+        def attempt() -> None:
+            _see_topics(settings, topics(settings))
+            with open_role_store(settings, role.name) as store:
+                output = _output_of(settings, role)
+                RoleWorker(role, settings, store, output, health, pulse).run(stop.is_set)
+
+        keep_going(role.name, attempt, stop, health, pulse)
+
+    def publish(settings: Settings, stop: Event, health: Health) -> None:
+        for outlet in outlets_of(settings):
+            _lead(
+                f"{role.name} publisher",
+                partial(open_role_store, settings, role.name),
+                lambda store, outlet=outlet: OutboxPublisher(  # type: ignore[misc]
+                    settings, store, _output_of(settings, role), outlet
+                ),
+                0.0,
+                settings, stop, health,
+            )  # fmt: skip
+
+    def outlets_of(settings: Settings) -> Sequence[Outlet]:
+        return [] if role.outlet is None else [role.outlet(settings)]
+
+    def topics(settings: Settings) -> Sequence[str]:
+        return [*role.reads(settings), *(outlet.topic for outlet in outlets_of(settings))]
+
+    return Role(
+        role.name,
+        role.meaning,
+        (work,) if role.outlet is None else (work, publish),
+        topics=topics,
+        outlets=outlets_of,
+        settings=("clock", "worker", "publisher", *settings),
+        rights=OWNER,
+        replicas=replicas,
+        errors=(StateLostError, TopicReplacedError),
+    )
+
+
+def _output_of(settings: Settings, role: OwningRole) -> Output:
+    outlet = None if role.outlet is None else role.outlet(settings)
+    return Output(settings) if outlet is None else Output(settings, outlet.topic, outlet.kind)
+
+
+def outlets(settings: Settings) -> list[Outlet]:
+    """The outlets of all roles."""
+    return [outlet for role in ROLES.values() for outlet in role.outlets(settings)]
 
 
 def run(settings: Settings, names: list[str], stop: Event) -> None:
@@ -202,9 +336,9 @@ def run(settings: Settings, names: list[str], stop: Event) -> None:
     failures: list[Exception] = []
     health = Health()
 
-    def guarded(role: Role) -> None:
+    def guarded(part: Part) -> None:
         try:
-            role.run(settings, stop, health)
+            part(settings, stop, health)
         except Exception as error:  # noqa: BLE001 - raised again below, in the main thread
             failures.append(error)
         finally:
@@ -220,8 +354,9 @@ def run(settings: Settings, names: list[str], stop: Event) -> None:
         ) from None
     with server:
         threads = [
-            threading.Thread(target=partial(guarded, ROLES[name]), name=name, daemon=True)
+            threading.Thread(target=partial(guarded, part), name=name, daemon=True)
             for name in names
+            for part in ROLES[name].parts
         ]
         for thread in threads:
             thread.start()

@@ -1,7 +1,8 @@
-"""Publishes recorded changes, acknowledging only what was delivered.
+"""Empties the outboxes of a role, acknowledging only what was delivered.
 
-Comes in: outbox entries from the store. Goes out: CloudEvents (binary mode) on
-`segment-changes`, partition by partition in order; campaigns are next.
+Comes in: outbox entries from the store. Goes out: CloudEvents (binary mode) on the topic of an `Outlet`,
+partition by partition in order. The changes of segments go this way (`changes_outlet`), and the records of
+every other role that sends any.
 
 One publisher works at a time, by a lease; each partition's outbox is taken over with a token, so
 an earlier publisher can no longer acknowledge anything. Who is refused gives up the lead: the lease
@@ -15,7 +16,7 @@ import logging
 import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import msgspec
 from confluent_kafka import Producer
@@ -28,6 +29,7 @@ from stream.config import Settings
 from stream.errors import BrokerUnavailableError, TopicMissingError, kafka_client
 from stream.events import CHANGED
 from stream.roles.leader import Lease
+from stream.roles.outlet import Outlet
 from stream.store.promises import PublisherStore
 from stream.store.state import OutboxEntry, StoreUnavailableError
 from stream.units import iso
@@ -35,7 +37,6 @@ from stream.units import iso
 log = logging.getLogger(__name__)
 
 BEGINNING = "0-0"
-SOURCE = "/segstream/activity"
 WAIT_SECONDS = 0.2
 FIRST_ENTRIES = 8
 """Taken at once from each partition before it is known how much is in them."""
@@ -43,13 +44,17 @@ COMPARE_SECONDS = 5.0
 """Between two looks at whether the output is still the same topic."""
 
 
-class _Envelope(msgspec.Struct):
-    """The fields of a change that its headers repeat."""
-
-    id: str
-    user: str
-    at: str
-    kind_to: str
+def changes_outlet(settings: Settings) -> Outlet:
+    """Of the changes of segments."""
+    return Outlet(
+        "publisher",
+        settings.topics.changes,
+        "/segstream/activity",
+        CHANGED,
+        extensions={"kindto": "kind_to"},
+        retention_seconds=settings.topics.changes_retention_seconds,
+        remedy="`segstream republish` sends everybody's present segment",
+    )
 
 
 class Output(Protocol):
@@ -59,22 +64,31 @@ class Output(Protocol):
     def topic_ids(self, names: Sequence[str]) -> list[str]: ...
 
 
-class ChangePublisher:
-    """Empties the outboxes of all partitions, and notices when the output lacks what it had."""
+class OutboxPublisher:
+    """Empties the outboxes of all partitions, and notices when the output lacks what it had.
+
+    Args:
+        store: of the role whose outboxes they are.
+        output: the topic of the outlet.
+    """
 
     def __init__(
         self,
         settings: Settings,
         store: PublisherStore,
         output: Output,
+        outlet: Outlet,
         wall_seconds: Callable[[], float] = time.time,
     ) -> None:
         self._settings = settings
         self._store = store
         self._output = output
+        self._outlet = outlet
         self._wall_seconds = wall_seconds
-        self._lease = Lease(store, "publisher", settings.publisher.lease_seconds)
+        self._lease = Lease(store, outlet.role, settings.publisher.lease_seconds)
         self._partitions = range(settings.topics.partitions)
+        self._decode = msgspec.json.Decoder(_envelope(outlet)).decode
+        self._told = metrics.Outbox(outlet.role)
         self._producer: Producer | None = None
         self._leads = False
         self._after: dict[int, str] = {}
@@ -157,7 +171,7 @@ class ChangePublisher:
     def _stop_leading(self) -> None:
         self._leads = False
         self._lease.lose()
-        metrics.outboxes_left()
+        self._told.left()
 
     def _take(self, partition: int) -> None:
         """Take over a partition's outbox from its beginning, if it has any state."""
@@ -203,7 +217,7 @@ class ChangePublisher:
             return
         self._compared = now
         try:
-            (topic_id,) = self._output.topic_ids([self._settings.topics.changes])
+            (topic_id,) = self._output.topic_ids([self._outlet.topic])
         except TopicMissingError as error:
             raise BrokerUnavailableError(str(error)) from None
         before, lacks = self._store.output()
@@ -212,7 +226,7 @@ class ChangePublisher:
             self._note_lack("it was deleted and made anew", topic_id)
         elif topic_id and not before:
             self._store.note_output(topic_id, lacks)
-        metrics.output_lacks(bool(self._store.output()[1]))
+        self._told.lacks(bool(self._store.output()[1]))
 
     def _begin_on_new_topic(self) -> None:
         """Nothing is delivered on it, as far as is known: offsets of the topic before mean nothing.
@@ -228,16 +242,16 @@ class ChangePublisher:
 
     def _note_lack(self, why: str, topic_id: str | None = None) -> None:
         """The output does not have what was delivered: say it until everybody's place is sent."""
-        topic, when = self._settings.topics.changes, iso(round(self._wall_seconds() * 1_000))
+        when = iso(round(self._wall_seconds() * 1_000))
         log.error(
-            "topic %s: %s; what was delivered before is not all on it. `segstream republish` sends "
-            "everybody's present segment",
-            topic,
+            "topic %s: %s; what was delivered before is not all on it. %s",
+            self._outlet.topic,
             why,
+            self._outlet.remedy,
         )
         known = self._store.output()[0] if topic_id is None else topic_id
         self._store.note_output(known, f"{why}, noticed {when}")
-        metrics.output_lacks(True)
+        self._told.lacks(True)
 
     def _publish(self, found: dict[int, list[OutboxEntry]], since: float) -> None:
         """Deliver entries and acknowledge them.
@@ -252,7 +266,7 @@ class ChangePublisher:
             known = self._known.get(partition, set())
             for entry in entries:
                 for change in entry.changes:
-                    envelope = msgspec.json.decode(change, type=_Envelope)
+                    envelope = self._decode(change)
                     if envelope.id in known:
                         skipped[partition].add(envelope.id)
                     else:
@@ -275,7 +289,9 @@ class ChangePublisher:
         except DeliveryError as error:
             self._producer = None
             metrics.delivery_retried()
-            raise BrokerUnavailableError(f"changes not delivered: {error}") from error
+            raise BrokerUnavailableError(
+                f"records for {self._outlet.topic} not delivered: {error}"
+            ) from error
         now = self._wall_seconds()
         ends = dict(zip(where, offsets, strict=True))
         if any(offset < self._delivered_to[partition] for partition, offset in ends.items()):
@@ -289,9 +305,7 @@ class ChangePublisher:
         for partition, entries in found.items():
             self._acknowledge(partition, entries, skipped[partition])
             for entry in entries:
-                metrics.changes_delivered(
-                    len(entry.changes), max(now - entry.origin_ms / 1_000, 0.0)
-                )
+                self._told.delivered(len(entry.changes), max(now - entry.origin_ms / 1_000, 0.0))
 
     def _acknowledge(self, partition: int, entries: list[OutboxEntry], skipped: set[str]) -> None:
         """Let the store forget entries; give up the lead if the outbox is not ours any more.
@@ -312,13 +326,13 @@ class ChangePublisher:
         if skipped:
             self._known[partition] -= skipped
 
-    def _record(self, partition: int, change: bytes, envelope: _Envelope) -> Record:
+    def _record(self, partition: int, change: bytes, envelope: Any) -> Record:
+        outlet = self._outlet
+        more = {name: getattr(envelope, name) for name in outlet.extensions}
         headers = cloud_event(
-            envelope.id, SOURCE, CHANGED, envelope.at, envelope.user, kindto=envelope.kind_to
+            envelope.id, outlet.source, outlet.kind, envelope.at, envelope.subject, **more
         )
-        return Record(
-            self._settings.topics.changes, change, envelope.user.encode(), partition, headers
-        )
+        return Record(outlet.topic, change, envelope.subject.encode(), partition, headers)
 
     def _observe(self, busy: bool) -> None:
         """Once a second, see how full the outboxes are; begin anew if something was passed over."""
@@ -328,7 +342,7 @@ class ChangePublisher:
         self._looked = now
         sizes = self._store.outbox_sizes(self._partitions)
         for partition, size in enumerate(sizes):
-            metrics.outbox_measured(partition, size, self._age(partition) if size else 0.0)
+            self._told.measured(partition, size, self._age(partition) if size else 0.0)
         if not busy:
             for partition, size in enumerate(sizes):
                 if size:
@@ -338,3 +352,9 @@ class ChangePublisher:
         """Seconds since the event behind the oldest entry of a partition."""
         oldest = self._store.outbox({partition: BEGINNING}, 1, 0.0).get(partition, [])
         return self._wall_seconds() - oldest[0].origin_ms / 1_000 if oldest else 0.0
+
+
+def _envelope(outlet: Outlet) -> type[Any]:
+    """The fields of a record that its headers repeat."""
+    names = {"id": "id", "at": "at", "subject": outlet.subject, **outlet.extensions}
+    return msgspec.defstruct("Envelope", [(name, str) for name in names], rename=names)

@@ -15,10 +15,10 @@ from confluent_kafka.admin import AdminClient
 
 from consumers.output import Output
 from ops.kafka.server import RealKafka
-from producers import changes, delivery
+from producers import delivery, outbox
 from producers import topics as topic_plans
-from producers.changes import ChangePublisher
 from producers.client import producer_options
+from producers.outbox import OutboxPublisher, changes_outlet
 from stream.config import Settings
 from stream.errors import BrokerUnavailableError
 from stream.events import CHANGED
@@ -62,8 +62,9 @@ class Scene:
         for partition in range(PARTITIONS):
             self.store.create(partition, "owner", Position([0, 0], "schema"))
 
-    def publisher(self) -> ChangePublisher:
-        return ChangePublisher(self.settings, self.store, self, self.clock.time)
+    def publisher(self) -> OutboxPublisher:
+        outlet = changes_outlet(self.settings)
+        return OutboxPublisher(self.settings, self.store, self, outlet, self.clock.time)
 
     def delivered_ids(self, starts: Mapping[int, int]) -> tuple[dict[int, set[str]], list[int]]:
         self.reads += sorted(starts.items())
@@ -104,8 +105,8 @@ class Scene:
 @pytest.fixture
 def scene(monkeypatch: pytest.MonkeyPatch) -> Scene:
     clock, broker = Clock(), RecordingBroker()
-    monkeypatch.setattr(changes, "Producer", broker.producer)
-    monkeypatch.setattr(changes, "time", clock)
+    monkeypatch.setattr(outbox, "Producer", broker.producer)
+    monkeypatch.setattr(outbox, "time", clock)
     monkeypatch.setattr(delivery, "time", clock)
     return Scene(clock, broker)
 
@@ -248,12 +249,12 @@ def test_a_publisher_past_its_lease_leaves_its_successor_alone(
 
     def slowly(*arguments: Any) -> list[int]:
         offsets = deliver(*arguments)
-        monkeypatch.setattr(changes, "deliver", deliver)
+        monkeypatch.setattr(outbox, "deliver", deliver)
         scene.store.release("publisher", first._lease.token)
         assert second._hold_lease()
         return offsets
 
-    monkeypatch.setattr(changes, "deliver", slowly)
+    monkeypatch.setattr(outbox, "deliver", slowly)
     assert not first.step()
     assert scene.sizes() == [1, 1], "delivered, and its successor's to acknowledge"
     for _ in range(3):
@@ -325,9 +326,9 @@ def test_state_begun_anew_during_a_delivery_is_taken_again(
         begin_anew(scene, 0)
         return deliver(*arguments)
 
-    monkeypatch.setattr(changes, "deliver", meanwhile)
+    monkeypatch.setattr(outbox, "deliver", meanwhile)
     assert not publisher.step()
-    monkeypatch.setattr(changes, "deliver", deliver)
+    monkeypatch.setattr(outbox, "deliver", deliver)
     assert scene.sizes() == [0, 0], "what was delivered elsewhere is acknowledged all the same"
     scene.record(0, 1)
     assert publisher.step()

@@ -1,0 +1,93 @@
+"""Follows the model that the trainer has published.
+
+Comes in: the store. Goes out: the newest completed round with its state; whether a partition has yet to
+adopt its model; which users the trainer wants to see. The two clocks are next.
+"""
+
+from __future__ import annotations
+
+import logging
+
+from consumers.clock import Time
+from stream import metrics
+from stream.learning.state import TrainerState
+from stream.model import Model
+from stream.partition import Partition, SampleRequest
+from stream.store.promises import Models
+from stream.store.state import StoreUnavailableError
+
+log = logging.getLogger(__name__)
+
+ROUND_CHECK_SECONDS = 0.25
+"""Between two looks for a round that nobody waits for: a model is used that much later at most."""
+
+
+class ModelFeed:
+    """The trainer's newest state, as far as it is known.
+
+    Attributes:
+        round_ms: the newest completed round; 0 for none.
+
+    Args:
+        schema: of the features; a model of others is not taken up.
+        sample_users: so many the trainer wants to see.
+    """
+
+    def __init__(self, store: Models, schema: str, sample_users: int, time: Time) -> None:
+        self.round_ms = 0
+        self._store = store
+        self._schema = schema
+        self._sample_users = sample_users
+        self._time = time
+        self._state = TrainerState()
+        self._looked = 0.0
+
+    @property
+    def model(self) -> Model | None:
+        """The newest model."""
+        return self._state.model
+
+    def look(self, every_seconds: float) -> None:
+        """Fetch the trainer's state when it has completed another round; now and then, look.
+
+        Args:
+            every_seconds: less since the last look is too early for another.
+        """
+        now = self._time.monotonic()
+        if now - self._looked < every_seconds:
+            return
+        self._looked = now
+        try:
+            self.refresh()
+        except StoreUnavailableError:
+            metrics.store_missed()
+
+    def refresh(self) -> None:
+        """Look now.
+
+        Raises:
+            StoreUnavailableError: the store does not answer.
+        """
+        if self._store.round() == self.round_ms:
+            return
+        found = self._store.model()
+        if found is None:
+            # The store rolled back to before the first round.
+            self.round_ms, self._state = 0, TrainerState()
+            return
+        state = TrainerState.unpack(found[1])
+        if state.model is not None and state.model.schema != self._schema:
+            log.warning("the trainer's model is of another feature table; not adopted")
+            return
+        self.round_ms, self._state = found[0], state
+
+    def newer(self, partition: Partition) -> Model | None:
+        """The trainer's model, if it is not in force in the partition."""
+        model, used = self._state.model, partition.model
+        if model is None or (used is not None and used.name == model.name):
+            return None
+        return model
+
+    def sample_request(self, at_ms: int) -> SampleRequest | None:
+        """Which users the trainer wants to see with statistics of a time."""
+        return SampleRequest.of(self._state, at_ms, self._sample_users)

@@ -1,0 +1,272 @@
+"""What a feature may be: one class each, that says what may be declared, and how it is kept and read.
+
+Comes in: declared features. Goes out: for each, a place in the row and how to read it there; `table`
+puts them together. A new aggregate is one class here, listed in `AGGREGATES`, and its slow twin in
+`stream.oracle`. One that keeps something of its own is a `Part` of the row, too.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import ClassVar
+
+import numpy as np
+import numpy.typing as npt
+
+from stream.events import Floats
+from stream.features.batch import Batch, starts_of
+from stream.features.part import Part, Parts, Read, Reading, index_of
+from stream.features.sums import Measure, Sums, Windows, timed
+from stream.features.terms import Declared
+from stream.units import DAY_MS
+
+BUCKETS = 32
+"""Buckets of a distinct count: linear counting (Whang 1990) is within 10 % to about 60."""
+
+
+class Aggregate(ABC):
+    """A kind of feature.
+
+    Attributes:
+        name: in declarations.
+        of_features: whether it is read from other features, and so after them.
+    """
+
+    name: ClassVar[str]
+    of_features: ClassVar[bool] = False
+
+    @classmethod
+    def validate(cls, feature: Declared) -> None:
+        """See that a declaration fits.
+
+        Raises:
+            ValueError: it does not; the message begins with the feature's name.
+        """
+        if len(feature.ratio_parts) == 2:
+            raise ValueError(f"{feature.name}: numerator and denominator belong to a ratio")
+
+    @classmethod
+    @abstractmethod
+    def allot(cls, feature: Declared, parts: Parts) -> Read:
+        """Give a feature its place among the parts of the row; returns how to read it."""
+
+
+# -- sums of events ----------------------------------------------------------------------------
+
+
+class Count(Aggregate):
+    """How many events, or how many sessions."""
+
+    name = "count"
+
+    @classmethod
+    def validate(cls, feature: Declared) -> None:
+        super().validate(feature)
+        if feature.of not in (None, "sessions"):
+            raise ValueError(f"{feature.name}: a count is of events, or of = 'sessions'")
+
+    @classmethod
+    def allot(cls, feature: Declared, parts: Parts) -> Read:
+        return timed(feature, Measure.declared(feature), parts.of(Sums), parts.of(Windows))
+
+
+class Sum(Aggregate):
+    """What events are worth, or how many pieces, or seconds of browsing, they come to."""
+
+    name = "sum"
+
+    @classmethod
+    def validate(cls, feature: Declared) -> None:
+        super().validate(feature)
+        if feature.of in (None, "sessions", "category"):
+            raise ValueError(
+                f"{feature.name}: a {cls.name} needs of = value, quantity or browse_seconds"
+            )
+
+    @classmethod
+    def allot(cls, feature: Declared, parts: Parts) -> Read:
+        return timed(feature, Measure.declared(feature), parts.of(Sums), parts.of(Windows))
+
+
+class Mean(Sum):
+    """The same by event."""
+
+    name = "mean"
+
+    @classmethod
+    def allot(cls, feature: Declared, parts: Parts) -> Read:
+        measure = Measure.declared(feature)
+        count = measure._replace(of=None, minus=())
+        top, bottom = (
+            timed(feature, one, parts.of(Sums), parts.of(Windows)) for one in (measure, count)
+        )
+        return lambda reading: _divide(top(reading), bottom(reading), feature.absent)
+
+
+# -- times -------------------------------------------------------------------------------------
+
+
+class Last(Part, Aggregate):
+    """Days since an event."""
+
+    name = "last"
+    field = "last"
+
+    def __init__(self) -> None:
+        self.watched: list[tuple[str, ...]] = []
+
+    @classmethod
+    def validate(cls, feature: Declared) -> None:
+        super().validate(feature)
+        if feature.of is not None:
+            raise ValueError(f"{feature.name}: a {cls.name} takes no of")
+
+    @classmethod
+    def allot(cls, feature: Declared, parts: Parts) -> Read:
+        index = index_of(parts.of(cls).watched, feature.on)
+
+        def read(reading: Reading) -> Floats:
+            return _days_since(reading.rows["last"][:, index], reading.now_ms, feature.absent)
+
+        return read
+
+    def layout(self) -> tuple[str, tuple[int, ...]]:
+        return "<i8", (len(self.watched),)
+
+    def fold(self, batch: Batch) -> None:
+        last = batch.mine["last"]
+        for index, names in enumerate(self.watched):
+            # Of no event by name: of whatever the user does.
+            which = np.flatnonzero(batch.chosen(names) if names else batch.told(batch.acts))
+            if len(which):
+                at = starts_of(batch.user[which])
+                whom = batch.user[which][at]
+                latest = np.maximum.reduceat(batch.time_ms[which], at)
+                last[whom, index] = np.maximum(last[whom, index], latest)
+
+
+class First(Aggregate):
+    """Days since a user was first seen."""
+
+    name = "first"
+
+    @classmethod
+    def validate(cls, feature: Declared) -> None:
+        super().validate(feature)
+        if feature.of is not None:
+            raise ValueError(f"{feature.name}: a {cls.name} takes no of")
+        if feature.on:
+            raise ValueError(f"{feature.name}: a {cls.name} takes no on")
+
+    @classmethod
+    def allot(cls, feature: Declared, parts: Parts) -> Read:
+        del parts  # when they were first seen is kept of everyone
+
+        def read(reading: Reading) -> Floats:
+            return _days_since(reading.rows["first"], reading.now_ms, feature.absent)
+
+        return read
+
+
+# -- others ------------------------------------------------------------------------------------
+
+
+class Distinct(Part, Aggregate):
+    """How many categories, each fading since it was last seen."""
+
+    name = "distinct"
+    field = "distinct"
+
+    def __init__(self) -> None:
+        self.watched: list[tuple[str, ...]] = []
+
+    @classmethod
+    def validate(cls, feature: Declared) -> None:
+        super().validate(feature)
+        if feature.half_life is None or feature.of != "category":
+            raise ValueError(f"{feature.name}: distinct needs of = 'category' and a half_life")
+
+    @classmethod
+    def allot(cls, feature: Declared, parts: Parts) -> Read:
+        index = index_of(parts.of(cls).watched, feature.on)
+        half_life = feature.half_life
+        assert half_life is not None
+
+        def read(reading: Reading) -> Floats:
+            return _filled(reading.rows["distinct"][:, index], reading.now_ms, half_life)
+
+        return read
+
+    def layout(self) -> tuple[str, tuple[int, ...]]:
+        return "<u4", (len(self.watched), BUCKETS)
+
+    def fold(self, batch: Batch) -> None:
+        distinct = batch.mine["distinct"]
+        for index, names in enumerate(self.watched):
+            which = np.flatnonzero(batch.chosen(names) & (batch.category > 0))
+            bucket = (batch.category[which] % np.uint64(BUCKETS)).astype(np.int64)
+            block = np.ascontiguousarray(distinct[:, index])
+            seconds = (batch.time_ms[which] // 1_000).astype(np.uint32)
+            np.maximum.at(block.reshape(-1), batch.user[which] * BUCKETS + bucket, seconds)
+            distinct[:, index] = block
+
+
+class Ratio(Aggregate):
+    """One feature over another."""
+
+    name = "ratio"
+    of_features = True
+
+    @classmethod
+    def validate(cls, feature: Declared) -> None:
+        if feature.of is not None:
+            raise ValueError(f"{feature.name}: a {cls.name} takes no of")
+        if feature.on:
+            raise ValueError(f"{feature.name}: a {cls.name} takes no on")
+        if len(feature.ratio_parts) != 2:
+            raise ValueError(f"{feature.name}: numerator and denominator belong to a ratio")
+
+    @classmethod
+    def allot(cls, feature: Declared, parts: Parts) -> Read:
+        top, bottom = (parts.names.index(part) for part in feature.ratio_parts)
+
+        def read(reading: Reading) -> Floats:
+            return _divide(reading.columns[top], reading.columns[bottom], feature.absent)
+
+        return read
+
+
+AGGREGATES: Mapping[str, type[Aggregate]] = {
+    one.name: one for one in (Count, Sum, Mean, Distinct, Last, First, Ratio)
+}
+PARTS: tuple[type[Part], ...] = (Sums, Last, Distinct, Windows)
+"""What every row has, whatever features there are, in this order; further parts come behind them."""
+
+
+def _days_since(times: npt.NDArray[np.int64], now_ms: int, absent: float) -> Floats:
+    """Days since a time each; a time of 0 is none."""
+    days = np.maximum(now_ms - times, 0) / DAY_MS
+    return np.where(times > 0, days, absent)
+
+
+def _divide(top: Floats, bottom: Floats, absent: float) -> Floats:
+    """Top over bottom; where the bottom has all but decayed away, `absent`."""
+    enough = bottom > 1e-6
+    return np.where(enough, top / np.where(enough, bottom, 1.0), absent)
+
+
+def _filled(last_seconds: npt.NDArray[np.uint32], now_ms: int, half_life: float) -> Floats:
+    """Decayed occupancy of the buckets, corrected for collisions by linear counting.
+
+    Most buckets of most users are empty, so only the filled ones are aged.
+    """
+    flat = np.ascontiguousarray(last_seconds).reshape(-1)
+    filled = np.flatnonzero(flat)
+    age = np.maximum(now_ms // 1_000 - flat[filled].astype(np.int64), 0)
+    occupied = np.bincount(
+        filled // BUCKETS, weights=np.exp2(age / -half_life), minlength=len(last_seconds)
+    )
+    free = np.maximum(1.0 - occupied / BUCKETS, 0.5 / BUCKETS)
+    estimate: Floats = BUCKETS * -np.log(free) + 0.0
+    return estimate

@@ -1,0 +1,47 @@
+"""What a user's row is made of is declared once; what is packed and read follows."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+import pytest
+
+from stream import rows
+from stream.features import DEFAULT_FEATURES, FeatureTable
+from stream.rows import FIELDS, ROW_FORMAT, RowFormatError, blank_rows, row_type, unpacked
+
+TABLE = FeatureTable(DEFAULT_FEATURES)
+
+
+def test_rows_are_the_declared_fields_and_what_features_keep() -> None:
+    names = [field.name for field in FIELDS]
+    assert len(set(names)) == len(names)
+    assert (TABLE.dtype.names or ())[: len(names)] == tuple(names)
+    alone = row_type([])
+    for field in FIELDS:
+        kind, shape = alone[field.name].base, alone[field.name].shape
+        assert (kind, shape) == (np.dtype(field.type), field.shape)
+        assert TABLE.dtype[field.name] == alone[field.name]
+
+
+def test_every_group_is_explained() -> None:
+    explained = set(re.findall(r"(?m)^(\w+)  +\w", rows.__doc__ or "")) - {"group"}
+    assert explained == {field.group for field in FIELDS}
+    assert all(field.meaning for field in FIELDS)
+
+
+def test_what_is_packed_is_read_again() -> None:
+    made = blank_rows(3, TABLE.dtype)
+    made["segment"] = [1, 2, 3]
+    assert np.array_equal(unpacked(made.tobytes(), TABLE.dtype), made)
+    assert len(unpacked(b"", TABLE.dtype)) == 0
+
+
+def test_other_rows_are_refused() -> None:
+    made = blank_rows(2, TABLE.dtype)
+    with pytest.raises(RowFormatError, match="are no rows of"):
+        unpacked(made.tobytes()[:-1], TABLE.dtype)
+    made["format"][1] = ROW_FORMAT + 1
+    with pytest.raises(RowFormatError, match="another format"):
+        unpacked(made.tobytes(), TABLE.dtype)

@@ -1,0 +1,37 @@
+"""Columns of users grow together and keep what they have; every user has a slot of their own."""
+
+from __future__ import annotations
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from stream.users import Slots, UserColumns
+
+
+def test_columns_keep_what_they_have_when_there_is_more_room() -> None:
+    columns = UserColumns({"flags": (np.bool_, ()), "vectors": (np.float64, (2,))}, 2)
+    columns["vectors"][:] = [[1, 2], [3, 4]]
+    columns["flags"][1] = True
+    columns.resize(4)
+    assert columns.room == 4
+    assert columns["vectors"].tolist() == [[1, 2], [3, 4], [0, 0], [0, 0]]
+    assert columns["flags"].tolist() == [False, True, False, False]
+    columns.resize(1)
+    assert {name: len(column) for name, column in columns.items()} == {"flags": 1, "vectors": 1}
+
+
+@given(st.lists(st.lists(st.sampled_from("abcdefgh"), unique=True)))
+def test_every_user_has_one_slot(portions: list[list[str]]) -> None:
+    slots = Slots()
+    known: list[str] = []
+    for place, portion in enumerate(portions):
+        if place % 2:
+            new = slots.take_in([user.encode() for user in portion])
+            assert new == [user.encode() for user in portion if user not in known]
+        else:
+            for user in portion:
+                assert slots[user] == slots[user]
+        known += [user for user in portion if user not in known]
+        assert slots.names == [user.encode() for user in known]
+        assert [slots[user] for user in known] == list(range(len(known)))
