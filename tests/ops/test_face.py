@@ -36,7 +36,7 @@ def test_whoever_uses_it_gets_its_types() -> None:
 def test_the_example_of_the_guide_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     page = (ROOT / "ops/guide/library.md").read_text(encoding="utf-8")
     (example,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
-    assert "from segstream import Segmenter" in example
+    assert "from segstream import Population, Segmenter" in example
     monkeypatch.chdir(tmp_path)
     random = np.random.default_rng(1)
     shop = {
