@@ -537,5 +537,5 @@ def test_what_cannot_be_written_is_told_in_a_line(
     monkeypatch.setattr(
         bench, "contest", lambda *_: {OURS: {}, NEVER_FORGETS: {}, STREAM_FACTS: {}}
     )
-    assert bench.main(["--seeds", "1"]) == 1
+    assert bench.main(["--seeds", "1", "--no-conversion"]) == 1
     assert capsys.readouterr().err.startswith("bench-learning: ")
