@@ -8,6 +8,7 @@ when, and by whom.
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -253,6 +254,7 @@ class Trainer:
         self._settle_until = None
         self._lease.lose()
         metrics.segments_counted({})
+        metrics.model_judged(math.nan, None)
 
     def _statistics(self) -> list[PartitionStatistics]:
         """Of every partition that has any; without those that tell of other features than ours.
@@ -317,6 +319,7 @@ class Trainer:
                 metrics.model_adopted(model.epoch, model.version)
             sizes = zip(model.segments, state.sizes, strict=False)
             metrics.segments_counted({(s.id, s.kind): size for s, size in sizes})
+            metrics.model_judged(model.inertia, model.silhouette)
 
     def _wanted(self) -> Tuning | None:
         """What a person wants; None as well for what cannot be read, which must not stop rounds."""
