@@ -10,8 +10,8 @@ from typing import Any, cast
 import pytest
 import yaml
 
-from stream.wiring.roles import ROLES
 from stream.config import load
+from stream.wiring.roles import ROLES
 from tests.conftest import unavailable
 from tests.ops.queries import ROOT, RULES, rules
 
