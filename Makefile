@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 .DEFAULT_GOAL := help
 
-.PHONY: help setup demo test check fast fuzz chaos lint types bench bench-learning bench-year lock schemas examples up clean
+.PHONY: help setup demo test check fast fuzz chaos lint types bench bench-learning bench-year lock schemas dashboards examples up clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -61,6 +61,9 @@ lock: ## write requirements.lock anew from pyproject.toml (needs uv)
 
 schemas: setup ## write the JSON Schemas of what goes out
 	@$(BIN)/python -m ops.schemas
+
+dashboards: setup ## write Grafana's dashboards from what is declared
+	@$(BIN)/python -m ops.grafana
 
 examples: setup ## write the examples of README and guide, from a run
 	@$(BIN)/python -m ops.examples

@@ -57,6 +57,7 @@ class Ledger:
             owned.partition.committed(commit)
             self._tell(owned)
             position, counts = commit.position, commit.position.counts
+            metrics.records_accounted(owned.number, position.unaccounted)
             self._lag.committed(owned.number, position.offsets)
             consumed = counts.consumed + counts.marks
             self._group_offsets.note(owned.number, position.offsets, position.incarnation, consumed)

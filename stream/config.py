@@ -473,6 +473,12 @@ class Publisher(Section):
 class Metrics(Section):
     host: str = setting("127.0.0.1", "address of /metrics, /live and /ready")
     port: int = setting(0, "port of /metrics; 0 takes a free one and logs it", ge=0, le=65_535)
+    linger_seconds: Seconds = setting(
+        0.0,
+        "a role that ends with an error that needs a person serves /metrics this long before, so that "
+        "it is scraped; twice the scrape interval",
+        le=300,
+    )
 
 
 class Log(Section):

@@ -93,6 +93,35 @@ def require(client: redis.Redis) -> None:
         )
 
 
+@dataclass(frozen=True)
+class Memory:
+    """How full a server is.
+
+    Attributes:
+        used, limit: bytes; no limit is 0.
+        evicted: keys dropped for want of memory since it was started.
+    """
+
+    used: int
+    limit: int
+    evicted: int
+
+
+def memory(client: redis.Redis) -> Memory | None:
+    """How full a server is; None if this user may not ask.
+
+    Raises:
+        StoreUnavailableError: it does not answer.
+    """
+    try:
+        told = _ask(client, "INFO")
+    except (redis.RedisError, OSError) as error:
+        raise failure(error) from error
+    if told is None:
+        return None
+    return Memory(*(_whole(told, name) for name in ("used_memory", "maxmemory", "evicted_keys")))
+
+
 def _ask(client: redis.Redis, command: str, *arguments: str) -> Mapping[str, Any] | None:
     """What a command answers, as texts and numbers by name; None if it is not for this user."""
     try:

@@ -115,6 +115,12 @@ class Health:
             ]
         return not reasons, [mask(reason) for reason in reasons]
 
+    def parts(self, names: Iterable[str]) -> dict[str, bool]:
+        """Of each part by name whether it does its work, which nobody does whose process is stuck."""
+        live, _ = self.liveness()
+        with self._lock:
+            return {name: live and self._parts.get(name, (False, ""))[0] for name in names}
+
 
 class HealthServer:
     """Serves the three pages from a thread of its own; a context manager.

@@ -225,7 +225,16 @@ _batch = _histogram(
     (0.002, 0.005, 0.01, 0.02, 0.03, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 15, 60),
 )
 _commits = _counter("commits_total", "Commits by the store's answer.", "answer")
+_declared = _gauge(
+    "partitions", "Partitions of the input topics, by an activity worker's settings."
+)
 _owned = _gauge("partitions_owned", "Partitions this process owns.")
+_unaccounted = _gauge(
+    "unaccounted_records",
+    "Records before a partition's committed offsets that are in no count of results or marks. 0,"
+    " apart from the markers that a producer with transactions leaves in a log.",
+    "partition",
+)
 _users = _gauge("partition_users", "Users of an owned partition.", "partition")
 _remembered = _gauge(
     "partition_remembered_ids",
@@ -268,6 +277,16 @@ _version = _gauge("model_version", "Version of the model in force, within its ep
 _model_age = _Age(
     "segstream_model_age_seconds", "Since this process took up, or published, its model."
 )
+_inertia = _gauge(
+    "model_inertia",
+    "Mean squared distance of the users to their centroids, by the leading trainer's last round.",
+)
+_silhouette = _gauge(
+    "model_silhouette",
+    "How far apart the segments lie, of a sample, from -1 to 1; NaN where it is not known.",
+)
+for _judgement in (_inertia, _silhouette):
+    _judgement.set(math.nan)
 _segments = _gauge("segment_users", "Users in a segment.", "segment", "kind")
 _population_users = _gauge("population_users", "Users in a population, by its rule.", "population")
 _population_inertia = _gauge(
@@ -329,6 +348,31 @@ _refits = _histogram(
     (0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30),
 )
 _unavailable = _counter("unavailable_total", "Times that a neighbour did not answer.", "neighbour")
+_store_used = _gauge(
+    "store_memory_bytes", "Memory that the store's server uses, by trainer and publisher."
+)
+_store_limit = _gauge(
+    "store_memory_limit_bytes", "The server's maxmemory, at which it refuses writes; 0 for none."
+)
+_store_evicted = _gauge(
+    "store_evicted_keys",
+    "Keys that the server has dropped for want of memory since it was started.",
+)
+_failed = _gauge(
+    "role_failed",
+    "1 once a role has ended with an error that needs a person; see metrics.linger_seconds.",
+    "role",
+    "error",
+)
+_Told(
+    "role_ready",
+    "Whether a role of this process does its work; 0 while it starts, waits or is stuck.",
+    ("role",),
+    lambda: [((role,), float(ready)) for role, ready in _tell_roles().items()],
+)
+
+# Says of each role of this process whether it is ready.
+_tell_roles: Callable[[], Mapping[str, bool]] = dict
 
 # Whoever can tell how far behind they are, or nobody.
 _tell_lags: Callable[[], Iterable[PartitionLag]] | None = None
@@ -419,6 +463,16 @@ def batch_committed(seconds: float) -> None:
     _batch.observe(seconds)
 
 
+def partitions_declared(partitions: int) -> None:
+    """The input topics have so many partitions, all of which somebody should own."""
+    _declared.set(partitions)
+
+
+def records_accounted(partition: int, unaccounted: int) -> None:
+    """A commit was applied; so many records before its offsets are in no count."""
+    _unaccounted.labels(str(partition)).set(unaccounted)
+
+
 def partition_acquired(partition: int, users: int, ids: int, orders: int) -> None:
     """A partition was taken over, with so many users, message ids and orders loaded."""
     with _lock:
@@ -432,7 +486,7 @@ def partition_released(partition: int) -> None:
     with _lock:
         _partitions.discard(partition)
         _owned.set(len(_partitions))
-    for gauge in (_users, _remembered, _orders):
+    for gauge in (_users, _remembered, _orders, _unaccounted):
         gauge.remove_by_labels({"partition": str(partition)})
 
 
@@ -575,7 +629,31 @@ def refitted(seconds: float) -> None:
     _refits.observe(seconds)
 
 
+def model_judged(inertia: float, silhouette: float | None) -> None:
+    """The leading trainer knows how good its model is."""
+    _inertia.set(inertia)
+    _silhouette.set(math.nan if silhouette is None else silhouette)
+
+
 # -- happenings anywhere ----------------------------------------------------------------------
+
+
+def roles_told_by(tell: Callable[[], Mapping[str, bool]]) -> None:
+    """Who is to be asked which roles run in this process, and whether each is ready."""
+    global _tell_roles  # noqa: PLW0603 - who is asked is this module's to know
+    _tell_roles = tell
+
+
+def role_failed(role: str, error: str) -> None:
+    """A role ended with an error that does not pass by itself, by the error's name."""
+    _failed.labels(role, error).set(1)
+
+
+def store_measured(used_bytes: int, limit_bytes: int, evicted_keys: int) -> None:
+    """The store's server told of its memory."""
+    _store_used.set(used_bytes)
+    _store_limit.set(limit_bytes)
+    _store_evicted.set(evicted_keys)
 
 
 def lease_held(role: str, seconds: float) -> None:

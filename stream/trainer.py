@@ -8,6 +8,7 @@ when, and by whom.
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -254,6 +255,7 @@ class Trainer:
         self._lease.lose()
         metrics.segments_counted({})
         metrics.populations_counted({})
+        metrics.model_judged(math.nan, None)
 
     def _statistics(self) -> list[PartitionStatistics]:
         """Of every partition that has any; without those that tell of other features than ours.
@@ -323,6 +325,7 @@ class Trainer:
             metrics.populations_counted(
                 {name: (known.users, inertia.get(name)) for name, known in state.learned.items()}
             )
+            metrics.model_judged(model.inertia, model.silhouette)
 
     def _wanted(self) -> Tuning | None:
         """What a person wants; None as well for what cannot be read, which must not stop rounds."""

@@ -1,11 +1,12 @@
-"""Writes the schema files: ``python -m ops.schemas``."""
+"""Writes the schema files and the AsyncAPI document: ``python -m ops.schemas``."""
 
 from __future__ import annotations
 
 import sys
+from importlib.metadata import version
 
-from ops.schemas import schemas
+from ops.schemas import asyncapi, schemas
 
-for path, text in schemas().items():
+for path, text in (schemas() | {asyncapi.FILE: asyncapi.text(version("segstream"))}).items():
     path.write_text(text, encoding="utf-8")
     print(f"wrote {path.name}", file=sys.stderr)

@@ -109,6 +109,11 @@ class Position(msgspec.Struct):
     ids: list[list[tuple[int, int]]] = []
     orders: list[list[tuple[int, int]]] = []
 
+    @property
+    def unaccounted(self) -> int:
+        """Records before `offsets` that are in no count."""
+        return sum(self.offsets) - sum(self.first) - self.counts.consumed - self.counts.marks
+
 
 @dataclass(frozen=True)
 class OutboxEntry:

@@ -10,11 +10,14 @@ import gc
 import logging
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 from functools import partial
 from threading import Event
 from typing import TypeVar
+
+import redis
 
 from consumers.activity import ActivityWorker
 from consumers.output import Output
@@ -26,7 +29,7 @@ from producers import topics as topic_plans
 from producers.models import ModelAnnouncer
 from producers.outbox import OutboxPublisher, changes_outlet
 from producers.rejects import DeadLetters
-from stream import fitness
+from stream import fitness, metrics
 from stream.config import ConfigError, Settings
 from stream.errors import BrokerUnavailableError
 from stream.health import Health, HealthServer
@@ -48,6 +51,10 @@ _StoreT = TypeVar("_StoreT")
 
 IDLE_SECONDS = {"watermark": 0.002, "live": 0.05}
 """How long a trainer waits between two looks for a due round: owners wait for it at a mark."""
+OTHER_ERROR = "other"
+"""In metrics, an error that a role does not declare."""
+MEASURE_SECONDS = 10.0
+"""Between two looks at the memory of the store's server."""
 SILENCE_SECONDS = 60.0
 """A role whose loop has not turned for this long is no longer alive."""
 
@@ -163,6 +170,7 @@ def activity(settings: Settings, stop: Event, health: Health) -> None:
     # walk every user's name each time it is set off by them.
     gc.freeze()
     gc.set_threshold(100_000, 50, 100)
+    metrics.partitions_declared(settings.topics.partitions)
     pulse = health.alive("activity", SILENCE_SECONDS)
     keep_going("activity", work, stop, health, pulse)
 
@@ -195,6 +203,16 @@ def publisher(settings: Settings, stop: Event, health: Health) -> None:
     )  # fmt: skip
 
 
+def measure(client: redis.Redis) -> None:
+    """Tell how full the store's server is, if this user may know.
+
+    Raises:
+        StoreUnavailableError: it does not answer.
+    """
+    if (memory := fitness.memory(client)) is not None:
+        metrics.store_measured(memory.used, memory.limit, memory.evicted)
+
+
 def _lead(
     role: str,
     opened: Callable[[], AbstractContextManager[_StoreT]],
@@ -208,13 +226,20 @@ def _lead(
     see_topics = once(settings)
     pulse = health.alive(role, SILENCE_SECONDS)
 
-    def alive() -> None:
-        pulse.beat()
-        health.ready(True, part=role)
-
     def work() -> None:
-        with opened() as store:
+        server = settings.store
+        with opened() as store, closing(connect(server.url, server.timeout_seconds)) as client:
             see_topics()
+            measured = -MEASURE_SECONDS
+
+            def alive() -> None:
+                nonlocal measured
+                pulse.beat()
+                health.ready(True, part=role)
+                if time.monotonic() - measured >= MEASURE_SECONDS:
+                    measured = time.monotonic()
+                    measure(client)
+
             lead(build(store), stop, alive, idle_seconds)
 
     keep_going(role, work, stop, health, pulse)
@@ -343,6 +368,11 @@ def outlets(settings: Settings) -> list[Outlet]:
     return [outlet for role in ROLES.values() for outlet in role.outlets(settings)]
 
 
+def failure_name(role: Role, error: Exception) -> str:
+    """The declared error of a role that this is, by its name, or ``other``."""
+    return next((kind.__name__ for kind in role.errors if isinstance(error, kind)), OTHER_ERROR)
+
+
 def run(settings: Settings, names: list[str], stop: Event) -> None:
     """Run roles in this process, each in a thread of its own, until told to stop.
 
@@ -353,11 +383,13 @@ def run(settings: Settings, names: list[str], stop: Event) -> None:
     failures: list[Exception] = []
     health = Health()
 
-    def guarded(part: Part) -> None:
+    def guarded(role: Role, part: Part) -> None:
         try:
             part(settings, stop, health)
         except Exception as error:  # noqa: BLE001 - raised again below, in the main thread
             failures.append(error)
+            health.ready(False, str(error), part=role.name)
+            metrics.role_failed(role.name, failure_name(role, error))
         finally:
             stop.set()
 
@@ -369,9 +401,10 @@ def run(settings: Settings, names: list[str], stop: Event) -> None:
             f"metrics.port = {port}: {host}:{port} cannot be listened on ({error.strerror}); "
             "give each process a port of its own, or 0 for a free one"
         ) from None
+    metrics.roles_told_by(lambda: health.parts(names))
     with server:
         threads = [
-            threading.Thread(target=partial(guarded, part), name=name, daemon=True)
+            threading.Thread(target=partial(guarded, ROLES[name], part), name=name, daemon=True)
             for name in names
             for part in ROLES[name].parts
         ]
@@ -380,6 +413,9 @@ def run(settings: Settings, names: list[str], stop: Event) -> None:
         for thread in threads:
             while thread.is_alive():
                 thread.join(0.5)
+        if failures:
+            # Until it was scraped; a second signal ends it at once.
+            Event().wait(settings.metrics.linger_seconds)
     if failures:
         raise failures[0]
 

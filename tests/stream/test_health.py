@@ -102,6 +102,17 @@ def test_a_stuck_process_is_not_ready(health: Health, clock: Clock) -> None:
     assert reasons[0].startswith("worker: silent")
 
 
+def test_parts_are_told_by_name(health: Health, clock: Clock) -> None:
+    health.alive("loop", 5.0)
+    health.ready(True, part="a")
+    assert health.parts(["a", "b"]) == {"a": True, "b": False}
+    health.ready(False, "the store does not answer", part="a")
+    assert health.parts(["a"]) == {"a": False}
+    health.ready(True, part="a")
+    clock.seconds += 6
+    assert health.parts(["a"]) == {"a": False}, "nobody works whose process is stuck"
+
+
 def test_pages(health: Health, clock: Clock, server: HealthServer) -> None:
     assert get_json(server, "/live") == (200, {"live": True, "reasons": []})
     assert get_json(server, "/ready") == (503, {"ready": False, "reasons": ["process: starting"]})

@@ -133,6 +133,43 @@ def test_whoever_does_not_renew_a_lease_leads_no_more(monkeypatch: pytest.Monkey
     assert value("leader", role="trainer") == 0
 
 
+def test_roles_are_told_when_they_are_asked_for() -> None:
+    ready = {"trainer": False}
+    metrics.roles_told_by(lambda: ready)
+    try:
+        assert value("role_ready", role="trainer") == 0
+        ready["trainer"] = True
+        assert value("role_ready", role="trainer") == 1
+    finally:
+        metrics.roles_told_by(dict)
+    assert not there("role_ready", role="trainer")
+
+
+def test_what_is_not_known_is_no_number() -> None:
+    metrics.model_judged(2.5, None)
+    assert value("model_inertia") == 2.5
+    assert math.isnan(value("model_silhouette"))
+    metrics.model_judged(2.5, 0.3)
+    assert value("model_silhouette") == 0.3
+
+
+def test_what_the_alerts_go_by_is_told() -> None:
+    metrics.partitions_declared(12)
+    metrics.store_measured(700, 1_000, 3)
+    metrics.role_failed("activity", "StateLostError")
+    assert value("partitions") == 12
+    told = [
+        value(f"store_{name}") for name in ("memory_bytes", "memory_limit_bytes", "evicted_keys")
+    ]
+    assert told == [700, 1_000, 3]
+    assert value("role_failed", role="activity", error="StateLostError") == 1
+    metrics.partition_acquired(5, 1, 0, 0)
+    metrics.records_accounted(5, 2)
+    assert value("unaccounted_records", partition="5") == 2
+    metrics.partition_released(5)
+    assert not there("unaccounted_records", partition="5")
+
+
 def test_what_runs_here_is_told() -> None:
     (sample,) = next(f for f in metrics.REGISTRY.collect() if f.name.endswith("build_info")).samples
     assert sample.value == 1
@@ -166,7 +203,8 @@ def test_names_carry_their_unit_and_every_metric_its_meaning() -> None:
     ours = [f for f in text_string_to_metric_families(text) if f.name.startswith("segstream_")]
     assert len(ours) > 20
     unit = re.compile(
-        r"_(seconds|records|entries|users|owned|epoch|version|leader|info|lacks_changes|alert|ids|orders|inertia)$"
+        r"_(seconds|records|entries|users|owned|epoch|version|leader|info|lacks_changes|alert|ids|orders"
+        r"|bytes|keys|partitions|ready|failed|inertia|silhouette)$"
     )
     for family in ours:
         assert family.documentation.endswith(".")

@@ -6,11 +6,16 @@ from threading import Event
 
 import pytest
 
+from consumers.owner import StateLostError
 from producers.topics import plan
+from stream import metrics
 from stream.config import Settings
+from stream.health import Health
 from stream.rights import OWNER, RIGHTS
 from stream.roles.leader import STANDBY_SECONDS, Lease, lead
+from stream.roles.registry import Role
 from stream.store.memory import MemoryStore
+from stream.wiring import roles
 from stream.wiring.roles import ROLES, SECTIONS, outlets
 
 
@@ -96,3 +101,50 @@ def test_the_topics_that_are_planned_are_those_of_the_roles() -> None:
 def test_every_section_of_the_settings_is_read_by_a_role() -> None:
     read = {section for role in ROLES.values() for section in role.settings}
     assert read | set(SECTIONS) == set(Settings.model_fields)
+
+
+class Lingers(Event):
+    """An event that notes how long is waited for it, and what is told meanwhile."""
+
+    waited: float | None = None
+    told: float | None = None
+
+    def wait(self, timeout: float | None = None) -> bool:
+        Lingers.waited = timeout
+        labels = {"role": "doomed", "error": "StateLostError"}
+        Lingers.told = metrics.REGISTRY.get_sample_value("segstream_role_failed", labels)
+        return False
+
+
+def test_a_role_that_needs_a_person_says_so_before_it_ends(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fail(settings: Settings, stop: Event, health: Health) -> None:
+        del settings, stop, health
+        raise StateLostError("gone")
+
+    doomed = Role(
+        "doomed",
+        "Ends at once.",
+        (fail,),
+        topics=lambda _: [],
+        settings=(),
+        rights=(),
+        errors=(StateLostError,),
+    )
+    monkeypatch.setitem(ROLES, "doomed", doomed)
+    monkeypatch.setattr(roles, "Event", Lingers)
+    settings = Settings.model_validate({"metrics": {"linger_seconds": 7}})
+    try:
+        with pytest.raises(StateLostError):
+            roles.run(settings, ["doomed"], Event())
+        ready = metrics.REGISTRY.get_sample_value("segstream_role_ready", {"role": "doomed"})
+        assert ready == 0
+    finally:
+        metrics.roles_told_by(dict)
+    assert (Lingers.waited, Lingers.told) == (7, 1)
+
+
+def test_an_error_that_no_role_declares_is_another() -> None:
+    assert roles.failure_name(ROLES["activity"], StateLostError()) == "StateLostError"
+    assert roles.failure_name(ROLES["trainer"], StateLostError()) == roles.OTHER_ERROR

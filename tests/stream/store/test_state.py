@@ -56,6 +56,13 @@ def test_a_position_survives_a_newer_and_an_older_version() -> None:
     assert msgspec.json.decode(older, type=Position) == Position([3, 4], "s")
 
 
+def test_records_in_no_count_show() -> None:
+    position = Position([12, 7], "s", first=[10, 5], counts=Counts(applied=2, rejected=1, marks=1))
+    assert position.unaccounted == 0
+    assert msgspec.structs.replace(position, offsets=[13, 7]).unaccounted == 1
+    assert Position([3, 0], "s", counts=Counts(applied=3)).unaccounted == 0
+
+
 def test_consumed_is_the_sum_of_the_fates_and_nothing_else() -> None:
     counts = Counts(applied=1, duplicate=2, late=4, ignored=8, rejected=16, clamped=32, marks=64)
     assert counts.consumed == 31
