@@ -148,7 +148,7 @@ class _Open:
 
 
 class Book:
-    """What was declared, by version: a column a field. Versions stay while anything hangs on them."""
+    """What was declared, by number of the version: a column a field."""
 
     def __init__(self, versions: Sequence[Campaign], limits: Limits, key: bytes) -> None:
         self.versions = list(versions)

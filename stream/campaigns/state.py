@@ -9,7 +9,7 @@ user has few of them, and a pair is found by walking a chain, for all pairs of a
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -198,15 +198,3 @@ class Pairs(_Columns):
         users.first[sorted_slots[first]] = sorted_places[first]
         self.size += count
         return places
-
-    def records(self, places: Ints) -> npt.NDArray[np.void]:
-        """Pairs as they are stored, 64 bytes each; their users and chains mean nothing there."""
-        out = np.zeros(len(places), PAIR)
-        for name in PAIR.names or ():
-            out[name] = getattr(self, name)[places]
-        return out
-
-
-def texts(names: Sequence[str], slots: Ints) -> list[str]:
-    """Names of users by their places."""
-    return [names[slot] for slot in slots.tolist()]

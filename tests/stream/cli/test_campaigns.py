@@ -16,11 +16,12 @@ import pytest
 from rich.console import Console
 
 from consumers.change_log import ChangeLog
-from stream.cli import main, roles
+from stream.cli import main
 from stream.config import Settings
 from stream.insight.trial import Trial
 from stream.store.memory import MemoryStore
 from stream.units import DAY_MS
+from stream.wiring import roles
 from tests.stream.campaigns.making import START_MS, campaign, change
 
 SHOP = """
