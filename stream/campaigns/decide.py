@@ -259,7 +259,7 @@ class Decider:
         """
         self._decided.clear()
         due = np.flatnonzero(self.pairs.due_ms[: self.pairs.size] <= now_ms)
-        self._release(due, np.full(self.users.size, now_ms), wall_ms)
+        self._release(due, np.full(len(due), now_ms), wall_ms)
         return Decisions.concatenate(self._decided)
 
     # -- steps -----------------------------------------------------------------------------------
@@ -284,17 +284,17 @@ class Decider:
 
     def _release_before(self, slots: Ints, until_ms: Ints, wall_ms: int | None) -> None:
         pairs = self.pairs.of_users(self.users, slots)
-        until = np.full(self.users.size, NEVER)
-        until[slots] = until_ms
-        due = pairs[self.pairs.due_ms[pairs] <= until[self.pairs.user[pairs]]]
-        self._release(due, until, wall_ms)
+        order = np.argsort(slots)
+        found = order[np.searchsorted(slots, self.pairs.user[pairs], sorter=order)]
+        due = self.pairs.due_ms[pairs] <= until_ms[found]
+        self._release(pairs[due], until_ms[found[due]], wall_ms)
 
     def _release(self, due: Ints, until_ms: Ints, wall_ms: int | None) -> None:
         """Decide about pairs that were put off, of each user the earliest first.
 
         Args:
             due: their places.
-            until_ms: by user; what is put off again to a time up to this is decided, too.
+            until_ms: of each; what is put off again to a time up to this is decided, too.
         """
         pairs = self.pairs
         while len(due):
@@ -306,10 +306,11 @@ class Decider:
                     pairs.user[due],
                 )
             )
-            due = due[order]
+            due, until_ms = due[order], until_ms[order]
             first = _place_in_run(pairs.user[due]) == 0
             self._finish_settled(due[first], wall_ms)
-            due = due[pairs.due_ms[due] <= until_ms[pairs.user[due]]]
+            left = pairs.due_ms[due] <= until_ms
+            due, until_ms = due[left], until_ms[left]
 
     def _finish_settled(self, places: Ints, wall_ms: int | None) -> None:
         """What was put off is still true: nobody undid it. Whether it may be sent is seen again."""

@@ -47,7 +47,7 @@ def outcomes(
     ]
 
 
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(making.campaigns(), making.histories(), LIMITS, st.data())
 def test_columns_decide_as_one_change_at_a_time(
     campaigns: list[Campaign], changes: list[dict[str, Any]], limits: Limits, data: st.DataObject
@@ -94,7 +94,7 @@ def _see_conservation(decider: Decider, oracle: Oracle) -> None:
             assert count == oracle.counts[name, outcome], (name, outcome)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(making.campaigns(), making.histories(), LIMITS, st.integers(1, 25))
 def test_batches_and_ticks_change_nothing(
     campaigns: list[Campaign], changes: list[dict[str, Any]], limits: Limits, size: int
