@@ -185,6 +185,8 @@ def test_quiet_hours(then: str, last: tuple[str, int]) -> None:
     assert outcomes([campaign(quiet=quiet)], [change()], START_MS + DAY_MS)[-1][1:] == last
     short = campaign(quiet=quiet | {"then": "wait"}, valid_for="7h")
     assert outcomes([short], [change()], START_MS + DAY_MS) == [("win-back", "expired", 0)]
+    just = campaign(quiet=quiet | {"then": "wait"}, valid_for="8h")
+    assert outcomes([just], [change()], START_MS + DAY_MS)[-1] == ("win-back", "sent", 8)
 
 
 def test_a_campaign_has_its_time() -> None:
