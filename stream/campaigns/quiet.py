@@ -94,8 +94,18 @@ def not_quiet_from(clock: ZoneClock, hours: tuple[int, int], times_ms: Ints) -> 
         hours: begin and end of the quiet hours in minutes since local midnight; the end is not
             quiet, and may lie on the next day.
     """
-    if not len(times_ms):
-        return times_ms
+    free = times_ms.copy()
+    left = np.arange(len(times_ms))
+    while len(left):
+        # What ends them may be a change of the clock into the next quiet hours.
+        ends = _ends(clock, hours, free[left])
+        left, ends = left[ends > free[left]], ends[ends > free[left]]
+        free[left] = ends
+    return free
+
+
+def _ends(clock: ZoneClock, hours: tuple[int, int], times_ms: Ints) -> Ints:
+    """When the quiet hours end in which each time lies; the time itself where it lies in none."""
     begin_ms, end_ms = (minutes * MINUTE_MS for minutes in hours)
     offsets = clock.offsets(times_ms)
     local = times_ms + offsets

@@ -7,7 +7,7 @@ from zoneinfo import ZoneInfo
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from stream.campaigns.quiet import MINUTE_MS, ZoneClock, not_quiet_from
@@ -64,6 +64,7 @@ def near_changes() -> st.SearchStrategy[tuple[str, int]]:
     return st.sampled_from(sorted(CLOCKS)).flatmap(around)
 
 
+@example(("Africa/Casablanca", 1_713_059_940_000), (9, 8))
 @settings(max_examples=300, deadline=None)
 @given(
     near_changes(),
