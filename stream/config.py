@@ -31,6 +31,8 @@ from pydantic.config import JsonDict
 from pydantic.fields import FieldInfo
 
 from stream import masking
+from stream.campaigns.declare import Campaign, see_campaigns
+from stream.campaigns.declare import Limits as CampaignLimits
 from stream.features import DEFAULT_FEATURES, SHOP_EVENTS, Feature, FeatureTable
 from stream.kinds import DEFAULT_KINDS, KindRule
 from stream.limits import Limits
@@ -510,6 +512,8 @@ class Settings(Section):
         description="who is learned together, the first whose rule holds; none: everyone. By default "
         "customers, lapsed and visitors, if there are features to tell them by",
     )
+    campaigns: tuple[Campaign, ...] = Field(default=())
+    campaign_limits: CampaignLimits = CampaignLimits()
 
     def table(self) -> FeatureTable:
         """The features, compiled."""
@@ -567,6 +571,7 @@ class Settings(Section):
                         f"features: {feature.name!r} is a ratio with {part!r}, which is no "
                         "feature declared before it"
                     )
+        see_campaigns(self.campaigns, (rule.kind for rule in self.kinds), names)
         return self
 
 
@@ -620,12 +625,13 @@ def effective(settings: Settings, origins: dict[str, str]) -> list[dict[str, Any
     rows: list[dict[str, Any]] = []
     for section, info in Settings.model_fields.items():
         value = getattr(settings, section)
-        if isinstance(value, Section):
+        if isinstance(value, BaseModel):
+            inner = value.model_dump(exclude_none=True)
             for key, field in type(value).model_fields.items():
                 rows.append(
                     {
                         "key": f"{section}.{key}",
-                        "value": masking.shown(f"{section}.{key}", getattr(value, key)),
+                        "value": masking.shown(f"{section}.{key}", inner.get(key)),
                         "unit": _unit(field),
                         "origin": origins.get(f"{section}.{key}", "default"),
                         "meaning": field.description,
@@ -635,7 +641,9 @@ def effective(settings: Settings, origins: dict[str, str]) -> list[dict[str, Any
             rows.append(
                 {
                     "key": section,
-                    "value": [item.model_dump(exclude_defaults=True) for item in value],
+                    "value": [
+                        item.model_dump(mode="json", exclude_defaults=True) for item in value
+                    ],
                     "unit": None,
                     "origin": origins.get(section, "default"),
                     "meaning": info.description or f"the table of {section}",
@@ -648,11 +656,8 @@ def as_file(settings: Settings) -> str:
     """The settings that are not defaults, as `load` reads them from a file."""
     told = settings.model_dump(mode="json", exclude_defaults=True, exclude_none=True)
     # Whatever stands behind a section's head belongs to it, so lists come first.
-    lines = [
-        f"{name} = {as_toml(told.pop(name))}"
-        for name in ("features", "kinds", "populations")
-        if name in told
-    ]
+    lists = ("features", "kinds", "populations", "campaigns")
+    lines = [f"{name} = {as_toml(told.pop(name))}" for name in lists if name in told]
     for name, section in told.items():
         lines.append(f"[{name}]")
         lines += [f"{key} = {as_toml(value)}" for key, value in section.items()]

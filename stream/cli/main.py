@@ -39,6 +39,7 @@ from producers.replay import BehindError, parse_speed, progress_bar, replay
 from stream import config
 from stream.cli import apply as apply_view
 from stream.cli import auditing, dlq, explaining, logs, views
+from stream.cli import campaigns as campaigns_view
 from stream.cli import demo as demonstration
 from stream.cli import explore as explore_view
 from stream.cli import plan as plan_view
@@ -52,9 +53,9 @@ from stream.errors import (
     TopicMissingError,
 )
 from stream.events import Reason
-from stream.insight import applying, explore, plan, queries, rule_facts
+from stream.insight import applying, explore, plan, queries, rule_facts, trial
 from stream.insight import why as reasons
-from stream.insight.facts import SegmentsFacts, UserFacts
+from stream.insight.facts import CheckFacts, SegmentsFacts, UserFacts
 from stream.insight.waiting import wait_until_caught_up
 from stream.learning.choosing import Distance
 from stream.masking import mask, mask_facts
@@ -75,6 +76,11 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 NO, WRONG = 1, 2
+TRY_EXAMPLE = (
+    "Example: `segstream campaigns try shop.toml orders.csv --mapping simple`\n\n"
+    "Without Kafka and Redis. On the changes of a running pipeline: `segstream campaigns try "
+    "shop.toml --live`. Nothing is sent"
+)
 EXPLORE_EXAMPLE = (
     "Example: `segstream explore orders.csv --mapping orders.toml --out looks`\n\n"
     "Without Kafka and Redis; a mapping to copy is in `segstream replay --help`. The same for a "
@@ -152,11 +158,17 @@ dlq_app = typer.Typer(
     rich_markup_mode="markdown",
     help="Dead letters: what was refused, why, and to send it again.",
 )
+campaigns_app = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    help="Campaigns: what is declared, and what would be sent.",
+)
 config_app = typer.Typer(no_args_is_help=True, help="The settings in force.")
 app.add_typer(topics_app, name="topics")
 app.add_typer(run_app, name="run")
 app.add_typer(config_app, name="config")
 app.add_typer(dlq_app, name="dlq")
+app.add_typer(campaigns_app, name="campaigns")
 
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON object as the last line on stdout.")]
 SourceFiles = Annotated[
@@ -661,6 +673,47 @@ def apply_change(
                 raise
     facts = applying.facts_of(planned, tuning, model)
     show(facts, as_json, lambda shown: apply_view.show(out, shown))
+
+
+@campaigns_app.command("check", epilog="Example: `segstream campaigns check shop.toml`")
+def check_campaigns(
+    file: Annotated[
+        Path, typer.Argument(metavar="CONFIG.toml", help="The settings, with [[campaigns]].")
+    ],
+    as_json: AsJson = False,
+) -> None:
+    """Are the campaigns of a settings file declared so that they can run?"""
+    wanted = config.load(file)[0]
+    trial.see_that_there_are_some(wanted)
+    facts: CheckFacts = {"campaigns": trial.declared(wanted)}
+    show(facts, as_json, lambda shown: campaigns_view.show_check(out, shown))
+
+
+@campaigns_app.command("try", epilog=TRY_EXAMPLE)
+def try_campaigns(
+    config_file: Annotated[
+        Path, typer.Argument(metavar="CONFIG.toml", help="The settings, with [[campaigns]].")
+    ],
+    files: SourceFiles = None,
+    mapping: SourceMappings = None,
+    live: Live = False,
+    keep_outliers: KeepOutliers = False,
+    as_json: AsJson = False,
+) -> None:
+    """What would campaigns have decided about changes that have happened? Nothing is sent."""
+    sources = _sources(files, mapping, live=live)
+    wanted = config.load(config_file)[0]
+    trial.see_that_there_are_some(wanted)
+    with _telling("reading") as tell:
+        if sources:
+            opened = opener(sources, tell, keep_outliers=keep_outliers)
+            facts = trial.on_history(wanted, opened, tell)
+        else:
+            known = _running(wanted)
+            with roles.open_store(known) as store:
+                key = store.namespace_key()
+            facts = trial.on_changes(wanted, key, ChangeLog(known).read(), known.topics.changes)
+    show(facts, as_json, lambda shown: campaigns_view.show_trial(out, shown))
 
 
 segments_app = typer.Typer(rich_markup_mode="markdown")

@@ -391,3 +391,59 @@ class AppliedFacts(TypedDict):
     in_force: bool
     model: str | None
     lineage: list[Lineage] | None
+
+
+# -- campaigns ---------------------------------------------------------------------------------
+
+
+class CampaignFacts(TypedDict):
+    """A campaign as it was understood: what its declaration says, and what is seldom meant."""
+
+    name: str
+    version: str
+    declared: dict[str, Any]
+    notes: list[str]
+
+
+class CheckFacts(TypedDict):
+    """The campaigns of a settings file."""
+
+    campaigns: list[CampaignFacts]
+
+
+class DecisionExample(TypedDict):
+    """A change, and what would have been decided; the arm is None where it was not looked at."""
+
+    user: str
+    change: str
+    changed_at: str
+    decided_at: str
+    arm: str | None
+    kind_from: str | None
+    kind_to: str
+    cause: str
+
+
+class TrialCampaign(TypedDict):
+    """What would have become of changes for a campaign.
+
+    `looked_at` is the sum of `outcomes`; settling and waiting are what was still under way at the end.
+    """
+
+    name: str
+    version: str
+    looked_at: int
+    outcomes: dict[str, int]
+    sent_by_arm: dict[str, int]
+    examples: dict[str, list[DecisionExample]]
+
+
+class TrialFacts(TypedDict):
+    """Campaigns tried on changes that have happened."""
+
+    source: str
+    changes: int
+    users: int
+    until: str | None
+    campaigns: list[TrialCampaign]
+    notes: list[str]

@@ -100,7 +100,10 @@ def test_the_topics_that_are_planned_are_those_of_the_roles() -> None:
 
 def test_every_section_of_the_settings_is_read_by_a_role() -> None:
     read = {section for role in ROLES.values() for section in role.settings}
-    assert read | set(SECTIONS) == set(Settings.model_fields)
+    # These are read by `segstream campaigns`, and by no role yet.
+    tried = {"campaigns", "campaign_limits"}
+    assert read | set(SECTIONS) | tried == set(Settings.model_fields)
+    assert not tried & read
 
 
 class Lingers(Event):

@@ -42,7 +42,7 @@ from stream.cli import main, views
 from stream.cli.terminal import SafeConsole, console
 from stream.config import Settings
 from stream.features import DEFAULT_FEATURES
-from stream.insight import applying, explore, queries, rule_facts
+from stream.insight import applying, explore, queries, rule_facts, trial
 from stream.insight import plan as planning
 from stream.insight import why as reasons
 from stream.wiring import letters as letter_facts
@@ -190,7 +190,8 @@ def _stored(patch: Patch) -> None:
 
     @contextmanager
     def opened(_: Settings) -> Iterator[SimpleNamespace]:
-        yield SimpleNamespace(want=lambda _: None, output=lambda: ("", ""))
+        asked = {"want": lambda _: None, "output": lambda: ("", ""), "namespace_key": bytes}
+        yield SimpleNamespace(**asked)
 
     model = SimpleNamespace(schema="", name="1.0", version=1)
     patch.setattr(roles, "open_store", opened)
@@ -240,6 +241,37 @@ def _plan(patch: Patch, folder: Path) -> Sequence[str]:
     patch.setattr(planning, "plan", lambda *_: None)
     patch.setattr(planning, "facts_of", lambda *_: plan())
     return ["plan", str(_settings_file(folder)), "--live"]
+
+
+def _campaigns_check(patch: Patch, folder: Path) -> Sequence[str]:
+    patch.setattr(trial, "see_that_there_are_some", lambda _: None)
+    one = {"name": EVIL, "version": EVIL, "declared": {"when": {EVIL: EVIL}}, "notes": [EVIL]}
+    patch.setattr(trial, "declared", lambda _: [one])
+    return ["campaigns", "check", str(_settings_file(folder))]
+
+
+def _campaigns_try(patch: Patch, folder: Path) -> Sequence[str]:
+    _stored(patch)
+    keys = ("user", "change", "changed_at", "decided_at", "arm", "kind_from", "kind_to", "cause")
+    one = {
+        "name": EVIL,
+        "version": EVIL,
+        "looked_at": 1,
+        "outcomes": {"sent": 1},
+        "sent_by_arm": {EVIL: 1, "letter": 0},
+        "examples": {"sent": [dict.fromkeys(keys, EVIL)]},
+    }
+    facts = {
+        "source": EVIL,
+        "changes": 1,
+        "users": 1,
+        "until": EVIL,
+        "campaigns": [one],
+        "notes": [EVIL],
+    }
+    patch.setattr(trial, "see_that_there_are_some", lambda _: None)
+    patch.setattr(trial, "on_changes", lambda *_: facts)
+    return ["campaigns", "try", str(_settings_file(folder)), "--live"]
 
 
 def _apply(patch: Patch, folder: Path) -> Sequence[str]:
@@ -362,6 +394,8 @@ DRIVES: dict[str, Drive] = {
     "explore": _explore,
     "plan": _plan,
     "apply": _apply,
+    "campaigns check": _campaigns_check,
+    "campaigns try": _campaigns_try,
     "segments": _segments,
     "segments rename": _rename,
     "user": _user,

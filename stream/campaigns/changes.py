@@ -1,0 +1,146 @@
+"""Reads change records into columns.
+
+Comes in: records of `segment-changes`, as bytes or as values. Goes out: columns, a change a row; what
+is no change is left out and counted. `decide` is next.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, fields
+from datetime import datetime
+from typing import Any
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from stream.campaigns.match import Codes, Move, Moves
+from stream.campaigns.state import Users
+from stream.events import Hashes, Ints
+
+
+class _Why(msgspec.Struct, gc=False):
+    feature: str
+
+
+class _Change(msgspec.Struct, gc=False):
+    """The fields of a change that campaigns need."""
+
+    id: str
+    user: str
+    version: int
+    to: int
+    name_to: str
+    kind_to: str
+    cause: str
+    at: datetime
+    provisional: bool
+    why: list[_Why]
+    origin: int | None = msgspec.field(name="from", default=None)
+    name_from: str | None = None
+    kind_from: str | None = None
+
+
+@dataclass(frozen=True)
+class ChangeColumns:
+    """Changes, a column a field; those of a user stand in their order.
+
+    Attributes:
+        slot: place of the user among `Users`.
+        at_ms: when the change happened, by the clock in use.
+        incarnation, version: of the user's id of changes.
+        move: number of the move among `Moves`.
+        reasons: a bit for each watched feature that is among the reasons.
+    """
+
+    slot: Ints
+    at_ms: Ints
+    incarnation: Ints
+    version: Ints
+    move: Codes
+    reasons: Hashes
+
+    def __len__(self) -> int:
+        return len(self.slot)
+
+    def where(self, keep: npt.NDArray[Any]) -> ChangeColumns:
+        """The changes a mask or an index picks, in that order."""
+        return ChangeColumns(*(getattr(self, field.name)[keep] for field in fields(self)))
+
+
+class ChangeReader:
+    """Reads changes; knows the users and moves it has met.
+
+    Args:
+        watched: features whose being a reason matters to some campaign, 64 at the most.
+
+    Attributes:
+        unreadable: records so far that should have been a change and are none.
+    """
+
+    def __init__(self, users: Users, moves: Moves, watched: Sequence[str] = ()) -> None:
+        self._users, self._moves = users, moves
+        self._bits = {feature: 1 << place for place, feature in enumerate(watched)}
+        self._decode = msgspec.json.Decoder(_Change).decode
+        self.unreadable = 0
+
+    def decode(self, values: Iterable[bytes]) -> ChangeColumns:
+        """Changes from their bytes."""
+        changes = []
+        for value in values:
+            try:
+                changes.append(self._decode(value))
+            except (msgspec.DecodeError, UnicodeDecodeError):
+                self.unreadable += 1
+        return self._columns(changes)
+
+    def read(self, records: Iterable[Any]) -> ChangeColumns:
+        """Changes from records that were parsed already."""
+        changes = []
+        for record in records:
+            try:
+                changes.append(msgspec.convert(record, _Change))
+            except msgspec.ValidationError:
+                self.unreadable += 1
+        return self._columns(changes)
+
+    def _columns(self, changes: Sequence[_Change]) -> ChangeColumns:
+        slots, times, incarnations, versions, moves, reasons = [], [], [], [], [], []
+        slot_of, code_of, bits = self._users.slot_of, self._moves.code, self._bits
+        for one in changes:
+            parts = one.id.rsplit("-", 2)
+            if len(parts) != 3 or not (parts[1].isdecimal() and parts[2].isdecimal()):
+                self.unreadable += 1
+                continue
+            slots.append(slot_of(one.user))
+            times.append(one.at.timestamp())
+            incarnations.append(int(parts[1]))
+            versions.append(int(parts[2]))
+            moves.append(
+                code_of(
+                    Move(
+                        one.origin,
+                        one.to,
+                        one.name_from,
+                        one.name_to,
+                        one.kind_from,
+                        one.kind_to,
+                        one.cause,
+                        one.provisional,
+                    )
+                )
+            )
+            mask = 0
+            if bits:
+                for why in one.why:
+                    mask |= bits.get(why.feature, 0)
+            reasons.append(mask)
+        return ChangeColumns(
+            np.array(slots, np.int64),
+            np.rint(np.array(times, np.float64) * 1_000).astype(np.int64),
+            np.array(incarnations, np.int64),
+            np.array(versions, np.int64),
+            np.array(moves, np.int32),
+            np.array(reasons, np.uint64),
+        )

@@ -1,0 +1,554 @@
+"""Decides what becomes of each change for each campaign, as columns, in one declared order.
+
+Comes in: changes of users, and what time it is. Goes out: decisions, and who is measured from now on;
+a role sends the triggers and commits the state.
+
+For each change and campaign exactly one outcome is the last one; see `Outcome`. Every step is the same
+for a user whatever came with them in a batch: a user's changes are taken one after the other, changes of
+different users side by side, and of one change the campaigns by priority.
+
+**Time is an argument.** A change is decided as of its own time, and what was put off as of the time it
+was put off to, so a year replayed in a minute decides what the year would have. A live role also says
+what the wall clock shows: nothing is decided as of a time that has passed by then, so a worker that
+comes back after an hour sends nothing into quiet hours, over a cap, or too late.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from enum import IntEnum
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from stream.campaigns import state
+from stream.campaigns.arms import FIRST_ARM, Arms
+from stream.campaigns.changes import ChangeColumns, ChangeReader
+from stream.campaigns.declare import Campaign, Limits
+from stream.campaigns.match import Codes, Moves
+from stream.campaigns.quiet import ZoneClock, not_quiet_from
+from stream.campaigns.state import NEVER, NONE, NOT_DUE, Pairs, Users
+from stream.events import Bools, Hashes, Ints
+from stream.units import DAY_MS
+
+WEEK_MS = 7 * DAY_MS
+
+
+class Outcome(IntEnum):
+    """What became of a change for a campaign, in the order in which it is found out."""
+
+    UNMATCHED = 0
+    """The campaign is not concerned."""
+    ENDED = 1
+    """It is not the campaign's time: before its start, or from its end on."""
+    SUPPRESSED = 2
+    """The user gets nothing."""
+    HOLDOUT = 3
+    """The user is measured and never sent to."""
+    OUTRANKED = 4
+    """Another campaign of the group comes first."""
+    COOLING = 5
+    """The user had a trigger of this campaign not long ago, or one is under way."""
+    CAPPED = 6
+    """The user had as many triggers as they may, over all campaigns."""
+    SETTLING = 7
+    """Not the last one: it is seen whether it stays true."""
+    UNDONE = 8
+    """The user moved on before the time was up, or before the quiet hours were over."""
+    QUIET = 9
+    """It was a quiet hour, and the campaign does not wait."""
+    WAITING = 10
+    """Not the last one: for the end of the quiet hours."""
+    EXPIRED = 11
+    """It would have been too late."""
+    SENT = 12
+    """A trigger."""
+
+
+UNDER_WAY = (Outcome.SETTLING, Outcome.WAITING)
+LAST = tuple(outcome for outcome in Outcome if outcome not in UNDER_WAY)
+_STAGE_OUTCOME = np.array([-1, Outcome.SETTLING, Outcome.WAITING])
+
+
+@dataclass(frozen=True)
+class Decisions:
+    """Outcomes, a column a field; a change that is unmatched has no row.
+
+    Attributes:
+        slot: place of the user.
+        campaign: number of the campaign.
+        version: number of its version in the book.
+        arm: number of the user's arm; see `stream.campaigns.arms.arm_names`.
+        outcome: an `Outcome`.
+        at_ms: as of when it was decided.
+        changed_ms: when the change happened.
+        incarnation, number: of the change.
+        move: of the change.
+        counted: the user is measured from now on.
+    """
+
+    slot: Ints
+    campaign: Ints
+    version: Ints
+    arm: Ints
+    outcome: Ints
+    at_ms: Ints
+    changed_ms: Ints
+    incarnation: Ints
+    number: Ints
+    move: Ints
+    counted: Bools
+
+    def __len__(self) -> int:
+        return len(self.slot)
+
+    def where(self, keep: npt.NDArray[Any]) -> Decisions:
+        """The decisions a mask or an index picks, in that order."""
+        return Decisions(*(getattr(self, field.name)[keep] for field in fields(self)))
+
+    @staticmethod
+    def concatenate(parts: Sequence[Decisions]) -> Decisions:
+        """All of them, in the order given."""
+        if not parts:
+            return NO_DECISIONS
+        return Decisions(
+            *(np.concatenate([getattr(p, f.name) for p in parts]) for f in fields(Decisions))
+        )
+
+
+_NONE = np.empty(0, np.int64)
+NO_DECISIONS = Decisions(
+    _NONE, _NONE, _NONE, _NONE, _NONE, _NONE, _NONE, _NONE, _NONE, _NONE, np.empty(0, np.bool_)
+)
+
+
+@dataclass(frozen=True)
+class _Open:
+    """Pairs about which something is to be decided now, a column a field."""
+
+    slot: Ints
+    campaign: Ints
+    version: Ints
+    arm: Ints
+    at_ms: Ints
+    changed_ms: Ints
+    incarnation: Ints
+    number: Ints
+    move: Ints
+    pair: Ints
+    counted: Bools
+
+    def __len__(self) -> int:
+        return len(self.slot)
+
+    def where(self, keep: npt.NDArray[Any]) -> _Open:
+        return _Open(*(getattr(self, field.name)[keep] for field in fields(self)))
+
+
+class Book:
+    """What was declared, by number of the version: a column a field."""
+
+    def __init__(self, versions: Sequence[Campaign], limits: Limits, key: bytes) -> None:
+        self.versions = list(versions)
+        self.arms = [Arms(one, limits.global_holdout, key) for one in versions]
+        groups = {group: place for place, group in enumerate({c.group for c in versions} - {None})}
+
+        def column(values: Sequence[float]) -> Ints:
+            return np.array(values, np.int64)
+
+        self.settle_ms = column([round(c.settle * 1_000) for c in versions])
+        self.cooldown_ms = column([round(c.cooldown * 1_000) for c in versions])
+        self.valid_ms = column([round(c.valid_for * 1_000) for c in versions])
+        self.priority = column([c.priority for c in versions])
+        self.group = column([NONE if c.group is None else groups[c.group] for c in versions])
+        self.start_ms = column([NEVER if c.start_ms is None else c.start_ms for c in versions])
+        self.end_ms = column([NOT_DUE if c.end_ms is None else c.end_ms for c in versions])
+        self.window_ms = column(
+            [0 if c.goal is None else round(c.goal.within * 1_000) for c in versions]
+        )
+        self.measured: Bools = np.array([c.goal is not None for c in versions], np.bool_)
+        self.waits: Bools = np.array(
+            [c.quiet is not None and c.quiet.then == "wait" for c in versions], np.bool_
+        )
+
+
+class Decider:
+    """Campaigns, and what they know of the users of a partition.
+
+    Args:
+        campaigns: in the order of their numbers.
+        limits: over all of them.
+        key: the namespace's secret.
+
+    Attributes:
+        pairs_seen: ``(campaigns,)`` changes looked at.
+        counts: ``(campaigns, outcomes)`` how many came to each last outcome, and how many are
+            settling or waiting now. The sum over outcomes is `pairs_seen`.
+    """
+
+    def __init__(self, campaigns: Sequence[Campaign], limits: Limits, key: bytes = b"") -> None:
+        self.campaigns = list(campaigns)
+        self.book = Book(campaigns, limits, key)
+        self.current = np.arange(len(campaigns))
+        self._day, self._week = limits.per_user.day, limits.per_user.week
+        self.users = Users(key, max(self._day or 0, self._week or 0))
+        self.pairs = Pairs()
+        self.moves = Moves([campaign.when for campaign in campaigns])
+        watched = list(dict.fromkeys(f for c in campaigns for f in c.when.reasons))
+        self.reader = ChangeReader(self.users, self.moves, watched)
+        self._reasons: Hashes = np.array(
+            [sum(1 << watched.index(f) for f in set(c.when.reasons)) for c in campaigns], np.uint64
+        )
+        self._clocks: dict[str, ZoneClock] = {}
+        self._zones: list[str] = []
+        self.pairs_seen: Ints = np.zeros(len(campaigns), np.int64)
+        self.counts: Ints = np.zeros((len(campaigns), len(Outcome)), np.int64)
+        self._decided: list[Decisions] = []
+
+    # -- what is known of users ------------------------------------------------------------------
+
+    def suppress(self, user: str, *, suppressed: bool = True) -> None:
+        """From now on a user gets nothing, not even what is under way; or does again."""
+        self.users.suppressed[self.users.slot_of(user)] = suppressed
+
+    def set_zone(self, user: str, name: str | None) -> None:
+        """A user's own time zone; None for one that is not known.
+
+        Raises:
+            ValueError: there is no such zone.
+        """
+        number = NONE
+        if name is not None:
+            self._clock(name)
+            if name not in self._zones:
+                self._zones.append(name)
+            number = self._zones.index(name)
+        self.users.zone[self.users.slot_of(user)] = number
+
+    def _clock(self, name: str) -> ZoneClock:
+        if name not in self._clocks:
+            self._clocks[name] = ZoneClock(name)
+        return self._clocks[name]
+
+    # -- what happens ----------------------------------------------------------------------------
+
+    def decide(self, changes: ChangeColumns, wall_ms: int | None = None) -> Decisions:
+        """Decide about changes; first about what was put off to a time before them.
+
+        Args:
+            changes: those of a user in their order.
+            wall_ms: by the wall clock; None in a replay, in which nothing is late.
+        """
+        self._decided.clear()
+        if len(changes):
+            order = np.argsort(changes.slot, kind="stable")
+            turn = np.empty(len(order), np.int64)
+            turn[order] = _place_in_run(changes.slot[order])
+            for number in range(int(turn.max()) + 1):
+                self._take(changes.where(turn == number), wall_ms)
+        return Decisions.concatenate(self._decided)
+
+    def advance(self, now_ms: int, wall_ms: int | None = None) -> Decisions:
+        """Decide about everything that was put off to a time up to now.
+
+        Args:
+            now_ms: by the clock in use.
+            wall_ms: see `decide`.
+        """
+        self._decided.clear()
+        due = np.flatnonzero(self.pairs.due_ms[: self.pairs.size] <= now_ms)
+        self._release(due, np.full(len(due), now_ms), wall_ms)
+        return Decisions.concatenate(self._decided)
+
+    # -- steps -----------------------------------------------------------------------------------
+
+    def _take(self, changes: ChangeColumns, wall_ms: int | None) -> None:
+        """Changes of distinct users."""
+        users, slot = self.users, changes.slot
+        at_ms = np.maximum(changes.at_ms, users.clock_ms[slot])
+        if wall_ms is not None:
+            at_ms = np.maximum(at_ms, wall_ms)
+        busy = users.under_way[slot] > 0
+        if busy.any():
+            self._release_before(slot[busy], at_ms[busy], wall_ms)
+        users.clock_ms[slot] = at_ms
+        erased = self.moves.erased()[changes.move]
+        if erased.any():
+            users.suppressed[slot[erased]] = True
+        busy = users.under_way[slot] > 0
+        if busy.any():
+            self._undo(slot[busy], changes.move[busy], at_ms[busy])
+        self._offer(changes, at_ms)
+
+    def _release_before(self, slots: Ints, until_ms: Ints, wall_ms: int | None) -> None:
+        pairs = self.pairs.of_users(self.users, slots)
+        order = np.argsort(slots)
+        found = order[np.searchsorted(slots, self.pairs.user[pairs], sorter=order)]
+        due = self.pairs.due_ms[pairs] <= until_ms[found]
+        self._release(pairs[due], until_ms[found[due]], wall_ms)
+
+    def _release(self, due: Ints, until_ms: Ints, wall_ms: int | None) -> None:
+        """Decide about pairs that were put off, of each user the earliest first.
+
+        Args:
+            due: their places.
+            until_ms: of each; what is put off again to a time up to this is decided, too.
+        """
+        pairs = self.pairs
+        while len(due):
+            order = np.lexsort(
+                (
+                    pairs.campaign[due],
+                    -self.book.priority[pairs.version[due]],
+                    pairs.due_ms[due],
+                    pairs.user[due],
+                )
+            )
+            due, until_ms = due[order], until_ms[order]
+            first = _place_in_run(pairs.user[due]) == 0
+            self._finish_settled(due[first], wall_ms)
+            left = pairs.due_ms[due] <= until_ms
+            due, until_ms = due[left], until_ms[left]
+
+    def _finish_settled(self, places: Ints, wall_ms: int | None) -> None:
+        """What was put off is still true: nobody undid it. Whether it may be sent is seen again."""
+        pairs, users, book = self.pairs, self.users, self.book
+        slot = pairs.user[places].astype(np.int64)
+        at_ms = np.maximum(pairs.due_ms[places], users.clock_ms[slot])
+        if wall_ms is not None:
+            at_ms = np.maximum(at_ms, wall_ms)
+        users.clock_ms[slot] = at_ms
+        left = self._no_longer_under_way(places, at_ms)
+        ended = (at_ms < book.start_ms[left.version]) | (at_ms >= book.end_ms[left.version])
+        left = self._decide_those(left, ended, Outcome.ENDED)
+        left = self._decide_those(left, users.suppressed[left.slot], Outcome.SUPPRESSED)
+        left = self._decide_those(left, self._capped(left), Outcome.CAPPED)
+        self._send(left)
+
+    def _undo(self, slots: Ints, moves: Codes, at_ms: Ints) -> None:
+        """What is under way for users who have moved on ends."""
+        pairs = self.pairs
+        places = pairs.of_users(self.users, slots)
+        places = places[pairs.stage[places] != state.IDLE]
+        order = np.argsort(slots)
+        found = order[np.searchsorted(slots, pairs.user[places], sorter=order)]
+        gone = ~self.moves.still[pairs.version[places], moves[found]]
+        places, at = places[gone], at_ms[found[gone]]
+        self._decide_all(self._no_longer_under_way(places, at), Outcome.UNDONE)
+
+    def _offer(self, changes: ChangeColumns, at_ms: Ints) -> None:
+        """Changes of distinct users to all campaigns, each step for whom the ones before left over."""
+        concerned = self.moves.concerned[self.current[:, None], changes.move[None, :]]
+        watching = self._reasons > 0
+        if watching.any():
+            named = (changes.reasons[None, :] & self._reasons[watching, None]) > 0
+            concerned[watching] &= named
+        self.pairs_seen += len(changes)
+        self.counts[:, Outcome.UNMATCHED] += len(changes) - concerned.sum(axis=1)
+        row, campaign = np.nonzero(concerned.T)
+        if not len(row):
+            return
+        book, users = self.book, self.users
+        left = _Open(
+            slot=changes.slot[row],
+            campaign=campaign,
+            version=self.current[campaign],
+            arm=np.full(len(row), FIRST_ARM),
+            at_ms=at_ms[row],
+            changed_ms=changes.at_ms[row],
+            incarnation=changes.incarnation[row],
+            number=changes.version[row],
+            move=changes.move[row].astype(np.int64),
+            pair=np.full(len(row), NONE),
+            counted=np.zeros(len(row), np.bool_),
+        )
+        ended = (left.at_ms < book.start_ms[left.version]) | (
+            left.at_ms >= book.end_ms[left.version]
+        )
+        left = self._decide_those(left, ended, Outcome.ENDED)
+        left = self._decide_those(left, users.suppressed[left.slot], Outcome.SUPPRESSED)
+        left = self._counted(self._with_arms(left))
+        left = self._decide_those(left, left.arm < FIRST_ARM, Outcome.HOLDOUT)
+        left = self._decide_those(left, self._outranked(left), Outcome.OUTRANKED)
+        left = self._decide_those(left, self._cooling(left), Outcome.COOLING)
+        # What one campaign sends may be what caps the next.
+        left = left.where(np.lexsort((left.campaign, -book.priority[left.version], left.slot)))
+        turn = _place_in_run(left.slot)
+        for number in range(int(turn.max()) + 1 if len(left) else 0):
+            self._settle_or_send(left.where(turn == number))
+
+    def _with_arms(self, left: _Open) -> _Open:
+        hashes = self.users.hashes(left.slot)
+        for version in np.unique(left.version).tolist():
+            of_it = left.version == version
+            left.arm[of_it] = self.book.arms[version].of(hashes[of_it])
+        return left
+
+    def _counted(self, left: _Open) -> _Open:
+        """Give pairs their place, and begin the effect windows of those who are decided for first.
+
+        Who is measured is settled here, before anything that treatment could have changed: treated
+        and held out alike, once a version, whether or not anything is sent in the end.
+        """
+        pairs, book = self.pairs, self.book
+        left.pair[:] = pairs.find(self.users, left.slot, left.campaign)
+        needed = (left.pair == NONE) & ((left.arm >= FIRST_ARM) | book.measured[left.version])
+        left.pair[needed] = pairs.add(self.users, left.slot[needed], left.campaign[needed])
+        measured = np.flatnonzero(book.measured[left.version])
+        place, version = left.pair[measured], left.version[measured]
+        before = pairs.counted[place].astype(np.int64) - 1
+        ends = pairs.counted_ms[place] + book.window_ms[before]
+        begins = (before != version) & ((before < 0) | (left.at_ms[measured] >= ends))
+        place, chosen = place[begins], measured[begins]
+        pairs.counted[place] = left.version[chosen] + 1
+        pairs.counted_ms[place] = left.at_ms[chosen]
+        pairs.counted_arm[place] = left.arm[chosen]
+        left.counted[chosen] = True
+        return left
+
+    def _outranked(self, left: _Open) -> Bools:
+        outranked = np.zeros(len(left), np.bool_)
+        grouped = np.flatnonzero(self.book.group[left.version] != NONE)
+        if len(grouped):
+            version = left.version[grouped]
+            group, slot = self.book.group[version], left.slot[grouped]
+            order = np.lexsort((left.campaign[grouped], -self.book.priority[version], group, slot))
+            same = (slot[order][1:] == slot[order][:-1]) & (group[order][1:] == group[order][:-1])
+            outranked[grouped[order[1:][same]]] = True
+        return outranked
+
+    def _cooling(self, left: _Open) -> Bools:
+        ends = self.pairs.sent_ms[left.pair] + self.book.cooldown_ms[left.version]
+        under_way: Bools = self.pairs.stage[left.pair] != state.IDLE
+        return under_way | (ends > left.at_ms)
+
+    def _settle_or_send(self, left: _Open) -> None:
+        """Pairs of distinct users."""
+        left = self._decide_those(left, self._capped(left), Outcome.CAPPED)
+        settle = self.book.settle_ms[left.version]
+        self._put_off(left.where(settle > 0), (left.at_ms + settle)[settle > 0], state.SETTLING)
+        self._send(left.where(settle == 0))
+
+    def _capped(self, left: _Open) -> Bools:
+        capped = np.zeros(len(left), np.bool_)
+        ago = left.at_ms[:, None] - self.users.sends[left.slot]
+        for most, period in ((self._day, DAY_MS), (self._week, WEEK_MS)):
+            if most is not None:
+                capped |= (ago < period).sum(axis=1) >= most
+        return capped
+
+    def _send(self, left: _Open) -> None:
+        """Pairs of distinct users, unless it is a quiet hour or too late."""
+        book, pairs, users = self.book, self.pairs, self.users
+        until = self._not_quiet_from(left)
+        quiet, waits = until > left.at_ms, book.waits[left.version]
+        left_until = until[~quiet | waits]
+        left = self._decide_those(left, quiet & ~waits, Outcome.QUIET)
+        late = left_until - left.changed_ms > book.valid_ms[left.version]
+        left_until = left_until[~late]
+        left = self._decide_those(left, late, Outcome.EXPIRED)
+        waiting = left_until > left.at_ms
+        self._put_off(left.where(waiting), left_until[waiting], state.WAITING)
+        left = left.where(~waiting)
+        pairs.sent_ms[left.pair] = left.at_ms
+        if len(left):
+            users.sends[left.slot, 1:] = users.sends[left.slot, :-1]
+            users.sends[left.slot, 0] = left.at_ms
+        self._decide_all(left, Outcome.SENT)
+
+    def _not_quiet_from(self, left: _Open) -> Ints:
+        until = left.at_ms.copy()
+        zones = self.users.zone[left.slot]
+        for version in np.unique(left.version).tolist():
+            quiet = self.book.versions[version].quiet
+            if quiet is None:
+                continue
+            of_it = left.version == version
+            for number in np.unique(zones[of_it]).tolist():
+                name = quiet.zone if number == NONE else self._zones[number]
+                there = of_it & (zones == number)
+                clock = self._clock(name)
+                until[there] = not_quiet_from(clock, quiet.minutes, left.at_ms[there])
+        return until
+
+    def _put_off(self, left: _Open, until_ms: Ints, stage: int) -> None:
+        if not len(left):
+            return
+        pairs, place = self.pairs, left.pair
+        pairs.due_ms[place] = until_ms
+        pairs.stage[place] = stage
+        for name in ("version", "arm", "move", "number", "incarnation", "changed_ms"):
+            getattr(pairs, name)[place] = getattr(left, name)
+        np.add.at(self.users.under_way, left.slot, 1)
+        self._decide_all(left, Outcome(_STAGE_OUTCOME[stage]))
+
+    def _no_longer_under_way(self, places: Ints, at_ms: Ints) -> _Open:
+        """Take pairs back whose turn has come; they are decided about anew."""
+        pairs = self.pairs
+        slot, campaign = (
+            pairs.user[places].astype(np.int64),
+            pairs.campaign[places].astype(np.int64),
+        )
+        np.subtract.at(self.counts, (campaign, _STAGE_OUTCOME[pairs.stage[places]]), 1)
+        np.subtract.at(self.users.under_way, slot, 1)
+        pairs.stage[places] = state.IDLE
+        pairs.due_ms[places] = NOT_DUE
+        return _Open(
+            slot=slot,
+            campaign=campaign,
+            version=pairs.version[places].astype(np.int64),
+            arm=pairs.arm[places].astype(np.int64),
+            at_ms=at_ms,
+            changed_ms=pairs.changed_ms[places],
+            incarnation=pairs.incarnation[places],
+            number=pairs.number[places].astype(np.int64),
+            move=pairs.move[places].astype(np.int64),
+            pair=places,
+            counted=np.zeros(len(places), np.bool_),
+        )
+
+    def _decide_those(self, left: _Open, mask: Bools, outcome: Outcome) -> _Open:
+        """Decide about some; returns the others."""
+        if not mask.any():
+            return left
+        self._decide_all(left.where(mask), outcome)
+        return left.where(~mask)
+
+    def _decide_all(self, these: _Open, outcome: Outcome) -> None:
+        if not len(these):
+            return
+        self.counts[:, outcome] += np.bincount(these.campaign, minlength=len(self.campaigns))
+        self._decided.append(
+            Decisions(
+                these.slot,
+                these.campaign,
+                these.version,
+                these.arm,
+                np.full(len(these), int(outcome)),
+                these.at_ms,
+                these.changed_ms,
+                these.incarnation,
+                these.number,
+                these.move,
+                these.counted,
+            )
+        )
+
+    def tally(self) -> Mapping[str, Mapping[str, int]]:
+        """By campaign and outcome, how many."""
+        return {
+            campaign.name: {
+                outcome.name.lower(): int(self.counts[number, outcome]) for outcome in Outcome
+            }
+            for number, campaign in enumerate(self.campaigns)
+        }
+
+
+def _place_in_run(values: npt.NDArray[Any]) -> Ints:
+    """Of equal values that stand together, which each is: 0 for the first."""
+    count = np.arange(len(values))
+    begins = np.ones(len(values), np.bool_)
+    begins[1:] = values[1:] != values[:-1]
+    return count - np.maximum.accumulate(np.where(begins, count, 0))

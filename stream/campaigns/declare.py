@@ -1,0 +1,307 @@
+"""Declares what a campaign is: whom a change must concern, and what holds a trigger back.
+
+Comes in: tables of a settings file. Goes out: frozen `Campaign` and `Limits`, or a refusal that names
+the key. `match` and `decide` are next.
+
+A campaign's *version* is a digest of its declaration: whoever changes the declaration has made another
+version, and cannot forget to say so.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from datetime import UTC, date, datetime
+from enum import StrEnum
+from hashlib import blake2b
+from typing import Annotated, Any, Literal
+from zoneinfo import ZoneInfo
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    field_validator,
+    model_validator,
+)
+
+from stream.events import Cause
+from stream.kinds import FALLBACK_KIND
+from stream.units import milliseconds, parse_duration
+
+CONTROL = "holdout"
+EVERYWHERE = "global_holdout"
+"""Arms that are never sent to: of one campaign, and of all of them."""
+RESERVED_ARMS = (CONTROL, EVERYWHERE)
+MOST_CAMPAIGNS = 64
+MOST_SENDS = 16
+"""The highest cap: so many times of past triggers are kept of each user."""
+DAY_SECONDS = 86_400.0
+
+
+class Trigger(StrEnum):
+    """Causes of a change that may trigger a campaign. An erased user is never triggered for."""
+
+    USER_MOVED = Cause.USER_MOVED.value
+    TIME_PASSED = Cause.TIME_PASSED.value
+    MODEL_MOVED = Cause.MODEL_MOVED.value
+    SEGMENT_RETIRED = Cause.SEGMENT_RETIRED.value
+    IDENTITY_MERGED = Cause.IDENTITY_MERGED.value
+
+
+OWN_MOVES = (Trigger.USER_MOVED, Trigger.TIME_PASSED)
+"""Nobody gets a coupon because a centroid moved: other causes trigger only where they are asked for."""
+
+Duration = Annotated[float, BeforeValidator(parse_duration), Field(ge=0, allow_inf_nan=False)]
+Period = Annotated[
+    float, BeforeValidator(parse_duration), Field(gt=0, le=3_650 * DAY_SECONDS, allow_inf_nan=False)
+]
+Share = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
+Weight = Annotated[float, Field(gt=0, le=1e6, allow_inf_nan=False)]
+
+_TIME_OF_DAY = re.compile(r"^([01]\d|2[0-3]):([0-5]\d)$")
+
+
+def _as_moment(value: Any) -> Any:
+    """A date is its first instant in UTC; so is a time without a zone in UTC."""
+    if isinstance(value, datetime):
+        return value if value.tzinfo else value.replace(tzinfo=UTC)
+    if isinstance(value, date):
+        return datetime(value.year, value.month, value.day, tzinfo=UTC)
+    if isinstance(value, str):
+        try:
+            return _as_moment(datetime.fromisoformat(value))
+        except ValueError:
+            pass
+    raise ValueError("expected a date such as 2026-11-26, or a time such as 2026-11-26T08:00:00Z")
+
+
+Moment = Annotated[datetime, BeforeValidator(_as_moment)]
+
+
+def _is_zone(name: str) -> str:
+    zone(name)
+    return name
+
+
+def zone(name: str) -> ZoneInfo:
+    """A time zone by its name.
+
+    Raises:
+        ValueError: there is no such zone.
+    """
+    try:
+        return ZoneInfo(name)
+    except (ValueError, OSError, LookupError):
+        raise ValueError(
+            f"there is no time zone {name!r}; expected one such as Europe/London or UTC"
+        ) from None
+
+
+ZoneName = Annotated[str, AfterValidator(_is_zone)]
+
+
+class _Declared(BaseModel):
+    # In a settings file, quiet hours go `from` one time `to` another; neither is a name in Python.
+    model_config = ConfigDict(frozen=True, extra="forbid", serialize_by_alias=True)
+
+
+class When(_Declared):
+    """Which changes concern a campaign: every condition that is given must hold."""
+
+    kind_to: tuple[str, ...] = Field(
+        default=(), description="kinds of the segment after the change"
+    )
+    kind_from: tuple[str, ...] = Field(default=(), description="kinds of the segment before it")
+    segment_to: tuple[int, ...] = Field(default=(), description="ids of segments after the change")
+    segment_from: tuple[int, ...] = Field(default=(), description="ids of segments before it")
+    cause: tuple[Trigger, ...] = Field(
+        default=OWN_MOVES,
+        min_length=1,
+        description="causes; by default only what the user or silence did",
+    )
+    reasons: tuple[str, ...] = Field(
+        default=(), description="features of which one at least must be among the change's reasons"
+    )
+    provisional: bool = Field(
+        default=False, description="also users' first assignments, which have no segment before"
+    )
+
+    @model_validator(mode="after")
+    def _says_whom(self) -> When:
+        if not (self.kind_to or self.segment_to or self.kind_from or self.segment_from):
+            raise ValueError(
+                "give kind_to, segment_to, kind_from or segment_from: all changes are no condition"
+            )
+        return self
+
+
+class Quiet(_Declared):
+    """Hours of the day in which nothing is sent, by the user's zone where it is known."""
+
+    begin: str = Field(alias="from", description="first quiet minute, HH:MM")
+    end: str = Field(alias="to", description="first minute that is not quiet any more, HH:MM")
+    zone: ZoneName = Field(description="of users whose own zone is not known")
+    then: Literal["wait", "drop"] = Field(
+        default="wait", description="for the end of them, or not at all"
+    )
+
+    @field_validator("begin", "end")
+    @classmethod
+    def _is_a_time(cls, text: str) -> str:
+        if _TIME_OF_DAY.match(text) is None:
+            raise ValueError("expected a time of the day such as 21:00")
+        return text
+
+    @model_validator(mode="after")
+    def _ends(self) -> Quiet:
+        if self.begin == self.end:
+            raise ValueError("from and to are the same: there would be no hour to send in, or none")
+        return self
+
+    @property
+    def minutes(self) -> tuple[int, int]:
+        """Begin and end in minutes since midnight."""
+        first, last = (_TIME_OF_DAY.match(text) for text in (self.begin, self.end))
+        assert first is not None
+        assert last is not None
+        return int(first[1]) * 60 + int(first[2]), int(last[1]) * 60 + int(last[2])
+
+
+class Goal(_Declared):
+    """What a campaign is for, and how it is measured."""
+
+    event: Literal["Order Completed"] = Field(
+        default="Order Completed", description="what users should do"
+    )
+    within: Period = Field(
+        default=14 * DAY_SECONDS, description="after the decision; in seconds, or as 14d"
+    )
+    value: Literal["revenue"] = Field(default="revenue", description="what else is measured of it")
+    hope: float = Field(
+        default=0.02,
+        gt=0,
+        lt=1,
+        description="difference in conversion that one hopes for, as a share",
+    )
+    tuned_for: int = Field(
+        default=5_000,
+        ge=100,
+        description="users, all arms together, at which the interval is narrowest; it holds at any",
+    )
+
+
+class Campaign(_Declared):
+    """One campaign."""
+
+    name: str = Field(
+        pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$", description="for good: arms hang on it"
+    )
+    when: When
+    settle: Duration = Field(default=0.0, description="still true after this, or nothing is sent")
+    holdout: Share = Field(
+        default=0.0, description="share of users who are measured and never sent to"
+    )
+    arms: dict[str, Weight] = Field(
+        default={"sent": 1.0},
+        min_length=1,
+        max_length=16,
+        description="ways to treat users, by weight",
+    )
+    cooldown: Duration = Field(
+        default=0.0, description="from one trigger to the next of the same user"
+    )
+    valid_for: Period = Field(
+        default=DAY_SECONDS, description="a trigger later than this is not sent"
+    )
+    quiet: Quiet | None = Field(default=None, description="hours in which nothing is sent")
+    priority: int = Field(
+        default=0, ge=-1_000, le=1_000, description="who comes first; the highest"
+    )
+    group: str | None = Field(
+        default=None,
+        pattern=r"^[a-z0-9][a-z0-9_-]*$",
+        description="of several of a group that a change concerns, the first alone may be sent",
+    )
+    start: Moment | None = Field(default=None, description="nothing is sent before; a date is UTC")
+    end: Moment | None = Field(
+        default=None, description="nothing is sent from then on; a date is UTC"
+    )
+    goal: Goal | None = Field(default=None, description="what is measured; none measures nothing")
+
+    @field_validator("arms")
+    @classmethod
+    def _are_names(cls, arms: dict[str, float]) -> dict[str, float]:
+        for name in arms:
+            if re.fullmatch(r"[a-z0-9][a-z0-9_-]*", name) is None or name in RESERVED_ARMS:
+                raise ValueError(f"{name!r} is no name for an arm")
+        return arms
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Campaign:
+        if self.settle >= self.valid_for:
+            raise ValueError("settle: expected less than valid_for, or nothing is ever sent")
+        if self.start is not None and self.end is not None and self.start >= self.end:
+            raise ValueError("end: expected later than start")
+        return self
+
+    @property
+    def version(self) -> str:
+        """What tells this declaration from any other of the same name."""
+        told = self.model_dump_json(by_alias=True, exclude_defaults=True)
+        return blake2b(told.encode(), digest_size=4, person=b"segstream campgn").hexdigest()
+
+    @property
+    def start_ms(self) -> int | None:
+        return None if self.start is None else milliseconds(self.start)
+
+    @property
+    def end_ms(self) -> int | None:
+        return None if self.end is None else milliseconds(self.end)
+
+
+class PerUser(_Declared):
+    """Triggers of one user over all campaigns at the most, in any 24 hours and in any seven days."""
+
+    day: int | None = Field(default=None, ge=1, le=MOST_SENDS)
+    week: int | None = Field(default=None, ge=1, le=MOST_SENDS)
+
+
+class Limits(_Declared):
+    """What holds over all campaigns."""
+
+    per_user: PerUser = Field(
+        default=PerUser(), description="triggers of a user at the most: {day = 1, week = 3}"
+    )
+    global_holdout: Share = Field(
+        default=0.0, description="share of users who get no campaign at all, to measure all of them"
+    )
+
+
+def see_campaigns(
+    campaigns: Sequence[Campaign], kinds: Iterable[str], features: Iterable[str]
+) -> None:
+    """Whether campaigns name only what there is.
+
+    Raises:
+        ValueError: they do not; the message names the key.
+    """
+    if len(campaigns) > MOST_CAMPAIGNS:
+        raise ValueError(f"campaigns: {len(campaigns)} are more than {MOST_CAMPAIGNS}")
+    known_kinds, known_features = {*kinds, FALLBACK_KIND}, set(features)
+    seen: set[str] = set()
+    for place, campaign in enumerate(campaigns):
+        key = f"campaigns.{place}"
+        if campaign.name in seen:
+            raise ValueError(f"{key}.name: {campaign.name!r} is used twice")
+        seen.add(campaign.name)
+        for field in ("kind_to", "kind_from"):
+            for kind in getattr(campaign.when, field):
+                if kind not in known_kinds:
+                    told = ", ".join(sorted(known_kinds))
+                    raise ValueError(f"{key}.when.{field}: there is no kind {kind!r}, but {told}")
+        for feature in campaign.when.reasons:
+            if feature not in known_features:
+                raise ValueError(f"{key}.when.reasons: {feature!r} is no feature")

@@ -1,0 +1,311 @@
+"""Decides the same as `decide`, one change at a time, in plain Python: slow, and with none of its code.
+
+Comes in: change records and what time it is. Goes out: outcomes, one a tuple. Tests and audits hold the
+columns to it. Only the declaration is shared.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from hashlib import blake2b
+from typing import Any, NamedTuple
+from zoneinfo import ZoneInfo
+
+from stream.campaigns.declare import Campaign, Limits
+
+_MASK = (1 << 64) - 1
+DAY = 86_400_000
+
+
+class Told(NamedTuple):
+    """An outcome, as `decide` has it in columns."""
+
+    user: str
+    campaign: str
+    outcome: str
+    arm: str
+    at_ms: int
+    change: str
+    counted: bool
+
+
+@dataclass
+class _Pending:
+    change: dict[str, Any]
+    changed_ms: int
+    arm: str
+    due_ms: int
+    stage: str
+
+
+@dataclass
+class _User:
+    clock_ms: int | None = None
+    suppressed: bool = False
+    zone: str | None = None
+    sends: list[int] = field(default_factory=list)
+    pending: dict[str, _Pending] = field(default_factory=dict)
+    sent: dict[str, int] = field(default_factory=dict)
+    counted: set[str] = field(default_factory=set)
+
+
+class Oracle:
+    """Campaigns, decided about one change at a time.
+
+    Attributes:
+        counts: by campaign and outcome; `unmatched` too.
+        seen: changes looked at, by campaign.
+    """
+
+    def __init__(self, campaigns: Iterable[Campaign], limits: Limits, key: bytes = b"") -> None:
+        self._campaigns = list(campaigns)
+        self._limits, self._key = limits, key
+        self._users: dict[str, _User] = {}
+        self.counts: Counter[tuple[str, str]] = Counter()
+        self.seen: Counter[str] = Counter()
+
+    def suppress(self, user: str, *, suppressed: bool = True) -> None:
+        self._user(user).suppressed = suppressed
+
+    def set_zone(self, user: str, name: str | None) -> None:
+        self._user(user).zone = name
+
+    def _user(self, user: str) -> _User:
+        return self._users.setdefault(user, _User())
+
+    def change(self, change: Mapping[str, Any], wall_ms: int | None = None) -> list[Told]:
+        """Decide about one change."""
+        told: list[Told] = []
+        user, changed_ms = self._user(change["user"]), _ms(change["at"])
+        now = max(x for x in (changed_ms, user.clock_ms, wall_ms) if x is not None)
+        self._release(change["user"], now, wall_ms, told)
+        user.clock_ms = now
+        if change["cause"] == "erased":
+            user.suppressed = True
+        for campaign in self._campaigns:
+            pending = user.pending.get(campaign.name)
+            if pending is not None and not _still(campaign, change):
+                self._end_pending(user, campaign, pending)
+                told.append(self._tell(pending.change, campaign, "undone", pending.arm, now))
+        self._offer(user, dict(change), changed_ms, now, told)
+        return told
+
+    def advance(self, now_ms: int, wall_ms: int | None = None) -> list[Told]:
+        """Decide about what was put off."""
+        told: list[Told] = []
+        for name in self._users:
+            self._release(name, now_ms, wall_ms, told)
+        return told
+
+    def _release(self, name: str, until: int, wall_ms: int | None, told: list[Told]) -> None:
+        user = self._users[name]
+        while True:
+            due = [
+                (pending.due_ms, -campaign.priority, place, campaign, pending)
+                for place, campaign in enumerate(self._campaigns)
+                if (pending := user.pending.get(campaign.name)) and pending.due_ms <= until
+            ]
+            if not due:
+                return
+            *_, campaign, pending = min(due, key=lambda one: one[:3])
+            now = max(x for x in (pending.due_ms, user.clock_ms, wall_ms) if x is not None)
+            user.clock_ms = now
+            self._end_pending(user, campaign, pending)
+            outcome = "sending"
+            if not _runs(campaign, now):
+                outcome = "ended"
+            elif user.suppressed:
+                outcome = "suppressed"
+            elif self._is_capped(user, now):
+                outcome = "capped"
+            self._conclude(
+                user, campaign, pending.change, pending.changed_ms, pending.arm, now, outcome,
+                told, counted=False,
+            )  # fmt: skip
+
+    def _offer(
+        self, user: _User, change: dict[str, Any], changed_ms: int, now: int, told: list[Told]
+    ) -> None:
+        contenders: list[tuple[Campaign, str, bool]] = []
+        for campaign in self._campaigns:
+            self.seen[campaign.name] += 1
+            if not _matches(campaign, change):
+                self.counts[campaign.name, "unmatched"] += 1
+                continue
+            if not _runs(campaign, now):
+                told.append(self._tell(change, campaign, "ended", None, now))
+                continue
+            if user.suppressed:
+                told.append(self._tell(change, campaign, "suppressed", None, now))
+                continue
+            arm = self.arm(campaign, change["user"])
+            counted = campaign.goal is not None and campaign.name not in user.counted
+            if counted:
+                user.counted.add(campaign.name)
+            if arm in ("holdout", "global_holdout"):
+                told.append(self._tell(change, campaign, "holdout", arm, now, counted))
+            else:
+                contenders.append((campaign, arm, counted))
+        # Stable: of one priority the first declared comes first.
+        contenders.sort(key=lambda one: -one[0].priority)
+        groups: set[str] = set()
+        for campaign, arm, counted in contenders:
+            outcome = "sending"
+            sent = user.sent.get(campaign.name)
+            if campaign.group is not None and campaign.group in groups:
+                outcome = "outranked"
+            elif campaign.name in user.pending or (
+                sent is not None and now - sent < campaign.cooldown * 1_000
+            ):
+                outcome = "cooling"
+            elif self._is_capped(user, now):
+                outcome = "capped"
+            elif campaign.settle:
+                outcome = "settling"
+            if campaign.group is not None:
+                groups.add(campaign.group)
+            self._conclude(user, campaign, change, changed_ms, arm, now, outcome, told, counted)
+
+    def _conclude(
+        self,
+        user: _User,
+        campaign: Campaign,
+        change: dict[str, Any],
+        changed_ms: int,
+        arm: str,
+        now: int,
+        outcome: str,
+        told: list[Told],
+        counted: bool,
+    ) -> None:
+        due = now + round(campaign.settle * 1_000)
+        if outcome == "sending":
+            outcome = "sent"
+            free = now if campaign.quiet is None else self._not_quiet(user, campaign, now)
+            if free > now and campaign.quiet is not None and campaign.quiet.then == "drop":
+                outcome = "quiet"
+            elif free - changed_ms > campaign.valid_for * 1_000:
+                outcome = "expired"
+            elif free > now:
+                outcome, due = "waiting", free
+        if outcome in ("settling", "waiting"):
+            user.pending[campaign.name] = _Pending(change, changed_ms, arm, due, outcome)
+        if outcome == "sent":
+            user.sent[campaign.name] = now
+            user.sends.append(now)
+        told.append(self._tell(change, campaign, outcome, arm, now, counted))
+
+    def _end_pending(self, user: _User, campaign: Campaign, pending: _Pending) -> None:
+        self.counts[campaign.name, pending.stage] -= 1
+        del user.pending[campaign.name]
+
+    def _tell(
+        self,
+        change: dict[str, Any],
+        campaign: Campaign,
+        outcome: str,
+        arm: str | None,
+        now: int,
+        counted: bool = False,
+    ) -> Told:
+        self.counts[campaign.name, outcome] += 1
+        shown = "" if arm is None or outcome in ("ended", "suppressed") else arm
+        return Told(change["user"], campaign.name, outcome, shown, now, change["id"], counted)
+
+    def _is_capped(self, user: _User, now: int) -> bool:
+        most = self._limits.per_user
+        return any(
+            cap is not None and sum(now - sent < period for sent in user.sends) >= cap
+            for cap, period in ((most.day, DAY), (most.week, 7 * DAY))
+        )
+
+    def _not_quiet(self, user: _User, campaign: Campaign, now: int) -> int:
+        """Minute by minute."""
+        assert campaign.quiet is not None
+        zone = ZoneInfo(user.zone or campaign.quiet.zone)
+        moment = now
+        while _is_quiet(campaign, moment, zone):
+            moment = (moment // 60_000 + 1) * 60_000
+        return moment
+
+    def arm(self, campaign: Campaign, user: str) -> str:
+        """Where a user is for a campaign."""
+        digest = blake2b(user.encode(), digest_size=8, key=self._key, person=b"segstream arms")
+        number = int.from_bytes(digest.digest(), "little")
+        if self._draw(number, "*") < self._limits.global_holdout:
+            return "global_holdout"
+        if self._draw(number, f"{campaign.name}/holdout") < campaign.holdout:
+            return "holdout"
+        return min(
+            campaign.arms,
+            key=lambda arm: (
+                -math.log(self._draw(number, f"{campaign.name}/arm/{arm}")) / campaign.arms[arm]
+            ),
+        )
+
+    def _draw(self, user: int, purpose: str) -> float:
+        digest = blake2b(purpose.encode(), digest_size=8, key=self._key, person=b"segstream salt")
+        salt = int.from_bytes(digest.digest(), "little")
+        mixed = _scramble((_scramble(user ^ salt) + salt) & _MASK)
+        return ((mixed >> 12) + 0.5) / 2**52
+
+
+def _scramble(value: int) -> int:
+    """The finaliser of SplitMix64."""
+    value = ((value ^ (value >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
+    value = ((value ^ (value >> 27)) * 0x94D049BB133111EB) & _MASK
+    return value ^ (value >> 31)
+
+
+def _ms(text: str) -> int:
+    return round(datetime.fromisoformat(text).timestamp() * 1_000)
+
+
+def _matches(campaign: Campaign, change: Mapping[str, Any]) -> bool:
+    when = campaign.when
+    checks = [
+        change["cause"] in [cause.value for cause in when.cause],
+        when.provisional or not change["provisional"],
+        _goes_to(campaign, change),
+    ]
+    if when.kind_from:
+        checks.append(change["kind_from"] in when.kind_from)
+    if when.segment_from:
+        checks.append(change["from"] in when.segment_from)
+    if when.reasons:
+        checks.append(any(why["feature"] in when.reasons for why in change["why"]))
+    return all(checks)
+
+
+def _goes_to(campaign: Campaign, change: Mapping[str, Any]) -> bool:
+    when = campaign.when
+    if when.kind_to and change["kind_to"] not in when.kind_to:
+        return False
+    return not when.segment_to or change["to"] in when.segment_to
+
+
+def _still(campaign: Campaign, change: Mapping[str, Any]) -> bool:
+    if not campaign.when.kind_to and not campaign.when.segment_to:
+        return False
+    return _goes_to(campaign, change)
+
+
+def _runs(campaign: Campaign, now: int) -> bool:
+    moment = datetime.fromtimestamp(0, UTC) + timedelta(milliseconds=now)
+    if campaign.start is not None and moment < campaign.start:
+        return False
+    return campaign.end is None or moment < campaign.end
+
+
+def _is_quiet(campaign: Campaign, moment_ms: int, zone: ZoneInfo) -> bool:
+    assert campaign.quiet is not None
+    local = datetime.fromtimestamp(moment_ms / 1_000, UTC).astimezone(zone)
+    clock = f"{local:%H:%M}"
+    begin, end = campaign.quiet.begin, campaign.quiet.end
+    if begin < end:
+        return begin <= clock < end
+    return clock >= begin or clock < end

@@ -1,0 +1,119 @@
+"""A campaign that cannot mean what it says refuses, and names the key."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from stream import config
+from stream.campaigns.declare import Campaign
+from tests.stream.campaigns.making import campaign
+
+WHOLE = """
+[[campaigns]]
+name = "win-back"
+when = { kind_to = ["at_risk"], kind_from = ["loyal", "champion"] }
+settle = "2h"
+holdout = 0.1
+arms = { coupon = 1, letter = 1 }
+cooldown = "30d"
+valid_for = "24h"
+quiet = { from = "21:00", to = "08:00", zone = "Europe/London", then = "wait" }
+priority = 10
+group = "retention"
+start = 2026-11-26
+goal = { event = "Order Completed", within = "14d", value = "revenue" }
+
+[campaign_limits]
+per_user = { day = 1, week = 3 }
+global_holdout = 0.02
+"""
+
+
+def load(tmp_path: Path, text: str) -> config.Settings:
+    file = tmp_path / "shop.toml"
+    file.write_text(text, encoding="utf-8")
+    return config.load(file, {})[0]
+
+
+def test_a_campaign_is_declared_in_ten_lines_and_written_back_the_same(tmp_path: Path) -> None:
+    settings = load(tmp_path, WHOLE)
+    (declared,) = settings.campaigns
+    assert (declared.settle, declared.cooldown, declared.valid_for) == (7_200, 2_592_000, 86_400)
+    assert declared.start_ms == 1_795_651_200_000
+    assert declared.quiet is not None
+    assert declared.quiet.minutes == (21 * 60, 8 * 60)
+    assert settings.campaign_limits.per_user.week == 3
+    again = load(tmp_path, config.as_file(settings))
+    assert again == settings
+    assert again.campaigns[0].version == declared.version
+    rows = {row["key"]: row for row in config.effective(settings, {})}
+    assert rows["campaigns"]["value"][0]["start"] == "2026-11-26T00:00:00Z"
+    assert rows["campaign_limits.global_holdout"]["value"] == 0.02
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "told"),
+    [
+        ("settle =", "setle =", "campaigns.0.setle"),
+        ('"at_risk"]', '"at_rsk"]', "campaigns.0.when.kind_to: there is no kind 'at_rsk'"),
+        ("kind_from", "kind_frm", "campaigns.0.when.kind_frm"),
+        ('["loyal", "champion"]', '["loyal"], reasons = ["x"]', "campaigns.0.when.reasons: 'x' is"),
+        ("Europe/London", "Europe/Londn", "campaigns.0.quiet.zone"),
+        ("Europe/London", "../../etc/passwd", "campaigns.0.quiet.zone"),
+        ("21:00", "24:00", "campaigns.0.quiet.from"),
+        ('"08:00"', '"21:00"', "campaigns.0.quiet"),
+        ("2026-11-26", '"some day"', "campaigns.0.start"),
+        (
+            "start = 2026-11-26",
+            "start = 2026-11-26\nend = 2026-11-26",
+            "end: expected later than start",
+        ),
+        ("holdout = 0.1", "holdout = 1", "campaigns.0.holdout"),
+        ("coupon = 1,", "holdout = 1,", "campaigns.0.arms"),
+        ("coupon = 1,", "coupon = 0,", "campaigns.0.arms.coupon"),
+        ("arms = { coupon = 1, letter = 1 }", "arms = {}", "campaigns.0.arms"),
+        ('settle = "2h"', 'settle = "24h"', "settle: expected less than valid_for"),
+        ("day = 1", "day = 0", "campaign_limits.per_user.day"),
+        ("day = 1", "hour = 1", "campaign_limits.per_user.hour"),
+        ("Order Completed", "Order Complete", "campaigns.0.goal.event"),
+        ('"2h"', '"soon"', "campaigns.0.settle"),
+        ('cooldown = "30d"', "cooldown = nan", "campaigns.0.cooldown"),
+        ("win-back", "Win back", "campaigns.0.name"),
+        ("kind_from", "cause = ['erased'], kind_from", "campaigns.0.when.cause.0"),
+        ('kind_to = ["at_risk"], kind_from = ["loyal", "champion"]', "", "campaigns.0.when"),
+    ],
+)
+def test_what_cannot_be_meant_refuses_and_names_the_key(
+    tmp_path: Path, before: str, after: str, told: str
+) -> None:
+    assert before in WHOLE
+    with pytest.raises(config.ConfigError) as refused:
+        load(tmp_path, WHOLE.replace(before, after, 1))
+    assert told in str(refused.value)
+
+
+def test_two_campaigns_of_one_name_refuse(tmp_path: Path) -> None:
+    one = '[[campaigns]]\nname = "a"\nwhen = { kind_to = ["at_risk"] }\n'
+    with pytest.raises(config.ConfigError, match=r"campaigns\.1\.name: 'a' is used twice"):
+        load(tmp_path, one + one)
+
+
+def test_any_change_of_a_declaration_is_another_version() -> None:
+    declared = campaign(quiet={"from": "21:00", "to": "08:00", "zone": "UTC"})
+    fields = declared.model_dump(mode="json")
+    assert Campaign.model_validate(fields).version == declared.version
+    others = {
+        "settle": 60,
+        "holdout": 0.5,
+        "arms": {"a": 1},
+        "priority": 1,
+        "when": {"kind_to": ["dormant"]},
+        "end": "2027-01-01",
+        "goal": {},
+    }
+    versions = {
+        Campaign.model_validate(fields | {key: value}).version for key, value in others.items()
+    }
+    assert len(versions | {declared.version}) == len(others) + 1

@@ -1,0 +1,162 @@
+"""`segstream campaigns check` and `try` from outside: what they say, and what they refuse."""
+
+from __future__ import annotations
+
+import csv
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from consumers.change_log import ChangeLog
+from stream.cli import main
+from stream.config import Settings
+from stream.insight.trial import Trial
+from stream.store.memory import MemoryStore
+from stream.units import DAY_MS
+from stream.wiring import roles
+from tests.stream.campaigns.making import START_MS, campaign, change
+
+SHOP = """
+[clock]
+mode = "watermark"
+mark_seconds = "20d"
+[learning]
+segments = 3
+first_model_users = 100
+refit_seconds = "60d"
+[[campaigns]]
+name = "win-back"
+when = { kind_to = ["at_risk", "dormant", "loyal", "champion", "occasional"], provisional = true }
+holdout = 0.3
+arms = { coupon = 1, letter = 1 }
+goal = {}
+"""
+
+
+def run(capfd: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
+    """Exit code, stdout and stderr of the whole command, errors told as `main` tells them."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["segstream", "campaigns", *arguments])
+        patch.setattr(main, "err", Console(stderr=True, highlight=False, width=1_000))
+        patch.setattr(main, "out", Console(highlight=False, width=1_000))
+        with pytest.raises(SystemExit) as ended:
+            main.main()
+    said = capfd.readouterr()
+    return int(str(ended.value.code or 0)), said.out, said.err
+
+
+@pytest.fixture
+def settings_file(tmp_path: Path) -> Path:
+    file = tmp_path / "shop.toml"
+    file.write_text(SHOP, encoding="utf-8")
+    return file
+
+
+def test_check_shows_what_was_understood(
+    settings_file: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    code, said, _ = run(capfd, "check", str(settings_file))
+    assert code == 0
+    assert 'when = {kind_to = ["at_risk", "dormant", "loyal"' in said
+    assert "no cooldown" in said
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("", "none are declared"),
+        (SHOP.replace("at_risk", "at_rsk"), "campaigns.0.when.kind_to: there is no kind 'at_rsk'"),
+        (SHOP.replace("holdout", "hold_out"), "campaigns.0.hold_out"),
+    ],
+)
+@pytest.mark.parametrize("command", ["check", "try"])
+def test_what_cannot_run_is_refused(
+    tmp_path: Path, text: str, told: str, command: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "shop.toml"
+    file.write_text(text, encoding="utf-8")
+    more = ("--live",) if command == "try" else ()
+    code, _, said = run(capfd, command, str(file), *more)
+    assert code == 2
+    assert told in said
+
+
+def test_try_on_a_file_plays_it_and_sends_nothing(
+    settings_file: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    random, rows = np.random.default_rng(1), []
+    for number in range(180):
+        days = random.uniform(0, 300, 24) if number % 3 else random.uniform(0, 40, 3)
+        for day in days.tolist():
+            time = datetime(2025, 1, 1, tzinfo=UTC) + timedelta(days=day)
+            rows.append((f"u{number}", time.isoformat(), f"{random.lognormal(3, 0.3):.2f}"))
+    orders = tmp_path / "orders.csv"
+    with orders.open("w", newline="") as out:
+        csv.writer(out).writerows([("customer", "date", "amount"), *rows])
+    command = ("try", str(settings_file), str(orders), "--mapping", "simple")
+    code, said, told = run(capfd, *command, "--json")
+    assert code == 0, told
+    facts: dict[str, Any] = json.loads(said.splitlines()[-1])
+    (found,) = facts["campaigns"]
+    assert found["looked_at"] == facts["changes"] == sum(found["outcomes"].values())
+    assert found["outcomes"]["sent"] == sum(found["sent_by_arm"].values()) > 0
+    assert found["outcomes"]["holdout"] > 0
+    assert set(found["sent_by_arm"]) == {"coupon", "letter"}
+    assert found["examples"]["sent"][0]["arm"] in {"coupon", "letter"}
+    code, said, _ = run(capfd, *command)
+    assert code == 0
+    assert "sent by arm: coupon" in said
+
+
+def test_try_on_the_change_topic_has_the_pipelines_arms(
+    settings_file: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    @contextmanager
+    def opened(_: Settings) -> Iterator[MemoryStore]:
+        yield MemoryStore(namespace_key="the pipeline's")
+
+    changes = [change(f"u{n}", START_MS + n, cause="user_moved") for n in range(300)]
+    monkeypatch.setattr(roles, "open_store", opened)
+    monkeypatch.setattr(ChangeLog, "read", lambda _: iter(changes))
+    code, said, told = run(capfd, "try", str(settings_file), "--live", "--json")
+    assert code == 0, told
+    (found,) = json.loads(said.splitlines()[-1])["campaigns"]
+    settings = Settings.model_validate(
+        {
+            "campaigns": [
+                campaign(
+                    when={"kind_to": ["at_risk", "dormant"]},
+                    holdout=0.3,
+                    arms={"coupon": 1, "letter": 1},
+                    goal={},
+                ).model_dump()
+            ]
+        }
+    )
+    trial = Trial(settings, MemoryStore(namespace_key="the pipeline's").namespace_key())
+    trial.take(changes)
+    assert trial.facts("x")["campaigns"][0]["outcomes"] == found["outcomes"]
+    other = Trial(settings, b"another")
+    other.take(changes)
+    assert other.facts("x")["campaigns"][0]["sent_by_arm"] != found["sent_by_arm"]
+
+
+def test_a_trial_keeps_a_few_examples_and_tells_what_it_could_not_read() -> None:
+    settings = Settings(campaigns=(campaign(settle="2h"),))
+    trial = Trial(settings, b"", examples=2)
+    trial.take([change(f"u{n}", START_MS) for n in range(9)])
+    trial.take([{"kind_to": "at_risk"}])
+    trial.advance(START_MS + DAY_MS)
+    facts = trial.facts("here")
+    (found,) = facts["campaigns"]
+    assert (found["outcomes"]["sent"], len(found["examples"]["sent"])) == (9, 2)
+    assert found["outcomes"]["settling"] == 0
+    assert facts["notes"] == ["1 records could not be read"]
