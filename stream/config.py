@@ -30,9 +30,9 @@ from pydantic import (
 from pydantic.config import JsonDict
 from pydantic.fields import FieldInfo
 
-from stream import masking
+from stream import masking, rhythm
 from stream.features import DEFAULT_FEATURES, SHOP_EVENTS, Feature, FeatureTable
-from stream.kinds import DEFAULT_KINDS, KindRule
+from stream.kinds import DEFAULT_KINDS, DERIVED, KindRule
 from stream.limits import Limits
 from stream.segments import MOST_MARGIN, PublishRule
 from stream.units import parse_duration
@@ -390,6 +390,13 @@ class Learning(Section):
         le=1,
     )
     seed: int = setting(1, "seed of the starts", ge=0)
+    word_share: float = setting(
+        0.8,
+        "a word in a segment's name holds, in natural units, of the median member and of this "
+        "share of all of them at the least",
+        ge=0.5,
+        le=1,
+    )
 
 
 class Publish(Section):
@@ -525,8 +532,21 @@ class Settings(Section):
                 raise ValueError(f"features: the name {name!r} is used twice")
         for rule in self.kinds:
             for name in rule.when:
-                if name not in names:
+                if name in DERIVED and not rhythm.readable(names):
+                    raise ValueError(
+                        f"kinds: {rule.kind!r} looks at {name!r}, which needs the features "
+                        f"{rhythm.ORDERS}, {rhythm.SILENCE} and {rhythm.KNOWN}"
+                    )
+                if name not in names and name not in DERIVED:
                     raise ValueError(f"kinds: {rule.kind!r} looks at {name!r}, which is no feature")
+        for feature in self.features:
+            for limits in feature.limits:
+                for name in limits.keys() - set(names):
+                    raise ValueError(
+                        f"features: limits of {feature.name!r} look at {name!r}, which is no feature"
+                    )
+            if feature.name in DERIVED:
+                raise ValueError(f"features: the name {feature.name!r} has a meaning in kinds")
         for place, feature in enumerate(self.features):
             for part in feature.ratio_parts:
                 if part not in names[:place]:

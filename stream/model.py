@@ -16,6 +16,7 @@ import numpy.typing as npt
 from stream.clustering import FeatureMap, separated
 from stream.events import Floats, Lineage, PublishedModel, PublishedSegment
 from stream.flapping import NOTHING_TO_TELL, Rates
+from stream.kinds import Bounds
 from stream.segments import PublishRule
 from stream.units import iso
 
@@ -36,6 +37,8 @@ class Axes(Protocol):
     def units(self) -> tuple[str, ...]: ...
     @property
     def words(self) -> tuple[tuple[str, str], ...]: ...
+    @property
+    def limits(self) -> tuple[tuple[dict[str, Bounds], dict[str, Bounds]], ...]: ...
     @property
     def weights(self) -> Floats: ...
     @property

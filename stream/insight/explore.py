@@ -24,7 +24,7 @@ from stream.features import FeatureTable
 from stream.hashing import user_hashes
 from stream.insight.facts import StudyFacts
 from stream.insight.history import OpenHistory
-from stream.kinds import kinds
+from stream.kinds import Members, kinds
 from stream.learning.choosing import (
     NOISE,
     Advice,
@@ -45,7 +45,7 @@ from stream.learning.choosing import (
     stability,
 )
 from stream.model import Model
-from stream.naming import propose_names
+from stream.naming import Truth, propose_names
 from stream.partition import Partition, SchemaMismatchError
 from stream.rows import RowFormatError
 from stream.segments import PublishRule, columns_of
@@ -409,7 +409,7 @@ def study(
         shown = _of_model(model, people, mapped, lasting)
         used: str | None = model.name
     else:
-        shown = _named(groups.labels, mapped, feature_map, settings, table, lasting)
+        shown = _named(groups.labels, people, mapped, feature_map, settings, table, lasting)
         used = None
     return Study(
         people=people,
@@ -429,6 +429,7 @@ def study(
 
 def _named(
     labels: Ints,
+    people: People,
     mapped: Floats,
     feature_map: FeatureMap,
     settings: Settings,
@@ -443,8 +444,11 @@ def _named(
     ranked = np.where(labels >= 0, place[labels], NOISE)
     centroids = means_of(mapped, ranked)
     natural = feature_map.invert(centroids)
-    kind_list = kinds(natural, table.names, settings.kinds, [None] * len(centroids))
-    names = propose_names(centroids, feature_map.weights, table, kind_list, rules=settings.kinds)
+    some = ranked >= 0
+    members = Members(people.vectors[some], ranked[some], table.names, len(centroids))
+    kind_list = kinds(members, settings.kinds, [None] * len(centroids))
+    truth = Truth(table, members, settings.learning.word_share)
+    names = propose_names(centroids, feature_map.weights, truth, kind_list, rules=settings.kinds)
     return Shown(
         labels=ranked,
         ids=tuple(range(1, len(centroids) + 1)),

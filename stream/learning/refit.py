@@ -38,13 +38,13 @@ from stream.config import Learning
 from stream.drift import Drift
 from stream.events import Floats, Ints, Lineage
 from stream.flapping import Tallies, Tally
-from stream.kinds import KindRule, kinds
+from stream.kinds import KindRule, Members
 from stream.learning.choosing import Groups, KMeans, Space, explained, merge_to
 from stream.learning.state import ALL_HASHES, TrainerState
 from stream.learning.statistics import Sample
 from stream.lineage import Anchor, Heritage, inherit, others_people
 from stream.model import Axes, Model, Segment
-from stream.naming import belied, propose_names
+from stream.naming import Truth, called
 from stream.units import iso
 
 CHALLENGES = 2
@@ -425,32 +425,32 @@ def _segments(
     state, axes, weights = given.state, given.axes, given.map.weights
     known = {} if state.model is None else {s.id: s for s in state.model.segments}
     was = [known.get(i) for i in identified.ids]
-    natural = given.map.invert(centroids)
-    kind_list = kinds(
-        natural, axes.names, given.rules, [None if s is None else s.kind for s in was]
+    members = Members(
+        given.sample.vectors, labels, axes.names, len(centroids), state.customers_seen
     )
-    # A name belongs to the id until a person gives another, the segment turns into another kind, or
-    # what it says is no longer so.
-    kept = [
-        state.given.get(i, None if s is None or s.kind != kind or stale else s.name)
-        for i, s, kind, stale in zip(
-            identified.ids, was, kind_list, belied(was, centroids, weights, axes), strict=True
-        )
-    ]
-    names = propose_names(centroids, weights, axes, kind_list, kept, given.rules)
+    truth = Truth(axes, members, given.settings.word_share)
+    names = [state.given.get(segment) for segment in identified.ids]
+    now = called(was, names, truth, centroids, weights, given.rules)
     counts = np.bincount(labels, minlength=len(centroids))
     estimate = np.round(counts * (state.users / max(len(labels), 1))).astype(int).tolist()
     segments = tuple(
-        Segment(i, names[c], kind_list[c], estimate[c], identified.born[i])
-        for c, i in enumerate(identified.ids)
+        Segment(i, *now[c], estimate[c], identified.born[i]) for c, i in enumerate(identified.ids)
     )
-    turns = []
-    for before, segment in zip(was, segments, strict=True):
+    return segments, turns_of(was, segments, state.round_ms, given.name)
+
+
+def turns_of(
+    was: Sequence[Segment | None], now: Sequence[Segment], at_ms: int, model: str
+) -> list[Lineage]:
+    """Which segments have turned into another kind, or are called otherwise."""
+    found = []
+    for before, segment in zip(was, now, strict=True):
         if before is not None and before.kind != segment.kind:
-            turns.append(given.happened(f"kind:{before.kind}->{segment.kind}", segment.id))
+            turn = f"kind:{before.kind}->{segment.kind}"
+            found.append(lineage_event(turn, segment.id, (), at_ms, model))
         elif before is not None and before.name != segment.name:
-            turns.append(given.happened("renamed", segment.id))
-    return segments, turns
+            found.append(lineage_event("renamed", segment.id, (), at_ms, model))
+    return found
 
 
 def _retired(old: Model | None, ids: Sequence[int]) -> tuple[Segment, ...]:

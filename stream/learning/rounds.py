@@ -14,19 +14,23 @@ from typing import Literal
 
 import numpy as np
 
-from stream.clustering import Statistics, distances, nearest
+from stream.clustering import Statistics, assign, distances, nearest
 from stream.config import Learning
 from stream.drift import Drift
 from stream.flapping import together
-from stream.kinds import KindRule
-from stream.learning.refit import lineage_event, measured, misfits, refit
+from stream.kinds import KindRule, Members
+from stream.learning.refit import measured, misfits, refit, turns_of
 from stream.learning.state import ALL_HASHES, TrainerState
 from stream.learning.statistics import PartitionStatistics, Sample, merge
 from stream.model import Axes, Model, Segment
+from stream.naming import Truth, called
+from stream.rhythm import customers, have_ordered, readable, seen
 from stream.tuning import Tuning
 
 LIBRARIES = ("sklearn.cluster", "sklearn.metrics", "scipy.optimize", "river.drift")
 NEVER = (1 << 63) - 1
+CUSTOMERS_SEEN = 2_048
+"""Customers of the sample that are followed from look to look; the state tells of each in 13 bytes."""
 
 
 def warm_up() -> None:
@@ -77,6 +81,7 @@ def learn(
         sample = Sample.merge(parts, len(axes.names), settings.sample_users)
         needed = settings.first_model_users if model is None else 2 * len(model.ids)
         if len(sample.hashes) >= needed:
+            state = _learned_rhythm(state, sample, axes)
             if wanted is not None:
                 return _looked(retune(state, sample, *untuned, wanted), sample, settings)
             why, state = _why_refit(state, sample, merged, settings)
@@ -87,9 +92,22 @@ def learn(
                 )
                 return _looked(state, sample, settings)
             state = _looked(state, sample, settings)
+            if model is not None:
+                segments = _called(state, model, sample, axes, settings, rules)
+                return _moved(state, model, segments, merged, settings)
     elif due:
         state = replace(state, sample_due_ms=0)
-    return state if model is None else _moved(state, model, merged, settings)
+    return state if model is None else _moved(state, model, model.segments, merged, settings)
+
+
+def _learned_rhythm(state: TrainerState, sample: Sample, axes: Axes) -> TrainerState:
+    """With how soon the sample's customers ordered again since the last sample."""
+    if not readable(axes.names):
+        return state
+    ordered = np.flatnonzero(have_ordered(sample.vectors, axes.names))[:CUSTOMERS_SEEN]
+    known = customers(sample.vectors[ordered], axes.names)
+    found = seen(state.customers_seen, sample.hashes[ordered], known, sample.at_ms)
+    return replace(state, customers_seen=found)
 
 
 def _begin(
@@ -122,17 +140,42 @@ def _everyone(model: Model | None, parts: Sequence[PartitionStatistics]) -> Stat
     return merge(current) if current and len(current) == len(peopled) else None
 
 
-def _moved(
-    state: TrainerState, model: Model, merged: Statistics | None, settings: Learning
-) -> TrainerState:
-    """With a new version of the model, if centroids have moved enough, or a segment has a name."""
-    segments = tuple(replace(s, name=state.given.get(s.id, s.name)) for s in model.segments)
-    name = f"{model.epoch}.{model.version + 1}"
-    lineage = tuple(
-        lineage_event("renamed", new.id, (), state.round_ms, name)
-        for old, new in zip(model.segments, segments, strict=True)
-        if old != new
+def _called(
+    state: TrainerState,
+    model: Model,
+    sample: Sample,
+    axes: Axes,
+    settings: Learning,
+    rules: Sequence[KindRule],
+) -> tuple[Segment, ...]:
+    """The segments as they are called by what the sample shows of their members."""
+    mapped = model.map.apply(sample.vectors)
+    labels = assign(mapped, model.centroids, model.map.weights)
+    members = Members(sample.vectors, labels, axes.names, len(model.segments), state.customers_seen)
+    truth = Truth(axes, members, settings.word_share)
+    given = [state.given.get(segment.id) for segment in model.segments]
+    now = called(model.segments, given, truth, model.centroids, model.map.weights, rules)
+    return tuple(
+        replace(segment, name=name, kind=kind)
+        for segment, (name, kind) in zip(model.segments, now, strict=True)
     )
+
+
+def _moved(
+    state: TrainerState,
+    model: Model,
+    segments: tuple[Segment, ...],
+    merged: Statistics | None,
+    settings: Learning,
+) -> TrainerState:
+    """With a new version of the model, if centroids moved enough, or a segment is called otherwise.
+
+    Args:
+        segments: the model's, as they are called now.
+    """
+    segments = tuple(replace(s, name=state.given.get(s.id, s.name)) for s in segments)
+    name = f"{model.epoch}.{model.version + 1}"
+    lineage = tuple(turns_of(model.segments, segments, state.round_ms, name))
     centroids = model.centroids if merged is None else merged.means(model.centroids)
     shift = np.sqrt((model.map.weights * (centroids - model.centroids) ** 2).sum(axis=1)).max()
     if shift <= settings.move_threshold and not lineage:

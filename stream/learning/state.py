@@ -15,6 +15,7 @@ from stream.drift import Drift
 from stream.flapping import Tallies, Tally
 from stream.lineage import Anchor
 from stream.model import Axes, Model
+from stream.rhythm import NOTHING_SEEN, Seen
 from stream.tuning import Tuning
 
 ALL_HASHES = (1 << 64) - 1
@@ -37,6 +38,7 @@ class TrainerState:
         anchor: what ids are held against, beside the model before.
         given: names that a person gave, by segment id.
         flapping: of everyone at the last round, by segment id.
+        customers_seen: how soon customers ordered again, see `rhythm`.
         tuning: that a person wanted, from the refit on that was made for it.
         epochs_before: epochs that were told before this state began; none of them comes again.
         ids_before: the highest segment id that was told before.
@@ -59,6 +61,7 @@ class TrainerState:
     anchor: Anchor | None = None
     given: Mapping[int, str] = field(default_factory=dict)
     flapping: Tallies = field(default_factory=dict)
+    customers_seen: Seen = NOTHING_SEEN
     tuning: Tuning | None = None
     epochs_before: int = 0
     ids_before: int = 0
@@ -95,6 +98,7 @@ class _Packed(msgspec.Struct):
     anchor: Anchor | None
     given: dict[int, str]
     flapping: dict[int, Tally] = {}
+    customers_seen: Seen = NOTHING_SEEN
     tuning: Tuning | None = None
     epochs_before: int = 0
     ids_before: int = 0

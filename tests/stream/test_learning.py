@@ -10,6 +10,7 @@ import pytest
 from stream.clustering import Statistics, distances
 from stream.config import Learning
 from stream.events import Floats, Hashes
+from stream.kinds import Bounds
 from stream.learning.refit import ANCHOR_REFITS
 from stream.learning.rounds import learn, sample_due
 from stream.learning.state import TrainerState
@@ -19,7 +20,16 @@ from stream.segmenter import Features
 
 pytestmark = pytest.mark.slow
 
-AXES = Features(("a", "b"), ("", ""), (("low a", "high a"), ("low b", "high b")), np.ones(2))
+AXES = Features(
+    ("a", "b"),
+    ("", ""),
+    (("low a", "high a"), ("low b", "high b")),
+    np.ones(2),
+    (
+        ({"a": Bounds(max=3)}, {"a": Bounds(min=3)}),
+        ({"b": Bounds(max=3)}, {"b": Bounds(min=3)}),
+    ),
+)
 LEARNING = Learning(
     segments=3,
     refit_seconds=100,
