@@ -32,7 +32,7 @@ from pydantic.fields import FieldInfo
 
 from stream import masking, rhythm
 from stream.features import DEFAULT_FEATURES, SHOP_EVENTS, Feature, FeatureTable
-from stream.kinds import DEFAULT_KINDS, DERIVED, KindRule
+from stream.kinds import DEFAULT_KINDS, DERIVED, FALLBACK_KIND, KindRule
 from stream.limits import Limits
 from stream.segments import MOST_MARGIN, PublishRule
 from stream.units import parse_duration
@@ -422,6 +422,13 @@ class Publish(Section):
         3, "a first assignment is provisional for this many looks", "looks", ge=0, le=200
     )
     dwell_seconds: Seconds = setting(0.0, "a user stays at least this long in a segment")
+    turns_per_second: float = setting(
+        200.0,
+        "members of a segment that has turned into another kind are told of it at this rate at the "
+        "most, in each partition; who acts is told at once",
+        "users/s",
+        gt=0,
+    )
     revert_seconds: Seconds = setting(
         7 * 86_400.0,
         "a user who goes back to the segment before within this time has flapped; such figures "
@@ -436,6 +443,7 @@ class Publish(Section):
             int(self.revert_seconds * 1_000),
             int(self.sign_gap_seconds * 1_000),
             self.silence_margin,
+            self.turns_per_second,
         )
 
 
@@ -531,6 +539,10 @@ class Settings(Section):
             if names.count(name) > 1:
                 raise ValueError(f"features: the name {name!r} is used twice")
         for rule in self.kinds:
+            if rule.instead not in {None, FALLBACK_KIND, *(one.kind for one in self.kinds)}:
+                raise ValueError(
+                    f"kinds: {rule.kind!r} has {rule.instead!r} instead, which is none"
+                )
             for name in rule.when:
                 if name in DERIVED and not rhythm.readable(names):
                     raise ValueError(

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -91,11 +91,14 @@ class KindRule(BaseModel):
     )
     rank: int | None = Field(
         default=None,
+        ge=1,
         description="of two kinds with a rank, the higher is the better one: nobody rises to it "
         "but by what they do",
     )
-    only_first: bool = Field(
-        default=False, description="whether only who was never told another kind is told this one"
+    instead: str | None = Field(
+        default=None,
+        description="kind told instead of this one to who was told another before: nobody who is "
+        "known becomes new",
     )
     never_said: tuple[str, ...] = Field(
         default=(), description="words that would speak against the kind in a segment's name"
@@ -117,9 +120,8 @@ def _kind(
     **when: tuple[float | None, float | None],
 ) -> KindRule:
     bounds = {name: Bounds(min=low, max=high) for name, (low, high) in when.items()}
-    return KindRule(
-        kind=kind, rank=rank, only_first=kind == "new", never_said=never_said, when=bounds
-    )
+    instead = "promising" if kind == "new" else None
+    return KindRule(kind=kind, rank=rank, instead=instead, never_said=never_said, when=bounds)
 
 
 DEFAULT_KINDS: tuple[KindRule, ...] = (
@@ -237,7 +239,24 @@ def kinds(members: Members, rules: Sequence[KindRule], current: Sequence[str | N
     ]
 
 
-def ranks(rules: Sequence[KindRule]) -> dict[str, int]:
-    """Of the kinds that have one."""
-    found = {rule.kind: rule.rank for rule in rules if rule.rank is not None}
-    return {FALLBACK_KIND: FALLBACK_RANK, **found} if found else {}
+class Rung(NamedTuple):
+    """What owners know of a kind.
+
+    Attributes:
+        rank: 0 for none: it is no better and no worse than any.
+        instead: told in its place to who was told another kind before; empty for none.
+    """
+
+    kind: str
+    rank: int
+    instead: str
+
+
+def ladder(rules: Sequence[KindRule]) -> tuple[Rung, ...]:
+    """Every kind there is, first rule first."""
+    rungs = {
+        rule.kind: Rung(rule.kind, rule.rank or 0, rule.instead or "") for rule in reversed(rules)
+    }
+    ranked = any(rung.rank for rung in rungs.values())
+    left = Rung(FALLBACK_KIND, FALLBACK_RANK if ranked else 0, "")
+    return (*reversed(rungs.values()), *(() if FALLBACK_KIND in rungs else (left,)))

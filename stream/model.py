@@ -16,7 +16,7 @@ import numpy.typing as npt
 from stream.clustering import FeatureMap, separated
 from stream.events import Floats, Lineage, PublishedModel, PublishedSegment
 from stream.flapping import NOTHING_TO_TELL, Rates
-from stream.kinds import Bounds
+from stream.kinds import Bounds, Rung
 from stream.segments import PublishRule
 from stream.units import iso
 
@@ -67,6 +67,7 @@ class Model:
         retired: every segment there ever was and is no more, so that old ids keep a name.
         tuning: id of the `tuning.Tuning` it was learned with; empty for none.
         rule: that comes with it, in place of what owners were started with.
+        ladder: the kinds there are, see `kinds.ladder`.
     """
 
     epoch: int
@@ -83,6 +84,7 @@ class Model:
     retired: tuple[Segment, ...] = field(default=())
     tuning: str = ""
     rule: PublishRule | None = None
+    ladder: tuple[Rung, ...] = ()
 
     @property
     def name(self) -> str:
@@ -135,6 +137,7 @@ class Model:
                 "features": list(axes.names),
                 "map": self.map.to_json(),
                 "centroids": self.centroids.tolist(),
+                "kinds": [rung._asdict() for rung in self.ladder],
                 **self._tuned(),
             },
         }
@@ -195,4 +198,5 @@ class Model:
             ),
             tuning=geometry.get("tuning", ""),
             rule=PublishRule(**geometry["publish"]) if "publish" in geometry else None,
+            ladder=tuple(Rung(**rung) for rung in geometry.get("kinds", ())),
         )

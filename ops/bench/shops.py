@@ -49,7 +49,7 @@ from stream.cli import demo
 from stream.config import ConfigError, Settings
 from stream.events import Bools, Cause, EventColumns, Floats, Ints
 from stream.features.terms import PLACED
-from stream.kinds import Members, ranks
+from stream.kinds import Members, ladder
 from stream.naming import Truth, kept_by, words_of
 from stream.partition import Partition
 from stream.rehearsal import Rehearsal
@@ -273,8 +273,7 @@ def look(shop: Shop, seen: Seen, rehearsal: Rehearsal, at_ms: int) -> None:
     vectors = table.vectors(rows, at_ms)
     segments = rows["segment"].astype(np.int64)
     _words(shop, seen, rehearsal, vectors, segments, at_ms)
-    kind_of = {segment.id: segment.kind for segment in (*model.retired, *model.segments)}
-    told = [kind_of.get(one, "") for one in segments.tolist()]
+    told = rehearsal.partition.kinds_of(rows)
     silence = vectors[:, table.names.index("days_since_order")]
     seen.ends.append(MonthEnd(at_ms, told, segments, silence))
 
@@ -325,7 +324,7 @@ def watch(shop: Shop) -> Seen:
     """Play a shop."""
     rehearsal, seen = Rehearsal(shop.settings), Seen()
     ordered = rehearsal.table.codes[PLACED]
-    ranked = ranks(shop.settings.kinds)
+    ranked = {rung.kind: rung.rank for rung in ladder(shop.settings.kinds)}
 
     def saw(events: EventColumns) -> None:
         which = events.kind == ordered

@@ -35,6 +35,7 @@ from stream.learning.state import TrainerState
 from stream.model import Model
 from stream.partition import SchemaMismatchError
 from stream.store.promises import OperatorStore, ReaderStore
+from stream.turns import kinds_told
 from stream.units import iso, parse_duration
 
 
@@ -162,8 +163,8 @@ class Reader:
     store: ReaderStore
     table: FeatureTable
 
-    def row_of(self, name: str) -> tuple[int, Rows, int]:
-        """A user's partition, their row ``(1,)`` and the time by the clock in use.
+    def row_of(self, name: str) -> tuple[int, Rows, int, list[str]]:
+        """A user's partition, row ``(1,)``, the time by the clock in use, and the names of kinds.
 
         Raises:
             UnknownUserError: no event of that user has been applied.
@@ -181,7 +182,7 @@ class Reader:
             )
         live = self.settings.clock.mode == "live"
         now_ms = time.time_ns() // 1_000_000 if live else position.clock_ms
-        return partition, np.frombuffer(raw, dtype=self.table.dtype), now_ms
+        return partition, np.frombuffer(raw, dtype=self.table.dtype), now_ms, position.kinds
 
     def user(self, name: str, changes_in: ChangesIn) -> UserFacts:
         """Facts of a user.
@@ -193,7 +194,7 @@ class Reader:
             UnknownUserError: no event of that user has been applied.
             SchemaMismatchError: the row was written by another feature table.
         """
-        partition, row, now_ms = self.row_of(name)
+        partition, row, now_ms, kinds = self.row_of(name)
         vectors = self.table.vectors(row, now_ms)
         facts: UserFacts = {
             "user": name,
@@ -220,8 +221,9 @@ class Reader:
             facts["segment"] = {
                 "id": current.id,
                 "name": current.name,
-                "kind": current.kind,
+                "kind": kinds_told(row["kind"], kinds)[0],
                 "since": iso(int(row["since"][0])),
+                "kind_since": iso(int(row["kind_since"][0])),
             }
         facts["model"] = model.name
         facts["distances"] = sorted(

@@ -38,7 +38,7 @@ from stream.config import Learning
 from stream.drift import Drift
 from stream.events import Floats, Ints, Lineage
 from stream.flapping import Tallies, Tally
-from stream.kinds import KindRule, Members
+from stream.kinds import KindRule, Members, ladder
 from stream.learning.choosing import Groups, KMeans, Space, explained, merge_to
 from stream.learning.state import ALL_HASHES, TrainerState
 from stream.learning.statistics import Sample
@@ -189,6 +189,7 @@ def refit(
         retired=_retired(state.model, identified.ids),
         tuning="" if state.tuning is None else state.tuning.id,
         rule=None if state.tuning is None else state.tuning.rule(),
+        ladder=ladder(rules),
     )
     unfit = misfits(model, given.mapped, squared, None, settings)
     return replace(

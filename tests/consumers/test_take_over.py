@@ -59,7 +59,13 @@ def test_what_was_delivered_of_lost_commits_is_taken_from_the_output(live: Scene
             assert change["version"] == (before.version + 1 if before else 1)
             assert (change["from"] or 0) == (before.after if before else 0)
             last[change["user"]] = Delivered(
-                change["user"], 1, change["version"], 0, change["to"], parse_time(change["at"])
+                change["user"],
+                1,
+                change["version"],
+                0,
+                change["to"],
+                parse_time(change["at"]),
+                change["kind_to"],
             )
         rows = live.rows(number)
         assert set(rows) == set(rows_before[number])
@@ -110,7 +116,13 @@ def test_a_partition_put_back_alone_comes_to_what_was_delivered(
         assert change["version"] == (before.version + 1 if before else 1)
         assert (change["from"] or 0) == (before.after if before else 0)
         last[change["user"]] = Delivered(
-            change["user"], 1, change["version"], 0, change["to"], parse_time(change["at"])
+            change["user"],
+            1,
+            change["version"],
+            0,
+            change["to"],
+            parse_time(change["at"]),
+            change["kind_to"],
         )
     assert set(scene.rows(0)) == set(rows)
     for user, raw in scene.rows(0).items():
@@ -122,7 +134,7 @@ def test_a_partition_put_back_alone_comes_to_what_was_delivered(
 
 def test_until_lost_users_are_back_the_output_is_read_again(live: Scene) -> None:
     live.run(idle=0)
-    lost = Delivered("never seen again", 1, 3, 1, 2, START_MS)
+    lost = Delivered("never seen again", 1, 3, 1, 2, START_MS, "loyal")
     live.output.delivered = {0: [lost]}
     known = live.position(0).known_to
     live.store._partitions[0].delivered_to = 1
@@ -138,7 +150,7 @@ def test_until_lost_users_are_back_the_output_is_read_again(live: Scene) -> None
 def test_changes_of_another_incarnation_say_nothing_of_this_one(live: Scene) -> None:
     live.run(idle=0)
     user = next(iter(live.rows(0))).decode()
-    live.output.delivered = {0: [Delivered(user, 2, 99, 1, 2, START_MS)]}
+    live.output.delivered = {0: [Delivered(user, 2, 99, 1, 2, START_MS, "loyal")]}
     assert_chained(live.run(), 0)
 
 

@@ -21,9 +21,10 @@ from stream.kinds import (
     Bounds,
     KindRule,
     Members,
+    Rung,
     kind_of,
     kinds,
-    ranks,
+    ladder,
 )
 
 TABLE = FeatureTable(DEFAULT_FEATURES)
@@ -71,9 +72,9 @@ def test_who_never_ordered_is_no_customer_at_risk() -> None:
 
 
 def test_the_better_the_outlook_the_better_the_kind() -> None:
-    ladder = ranks(DEFAULT_KINDS)
+    rank = {rung.kind: rung.rank for rung in ladder(DEFAULT_KINDS)}
     found = [
-        ladder[kind_of(_PROFILE | {OUTLOOK: share, "days_since_order": 60.0}, DEFAULT_KINDS)]
+        rank[kind_of(_PROFILE | {OUTLOOK: share, "days_since_order": 60.0}, DEFAULT_KINDS)]
         for share in np.linspace(0, 1, 101)
     ]
     assert found == sorted(found)
@@ -167,5 +168,14 @@ def test_kinds_without_a_rank_stand_beside_the_ladder() -> None:
         KindRule(kind="good", when={OUTLOOK: Bounds(min=0.5)}, rank=2),
         KindRule(kind="odd", when={OUTLOOK: Bounds(max=0.1)}),
     ]
-    assert ranks(rules) == {"good": 2, FALLBACK_KIND: FALLBACK_RANK}
-    assert ranks(rules[1:]) == {}
+    left = Rung(FALLBACK_KIND, FALLBACK_RANK, "")
+    assert ladder(rules) == (Rung("good", 2, ""), Rung("odd", 0, ""), left)
+    assert ladder(rules[1:]) == (Rung("odd", 0, ""), Rung(FALLBACK_KIND, 0, ""))
+
+
+def test_of_several_rules_of_a_kind_the_first_ranks_it() -> None:
+    rules = [
+        KindRule(kind="good", when={OUTLOOK: Bounds(min=share)}, rank=rank)
+        for share, rank in ((0.5, 3), (0.2, 1))
+    ]
+    assert ladder(rules)[0] == Rung("good", 3, "")
