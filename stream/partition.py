@@ -65,6 +65,9 @@ class Delivered(NamedTuple):
     Attributes:
         before: segment before; 0 for none. The one after, if that has turned into another kind.
         kind: that they were told.
+        moved: where they came from when they came to the segment, and when; None if that is not
+            known, as of one record alone.
+        kind_since_ms: when they were told that kind first; 0 if that is not known.
     """
 
     user: str
@@ -74,6 +77,15 @@ class Delivered(NamedTuple):
     after: int
     at_ms: int
     kind: str
+    moved: tuple[int, int] | None = None
+    kind_since_ms: int = 0
+
+    def after_all(self, before: Delivered | None) -> Delivered:
+        """With what a user's record before tells of how they came there."""
+        moved = (self.before, self.at_ms) if self.before != self.after else before and before.moved
+        same = before is not None and before.kind == self.kind
+        since_ms = before.kind_since_ms if before is not None and same else self.at_ms
+        return self._replace(moved=moved, kind_since_ms=since_ms)
 
 
 @dataclass(frozen=True)
@@ -331,7 +343,10 @@ class Partition:
             How many users they change.
         """
         here = self.position.incarnation
-        newest = {one.user: one for one in delivered if one.incarnation == here}
+        newest: dict[str, Delivered] = {}
+        for one in delivered:
+            if one.incarnation == here:
+                newest[one.user] = one.after_all(newest.get(one.user))
         if in_time:
             self._foretold = {
                 user: one
@@ -357,13 +372,13 @@ class Partition:
         """A user is where a delivered change says; nothing speaks for another segment yet."""
         row = self._rows[slot : slot + 1]
         row["version"] = told.version
-        if told.before != told.after:
-            row["previous"], row["since"] = told.before, told.at_ms
+        if told.moved is not None:
+            row["previous"], row["since"] = told.moved
         elif row["segment"] != told.after:
             row["previous"], row["since"] = row["segment"], told.at_ms
         row["segment"] = told.after
         row["candidate"], row["evidence"], row["sign"] = 0, 0, 0
-        self._tell_kind(row, np.array([self._code(told.kind)], np.uint8), told.at_ms)
+        self._tell_kind(row, np.array([self._code(told.kind)], np.uint8), told.kind_since_ms)
         self._dirty[slot] = True
 
     def _code(self, kind: str) -> int:

@@ -126,7 +126,7 @@ def seen(before: Seen, hashes: Hashes, found: Customers, at_ms: int) -> Seen:
         forgotten = np.exp2(-passed / REMEMBER_DAYS)
         days, orders = days * forgotten, orders * forgotten
         then = np.frombuffer(before.hashes, np.uint64)
-        _, old, new = np.intersect1d(then, hashes, assume_unique=True, return_indices=True)
+        _, old, new = np.intersect1d(then, hashes, return_indices=True)
         group = np.frombuffer(before.groups, np.uint8)[old].astype(np.int64)
         silence = np.frombuffer(before.silences, np.float32)[old].astype(float)
         now = found.silence[new]

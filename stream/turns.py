@@ -20,7 +20,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from stream.events import Bools, Ints
+from stream.events import Bools, Ints, Rows
 from stream.model import Model
 
 Codes = npt.NDArray[np.uint8]
@@ -66,6 +66,18 @@ class KindBook:
             raise ValueError(f"kinds: rows hold {MOST_CODES} kinds already; {kind!r} is one more")
         self.names[int(free[0]) - 1] = kind
         return int(free[0])
+
+
+def recoded(rows: Rows, names: Sequence[str], book: KindBook) -> Rows:
+    """Copies of rows of a partition, with the codes of another book.
+
+    Args:
+        names: as the partition's position has them.
+    """
+    codes = [0, *(book.code(name, lambda: np.empty(0, np.uint8)) for name in names)]
+    found = rows.copy()
+    found["kind"] = np.array(codes, np.uint8)[rows["kind"]]
+    return found
 
 
 @dataclass(frozen=True)

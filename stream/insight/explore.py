@@ -51,6 +51,7 @@ from stream.rows import RowFormatError
 from stream.segments import PublishRule, columns_of
 from stream.store.promises import ReaderStore
 from stream.store.state import Position
+from stream.turns import KindBook, recoded
 from stream.units import iso, milliseconds
 
 AlgorithmName = Literal["kmeans", "density"]
@@ -194,6 +195,7 @@ def sample_store(
         SchemaMismatchError: the rows were written by another feature table.
     """
     clock_ms = 0
+    book = KindBook([])
 
     def portions() -> Iterator[tuple[Sequence[bytes], bytes]]:
         nonlocal clock_ms
@@ -213,9 +215,15 @@ def sample_store(
                 names, rows = zip(*portion, strict=True)
                 seen += len(names)
                 tell(f"looking through the store, {seen:,} users")
-                yield names, b"".join(rows)
+                try:
+                    there = table.unpacked(b"".join(rows))
+                except RowFormatError:
+                    yield names, b"".join(rows)
+                else:
+                    yield names, recoded(there, position.kinds, book).tobytes()
 
     kept = _sample(settings, table, portions(), store.namespace_key())
+    kept = replace(kept, kinds=tuple(book.names))
     return kept, wall_ms() if settings.clock.mode == "live" else clock_ms
 
 
@@ -224,11 +232,16 @@ def sample_store(
 
 @dataclass(frozen=True)
 class Sampled:
-    """Users with the smallest hashes, by hash, and of how many they are."""
+    """Users with the smallest hashes, by hash, and of how many they are.
+
+    Attributes:
+        kinds: names of the codes in rows.
+    """
 
     rows: Rows
     hashes: Hashes
     total: int
+    kinds: tuple[str, ...] = ()
 
 
 def _sample(

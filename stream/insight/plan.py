@@ -55,6 +55,8 @@ ANEW = (
 FILE_MARK_MS = DAY_MS
 
 
+ALL_AT_ONCE = 1e9
+"""Users a second: more than there are."""
 FILE_REFIT_SECONDS = 7 * 86_400.0
 """Of a file, if the settings are for the wall clock: a mark a day, a refit a week."""
 
@@ -73,6 +75,7 @@ class Crowd:
     Attributes:
         rows: of some users, or of everyone.
         total: how many users they stand for.
+        kinds: names of the codes in rows, see `turns.KindBook`.
         notes: what a reader should know of them.
     """
 
@@ -84,6 +87,7 @@ class Crowd:
     state: TrainerState
     source: str
     notes: tuple[str, ...] = ()
+    kinds: tuple[str, ...] = ()
 
     @property
     def model(self) -> Model:
@@ -121,7 +125,9 @@ def live_crowd(
             f"topics.partitions = {settings.topics.partitions}: use the settings the pipeline runs with"
         )
     names = [f"{hashed:016x}".encode() for hashed in kept.hashes.tolist()]
-    return Crowd(names, kept.rows, kept.hashes, kept.total, at_ms, state, "the live store")
+    return Crowd(
+        names, kept.rows, kept.hashes, kept.total, at_ms, state, "the live store", kinds=kept.kinds
+    )
 
 
 def history_crowd(
@@ -162,7 +168,7 @@ def history_crowd(
         )
     return Crowd(
         partition.names, partition.rows, partition.hashes, len(partition), state.round_ms, state,
-        file.name, notes,
+        file.name, notes, tuple(partition.position.kinds),
     )  # fmt: skip
 
 
@@ -212,8 +218,11 @@ def plan(crowd: Crowd, table: FeatureTable, rule: PublishRule, wanted: Settings)
     new = retune(state, sample, table, wanted.learning, Tuning.of(wanted)).model
     assert new is not None
 
-    settled, due = _looked_at(crowd, crowd.rows, table, rule, None)
-    moved, changes = _looked_at(crowd, settled, table, rule, new)
+    # Not as fast as the rate allows, but all who will be told.
+    rule = replace(rule, turns_per_second=ALL_AT_ONCE)
+    new = replace(new, rule=new.rule and replace(new.rule, turns_per_second=ALL_AT_ONCE))
+    settled, kinds, due = _looked_at(crowd, crowd.rows, crowd.kinds, table, rule, None)
+    moved, _, changes = _looked_at(crowd, settled, kinds, table, rule, new)
     return Plan(
         crowd=crowd,
         old=old,
@@ -222,17 +231,27 @@ def plan(crowd: Crowd, table: FeatureTable, rule: PublishRule, wanted: Settings)
         after=moved["segment"].astype(np.int64),
         changes=changes,
         lineage=new.lineage,
-        due=len({change["user"] for change in due}),
+        due=len({change["user"] for change in due if change["from"] != change["to"]}),
         notes=crowd.notes,
     )
 
 
 def _looked_at(
-    crowd: Crowd, rows: Rows, table: FeatureTable, rule: PublishRule, model: Model | None
-) -> tuple[Rows, list[SegmentChange]]:
-    """The rows after a look under the model in force, or under one that is adopted."""
+    crowd: Crowd,
+    rows: Rows,
+    kinds: Sequence[str],
+    table: FeatureTable,
+    rule: PublishRule,
+    model: Model | None,
+) -> tuple[Rows, Sequence[str], list[SegmentChange]]:
+    """The rows after a look under the model in force, or under one that is adopted.
+
+    Args:
+        kinds: names of the codes in rows; those after the look are returned with them.
+    """
     now_ms = crowd.at_ms
-    partition = Partition(0, table, rule, Position([0, 0], table.schema), 0, crowd.model)
+    position = Position([0, 0], table.schema, kinds=list(kinds))
+    partition = Partition(0, table, rule, position, 0, crowd.model)
     partition.load(zip(crowd.names, (row.tobytes() for row in rows), strict=True))
     if model is None:
         partition.sweep(now_ms, now_ms)
@@ -240,7 +259,7 @@ def _looked_at(
         partition.adopt(model, now_ms, now_ms)
     commit = partition.commit([0, 0], Counts(), now_ms)
     changes = [_decode(change) for entry in commit.outbox for change in entry.changes]
-    return partition.rows.copy(), changes
+    return partition.rows.copy(), commit.position.kinds, changes
 
 
 def plan_anew(crowd: Crowd, other: Crowd, wanted: Settings) -> Plan:
