@@ -276,12 +276,31 @@ def since_ms(text: str, now_ms: Callable[[], int]) -> int:
     return round((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1_000)
 
 
-def wanted(record: Record, user: str | None, kind: str | None, since: str | None = None) -> bool:
-    """Whether a record passes the filters of `segstream changes`; a segment is no user."""
+def wanted(
+    record: Record,
+    user: str | None,
+    kind: str | None,
+    since: str | None = None,
+    *,
+    kinds_only: bool = False,
+) -> bool:
+    """Whether a record passes the filters of `segstream changes`; a segment is no user.
+
+    Args:
+        kinds_only: whether only what tells another kind than before is wanted.
+    """
+    if kinds_only and not _tells_another_kind(record):
+        return False
     if since is not None and record["at"] < since:
         return False
     theirs = user is None or record.get("user") == user
     return theirs and (kind is None or record.get("kind_to", record.get("kind")) == kind)
+
+
+def _tells_another_kind(record: Record) -> bool:
+    if "kind_to" in record:
+        return bool(record["kind_from"] != record["kind_to"])
+    return str(record.get("event", "")).startswith("kind:")
 
 
 def churn_risk_moves(changes: Iterable[Record]) -> int:
