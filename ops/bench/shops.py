@@ -47,7 +47,7 @@ from producers.mapping import MappingError, load_mapping
 from producers.traffic import encode, simulate
 from stream.cli import demo
 from stream.config import ConfigError, Settings
-from stream.events import Bools, Cause, EventColumns, Floats, Ints
+from stream.events import Bools, EventColumns, Floats, Ints
 from stream.features.terms import PLACED
 from stream.kinds import Members, ladder
 from stream.naming import Truth, kept_by, words_of
@@ -352,8 +352,9 @@ def _kind_change(seen: Seen, change: Any, ranked: dict[str, int]) -> None:
         return
     seen.kind_changes[change["cause"]] += 1
     rises = ranked.get(after, 0) > ranked.get(before, 0) > 0
-    seen.lifted += rises and change["cause"] != Cause.USER_MOVED
-    seen.new_again += after == "new"
+    # A mark tells who acted since the one before.
+    seen.lifted += rises and change["last_event_at"] <= iso(seen.last_ms)
+    seen.new_again += after == "new" and before != "new"
 
 
 # -- what comes of it ------------------------------------------------------------------------------
