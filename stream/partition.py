@@ -39,7 +39,16 @@ from stream.orders import PACKED
 from stream.rows import ROW_FORMAT, RowFormatError
 from stream.segments import Look, Moves, PublishRule, columns_of, contributions, look
 from stream.store.state import Commit, MemoryChanges, OutboxEntry, Position
-from stream.turns import KindBook, Scale, allowed, kinds_told, paid, to_tell, wanted_kinds
+from stream.turns import (
+    KindBook,
+    Scale,
+    allowed,
+    did_something,
+    kinds_told,
+    paid,
+    to_tell,
+    wanted_kinds,
+)
 from stream.units import iso, isos
 from stream.users import Kind, Slots, UserColumns
 
@@ -684,6 +693,7 @@ class Partition:
         why = self._reasons(model, vectors, mapped, moves, explained)
         act = CAUSES.index(Cause.USER_MOVED)
         acted = (causes[moves.index] == act) | (moves.cause == act)
+        acted &= did_something(rows[moves.index])
         self._write(model, rows, slots, moves, acted, now_ms, explained, why)
 
     def tell_turns(self, model: Model, rows: Rows, slots: Ints, acted: Bools, now_ms: int) -> Ints:
@@ -697,9 +707,10 @@ class Partition:
         """
         scale = self._scale_of(model)
         columns = columns_of(rows["segment"], model.ids)
-        wanted = wanted_kinds(rows["kind"], columns, acted, scale)
+        themselves = acted & did_something(rows)
+        wanted = wanted_kinds(rows["kind"], columns, themselves, scale)
         index = np.flatnonzero(acted & (wanted != rows["kind"]))
-        self._turn(model, rows, slots, index, columns[index], acted[index], now_ms)
+        self._turn(model, rows, slots, index, columns[index], themselves[index], now_ms)
         return index
 
     def _tell_others(self, model: Model, now_ms: int) -> None:

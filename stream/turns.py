@@ -104,6 +104,12 @@ class Scale:
         return Scale(np.array(kinds, np.uint8), rank, instead)
 
 
+def did_something(rows: Rows) -> Bools:
+    """Who has done something since they were told their kind: what the shop does is no act of theirs."""
+    found: Bools = rows["seen"] > rows["kind_since"]
+    return found
+
+
 def to_tell(told: Codes, kinds: Codes, acted: Bools, scale: Scale) -> Codes:
     """The kind that each user is told from now on.
 

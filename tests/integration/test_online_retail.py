@@ -148,24 +148,30 @@ def test_every_kind_told_agrees_with_a_plain_recomputation(year: Reference) -> N
         for name, model in year.outcome.models.items()
     }
     told: dict[str, str] = {}
+    since: dict[str, str] = {}
     turned = 0
     for change in year.outcome.changes:
         before = told.get(change["user"])
         assert change["kind_from"] == before
         wanted = kinds[change["model"]][change["to"]]
-        did_something = change["last_event_at"] >= _a_day_before(change["at"])
+        today = change["last_event_at"] >= _a_day_before(change["at"])
         right = {wanted}
         if before is not None:
             wanted = "promising" if wanted == "new" != before else wanted
             right = {wanted}
-            if RANKS[wanted] > RANKS[before] and change["cause"] != "user_moved":
-                # Of the day of an act the model may tell too: before the act, or after it.
-                right = {wanted, before} if did_something else {before}
+            if RANKS[wanted] > RANKS[before]:
+                # A refund is no act of theirs; of the day of an act the model may tell as well.
+                if change["last_event_at"] <= since[change["user"]]:
+                    right = {before}
+                elif change["cause"] != "user_moved":
+                    right = {wanted, before} if today else {before}
         assert change["kind_to"] in right, f"{before} to {wanted}: {dict(change)}"
         assert (change["from"] == change["to"]) == (change["cause"] == "segment_turned")
         if change["cause"] == "segment_turned":
             turned += 1
             assert change["kind_to"] != before
+        if change["kind_to"] != before:
+            since[change["user"]] = change["at"]
         told[change["user"]] = change["kind_to"]
     assert turned > 100
     # At the end everybody knows what their segment is, but who would have to act to rise.

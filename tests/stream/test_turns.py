@@ -297,11 +297,10 @@ def test_a_better_kind_is_told_to_who_acts_and_to_nobody_else() -> None:
     for step in range(1, 20):
         shop.sweep(now + 60_000 * step)
     assert turns(shop.records) == []
-    # A mark knows who acted as well as a worker does that looks at each act.
+    # What the shop does to a user is a reason to look at them, and no act of theirs.
     slot = shop.partition.slots(["user 7"])
     shop.partition.sweep(now + 2_000_000, 0, acted=slot)
-    (one,) = turns(shop.commit(now + 2_000_000))
-    assert (one["user"], one["kind_from"], one["kind_to"]) == ("user 7", "dormant", "loyal")
+    assert turns(shop.commit(now + 2_000_000)) == []
     shop.act(["user 8"], now + 2_000_001)
     (one,) = turns(shop.commit(now + 2_000_001))
     assert one["user"] == "user 8"
