@@ -693,7 +693,7 @@ class Partition:
         why = self._reasons(model, vectors, mapped, moves, explained)
         act = CAUSES.index(Cause.USER_MOVED)
         acted = (causes[moves.index] == act) | (moves.cause == act)
-        acted &= did_something(rows[moves.index])
+        acted &= did_something(rows[moves.index], now_ms, self.position.mark_ms)
         self._write(model, rows, slots, moves, acted, now_ms, explained, why)
 
     def tell_turns(self, model: Model, rows: Rows, slots: Ints, acted: Bools, now_ms: int) -> Ints:
@@ -707,7 +707,7 @@ class Partition:
         """
         scale = self._scale_of(model)
         columns = columns_of(rows["segment"], model.ids)
-        themselves = acted & did_something(rows)
+        themselves = acted & did_something(rows, now_ms, self.position.mark_ms)
         wanted = wanted_kinds(rows["kind"], columns, themselves, scale)
         index = np.flatnonzero(acted & (wanted != rows["kind"]))
         self._turn(model, rows, slots, index, columns[index], themselves[index], now_ms)

@@ -28,6 +28,9 @@ MOST_CODES = 255
 BURST_MS = 10_000
 """Of the time in which nobody was to be told, so much counts later: a quiet night brings no flood."""
 
+JUST_NOW_MS = 300_000
+"""An act may come so late, and is looked at all the same as one of now."""
+
 
 def kinds_told(codes: Codes, names: Sequence[str]) -> list[str]:
     """The kind that each user was told last; empty for none.
@@ -104,9 +107,14 @@ class Scale:
         return Scale(np.array(kinds, np.uint8), rank, instead)
 
 
-def did_something(rows: Rows) -> Bools:
-    """Who has done something since they were told their kind: what the shop does is no act of theirs."""
-    found: Bools = rows["seen"] > rows["kind_since"]
+def did_something(rows: Rows, now_ms: int, mark_ms: int) -> Bools:
+    """Who of those looked at has done something: what the shop does is no act of theirs.
+
+    Args:
+        mark_ms: the mark before, from which on acts are looked at (watermark mode); 0 for none.
+    """
+    since_ms = mark_ms or now_ms - JUST_NOW_MS
+    found: Bools = (rows["seen"] > rows["kind_since"]) & (rows["seen"] >= since_ms)
     return found
 
 
