@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 .DEFAULT_GOAL := help
 
-.PHONY: help setup demo test check fast fuzz chaos lint types bench bench-learning bench-year lock schemas examples up clean
+.PHONY: help setup demo test check fast fuzz chaos lint types bench bench-learning bench-year bench-shops lock schemas examples up clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -51,6 +51,9 @@ chaos: setup ## kills, freezes, losses and cuts under live traffic, and a judge 
 
 bench-year: setup ## a shop's year in memory: do segments keep their meaning?
 	@$(BIN)/python -m ops.bench.year $(ARGS)
+
+bench-shops: setup ## names and kinds in shops of many rhythms: are they true?
+	@$(BIN)/python -m ops.bench.shops $(ARGS)
 
 lock: ## write requirements.lock anew from pyproject.toml (needs uv)
 	uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-annotate \

@@ -23,7 +23,6 @@ from stream.clustering import (
     assign,
     living,
     smallest_hashes,
-    typical_members,
 )
 from stream.config import Settings
 from stream.events import Counts, EventColumns, Floats, Hashes, Ints, Rows
@@ -31,7 +30,7 @@ from stream.features import FeatureTable
 from stream.hashing import user_hashes
 from stream.insight.facts import StudiedPopulation, StudyFacts
 from stream.insight.history import OpenHistory
-from stream.kinds import kinds
+from stream.kinds import Members, kinds
 from stream.learning.choosing import (
     NOISE,
     Advice,
@@ -53,13 +52,14 @@ from stream.learning.choosing import (
     suggest,
 )
 from stream.model import Model, PopulationModel
-from stream.naming import propose_names
+from stream.naming import Truth, propose_names
 from stream.partition import Partition, SchemaMismatchError
 from stream.populations import AUTO, NONE, Populations
 from stream.rows import RowFormatError
 from stream.segments import PublishRule, columns_of
 from stream.store.promises import ReaderStore
 from stream.store.state import Position
+from stream.turns import KindBook, recoded
 from stream.units import iso, milliseconds
 
 AlgorithmName = Literal["kmeans", "density"]
@@ -234,6 +234,7 @@ def sample_store(
         SchemaMismatchError: the rows were written by another feature table.
     """
     clock_ms = 0
+    book = KindBook([])
 
     def portions() -> Iterator[tuple[Sequence[bytes], bytes]]:
         nonlocal clock_ms
@@ -253,7 +254,12 @@ def sample_store(
                 names, rows = zip(*portion, strict=True)
                 seen += len(names)
                 tell(f"looking through the store, {seen:,} users")
-                yield names, b"".join(rows)
+                try:
+                    there = table.unpacked(b"".join(rows))
+                except RowFormatError:
+                    yield names, b"".join(rows)
+                else:
+                    yield names, recoded(there, position.kinds, book).tobytes()
 
     last = len(model.populations) - 1
 
@@ -262,6 +268,7 @@ def sample_store(
         return np.where(found == NONE, last, found)
 
     kept = _sample(settings, table, portions(), store.namespace_key(), _Strata(place, last + 1))
+    kept = replace(kept, kinds=tuple(book.names))
     return kept, wall_ms() if settings.clock.mode == "live" else clock_ms
 
 
@@ -276,6 +283,7 @@ class Sampled:
         strata: ``(users,)``.
         totals: users of each stratum, here or not.
         limits: of each stratum, the hash up to which all of its users are here.
+        kinds: names of the codes in rows.
     """
 
     rows: Rows
@@ -283,6 +291,7 @@ class Sampled:
     strata: Ints
     totals: tuple[int, ...]
     limits: tuple[int, ...]
+    kinds: tuple[str, ...] = ()
 
     @property
     def total(self) -> int:
@@ -620,16 +629,18 @@ def _named(
     place[order] = np.arange(len(order))
     ranked = np.where(labels >= 0, place[labels], NOISE)
     centroids = means_of(mapped, ranked)
-    natural = typical_members(people.vectors, ranked, len(centroids))
-    kind_list = kinds(natural, table.names, settings.kinds, [None] * len(centroids))
-    names = propose_names(centroids, feature_map.weights, table, kind_list, rules=settings.kinds)
+    some = ranked >= 0
+    members = Members(people.vectors[some], ranked[some], table.names, len(centroids))
+    kind_list = kinds(members, settings.kinds, [None] * len(centroids))
+    truth = Truth(table, members, settings.learning.word_share)
+    names = propose_names(centroids, feature_map.weights, truth, kind_list, rules=settings.kinds)
     return Shown(
         labels=ranked,
         ids=tuple(range(1, len(centroids) + 1)),
         names=tuple(names),
         kinds=tuple(kind_list),
         centroids=centroids,
-        natural=natural,
+        natural=members.typical,
         sizes=tuple(sizes[order].tolist()),
         stability=lasting,
     )
