@@ -175,6 +175,20 @@ def pace(known: Seen, found: Customers, each: Floats) -> float:
     return float((each * likely**2).sum() / max((each * likely).sum(), 1e-12))
 
 
+def in_shop(known: Seen, vectors: Floats, names: Sequence[str], each: Floats) -> Seen:
+    """With the pace of a shop.
+
+    Args:
+        vectors: users of every sort, customers or not.
+        each: how many users each stands for.
+    """
+    if not readable(names):
+        return known
+    ordered = have_ordered(vectors, names)
+    usual = pace(known, customers(vectors[ordered], names), each[ordered])
+    return msgspec.structs.replace(known, usual=usual)
+
+
 def outlook(known: Seen, found: Customers) -> Floats:
     """The chance of an order within 90 days, held against what the shop's living customers have.
 

@@ -59,6 +59,7 @@ from stream.insight.waiting import wait_until_caught_up
 from stream.learning.choosing import Distance
 from stream.masking import mask, mask_facts
 from stream.membership import Wanted
+from stream.model import Model
 from stream.partition import SchemaMismatchError
 from stream.roles.registry import Role
 from stream.safe import safe, safe_facts, safe_lines
@@ -798,6 +799,9 @@ def list_members(
         list[int] | None, typer.Option(help="Only of this segment; may be given again.")
     ] = None,
     kind: Annotated[str | None, typer.Option(help="Only who is of this kind.")] = None,
+    population: Annotated[
+        str | None, typer.Option(help="Only who is in a segment of this population.")
+    ] = None,
     since: Annotated[
         str | None,
         typer.Option(
@@ -817,8 +821,9 @@ def list_members(
         if unknown := [one for one in segment or () if one not in model.by_id]:
             raise config.ConfigError(f"--segment {unknown[0]}: segstream segments lists them")
         _see_kind(settings, store, kind)
+        _see_population(model, population)
         begin = _since_ms(since, reader)
-        wanted = members.WantedMembers(segment or None, kind, begin or 0)
+        wanted = members.WantedMembers(segment or None, kind, begin or 0, population)
         portions = members.members(settings, reader.table, store, model, wanted, reader.now_ms())
         if as_csv:
             out.file.write(members.CSV_HEAD)
@@ -838,6 +843,13 @@ def list_members(
                     out.print(views.member_line(member))
     if not found:
         err.print("no members")
+
+
+def _see_population(model: Model, population: str | None) -> None:
+    if population is not None and population not in (names := model.populations.names):
+        raise config.ConfigError(
+            f"--population {population}: there is no such population, but {', '.join(names)}"
+        )
 
 
 def _see_kind(settings: config.Settings, store: ReaderStore, kind: str | None) -> None:

@@ -210,7 +210,7 @@ def member_line(member: Member) -> Text:
     return Text.assemble(
         (safe(member.user), "bold"),
         f"  {member.segment} {safe(member.name)}  ",
-        (member.kind, KIND_STYLES.get(member.kind, "")),
+        (safe(member.kind), KIND_STYLES.get(member.kind, "")),
         f" since {member.kind_since[:10]}, last seen {member.last_seen[:10]}{worth}",
     )
 

@@ -51,10 +51,12 @@ from stream.learning.choosing import (
     stability,
     suggest,
 )
+from stream.learning.statistics import stands_for
 from stream.model import Model, PopulationModel
 from stream.naming import Truth, propose_names
 from stream.partition import Partition, SchemaMismatchError
 from stream.populations import AUTO, NONE, Populations
+from stream.rhythm import NOTHING_SEEN, Seen, in_shop
 from stream.rows import RowFormatError
 from stream.segments import PublishRule, columns_of
 from stream.store.promises import ReaderStore
@@ -110,6 +112,11 @@ class People:
     def total(self) -> int:
         """How many users there are."""
         return sum(self.totals)
+
+    @property
+    def weights(self) -> Floats:
+        """``(users,)`` how many users each stands for."""
+        return stands_for(self.populations, self.totals)
 
     def among(self, place: int) -> People:
         """Those of one population."""
@@ -301,9 +308,7 @@ class Sampled:
     @property
     def weights(self) -> Floats:
         """``(users,)`` how many users each stands for."""
-        sampled = np.bincount(self.strata, minlength=len(self.totals))
-        each: Floats = np.array(self.totals) / np.maximum(sampled, 1)
-        return each[self.strata]
+        return stands_for(self.strata, self.totals)
 
 
 class _Strata(NamedTuple):
@@ -526,7 +531,10 @@ def study(
         shown = _of_model(part, people, mapped, lasting)
         used: str | None = model.name
     else:
-        shown = _named(groups.labels, people, mapped, feature_map, settings, table, lasting)
+        by = _Naming(
+            settings, table, in_shop(NOTHING_SEEN, everyone.vectors, table.names, everyone.weights)
+        )
+        shown = _named(groups.labels, people, mapped, feature_map, by, lasting)
         used = None
     tell("looking at the other populations")
     return Study(
@@ -613,13 +621,24 @@ def _suggestions(
     return tuple(found)
 
 
+class _Naming(NamedTuple):
+    """What groups are named by.
+
+    Attributes:
+        seen: of customers, in the shop as a whole.
+    """
+
+    settings: Settings
+    table: FeatureTable
+    seen: Seen
+
+
 def _named(
     labels: Ints,
     people: People,
     mapped: Floats,
     feature_map: FeatureMap,
-    settings: Settings,
-    table: FeatureTable,
+    by: _Naming,
     lasting: float | None,
 ) -> Shown:
     """Groups as segments: the largest first, with kinds and names as the trainer would give."""
@@ -630,10 +649,11 @@ def _named(
     ranked = np.where(labels >= 0, place[labels], NOISE)
     centroids = means_of(mapped, ranked)
     some = ranked >= 0
-    members = Members(people.vectors[some], ranked[some], table.names, len(centroids))
-    kind_list = kinds(members, settings.kinds, [None] * len(centroids))
-    truth = Truth(table, members, settings.learning.word_share)
-    names = propose_names(centroids, feature_map.weights, truth, kind_list, rules=settings.kinds)
+    rules, table = by.settings.kinds, by.table
+    members = Members(people.vectors[some], ranked[some], table.names, len(centroids), by.seen)
+    kind_list = kinds(members, rules, [None] * len(centroids))
+    truth = Truth(table, members, by.settings.learning.word_share)
+    names = propose_names(centroids, feature_map.weights, truth, kind_list, rules=rules)
     return Shown(
         labels=ranked,
         ids=tuple(range(1, len(centroids) + 1)),

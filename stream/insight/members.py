@@ -60,15 +60,18 @@ class WantedMembers:
         segments: ids.
         kind: that they were told last.
         since_ms: only who came to the segment from here on; or was told the kind, if one is wanted.
+        population: that the segment is of.
     """
 
     segments: Sequence[int] | None = None
     kind: str | None = None
     since_ms: int = 0
+    population: str | None = None
 
     def among(self, rows: Rows, model: Model, kinds: Sequence[str]) -> Bools:
         """Which rows are wanted: of who is in a segment that the model knows."""
-        known = list(model.by_id)
+        segments = model.by_id.values()
+        known = [one.id for one in segments if self.population in (None, one.population)]
         ids = known if self.segments is None else [one for one in self.segments if one in known]
         found: Bools = np.isin(rows["segment"], ids)
         if self.kind is not None:

@@ -31,11 +31,11 @@ from stream.learning.refit import (
     turns_of,
 )
 from stream.learning.state import Learned, TrainerState
-from stream.learning.statistics import PartitionStatistics, Sample, merge
+from stream.learning.statistics import PartitionStatistics, Sample, merge, stands_for
 from stream.model import Axes, Model, PopulationModel, Segment
 from stream.naming import Truth, called
 from stream.populations import Population, Populations
-from stream.rhythm import customers, have_ordered, pace, readable, seen
+from stream.rhythm import customers, have_ordered, in_shop, readable, seen
 from stream.tuning import Started, Tuning
 
 LIBRARIES = ("sklearn.cluster", "sklearn.metrics", "scipy.optimize", "river.drift")
@@ -125,23 +125,19 @@ def _learned_rhythm(state: TrainerState, sample: Sample, divided: Populations) -
     if not readable(names):
         return state
     ordered = np.flatnonzero(have_ordered(sample.vectors, names))
-    ordered = ordered[np.argsort(sample.hashes[ordered], kind="stable")]
-    some = ordered[:CUSTOMERS_SEEN]
+    some = ordered[np.argsort(sample.hashes[ordered], kind="stable")[:CUSTOMERS_SEEN]]
     known = customers(sample.vectors[some], names)
     found = seen(state.customers_seen, sample.hashes[some], known, sample.at_ms)
-    each = _stands_for(state, sample, divided)[ordered]
-    usual = pace(found, customers(sample.vectors[ordered], names), each)
-    return replace(state, customers_seen=msgspec.structs.replace(found, usual=usual))
+    each = _stands_for(state, sample, divided)
+    return replace(state, customers_seen=in_shop(found, sample.vectors, names, each))
 
 
 def _stands_for(state: TrainerState, sample: Sample, divided: Populations) -> Floats:
     """How many users each one of the sample stands for; the same of all where it is not known."""
-    users = np.array([state.of(name).users for name in divided.names], float)
-    sampled = np.bincount(sample.populations, minlength=len(divided))
-    if len(divided) == 1 or (users[sampled > 0] == 0).any():
+    users = [state.of(name).users for name in divided.names]
+    if len(divided) == 1 or not all(users[place] for place in np.unique(sample.populations)):
         return np.ones(len(sample))
-    found: Floats = (users / np.maximum(sampled, 1))[sample.populations]
-    return found
+    return stands_for(sample.populations, users)
 
 
 def _begin(

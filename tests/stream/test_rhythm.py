@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -19,6 +20,7 @@ from stream.rhythm import (
     customers,
     have_ordered,
     outlook,
+    pace,
     readable,
     seen,
 )
@@ -135,6 +137,24 @@ def test_a_slow_shop_is_held_against_itself() -> None:
     found = customers(vectors, NAMES)
     assert chance(known, found).mean() < 0.45
     assert outlook(known, found).mean() > chance(known, found).mean() + 0.05
+
+
+def test_a_part_of_a_shop_is_held_against_the_whole_shop() -> None:
+    shop = Clockwork(30, 2, 200)
+    known = shop.learned(500)
+    _, vectors = shop.at(500)
+    found = customers(vectors, NAMES)
+    gone = found.silence > 150
+    part = Customers(found.group[gone], found.silence[gone])
+    usual = pace(known, found, np.ones(len(gone)))
+    told = msgspec.structs.replace(known, usual=usual)
+    assert outlook(told, part) == pytest.approx(outlook(known, found)[gone])
+    assert outlook(told, part).mean() < 0.2 < outlook(known, part).mean()
+    # Of whom one in two was sampled, each one counts for two.
+    half = np.flatnonzero(~gone)[::2].tolist() + np.flatnonzero(gone).tolist()
+    sampled = Customers(found.group[half], found.silence[half])
+    each = np.where(sampled.silence > 150, 1.0, 2.0)
+    assert pace(known, sampled, each) == pytest.approx(usual, abs=0.03)
 
 
 def test_own_rhythm_is_told_by_orders_and_time() -> None:

@@ -28,7 +28,7 @@ from stream.partition import SchemaMismatchError
 from stream.store.memory import MemoryStore
 from stream.store.state import Commit, Position
 from stream.units import DAY_MS, iso
-from tests.strategies import START_MS
+from tests.strategies import START_MS, with_only
 from tests.stream.test_membership import a_model
 
 SETTINGS = Settings.model_validate({"topics": {"partitions": 3}})
@@ -94,6 +94,19 @@ def test_everybody_who_is_in_a_segment_is_listed_once(store: MemoryStore) -> Non
 def test_some_are_wanted(store: MemoryStore, wanted: dict[str, Any], places: set[int]) -> None:
     listed = {one.user for one in found(store, **wanted)}
     assert listed == {f"{place} of {number}" for place in places for number in (0, 2)}
+
+
+def test_only_who_is_in_a_segment_of_a_population_is_wanted() -> None:
+    model, rows = a_model(), rows_of(10, 1)
+    segments = [
+        replace(one, population="visitors" if one.id == 5 else one.population)
+        for one in model.segments
+    ]
+    model = with_only(model, segments=tuple(segments))
+    among = WantedMembers(population="visitors").among(rows, model, KINDS[0])
+    assert np.flatnonzero(among).tolist() == [1, 5, 9]
+    neither = WantedMembers([3], population="visitors").among(rows, model, KINDS[0])
+    assert not neither.any()
 
 
 def test_who_a_scan_gives_twice_is_listed_once(store: MemoryStore) -> None:
