@@ -50,9 +50,11 @@ from stream.config import ConfigError, Settings
 from stream.events import Bools, EventColumns, Floats, Ints
 from stream.features.terms import PLACED
 from stream.kinds import Members, ladder
+from stream.model import PopulationModel
 from stream.naming import Truth, kept_by, words_of
 from stream.partition import Partition
 from stream.rehearsal import Rehearsal
+from stream.segments import columns_of
 from stream.units import DAY_MS, iso
 from stream.wiring.history import StampedMessage, open_history
 
@@ -282,20 +284,26 @@ def _words(
     shop: Shop, seen: Seen, rehearsal: Rehearsal, vectors: Floats, segments: Ints, at_ms: int
 ) -> None:
     """Count words and names, and those that are false, among members as published."""
-    model, table = rehearsal.state.model, rehearsal.table
+    model = rehearsal.state.model
     assert model is not None
-    columns_by_id = {segment.id: place for place, segment in enumerate(model.segments)}
-    labels = np.array([columns_by_id.get(one, -1) for one in segments.tolist()])
-    some = labels >= 0
-    members = Members(vectors[some], labels[some], table.names, len(model.segments))
-    truth = Truth(table, members, shop.settings.learning.word_share)
     names = [segment.name for segment in model.segments]
     seen.names += len(names)
     seen.numbered += sum(name.endswith(")") for name in names)
     for name, times in Counter(names).items():
         if times > 1:
             seen.wrong.append(FalseWord(at_ms, name, "", "given twice"))
-    for column, segment in enumerate(model.segments):
+    for part in model.parts:
+        labels = columns_of(segments.astype(np.int32), part.ids)
+        some = labels >= 0
+        members = Members(vectors[some], labels[some], rehearsal.table.names, len(part.segments))
+        truth = Truth(rehearsal.table, members, shop.settings.learning.word_share)
+        _words_of(part, seen, truth, at_ms)
+
+
+def _words_of(part: PopulationModel, seen: Seen, truth: Truth, at_ms: int) -> None:
+    """Count the words in the names of a population's segments, and those that are false."""
+    table, members = truth.axes, truth.members
+    for column, segment in enumerate(part.segments):
         here = members.vectors[members.labels == column]
         for word in words_of(segment.name):
             if word not in truth.claims:
