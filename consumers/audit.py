@@ -221,13 +221,23 @@ class _Snapshot:
 
 @dataclass(frozen=True)
 class _Step:
-    """A change, as far as the chain of changes is concerned."""
+    """A change, as far as the chain of changes is concerned.
+
+    Attributes:
+        kinds: that the user was told before, empty for none, and is told now.
+    """
 
     version: int
     before: int | None
     after: int
     at: str
     where: str
+    kinds: tuple[str, str] = ("", "")
+
+    @property
+    def turn(self) -> bool:
+        """Whether the segment has become another, with the user in it."""
+        return self.before == self.after
 
 
 @dataclass(frozen=True)
@@ -874,7 +884,9 @@ class _Audit:
             self._valid.accuse(f"{where}: {why}")
             return
         chain = (partition, told["user"], incarnation)
-        step = _Step(told["version"], None, told["segment"], told["since"], where)
+        step = _Step(
+            told["version"], None, told["segment"], told["since"], where, ("", told["kind"])
+        )
         if step.version >= self._told_again.get(chain, step).version:
             self._told_again[chain] = step
 
@@ -907,7 +919,8 @@ class _Audit:
     def _take_change(self, partition: int, change: dict[str, Any], where: str) -> None:
         """Put a change at the end of its user's chain."""
         chain = (partition, change["user"], self._incarnation(change) or 0)
-        step = _Step(change["version"], change["from"], change["to"], change["at"], where)
+        kinds = change["kind_from"] or "", change["kind_to"]
+        step = _Step(change["version"], change["from"], change["to"], change["at"], where, kinds)
         self._chains.setdefault(chain, []).append(step)
 
     def _check_chains(self) -> None:
@@ -916,14 +929,14 @@ class _Audit:
         for chain, steps in self._chains.items():
             partition, user, _ = chain
             who = _name(partition, user)
-            version, segment = 0, None
+            version, segment, kind = 0, None, ""
             if missing := self._not_there(chain, steps):
                 # What came before cannot be on the topic; if it was told again, it is known all the same.
                 self._versions.unjudged += missing
                 told = self._told_again.get(chain)
-                version, segment = missing, steps[0].before
+                version, segment, kind = missing, steps[0].before, steps[0].kinds[0]
                 if told is not None and told.version == version:
-                    segment = told.after
+                    segment, kind = told.after, told.kinds[1]
             for step in steps:
                 self._versions.counted += 1
                 if step.version != version + 1:
@@ -937,7 +950,12 @@ class _Audit:
                             f"{who}: version {step.version} is from {_segment(step.before)}, but "
                             f"the user was in {_segment(segment)} ({step.where})"
                         )
-                version, segment = step.version, step.after
+                    elif step.kinds[0] != kind:
+                        self._from.accuse(
+                            f"{who}: version {step.version} is from kind {step.kinds[0] or 'none'}, "
+                            f"but the user was told {kind or 'none'} ({step.where})"
+                        )
+                version, segment, kind = step.version, step.after, step.kinds[1]
 
     def _not_there(self, chain: tuple[int, str, int], steps: list[_Step]) -> int:
         """How many of a user's first changes are rightly not on the topic.
@@ -962,7 +980,7 @@ class _Audit:
                     row = np.frombuffer(blob, dtype=self._table.dtype)[0]
                     chain = (partition, user, snapshot.position.incarnation)
                     assigned.add(chain)
-                    self._compare(chain, row)
+                    self._compare(chain, row, snapshot.position.kinds)
         for chain, steps in self._chains.items():
             if chain in assigned:
                 continue
@@ -988,7 +1006,12 @@ class _Audit:
         known = user in self._oracles[partition].users
         return incarnation > snapshot.position.incarnation or not known
 
-    def _compare(self, chain: tuple[int, str, int], row: Any) -> None:
+    def _compare(self, chain: tuple[int, str, int], row: Any, kinds: list[str]) -> None:
+        """A user's row against the last changes of theirs.
+
+        Args:
+            kinds: names of the codes of rows.
+        """
         partition, user, _ = chain
         version, segment = int(row["version"]), int(row["segment"])
         steps = self._chains.get(chain, [])
@@ -1017,11 +1040,23 @@ class _Audit:
                 f" the changes say {_segment(last.after)}, version {last.version}"
             )
             return
+        kind = "" if not row["kind"] else kinds[row["kind"] - 1]
+        if last.kinds[1] != kind:
+            self._assignment.accuse(
+                f"{_name(partition, user)}: the store says kind {kind or 'none'}; the last change "
+                f"says {last.kinds[1] or 'none'}"
+            )
+            return
+        moved = [step for step in steps if not step.turn]
+        if last.turn and not moved:
+            # What brought the user there is not on the topic any more.
+            return
+        move = max(moved, key=lambda step: step.version, default=last)
         before, since = int(row["previous"]), isos(row["since"].reshape(1))[0] if version else ""
-        if (last.before or 0, last.at) != (before, since):
+        if (move.before or 0, move.at) != (before, since):
             self._assignment.accuse(
                 f"{_name(partition, user)}: the store says from {_segment(before or None)}, "
-                f"{since}; the last change says from {_segment(last.before)}, {last.at}"
+                f"{since}; the last move says from {_segment(move.before)}, {move.at}"
             )
 
     def _count_lost(self, steps: list[_Step], version: int, not_there: int = 0) -> None:

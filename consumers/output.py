@@ -39,6 +39,7 @@ class _Change(msgspec.Struct, rename={"from_": "from"}):
     from_: int | None
     to: int
     at: str
+    kind_to: str
 
 
 class Output:
@@ -173,8 +174,9 @@ def _delivered(name: str, value: bytes) -> Delivered | None:
         _, incarnation, version = name.split("-")
         at_ms = round(datetime.fromisoformat(change.at).timestamp() * 1_000)
         told = Delivered(
-            change.user, int(incarnation), change.version, change.from_ or 0, change.to, at_ms
-        )
+            change.user, int(incarnation), change.version, change.from_ or 0, change.to, at_ms,
+            change.kind_to,
+        )  # fmt: skip
         return told if int(version) == change.version else None
     except (msgspec.MsgspecError, ValueError) as error:
         log.warning("change %s on the output is not as this program writes it: %s", name, error)

@@ -104,6 +104,7 @@ def _of_partition(
             np.frombuffer(b"".join(row for _, row in portion), dtype=table.dtype),
             model,
             wanted,
+            kinds=position.kinds,
             incarnation=position.incarnation,
             key=store.namespace_key(),
             at_ms=at_ms,

@@ -305,15 +305,6 @@ def votes(mapped: Floats, labels: Ints, k: int) -> tuple[Ints, Floats]:
     return np.bincount(labels, minlength=k).astype(np.int64), one_hot.T @ mapped
 
 
-def typical_members(vectors: Floats, labels: Ints, k: int) -> Floats:
-    """The median of each group in natural units, ``(k, features)``; none of them is empty.
-
-    Args:
-        labels: ``(n,)`` group of each user, -1 for none.
-    """
-    return np.array([np.median(vectors[labels == group], axis=0) for group in range(k)])
-
-
 def _means(counts: Ints, sums: Floats, centroids: Floats) -> Floats:
     some = counts[:, None]
     return on_grid(np.where(some > 0, sums / np.maximum(some, 1), centroids))

@@ -30,11 +30,11 @@ from pydantic import (
 from pydantic.config import JsonDict
 from pydantic.fields import FieldInfo
 
-from stream import masking
+from stream import masking, rhythm
 from stream.campaigns.declare import Campaign, see_campaigns
 from stream.campaigns.declare import Limits as CampaignLimits
 from stream.features import DEFAULT_FEATURES, SHOP_EVENTS, Feature, FeatureTable
-from stream.kinds import DEFAULT_KINDS, KindRule
+from stream.kinds import DEFAULT_KINDS, DERIVED, FALLBACK_KIND, KindRule
 from stream.limits import Limits
 from stream.populations import DEFAULT_POPULATIONS, Population, Populations, check
 from stream.segments import MOST_MARGIN, PublishRule
@@ -399,6 +399,13 @@ class Learning(Section):
         le=1,
     )
     seed: int = setting(1, "seed of the starts", ge=0)
+    word_share: float = setting(
+        0.8,
+        "a word in a segment's name holds, in natural units, of the median member and of this "
+        "share of all of them at the least",
+        ge=0.5,
+        le=1,
+    )
 
 
 class Publish(Section):
@@ -424,6 +431,13 @@ class Publish(Section):
         3, "a first assignment is provisional for this many looks", "looks", ge=0, le=200
     )
     dwell_seconds: Seconds = setting(0.0, "a user stays at least this long in a segment")
+    turns_per_second: float = setting(
+        200.0,
+        "members of a segment that has turned into another kind are told of it at this rate at the "
+        "most, in each partition; who acts is told at once",
+        "users/s",
+        gt=0,
+    )
     revert_seconds: Seconds = setting(
         7 * 86_400.0,
         "a user who goes back to the segment before within this time has flapped; such figures "
@@ -438,6 +452,7 @@ class Publish(Section):
             int(self.revert_seconds * 1_000),
             int(self.sign_gap_seconds * 1_000),
             self.silence_margin,
+            self.turns_per_second,
         )
 
 
@@ -560,10 +575,27 @@ class Settings(Section):
             if names.count(name) > 1:
                 raise ValueError(f"features: the name {name!r} is used twice")
         for rule in self.kinds:
+            if rule.instead not in {None, FALLBACK_KIND, *(one.kind for one in self.kinds)}:
+                raise ValueError(
+                    f"kinds: {rule.kind!r} has {rule.instead!r} instead, which is none"
+                )
             for name in rule.when:
-                if name not in names:
+                if name in DERIVED and not rhythm.readable(names):
+                    raise ValueError(
+                        f"kinds: {rule.kind!r} looks at {name!r}, which needs the features "
+                        f"{rhythm.ORDERS}, {rhythm.SILENCE} and {rhythm.KNOWN}"
+                    )
+                if name not in names and name not in DERIVED:
                     raise ValueError(f"kinds: {rule.kind!r} looks at {name!r}, which is no feature")
         check(self.populations, names)
+        for feature in self.features:
+            for limits in feature.limits:
+                for name in limits.keys() - set(names):
+                    raise ValueError(
+                        f"features: limits of {feature.name!r} look at {name!r}, which is no feature"
+                    )
+            if feature.name in DERIVED:
+                raise ValueError(f"features: the name {feature.name!r} has a meaning in kinds")
         for place, feature in enumerate(self.features):
             for part in feature.ratio_parts:
                 if part not in names[:place]:

@@ -168,7 +168,7 @@ LETTER_HEAD_BYTES = 1 << 16
 
 
 class Cause(StrEnum):
-    """Why a user is in another segment than before."""
+    """Why a user is in another segment than before, or their segment is another."""
 
     USER_MOVED = "user_moved"
     TIME_PASSED = "time_passed"
@@ -176,6 +176,8 @@ class Cause(StrEnum):
     SEGMENT_RETIRED = "segment_retired"
     IDENTITY_MERGED = "identity_merged"
     ERASED = "erased"
+    SEGMENT_TURNED = "segment_turned"
+    """The segment has become one of another kind, with the user in it."""
 
 
 CAUSES: tuple[Cause, ...] = tuple(Cause)
@@ -293,8 +295,16 @@ SegmentChange = TypedDict(
         "to": Annotated[int, _described("segment after")],
         "name_from": Annotated[str | None, _described("name of the segment before")],
         "name_to": Annotated[str, _described("name of the segment after")],
-        "kind_from": Annotated[str | None, _described("kind of the segment before")],
-        "kind_to": Annotated[str, _described("kind of the segment after, such as at_risk")],
+        "kind_from": Annotated[
+            str | None, _described("kind that the user was told before; null for the first change")
+        ],
+        "kind_to": Annotated[
+            str,
+            _described(
+                "kind of the user now, such as at_risk: that of the segment after, but nobody rises "
+                "without an act, or becomes new who is known"
+            ),
+        ],
         "cause": Annotated[Cause, _described("why: the user, time, or the model")],
         "at": Annotated[str, _described("when, by the clock in use; ISO 8601")],
         "last_event_at": Annotated[str, _described("time of the user's newest event; ISO 8601")],
@@ -424,7 +434,7 @@ class MembershipRecord(TypedDict):
     version: Annotated[int, _described("of the change that brought them there")]
     segment: Annotated[int, _described("where they are")]
     name: Annotated[str, _described("name of the segment")]
-    kind: Annotated[str, _described("kind of the segment, such as at_risk")]
+    kind: Annotated[str, _described("kind that the user was told last, such as at_risk")]
     since: Annotated[str, _described("when they came there; ISO 8601")]
     last_event_at: Annotated[str, _described("time of the user's newest event; ISO 8601")]
     at: Annotated[str, _described("as of when this is told; ISO 8601")]

@@ -18,6 +18,7 @@ import numpy as np
 from stream import records
 from stream.events import Bools, Rows
 from stream.model import Model
+from stream.turns import kinds_told
 from stream.units import iso, isos
 
 
@@ -41,14 +42,17 @@ class Wanted:
     def everybody(self) -> bool:
         return self.segment is None and self.kind is None
 
-    def among(self, rows: Rows, model: Model) -> Bools:
-        """Which rows are wanted: of who is in a segment that the model knows."""
-        ids = [
-            segment.id
-            for segment in model.by_id.values()
-            if self.segment in (None, segment.id) and self.kind in (None, segment.kind)
-        ]
+    def among(self, rows: Rows, model: Model, kinds: Sequence[str]) -> Bools:
+        """Which rows are wanted: of who is in a segment that the model knows.
+
+        Args:
+            kinds: names of the codes in rows, from 1 on.
+        """
+        ids = [one for one in model.by_id if self.segment in (None, one)]
         found: Bools = np.isin(rows["segment"], ids)
+        if self.kind is not None:
+            codes = [code for code, kind in enumerate(kinds, 1) if kind == self.kind]
+            found &= np.isin(rows["kind"], codes)
         return found
 
 
@@ -58,6 +62,7 @@ def memberships(
     model: Model,
     wanted: Wanted,
     *,
+    kinds: Sequence[str],
     incarnation: int,
     key: bytes,
     at_ms: int,
@@ -67,19 +72,21 @@ def memberships(
 
     Args:
         rows: a row each.
+        kinds: names of the codes in rows, from 1 on, as the partition has them.
         incarnation: of the partition's state.
         key: the namespace's secret.
         at_ms: as of when.
         run: what makes ids of this time differ from those of another.
     """
     at, known = iso(at_ms), model.by_id
-    chosen = np.flatnonzero(wanted.among(rows, model))
+    chosen = np.flatnonzero(wanted.among(rows, model, kinds))
     rows = rows[chosen]
     found = []
-    for place, version, segment, since, seen in zip(
+    for place, version, segment, kind, since, seen in zip(
         chosen.tolist(),
         rows["version"].tolist(),
         rows["segment"].tolist(),
+        kinds_told(rows["kind"], kinds),
         isos(rows["since"]),
         isos(rows["seen"]),
         strict=True,
@@ -92,11 +99,11 @@ def memberships(
             version,
             segment,
             there.name,
-            there.kind,
+            kind,
             since,
             seen,
             at,
             model.name,
         )
-        found.append(Membership(name, user, there.kind, records.encode(record)))
+        found.append(Membership(name, user, kind, records.encode(record)))
     return found

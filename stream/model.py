@@ -17,6 +17,7 @@ import numpy.typing as npt
 from stream.clustering import FeatureMap, distances, separated
 from stream.events import Bools, Floats, Ints, Lineage, PublishedModel, PublishedSegment
 from stream.flapping import NOTHING_TO_TELL, Rates
+from stream.kinds import Bounds, Rung
 from stream.populations import EVERYONE, NONE, Population, Populations
 from stream.segments import PublishRule, columns_of
 from stream.units import iso
@@ -41,6 +42,8 @@ class Axes(Protocol):
     def units(self) -> tuple[str, ...]: ...
     @property
     def words(self) -> tuple[tuple[str, str], ...]: ...
+    @property
+    def limits(self) -> tuple[tuple[dict[str, Bounds], dict[str, Bounds]], ...]: ...
     @property
     def weights(self) -> Floats: ...
     @property
@@ -131,6 +134,7 @@ class Model:
         retired: every segment there ever was and is no more, so that old ids keep a name.
         tuning: id of the `tuning.Tuning` it was learned with; empty for none.
         rule: that comes with it, in place of what owners were started with.
+        ladder: the kinds there are, see `kinds.ladder`.
     """
 
     epoch: int
@@ -144,6 +148,7 @@ class Model:
     retired: tuple[Segment, ...] = field(default=())
     tuning: str = ""
     rule: PublishRule | None = None
+    ladder: tuple[Rung, ...] = ()
 
     @property
     def name(self) -> str:
@@ -390,6 +395,7 @@ class Model:
                     }
                     for part in self.parts
                 ],
+                "kinds": [rung._asdict() for rung in self.ladder],
                 **self._tuned(),
             },
         }
@@ -472,6 +478,7 @@ class Model:
             ),
             tuning=geometry.get("tuning", ""),
             rule=PublishRule(**geometry["publish"]) if "publish" in geometry else None,
+            ladder=tuple(Rung(**rung) for rung in geometry.get("kinds", ())),
         )  # fmt: skip
 
 

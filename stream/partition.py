@@ -25,7 +25,7 @@ import numpy as np
 import numpy.typing as npt
 
 from stream import metrics, records
-from stream.clustering import ALL_HASHES, Statistics
+from stream.clustering import ALL_HASHES, Statistics, smallest_hashes
 from stream.events import CAUSES, Bools, Cause, Counts, EventColumns, Floats, Hashes, Ints, Rows
 from stream.features import FeatureTable
 from stream.flapping import counted
@@ -40,6 +40,16 @@ from stream.populations import NONE, Populations
 from stream.rows import ROW_FORMAT, RowFormatError
 from stream.segments import Look, Moves, PublishRule, columns_of, contributions, look
 from stream.store.state import Commit, MemoryChanges, OutboxEntry, Position
+from stream.turns import (
+    KindBook,
+    Scale,
+    allowed,
+    did_something,
+    kinds_told,
+    paid,
+    to_tell,
+    wanted_kinds,
+)
 from stream.units import iso, isos
 from stream.users import Kind, Slots, UserColumns
 
@@ -63,7 +73,11 @@ class Delivered(NamedTuple):
     """A change as the output has it: who went where, and when.
 
     Attributes:
-        before: segment before; 0 for none.
+        before: segment before; 0 for none. The one after, if that has turned into another kind.
+        kind: that they were told.
+        moved: where they came from when they came to the segment, and when; None if that is not
+            known, as of one record alone.
+        kind_since_ms: when they were told that kind first; 0 if that is not known.
     """
 
     user: str
@@ -72,6 +86,16 @@ class Delivered(NamedTuple):
     before: int
     after: int
     at_ms: int
+    kind: str
+    moved: tuple[int, int] | None = None
+    kind_since_ms: int = 0
+
+    def after_all(self, before: Delivered | None) -> Delivered:
+        """With what a user's record before tells of how they came there."""
+        moved = (self.before, self.at_ms) if self.before != self.after else before and before.moved
+        same = before is not None and before.kind == self.kind
+        since_ms = before.kind_since_ms if before is not None and same else self.at_ms
+        return self._replace(moved=moved, kind_since_ms=since_ms)
 
 
 @dataclass(frozen=True)
@@ -205,6 +229,9 @@ class Partition:
         self._foretold: dict[str, Delivered] = {}
         self._flapping = position.flapping
         self._loaded: dict[tuple[int, int, bool], int] = {}
+        self._kinds = KindBook(position.kinds)
+        self._turned_ms = position.turned_ms
+        self._scale: tuple[Model, Scale] | None = None
 
     def __len__(self) -> int:
         return len(self._slots.names)
@@ -345,7 +372,10 @@ class Partition:
             How many users they change.
         """
         here = self.position.incarnation
-        newest = {one.user: one for one in delivered if one.incarnation == here}
+        newest: dict[str, Delivered] = {}
+        for one in delivered:
+            if one.incarnation == here:
+                newest[one.user] = one.after_all(newest.get(one.user))
         if in_time:
             self._foretold = {
                 user: one
@@ -370,10 +400,35 @@ class Partition:
     def _put_where_told(self, slot: int, told: Delivered) -> None:
         """A user is where a delivered change says; nothing speaks for another segment yet."""
         row = self._rows[slot : slot + 1]
-        row["version"], row["since"] = told.version, told.at_ms
-        row["segment"], row["previous"] = told.after, told.before
+        row["version"] = told.version
+        if told.moved is not None:
+            row["previous"], row["since"] = told.moved
+        elif row["segment"] != told.after:
+            row["previous"], row["since"] = row["segment"], told.at_ms
+        row["segment"] = told.after
         row["candidate"], row["evidence"], row["sign"] = 0, 0, 0
+        self._tell_kind(row, np.array([self._code(told.kind)], np.uint8), told.kind_since_ms)
         self._dirty[slot] = True
+
+    def _code(self, kind: str) -> int:
+        return self._kinds.code(kind, lambda: np.unique(self.rows["kind"]))
+
+    def kinds_of(self, rows: Rows) -> list[str]:
+        """The kind that each user was told last; empty for none."""
+        return kinds_told(rows["kind"], self._kinds.names)
+
+    def _scale_of(self, model: Model) -> Scale:
+        """The model's kinds in codes of this partition."""
+        if self._scale is None or self._scale[0] is not model:
+            scale = Scale.of(model, self._kinds, lambda: np.unique(self.rows["kind"]))
+            self._scale = model, scale
+        return self._scale[1]
+
+    @staticmethod
+    def _tell_kind(rows: Rows, kinds: npt.NDArray[np.uint8], now_ms: int) -> None:
+        """Rows of users who are told of what kind they are."""
+        rows["kind_since"] = np.where(rows["kind"] == kinds, rows["kind_since"], now_ms)
+        rows["kind"] = kinds
 
     def knows_output(self, upto: int) -> None:
         """What the output has before an offset was delivered from this partition's commits."""
@@ -550,6 +605,8 @@ class Partition:
             counted = _counted(model, rows, looked.placed)
             sweep.total = counted if sweep.total is None else sweep.total + counted
         sweep.next = last
+        if last == len(sweep.causes) and model is not None:
+            self._tell_others(model, now_ms)
         self.originate(origin_ms)
         if last < len(sweep.causes):
             return None
@@ -601,7 +658,10 @@ class Partition:
         if len(held):
             rows[held] = kept
             moves = moves.without(held)
-        self.record(model, rows, slots, vectors, looked.placed.mapped, moves, now_ms)
+        self.record(model, rows, slots, vectors, looked.placed.mapped, moves, causes, now_ms)
+        acted = causes == CAUSES.index(Cause.USER_MOVED)
+        acted[held] = False
+        self._dirty[slots[self.tell_turns(model, rows, slots, acted, now_ms)]] = True
         return looked
 
     def _hold(self, slots: Ints, now_ms: int) -> Ints:
@@ -640,29 +700,152 @@ class Partition:
         vectors: Floats,
         mapped: Floats,
         moves: Moves,
+        causes: npt.NDArray[np.uint8],
         now_ms: int,
     ) -> None:
-        """Write a change record for everyone who moved, and count them.
+        """Write a change record for everyone who moved, and count them; rows change in place.
 
         Args:
             rows, slots, vectors, mapped: of everyone who was looked at; `moves` says who moved.
+            causes: code in `CAUSES` for each: what made us look at them.
         """
         if len(moves) == 0:
             return
         self._count(moves, self.rule_of(model), now_ms)
-        who = moves.index
         explained = np.isfinite(moves.margin)
-        why = iter(self._reasons(model, vectors, mapped, moves, explained))
-        rules = iter(self._rules(model, vectors, moves))
+        why = self._reasons(model, vectors, mapped, moves, explained)
+        rules = self._rules(model, vectors, moves)
+        act = CAUSES.index(Cause.USER_MOVED)
+        acted = (causes[moves.index] == act) | (moves.cause == act)
+        acted &= did_something(rows[moves.index], now_ms, self.position.mark_ms)
+        self._write(model, rows, slots, moves, acted, now_ms, explained, why, rules)
+
+    def tell_turns(self, model: Model, rows: Rows, slots: Ints, acted: Bools, now_ms: int) -> Ints:
+        """Tell users who acted, and stay where they are, of what kind their segment is by now.
+
+        Args:
+            rows, slots, acted: of everyone who was looked at; rows change in place.
+
+        Returns:
+            Places of those who were told.
+        """
+        scale = self._scale_of(model)
+        columns = columns_of(rows["segment"], model.ids)
+        themselves = acted & did_something(rows, now_ms, self.position.mark_ms)
+        wanted = wanted_kinds(rows["kind"], columns, themselves, scale)
+        index = np.flatnonzero(acted & (wanted != rows["kind"]))
+        self._turn(model, rows, slots, index, columns[index], themselves[index], now_ms)
+        return index
+
+    def _tell_others(self, model: Model, now_ms: int) -> None:
+        """Tell others that their segment has turned, so many as the rate allows, by their hashes.
+
+        Who is told first does not depend on the order in which users were loaded.
+        """
+        rows = self.rows
+        columns = columns_of(rows["segment"], model.ids)
+        nobody = np.zeros(len(rows), np.bool_)
+        wanted = wanted_kinds(rows["kind"], columns, nobody, self._scale_of(model))
+        due = wanted != rows["kind"]
+        # Of these it is known where they go.
+        due[[self._slots[user] for user in self._foretold if user in self._slots]] = False
+        index = np.flatnonzero(due)
+        if len(index) == 0:
+            return
+        rate, mark_ms = self.rule_of(model).turns_per_second, self.position.mark_ms
+        most = allowed(now_ms, self._turned_ms, mark_ms, rate)
+        index = np.sort(index[smallest_hashes(self.hashes[index], most)])
+        self._turned_ms = paid(len(index), now_ms, self._turned_ms, mark_ms, rate)
+        some = rows[index]
+        everyone = np.arange(len(index))
+        self._turn(model, some, index, everyone, columns[index], nobody[index], now_ms)
+        self._rows[index] = some
+        self._dirty[index] = True
+
+    def _turn(
+        self,
+        model: Model,
+        rows: Rows,
+        slots: Ints,
+        index: Ints,
+        columns: Ints,
+        acted: Bools,
+        now_ms: int,
+    ) -> None:
+        """Write records of turns; rows change in place.
+
+        Args:
+            index: places of users who are told.
+            columns, acted: of these.
+        """
+        if len(index) == 0:
+            return
+        rows["version"][index] += 1
+        segments = rows["segment"][index]
+        nobody = np.zeros(len(index), np.bool_)
+        turns = Moves(
+            index=index,
+            before=segments,
+            after=segments,
+            column=columns,
+            column_before=columns,
+            cause=np.full(len(index), CAUSES.index(Cause.SEGMENT_TURNED), np.uint8),
+            margin=np.full(len(index), np.nan),
+            provisional=rows["looks"][index] < self.rule_of(model).provisional_looks,
+            reverted=nobody,
+            crossed=nobody,
+        )
+        self._write(model, rows, slots, turns, acted, now_ms, nobody, [], [])
+
+    def _write(
+        self,
+        model: Model,
+        rows: Rows,
+        slots: Ints,
+        moves: Moves,
+        acted: Bools,
+        now_ms: int,
+        explained: Bools,
+        reasons: Sequence[tuple[list[records.Why], float]],
+        crossings: Sequence[list[records.Why]],
+    ) -> None:
+        """Write records of moves and turns; rows are told of the kinds in them.
+
+        Args:
+            explained: which of them have reasons, in their order.
+            crossings: what took those who crossed to another population, in their order.
+        """
+        who, why, rules = moves.index, iter(reasons), iter(crossings)
+        scale = self._scale_of(model)
+        told = rows["kind"][who]
+        kinds = to_tell(told, scale.kinds[moves.column], acted, scale)
+        some = rows[who]
+        self._tell_kind(some, kinds, now_ms)
+        rows["kind"][who], rows["kind_since"][who] = some["kind"], some["kind_since"]
         version, times = rows["version"][who].tolist(), isos(rows["seen"][who])
         incarnation, users, name = self.position.incarnation, self._slots.names, model.name
         at, known = iso(now_ms), model.by_id
-        for slot, number, seen, old, new, code, margin, has_why, crossed, provisional in zip(
+        for (
+            slot,
+            number,
+            seen,
+            old,
+            new,
+            kind_from,
+            kind_to,
+            code,
+            margin,
+            has_why,
+            crossed,
+            provisional,
+        ) in zip(
             slots[who].tolist(),
             version,
             times,
             moves.before.tolist(),
             moves.after.tolist(),
+            kinds_told(told, self._kinds.names),
+            kinds_told(kinds, self._kinds.names),
             moves.cause.tolist(),
             moves.margin.tolist(),
             explained.tolist(),
@@ -671,9 +854,8 @@ class Partition:
             strict=True,
         ):
             before, after, cause = known.get(old), known[new], CAUSES[code]
-            reasons, rest = next(why) if has_why else (next(rules) if crossed else (), None)
-            kind_from = before.kind if before else None
-            self._told[cause, kind_from, after.kind] += 1
+            parts, rest = next(why) if has_why else (next(rules) if crossed else (), None)
+            self._told[cause, kind_from or None, kind_to] += 1
             record = records.Change(
                 records.change_id(users[slot], self._key, incarnation, number),
                 users[slot].decode(),
@@ -682,15 +864,15 @@ class Partition:
                 new,
                 before.name if before else None,
                 after.name,
-                kind_from,
-                after.kind,
+                kind_from or None,
+                kind_to,
                 cause,
                 at,
                 seen,
                 name,
                 margin if has_why else None,
                 provisional,
-                reasons,
+                parts,
                 rest,
             )
             self._pending.append(records.encode(record))
@@ -801,6 +983,8 @@ class Partition:
             clocks=[lane.clock_ms for lane in self._lanes],
             ids=[lane.ids.told for lane in self._lanes],
             orders=[lane.orders.told for lane in self._lanes],
+            kinds=list(self._kinds.names),
+            turned_ms=self._turned_ms,
         )
         slots = np.flatnonzero(self._dirty[: len(self)])
         names = self._slots.names
@@ -932,18 +1116,20 @@ def act_together(acting: Sequence[Acting], now_ms: int) -> list[int]:
         causes = np.full(len(rows), CAUSES.index(Cause.USER_MOVED), np.uint8)
         rule = partitions[group[0]].rule_of(model)
         looked = _under(model, rule, rows, vectors, causes, now_ms)
-        folded.rows[here] = rows
         begin = 0
         for number in group:
             low, high = spans[number]
             end = begin + int(np.count_nonzero((here >= low) & (here < high)))
             part, span = partitions[number], slice(begin, end)
+            mine, whose = rows[span], slots[number][here[span] - low]
             part.record(
-                model, rows[span], slots[number][here[span] - low], vectors[span],
-                looked.placed.mapped[span], looked.answer.moves.between(begin, end), now_ms,
+                model, mine, whose, vectors[span], looked.placed.mapped[span],
+                looked.answer.moves.between(begin, end), causes[span], now_ms,
             )  # fmt: skip
+            part.tell_turns(model, mine, whose, np.ones(len(mine), np.bool_), now_ms)
             part.originate(acting[number].origin_ms)
             begin = end
+        folded.rows[here] = rows
     for partition, touched, (a, b) in zip(partitions, slots, spans, strict=True):
         partition.put(touched, folded.rows[a:b])
     return [b - a for a, b in parted(folded.duplicates)]

@@ -83,6 +83,11 @@ def check(declared: Sequence[Population], features: Sequence[str]) -> None:
                 raise ValueError(
                     f"populations: {one.name!r} looks at {feature!r}, which is no feature"
                 )
+            if bounds.min_times is not None or bounds.max_times is not None:
+                raise ValueError(
+                    f"populations: {one.name!r} looks at {feature!r} with min_times or max_times: a "
+                    "usual value is one of a population, so there is none yet; give min or max"
+                )
             if bounds.min is not None and bounds.max is not None and bounds.min > bounds.max:
                 raise ValueError(
                     f"populations: nobody can be in {one.name!r}: {feature} is never "

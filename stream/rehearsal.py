@@ -93,6 +93,6 @@ class Rehearsal:
         return Marked(at_ms, changes, state)
 
     def _commit(self, at_ms: int) -> list[SegmentChange]:
-        commit = self.partition.commit([0, 0], Counts(), at_ms)
+        commit = self.partition.commit([0, 0], Counts(), at_ms, mark_ms=at_ms)
         self.partition.committed(commit)
         return [_decode(change) for entry in commit.outbox for change in entry.changes]

@@ -25,7 +25,7 @@ import numpy as np
 
 from stream.events import Rows
 
-ROW_FORMAT = 3
+ROW_FORMAT = 4
 """Of what stands here; what features keep is told apart by `FeatureTable.schema`."""
 Group: TypeAlias = Literal["identity", "published", "folded"]
 Layout: TypeAlias = tuple[str, str, tuple[int, ...]]
@@ -59,6 +59,8 @@ FIELDS: tuple[Field, ...] = (
     ),
     Field("looks", "u1", "published", "looks at them because they acted, up to 255"),
     Field("format", "u1", "identity", "ROW_FORMAT"),
+    Field("kind", "u1", "published", "code of the kind told last, see turns.KindBook; 0 for none"),
+    Field("kind_since", "<i8", "published", "when that was told first, ms"),
     Field("since", "<i8", "published", "when they came to their segment, ms"),
     Field("sign", "<i8", "published", "newest act that counts as evidence, ms; 0 for none"),
     Field("seen", "<i8", "identity", "newest event of theirs, ms; 0 if only the shop has acted"),

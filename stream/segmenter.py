@@ -26,7 +26,7 @@ from stream.config import Learning, Publish
 from stream.events import CAUSES, Bools, Cause, Floats, Hashes, Ints, Lineage, Rows
 from stream.flapping import Flapping, Tally, counted
 from stream.hashing import hash_texts
-from stream.kinds import KindRule
+from stream.kinds import Bounds, KindRule, limits_from
 from stream.learning.rounds import learn, sample_due, warm_up
 from stream.learning.state import TrainerState
 from stream.learning.statistics import PartitionStatistics, Sampling
@@ -70,6 +70,7 @@ class Features:
     units: tuple[str, ...]
     words: tuple[tuple[str, str], ...]
     weights: Floats
+    limits: tuple[tuple[dict[str, Bounds], dict[str, Bounds]], ...]
     schema: str = "vectors"
 
 
@@ -305,6 +306,9 @@ class Segmenter:
         signed: features that may be negative.
         weights: of the squared distance, by feature, from 0 to 4; 1 where it says nothing.
         units, words: by feature; words are what a low and a high value are called in names.
+        limits: of words, by feature: what holds of whom the low and the high one names, by feature,
+            in natural units. Without them a word is said of whom it holds beside the others: nearly
+            all are below, or above, the median of those who have the feature.
         kinds: rules for kinds, in natural units, first match first; without any, names say
             nothing of kinds.
         learning, publish: the settings of the pipeline; `segments` goes before `learning.segments`.
@@ -326,6 +330,7 @@ class Segmenter:
         weights: dict[str, float] | None = None,
         units: dict[str, str] | None = None,
         words: dict[str, tuple[str, str]] | None = None,
+        limits: dict[str, tuple[dict[str, Bounds], dict[str, Bounds]]] | None = None,
         kinds: Sequence[KindRule] = (),
         populations: Sequence[Population] = (),
         learning: Learning = LEARNING,
@@ -337,11 +342,13 @@ class Segmenter:
         if isinstance(features, str) or not names or len(set(names)) < len(names):
             raise ValueError("features: at least one, each with a name of its own, not one text")
         weights, units, words = weights or {}, units or {}, words or {}
+        limits = limits or {}
         for argument, known in (
             ("signed", signed),
             ("weights", weights),
             ("units", units),
             ("words", words),
+            ("limits", {*limits, *(n for both in limits.values() for side in both for n in side)}),
             ("kinds", {name for rule in kinds for name in rule.when}),
         ):
             if unknown := set(known) - set(names):
@@ -355,6 +362,7 @@ class Segmenter:
             tuple(units.get(name, "") for name in names),
             tuple(words.get(name, (f"low {name}", f"high {name}")) for name in names),
             _weights([weights.get(name, 1.0) for name in names]),
+            tuple(limits.get(name, _beside_the_others(name)) for name in names),
         )
         self._signed = np.array([name in signed for name in names])
         self._forget_ms = _duration("forget_after", forget_after)
@@ -717,6 +725,10 @@ class Segmenter:
                 "names": self._features.names,
                 "units": self._features.units,
                 "words": self._features.words,
+                "limits": [
+                    [{name: bounds.model_dump() for name, bounds in side.items()} for side in both]
+                    for both in self._features.limits
+                ],
                 "weights": self._features.weights.tolist(),
                 "signed": self._signed.tolist(),
             },
@@ -789,6 +801,7 @@ class Segmenter:
             weights=dict(zip(names, known["weights"], strict=True)),
             units=dict(zip(names, known["units"], strict=True)),
             words={n: (w[0], w[1]) for n, w in zip(names, known["words"], strict=True)},
+            limits={n: limits_from(both) for n, both in zip(names, known["limits"], strict=True)},
             kinds=[KindRule.model_validate(rule) for rule in told["kinds"]],
             populations=[Population.model_validate(one) for one in told["populations"]],
             learning=Learning.model_validate(told["learning"]),
@@ -828,6 +841,11 @@ class Segmenter:
             kept = {column: arrays[column][here] for column in _Shard.KEPT}
             shard.restore([names[place] for place in here.tolist()], kept)
             shard.adopt(model)
+
+
+def _beside_the_others(name: str) -> tuple[dict[str, Bounds], dict[str, Bounds]]:
+    """Limits of the two words of a feature that has none declared."""
+    return {name: Bounds(max_times=1.0)}, {name: Bounds(min_times=1.0)}
 
 
 def _ms(time: float) -> int:

@@ -29,6 +29,7 @@ class PublishRule:
     revert_ms: int = 0
     sign_gap_ms: int = 0
     silence_margin: float = MOST_MARGIN
+    turns_per_second: float = 200.0
 
     @property
     def by_silence(self) -> float:

@@ -17,7 +17,7 @@ import numpy as np
 
 from stream.config import Learning, Publish, Settings
 from stream.events import Floats
-from stream.kinds import KindRule
+from stream.kinds import Bounds, KindRule, limits_from
 from stream.model import Axes
 from stream.populations import Population, Populations
 from stream.segments import PublishRule
@@ -28,11 +28,12 @@ OWNERS_SHARE = frozenset({"sample_users"})
 
 @dataclass(frozen=True)
 class TunedAxes:
-    """`model.Axes` with other weights and words."""
+    """`model.Axes` with other weights, words and limits of words."""
 
     names: tuple[str, ...]
     units: tuple[str, ...]
     words: tuple[tuple[str, str], ...]
+    limits: tuple[tuple[dict[str, Bounds], dict[str, Bounds]], ...]
     weights: Floats
     schema: str
 
@@ -58,7 +59,7 @@ class Tuning(msgspec.Struct, frozen=True):
         id: drawn once; the model that is learned with it first, and all after it, carry it.
         schema: of the feature table it is for.
         learning, publish: values by setting.
-        weights, words: by feature.
+        weights, words, limits: by feature; limits as `features.Feature` has them.
         kinds: the rules, first match first.
         populations: as declared; None of an older version, which knew of none.
     """
@@ -71,6 +72,7 @@ class Tuning(msgspec.Struct, frozen=True):
     words: dict[str, tuple[str, str]]
     kinds: list[dict[str, Any]]
     populations: list[dict[str, Any]] | None = None
+    limits: dict[str, list[dict[str, Any]]] = {}
 
     @staticmethod
     def of(settings: Settings) -> Tuning:
@@ -82,8 +84,15 @@ class Tuning(msgspec.Struct, frozen=True):
             publish=settings.publish.model_dump(),
             weights={feature.name: feature.weight for feature in settings.features},
             words={feature.name: feature.words for feature in settings.features},
-            kinds=[rule.model_dump() for rule in settings.kinds],
+            kinds=[rule.model_dump(mode="json") for rule in settings.kinds],
             populations=[one.model_dump() for one in settings.populations],
+            limits={
+                feature.name: [
+                    {name: bounds.model_dump(exclude_none=True) for name, bounds in side.items()}
+                    for side in feature.limits
+                ]
+                for feature in settings.features
+            },
         )
 
     def pack(self) -> bytes:
@@ -107,6 +116,10 @@ class Tuning(msgspec.Struct, frozen=True):
             names=axes.names,
             units=axes.units,
             words=tuple(self.words[name] for name in axes.names),
+            limits=tuple(
+                limits_from(self.limits[name]) if name in self.limits else known
+                for name, known in zip(axes.names, axes.limits, strict=True)
+            ),
             weights=np.array([self.weights[name] for name in axes.names]),
             schema=axes.schema,
         )

@@ -368,8 +368,14 @@ def _misfit(change: Mapping[str, Any], models: Mapping[str, dict[str, Any]]) -> 
         return f"model {change['model']} was never announced"
     for segment in model["segments"]:
         if segment["id"] == change["to"]:
-            said, right = (change["kind_to"], change["name_to"]), (segment["kind"], segment["name"])
-            return "" if said == right else f"says {said}, model {change['model']} says {right}"
+            # Nobody is told a better kind without an act: then it is the one told before.
+            rungs = model.get("geometry", {}).get("kinds", [])
+            instead = {rung["instead"] for rung in rungs if rung["kind"] == segment["kind"]}
+            right = {segment["kind"], change["kind_from"], *instead}
+            if change["kind_to"] in right and change["name_to"] == segment["name"]:
+                return ""
+            said = change["kind_to"], change["name_to"]
+            return f"says {said}, model {change['model']} says {sorted(filter(None, right))}"
     return f"segment {change['to']} is not in model {change['model']}"
 
 
@@ -380,8 +386,7 @@ def _judge_rows(evidence: Evidence, chains: Chains) -> Check:
         for name, user in here.users.items():
             check.looked_at += 1
             chain = chains.get((number, name))
-            last = chain[-1] if chain else None
-            if wrong := _disagreement(user, last):
+            if wrong := _disagreement(user, chain or []):
                 check.findings.append(f"{name} (partition {number}): {wrong}")
     for number, name in chains:
         found = evidence.partitions.get(number)
@@ -390,16 +395,19 @@ def _judge_rows(evidence: Evidence, chains: Chains) -> Check:
     return check
 
 
-def _disagreement(user: StoredUser, last: tuple[Record, dict[str, Any]] | None) -> str:
+def _disagreement(user: StoredUser, chain: list[tuple[Record, dict[str, Any]]]) -> str:
     row = (user.version, user.segment, user.previous, user.since_ms if user.version else 0)
     told = (0, NO_SEGMENT, NO_SEGMENT, 0)
+    last = chain[-1] if chain else None
     if last is not None:
-        change = last[1]
+        # A turn of their segment moves nobody: where they came from is told before it.
+        moves = [change for _, change in chain if change["from"] != change["to"]]
+        move = moves[-1] if moves else last[1]
         told = (
-            change["version"],
-            change["to"],
-            change["from"] or NO_SEGMENT,
-            milliseconds(change["at"]),
+            last[1]["version"],
+            last[1]["to"],
+            move["from"] or NO_SEGMENT,
+            milliseconds(move["at"]),
         )
     if row == told:
         return ""

@@ -38,7 +38,7 @@ ROOT = Path(__file__).parent.parent.parent
 PAGES = {"change": ROOT / "README.md", "why": ROOT / "ops" / "guide" / "changes.md"}
 """Where each example stands."""
 SEED, SHOPPERS, DAYS = 7, 700, 42
-WHO = "shopper-000003"
+WHO = "shopper-000094"
 """Of whom there is much to say: one feature would move them, acts lead elsewhere, silence too."""
 COLUMNS = 100
 """What stands on a page without being folded."""
@@ -86,7 +86,7 @@ def _store(rehearsal: Rehearsal, at_ms: int) -> MemoryStore:
     store = MemoryStore()
     store.create(0, "owner", Position([0, 0], schema))
     rows = partition.rows
-    position = Position([0, 0], schema, clock_ms=at_ms)
+    position = Position([0, 0], schema, clock_ms=at_ms, kinds=partition.position.kinds)
     store.commit(0, "owner", Commit(0, position, list(partition.names), rows.tobytes()))
     store.lead("trainer")
     store.put_model("trainer", rehearsal.state.pack(rehearsal.table), at_ms)

@@ -91,30 +91,38 @@ move_threshold = 0.15
 
 [[kinds]]
 kind = "dormant"
+rank = 1
 when = {{ days_since_seen = {{ min = 18 }} }}
 
 [[kinds]]
 kind = "at_risk"
+rank = 2
 when = {{ days_since_seen = {{ min = 7 }} }}
 
 [[kinds]]
 kind = "champion"
+rank = 5
 when = {{ orders_30d = {{ min = 2.0 }} }}
 
 [[kinds]]
 kind = "loyal"
+rank = 4
 when = {{ orders_30d = {{ min = 0.8 }} }}
 
 [[kinds]]
 kind = "new"
+rank = 3
+instead = "promising"
 when = {{ tenure_days = {{ max = 5 }} }}
 
 [[kinds]]
 kind = "promising"
+rank = 3
 when = {{ orders_30d = {{ min = 0.25 }} }}
 
 [[kinds]]
 kind = "browsing"
+rank = 2
 when = {{ views_7d = {{ min = 0.5 }} }}
 """
 

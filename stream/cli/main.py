@@ -53,17 +53,19 @@ from stream.errors import (
     TopicMissingError,
 )
 from stream.events import Reason
-from stream.insight import applying, explore, plan, queries, rule_facts, trial
+from stream.insight import applying, explore, members, plan, queries, rule_facts, trial
 from stream.insight import why as reasons
 from stream.insight.facts import CheckFacts, SegmentsFacts, UserFacts
 from stream.insight.waiting import wait_until_caught_up
 from stream.learning.choosing import Distance
 from stream.masking import mask, mask_facts
 from stream.membership import Wanted
+from stream.model import Model
 from stream.partition import SchemaMismatchError
 from stream.roles.registry import Role
-from stream.safe import safe_facts, safe_lines
+from stream.safe import safe, safe_facts, safe_lines
 from stream.servers import LocalBroker, LocalStore
+from stream.store.promises import ReaderStore
 from stream.store.state import StoreRefusedError, StoreUnavailableError
 from stream.tuning import Tuning
 from stream.units import iso, milliseconds
@@ -801,6 +803,9 @@ def changes(
     ] = None,
     user_id: Annotated[str | None, typer.Option("--user", help="Only this user's.")] = None,
     kind: Annotated[str | None, typer.Option(help="Only moves into this kind.")] = None,
+    kinds_only: Annotated[
+        bool, typer.Option("--kinds", help="Only what tells a user another kind than before.")
+    ] = False,
     lineage: Annotated[
         bool, typer.Option("--lineage", help="Also what became of segments, one record for all.")
     ] = False,
@@ -819,17 +824,16 @@ def changes(
 
     with roles.open_store(settings) as store:
         reader = queries.Reader(settings, store, settings.table())
-        if kind is not None and kind not in (kinds := queries.kinds_of(settings, store)):
-            raise config.ConfigError(
-                f"--kind {kind}: there is no such kind, but {', '.join(kinds)}"
-            )
-        try:
-            begin = None if since is None else iso(queries.since_ms(since, reader.now_ms))
-        except (ValueError, OverflowError) as error:
-            raise config.ConfigError(f"--since {since}: {error}") from None
+        _see_kind(settings, store, kind)
+        begin_ms = _since_ms(since, reader)
+        begin = None if begin_ms is None else iso(begin_ms)
 
         def chosen(records: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-            return (one for one in records if queries.wanted(one, user_id, kind, begin))
+            return (
+                one
+                for one in records
+                if queries.wanted(one, user_id, kind, begin, kinds_only=kinds_only)
+            )
 
         log, place = ChangeLog(settings), Place()
         with _telling("reading"):
@@ -840,6 +844,77 @@ def changes(
             tell(chosen(log.follow(stop.is_set, place, lineage=lineage)))
     if not found:
         err.print("no changes")
+
+
+@app.command("members", epilog="Example: `segstream members --kind at_risk --csv > at-risk.csv`")
+def list_members(
+    segment: Annotated[
+        list[int] | None, typer.Option(help="Only of this segment; may be given again.")
+    ] = None,
+    kind: Annotated[str | None, typer.Option(help="Only who is of this kind.")] = None,
+    population: Annotated[
+        str | None, typer.Option(help="Only who is in a segment of this population.")
+    ] = None,
+    since: Annotated[
+        str | None,
+        typer.Option(
+            help="Only who came from a time on, or so long ago: to the segment, or the kind.",
+            metavar="DATETIME|DURATION",
+        ),
+    ] = None,
+    as_csv: Annotated[bool, typer.Option("--csv", help="A table, with a head.")] = False,
+    as_jsonl: Annotated[bool, typer.Option("--jsonl", help="JSON lines.")] = False,
+) -> None:
+    """The members of segments: id, since when, last seen, and what they are worth."""
+    settings = _context.settings()
+    with roles.open_store(settings) as store:
+        reader = queries.Reader(settings, store, settings.table())
+        model = queries.trainer_state(store).model
+        assert model is not None
+        if unknown := [one for one in segment or () if one not in model.by_id]:
+            raise config.ConfigError(f"--segment {unknown[0]}: segstream segments lists them")
+        _see_kind(settings, store, kind)
+        _see_population(model, population)
+        begin = _since_ms(since, reader)
+        wanted = members.WantedMembers(segment or None, kind, begin or 0, population)
+        portions = members.members(settings, reader.table, store, model, wanted, reader.now_ms())
+        if as_csv:
+            out.file.write(members.CSV_HEAD)
+        found = 0
+        for portion in members.once(portions):
+            found += len(portion)
+            if as_csv or as_jsonl:
+                text = members.as_csv(portion) if as_csv else members.as_jsonl(portion)
+                # A file gets what users are called; a terminal what it only shows.
+                out.file.write(
+                    "".join(f"{safe(line)}\n" for line in text.splitlines())
+                    if out.is_terminal
+                    else text
+                )
+            else:
+                for member in portion:
+                    out.print(views.member_line(member))
+    if not found:
+        err.print("no members")
+
+
+def _see_population(model: Model, population: str | None) -> None:
+    if population is not None and population not in (names := model.populations.names):
+        raise config.ConfigError(
+            f"--population {population}: there is no such population, but {', '.join(names)}"
+        )
+
+
+def _see_kind(settings: config.Settings, store: ReaderStore, kind: str | None) -> None:
+    if kind is not None and kind not in (kinds := queries.kinds_of(settings, store)):
+        raise config.ConfigError(f"--kind {kind}: there is no such kind, but {', '.join(kinds)}")
+
+
+def _since_ms(since: str | None, reader: queries.Reader) -> int | None:
+    try:
+        return None if since is None else queries.since_ms(since, reader.now_ms)
+    except (ValueError, OverflowError) as error:
+        raise config.ConfigError(f"--since {since}: {error}") from None
 
 
 @app.command("republish", epilog="Example: `segstream republish --kind at_risk`")
@@ -861,10 +936,7 @@ def republish_memberships(
         assert model is not None
         if segment is not None and segment not in model.by_id:
             raise config.ConfigError(f"--segment {segment}: segstream segments lists them")
-        if kind is not None and kind not in (kinds := queries.kinds_of(settings, store)):
-            raise config.ConfigError(
-                f"--kind {kind}: there is no such kind, but {', '.join(kinds)}"
-            )
+        _see_kind(settings, store, kind)
         with _telling("sending") as tell:
             facts = republish.tell_again(
                 settings,

@@ -15,9 +15,11 @@ from rich.text import Text
 from stream.events import SegmentChange
 from stream.features import FeatureTable
 from stream.insight.facts import Record, SegmentFacts, SegmentsFacts, UserFacts
+from stream.insight.members import Member
 from stream.insight.queries import is_young, marks_of
 from stream.insight.values import exact, natural, reading
 from stream.model import DECLARED
+from stream.safe import safe
 from stream.units import percent, percents
 
 KIND_STYLES = {
@@ -29,6 +31,7 @@ KIND_STYLES = {
     "occasional": "white",
     "at_risk": "yellow",
     "dormant": "red",
+    "gone_visitor": "dim",
 }
 
 
@@ -198,6 +201,17 @@ def record_line(record: Record) -> Text:
         f"  {record['name']} (",
         (record["kind"], KIND_STYLES.get(record["kind"], "")),
         f"), {record['users']:,} users",
+    )
+
+
+def member_line(member: Member) -> Text:
+    """A member of a segment as a line."""
+    worth = "" if member.value is None else f"  worth {natural(member.value)}"
+    return Text.assemble(
+        (safe(member.user), "bold"),
+        f"  {member.segment} {safe(member.name)}  ",
+        (safe(member.kind), KIND_STYLES.get(member.kind, "")),
+        f" since {member.kind_since[:10]}, last seen {member.last_seen[:10]}{worth}",
     )
 
 

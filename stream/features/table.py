@@ -57,6 +57,7 @@ class FeatureTable:
         self.names = tuple(f.name for f in self.features)
         self.units = tuple(f.unit for f in self.features)
         self.words = tuple(f.words for f in self.features)
+        self.limits = tuple(f.limits for f in self.features)
         self.weights = np.array([f.weight for f in self.features])
         watched = sorted({n for f in self.features for n in (*meant(f.on), *meant(f.minus))})
         self.codes = Codes(watched)
@@ -79,7 +80,9 @@ class FeatureTable:
         self._readers = [(column, readers[column]) for column in order]
 
         self.dtype = row_type(self._parts.fields())
-        meaning = repr([f.model_dump(exclude={"unit", "weight", "words"}) for f in self.features])
+        meaning = repr(
+            [f.model_dump(exclude={"unit", "weight", "words", "limits"}) for f in self.features]
+        )
         shop = [name for name in watched if self._shop[self.codes[name]]]
         layout = f"{ROW_FORMAT} {self.dtype.descr} {meaning} {shop}"
         self.schema = hashlib.blake2b(layout.encode(), digest_size=8).hexdigest()

@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
+from stream.kinds import Bounds
 from stream.units import parse_duration
 
 BROWSE = (
@@ -61,6 +62,15 @@ class Declared(BaseModel):
         1.0, ge=0, le=4, description="weight in distances; 0 only shows the feature"
     )
     words: tuple[str, str] = Field(("", ""), description="what a low and a high value is called")
+    limits: tuple[dict[str, Bounds], dict[str, Bounds]] = Field(
+        ({}, {}),
+        description="what holds of whom the low and the high word names, in natural units: feature "
+        "to limits, all of which must hold; a word without is never said",
+    )
+
+    def __hash__(self) -> int:
+        """By what tells features of a table apart; limits are tables, which have no hash."""
+        return hash((self.name, self.aggregate, self.on, self.half_life, self.window))
 
     @property
     def ratio_parts(self) -> tuple[str, ...]:

@@ -23,7 +23,6 @@ from stream.clustering import (
     assign,
     living,
     smallest_hashes,
-    typical_members,
 )
 from stream.config import Settings
 from stream.events import Counts, EventColumns, Floats, Hashes, Ints, Rows
@@ -31,7 +30,7 @@ from stream.features import FeatureTable
 from stream.hashing import user_hashes
 from stream.insight.facts import StudiedPopulation, StudyFacts
 from stream.insight.history import OpenHistory
-from stream.kinds import kinds
+from stream.kinds import Members, kinds
 from stream.learning.choosing import (
     NOISE,
     Advice,
@@ -52,14 +51,17 @@ from stream.learning.choosing import (
     stability,
     suggest,
 )
+from stream.learning.statistics import stands_for
 from stream.model import Model, PopulationModel
-from stream.naming import propose_names
+from stream.naming import Truth, propose_names
 from stream.partition import Partition, SchemaMismatchError
 from stream.populations import AUTO, NONE, Populations
+from stream.rhythm import NOTHING_SEEN, Seen, in_shop
 from stream.rows import RowFormatError
 from stream.segments import PublishRule, columns_of
 from stream.store.promises import ReaderStore
 from stream.store.state import Position
+from stream.turns import KindBook, recoded
 from stream.units import iso, milliseconds
 
 AlgorithmName = Literal["kmeans", "density"]
@@ -110,6 +112,11 @@ class People:
     def total(self) -> int:
         """How many users there are."""
         return sum(self.totals)
+
+    @property
+    def weights(self) -> Floats:
+        """``(users,)`` how many users each stands for."""
+        return stands_for(self.populations, self.totals)
 
     def among(self, place: int) -> People:
         """Those of one population."""
@@ -234,6 +241,7 @@ def sample_store(
         SchemaMismatchError: the rows were written by another feature table.
     """
     clock_ms = 0
+    book = KindBook([])
 
     def portions() -> Iterator[tuple[Sequence[bytes], bytes]]:
         nonlocal clock_ms
@@ -253,7 +261,12 @@ def sample_store(
                 names, rows = zip(*portion, strict=True)
                 seen += len(names)
                 tell(f"looking through the store, {seen:,} users")
-                yield names, b"".join(rows)
+                try:
+                    there = table.unpacked(b"".join(rows))
+                except RowFormatError:
+                    yield names, b"".join(rows)
+                else:
+                    yield names, recoded(there, position.kinds, book).tobytes()
 
     last = len(model.populations) - 1
 
@@ -262,6 +275,7 @@ def sample_store(
         return np.where(found == NONE, last, found)
 
     kept = _sample(settings, table, portions(), store.namespace_key(), _Strata(place, last + 1))
+    kept = replace(kept, kinds=tuple(book.names))
     return kept, wall_ms() if settings.clock.mode == "live" else clock_ms
 
 
@@ -276,6 +290,7 @@ class Sampled:
         strata: ``(users,)``.
         totals: users of each stratum, here or not.
         limits: of each stratum, the hash up to which all of its users are here.
+        kinds: names of the codes in rows.
     """
 
     rows: Rows
@@ -283,6 +298,7 @@ class Sampled:
     strata: Ints
     totals: tuple[int, ...]
     limits: tuple[int, ...]
+    kinds: tuple[str, ...] = ()
 
     @property
     def total(self) -> int:
@@ -292,9 +308,7 @@ class Sampled:
     @property
     def weights(self) -> Floats:
         """``(users,)`` how many users each stands for."""
-        sampled = np.bincount(self.strata, minlength=len(self.totals))
-        each: Floats = np.array(self.totals) / np.maximum(sampled, 1)
-        return each[self.strata]
+        return stands_for(self.strata, self.totals)
 
 
 class _Strata(NamedTuple):
@@ -517,7 +531,10 @@ def study(
         shown = _of_model(part, people, mapped, lasting)
         used: str | None = model.name
     else:
-        shown = _named(groups.labels, people, mapped, feature_map, settings, table, lasting)
+        by = _Naming(
+            settings, table, in_shop(NOTHING_SEEN, everyone.vectors, table.names, everyone.weights)
+        )
+        shown = _named(groups.labels, people, mapped, feature_map, by, lasting)
         used = None
     tell("looking at the other populations")
     return Study(
@@ -604,13 +621,24 @@ def _suggestions(
     return tuple(found)
 
 
+class _Naming(NamedTuple):
+    """What groups are named by.
+
+    Attributes:
+        seen: of customers, in the shop as a whole.
+    """
+
+    settings: Settings
+    table: FeatureTable
+    seen: Seen
+
+
 def _named(
     labels: Ints,
     people: People,
     mapped: Floats,
     feature_map: FeatureMap,
-    settings: Settings,
-    table: FeatureTable,
+    by: _Naming,
     lasting: float | None,
 ) -> Shown:
     """Groups as segments: the largest first, with kinds and names as the trainer would give."""
@@ -620,16 +648,19 @@ def _named(
     place[order] = np.arange(len(order))
     ranked = np.where(labels >= 0, place[labels], NOISE)
     centroids = means_of(mapped, ranked)
-    natural = typical_members(people.vectors, ranked, len(centroids))
-    kind_list = kinds(natural, table.names, settings.kinds, [None] * len(centroids))
-    names = propose_names(centroids, feature_map.weights, table, kind_list, rules=settings.kinds)
+    some = ranked >= 0
+    rules, table = by.settings.kinds, by.table
+    members = Members(people.vectors[some], ranked[some], table.names, len(centroids), by.seen)
+    kind_list = kinds(members, rules, [None] * len(centroids))
+    truth = Truth(table, members, by.settings.learning.word_share)
+    names = propose_names(centroids, feature_map.weights, truth, kind_list, rules=rules)
     return Shown(
         labels=ranked,
         ids=tuple(range(1, len(centroids) + 1)),
         names=tuple(names),
         kinds=tuple(kind_list),
         centroids=centroids,
-        natural=natural,
+        natural=members.typical,
         sizes=tuple(sizes[order].tolist()),
         stability=lasting,
     )

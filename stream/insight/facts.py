@@ -150,6 +150,7 @@ class Membership(TypedDict):
     name: str
     kind: str
     since: str
+    kind_since: str
 
 
 class Distance(TypedDict):

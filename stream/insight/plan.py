@@ -55,6 +55,8 @@ ANEW = (
 FILE_MARK_MS = DAY_MS
 
 
+ALL_AT_ONCE = 1e9
+"""Users a second: more than there are."""
 FILE_REFIT_SECONDS = 7 * 86_400.0
 """Of a file, if the settings are for the wall clock: a mark a day, a refit a week."""
 
@@ -74,6 +76,7 @@ class Crowd:
         rows: of some users, or of everyone.
         weights: ``(users,)`` how many users each stands for; None for one each.
         limits: ``(users,)`` the hash up to which all are known who were drawn like each; None for all.
+        kinds: names of the codes in rows, see `turns.KindBook`.
         notes: what a reader should know of them.
     """
 
@@ -86,6 +89,7 @@ class Crowd:
     notes: tuple[str, ...] = ()
     weights: Floats | None = None
     limits: Hashes | None = None
+    kinds: tuple[str, ...] = ()
 
     @property
     def counts(self) -> Floats:
@@ -142,6 +146,7 @@ def live_crowd(
         "the live store",
         weights=kept.weights,
         limits=np.array(kept.limits, np.uint64)[kept.strata],
+        kinds=kept.kinds,
     )
 
 
@@ -183,6 +188,7 @@ def history_crowd(
         )
     return Crowd(
         partition.names, partition.rows, partition.hashes, state.round_ms, state, file.name, notes,
+        kinds=tuple(partition.position.kinds),
     )  # fmt: skip
 
 
@@ -235,8 +241,11 @@ def plan(crowd: Crowd, table: FeatureTable, rule: PublishRule, wanted: Settings)
     if new is None or not new.parts:
         raise PlanError(f"{crowd.source}: no population has users enough to be learned")
 
-    settled, due = _looked_at(crowd, crowd.rows, table, rule, None)
-    moved, changes = _looked_at(crowd, settled, table, rule, new)
+    # Not as fast as the rate allows, but all who will be told.
+    rule = replace(rule, turns_per_second=ALL_AT_ONCE)
+    new = replace(new, rule=new.rule and replace(new.rule, turns_per_second=ALL_AT_ONCE))
+    settled, kinds, due = _looked_at(crowd, crowd.rows, crowd.kinds, table, rule, None)
+    moved, _, changes = _looked_at(crowd, settled, kinds, table, rule, new)
     return Plan(
         crowd=crowd,
         old=old,
@@ -245,7 +254,7 @@ def plan(crowd: Crowd, table: FeatureTable, rule: PublishRule, wanted: Settings)
         after=moved["segment"].astype(np.int64),
         changes=changes,
         lineage=new.lineage,
-        due=float(_standing_for(crowd, {change["user"] for change in due})),
+        due=float(_standing_for(crowd, {one["user"] for one in due if one["from"] != one["to"]})),
         notes=crowd.notes,
     )
 
@@ -263,11 +272,21 @@ def _in_each(
 
 
 def _looked_at(
-    crowd: Crowd, rows: Rows, table: FeatureTable, rule: PublishRule, model: Model | None
-) -> tuple[Rows, list[SegmentChange]]:
-    """The rows after a look under the model in force, or under one that is adopted."""
+    crowd: Crowd,
+    rows: Rows,
+    kinds: Sequence[str],
+    table: FeatureTable,
+    rule: PublishRule,
+    model: Model | None,
+) -> tuple[Rows, Sequence[str], list[SegmentChange]]:
+    """The rows after a look under the model in force, or under one that is adopted.
+
+    Args:
+        kinds: names of the codes in rows; those after the look are returned with them.
+    """
     now_ms = crowd.at_ms
-    partition = Partition(0, table, rule, Position([0, 0], table.schema), 0, crowd.model)
+    position = Position([0, 0], table.schema, kinds=list(kinds))
+    partition = Partition(0, table, rule, position, 0, crowd.model)
     partition.load(zip(crowd.names, (row.tobytes() for row in rows), strict=True))
     if model is None:
         partition.sweep(now_ms, now_ms)
@@ -275,7 +294,7 @@ def _looked_at(
         partition.adopt(model, now_ms, now_ms)
     commit = partition.commit([0, 0], Counts(), now_ms)
     changes = [_decode(change) for entry in commit.outbox for change in entry.changes]
-    return partition.rows.copy(), changes
+    return partition.rows.copy(), commit.position.kinds, changes
 
 
 def plan_anew(crowd: Crowd, other: Crowd, wanted: Settings) -> Plan:

@@ -36,6 +36,7 @@ from stream.model import Model
 from stream.partition import SchemaMismatchError
 from stream.populations import Population
 from stream.store.promises import OperatorStore, ReaderStore
+from stream.turns import kinds_told
 from stream.units import iso, parse_duration
 
 
@@ -183,8 +184,8 @@ class Reader:
     store: ReaderStore
     table: FeatureTable
 
-    def row_of(self, name: str) -> tuple[int, Rows, int]:
-        """A user's partition, their row ``(1,)`` and the time by the clock in use.
+    def row_of(self, name: str) -> tuple[int, Rows, int, list[str]]:
+        """A user's partition, row ``(1,)``, the time by the clock in use, and the names of kinds.
 
         Raises:
             UnknownUserError: no event of that user has been applied.
@@ -202,7 +203,7 @@ class Reader:
             )
         live = self.settings.clock.mode == "live"
         now_ms = time.time_ns() // 1_000_000 if live else position.clock_ms
-        return partition, np.frombuffer(raw, dtype=self.table.dtype), now_ms
+        return partition, np.frombuffer(raw, dtype=self.table.dtype), now_ms, position.kinds
 
     def user(self, name: str, changes_in: ChangesIn) -> UserFacts:
         """Facts of a user.
@@ -214,7 +215,7 @@ class Reader:
             UnknownUserError: no event of that user has been applied.
             SchemaMismatchError: the row was written by another feature table.
         """
-        partition, row, now_ms = self.row_of(name)
+        partition, row, now_ms, kinds = self.row_of(name)
         vectors = self.table.vectors(row, now_ms)
         facts: UserFacts = {
             "user": name,
@@ -241,8 +242,9 @@ class Reader:
             facts["segment"] = {
                 "id": current.id,
                 "name": current.name,
-                "kind": current.kind,
+                "kind": kinds_told(row["kind"], kinds)[0],
                 "since": iso(int(row["since"][0])),
+                "kind_since": iso(int(row["kind_since"][0])),
             }
         facts["model"] = model.name
         facts["distances"] = sorted(
@@ -296,12 +298,31 @@ def since_ms(text: str, now_ms: Callable[[], int]) -> int:
     return round((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1_000)
 
 
-def wanted(record: Record, user: str | None, kind: str | None, since: str | None = None) -> bool:
-    """Whether a record passes the filters of `segstream changes`; a segment is no user."""
+def wanted(
+    record: Record,
+    user: str | None,
+    kind: str | None,
+    since: str | None = None,
+    *,
+    kinds_only: bool = False,
+) -> bool:
+    """Whether a record passes the filters of `segstream changes`; a segment is no user.
+
+    Args:
+        kinds_only: whether only what tells another kind than before is wanted.
+    """
+    if kinds_only and not _tells_another_kind(record):
+        return False
     if since is not None and record["at"] < since:
         return False
     theirs = user is None or record.get("user") == user
     return theirs and (kind is None or record.get("kind_to", record.get("kind")) == kind)
+
+
+def _tells_another_kind(record: Record) -> bool:
+    if "kind_to" in record:
+        return bool(record["kind_from"] != record["kind_to"])
+    return str(record.get("event", "")).startswith("kind:")
 
 
 def churn_risk_moves(changes: Iterable[Record]) -> int:

@@ -23,7 +23,7 @@ def why(reader: Reader, name: str) -> WhyFacts | None:
     Raises:
         UnknownUserError: no event of that user has been applied.
     """
-    _, row, now_ms = reader.row_of(name)
+    _, row, now_ms, _ = reader.row_of(name)
     try:
         model = trainer_state(reader.store).model
     except NoModelError:

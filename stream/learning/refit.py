@@ -34,20 +34,19 @@ from stream.clustering import (
     on_grid,
     seed_and_fit,
     separated,
-    typical_members,
     votes,
 )
 from stream.config import Learning
 from stream.drift import Drift
 from stream.events import Floats, Ints, Lineage
 from stream.flapping import Tallies, Tally
-from stream.kinds import KindRule, kinds
+from stream.kinds import KindRule, Members, ladder
 from stream.learning.choosing import Groups, KMeans, Space, explained, merge_to, suggest
 from stream.learning.state import Learned, TrainerState
 from stream.learning.statistics import Sample
 from stream.lineage import Anchor, Heritage, inherit, others_people
 from stream.model import DECLARED, Axes, Model, PopulationModel, Segment
-from stream.naming import belied, propose_names
+from stream.naming import Truth, called
 from stream.populations import AUTO, Population, Populations
 from stream.units import iso
 
@@ -205,7 +204,7 @@ def refit(state: TrainerState, samples: Mapping[str, Sample], by: Refitting) -> 
     for population in by.populations.declared:
         part = None if old is None else old.part(population.name)
         if population.name in samples:
-            others = _names_of_others(old, found, population.name)
+            others = names_of_others(old, found, population.name)
             given = _given(state, population, part, samples[population.name], by, others)
             refitted = _refitted(given, next_id, since=_since(old, population, name))
             found[population.name] = refitted.part
@@ -230,6 +229,7 @@ def refit(state: TrainerState, samples: Mapping[str, Sample], by: Refitting) -> 
             retired=_retired(old, [s.id for part in parts for s in part.segments]),
             tuning="" if state.tuning is None else state.tuning.id,
             rule=None if state.tuning is None else state.tuning.rule(),
+            ladder=ladder(by.rules),
         ),
         learned={name: known for name, known in learned.items() if name in by.populations.names},
         next_id=next_id,
@@ -242,7 +242,7 @@ def epoch_to_come(state: TrainerState) -> int:
     return (state.epochs_before if state.model is None else state.model.epoch) + 1
 
 
-def _names_of_others(
+def names_of_others(
     old: Model | None, found: Mapping[str, PopulationModel], population: str
 ) -> set[str]:
     """Names of the segments of all populations but one, as far as they are known."""
@@ -339,14 +339,16 @@ def _refitted(given: _Refit, next_id: int, since: str) -> _Refitted:
         identified = _first_ids(given, len(placed.centroids), next_id)
     else:
         identified = _inherited_ids(given, before, placed.centroids, labels, next_id)
-    typical = typical_members(sample.vectors, labels, len(placed.centroids))
-    segments, turns = _segments(given, placed.centroids, typical, identified, labels)
+    members = Members(
+        sample.vectors, labels, given.axes.names, len(placed.centroids), state.customers_seen
+    )
+    segments, turns = _segments(given, placed.centroids, members, identified)
     part = PopulationModel(
         population=given.population,
         since=since,
         map=given.map,
         centroids=placed.centroids,
-        typical=typical,
+        typical=members.typical,
         segments=measured(segments, state.flapping),
         users=learned.users,
         inertia=float(away.mean()),
@@ -588,40 +590,36 @@ def _elsewhere(
 
 
 def _segments(
-    given: _Refit, centroids: Floats, typical: Floats, identified: _Identified, labels: Ints
+    given: _Refit, centroids: Floats, members: Members, identified: _Identified
 ) -> tuple[tuple[Segment, ...], list[Lineage]]:
     """Segments with name, kind and size; and which of them turned into another kind or name."""
     state, axes, weights = given.state, given.axes, given.map.weights
     known = {} if given.part is None else {s.id: s for s in given.part.segments}
     was = [known.get(i) for i in identified.ids]
-    kind_list = kinds(
-        typical, axes.names, given.rules, [None if s is None else s.kind for s in was]
-    )
-    # A name belongs to the id until a person gives another, the segment turns into another kind, or
-    # what it says is no longer so.
-    kept = [
-        state.given.get(i, None if s is None or s.kind != kind or stale else s.name)
-        for i, s, kind, stale in zip(
-            identified.ids, was, kind_list, belied(was, centroids, weights, axes), strict=True
-        )
-    ]
-    names = propose_names(centroids, weights, axes, kind_list, kept, given.rules, given.others)
-    counts = np.bincount(labels, minlength=len(centroids))
-    estimate = np.round(counts * (given.learned.users / max(len(labels), 1))).astype(int).tolist()
+    truth = Truth(axes, members, given.settings.word_share)
+    names = [state.given.get(segment) for segment in identified.ids]
+    now = called(was, names, truth, centroids, weights, given.rules, given.others)
+    sampled = max(len(members.labels), 1)
+    estimate = np.round(members.counts * (given.learned.users / sampled)).astype(int).tolist()
     segments = tuple(
-        Segment(
-            i, names[c], kind_list[c], estimate[c], identified.born[i],
-            population=given.population,
-        )
+        Segment(i, *now[c], estimate[c], identified.born[i], population=given.population)
         for c, i in enumerate(identified.ids)
-    )  # fmt: skip
-    turns = []
-    for before, segment in zip(was, segments, strict=True):
+    )
+    return segments, turns_of(was, segments, state.round_ms, given.name)
+
+
+def turns_of(
+    was: Sequence[Segment | None], now: Sequence[Segment], at_ms: int, model: str
+) -> list[Lineage]:
+    """Which segments have turned into another kind, or are called otherwise."""
+    found = []
+    for before, segment in zip(was, now, strict=True):
         if before is not None and before.kind != segment.kind:
-            turns.append(given.happened(f"kind:{before.kind}->{segment.kind}", segment.id))
+            turn = f"kind:{before.kind}->{segment.kind}"
+            found.append(lineage_event(turn, segment.id, (), at_ms, model))
         elif before is not None and before.name != segment.name:
-            turns.append(given.happened("renamed", segment.id))
-    return segments, turns
+            found.append(lineage_event("renamed", segment.id, (), at_ms, model))
+    return found
 
 
 def _retired(old: Model | None, ids: Sequence[int]) -> tuple[Segment, ...]:

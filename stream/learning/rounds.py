@@ -7,7 +7,7 @@ when it is due, `segmenter` after so many updates.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from importlib import import_module
 from typing import Literal
@@ -15,27 +15,33 @@ from typing import Literal
 import msgspec
 import numpy as np
 
-from stream.clustering import Statistics, distances, nearest
+from stream.clustering import Statistics, assign, distances, nearest
 from stream.config import Learning
 from stream.drift import Drift
+from stream.events import Floats
 from stream.flapping import together
-from stream.kinds import KindRule
+from stream.kinds import KindRule, Members
 from stream.learning.refit import (
     USERS_PER_SEGMENT,
     Refitting,
-    lineage_event,
     measured,
     misfits,
+    names_of_others,
     refit,
+    turns_of,
 )
 from stream.learning.state import Learned, TrainerState
-from stream.learning.statistics import PartitionStatistics, Sample, merge
+from stream.learning.statistics import PartitionStatistics, Sample, merge, stands_for
 from stream.model import Axes, Model, PopulationModel, Segment
+from stream.naming import Truth, called
 from stream.populations import Population, Populations
+from stream.rhythm import customers, have_ordered, in_shop, readable, seen
 from stream.tuning import Started, Tuning
 
 LIBRARIES = ("sklearn.cluster", "sklearn.metrics", "scipy.optimize", "river.drift")
 NEVER = (1 << 63) - 1
+CUSTOMERS_SEEN = 2_048
+"""Customers of the sample that are followed from look to look; the state tells of each in 13 bytes."""
 
 
 def warm_up() -> None:
@@ -88,6 +94,8 @@ def learn(
             divided = wanted.over(untuned).divided()
         sample = Sample.merge(parts, divided, settings.sample_users)
         samples = _enough(state, sample, divided, settings)
+        if samples:
+            state = _learned_rhythm(state, sample, divided)
         if samples and wanted is not None:
             return _looked(retune(state, sample, untuned, wanted), sample, settings)
         if samples:
@@ -100,9 +108,36 @@ def learn(
                 )
                 return _looked(refit(state, chosen, refitting), sample, settings)
             state = _looked(state, sample, settings)
+            if model is not None:
+                segments = _called(state, model, samples, by)
+                return _moved(state, model, segments, merged, settings)
     elif due:
         state = replace(state, sample_due_ms=0)
-    return state if model is None else _moved(state, model, merged, settings)
+    return state if model is None else _moved(state, model, model.segments, merged, settings)
+
+
+def _learned_rhythm(state: TrainerState, sample: Sample, divided: Populations) -> TrainerState:
+    """With how soon customers ordered again since the last sample, and what is usual in the shop.
+
+    A customer may go from one population to another, so they are followed over all of them.
+    """
+    names = divided.features
+    if not readable(names):
+        return state
+    ordered = np.flatnonzero(have_ordered(sample.vectors, names))
+    some = ordered[np.argsort(sample.hashes[ordered], kind="stable")[:CUSTOMERS_SEEN]]
+    known = customers(sample.vectors[some], names)
+    found = seen(state.customers_seen, sample.hashes[some], known, sample.at_ms)
+    each = _stands_for(state, sample, divided)
+    return replace(state, customers_seen=in_shop(found, sample.vectors, names, each))
+
+
+def _stands_for(state: TrainerState, sample: Sample, divided: Populations) -> Floats:
+    """How many users each one of the sample stands for; the same of all where it is not known."""
+    users = [state.of(name).users for name in divided.names]
+    if len(divided) == 1 or not all(users[place] for place in np.unique(sample.populations)):
+        return np.ones(len(sample))
+    return stands_for(sample.populations, users)
 
 
 def _begin(
@@ -177,17 +212,61 @@ def _everyone(model: Model | None, parts: Sequence[PartitionStatistics]) -> Stat
     return merge(current) if current and len(current) == len(peopled) else None
 
 
-def _moved(
-    state: TrainerState, model: Model, merged: Statistics | None, settings: Learning
-) -> TrainerState:
-    """With a new version of the model, if centroids have moved enough, or a segment has a name."""
-    segments = tuple(replace(s, name=state.given.get(s.id, s.name)) for s in model.segments)
-    name = f"{model.epoch}.{model.version + 1}"
-    lineage = tuple(
-        lineage_event("renamed", new.id, (), state.round_ms, name)
-        for old, new in zip(model.segments, segments, strict=True)
-        if old != new
+def _called(
+    state: TrainerState, model: Model, samples: Mapping[str, Sample], by: Started
+) -> tuple[Segment, ...]:
+    """The segments as they are called by what the samples show of their members."""
+    now = {part.population: part for part in model.parts}
+    for name, sample in samples.items():
+        part = now.get(name)
+        if part is not None:
+            others = names_of_others(model, now, name)
+            now[name] = replace(part, segments=_called_in(state, part, sample, by, others))
+    return tuple(segment for part in now.values() for segment in part.segments)
+
+
+def _called_in(
+    state: TrainerState,
+    part: PopulationModel,
+    sample: Sample,
+    by: Started,
+    others: Collection[str],
+) -> tuple[Segment, ...]:
+    """The segments of a population.
+
+    Args:
+        others: names of those of other populations.
+    """
+    labels = assign(part.map.apply(sample.vectors), part.centroids, part.map.weights)
+    members = Members(
+        sample.vectors, labels, by.axes.names, len(part.segments), state.customers_seen
     )
+    truth = Truth(by.axes, members, by.learning.word_share)
+    given = [state.given.get(segment.id) for segment in part.segments]
+    called_now = called(
+        part.segments, given, truth, part.centroids, part.map.weights, by.rules, others
+    )
+    return tuple(
+        replace(segment, name=name, kind=kind)
+        for segment, (name, kind) in zip(part.segments, called_now, strict=True)
+    )
+
+
+def _moved(
+    state: TrainerState,
+    model: Model,
+    segments: tuple[Segment, ...],
+    merged: Statistics | None,
+    settings: Learning,
+) -> TrainerState:
+    """With a new version of the model, if centroids moved enough, or a segment is called otherwise.
+
+    Args:
+        segments: the model's, as they are called now.
+    """
+    segments = tuple(replace(s, name=state.given.get(s.id, s.name)) for s in segments)
+    name = f"{model.epoch}.{model.version + 1}"
+    lineage = tuple(turns_of(model.segments, segments, state.round_ms, name))
     centroids = model.centroids if merged is None else merged.means(model.centroids)
     shift = np.sqrt((model.weights * (centroids - model.centroids) ** 2).sum(axis=1)).max()
     if shift <= settings.move_threshold and not lineage:

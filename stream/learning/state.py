@@ -16,6 +16,7 @@ from stream.drift import Drift
 from stream.flapping import Tallies, Tally
 from stream.lineage import Anchor
 from stream.model import Axes, Model
+from stream.rhythm import NOTHING_SEEN, Seen
 from stream.tuning import Tuning
 
 
@@ -59,6 +60,7 @@ class TrainerState:
         sizes: users published in each segment, by column of the model, at the last round.
         given: names that a person gave, by segment id.
         flapping: of everyone at the last round, by segment id.
+        customers_seen: how soon customers ordered again, see `rhythm`.
         tuning: that a person wanted, from the refit on that was made for it.
         epochs_before: epochs that were told before this state began; none of them comes again.
         ids_before: the highest segment id that was told before.
@@ -76,6 +78,7 @@ class TrainerState:
     sizes: tuple[int, ...] = ()
     given: Mapping[int, str] = field(default_factory=dict)
     flapping: Tallies = field(default_factory=dict)
+    customers_seen: Seen = NOTHING_SEEN
     tuning: Tuning | None = None
     epochs_before: int = 0
     ids_before: int = 0
@@ -111,6 +114,7 @@ class _Packed(msgspec.Struct):
     given: dict[int, str]
     learned: dict[str, Learned] = {}
     flapping: dict[int, Tally] = {}
+    customers_seen: Seen = NOTHING_SEEN
     tuning: Tuning | None = None
     epochs_before: int = 0
     ids_before: int = 0

@@ -237,3 +237,15 @@ def merge(parts: Sequence[PartitionStatistics]) -> Statistics | None:
         if part.counts:
             total = part.statistics() if total is None else total + part.statistics()
     return total
+
+
+def stands_for(strata: Ints, totals: Sequence[float]) -> Floats:
+    """How many users each one of a sample stands for, ``(n,)``.
+
+    Args:
+        strata: ``(n,)`` of each user.
+        totals: users of each stratum, sampled or not.
+    """
+    sampled = np.bincount(strata, minlength=len(totals))
+    each: Floats = np.array(totals, float) / np.maximum(sampled, 1)
+    return each[strata]

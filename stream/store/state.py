@@ -86,6 +86,8 @@ class Position(msgspec.Struct):
         ids: how many message ids are remembered, as (step of the topic's clock, ids), by topic; so
             that some that vanish are missed.
         orders: the same of orders.
+        kinds: names of the kinds that rows have codes of, from code 1 on.
+        turned_ms: up to when telling users of turns is paid for, see `turns.allowed`.
     """
 
     offsets: list[int]
@@ -108,6 +110,8 @@ class Position(msgspec.Struct):
     clocks: list[int] = []
     ids: list[list[tuple[int, int]]] = []
     orders: list[list[tuple[int, int]]] = []
+    kinds: list[str] = []
+    turned_ms: int = 0
 
     @property
     def unaccounted(self) -> int:

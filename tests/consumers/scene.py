@@ -296,6 +296,7 @@ def delivered(scene: Scene, number: int) -> list[Delivered]:
             change["from"] or 0,
             change["to"],
             parse_time(change["at"]),
+            change["kind_to"],
         )
         for change in scene.changes(number)
     ]

@@ -204,7 +204,7 @@ class World:
                 "to": after,
                 "name_from": before and f"segment {before}",
                 "name_to": f"segment {after}",
-                "kind_from": before and "loyal",
+                "kind_from": before and "at_risk",
                 "kind_to": "at_risk",
                 "cause": Cause.TIME_PASSED,
                 "at": iso(START_MS + version * DAY_MS),
@@ -261,14 +261,19 @@ class World:
         for user, (version, segment) in (assigned or {}).items():
             slot = owner.names.index(user.encode())
             row = rows[slot : slot + 1]
-            row["version"], row["segment"] = version, segment
+            row["version"], row["segment"], row["kind"] = version, segment, version > 0
             for change in told:
                 if (change.get("user"), change.get("version")) == (user, version):
                     row["previous"] = change["from"] or 0
                     row["since"] = START_MS + version * DAY_MS
         commit = owner.commit(offsets, oracle.counts, START_MS + DAY_MS)
         position = msgspec.structs.replace(
-            commit.position, incarnation=incarnation, first=first, output=output, users=0
+            commit.position,
+            incarnation=incarnation,
+            first=first,
+            output=output,
+            users=0,
+            kinds=["at_risk"],
         )
         self.store.create(partition, "owner", position)
         entries = [OutboxEntry(0, outbox, incarnation)] if outbox else []
@@ -475,7 +480,7 @@ def told(world: World, in_partition: int = 1, **rest: Any) -> None:
         "at": iso(START_MS),
         "model": "3.0",
         "name": "Bargain hunters",
-        "kind": "loyal",
+        "kind": "at_risk",
         "users": 12,
     }
     payload = json.dumps({name: v for name, v in (record | rest).items() if v is not None})
@@ -1288,7 +1293,7 @@ def membership(world: World, user: str, version: int, segment: int) -> bytes:
             "version": version,
             "segment": segment,
             "name": f"segment {segment}",
-            "kind": "loyal",
+            "kind": "at_risk",
             "since": iso(START_MS + version * DAY_MS),
             "last_event_at": iso(START_MS),
             "at": iso(START_MS + 9 * DAY_MS),
@@ -1422,3 +1427,43 @@ def test_one_event_from_the_future_excuses_one_user(ahead_days: int) -> None:
     report = world.audit()
     state = next(check for check in report.checks if check.name == "state_equals_log")
     assert state.wrong >= 1
+
+
+# -- turns of kind -----------------------------------------------------------------------------
+
+
+def turned(**rest: str) -> World:
+    """A user who came to segment 3, which then turned into another kind."""
+    world = World()
+    world.click(0, "ann", 0)
+    world.announce(0, world.change("ann", 1, None, 3))
+    turn = {"kind_to": "dormant", "cause": Cause.SEGMENT_TURNED} | rest
+    world.announce(0, world.change("ann", 2, 3, 3, **turn))
+    world.process(0, {"ann": (2, 3)})
+    world.reposition(0, kinds=["at_risk", "dormant"])
+    world.edit(0, "ann", "kind", lambda _: 2)
+    world.edit(0, "ann", "previous", lambda _: 0)
+    world.edit(0, "ann", "since", lambda _: START_MS + DAY_MS)
+    return world
+
+
+def test_a_turn_moves_nobody_and_is_a_link_of_the_chain() -> None:
+    assert failed(turned().audit()) == {}
+
+
+def test_a_turn_from_a_kind_that_was_not_told_is_named() -> None:
+    offenders = failed(turned(kind_from="loyal").audit())["from_is_the_previous_to"]
+    assert "from kind loyal, but the user was told at_risk" in offenders[0]
+
+
+def test_a_row_that_knows_another_kind_than_was_told_is_named() -> None:
+    world = turned()
+    world.edit(0, "ann", "kind", lambda _: 1)
+    offenders = failed(world.audit())[ASSIGNED]
+    assert "the store says kind at_risk; the last change says dormant" in offenders[0]
+
+
+def test_a_row_that_came_when_its_segment_turned_is_named() -> None:
+    world = turned()
+    world.edit(0, "ann", "since", lambda _: START_MS + 2 * DAY_MS)
+    assert "the last move says" in failed(world.audit())[ASSIGNED][0]

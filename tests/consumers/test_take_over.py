@@ -51,6 +51,7 @@ def test_what_was_delivered_of_lost_commits_is_taken_from_the_output(live: Scene
 
     for number in range(PARTITIONS):
         last = {one.user: one for one in told[number]}
+        since = {one.user: one.at_ms for one in told[number] if one.before != one.after}
         again = live.changes(number)
         ids = {(one.user, one.version) for one in told[number]}
         assert not ids & {(c["user"], c["version"]) for c in again}, "one payload an id"
@@ -58,8 +59,16 @@ def test_what_was_delivered_of_lost_commits_is_taken_from_the_output(live: Scene
             before = last.get(change["user"])
             assert change["version"] == (before.version + 1 if before else 1)
             assert (change["from"] or 0) == (before.after if before else 0)
+            if change["from"] != change["to"]:
+                since[change["user"]] = parse_time(change["at"])
             last[change["user"]] = Delivered(
-                change["user"], 1, change["version"], 0, change["to"], parse_time(change["at"])
+                change["user"],
+                1,
+                change["version"],
+                0,
+                change["to"],
+                parse_time(change["at"]),
+                change["kind_to"],
             )
         rows = live.rows(number)
         assert set(rows) == set(rows_before[number])
@@ -68,7 +77,7 @@ def test_what_was_delivered_of_lost_commits_is_taken_from_the_output(live: Scene
             assert (row["version"], row["segment"], row["since"]) == (
                 one.version,
                 one.after,
-                one.at_ms,
+                since[user.decode()],
             )
         assert live.position(number).users == len(rows)
 
@@ -105,24 +114,33 @@ def test_a_partition_put_back_alone_comes_to_what_was_delivered(
     again = scene.changes(0)
     assert not ids & {(change["user"], change["version"]) for change in again}
     last = {one.user: one for one in told}
+    since = {one.user: one.at_ms for one in told if one.before != one.after}
     for change in again:
         before = last.get(change["user"])
         assert change["version"] == (before.version + 1 if before else 1)
         assert (change["from"] or 0) == (before.after if before else 0)
+        if change["from"] != change["to"]:
+            since[change["user"]] = parse_time(change["at"])
         last[change["user"]] = Delivered(
-            change["user"], 1, change["version"], 0, change["to"], parse_time(change["at"])
+            change["user"],
+            1,
+            change["version"],
+            0,
+            change["to"],
+            parse_time(change["at"]),
+            change["kind_to"],
         )
     assert set(scene.rows(0)) == set(rows)
     for user, raw in scene.rows(0).items():
         row = np.frombuffer(raw, TABLE.dtype)[0]
         if one := last.get(user.decode()):
             assert (row["version"], row["segment"]) == (one.version, one.after)
-            assert row["since"] == one.at_ms
+            assert row["since"] == since[user.decode()]
 
 
 def test_until_lost_users_are_back_the_output_is_read_again(live: Scene) -> None:
     live.run(idle=0)
-    lost = Delivered("never seen again", 1, 3, 1, 2, START_MS)
+    lost = Delivered("never seen again", 1, 3, 1, 2, START_MS, "loyal")
     live.output.delivered = {0: [lost]}
     known = live.position(0).known_to
     live.store._partitions[0].delivered_to = 1
@@ -138,7 +156,7 @@ def test_until_lost_users_are_back_the_output_is_read_again(live: Scene) -> None
 def test_changes_of_another_incarnation_say_nothing_of_this_one(live: Scene) -> None:
     live.run(idle=0)
     user = next(iter(live.rows(0))).decode()
-    live.output.delivered = {0: [Delivered(user, 2, 99, 1, 2, START_MS)]}
+    live.output.delivered = {0: [Delivered(user, 2, 99, 1, 2, START_MS, "loyal")]}
     assert_chained(live.run(), 0)
 
 

@@ -92,7 +92,7 @@ def message(user: str, event: str, name: str, time_ms: int, **properties: Any) -
 def change(user: str, version: int, before: int | None, after: int, model: str) -> dict[str, Any]:
     return {
         "id": f"{user}-1-{version}", "user": user, "version": version, "from": before, "to": after,
-        "kind_to": f"kind {after}", "name_to": f"name {after}", "cause": "user_moved",
+        "kind_from": before and f"kind {before}", "kind_to": f"kind {after}", "name_to": f"name {after}", "cause": "user_moved",
         "at": iso(T0 + version * 1_000), "model": model,
     }  # fmt: skip
 

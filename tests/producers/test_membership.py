@@ -44,11 +44,12 @@ def a_store(users: int = 10, schema: str = TABLE.schema) -> MemoryStore:
     """Users in two of three partitions, alternately in segments 3 and 5."""
     store = MemoryStore()
     for number in (0, 2):
-        position = Position([1, 1], schema, incarnation=number + 1)
+        position = Position([1, 1], schema, incarnation=number + 1, kinds=["loyal", "at_risk"])
         store.create(number, "owner", position)
         rows = TABLE.blank(users)
         rows["segment"] = np.where(np.arange(users) % 2, 3, 5)
         rows["version"] = 1
+        rows["kind"] = np.where(rows["segment"] == 3, 1, 2)
         names = [b"%d of %d" % (user, number) for user in range(users)]
         store.commit(number, "owner", Commit(0, position, names, rows.tobytes()))
     return store

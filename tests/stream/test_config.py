@@ -278,7 +278,25 @@ def test_a_kind_that_looks_at_no_feature_is_told() -> None:
     rule = {"kind": "rich", "when": {"wealth": {"min": 1}}}
     assert "'rich' looks at 'wealth', which is no feature" in complaint(flags={"kinds": [rule]})
     empty = {"kind": "rich", "when": {"orders_30d": {}}}
-    assert "give min, max or both" in complaint(flags={"kinds": [empty]})
+    assert "give min, max" in complaint(flags={"kinds": [empty]})
+
+
+def test_a_kind_that_looks_at_the_outlook_needs_what_that_is_read_from() -> None:
+    features = [{"name": "days_since_seen", "aggregate": "last"}]
+    rule = {"kind": "rich", "when": {"outlook": {"min": 0.5}}}
+    told = complaint(flags={"features": features, "kinds": [rule]})
+    assert "'rich' looks at 'outlook', which needs the features" in told
+    named = [*features, {"name": "outlook", "aggregate": "first"}]
+    assert "'outlook' has a meaning in kinds" in complaint(flags={"features": named, "kinds": []})
+
+
+def test_limits_of_a_word_look_at_features() -> None:
+    one = {
+        "name": "days_since_seen", "aggregate": "last", "words": ["recent", "silent"],
+        "limits": [{"wealth": {"min": 1}}, {}],
+    }  # fmt: skip
+    told = complaint(flags={"features": [one], "kinds": []})
+    assert "limits of 'days_since_seen' look at 'wealth', which is no feature" in told
 
 
 # -- what is in force ----------------------------------------------------------------------------

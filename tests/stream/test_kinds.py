@@ -12,43 +12,53 @@ from stream.events import Floats
 from stream.features import DEFAULT_FEATURES, FeatureTable
 from stream.kinds import (
     CHURN_RISK_KINDS,
+    CUSTOMERS,
     DEFAULT_KINDS,
     FALLBACK_KIND,
+    FALLBACK_RANK,
     KIND_SLACK,
+    OUTLOOK,
     Bounds,
     KindRule,
+    Members,
+    Rung,
     kind_of,
     kinds,
+    ladder,
 )
 
 TABLE = FeatureTable(DEFAULT_FEATURES)
 
 _PROFILE = {
     "days_since_seen": 1.0,
-    "days_since_order": 400.0,
+    "days_since_order": 20.0,
     "tenure_days": 300.0,
-    "orders_30d": 0.0,
-    "orders_180d": 0.0,
-    "views_7d": 0.0,
+    "orders_180d": 3.0,
+    CUSTOMERS: 1.0,
+    OUTLOOK: 0.3,
 }
 
 
 @pytest.mark.parametrize(
     ("kind", "values"),
     [
-        ("dormant", {"days_since_seen": 120}),
-        ("dormant", {"days_since_seen": 500, "orders_180d": 9}),
-        ("at_risk", {"days_since_seen": 119.9}),
-        ("at_risk", {"days_since_seen": 45, "tenure_days": 1}),
-        ("champion", {"orders_30d": 2, "days_since_order": 30, "orders_180d": 5}),
-        ("champion", {"tenure_days": 3, "orders_30d": 4, "days_since_order": 1}),
-        ("loyal", {"orders_30d": 2, "days_since_order": 31, "orders_180d": 1.5}),
-        ("loyal", {"tenure_days": 10, "orders_30d": 1, "orders_180d": 2.1}),
-        ("browsing", {"views_7d": 0.5}),
-        ("browsing", {"tenure_days": 3, "views_7d": 20}),
-        ("new", {"tenure_days": 14, "orders_180d": 1.0, "views_7d": 20}),
-        ("promising", {"tenure_days": 15, "orders_180d": 0.4}),
-        (FALLBACK_KIND, {}),
+        ("gone_visitor", {CUSTOMERS: 0.0, OUTLOOK: 0.0, "days_since_seen": 45}),
+        ("browsing", {CUSTOMERS: 0.0, OUTLOOK: 0.0, "days_since_seen": 44, "tenure_days": 3}),
+        ("dormant", {OUTLOOK: 0.12, "days_since_order": 30}),
+        ("at_risk", {OUTLOOK: 0.12, "days_since_order": 29}),
+        ("at_risk", {OUTLOOK: 0.35, "days_since_order": 14}),
+        (FALLBACK_KIND, {OUTLOOK: 0.2, "days_since_order": 13}),
+        ("dormant", {OUTLOOK: 0.3, "days_since_order": 180}),
+        ("at_risk", {OUTLOOK: 0.3, "days_since_order": 179}),
+        ("at_risk", {OUTLOOK: 0.45, "days_since_order": 45}),
+        ("promising", {OUTLOOK: 0.45, "days_since_order": 44}),
+        ("champion", {OUTLOOK: 0.85}),
+        ("champion", {OUTLOOK: 0.99, "days_since_order": 200}),
+        ("loyal", {OUTLOOK: 0.6}),
+        ("promising", {OUTLOOK: 0.99, "orders_180d": 0.9}),
+        ("promising", {OUTLOOK: 0.59}),
+        ("new", {OUTLOOK: 0.59, "tenure_days": 14, "orders_180d": 1.9}),
+        ("champion", {OUTLOOK: 0.9, "tenure_days": 14, "orders_180d": 2.1}),
     ],
 )
 def test_the_first_rule_that_holds_names_the_kind(kind: str, values: dict[str, float]) -> None:
@@ -59,14 +69,30 @@ def test_churn_risk_kinds_are_kinds() -> None:
     assert set(CHURN_RISK_KINDS) <= {rule.kind for rule in DEFAULT_KINDS}
 
 
+def test_who_never_ordered_is_no_customer_at_risk() -> None:
+    for days in (1, 60, 900):
+        profile = _PROFILE | {CUSTOMERS: 0.0, OUTLOOK: 0.0, "days_since_seen": days}
+        assert kind_of(profile, DEFAULT_KINDS) not in CHURN_RISK_KINDS
+
+
+def test_the_better_the_outlook_the_better_the_kind() -> None:
+    rank = {rung.kind: rung.rank for rung in ladder(DEFAULT_KINDS)}
+    found = [
+        rank[kind_of(_PROFILE | {OUTLOOK: share, "days_since_order": 60.0}, DEFAULT_KINDS)]
+        for share in np.linspace(0, 1, 101)
+    ]
+    assert found == sorted(found)
+    assert len(set(found)) == 5
+
+
 def test_a_kind_is_kept_while_its_loosened_limits_hold() -> None:
-    limit = 45.0
-    just_below = {**_PROFILE, "days_since_seen": limit * (1 - KIND_SLACK)}
-    assert kind_of(just_below, DEFAULT_KINDS, "at_risk") == "at_risk"
-    assert kind_of(just_below, DEFAULT_KINDS, "loyal") == FALLBACK_KIND
-    assert kind_of(just_below, DEFAULT_KINDS) == FALLBACK_KIND
-    farther = {**_PROFILE, "days_since_seen": limit * (1 - KIND_SLACK) - 0.01}
-    assert kind_of(farther, DEFAULT_KINDS, "at_risk") == FALLBACK_KIND
+    limit = 0.6
+    just_below = {**_PROFILE, OUTLOOK: limit * (1 - KIND_SLACK) + 1e-9}
+    assert kind_of(just_below, DEFAULT_KINDS, "loyal") == "loyal"
+    assert kind_of(just_below, DEFAULT_KINDS, "champion") == "promising"
+    assert kind_of(just_below, DEFAULT_KINDS) == "promising"
+    farther = {**_PROFILE, OUTLOOK: limit * (1 - KIND_SLACK) - 0.01}
+    assert kind_of(farther, DEFAULT_KINDS, "loyal") == "promising"
 
 
 @given(st.floats(-100, 100), st.floats(-100, 100), st.floats(-200, 200))
@@ -75,24 +101,85 @@ def test_slack_only_ever_loosens(low: float, high: float, value: float) -> None:
         assert bounds.hold(value, 0.15) or not bounds.hold(value)
 
 
+@given(st.floats(0, 9), st.floats(-50, 50), st.floats(-200, 200))
+def test_a_limit_may_be_a_multiple_of_what_is_usual(
+    times: float, usual: float, value: float
+) -> None:
+    assert Bounds(min_times=times).hold(value, usual=usual) == (value >= times * usual)
+    assert Bounds(max_times=times).hold(value, usual=usual) == (value <= times * usual)
+    # Both have to hold, and nothing is known where nothing is usual.
+    assert not Bounds(min=value + 1, min_times=times).hold(value, usual=usual)
+    assert not Bounds(min_times=times).hold(value)
+
+
 def test_an_earlier_rule_wins_over_a_kept_kind() -> None:
-    profile = {**_PROFILE, "days_since_seen": 130.0}
+    profile = {**_PROFILE, OUTLOOK: 0.1, "days_since_order": 130.0}
     assert kind_of(profile, DEFAULT_KINDS, "at_risk") == "dormant"
 
 
 def test_a_rule_needs_limits() -> None:
-    with pytest.raises(ValidationError, match="give min, max or both"):
+    with pytest.raises(ValidationError, match="give min, max"):
         Bounds()
     with pytest.raises(ValidationError):
         KindRule(kind="x", when={})
 
 
-def profile_rows(*profiles: dict[str, float]) -> Floats:
-    typical = dict.fromkeys(TABLE.names, 0.0) | {"days_since_seen": 1.0, "tenure_days": 300.0}
-    return np.array([[(typical | p)[name] for name in TABLE.names] for p in profiles])
+# -- of segments -----------------------------------------------------------------------------------
 
 
-def test_kinds_come_from_natural_values_and_the_kind_before() -> None:
-    natural = profile_rows({"days_since_seen": 44.0}, {"days_since_seen": 44.0}, {})
-    found = kinds(natural, TABLE.names, DEFAULT_KINDS, [None, "at_risk", "at_risk"])
-    assert found == [FALLBACK_KIND, "at_risk", FALLBACK_KIND]
+def vector(**values: float) -> Floats:
+    return np.array([values.get(name, 0.0) for name in TABLE.names])
+
+
+def members_of(*groups: list[Floats]) -> Members:
+    labels = np.repeat(np.arange(len(groups)), [len(group) for group in groups])
+    vectors = np.array([one for group in groups for one in group]).reshape(-1, len(TABLE.names))
+    return Members(vectors, labels, TABLE.names, len(groups))
+
+
+def test_a_profile_is_of_the_median_member_and_the_customers_among_them() -> None:
+    visitors = [vector(days_since_seen=days, days_since_order=400.0) for days in (1, 2, 9)]
+    buyers = [
+        vector(days_since_order=days, tenure_days=days, orders_180d=1.0) for days in (1.0, 200.0)
+    ]
+    both, only = members_of([*visitors, buyers[0]], buyers).profiles()
+    assert both["days_since_seen"] == 1.5
+    assert (both[CUSTOMERS], only[CUSTOMERS]) == (0.25, 1.0)
+    assert both[OUTLOOK] > only[OUTLOOK] > 0
+
+
+def test_kinds_come_from_members_and_the_kind_before() -> None:
+    rule = KindRule(kind="silent", when={"days_since_seen": Bounds(min=50)})
+    members = members_of(*([vector(days_since_seen=days)] for days in (44.0, 44.0, 50.0)), [])
+    found = kinds(members, [rule], [None, "silent", None, "silent"])
+    # Who has no member in the sample keeps the kind.
+    assert found == [FALLBACK_KIND, "silent", "silent", "silent"]
+
+
+def test_a_rule_over_what_is_not_known_never_holds() -> None:
+    members = Members(np.array([[5.0]]), np.array([0]), ("f0",), 1)
+    assert kinds(members, DEFAULT_KINDS, [None]) == [FALLBACK_KIND]
+
+
+def test_what_is_usual_is_the_median_of_who_has_it() -> None:
+    members = members_of([vector(basket_value=value) for value in (0, 0, 0, 10, 20, 90)])
+    assert members.usual[TABLE.names.index("basket_value")] == 20
+    assert np.isnan(members.usual[TABLE.names.index("refunds_180d")])
+
+
+def test_kinds_without_a_rank_stand_beside_the_ladder() -> None:
+    rules = [
+        KindRule(kind="good", when={OUTLOOK: Bounds(min=0.5)}, rank=2),
+        KindRule(kind="odd", when={OUTLOOK: Bounds(max=0.1)}),
+    ]
+    left = Rung(FALLBACK_KIND, FALLBACK_RANK, "")
+    assert ladder(rules) == (Rung("good", 2, ""), Rung("odd", 0, ""), left)
+    assert ladder(rules[1:]) == (Rung("odd", 0, ""), Rung(FALLBACK_KIND, 0, ""))
+
+
+def test_of_several_rules_of_a_kind_the_first_ranks_it() -> None:
+    rules = [
+        KindRule(kind="good", when={OUTLOOK: Bounds(min=share)}, rank=rank)
+        for share, rank in ((0.5, 3), (0.2, 1))
+    ]
+    assert ladder(rules)[0] == Rung("good", 3, "")

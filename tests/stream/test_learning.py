@@ -10,6 +10,7 @@ import pytest
 from stream.clustering import Statistics, distances
 from stream.config import Learning
 from stream.events import Floats, Hashes
+from stream.kinds import Bounds
 from stream.learning.refit import ANCHOR_REFITS
 from stream.learning.rounds import learn, sample_due
 from stream.learning.state import TrainerState
@@ -20,7 +21,16 @@ from stream.segmenter import Features
 
 pytestmark = pytest.mark.slow
 
-AXES = Features(("a", "b"), ("", ""), (("low a", "high a"), ("low b", "high b")), np.ones(2))
+AXES = Features(
+    ("a", "b"),
+    ("", ""),
+    (("low a", "high a"), ("low b", "high b")),
+    np.ones(2),
+    (
+        ({"a": Bounds(max=3)}, {"a": Bounds(min=3)}),
+        ({"b": Bounds(max=3)}, {"b": Bounds(min=3)}),
+    ),
+)
 LEARNING = Learning(
     segments=3,
     refit_seconds=100,
@@ -248,7 +258,7 @@ def test_a_segment_that_moves_with_its_people_keeps_its_id() -> None:
     for step in range(1, 21):
         places = CORNERS + np.array([[0, 0], [0, 0], [0.15 * step, 0.1 * step]])
         state = told(state, crowd(places, EVENLY, seed=step), step * 101_000)
-        assert events(state) == []
+        assert [one for one in events(state) if one[0] != "renamed"] == []
     assert id_at(state, (8.0, 3.0)) == mine
 
 
@@ -299,7 +309,7 @@ def test_segments_that_nobody_can_be_told_apart_by_go_once() -> None:
         assert events(state) == []
 
 
-def test_a_name_that_has_become_the_opposite_is_told_anew() -> None:
+def test_a_name_that_is_no_longer_so_is_told_anew() -> None:
     state = first(crowd(CORNERS, EVENLY))
     third = id_at(state, (5.0, 1.0))
     assert name_of(state, third).endswith("high a, low b")
@@ -310,7 +320,7 @@ def test_a_name_that_has_become_the_opposite_is_told_anew() -> None:
         state = told(state, crowd(places, EVENLY), number * 100_002)
         renamed += events(state)
     assert ("renamed", third, ()) in renamed
-    assert "high b" in name_of(state, third)
+    assert "low b" not in name_of(state, third)
     assert {event for event, _, _ in renamed} == {"renamed"}
 
 

@@ -46,6 +46,7 @@ def rows() -> Rows:
     found = TABLE.blank(len(USERS))
     found["segment"] = [3, 5, 3, 0, 2]
     found["version"] = [1, 7, 2, 0, 4]
+    found["kind"] = [1, 2, 1, 0, 1]
     found["since"] = START_MS - np.arange(5)
     found["seen"] = START_MS - 1_000 * np.arange(5)
     return found
@@ -56,6 +57,7 @@ EVERYBODY = Wanted()
 
 def told(wanted: Wanted = EVERYBODY, **rest: Any) -> list[Membership]:
     options: dict[str, Any] = {
+        "kinds": ["loyal", "at_risk"],
         "incarnation": 6,
         "key": b"key",
         "at_ms": START_MS,

@@ -356,7 +356,7 @@ def test_who_was_told_to_move_later_moves_at_that_time_and_not_before() -> None:
     row = partition.rows[partition.slots([movers[0]])[0]]
     elsewhere = next(s.id for s in models()[-1].segments if s.id != row["segment"])
     version = int(row["version"])
-    told = Delivered(movers[0], 1, version + 3, int(row["segment"]), elsewhere, later)
+    told = Delivered(movers[0], 1, version + 3, int(row["segment"]), elsewhere, later, "loyal")
     assert partition.take_delivered([told], in_time=True) == 1
     assert movers[0] in moves_of(other, silent)
     moved = moves_of(partition, silent)
@@ -378,7 +378,7 @@ def test_who_was_told_to_move_later_moves_at_that_time_and_not_before() -> None:
 def test_what_a_row_knows_already_is_not_told_again() -> None:
     partition, _, silent, movers = two_copies()
     row = partition.rows[partition.slots([movers[0]])[0]]
-    known = Delivered(movers[0], 1, int(row["version"]), 0, int(row["segment"]), silent)
+    known = Delivered(movers[0], 1, int(row["version"]), 0, int(row["segment"]), silent, "loyal")
     for in_time in (False, True):
         assert partition.take_delivered([known], in_time=in_time) == 0
     assert not partition.uncommitted
@@ -408,7 +408,10 @@ def test_each_users_changes_are_an_unbroken_chain() -> None:
             assert record["from"] == before["to"]
             assert record["version"] == before["version"] + 1
             assert record["name_from"]
-            assert record["from"] != record["to"]
+            assert record["kind_from"] == before["kind_to"]
+            turned = record["cause"] == Cause.SEGMENT_TURNED
+            assert (record["from"] == record["to"]) == turned
+            assert not turned or record["kind_from"] != record["kind_to"]
         last[record["user"]] = record
     rows = np.frombuffer(b"".join(steady().rows.values()), TABLE.dtype)
     for user, row in zip(steady().rows, rows, strict=True):

@@ -127,6 +127,10 @@ def test_a_trembling_feature_moves_nobody_to_and_fro() -> None:
             "nobody can be in 'b'",
         ),
         ((population("a", orders=(1, None)), population("a")), "the name 'a' is used twice"),
+        (
+            (Population(name="a", when={"orders": Bounds(min_times=2)}), population("b")),
+            "'a' looks at 'orders' with min_times or max_times",
+        ),
     ],
 )
 def test_what_cannot_be_is_refused(declared: Sequence[Population], words: str) -> None:
@@ -522,7 +526,8 @@ def test_acts_and_silence_and_the_model_cross_each_with_its_cause() -> None:
 
     changes = []
     for day in range(18, 150, 3):
-        changes += shop.day(day, [(user, VIEW) for user in everyone[20:]])
+        acts = [(user, VIEW) for user in everyone[20:]]
+        changes += shop.day(day, acts + [(user, ORDER) for user in everyone[20:30]])
     lapsed = [c for c in changes if c["user"] in everyone[:20] and by_rule(c)]
     assert {change["user"] for change in lapsed} == set(everyone[:20])
     assert {change["cause"] for change in lapsed} <= {Cause.TIME_PASSED, Cause.MODEL_MOVED}
@@ -530,6 +535,10 @@ def test_acts_and_silence_and_the_model_cross_each_with_its_cause() -> None:
     model = shop.rehearsal.state.model
     assert model is not None
     assert {part.population for part in model.parts} == {"customers", "lapsed", "visitors"}
+    # The lapsed are held against the shop's customers, not against each other.
+    kinds = {s.kind for s in model.segments if s.population == "lapsed"}
+    assert kinds <= {"at_risk", "dormant"}
+    assert len({s.name for s in model.segments}) == len(model.segments)
     json.dumps(model.published(shop.rehearsal.table), allow_nan=False)
 
     back = [c for c in shop.day(151, [("u3", VIEW)]) if c["user"] == "u3"]

@@ -207,7 +207,7 @@ def test_a_first_model_sees_sorts_of_shoppers_and_names_their_kinds() -> None:
     model = first_state(a_shop(600)).model
     assert model is not None
     assert {segment.kind for segment in model.segments} == {
-        "champion", "new", "browsing", "dormant"
+        "loyal", "new", "browsing", "dormant"
     }  # fmt: skip
     assert len({segment.name for segment in model.segments}) == 4
     assert model.silhouette is not None

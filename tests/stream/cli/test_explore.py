@@ -87,10 +87,12 @@ def run(capfd: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, s
 
 
 def test_a_file(shop: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    folder = tmp_path / "looks"
+    folder, config = tmp_path / "looks", tmp_path / "shop.toml"
+    config.write_text("populations = []\n")
     code, said, _ = run(
-        capfd, "explore", str(shop), "--mapping", "simple", "--out", str(folder), "--json", *FAST
-    )
+        capfd, "-c", str(config), "explore", str(shop), "--mapping", "simple", "--out", str(folder),
+        "--json", *FAST
+    )  # fmt: skip
     assert code == 0
     facts = json.loads(said.splitlines()[-1])
     assert len(said.splitlines()) == 1

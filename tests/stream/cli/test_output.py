@@ -42,9 +42,10 @@ from stream.cli import main, views
 from stream.cli.terminal import SafeConsole, console
 from stream.config import Settings
 from stream.features import DEFAULT_FEATURES
-from stream.insight import applying, explore, queries, rule_facts, trial
+from stream.insight import applying, explore, members, queries, rule_facts, trial
 from stream.insight import plan as planning
 from stream.insight import why as reasons
+from stream.insight.members import Member
 from stream.wiring import letters as letter_facts
 from stream.wiring import rekey as rekeying
 from stream.wiring import republish, roles
@@ -227,6 +228,14 @@ def _changes(patch: Patch, _: Path) -> Sequence[str]:
     return ["changes", "--lineage"]
 
 
+def _members(patch: Patch, _: Path) -> Sequence[str]:
+    _stored(patch)
+    found = Member(EVIL, 1, EVIL, EVIL, "2026-01-01", "2026-01-01", "2026-01-01", 1.0)
+    patch.setattr(queries.Reader, "now_ms", lambda _: 0)
+    patch.setattr(members, "members", lambda *_: iter([[found]]))
+    return ["members"]
+
+
 def _republish(patch: Patch, _: Path) -> Sequence[str]:
     _stored(patch)
     patch.setattr(topic_plans, "see_partitions", lambda _: None)
@@ -400,6 +409,7 @@ DRIVES: dict[str, Drive] = {
     "segments rename": _rename,
     "user": _user,
     "changes": _changes,
+    "members": _members,
     "republish": _republish,
     "audit": _audit,
     "dlq list": _dlq_list,

@@ -46,7 +46,8 @@ def fits(facts: Any, kind: Any) -> bool:
 def store() -> MemoryStore:
     store = MemoryStore()
     store.create(0, "owner", Position([0, 0], TABLE.schema))
-    position = Position([1, 1], TABLE.schema, clock_ms=NOW_MS, model=models()[-1].name)
+    kinds = steady().partition.position.kinds
+    position = Position([1, 1], TABLE.schema, clock_ms=NOW_MS, model=models()[-1].name, kinds=kinds)
     rows = steady().rows
     store.commit(0, "owner", Commit(0, position, list(rows), b"".join(rows.values())))
     store.lead("trainer")

@@ -1,0 +1,573 @@
+"""Holds names and kinds against what shoppers are and what they do next, in shops of many rhythms.
+
+``python -m ops.bench.shops`` plays the shared shops, the demo's shop and made ones (`shops_made`)
+through `stream.rehearsal`, an owner and a trainer in memory, and looks at everyone at each month's end.
+``--append`` adds a dated section to ``results/shops.md``. What the numbers mean:
+
+- *false words*: of the words in the names of segments, at each month's end: one is false if it does
+  not hold, in natural units, of the segment's median member, or of less than eight in ten members.
+  It is held against the limits of the settings, and against the wider ones of `PLAIN_SENSE`, which
+  nothing else reads. A word that speaks against the kind is false too, and so is a name given twice.
+- *foretold*: the share of a kind's customers who order within 90 days of a month's end, with its
+  95 % interval (Wilson 1927). Two kinds *touch* if their intervals do, and are *reversed* if the
+  lower one buys more; kinds of less than 30 customers are not judged. Whoever never ordered is not in it.
+- *AUC*: how well a customer's segment, and a customer's cell in a grid of three bands of recency (30
+  and 90 days) by three of orders (1, up to 4, more), rank who orders within 90 days; each segment
+  and cell by the share in it that does.
+- *lifted*: users told a better kind without an act of theirs. *New again*: users told that they are new
+  who were told another kind before.
+"""
+
+from __future__ import annotations
+
+import argparse
+import platform
+import sys
+import time
+import tomllib
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from scipy.stats import rankdata
+
+from consumers.decode import Decoder
+from ops.bench import command
+from ops.bench.report import cpu
+from ops.bench.shops_made import MADE, START_MS, Made, columns, made_events
+from ops.bench.year import month_of
+from producers.files import FileError
+from producers.mapping import MappingError, load_mapping
+from producers.traffic import encode, simulate
+from stream.cli import demo
+from stream.config import ConfigError, Settings
+from stream.events import Bools, EventColumns, Floats, Ints
+from stream.features.terms import PLACED
+from stream.kinds import Members, ladder
+from stream.model import PopulationModel
+from stream.naming import Truth, kept_by, words_of
+from stream.partition import Partition
+from stream.rehearsal import Rehearsal
+from stream.segments import columns_of
+from stream.units import DAY_MS, iso
+from stream.wiring.history import StampedMessage, open_history
+
+RESULTS = Path(__file__).parent / "results" / "shops.md"
+DATA = Path(__file__).parents[3] / "shared" / "data"
+FILES = (
+    ("Online Retail", DATA / "online_retail_uk.csv.gz", "online_retail", "1d", "7d"),
+    ("Taobao", DATA / "taobao_behavior_9days.csv.gz", "taobao", "6h", "1d"),
+    ("REES46", DATA / "rees46_multicategory_3h.csv.gz", "rees46", "10m", "30m"),
+)
+"""Name, file, mapping, and shop time between marks and between refits."""
+DEMO = "demo's shop"
+CHAIN = ("champion", "loyal", "promising", "at_risk", "dormant")
+HORIZON_MS = 90 * DAY_MS
+FEWEST = 30
+SHARE = 0.8
+DEMO_USERS, DEMO_DAYS = 6_000, 42
+
+PLAIN_SENSE: dict[str, dict[str, tuple[float, float]]] = {
+    "recent": {"days_since_seen": (0, 14)},
+    "silent": {"days_since_seen": (14, np.inf)},
+    "ordered recently": {"days_since_order": (0, 30)},
+    "no recent order": {"days_since_order": (30, np.inf)},
+    "newcomers": {"tenure_days": (0, 60)},
+    "long known": {"tenure_days": (120, np.inf)},
+    "ordering now": {"orders_30d": (0.8, np.inf), "days_since_order": (0, 30)},
+    "few orders lately": {"orders_30d": (-np.inf, 1)},
+    "frequent": {"orders_180d": (2, np.inf)},
+    "rare orders": {"orders_180d": (-np.inf, 2)},
+    "spending now": {"days_since_order": (0, 30)},
+    "high value": {"revenue_180d": (1e-9, np.inf)},
+    "big baskets": {"basket_value": (1e-9, np.inf)},
+    "small baskets": {"basket_value": (1e-9, np.inf)},
+    "no refunds": {"refunds_180d": (-np.inf, 0.1)},
+    "sends back": {"refunds_180d": (0.3, np.inf)},
+    "browsing now": {"days_since_seen": (0, 0.1)},
+    "browsed today": {"days_since_seen": (0, 1)},
+    "browses a lot": {"views_7d": (5, np.inf), "days_since_seen": (0, 14)},
+    "hardly browses": {"views_7d": (-np.inf, 1)},
+    "many visits": {"days_since_seen": (0, 30)},
+    "fills carts": {"carts_7d": (1, np.inf)},
+    "broad taste": {"categories_7d": (2, np.inf)},
+    "looks only": {"orders_30d": (-np.inf, 0.1)},
+    "buys when visiting": {"orders_30d": (0.3, np.inf)},
+}
+"""What some words mean to anybody, wherever the settings put the limit: a range for each feature."""
+AGAINST: dict[str, tuple[str, ...]] = {
+    "at_risk": ("recent", "ordering now", "spending now", "browsing now", "browsed today", "newcomers"),
+    "dormant": (
+        "recent", "ordering now", "spending now", "browsing now", "browsed today", "newcomers",
+        "ordered recently", "frequent", "many visits", "browses a lot", "fills carts",
+    ),
+    "champion": ("silent", "no recent order", "rare orders", "looks only", "few orders lately"),
+    "loyal": ("silent", "rare orders", "looks only", "newcomers"),
+    "new": ("long known", "silent", "frequent"),
+    "browsing": ("silent", "ordering now", "spending now", "frequent", "buys when visiting"),
+}  # fmt: skip
+"""Words that speak against a kind."""
+
+
+class Shop(NamedTuple):
+    """What is played.
+
+    Attributes:
+        play: folds events into a rehearsal and stops at each mark.
+    """
+
+    name: str
+    settings: Settings
+    play: Callable[[Rehearsal, Callable[[EventColumns], None]], Iterator[int]]
+
+
+# -- shops ---------------------------------------------------------------------------------------
+
+
+def settings_of(mark: str, refit: str, base: dict[str, Any] | None = None) -> Settings:
+    told = dict(base or {})
+    told["clock"] = {**told.get("clock", {}), "mode": "watermark", "mark_seconds": mark}
+    told["learning"] = {**told.get("learning", {}), "refit_seconds": refit}
+    return Settings.model_validate(told)
+
+
+def of_file(name: str, file: Path, mapping: str, mark: str, refit: str) -> Shop:
+    settings = settings_of(mark, refit)
+
+    def play(rehearsal: Rehearsal, saw: Callable[[EventColumns], None]) -> Iterator[int]:
+        def fold(parts: Sequence[Callable[[Partition], EventColumns]]) -> int:
+            return rehearsal.fold([_seen(part, saw) for part in parts])
+
+        step_ms = round(settings.clock.mark_seconds * 1_000)
+        with open_history(settings, rehearsal.table, file, load_mapping(mapping)) as history:
+            yield from history.play(fold, step_ms)
+
+    return Shop(name, settings, play)
+
+
+def of_made(made: Made, seed: int, base: dict[str, Any] | None = None) -> Shop:
+    settings = settings_of("1d", "7d", base)
+
+    def play(rehearsal: Rehearsal, saw: Callable[[EventColumns], None]) -> Iterator[int]:
+        events = made_events(made, seed)
+        names = [f"u{number}" for number in range(int(events.user.max()) + 1)]
+        first = 0
+        for day in range(made.days):
+            today = events.between(START_MS + day * DAY_MS, START_MS + (day + 1) * DAY_MS)
+
+            def fold(partition: Partition, today: Any = today, first: int = first) -> EventColumns:
+                seen = np.unique(today.user)
+                slots = np.zeros(len(names), np.int64)
+                slots[seen] = partition.slots([names[user] for user in seen.tolist()])
+                parts = list(columns(today, rehearsal.table, slots, first))
+                return EventColumns.concatenate(parts)
+
+            if len(today.user):
+                rehearsal.fold([_seen(fold, saw)])
+            first += len(today.user)
+            yield START_MS + (day + 1) * DAY_MS
+
+    return Shop(made.name, settings, play)
+
+
+def of_demo(seed: int) -> Shop:
+    text = demo.SETTINGS.format(bootstrap="none:1", url="redis://none", mark_hours=6)
+    settings = Settings.model_validate(tomllib.loads(text))
+
+    def play(rehearsal: Rehearsal, saw: Callable[[EventColumns], None]) -> Iterator[int]:
+        decoder = Decoder(rehearsal.table, settings.worker, money=settings.money)
+        step_ms = round(settings.clock.mark_seconds * 1_000)
+        mark_ms = 0
+        for batch in simulate(seed, DEMO_USERS, DEMO_DAYS):
+            messages = encode(batch, seed)
+            mark_ms = mark_ms or int(batch.time_ms[0]) // step_ms * step_ms + step_ms
+            place = 0
+            while place < len(messages):
+                end = int(np.searchsorted(batch.time_ms, mark_ms))
+                parts = []
+                for topic in (0, 1):
+                    some = [
+                        StampedMessage(out.value, out.time_ms)
+                        for out in messages[place:end]
+                        if out.topic == topic
+                    ]
+                    if some:
+                        parts.append(decoder.decode(some).batch(topic, 0, len(some)).columns)
+                if parts:
+                    rehearsal.fold([_seen(part, saw) for part in parts])
+                if end < len(messages):
+                    yield mark_ms
+                    mark_ms += step_ms
+                place = end
+        yield mark_ms
+
+    return Shop(DEMO, settings, play)
+
+
+def _seen(
+    part: Callable[[Partition], EventColumns], saw: Callable[[EventColumns], None]
+) -> Callable[[Partition], EventColumns]:
+    def told(partition: Partition) -> EventColumns:
+        found = part(partition)
+        saw(found)
+        return found
+
+    return told
+
+
+# -- looking -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class MonthEnd:
+    """Everyone at a month's end; users are only ever added at the end.
+
+    Attributes:
+        kinds: of each user, as told to them; empty for nobody told.
+        segments: 0 for none.
+        silence: days since the last order.
+    """
+
+    at_ms: int
+    kinds: list[str]
+    segments: Ints
+    silence: Floats
+
+
+class FalseWord(NamedTuple):
+    """A word that is not so."""
+
+    at_ms: int
+    name: str
+    word: str
+    why: str
+
+
+@dataclass
+class Seen:
+    """What was seen of a shop."""
+
+    words: int = 0
+    names: int = 0
+    numbered: int = 0
+    wrong: list[FalseWord] = field(default_factory=list)
+    renamed: int = 0
+    ends: list[MonthEnd] = field(default_factory=list)
+    lifted: int = 0
+    new_again: int = 0
+    kind_changes: Counter[str] = field(default_factory=Counter)
+    orders: list[tuple[Ints, Ints]] = field(default_factory=list)
+    last_ms: int = 0
+
+
+def look(shop: Shop, seen: Seen, rehearsal: Rehearsal, at_ms: int) -> None:
+    """Take in a month's end."""
+    model = rehearsal.state.model
+    if model is None:
+        return
+    rows, table = rehearsal.partition.rows, rehearsal.table
+    vectors = table.vectors(rows, at_ms)
+    segments = rows["segment"].astype(np.int64)
+    _words(shop, seen, rehearsal, vectors, segments, at_ms)
+    told = rehearsal.partition.kinds_of(rows)
+    silence = vectors[:, table.names.index("days_since_order")]
+    seen.ends.append(MonthEnd(at_ms, told, segments, silence))
+
+
+def _words(
+    shop: Shop, seen: Seen, rehearsal: Rehearsal, vectors: Floats, segments: Ints, at_ms: int
+) -> None:
+    """Count words and names, and those that are false, among members as published."""
+    model = rehearsal.state.model
+    assert model is not None
+    names = [segment.name for segment in model.segments]
+    seen.names += len(names)
+    seen.numbered += sum(name.endswith(")") for name in names)
+    for name, times in Counter(names).items():
+        if times > 1:
+            seen.wrong.append(FalseWord(at_ms, name, "", "given twice"))
+    for part in model.parts:
+        labels = columns_of(segments.astype(np.int32), part.ids)
+        some = labels >= 0
+        members = Members(vectors[some], labels[some], rehearsal.table.names, len(part.segments))
+        truth = Truth(rehearsal.table, members, shop.settings.learning.word_share)
+        _words_of(part, seen, truth, at_ms)
+
+
+def _words_of(part: PopulationModel, seen: Seen, truth: Truth, at_ms: int) -> None:
+    """Count the words in the names of a population's segments, and those that are false."""
+    table, members = truth.axes, truth.members
+    for column, segment in enumerate(part.segments):
+        here = members.vectors[members.labels == column]
+        for word in words_of(segment.name):
+            if word not in truth.claims:
+                continue
+            seen.words += 1
+            found = [kept_by(limits, here, members) for limits in truth.claims[word]]
+            if len(here) and not any(
+                kept_by(limits, members.typical[[column]], members)[0]
+                for limits in truth.claims[word]
+            ):
+                seen.wrong.append(FalseWord(at_ms, segment.name, word, "of the median member"))
+            elif len(here) and (share := np.logical_or.reduce(found).mean()) < SHARE:
+                seen.wrong.append(FalseWord(at_ms, segment.name, word, f"of {share:.0%}"))
+            for name, (low, high) in PLAIN_SENSE.get(word, {}).items():
+                values = here[:, table.names.index(name)]
+                inside = (values >= low) & (values <= high)
+                median = float(np.median(values)) if len(values) else low
+                if not low <= median <= high or inside.mean() < SHARE:
+                    why = f"{name} is {median:.3g}, in {inside.mean():.0%} within plain sense"
+                    seen.wrong.append(FalseWord(at_ms, segment.name, word, why))
+            if word in AGAINST.get(segment.kind, ()):
+                seen.wrong.append(FalseWord(at_ms, segment.name, word, "against the kind"))
+
+
+def watch(shop: Shop) -> Seen:
+    """Play a shop."""
+    rehearsal, seen = Rehearsal(shop.settings), Seen()
+    ordered = rehearsal.table.codes[PLACED]
+    ranked = {rung.kind: rung.rank for rung in ladder(shop.settings.kinds)}
+
+    def saw(events: EventColumns) -> None:
+        which = events.kind == ordered
+        if which.any():
+            seen.orders.append((events.slot[which], events.time_ms[which]))
+
+    names: dict[int, str] = {}
+    for at_ms in shop.play(rehearsal, saw):
+        if seen.last_ms and month_of(seen.last_ms) != month_of(at_ms):
+            look(shop, seen, rehearsal, seen.last_ms)
+        for change in rehearsal.mark(at_ms).changes:
+            _kind_change(seen, change, ranked)
+        seen.last_ms = at_ms
+        if (model := rehearsal.state.model) is not None:
+            now = {segment.id: segment.name for segment in model.segments}
+            seen.renamed += sum(now[one] != names[one] for one in now.keys() & names.keys())
+            names = now
+    look(shop, seen, rehearsal, seen.last_ms)
+    return seen
+
+
+def _kind_change(seen: Seen, change: Any, ranked: dict[str, int]) -> None:
+    before, after = change["kind_from"], change["kind_to"]
+    if before is None or before == after:
+        return
+    seen.kind_changes[change["cause"]] += 1
+    rises = ranked.get(after, 0) > ranked.get(before, 0) > 0
+    # A mark tells who acted since the one before.
+    seen.lifted += rises and change["last_event_at"] <= iso(seen.last_ms)
+    seen.new_again += after == "new" and before != "new"
+
+
+# -- what comes of it ------------------------------------------------------------------------------
+
+
+def wilson(part: int, whole: int, z: float = 1.96) -> tuple[float, float]:
+    """The 95 % interval of a share (Wilson 1927)."""
+    share, spread = part / whole, z * z / whole
+    middle = (share + spread / 2) / (1 + spread)
+    half = z / (1 + spread) * float(np.sqrt(share * (1 - share) / whole + spread / whole / 4))
+    return middle - half, middle + half
+
+
+def auc(score: Floats, bought: Bools) -> float:
+    """Area under the curve of a ranking: how often who buys is ranked before who does not."""
+    order = rankdata(score)
+    yes = int(bought.sum())
+    return float((order[bought].sum() - yes * (yes + 1) / 2) / (yes * (len(bought) - yes)))
+
+
+def by_share(groups: npt.NDArray[Any], bought: Bools) -> Floats:
+    """Of each user, the share of the group that buys."""
+    _, group = np.unique(groups, return_inverse=True)
+    shares: Floats = np.bincount(group, bought) / np.bincount(group)
+    return shares[group]
+
+
+def foretold(seen: Seen) -> dict[str, Any]:
+    """Kinds against what customers did in the 90 days after, month by month."""
+    slots = np.concatenate([slot for slot, _ in seen.orders]) if seen.orders else np.empty(0, int)
+    times = np.concatenate([time for _, time in seen.orders]) if seen.orders else np.empty(0, int)
+    months, touching, reversed_, judged = [], 0, 0, 0
+    segment_auc, grid_auc = [], []
+    total: dict[str, list[int]] = defaultdict(lambda: [0, 0])
+    for end in seen.ends:
+        if end.at_ms + HORIZON_MS > seen.last_ms:
+            continue
+        users = len(end.segments)
+        count = np.bincount(slots[(times <= end.at_ms) & (slots < users)], minlength=users)
+        later = slots[(times > end.at_ms) & (times <= end.at_ms + HORIZON_MS) & (slots < users)]
+        bought = np.bincount(later, minlength=users) > 0
+        customer = (count > 0) & (end.segments > 0)
+        kinds = np.array(end.kinds)[customer]
+        shares: dict[str, tuple[int, int]] = {}
+        for kind in sorted(set(kinds.tolist())):
+            part, whole = int(bought[customer][kinds == kind].sum()), int((kinds == kind).sum())
+            shares[kind] = part, whole
+            total[kind][0] += part
+            total[kind][1] += whole
+        chain = [kind for kind in CHAIN if shares.get(kind, (0, 0))[1] >= FEWEST]
+        for better, worse in pairwise(chain):
+            judged += 1
+            low, high = wilson(*shares[better])[0], wilson(*shares[worse])[1]
+            (more, of), (less, of_less) = shares[better], shares[worse]
+            reversed_ += more / of <= less / of_less
+            touching += more / of > less / of_less and low <= high
+        yes = bought[customer]
+        if 0 < yes.sum() < len(yes):
+            band = np.digitize(end.silence[customer], (30, 90))
+            grid = 3 * band + np.digitize(count[customer], (2, 5))
+            segment_auc.append(auc(by_share(end.segments[customer], yes), yes))
+            grid_auc.append(auc(by_share(grid, yes), yes))
+        months.append({"at": iso(end.at_ms), "kinds": shares})
+    return {
+        "months": months,
+        "pairs": judged,
+        "touching": touching,
+        "reversed": reversed_,
+        "kinds": {kind: (part, whole) for kind, (part, whole) in total.items()},
+        "auc_segments": float(np.mean(segment_auc)) if segment_auc else None,
+        "auc_grid": float(np.mean(grid_auc)) if grid_auc else None,
+    }
+
+
+def report_of(shop: Shop) -> dict[str, Any]:
+    """A shop, played and held against itself."""
+    began = time.perf_counter()
+    seen = watch(shop)
+    return {
+        "shop": shop.name,
+        "users": len(seen.ends[-1].segments) if seen.ends else 0,
+        "names": seen.names,
+        "numbered": seen.numbered,
+        "words": seen.words,
+        "false_words": [one._asdict() | {"at_ms": iso(one.at_ms)} for one in seen.wrong],
+        "renamed": seen.renamed,
+        "lifted": seen.lifted,
+        "new_again": seen.new_again,
+        "kind_changes": dict(seen.kind_changes),
+        **foretold(seen),
+        "seconds": round(time.perf_counter() - began, 1),
+    }
+
+
+# -- telling ---------------------------------------------------------------------------------------
+
+HEADER = """\
+# Names and kinds, in shops of many rhythms
+
+Each section is one run of `make bench-shops`; `ops/bench/shops.py` says what each number means. The
+numbers are the shops' and the program's, not the machine's: the same shops and settings give the same.
+"""
+
+
+COLUMNS: tuple[tuple[str, Callable[[dict[str, Any]], str]], ...] = (
+    ("shop", lambda one: one["shop"]),
+    ("users", lambda one: f"{one['users']:,}"),
+    ("words", lambda one: f"{one['words']:,}"),
+    ("false", lambda one: f"{len(one['false_words'])}"),
+    ("names with a number", lambda one: f"{one['numbered']} of {one['names']}"),
+    ("renamed", lambda one: f"{one['renamed']}"),
+    ("pairs of kinds", lambda one: f"{one['pairs']}"),
+    ("touching", lambda one: f"{one['touching']}"),
+    ("reversed", lambda one: f"{one['reversed']}"),
+    ("lifted", lambda one: f"{one['lifted']}"),
+    ("new again", lambda one: f"{one['new_again']}"),
+    ("AUC of segments", lambda one: _number(one["auc_segments"])),
+    ("of the grid", lambda one: _number(one["auc_grid"])),
+)
+
+
+def section(reports: Sequence[dict[str, Any]], at: datetime, told: str) -> str:
+    """A dated section of the results."""
+    took = sum(one["seconds"] for one in reports)
+    lines = [
+        f"## {at:%Y-%m-%d %H:%M} UTC",
+        "",
+        f"`{told}`",
+        "",
+        f"{cpu()}, Python {platform.python_version()}; {took:.0f} s.",
+        "",
+        f"| {' | '.join(name for name, _ in COLUMNS)} |",
+        f"|{'---|' * len(COLUMNS)}",
+        *(f"| {' | '.join(cell(one) for _, cell in COLUMNS)} |" for one in reports),
+    ]
+    lines += ["", f"| shop | {' | '.join(CHAIN)} | others |", f"|---|{'---|' * len(CHAIN)}---|"]
+    for one in reports:
+        if one["pairs"]:
+            kinds = dict(one["kinds"])
+            chain = [_share(kinds.pop(kind, (0, 0))) for kind in CHAIN]
+            others = ", ".join(f"{kind} {_share(kinds[kind])}" for kind in sorted(kinds))
+            lines.append(f"| {one['shop']} | {' | '.join(chain)} | {others} |")
+    return "\n".join(lines) + "\n"
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.3f}"
+
+
+def _share(counted: tuple[int, int]) -> str:
+    part, whole = counted
+    return f"{part / whole:.2f} of {whole:,}" if whole else ""
+
+
+def shops(wanted: argparse.Namespace) -> list[Shop]:
+    """All there are, or those whose name has a text in it."""
+    base = {"learning": {"segments": wanted.segments}}
+    found = [of_file(*one) for one in FILES if one[1].exists()]
+    found += [of_made(one.scaled(wanted.scale), wanted.seed, base) for one in MADE]
+    found.append(of_demo(wanted.seed))
+    return [one for one in found if wanted.only.casefold() in one.name.casefold()]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run it; 0 done, 1 it could not be done, 2 wrong use."""
+    wanted = parse(arguments)
+    told = f"python -m ops.bench.shops --seed {wanted.seed} --scale {wanted.scale:g}"
+
+    def measure() -> tuple[dict[str, Any], str]:
+        reports = []
+        for shop in shops(wanted):
+            reports.append(report_of(shop))
+            command.say(f"{shop.name}: {reports[-1]['seconds']} s")
+            for wrong in reports[-1]["false_words"]:
+                command.say(
+                    f"  {wrong['at_ms'][:10]} {wrong['name']!r} {wrong['word']!r}: {wrong['why']}"
+                )
+        return {"shops": reports}, section(reports, datetime.now(UTC), told)
+
+    return command.run(
+        "bench-shops",
+        measure,
+        as_json=wanted.json,
+        results=RESULTS if wanted.append else None,
+        header=HEADER,
+        expected=(FileError, MappingError, ConfigError),
+    )
+
+
+def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m ops.bench.shops",
+        description="Names and kinds, in shops of many rhythms: are they true?",
+        epilog='Example: make bench-shops ARGS="--only grocer --seed 3"',
+    )
+    add = parser.add_argument
+    add("--only", default="", help="shops whose name has this in it")
+    add("--seed", type=int, default=1, help="of the shops that are made up")
+    add("--scale", type=float, default=1.0, help="times the users of the shops that are made up")
+    add("--segments", type=int, default=8, help="k")
+    add("--json", action="store_true", help="one JSON object as the last line on stdout")
+    add("--append", action="store_true", help=f"append a section to results/{RESULTS.name}")
+    return parser.parse_args(arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
