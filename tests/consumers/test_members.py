@@ -21,9 +21,7 @@ BY_THE_COORDINATOR = (
 def test_no_broker_is_no_answer(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO")
     assert members_of("shop", NOBODY, 0.2) == []
-    # On a busy machine the one who asks may be given up before it has started.
-    assert "members of group shop" in caplog.text
-    assert "no answer" in caplog.text or "timed out" in caplog.text
+    assert "members of group shop: " in caplog.text
 
 
 @pytest.mark.parametrize("options", [{"no.such.option": "1"}, {"logger": object()}])
