@@ -57,6 +57,7 @@ class Decided:
         gone: names of rows to delete.
         own: replaces what is kept of the partition itself; None leaves it.
         records: for the outbox, in order, as JSON without line feeds; see `Outlet` for their fields.
+        tell: called once it is committed, for metrics.
     """
 
     users: Sequence[bytes] = ()
@@ -64,6 +65,7 @@ class Decided:
     gone: Sequence[bytes] = ()
     own: bytes | None = None
     records: Sequence[bytes] = ()
+    tell: Callable[[], None] | None = None
 
 
 NOTHING = Decided()
@@ -128,7 +130,8 @@ class OwningRole:
     Attributes:
         meaning: a line for the command's help.
         reads: its topics, which lie alike: as many partitions as `topics.partitions` says.
-        decision: makes the `Decision` of a partition.
+        decision: makes the `Decision` of a partition, from settings, its number and the namespace's
+            secret.
         outlet: where its records go; None if it sends none.
         version: of its rows; those of another version are refused.
         tick_seconds: so often at least it is asked what is due.
@@ -138,7 +141,7 @@ class OwningRole:
     name: str
     meaning: str
     reads: Callable[[Settings], Sequence[str]]
-    decision: Callable[[Settings, int], Decision]
+    decision: Callable[[Settings, int, bytes], Decision]
     outlet: Callable[[Settings], Outlet] | None = None
     version: str = "1"
     tick_seconds: float = 1.0
@@ -176,7 +179,11 @@ class _Owned:
 
 
 class RoleWorker:
-    """One member of a role's group; made to `run` once."""
+    """One member of a role's group; made to `run` once.
+
+    Args:
+        secret: of the namespace.
+    """
 
     def __init__(
         self,
@@ -187,8 +194,10 @@ class RoleWorker:
         health: Health,
         pulse: Pulse,
         time: Time = time_module,
+        secret: bytes = b"",
     ) -> None:
         self._role = role
+        self._secret = secret
         self._settings = settings
         self._store = store
         self._output = output
@@ -309,6 +318,8 @@ class RoleWorker:
                 number, position.offsets, position.incarnation, position.records
             )
             metrics.role_records(self._role.name, len(messages))
+            if decided.tell is not None:
+                decided.tell()
 
         owned.owner.begin(commit, applied)
 
@@ -403,7 +414,7 @@ class RoleWorker:
                 continue
             here = msgspec.structs.replace(position, topics=ids, store_run=run)
             self._owned[number] = _Owned(
-                self._role.decision(self._settings, number),
+                self._role.decision(self._settings, number, self._secret),
                 Owner(number, token, list(position.offsets), self._terms),
                 sequence,
                 here,

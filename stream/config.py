@@ -124,9 +124,14 @@ class Topics(Section):
     purchases: str = setting("purchases", "topic of orders and refunds, keyed by user")
     changes: str = setting("segment-changes", "topic of segment changes, one record a change")
     models: str = setting("segment-models", "compacted topic of published models")
+    triggers: str = setting("campaign-triggers", "topic of what campaigns decided to send")
     dlq_suffix: str = setting(".dlq", "a refused message goes to its topic's name plus this")
     partitions: int = setting(
-        12, "partitions of clickstream, purchases and changes", "partitions", ge=1, le=10_000
+        12,
+        "partitions of clickstream, purchases, changes and triggers",
+        "partitions",
+        ge=1,
+        le=10_000,
     )
     replication: int = setting(1, "copies of each partition", "brokers", ge=1)
     input_retention_seconds: Seconds = setting(
@@ -134,6 +139,9 @@ class Topics(Section):
     )
     changes_retention_seconds: Seconds = setting(
         90 * 86_400.0, "how long changes are kept; 0 keeps them for ever"
+    )
+    triggers_retention_seconds: Seconds = setting(
+        30 * 86_400.0, "how long triggers of campaigns are kept; 0 keeps them for ever"
     )
 
     @property
@@ -556,6 +564,7 @@ class Settings(Section):
             (topics.purchases, "topics.purchases"),
             (topics.changes, "topics.changes"),
             (topics.models, "topics.models"),
+            (topics.triggers, "topics.triggers"),
             (topics.dlq(topics.clickstream), "the dead letters of topics.clickstream"),
             (topics.dlq(topics.purchases), "the dead letters of topics.purchases"),
         ]

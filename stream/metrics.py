@@ -337,6 +337,15 @@ _role_output_lacks = _gauge(
     "1 while a role's topic lacks what was delivered before, for it was made anew or cut.",
     "role",
 )
+_campaign_pairs = _counter(
+    "campaign_changes_total",
+    "Changes that were looked at for a campaign: the sum over its outcomes, but for those settling "
+    "or waiting.",
+    "campaign",
+)
+_campaign_outcomes = _counter(
+    "campaign_outcomes_total", "What became of changes in the end.", "campaign", "outcome"
+)
 _rounds = _histogram(
     "trainer_round_seconds",
     "How long a trainer round took: merge, move, publish.",
@@ -614,6 +623,17 @@ def role_records(role: str, records: int) -> None:
 def role_partitions(role: str, partitions: int) -> None:
     """A role owns so many partitions here."""
     _role_partitions.labels(role).set(partitions)
+
+
+def campaign_decided(campaign: str, changes: int, ended: Mapping[str, int]) -> None:
+    """A commit was applied that looked at so many changes for a campaign.
+
+    Args:
+        ended: by outcome, how many came to it; not those that are still settling or waiting.
+    """
+    _campaign_pairs.labels(campaign).inc(changes)
+    for outcome, count in ended.items():
+        _campaign_outcomes.labels(campaign, outcome).inc(count)
 
 
 # -- happenings of the trainer ----------------------------------------------------------------

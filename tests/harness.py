@@ -87,6 +87,7 @@ def watermark_settings(
             "purchases": purchases,
             "changes": f"{own}-changes",
             "models": f"{own}-models",
+            "triggers": f"{own}-triggers",
             "partitions": PARTITIONS,
             "input_retention_seconds": 0.0,
             "changes_retention_seconds": 0.0,

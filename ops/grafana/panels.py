@@ -617,6 +617,33 @@ SEGMENTS = Dashboard(
                 ),
             ),
         ),
+        Row(
+            "Campaigns",
+            (
+                lines(
+                    "What becomes of changes",
+                    "By campaign and outcome, of changes that concern it; what settles or waits has no"
+                    " outcome yet.",
+                    "cpm",
+                    (
+                        (
+                            "60 * sum by (campaign, outcome) (rate("
+                            f'segstream_campaign_outcomes_total{{outcome!="unmatched"}}{RATE}))'
+                        ),
+                        "{{campaign}} {{outcome}}",
+                    ),
+                ),
+                lines(
+                    "Changes looked at",
+                    "By campaign. None while users move: the role is behind, or gone.",
+                    "cpm",
+                    (
+                        f"60 * sum by (campaign) (rate(segstream_campaign_changes_total{RATE}))",
+                        "{{campaign}}",
+                    ),
+                ),
+            ),
+        ),
     ),
 )
 

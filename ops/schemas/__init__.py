@@ -1,6 +1,6 @@
 """The JSON Schemas of what segstream publishes, written from the types that publish it.
 
-Comes in: the record types of `stream.events`. Goes out: a file each beside this one, for consumers
+Comes in: the record types of `stream.events` and of campaigns. Goes out: a file each beside this one, for consumers
 who are not written in Python. ``python -m ops.schemas`` writes them anew after a type was changed.
 
 Fields a schema does not name are allowed: a consumer that ignores them reads later versions too.
@@ -15,6 +15,7 @@ from typing import Any
 from pydantic import TypeAdapter
 from pydantic.json_schema import GenerateJsonSchema
 
+from stream.campaigns.triggers import CAMPAIGN_TRIGGER
 from stream.events import LINEAGE_RECORD, MEMBERSHIP_RECORD, PUBLISHED_MODEL, SEGMENT_CHANGE
 
 FOLDER = Path(__file__).parent
@@ -28,6 +29,10 @@ RECORDS: dict[str, tuple[str, TypeAdapter[Any]]] = {
     "segment-membership": (
         "The value of a record on the topic segment-changes that tells again where a user is.",
         MEMBERSHIP_RECORD,
+    ),
+    "campaign-trigger": (
+        "The value of a record on the topic campaign-triggers.",
+        CAMPAIGN_TRIGGER,
     ),
     "published-model": ("The value of a record on the topic segment-models.", PUBLISHED_MODEL),
 }

@@ -1,6 +1,6 @@
 """The AsyncAPI 3 document: every topic, what lies on it, and with which headers.
 
-Comes in: the topic plan, the outlet of changes and the record types. Goes out: ``asyncapi.yaml`` beside
+Comes in: the topic plan, the outlets and the record types. Goes out: ``asyncapi.yaml`` beside
 this file; ``python -m ops.schemas`` writes it. Topics are named as by default.
 """
 
@@ -14,6 +14,7 @@ import yaml
 from producers import topics
 from producers.cloudevents import cloud_event
 from producers.outbox import changes_outlet
+from stream.campaigns.triggers import TRIGGERED, triggers_outlet
 from stream.config import Settings
 from stream.events import (
     CHANGED,
@@ -35,6 +36,8 @@ DATA: dict[str, tuple[str, str]] = {
     "segment-membership": (MEMBERSHIP, "Where a user is, told again by `segstream republish`."),
 }
 """CloudEvents on the topic of changes: their schema, type and meaning."""
+TRIGGERS = {"campaign-trigger": (TRIGGERED, "A campaign decided that a user is to be treated.")}
+"""The same of the topic of triggers."""
 
 
 def document(settings: Settings, version: str) -> dict[str, Any]:
@@ -47,7 +50,7 @@ def document(settings: Settings, version: str) -> dict[str, Any]:
     inputs = dict(zip(names.inputs, ("browsing", "orders and refunds"), strict=True))
     channels: dict[str, Any] = {}
     operations: dict[str, Any] = {}
-    for plan in topics.plan(settings):
+    for plan in topics.plan(settings, [triggers_outlet(settings)]):
         messages, meaning, action = _channel(settings, plan.name, inputs)
         channels[plan.name] = {
             "address": plan.name,
@@ -91,6 +94,8 @@ def _channel(settings: Settings, name: str, inputs: dict[str, str]) -> tuple[lis
         return ["track"], meaning, "receive"
     if name == names.changes:
         return list(DATA), "Who moved where and why, by user; told apart by ce_type.", "send"
+    if name == names.triggers:
+        return list(TRIGGERS), "What campaigns decided to send, by user.", "send"
     if name == names.models:
         return ["published-model"], "Every published model; compacted.", "send"
     source = next(one for one in inputs if names.dlq(one) == name)
@@ -120,8 +125,12 @@ def _messages(settings: Settings) -> dict[str, Any]:
         }
     }
     outlet = changes_outlet(settings)
-    extensions = {"segment-change": outlet.extensions, "segment-membership": {"kind": "kind"}}
-    for name, (kind, meaning) in DATA.items():
+    extensions = {
+        "segment-change": outlet.extensions,
+        "segment-membership": {"kind": "kind"},
+        "campaign-trigger": triggers_outlet(settings).extensions,
+    }
+    for name, (kind, meaning) in (DATA | TRIGGERS).items():
         more = dict.fromkeys(extensions.get(name, {}), "")
         headers = [header for header, _ in cloud_event("", "", kind, "", "", **more)]
         found[name] = {

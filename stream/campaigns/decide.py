@@ -181,21 +181,37 @@ class Decider:
         campaigns: in the order of their numbers.
         limits: over all of them.
         key: the namespace's secret.
+        earlier: declarations that were in force before and that users are still in, oldest first. What
+            is under way goes on as they say; of a campaign that is declared no more, it ends.
 
     Attributes:
+        campaigns: those declared, then those that were; only the first ones are offered changes.
+        offered: how many are declared.
         pairs_seen: ``(campaigns,)`` changes looked at.
         counts: ``(campaigns, outcomes)`` how many came to each last outcome, and how many are
             settling or waiting now. The sum over outcomes is `pairs_seen`.
     """
 
-    def __init__(self, campaigns: Sequence[Campaign], limits: Limits, key: bytes = b"") -> None:
-        self.campaigns = list(campaigns)
-        self.book = Book(campaigns, limits, key)
-        self.current = np.arange(len(campaigns))
+    def __init__(
+        self,
+        campaigns: Sequence[Campaign],
+        limits: Limits,
+        key: bytes = b"",
+        earlier: Sequence[Campaign] = (),
+    ) -> None:
+        declared = {one.name for one in campaigns}
+        removed = {one.name: one for one in earlier if one.name not in declared}
+        self.campaigns = [*campaigns, *removed.values()]
+        self.offered = len(campaigns)
+        now = {(one.name, one.version) for one in campaigns}
+        versions = [*campaigns, *(c for c in earlier if (c.name, c.version) not in now)]
+        self.book = Book(versions, limits, key)
+        self.book.end_ms[[one.name not in declared for one in versions]] = NEVER
+        self.current = np.arange(self.offered)
         self._day, self._week = limits.per_user.day, limits.per_user.week
         self.users = Users(key, max(self._day or 0, self._week or 0))
         self.pairs = Pairs()
-        self.moves = Moves([campaign.when for campaign in campaigns])
+        self.moves = Moves([version.when for version in versions])
         watched = list(dict.fromkeys(f for c in campaigns for f in c.when.reasons))
         self.reader = ChangeReader(self.users, self.moves, watched)
         self._reasons: Hashes = np.array(
@@ -203,8 +219,8 @@ class Decider:
         )
         self._clocks: dict[str, ZoneClock] = {}
         self._zones: list[str] = []
-        self.pairs_seen: Ints = np.zeros(len(campaigns), np.int64)
-        self.counts: Ints = np.zeros((len(campaigns), len(Outcome)), np.int64)
+        self.pairs_seen: Ints = np.zeros(len(self.campaigns), np.int64)
+        self.counts: Ints = np.zeros((len(self.campaigns), len(Outcome)), np.int64)
         self._decided: list[Decisions] = []
 
     # -- what is known of users ------------------------------------------------------------------
@@ -345,8 +361,9 @@ class Decider:
         if watching.any():
             named = (changes.reasons[None, :] & self._reasons[watching, None]) > 0
             concerned[watching] &= named
-        self.pairs_seen += len(changes)
-        self.counts[:, Outcome.UNMATCHED] += len(changes) - concerned.sum(axis=1)
+        self.pairs_seen[: self.offered] += len(changes)
+        unmatched = len(changes) - concerned.sum(axis=1)
+        self.counts[: self.offered, Outcome.UNMATCHED] += unmatched
         row, campaign = np.nonzero(concerned.T)
         if not len(row):
             return

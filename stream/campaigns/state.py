@@ -45,7 +45,7 @@ PAIR = np.dtype(
 IDLE, SETTLING, WAITING = 0, 1, 2
 
 
-class _Columns:
+class Columns:
     """Columns that grow together."""
 
     def __init__(self, columns: Mapping[str, tuple[Any, Any, int]], room: int = 256) -> None:
@@ -57,6 +57,7 @@ class _Columns:
             setattr(self, name, np.full(shape, fill, kind))
 
     def make_room(self, more: int) -> None:
+        """See to it that so many more fit."""
         if self.size + more <= self._room:
             return
         while self.size + more > self._room:
@@ -68,7 +69,7 @@ class _Columns:
             setattr(self, name, new)
 
 
-class Users(_Columns):
+class Users(Columns):
     """The users that were ever met.
 
     Args:
@@ -130,7 +131,7 @@ class Users(_Columns):
         return self.hash[slots]
 
 
-class Pairs(_Columns):
+class Pairs(Columns):
     """Users and campaigns between whom anything was decided; columns as in `PAIR`."""
 
     user: npt.NDArray[np.int32]

@@ -14,7 +14,7 @@ import sys
 import tempfile
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -41,11 +41,12 @@ from stream.events import Mark
 from stream.features import DEFAULT_FEATURES, FeatureTable
 from stream.insight import queries
 from stream.learning.state import TrainerState
+from stream.roles.registry import Role
 from stream.safe import safe_facts
 from stream.servers import LocalBroker, LocalStore
 from stream.store.state import StoreUnavailableError
 from stream.units import iso, readable_duration
-from stream.wiring.roles import ROLES, mark_signer, open_store, outlets
+from stream.wiring.roles import mark_signer, open_store, outlets, wanted
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -188,7 +189,7 @@ def run(
         )
         settings = config.load(file, environment={})[0]
         topic_plans.apply(settings, create=True, outlets=outlets(settings))
-        processes = stack.enter_context(_Processes(file, directory))
+        processes = stack.enter_context(_Processes(file, directory, wanted(settings)))
         store = stack.enter_context(open_store(settings))
         facts = _watch(settings, store, processes, seconds, stop, console)
         show(facts)
@@ -311,10 +312,10 @@ class _ClosingConsumer(Consumer):
 class _Processes:
     """The roles as processes of their own, that outlive a Ctrl-C only until they are ended."""
 
-    def __init__(self, file: Path, directory: Path) -> None:
+    def __init__(self, file: Path, directory: Path, roles: Sequence[Role]) -> None:
         self._running: list[tuple[str, subprocess.Popen[bytes], Path]] = []
         environment = {k: v for k, v in os.environ.items() if not k.startswith("SEGSTREAM_")}
-        started = [role.name for role in ROLES.values() for _ in range(role.replicas)]
+        started = [role.name for role in roles for _ in range(role.replicas)]
         for number, role in enumerate(started):
             log = directory / f"{role}-{number}.log"
             with log.open("wb") as sink:

@@ -372,6 +372,12 @@ def _run(names: list[str], *, local: bool) -> None:
             store = stack.enter_context(LocalStore())
             more = {"broker": {"bootstrap": broker.bootstrap}, "store": {"url": store.url}}
         settings = _context.settings(**more)
+        wanted = [role.name for role in roles.wanted(settings)]
+        if not (names := [name for name in names if name in wanted]):
+            raise config.ConfigError(
+                f"{', '.join(_context.roles)}: nothing is declared for it in "
+                f"{', '.join(roles.ROLES[_context.roles[0]].settings)}"
+            )
         if local:
             topic_plans.apply(settings, create=True, outlets=roles.outlets(settings))
             err.print(f"local broker at {settings.broker.bootstrap}, store at {settings.store.url}")

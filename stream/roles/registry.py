@@ -32,6 +32,7 @@ class Role:
         rights: commands of the store that it gives, see `stream.rights`.
         replicas: so many of it run side by side in the demo.
         errors: that end it, and are told in a sentence: a person is needed.
+        wanted: whether settings have anything for it to do; the demo starts no other.
     """
 
     name: str
@@ -43,3 +44,4 @@ class Role:
     outlets: Callable[[Settings], Sequence[Outlet]] = lambda _: ()
     replicas: int = 1
     errors: tuple[type[Exception], ...] = ()
+    wanted: Callable[[Settings], bool] = lambda _: True

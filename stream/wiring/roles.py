@@ -20,6 +20,7 @@ from typing import TypeVar
 import redis
 
 from consumers.activity import ActivityWorker
+from consumers.campaigns import CAMPAIGNS
 from consumers.output import Output
 from consumers.owner import StateLostError
 from consumers.rejects import TooManyRejectsError
@@ -309,11 +310,17 @@ def register(role: Role) -> None:
     ROLES[role.name] = role
 
 
-def owning(role: OwningRole, settings: tuple[str, ...] = (), replicas: int = 1) -> Role:
+def owning(
+    role: OwningRole,
+    settings: tuple[str, ...] = (),
+    replicas: int = 1,
+    wanted: Callable[[Settings], bool] = lambda _: True,
+) -> Role:
     """A role that owns partitions, with the publisher that empties its outbox beside it.
 
     Args:
         settings: sections that its decisions read.
+        wanted: whether settings have anything for it to do.
     """
 
     def work(settings: Settings, stop: Event, health: Health) -> None:
@@ -321,9 +328,12 @@ def owning(role: OwningRole, settings: tuple[str, ...] = (), replicas: int = 1) 
 
         def attempt() -> None:
             _see_topics(settings, topics(settings))
+            with open_store(settings) as opened:
+                secret = opened.namespace_key()
             with open_role_store(settings, role.name) as store:
                 output = _output_of(settings, role)
-                RoleWorker(role, settings, store, output, health, pulse).run(stop.is_set)
+                worker = RoleWorker(role, settings, store, output, health, pulse, secret=secret)
+                worker.run(stop.is_set)
 
         keep_going(role.name, attempt, stop, health, pulse)
 
@@ -352,9 +362,10 @@ def owning(role: OwningRole, settings: tuple[str, ...] = (), replicas: int = 1) 
         topics=topics,
         outlets=outlets_of,
         settings=("clock", "worker", "publisher", *settings),
-        rights=OWNER,
+        rights=RIGHTS.get(role.name, OWNER),
         replicas=replicas,
         errors=(StateLostError, TopicReplacedError),
+        wanted=wanted,
     )
 
 
@@ -363,9 +374,23 @@ def _output_of(settings: Settings, role: OwningRole) -> Output:
     return Output(settings) if outlet is None else Output(settings, outlet.topic, outlet.kind)
 
 
+register(
+    owning(
+        CAMPAIGNS,
+        settings=("campaigns", "campaign_limits"),
+        wanted=lambda settings: bool(settings.campaigns),
+    )
+)
+
+
+def wanted(settings: Settings) -> list[Role]:
+    """The roles that have anything to do."""
+    return [role for role in ROLES.values() if role.wanted(settings)]
+
+
 def outlets(settings: Settings) -> list[Outlet]:
-    """The outlets of all roles."""
-    return [outlet for role in ROLES.values() for outlet in role.outlets(settings)]
+    """The outlets of the roles that have anything to do."""
+    return [outlet for role in wanted(settings) for outlet in role.outlets(settings)]
 
 
 def failure_name(role: Role, error: Exception) -> str:

@@ -133,8 +133,8 @@ class Scene:
         for n in range(200):
             self.write(n % PARTITIONS, f"name{n % 11} {n % 5 - 2}")
 
-    def _decision(self, settings: Settings, number: int) -> Adding:
-        del settings
+    def _decision(self, settings: Settings, number: int, secret: bytes) -> Adding:
+        del settings, secret
         self.decisions.append((number, Adding()))
         return self.decisions[-1][1]
 

@@ -51,7 +51,7 @@ COUNTING = OwningRole(
     "counting",
     "Counts changes a day per kind.",
     reads=lambda settings: [settings.topics.changes],
-    decision=lambda _settings, _number: Counting(),
+    decision=lambda _settings, _number, _secret: Counting(),
     outlet=counted,
 )
 

@@ -12,6 +12,7 @@ from consumers.decode import Reject
 from ops.schemas import FOLDER, RECORDS, asyncapi
 from producers import rejects, topics
 from producers.cloudevents import cloud_event
+from stream.campaigns.triggers import triggers_outlet
 from stream.config import Settings
 from stream.events import LINEAGE, Reason
 from tests.fakes import FakeMessage
@@ -26,7 +27,8 @@ def test_the_file_is_what_is_declared() -> None:
 
 
 def test_every_topic_is_a_channel_with_its_operation() -> None:
-    planned = {plan.name: plan.partitions for plan in topics.plan(Settings())}
+    plans = topics.plan(Settings(), [triggers_outlet(Settings())])
+    planned = {plan.name: plan.partitions for plan in plans}
     channels = DOCUMENT["channels"]
     found = {name: one["bindings"]["kafka"]["partitions"] for name, one in channels.items()}
     assert found == planned
@@ -64,12 +66,12 @@ def test_every_message_is_on_a_channel() -> None:
     assert used == MESSAGES.keys()
 
 
-@pytest.mark.parametrize("name", asyncapi.DATA)
+@pytest.mark.parametrize("name", asyncapi.DATA | asyncapi.TRIGGERS)
 def test_headers_of_a_cloud_event_are_those_that_are_sent(name: str) -> None:
     sent = dict(cloud_event("1", "/x", LINEAGE, "now", "ann"))
     headers = MESSAGES[name]["headers"]
     assert set(sent) <= set(headers["required"])
-    assert headers["properties"]["ce_type"]["const"] == asyncapi.DATA[name][0]
+    assert headers["properties"]["ce_type"]["const"] == (asyncapi.DATA | asyncapi.TRIGGERS)[name][0]
 
 
 def test_headers_of_a_dead_letter_are_those_that_are_filed() -> None:

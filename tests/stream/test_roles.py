@@ -16,7 +16,7 @@ from stream.roles.leader import STANDBY_SECONDS, Lease, lead
 from stream.roles.registry import Role
 from stream.store.memory import MemoryStore
 from stream.wiring import roles
-from stream.wiring.roles import ROLES, SECTIONS, outlets
+from stream.wiring.roles import ROLES, SECTIONS, outlets, wanted
 
 
 class Waits(Event):
@@ -93,17 +93,23 @@ def test_each_role_has_its_rights_and_its_place_in_the_demo() -> None:
 
 
 def test_the_topics_that_are_planned_are_those_of_the_roles() -> None:
-    settings = Settings()
+    campaign = {"name": "win-back", "when": {"kind_to": ["at_risk"]}}
+    settings = Settings.model_validate({"campaigns": [campaign]})
     planned = {topic.name for topic in plan(settings, outlets(settings))}
     assert planned == {topic for role in ROLES.values() for topic in role.topics(settings)}
+    assert settings.topics.triggers in planned
+
+
+def test_without_campaigns_nobody_decides_about_them() -> None:
+    settings = Settings()
+    assert [role.name for role in wanted(settings)] == ["activity", "trainer", "publisher"]
+    planned = {topic.name for topic in plan(settings, outlets(settings))}
+    assert settings.topics.triggers not in planned
 
 
 def test_every_section_of_the_settings_is_read_by_a_role() -> None:
     read = {section for role in ROLES.values() for section in role.settings}
-    # These are read by `segstream campaigns`, and by no role yet.
-    tried = {"campaigns", "campaign_limits"}
-    assert read | set(SECTIONS) | tried == set(Settings.model_fields)
-    assert not tried & read
+    assert read | set(SECTIONS) == set(Settings.model_fields)
 
 
 class Lingers(Event):

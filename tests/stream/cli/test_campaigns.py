@@ -160,3 +160,25 @@ def test_a_trial_keeps_a_few_examples_and_tells_what_it_could_not_read() -> None
     assert (found["outcomes"]["sent"], len(found["examples"]["sent"])) == (9, 2)
     assert found["outcomes"]["settling"] == 0
     assert facts["notes"] == ["1 records could not be read"]
+
+
+def test_the_role_runs_only_where_campaigns_are_declared(
+    capfd: pytest.CaptureFixture[str], settings_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[list[str]] = []
+    monkeypatch.setattr(roles, "run", lambda _settings, names, _stop: started.append(names))
+
+    def start(*arguments: str) -> tuple[int, str]:
+        monkeypatch.setattr(sys, "argv", ["segstream", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            main.main()
+        return int(str(ended.value.code or 0)), capfd.readouterr().err
+
+    code, said = start("run", "campaigns")
+    assert code == 2
+    assert "nothing is declared" in said.replace("\n", " ")
+    assert start("run", "all")[0] == 0
+    assert start("-c", str(settings_file), "run", "campaigns")[0] == 0
+    assert start("-c", str(settings_file), "run", "all")[0] == 0
+    most = ["activity", "trainer", "publisher"]
+    assert started == [most, ["campaigns"], [*most, "campaigns"]]

@@ -362,6 +362,11 @@ def _roles(patch: Patch, _: Path) -> Sequence[str]:
     return ["run", "activity"]
 
 
+def _run_campaigns(patch: Patch, folder: Path) -> Sequence[str]:
+    patch.setattr(roles, "wanted", lambda _: list(roles.ROLES.values()))
+    return [*_roles(patch, folder)[:1], "campaigns"]
+
+
 def _letter() -> Letter:
     return Letter(
         id=EVIL, topic=EVIL, reason=EVIL, detail=EVIL, timestamp_ms=0, filed_ms=0, key=b"\xff",
@@ -397,6 +402,7 @@ DRIVES: dict[str, Drive] = {
     "run activity": _roles,
     "run trainer": lambda patch, folder: [*_roles(patch, folder)[:1], "trainer"],
     "run publisher": lambda patch, folder: [*_roles(patch, folder)[:1], "publisher"],
+    "run campaigns": _run_campaigns,
     "run all": lambda patch, folder: [*_roles(patch, folder)[:1], "all"],
     "topics apply": _topics,
     "replay": _replay,

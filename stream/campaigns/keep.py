@@ -1,0 +1,341 @@
+"""Keeps what campaigns know of the users of a partition, from one start of the role to the next.
+
+Comes in: a `Decider`. Goes out: a row for each user who ever changed, and bytes of the partition itself;
+from both a decider that goes on where that one was, whatever is declared by then.
+
+A row names campaigns and versions by digests, so it outlives every change of the declarations. The
+partition's own bytes have the declarations that users are still in, the moves of changes under way, and how
+many came to each outcome.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
+from typing import Any
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from stream.campaigns import state
+from stream.campaigns.decide import Decider, Outcome
+from stream.campaigns.declare import Campaign, Limits
+from stream.campaigns.match import Move
+from stream.campaigns.state import NEVER, NONE, Columns
+from stream.events import Bools, Ints
+
+MOST_NAMES = 256
+"""Campaigns of which users have state, declared or not: a pair has a byte for their number."""
+
+HEAD = np.dtype(
+    [
+        ("clock_ms", "<i8"),
+        ("incarnation", "<i8"),  # of the user's last change
+        ("number", "<i4"),  # of the same
+        ("suppressed", "u1"),
+        ("sends", "u1"),  # times of past triggers that follow
+        ("pairs", "<u2"),  # pairs that follow them
+    ]
+)
+KEPT = np.dtype(
+    [
+        ("campaign", "<u8"),  # digest of its name
+        ("incarnation", "<i8"),
+        ("changed_ms", "<i8"),
+        ("due_ms", "<i8"),
+        ("sent_ms", "<i8"),
+        ("counted_ms", "<i8"),
+        ("version", "<u4"),  # digest of the declaration
+        ("counted", "<u4"),  # the same
+        ("move", "<i4"),
+        ("number", "<i4"),
+        ("arm", "u1"),
+        ("counted_arm", "u1"),
+        ("stage", "u1"),
+        ("flags", "u1"),
+    ]
+)
+"""A pair in a row; see `stream.campaigns.state.PAIR`."""
+USED, COUNTED = 1, 2
+_SAME = (
+    "incarnation", "changed_ms", "due_ms", "sent_ms", "counted_ms", "move", "number", "arm",
+    "counted_arm", "stage",
+)  # fmt: skip
+
+Table = tuple[Sequence[bytes], npt.NDArray[Any]]
+"""Names of users, and their rows of one length."""
+
+
+class Own(msgspec.Struct):
+    """What is kept of a partition itself.
+
+    Attributes:
+        versions: declarations as JSON, oldest first.
+        moves: by number.
+        seen: by campaign, changes looked at.
+        counts: by campaign and outcome.
+    """
+
+    versions: list[str] = []
+    moves: list[Move] = []
+    seen: dict[str, int] = {}
+    counts: dict[str, dict[str, int]] = {}
+
+
+_read = msgspec.json.Decoder(Own).decode
+_write = msgspec.json.Encoder().encode
+
+
+def _row(sends: int, pairs: int) -> np.dtype[Any]:
+    return np.dtype([("head", HEAD), ("sends", "<i8", (sends,)), ("pairs", KEPT, (pairs,))])
+
+
+def _name_digest(name: str) -> int:
+    digest = blake2b(name.encode(), digest_size=8, person=b"segstream campgn").digest()
+    return int.from_bytes(digest, "little")
+
+
+def _tables(rows: Mapping[bytes, bytes]) -> list[Table]:
+    names = defaultdict(list)
+    for name, row in rows.items():
+        _, _, _, _, sends, pairs = np.frombuffer(row, HEAD, 1)[0].item()
+        names[sends, pairs].append(name)
+    return [
+        (found, np.frombuffer(b"".join(map(rows.__getitem__, found)), _row(*shape)))
+        for shape, found in names.items()
+    ]
+
+
+class _Last(Columns):
+    """Of each user the last change that was taken in, and whether there is a row of them."""
+
+    incarnation: Ints
+    number: Ints
+    kept: Bools
+
+    def __init__(self) -> None:
+        super().__init__(
+            {
+                "incarnation": (np.int64, NONE, 0),
+                "number": (np.int64, NONE, 0),
+                "kept": (np.bool_, False, 0),
+            }
+        )
+
+    def reach(self, users: int) -> None:
+        self.make_room(users - self.size)
+        self.size = max(self.size, users)
+
+
+@dataclass(frozen=True)
+class Packed:
+    """Rows of some users; all of one length."""
+
+    users: Sequence[bytes]
+    rows: bytes
+
+
+class Keeper:
+    """A decider, and what is kept of it.
+
+    Args:
+        campaigns, limits, key: see `Decider`.
+        own: what was kept of the partition; empty if nothing was.
+        rows: of users, by name.
+
+    Attributes:
+        rows: how many there are.
+
+    Raises:
+        ValueError: users have state of more campaigns than there may be.
+    """
+
+    def __init__(
+        self,
+        campaigns: Sequence[Campaign],
+        limits: Limits,
+        key: bytes = b"",
+        own: bytes = b"",
+        rows: Mapping[bytes, bytes] | None = None,
+    ) -> None:
+        kept = _read(own) if own else Own()
+        tables = _tables(rows or {})
+        earlier = _still_used(map(Campaign.model_validate_json, kept.versions), tables)
+        self.decider = Decider(campaigns, limits, key, earlier)
+        if len(self.decider.campaigns) > MOST_NAMES:
+            raise ValueError(
+                f"campaigns: users have state of {len(self.decider.campaigns)} that are or were "
+                f"declared, which is more than {MOST_NAMES}"
+            )
+        self._last = _Last()
+        versions = self.decider.book.versions
+        self._names = np.array([_name_digest(one.name) for one in versions], np.uint64)
+        self._digests = np.array([int(one.version, 16) for one in versions], np.uint32)
+        numbers = {one.name: place for place, one in enumerate(self.decider.campaigns)}
+        self._campaigns = np.array(list(map(_name_digest, numbers)), np.uint64)
+        self._campaign_of = np.array([numbers[one.name] for one in versions], np.int64)
+        # Oldest first; a declaration that came back is the newest again.
+        declared = self.decider.offered
+        self._versions = [
+            one.model_dump_json(by_alias=True, exclude_defaults=True)
+            for one in (*versions[declared:], *versions[:declared])
+        ]
+        self._gone_seen = {name: n for name, n in kept.seen.items() if name not in numbers}
+        self._gone_counts = {name: n for name, n in kept.counts.items() if name not in numbers}
+        self._take_counts(kept, numbers)
+        for move in kept.moves if _any_under_way(tables) else ():
+            self.decider.moves.code(move)
+        for names, table in tables:
+            self._take(names, table)
+        self.rows = int(self._last.kept.sum())
+
+    def _take_counts(self, kept: Own, numbers: Mapping[str, int]) -> None:
+        for name, number in numbers.items():
+            self.decider.pairs_seen[number] = kept.seen.get(name, 0)
+            for outcome, count in kept.counts.get(name, {}).items():
+                self.decider.counts[number, Outcome[outcome.upper()]] = count
+
+    def _take(self, names: Sequence[bytes], table: npt.NDArray[Any]) -> None:
+        users, pairs = self.decider.users, self.decider.pairs
+        slots = np.array([users.slot_of(name.decode()) for name in names], np.int64)
+        self._last.reach(users.size)
+        head = table["head"]
+        users.clock_ms[slots] = head["clock_ms"]
+        users.suppressed[slots] = head["suppressed"]
+        self._last.incarnation[slots] = head["incarnation"]
+        self._last.number[slots] = head["number"]
+        self._last.kept[slots] = True
+        width = min(table["sends"].shape[1], users.sends.shape[1])
+        users.sends[slots, :width] = table["sends"][:, :width]
+        row, nth = np.nonzero(table["pairs"]["flags"] & USED)
+        kept, slot = table["pairs"][row, nth], slots[row]
+        campaign = np.full(len(kept), NONE)
+        version, counted = np.zeros(len(kept), np.int64), np.zeros(len(kept), np.int64)
+        was_counted = (kept["flags"] & COUNTED) > 0
+        for number, (name, digest) in enumerate(zip(self._names, self._digests, strict=True)):
+            of_it = kept["campaign"] == name
+            campaign[of_it] = self._campaign_of[number]
+            version[of_it & (kept["version"] == digest)] = number
+            counted[of_it & was_counted & (kept["counted"] == digest)] = number + 1
+        there = campaign != NONE
+        kept, slot, campaign = kept[there], slot[there], campaign[there]
+        places = pairs.add(users, slot, campaign)
+        for field in _SAME:
+            getattr(pairs, field)[places] = kept[field]
+        pairs.version[places], pairs.counted[places] = version[there], counted[there]
+        under_way = pairs.stage[places] != state.IDLE
+        np.add.at(users.under_way, slot[under_way], 1)
+        pairs.due_ms[places[under_way & (campaign >= self.decider.offered)]] = NEVER
+
+    def fresh(self, slots: Ints, incarnations: Ints, numbers: Ints) -> Bools:
+        """Which changes are newer than all of their user before them: a topic may repeat one."""
+        last = self._last
+        last.reach(self.decider.users.size)
+        fresh = np.zeros(len(slots), np.bool_)
+        order = np.argsort(slots, kind="stable")
+        begins = np.flatnonzero(np.diff(slots[order], prepend=NONE))
+        lengths = np.diff(begins, append=len(slots))
+        for turn in range(int(lengths.max()) if len(slots) else 0):
+            at = order[begins[lengths > turn] + turn]
+            slot, incarnation, number = slots[at], incarnations[at], numbers[at]
+            before = last.incarnation[slot]
+            newer = (incarnation > before) | (
+                (incarnation == before) & (number > last.number[slot])
+            )
+            fresh[at] = newer
+            last.incarnation[slot[newer]] = incarnation[newer]
+            last.number[slot[newer]] = number[newer]
+        return fresh
+
+    def sent(self, user: str, campaign: str, at_ms: int) -> int | None:
+        """A trigger that is known to have been sent, whether or not it was kept.
+
+        Returns:
+            The user's place if it was not.
+        """
+        users, pairs = self.decider.users, self.decider.pairs
+        number = next((n for n, c in enumerate(self.decider.campaigns) if c.name == campaign), None)
+        slot = users.slot_of(user)
+        self._last.reach(users.size)
+        slots = np.array([slot])
+        if number is not None:
+            place = pairs.find(users, slots, np.array([number]))
+            if place[0] == NONE:
+                place = pairs.add(users, slots, np.array([number]))
+            if pairs.sent_ms[place[0]] >= at_ms:
+                return None
+            pairs.sent_ms[place] = at_ms
+        if at_ms not in users.sends[slot]:
+            users.sends[slot] = np.sort(np.append(users.sends[slot], at_ms))[:0:-1]
+        return slot
+
+    def pack(self, slots: Ints) -> Packed:
+        """Rows of distinct users."""
+        users, pairs, last = self.decider.users, self.decider.pairs, self._last
+        places = pairs.of_users(users, slots)
+        by_slot = np.argsort(slots)
+        row = by_slot[np.searchsorted(slots, pairs.user[places], sorter=by_slot)]
+        order = np.argsort(row, kind="stable")
+        row, places = row[order], places[order]
+        begins = np.searchsorted(row, row)
+        nth = np.arange(len(row)) - begins
+        most = int(nth.max()) + 1 if len(row) else 0
+        table = np.zeros(len(slots), _row(users.sends.shape[1], most))
+        head = table["head"]
+        head["clock_ms"], head["suppressed"] = users.clock_ms[slots], users.suppressed[slots]
+        head["incarnation"], head["number"] = last.incarnation[slots], last.number[slots]
+        head["sends"], head["pairs"] = users.sends.shape[1], most
+        table["sends"] = users.sends[slots]
+        kept = np.zeros(len(row), KEPT)
+        for field in _SAME:
+            kept[field] = getattr(pairs, field)[places]
+        counted = pairs.counted[places].astype(np.int64) - 1
+        kept["campaign"] = self._campaigns[pairs.campaign[places]]
+        kept["version"] = self._digests[pairs.version[places]]
+        kept["counted"] = np.where(counted >= 0, self._digests[counted], 0)
+        kept["flags"] = USED | np.where(counted >= 0, COUNTED, 0)
+        table["pairs"][row, nth] = kept
+        self.rows += int((~last.kept[slots]).sum())
+        last.kept[slots] = True
+        return Packed([users.names[slot].encode() for slot in slots.tolist()], table.tobytes())
+
+    def own(self) -> bytes:
+        """What is to be kept of the partition itself."""
+        decider = self.decider
+        names = [one.name for one in decider.campaigns]
+        return _write(
+            Own(
+                self._versions,
+                [decider.moves[code] for code in range(len(decider.moves))],
+                self._gone_seen | dict(zip(names, decider.pairs_seen.tolist(), strict=True)),
+                self._gone_counts | {name: dict(of) for name, of in decider.tally().items()},
+            )
+        )
+
+
+def _still_used(versions: Iterable[Campaign], tables: Sequence[Table]) -> list[Campaign]:
+    """Declarations that users are in, and the newest of each campaign that users have state of."""
+    used: set[tuple[int, int]] = set()
+    names: set[int] = set()
+    for _, table in tables:
+        kept = table["pairs"][(table["pairs"]["flags"] & USED) > 0]
+        names.update(kept["campaign"].tolist())
+        under_way = kept[kept["stage"] != state.IDLE]
+        counted = kept[(kept["flags"] & COUNTED) > 0]
+        for pairs, field in ((under_way, "version"), (counted, "counted")):
+            used.update(zip(pairs["campaign"].tolist(), pairs[field].tolist(), strict=True))
+    listed = list(versions)
+    newest = {one.name: place for place, one in enumerate(listed)}
+    return [
+        one
+        for place, one in enumerate(listed)
+        if (digest := _name_digest(one.name)) in names
+        and ((digest, int(one.version, 16)) in used or newest[one.name] == place)
+    ]
+
+
+def _any_under_way(tables: Sequence[Table]) -> bool:
+    return any((table["pairs"]["stage"] != state.IDLE).any() for _, table in tables)

@@ -1,0 +1,112 @@
+"""Tells strangers what a campaign decided: the records of `campaign-triggers`.
+
+Comes in: decisions to send. Goes out: records as JSON; an outbox is next.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Annotated, Any
+
+import msgspec
+import numpy as np
+from pydantic import Field, TypeAdapter
+from typing_extensions import TypedDict
+
+from stream.campaigns.arms import arm_names
+from stream.campaigns.decide import Decider, Decisions, Outcome
+from stream.config import Settings
+from stream.records import change_id
+from stream.roles.outlet import Outlet
+from stream.units import iso
+
+TRIGGERED = "segstream.campaign.triggered"
+"""Type of the CloudEvents on `campaign-triggers`."""
+ROLE = "campaigns"
+
+CampaignTrigger = TypedDict(
+    "CampaignTrigger",
+    {
+        "id": Annotated[
+            str, Field(description="the same for the same decision: campaign, version, change")
+        ],
+        "campaign": str,
+        "version": Annotated[
+            str, Field(description="tells this declaration of the campaign from any other")
+        ],
+        "arm": Annotated[str, Field(description="how the campaign treats this user")],
+        "user": str,
+        "change": Annotated[
+            str, Field(description="id of the segment change that it was decided about")
+        ],
+        "changed_at": Annotated[str, Field(description="when the change happened")],
+        "at": Annotated[str, Field(description="as of when it was decided")],
+        "valid_until": Annotated[str, Field(description="later than this is too late")],
+        "from": Annotated[int | None, Field(description="segment before the change")],
+        "to": Annotated[int, Field(description="segment after it")],
+        "name_from": str | None,
+        "name_to": str,
+        "kind_from": str | None,
+        "kind_to": str,
+        "cause": str,
+    },
+)
+"""A campaign decided that a user is to be treated."""
+
+CAMPAIGN_TRIGGER: TypeAdapter[Any] = TypeAdapter(CampaignTrigger)
+_encode = msgspec.json.Encoder().encode
+
+
+def triggers_outlet(settings: Settings) -> Outlet:
+    """Of the triggers of campaigns."""
+    return Outlet(
+        ROLE,
+        settings.topics.triggers,
+        "/segstream/campaigns",
+        TRIGGERED,
+        extensions={"campaign": "campaign", "arm": "arm"},
+        retention_seconds=settings.topics.triggers_retention_seconds,
+    )
+
+
+def triggers(decider: Decider, decisions: Decisions, key: bytes) -> Iterable[CampaignTrigger]:
+    """A record for each decision to send.
+
+    Args:
+        key: the namespace's secret, which makes the ids of changes.
+    """
+    for place in np.flatnonzero(decisions.outcome == int(Outcome.SENT)).tolist():
+        version = int(decisions.version[place])
+        campaign = decider.book.versions[version]
+        user = decider.users.names[int(decisions.slot[place])]
+        move = decider.moves[int(decisions.move[place])]
+        change = change_id(
+            user.encode(),
+            key,
+            int(decisions.incarnation[place]),
+            int(decisions.number[place]),
+        )
+        changed_ms = int(decisions.changed_ms[place])
+        yield {
+            "id": f"{campaign.name}-{campaign.version}-{change}",
+            "campaign": campaign.name,
+            "version": campaign.version,
+            "arm": arm_names(campaign)[int(decisions.arm[place])],
+            "user": user,
+            "change": change,
+            "changed_at": iso(changed_ms),
+            "at": iso(int(decisions.at_ms[place])),
+            "valid_until": iso(changed_ms + int(decider.book.valid_ms[version])),
+            "from": move.segment_from,
+            "to": move.segment_to,
+            "name_from": move.name_from,
+            "name_to": move.name_to,
+            "kind_from": move.kind_from,
+            "kind_to": move.kind_to,
+            "cause": move.cause,
+        }
+
+
+def encoded(record: CampaignTrigger) -> bytes:
+    """A record as it is written."""
+    return _encode(record)

@@ -1,0 +1,267 @@
+"""The role of campaigns: kills, rebalances and new declarations change nothing of what is decided."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from operator import itemgetter
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
+
+from consumers.campaigns import CAMPAIGNS, Campaigns
+from consumers.role import Decided
+from stream.campaigns.declare import Campaign, Limits
+from stream.campaigns.oracle import Oracle
+from stream.config import Settings
+from tests.consumers.test_role import EVERYTHING, START_MS, TOPIC, Scene
+from tests.fakes import FakeMessage
+from tests.stream.campaigns.making import (
+    HOUR_MS,
+    campaign,
+    campaigns,
+    change,
+    encoded,
+    histories,
+)
+from tests.stream.campaigns.making import START_MS as BEGIN_MS
+
+SECRET = b"secret of the namespace"
+MARKS = {"mode": "watermark", "mark_seconds": 3_600}
+END_MS = BEGIN_MS + 90 * 24 * HOUR_MS
+
+
+def declare(
+    declared: Sequence[Campaign], limits: Limits | None = None, mode: str = "watermark"
+) -> Settings:
+    return Settings.model_construct(
+        **Settings.model_validate({"clock": MARKS | {"mode": mode}}).__dict__
+        | {"campaigns": tuple(declared), "campaign_limits": limits or Limits()}
+    )
+
+
+class Kept:
+    """What a store has of one partition, and what came out."""
+
+    def __init__(self) -> None:
+        self.rows: dict[bytes, bytes] = {}
+        self.own = b""
+        self.triggers: list[dict[str, Any]] = []
+        self.count = 0
+
+    def start(self, settings: Settings, delivered: Sequence[bytes] = ()) -> Campaigns:
+        role = Campaigns(settings, SECRET)
+        role.load(self.rows.items())
+        role.load(list(self.rows.items())[:1])
+        assert len(role) == len(self.rows)
+        role.begin(self.own, delivered)
+        assert len(role) == len(self.rows)
+        return role
+
+    def commit(self, role: Campaigns, decided: Decided) -> None:
+        if decided.users:
+            size, left = divmod(len(decided.rows), len(decided.users))
+            assert left == 0
+            for place, user in enumerate(decided.users):
+                self.rows[user] = decided.rows[place * size : (place + 1) * size]
+        self.own = self.own if decided.own is None else decided.own
+        self.triggers += map(json.loads, decided.records)
+        assert len(role) == len(self.rows)
+
+    def step(self, role: Campaigns, values: Sequence[bytes], now_ms: int) -> None:
+        self.commit(role, role.decide([FakeMessage(value) for value in values], now_ms))
+
+    @property
+    def told(self) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads(self.own)
+        return found
+
+    def conserves(self) -> bool:
+        counts = {name: sum(of.values()) for name, of in self.told["counts"].items()}
+        return bool(counts == self.told["seen"])
+
+
+def at(record: dict[str, Any]) -> int:
+    return int(np.datetime64(record["at"][:-1], "ms").astype(int))
+
+
+@given(campaigns(), histories())
+@hypothesis_settings(max_examples=40, deadline=None)
+def test_a_restart_between_any_two_steps_changes_nothing(
+    declared: list[Campaign], history: list[dict[str, Any]]
+) -> None:
+    limits = Limits.model_validate({"per_user": {"day": 1, "week": 3}, "global_holdout": 0.1})
+    settings = declare(declared, limits)
+    once, often = Kept(), Kept()
+    role = once.start(settings)
+    oracle = Oracle(declared, limits, SECRET)
+    told = []
+    for number, (record, value) in enumerate(zip(history, encoded(history), strict=True)):
+        now = max(map(at, history[: number + 1]))
+        once.step(role, [value], now)
+        restarted = often.start(settings)
+        # A repeat is no change.
+        often.step(restarted, [value, value], now)
+        told += oracle.change(record) + oracle.advance(now - HOUR_MS)
+    if history:
+        once.step(role, [], END_MS)
+        often.step(often.start(settings), [], END_MS)
+        told += oracle.advance(END_MS - HOUR_MS)
+        assert once.conserves()
+        for field in ("seen", "counts", "versions"):
+            assert often.told[field] == once.told[field]
+    # In one step users come in any order.
+    assert sorted(often.triggers, key=itemgetter("id")) == sorted(
+        once.triggers, key=itemgetter("id")
+    )
+    assert often.rows.keys() == once.rows.keys()
+    wanted = Counter(
+        (one.user, one.campaign, one.arm, one.at_ms) for one in told if one.outcome == "sent"
+    )
+    assert wanted == Counter(
+        (one["user"], one["campaign"], one["arm"], at(one)) for one in once.triggers
+    )
+    ids = [one["id"] for one in once.triggers]
+    assert len(set(ids)) == len(ids)
+
+
+def test_an_older_change_that_is_told_again_undoes_nothing() -> None:
+    kept = Kept()
+    declared = declare([campaign(settle="2h")])
+    old = encoded([change("u", BEGIN_MS, 1, kind_to="loyal", to=2)])
+    kept.step(kept.start(declared), old, BEGIN_MS)
+    kept.step(kept.start(declared), encoded([change("u", BEGIN_MS, 2)]), BEGIN_MS)
+    kept.step(kept.start(declared), old, BEGIN_MS + HOUR_MS)
+    kept.step(kept.start(declared), [], BEGIN_MS + 9 * HOUR_MS)
+    assert [one["change"][-4:] for one in kept.triggers] == ["-1-2"]
+    assert kept.told["seen"] == {"win-back": 2}
+
+
+def test_who_settles_does_so_by_the_declaration_that_was_in_force() -> None:
+    before = campaign(settle="10h", valid_for="1d")
+    kept = Kept()
+    kept.step(kept.start(declare([before])), encoded([change()]), BEGIN_MS)
+    after = [campaign("other"), campaign(settle="2h", valid_for="3h", arms={"x": 1})]
+    role = kept.start(declare(after))
+    kept.step(role, [], BEGIN_MS + 9 * HOUR_MS)
+    assert kept.triggers == []
+    kept.step(kept.start(declare(after)), [], BEGIN_MS + 12 * HOUR_MS)
+    (sent,) = kept.triggers
+    assert (sent["version"], sent["arm"]) == (before.version, "sent")
+    assert sent["id"].startswith(f"win-back-{before.version}-")
+    assert at(sent) == BEGIN_MS + 10 * HOUR_MS
+    assert kept.conserves()
+    kept.step(kept.start(declare(after)), encoded([change("v", END_MS)]), END_MS)
+    kept.step(kept.start(declare(after)), [], END_MS + 12 * HOUR_MS)
+    assert {one["version"] for one in kept.triggers[1:]} == {one.version for one in after}
+
+
+def test_what_is_under_way_ends_with_a_campaign_that_is_taken_out() -> None:
+    kept = Kept()
+    both = [campaign(settle="2h"), campaign("stays", settle="2h")]
+    kept.step(kept.start(declare(both)), encoded([change()]), BEGIN_MS)
+    kept.step(kept.start(declare(both[1:])), [], BEGIN_MS + 9 * HOUR_MS)
+    assert [one["campaign"] for one in kept.triggers] == ["stays"]
+    assert kept.told["counts"]["win-back"]["ended"] == 1
+    assert kept.told["counts"]["win-back"]["settling"] == 0
+    assert kept.conserves()
+
+
+def test_a_campaign_that_comes_back_knows_whom_it_has_sent_to() -> None:
+    kept = Kept()
+    cooling = campaign(cooldown="30d")
+    kept.step(kept.start(declare([cooling])), encoded([change()]), BEGIN_MS)
+    later = BEGIN_MS + HOUR_MS
+    kept.step(kept.start(declare([campaign("x")])), encoded([change("u", later, 2)]), later)
+    later += HOUR_MS
+    kept.step(kept.start(declare([cooling])), encoded([change("u", later, 3)]), later)
+    assert [one["campaign"] for one in kept.triggers] == ["win-back", "x"]
+    assert kept.told["counts"]["win-back"]["cooling"] == 1
+    assert kept.told["seen"] == {"win-back": 2, "x": 1}
+
+
+def test_what_was_delivered_is_known_though_the_state_was_lost() -> None:
+    kept, lost = Kept(), Kept()
+    declared = declare([campaign(cooldown="1d"), campaign("next")], mode="live")
+    kept.step(kept.start(declared), encoded([change()]), BEGIN_MS)
+    sent = [json.dumps(one).encode() for one in kept.triggers]
+    assert len(sent) == 2
+    role = lost.start(declared, sent)
+    lost.step(role, encoded([change()]), BEGIN_MS + 1_000)
+    assert lost.triggers == []
+    lost.step(role, encoded([change("u", BEGIN_MS, 2)]), BEGIN_MS + 2_000)
+    assert [one["campaign"] for one in lost.triggers] == ["next"]
+
+
+def test_live_nothing_is_sent_too_late() -> None:
+    kept = Kept()
+    role = kept.start(declare([campaign(valid_for="1h")], mode="live"))
+    kept.step(role, encoded([change(), change("v")]), BEGIN_MS + 2 * HOUR_MS)
+    assert kept.triggers == []
+    assert kept.told["counts"]["win-back"]["expired"] == 2
+    kept.step(role, encoded([change("w")]), BEGIN_MS)
+    (sent,) = kept.triggers
+    assert (sent["user"], at(sent)) == ("w", BEGIN_MS)
+
+
+def test_what_is_no_change_is_passed_over() -> None:
+    kept = Kept()
+    role = kept.start(declare([campaign()]))
+    kept.step(role, [b"", b"\xff", b"{}", b'{"id": "1", "event": "born"}'], BEGIN_MS)
+    assert (kept.rows, kept.own, kept.triggers) == ({}, b"", [])
+
+
+def in_memory(monkeypatch: pytest.MonkeyPatch) -> Scene:
+    """A worker of the role between a log of changes and a store."""
+    scene = Scene(monkeypatch, clock=MARKS)
+    scene.consumer.log.clear()
+    scene.role = CAMPAIGNS
+    scene.settings = declare(
+        [campaign(settle="2h", arms={"a": 1, "b": 1}), campaign("at-once", holdout=0.2)]
+    ).model_copy(
+        update={name: getattr(scene.settings, name) for name in ("broker", "topics", "publisher")}
+    )
+    for n in range(80):
+        moved = change(f"u{n % 9}", START_MS + n * HOUR_MS // 3, n + 1)
+        scene.consumer.append(TOPIC, n % 9 % 2, encoded([moved])[0], START_MS)
+    return scene
+
+
+def sent_by(scene: Scene) -> list[bytes]:
+    return sorted(
+        one
+        for number, _ in enumerate(EVERYTHING)
+        for entry in scene.store.outbox({number: "0-0"}, 10**6, 0.0).get(number, [])
+        for one in entry.changes
+    )
+
+
+def test_what_is_no_change_takes_no_clock_along(monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = sent_by(in_memory(monkeypatch).run())
+    mixed = in_memory(monkeypatch)
+    for value in (b"", b"{", b'{"at": "2099-01-01T00:00:00.000Z", "event": "born"}', b"\xff"):
+        for number in range(len(EVERYTHING)):
+            mixed.consumer.append(TOPIC, number, value, START_MS + 10**10)
+    mixed.run()
+    assert sent_by(mixed) == expected
+    for number in range(len(EVERYTHING)):
+        assert mixed.position(number).clock_ms < START_MS + 80 * HOUR_MS
+
+
+def test_killed_at_any_step_it_sends_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    def sent(kill_after: int | None) -> tuple[list[Any], int]:
+        scene = in_memory(monkeypatch)
+        if kill_after is not None:
+            scene.run(until=lambda: len(scene.store.heard) > kill_after)
+        scene.run()
+        return sent_by(scene), len(scene.store.heard)
+
+    whole, steps = sent(None)
+    assert len(whole) > 20
+    assert steps > 6
+    for kill_after in range(steps):
+        assert sent(kill_after)[0] == whole
