@@ -43,7 +43,7 @@ def unavailable(why: str) -> NoReturn:
     """Skip, or fail where everything should be there."""
     if os.environ.get("CI") == "true":
         pytest.fail(f"not here, though CI=true: {why}")
-    pytest.skip(why)
+    pytest.skip(why, allow_module_level=True)
 
 
 @pytest.fixture(autouse=True)
