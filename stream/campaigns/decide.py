@@ -29,7 +29,7 @@ from stream.campaigns.changes import ChangeColumns, ChangeReader
 from stream.campaigns.declare import Campaign, Limits
 from stream.campaigns.match import Codes, Moves
 from stream.campaigns.quiet import ZoneClock, not_quiet_from
-from stream.campaigns.state import NEVER, NONE, NOT_DUE, Pairs, Users
+from stream.campaigns.state import NEVER, NONE, NOT_DUE, Pairs, Users, one_a_user
 from stream.events import Bools, Hashes, Ints
 from stream.units import DAY_MS
 
@@ -37,7 +37,10 @@ WEEK_MS = 7 * DAY_MS
 
 
 class Outcome(IntEnum):
-    """What became of a change for a campaign, in the order in which it is found out."""
+    """What became of a change for a campaign, in the order in which it is found out.
+
+    Only `EXPIRED` is found out before `WAITING`: nobody waits for what would be too late then.
+    """
 
     UNMATCHED = 0
     """The campaign is not concerned."""
@@ -173,6 +176,11 @@ class Book:
             [c.quiet is not None and c.quiet.then == "wait" for c in versions], np.bool_
         )
 
+    def ended(self, versions: Ints, at_ms: Ints) -> Bools:
+        """Of each whether it is not its time."""
+        outside: Bools = (at_ms < self.start_ms[versions]) | (at_ms >= self.end_ms[versions])
+        return outside
+
 
 class Decider:
     """Campaigns, and what they know of the users of a partition.
@@ -207,7 +215,6 @@ class Decider:
         versions = [*campaigns, *(c for c in earlier if (c.name, c.version) not in now)]
         self.book = Book(versions, limits, key)
         self.book.end_ms[[one.name not in declared for one in versions]] = NEVER
-        self.current = np.arange(self.offered)
         self._day, self._week = limits.per_user.day, limits.per_user.week
         self.users = Users(key, max(self._day or 0, self._week or 0))
         self.pairs = Pairs()
@@ -258,12 +265,8 @@ class Decider:
             wall_ms: by the wall clock; None in a replay, in which nothing is late.
         """
         self._decided.clear()
-        if len(changes):
-            order = np.argsort(changes.slot, kind="stable")
-            turn = np.empty(len(order), np.int64)
-            turn[order] = _place_in_run(changes.slot[order])
-            for number in range(int(turn.max()) + 1):
-                self._take(changes.where(turn == number), wall_ms)
+        for turn in one_a_user(changes.slot):
+            self._take(changes.where(turn), wall_ms)
         return Decisions.concatenate(self._decided)
 
     def advance(self, now_ms: int, wall_ms: int | None = None) -> Decisions:
@@ -290,7 +293,7 @@ class Decider:
         if busy.any():
             self._release_before(slot[busy], at_ms[busy], wall_ms)
         users.clock_ms[slot] = at_ms
-        erased = self.moves.erased()[changes.move]
+        erased = self.moves.erased[changes.move]
         if erased.any():
             users.suppressed[slot[erased]] = True
         busy = users.under_way[slot] > 0
@@ -299,9 +302,7 @@ class Decider:
         self._offer(changes, at_ms)
 
     def _release_before(self, slots: Ints, until_ms: Ints, wall_ms: int | None) -> None:
-        pairs = self.pairs.of_users(self.users, slots)
-        order = np.argsort(slots)
-        found = order[np.searchsorted(slots, self.pairs.user[pairs], sorter=order)]
+        pairs, found = self.pairs.of_users(self.users, slots)
         due = self.pairs.due_ms[pairs] <= until_ms[found]
         self._release(pairs[due], until_ms[found[due]], wall_ms)
 
@@ -323,7 +324,7 @@ class Decider:
                 )
             )
             due, until_ms = due[order], until_ms[order]
-            first = _place_in_run(pairs.user[due]) == 0
+            first = np.unique(pairs.user[due], return_index=True)[1]
             self._finish_settled(due[first], wall_ms)
             left = pairs.due_ms[due] <= until_ms
             due, until_ms = due[left], until_ms[left]
@@ -337,8 +338,7 @@ class Decider:
             at_ms = np.maximum(at_ms, wall_ms)
         users.clock_ms[slot] = at_ms
         left = self._no_longer_under_way(places, at_ms)
-        ended = (at_ms < book.start_ms[left.version]) | (at_ms >= book.end_ms[left.version])
-        left = self._decide_those(left, ended, Outcome.ENDED)
+        left = self._decide_those(left, book.ended(left.version, at_ms), Outcome.ENDED)
         left = self._decide_those(left, users.suppressed[left.slot], Outcome.SUPPRESSED)
         left = self._decide_those(left, self._capped(left), Outcome.CAPPED)
         self._send(left)
@@ -346,17 +346,15 @@ class Decider:
     def _undo(self, slots: Ints, moves: Codes, at_ms: Ints) -> None:
         """What is under way for users who have moved on ends."""
         pairs = self.pairs
-        places = pairs.of_users(self.users, slots)
-        places = places[pairs.stage[places] != state.IDLE]
-        order = np.argsort(slots)
-        found = order[np.searchsorted(slots, pairs.user[places], sorter=order)]
-        gone = ~self.moves.still[pairs.version[places], moves[found]]
+        places, found = pairs.of_users(self.users, slots)
+        gone = pairs.stage[places] != state.IDLE
+        gone &= ~self.moves.still[pairs.version[places], moves[found]]
         places, at = places[gone], at_ms[found[gone]]
         self._decide_all(self._no_longer_under_way(places, at), Outcome.UNDONE)
 
     def _offer(self, changes: ChangeColumns, at_ms: Ints) -> None:
         """Changes of distinct users to all campaigns, each step for whom the ones before left over."""
-        concerned = self.moves.concerned[self.current[:, None], changes.move[None, :]]
+        concerned = self.moves.concerned[: self.offered, changes.move]
         watching = self._reasons > 0
         if watching.any():
             named = (changes.reasons[None, :] & self._reasons[watching, None]) > 0
@@ -371,7 +369,7 @@ class Decider:
         left = _Open(
             slot=changes.slot[row],
             campaign=campaign,
-            version=self.current[campaign],
+            version=campaign,
             arm=np.full(len(row), FIRST_ARM),
             at_ms=at_ms[row],
             changed_ms=changes.at_ms[row],
@@ -381,10 +379,7 @@ class Decider:
             pair=np.full(len(row), NONE),
             counted=np.zeros(len(row), np.bool_),
         )
-        ended = (left.at_ms < book.start_ms[left.version]) | (
-            left.at_ms >= book.end_ms[left.version]
-        )
-        left = self._decide_those(left, ended, Outcome.ENDED)
+        left = self._decide_those(left, book.ended(left.version, left.at_ms), Outcome.ENDED)
         left = self._decide_those(left, users.suppressed[left.slot], Outcome.SUPPRESSED)
         left = self._counted(self._with_arms(left))
         left = self._decide_those(left, left.arm < FIRST_ARM, Outcome.HOLDOUT)
@@ -392,9 +387,8 @@ class Decider:
         left = self._decide_those(left, self._cooling(left), Outcome.COOLING)
         # What one campaign sends may be what caps the next.
         left = left.where(np.lexsort((left.campaign, -book.priority[left.version], left.slot)))
-        turn = _place_in_run(left.slot)
-        for number in range(int(turn.max()) + 1 if len(left) else 0):
-            self._settle_or_send(left.where(turn == number))
+        for turn in one_a_user(left.slot):
+            self._settle_or_send(left.where(turn))
 
     def _with_arms(self, left: _Open) -> _Open:
         hashes = self.users.hashes(left.slot)
@@ -561,11 +555,3 @@ class Decider:
             }
             for number, campaign in enumerate(self.campaigns)
         }
-
-
-def _place_in_run(values: npt.NDArray[Any]) -> Ints:
-    """Of equal values that stand together, which each is: 0 for the first."""
-    count = np.arange(len(values))
-    begins = np.ones(len(values), np.bool_)
-    begins[1:] = values[1:] != values[:-1]
-    return count - np.maximum.accumulate(np.where(begins, count, 0))

@@ -19,6 +19,7 @@ A verdict is by the sequence alone, and "not enough yet" is one.
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections.abc import Mapping
 from typing import Literal, NamedTuple
 
@@ -41,7 +42,7 @@ RATIO_ALARM = 1_000.0
 """Evidence from which users do not stand as declared: by chance one campaign in a thousand ever has it."""
 RATIO_PRIOR = 100.0
 """Users that the alternative, shares like the declared ones but not quite, is worth."""
-MOST_USERS = 10**9
+MOST_USERS = 2**30
 
 Verdict = Literal["helps", "harms", "not_enough_yet"]
 
@@ -215,13 +216,7 @@ def users_needed(hope: float, spread: float, tuned_for: int, alpha: float = ALPH
         margin = sequence_margin(users, tuned_for, alpha) + power / math.sqrt(users)
         return spread * margin <= hope
 
-    low, high = 1, 2
-    while not seen(high) and high < MOST_USERS:
-        low, high = high, 2 * high
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (low, middle) if seen(middle) else (middle, high)
-    return high
+    return 2 + bisect_left(range(2, MOST_USERS), True, key=seen)
 
 
 def newcombe(one: tuple[int, int], other: tuple[int, int], alpha: float = ALPHA) -> Interval:

@@ -24,7 +24,7 @@ from stream.campaigns import state
 from stream.campaigns.decide import Decider, Outcome
 from stream.campaigns.declare import Campaign, Limits
 from stream.campaigns.match import Move
-from stream.campaigns.state import NEVER, NONE, Columns
+from stream.campaigns.state import NEVER, NONE, Columns, one_a_user
 from stream.events import Bools, Ints
 
 MOST_NAMES = 256
@@ -235,11 +235,7 @@ class Keeper:
         last = self._last
         last.reach(self.decider.users.size)
         fresh = np.zeros(len(slots), np.bool_)
-        order = np.argsort(slots, kind="stable")
-        begins = np.flatnonzero(np.diff(slots[order], prepend=NONE))
-        lengths = np.diff(begins, append=len(slots))
-        for turn in range(int(lengths.max()) if len(slots) else 0):
-            at = order[begins[lengths > turn] + turn]
+        for at in one_a_user(slots):
             slot, incarnation, number = slots[at], incarnations[at], numbers[at]
             before = last.incarnation[slot]
             newer = (incarnation > before) | (
@@ -275,9 +271,7 @@ class Keeper:
     def pack(self, slots: Ints) -> Packed:
         """Rows of distinct users."""
         users, pairs, last = self.decider.users, self.decider.pairs, self._last
-        places = pairs.of_users(users, slots)
-        by_slot = np.argsort(slots)
-        row = by_slot[np.searchsorted(slots, pairs.user[places], sorter=by_slot)]
+        places, row = pairs.of_users(users, slots)
         order = np.argsort(row, kind="stable")
         row, places = row[order], places[order]
         begins = np.searchsorted(row, row)

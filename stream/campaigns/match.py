@@ -17,6 +17,7 @@ from stream.campaigns.declare import When
 from stream.events import Bools, Cause
 
 Codes = npt.NDArray[np.int32]
+_FIRST_ROOM = 64
 
 
 class Move(NamedTuple):
@@ -69,8 +70,12 @@ class Moves:
         self._book = list(book)
         self._codes: dict[Move, int] = {}
         self._moves: list[Move] = []
-        self._room = 0
-        self._grow(64)
+        self.concerned: Bools = np.zeros((len(self._book), _FIRST_ROOM), np.bool_)
+        """``(versions, moves)``: the move fulfils the conditions."""
+        self.still: Bools = np.zeros_like(self.concerned)
+        """``(versions, moves)``: the move leaves true what was decided."""
+        self.erased: Bools = np.zeros(_FIRST_ROOM, np.bool_)
+        """``(moves,)``: the user is no more."""
 
     def __getitem__(self, code: int) -> Move:
         return self._moves[code]
@@ -78,33 +83,20 @@ class Moves:
     def __len__(self) -> int:
         return len(self._moves)
 
-    def _grow(self, room: int) -> None:
-        self._room = room
-        concerned = np.zeros((len(self._book), room), np.bool_)
-        still = np.zeros((len(self._book), room), np.bool_)
-        for version, when in enumerate(self._book):
-            for code, move in enumerate(self._moves):
-                concerned[version, code] = concerns(when, move)
-                still[version, code] = leaves_true(when, move)
-        self.concerned: Bools = concerned
-        """``(versions, moves)``: the move fulfils the conditions."""
-        self.still: Bools = still
-        """``(versions, moves)``: the move leaves true what was decided."""
-
     def code(self, move: Move) -> int:
         """The number of a move, which is taken in if it is new."""
         code = self._codes.get(move)
         if code is None:
             code = self._codes[move] = len(self._moves)
             self._moves.append(move)
-            if code >= self._room:
-                self._grow(2 * self._room)
-            else:
-                for version, when in enumerate(self._book):
-                    self.concerned[version, code] = concerns(when, move)
-                    self.still[version, code] = leaves_true(when, move)
+            if code == len(self.erased):
+                wider = ((0, 0), (0, code))
+                self.concerned, self.still = (
+                    np.pad(self.concerned, wider),
+                    np.pad(self.still, wider),
+                )
+                self.erased = np.pad(self.erased, wider[1])
+            self.concerned[:, code] = [concerns(when, move) for when in self._book]
+            self.still[:, code] = [leaves_true(when, move) for when in self._book]
+            self.erased[code] = move.cause == Cause.ERASED
         return code
-
-    def erased(self) -> Bools:
-        """``(moves,)``: the user is no more."""
-        return np.array([move.cause == Cause.ERASED for move in self._moves], np.bool_)

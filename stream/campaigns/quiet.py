@@ -6,15 +6,17 @@ not quiet. The clock changes of a zone are looked up once and kept.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
 
 from stream.campaigns.declare import zone
 from stream.events import Bools, Ints
-from stream.units import DAY_MS
+from stream.units import DAY_MS, milliseconds
 
 MINUTE_MS = 60_000
+_DAY_MINUTES = DAY_MS // MINUTE_MS
 _YEARS_AROUND = 1
 """Looked up before and after the times that are asked for, so that a year is not looked up daily."""
 
@@ -58,24 +60,21 @@ class ZoneClock:
         while day < end:
             after = day + timedelta(days=1)
             if (offset := self._offset(after)) != offsets[-1]:
-                changes.append(self._moment_of_change(day, after))
+                changes.append(self._moment_of_change(day))
                 offsets.append(offset)
             day = after
         self.changes_ms = np.array(changes, np.int64)
         self._offsets_ms = np.array(offsets, np.int64)
 
-    def _moment_of_change(self, before: datetime, after: datetime) -> int:
-        """By halving, to the minute: no zone changes within one."""
-        old, minutes = self._offset(before), 24 * 60
-        low, high = 0, minutes
-        while high - low > 1:
-            middle = (low + high) // 2
-            if self._offset(before + timedelta(minutes=middle)) == old:
-                low = middle
-            else:
-                high = middle
-        assert before < after
-        return round((before + timedelta(minutes=high)).timestamp()) * 1_000
+    def _moment_of_change(self, before: datetime) -> int:
+        """To the minute: no zone changes within one."""
+        old = self._offset(before)
+        minutes = bisect_left(
+            range(_DAY_MINUTES),
+            True,
+            key=lambda minute: self._offset(before + timedelta(minutes=minute)) != old,
+        )
+        return milliseconds(before + timedelta(minutes=minutes))
 
     def _offset(self, moment: datetime) -> int:
         offset = moment.astimezone(self._zone).utcoffset()

@@ -9,7 +9,7 @@ user has few of them, and a pair is found by walking a chain, for all pairs of a
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -43,6 +43,16 @@ PAIR = np.dtype(
 )
 """What is kept of a user and a campaign."""
 IDLE, SETTLING, WAITING = 0, 1, 2
+_NO_PLACES = np.empty(0, np.int64)
+
+
+def one_a_user(slots: Ints) -> Iterator[Ints]:
+    """Indices of the first row of each user, then of each one's second, and so on."""
+    order = np.argsort(slots, kind="stable")
+    begins = np.flatnonzero(np.diff(slots[order], prepend=NONE))
+    lengths = np.diff(begins, append=len(slots))
+    for turn in range(int(lengths.max(initial=0))):
+        yield np.sort(order[begins[lengths > turn] + turn])
 
 
 class Columns:
@@ -168,16 +178,17 @@ class Pairs(Columns):
             walking = walking[found[walking] != NONE]
         return found
 
-    def of_users(self, users: Users, slots: Ints) -> Ints:
-        """Places of all pairs of distinct users."""
-        found = []
-        here = users.first[slots]
-        here = here[here != NONE]
+    def of_users(self, users: Users, slots: Ints) -> tuple[Ints, Ints]:
+        """Places of all pairs of distinct users, and for each which of the users it is of."""
+        places, owners = [_NO_PLACES], [_NO_PLACES]
+        here, owner = users.first[slots].astype(np.int64), np.arange(len(slots))
         while len(here):
-            found.append(here)
-            here = self.next[here]
-            here = here[here != NONE]
-        return np.concatenate(found).astype(np.int64) if found else np.empty(0, np.int64)
+            there = here != NONE
+            here, owner = here[there], owner[there]
+            places.append(here)
+            owners.append(owner)
+            here = self.next[here].astype(np.int64)
+        return np.concatenate(places), np.concatenate(owners)
 
     def add(self, users: Users, slots: Ints, campaigns: Ints) -> Ints:
         """Take in distinct pairs that are not there; returns their places."""
