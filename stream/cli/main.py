@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
 from rich.padding import Padding
@@ -73,9 +73,6 @@ from stream.wiring import letters as letter_facts
 from stream.wiring import rekey as rekeying
 from stream.wiring import republish, roles
 from stream.wiring.history import opener
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 NO, WRONG = 1, 2
 TRY_EXAMPLE = (
@@ -559,8 +556,7 @@ def explore_vectors(
             people = explore.read_history(settings, table, opened, at, tell)
         else:
             with roles.open_store(settings) as store:
-                model = queries.trainer_state(store).model
-                assert model is not None
+                model = queries.model_in_force(store)
                 people = explore.read_store(settings, table, store, model, tell)
         found = explore.study(settings, table, people, wish, model, tell)
         written = explore_view.write(found, out_folder, tell)
@@ -875,8 +871,7 @@ def list_members(
     settings = _context.settings()
     with roles.open_store(settings) as store:
         reader = queries.Reader(settings, store, settings.table())
-        model = queries.trainer_state(store).model
-        assert model is not None
+        model = queries.model_in_force(store)
         if unknown := [one for one in segment or () if one not in model.by_id]:
             raise config.ConfigError(f"--segment {unknown[0]}: segstream segments lists them")
         _see_kind(settings, store, kind)
@@ -938,8 +933,7 @@ def republish_memberships(
     settings = _context.settings()
     topic_plans.see_partitions(settings)
     with roles.open_store(settings) as store:
-        model = queries.trainer_state(store).model
-        assert model is not None
+        model = queries.model_in_force(store)
         if segment is not None and segment not in model.by_id:
             raise config.ConfigError(f"--segment {segment}: segstream segments lists them")
         _see_kind(settings, store, kind)

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from stream.insight.facts import AppliedFacts, PlanFacts
-from stream.insight.queries import trainer_state
+from stream.insight.queries import model_in_force
 from stream.model import Model
 from stream.store.promises import ReaderStore
 from stream.tuning import Tuning
@@ -44,8 +44,7 @@ def wait(store: ReaderStore, tuning: Tuning, seconds: float, clock: Clock = CLOC
     """
     deadline = clock.monotonic() + seconds
     while True:
-        model = trainer_state(store).model
-        assert model is not None
+        model = model_in_force(store)
         if model.tuning == tuning.id:
             return model
         found = store.wanted()

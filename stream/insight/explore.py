@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from itertools import islice
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -30,6 +29,7 @@ from stream.features import FeatureTable
 from stream.hashing import user_hashes
 from stream.insight.facts import StudiedPopulation, StudyFacts
 from stream.insight.history import OpenHistory
+from stream.insight.queries import stored_partitions
 from stream.kinds import Members, kinds
 from stream.learning.choosing import (
     NOISE,
@@ -69,11 +69,6 @@ AlgorithmName = Literal["kmeans", "density"]
 
 FEWEST_USERS = 20
 """Fewer are easier looked at one by one; `learning.first_model_users` allows no fewer either."""
-
-
-_CHUNK = 5_000
-
-
 BOOTSTRAP_STARTS = 3
 """Of k-means++, each time users are drawn again: fewer than a trainer's, so that stability is rather
 under- than overrated."""
@@ -246,18 +241,9 @@ def sample_store(
     def portions() -> Iterator[tuple[Sequence[bytes], bytes]]:
         nonlocal clock_ms
         seen = 0
-        for number in range(settings.topics.partitions):
-            position = store.position(number)
-            if position is None:
-                continue
-            if position.schema != table.schema:
-                raise SchemaMismatchError(
-                    f"partition {number} holds rows of feature table {position.schema}, but the "
-                    f"settings declare {table.schema}; use the settings the pipeline runs with"
-                )
+        for _, position, found in stored_partitions(settings, table, store):
             clock_ms = max(clock_ms, position.clock_ms)
-            users = iter(store.load(number))
-            while portion := list(islice(users, _CHUNK)):
+            for portion in found:
                 names, rows = zip(*portion, strict=True)
                 seen += len(names)
                 tell(f"looking through the store, {seen:,} users")
@@ -643,9 +629,7 @@ def _named(
 ) -> Shown:
     """Groups as segments: the largest first, with kinds and names as the trainer would give."""
     sizes = np.bincount(labels[labels >= 0])
-    order = np.argsort(-sizes, kind="stable")
-    place = np.empty_like(order)
-    place[order] = np.arange(len(order))
+    order, place = _largest_first(sizes)
     ranked = np.where(labels >= 0, place[labels], NOISE)
     centroids = means_of(mapped, ranked)
     some = ranked >= 0
@@ -666,6 +650,12 @@ def _named(
     )
 
 
+def _largest_first(sizes: Ints) -> tuple[Ints, Ints]:
+    """Which comes first, second and so on, and the place of each in that order."""
+    order = np.argsort(-sizes, kind="stable")
+    return order, np.argsort(order)
+
+
 def _of_model(
     part: PopulationModel, people: People, mapped: Floats, lasting: float | None
 ) -> Shown:
@@ -674,9 +664,7 @@ def _of_model(
     nearest = assign(mapped, part.centroids, part.map.weights)
     labels = np.where(published >= 0, published, nearest)
     sizes = np.bincount(labels, minlength=len(part.ids))
-    order = np.argsort(-sizes, kind="stable")
-    place = np.empty_like(order)
-    place[order] = np.arange(len(order))
+    order, place = _largest_first(sizes)
     segments = [part.segments[column] for column in order.tolist()]
     return Shown(
         labels=place[labels],

@@ -2,7 +2,7 @@
 
 Comes in: batches of a shop's events in the order of their times, and what reads one. Goes out: events
 folded into whoever keeps users, and the time of each mark. `explore` looks at the end of a history,
-`plan` plays it mark by mark; `stream.wiring.history` opens one from files.
+`plan` and `trial` rehearse it mark by mark; `stream.wiring.history` opens one from files.
 """
 
 from __future__ import annotations
@@ -12,12 +12,18 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Generic, Protocol, TypeAlias, TypeVar
+from typing import Any, Generic, NamedTuple, Protocol, TypeAlias, TypeVar
 
 from stream.config import Settings
 from stream.events import Counts, EventColumns
 from stream.features import FeatureTable
 from stream.partition import Partition
+from stream.rehearsal import Marked, Rehearsal
+from stream.units import DAY_MS, iso
+
+BY_DAYS_MARK_MS = DAY_MS
+BY_DAYS_REFIT_SECONDS = 7 * 86_400.0
+BY_DAYS = "played with a mark a day and a refit a week: the settings are for the wall clock"
 
 Columns: TypeAlias = Callable[[Partition], EventColumns]
 """Gives the events of a topic, once it is told the partition that knows their users."""
@@ -130,3 +136,53 @@ class History(Generic[E]):
 
 OpenHistory: TypeAlias = Callable[[Settings, FeatureTable], AbstractContextManager[History[Any]]]
 """Opens a history under settings and a feature table; `stream.wiring.history.opener` makes one."""
+
+
+class Rehearsed(NamedTuple):
+    """A history that has been played through an owner and a trainer.
+
+    Attributes:
+        file: the first one.
+        by_days: the settings are for the wall clock, so marks and refits were not theirs.
+        notes: of how the files were read, and of what was refused.
+    """
+
+    rehearsal: Rehearsal
+    file: Path
+    by_days: bool
+    notes: tuple[str, ...]
+
+
+def rehearse(
+    settings: Settings,
+    open_history: OpenHistory,
+    at_mark: Callable[[Marked], None] = lambda _: None,
+    tell: Callable[[str], None] = lambda _: None,
+) -> Rehearsed:
+    """Play a history through an owner and a trainer in memory.
+
+    Settings for the wall clock are played with a mark a day and a refit a week.
+
+    Args:
+        at_mark: is told what happened at each mark.
+
+    Raises:
+        Exception: whatever opening the history raises.
+    """
+    step_ms = round(settings.clock.mark_seconds * 1_000)
+    by_days = settings.clock.mode == "live"
+    if by_days:
+        step_ms = BY_DAYS_MARK_MS
+        learning = settings.learning.model_copy(update={"refit_seconds": BY_DAYS_REFIT_SECONDS})
+        settings = settings.model_copy(update={"learning": learning})
+    rehearsal = Rehearsal(settings)
+    with open_history(settings, rehearsal.table) as history:
+        file = history.files[0]
+        for at_ms in history.play(rehearsal.fold, step_ms):
+            tell(f"playing {file.name}, {iso(at_ms)[:10]}")
+            at_mark(rehearsal.mark(at_ms))
+        notes = history.notes
+        if refused := history.refused.total():
+            told = f"{refused:,} of {history.rows:,} rows or events were refused"
+            notes = (*notes, told, *history.refusal_lines())
+    return Rehearsed(rehearsal, file, by_days, notes)

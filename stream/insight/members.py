@@ -11,7 +11,6 @@ import csv
 import io
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
 
 import msgspec
 import numpy as np
@@ -19,6 +18,7 @@ import numpy as np
 from stream.config import Settings
 from stream.events import Bools, Floats, Rows
 from stream.features import FeatureTable
+from stream.insight.queries import stored_partitions
 from stream.model import Model
 from stream.partition import SchemaMismatchError
 from stream.rows import RowFormatError
@@ -26,8 +26,6 @@ from stream.store.promises import ReaderStore
 from stream.turns import kinds_told
 from stream.units import isos
 
-PORTION = 5_000
-"""As many as a page of the store has."""
 VALUES = ("revenue_total", "revenue_180d")
 """Features that say what a member is worth; the first one that is declared."""
 
@@ -103,17 +101,8 @@ def members(
     """
     column = next((table.names.index(name) for name in VALUES if name in table.names), None)
     names = {segment: known.name for segment, known in model.by_id.items()}
-    for number in range(settings.topics.partitions):
-        position = store.position(number)
-        if position is None:
-            continue
-        if position.schema != table.schema:
-            raise SchemaMismatchError(
-                f"partition {number} holds rows of feature table {position.schema}, but the settings "
-                f"declare {table.schema}; use the settings the pipeline runs with"
-            )
-        stored = iter(store.load(number))
-        while portion := list(islice(stored, PORTION)):
+    for number, position, portions in stored_partitions(settings, table, store):
+        for portion in portions:
             try:
                 rows = table.unpacked(b"".join(row for _, row in portion))
             except RowFormatError as error:

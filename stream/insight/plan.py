@@ -20,7 +20,7 @@ from stream.events import Counts, Floats, Hashes, Ints, Lineage, Rows, SegmentCh
 from stream.features import FeatureTable
 from stream.insight.explore import sample_store
 from stream.insight.facts import PlanFacts, PlannedSegment
-from stream.insight.history import OpenHistory
+from stream.insight.history import BY_DAYS, OpenHistory, rehearse
 from stream.insight.queries import NoModelError, trainer_state
 from stream.kinds import CHURN_RISK_KINDS
 from stream.learning.rounds import retune
@@ -30,12 +30,11 @@ from stream.lineage import inherit
 from stream.model import Model, Segment
 from stream.partition import Partition, SchemaMismatchError
 from stream.populations import NONE, Populations
-from stream.rehearsal import Rehearsal
 from stream.segments import PublishRule, columns_of
 from stream.store.promises import ReaderStore
 from stream.store.state import Position
 from stream.tuning import Started, Tuning
-from stream.units import DAY_MS, apportion, iso, percent
+from stream.units import apportion, iso, percent
 
 ANOTHER_TABLE = (
     "the rows in the store were folded by another feature table (declared differently in more than "
@@ -43,22 +42,13 @@ ANOTHER_TABLE = (
     "on a file instead (segstream plan CONFIG FILE --mapping NAME); to have it, set another "
     "store.namespace in that settings file and replay the log into it"
 )
-
-
 ANEW = (
     "another feature table: this needs another store.namespace and a replay, which writes a first "
     "assignment for everyone and numbers segments anew; here they have the ids of those whose people "
     "they take over"
 )
-
-
-FILE_MARK_MS = DAY_MS
-
-
 ALL_AT_ONCE = 1e9
 """Users a second: more than there are."""
-FILE_REFIT_SECONDS = 7 * 86_400.0
-"""Of a file, if the settings are for the wall clock: a mark a day, a refit a week."""
 
 
 _decode = msgspec.json.Decoder().decode
@@ -161,34 +151,17 @@ def history_crowd(
         NoModelError: it has too few users for a model.
         Exception: whatever opening it raises.
     """
-    step_ms = round(settings.clock.mark_seconds * 1_000)
-    notes: tuple[str, ...] = ()
-    if settings.clock.mode == "live":
-        step_ms = FILE_MARK_MS
-        learning = settings.learning.model_copy(update={"refit_seconds": FILE_REFIT_SECONDS})
-        settings = settings.model_copy(update={"learning": learning})
-        notes = (
-            "played with a mark a day and a refit a week: the settings are for the wall clock",
-        )
-    rehearsal = Rehearsal(settings)
-    with open_history(settings, rehearsal.table) as history:
-        file = history.files[0]
-        for at_ms in history.play(rehearsal.fold, step_ms):
-            tell(f"playing {file.name}, {iso(at_ms)[:10]}")
-            rehearsal.mark(at_ms)
-        notes = (*notes, *history.notes)
-        if refused := history.refused.total():
-            told = f"{refused:,} of {history.rows:,} rows or events were refused"
-            notes = (*notes, told, *history.refusal_lines())
-    partition, state = rehearsal.partition, rehearsal.state
+    played = rehearse(settings, open_history, tell=tell)
+    notes = ((BY_DAYS,) if played.by_days else ()) + played.notes
+    partition, state = played.rehearsal.partition, played.rehearsal.state
     if state.model is None:
         raise NoModelError(
-            f"{file}: {len(partition):,} users; a first model takes "
+            f"{played.file}: {len(partition):,} users; a first model takes "
             f"{settings.learning.first_model_users:,} (learning.first_model_users)"
         )
     return Crowd(
-        partition.names, partition.rows, partition.hashes, state.round_ms, state, file.name, notes,
-        kinds=tuple(partition.position.kinds),
+        partition.names, partition.rows, partition.hashes, state.round_ms, state, played.file.name,
+        notes, kinds=tuple(partition.position.kinds),
     )  # fmt: skip
 
 
@@ -342,10 +315,7 @@ def plan_anew(crowd: Crowd, other: Crowd, wanted: Settings) -> Plan:
         }
         for event, segment, others in heritage.events
     ]  # fmt: skip
-    notes = [
-        *crowd.notes,
-        ANEW,
-    ]
+    notes = [*crowd.notes, ANEW]
     if len(common) < max(len(found), len(other.names)):
         notes.append(
             f"{len(found) - len(common):,} users have a segment under the old table only, "

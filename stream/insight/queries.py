@@ -6,13 +6,13 @@ Comes in: a reader of the store, and change records. Goes out: facts; `stream.cl
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from heapq import nlargest
-from itertools import zip_longest
-from typing import TypeAlias
+from itertools import islice, zip_longest
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -36,8 +36,9 @@ from stream.model import Model
 from stream.partition import SchemaMismatchError
 from stream.populations import Population
 from stream.store.promises import OperatorStore, ReaderStore
+from stream.store.state import Position
 from stream.turns import kinds_told
-from stream.units import iso, parse_duration
+from stream.units import iso, milliseconds, parse_duration
 
 
 class UnknownUserError(Exception):
@@ -69,6 +70,15 @@ def trainer_state(store: ReaderStore) -> TrainerState:
             "events of at least learning.first_model_users shoppers"
         )
     return state
+
+
+def model_in_force(store: ReaderStore) -> Model:
+    """The newest model.
+
+    Raises:
+        NoModelError: there is no model yet.
+    """
+    return _model(trainer_state(store))
 
 
 def _model(state: TrainerState) -> Model:
@@ -152,7 +162,7 @@ def rename(store: OperatorStore, segment: int, name: str) -> str:
         WrongNameError: there is no such segment, or the name will not do.
         NoModelError: there is no model yet.
     """
-    model = _model(trainer_state(store))
+    model = model_in_force(store)
     names = {one.id: one.name for one in model.segments} | store.given_names()
     if segment not in model.ids:
         raise WrongNameError(f"there is no segment {segment}; segstream segments lists them")
@@ -168,8 +178,49 @@ def kinds_of(settings: Settings, store: ReaderStore) -> list[str]:
     """Kinds that a change may be into: of the rules, and of the segments there are."""
     known = [rule.kind for rule in settings.kinds] + [FALLBACK_KIND]
     with suppress(NoModelError):
-        known += [segment.kind for segment in _model(trainer_state(store)).segments]
+        known += [segment.kind for segment in model_in_force(store).segments]
     return list(dict.fromkeys(known))
+
+
+PORTION = 5_000
+"""As many users as a page of the store has."""
+
+
+class StoredPartition(NamedTuple):
+    """A partition that owners have written; `portions` are read as they are asked for."""
+
+    number: int
+    position: Position
+    portions: Iterator[Sequence[tuple[bytes, bytes]]]
+
+
+def stored_partitions(
+    settings: Settings, table: FeatureTable, store: ReaderStore
+) -> Iterator[StoredPartition]:
+    """All users that the store has, names and rows, some at a time.
+
+    Raises:
+        SchemaMismatchError: the rows were written by another feature table.
+    """
+    for number in range(settings.topics.partitions):
+        position = store.position(number)
+        if position is not None:
+            _see_schema(number, position, table)
+            yield StoredPartition(number, position, _portions(store.load(number)))
+
+
+def _portions(rows: Iterable[tuple[bytes, bytes]]) -> Iterator[Sequence[tuple[bytes, bytes]]]:
+    left = iter(rows)
+    while portion := list(islice(left, PORTION)):
+        yield portion
+
+
+def _see_schema(partition: int, position: Position, table: FeatureTable) -> None:
+    if position.schema != table.schema:
+        raise SchemaMismatchError(
+            f"partition {partition} holds rows of feature table {position.schema}, but the settings "
+            f"declare {table.schema}; use the settings the pipeline runs with"
+        )
 
 
 ChangesIn: TypeAlias = Callable[[list[int]], Iterable[Record]]
@@ -196,11 +247,7 @@ class Reader:
         position = self.store.position(partition)
         if raw is None or position is None:
             raise UnknownUserError(f"user {name!r} is unknown: no event of theirs was applied")
-        if position.schema != self.table.schema:
-            raise SchemaMismatchError(
-                f"partition {partition} holds rows of feature table {position.schema}, but the "
-                f"settings declare {self.table.schema}; use the settings the pipeline runs with"
-            )
+        _see_schema(partition, position, self.table)
         live = self.settings.clock.mode == "live"
         now_ms = time.time_ns() // 1_000_000 if live else position.clock_ms
         return partition, np.frombuffer(raw, dtype=self.table.dtype), now_ms, position.kinds
@@ -233,7 +280,7 @@ class Reader:
             "changes": [one for one in changes_in([partition]) if one["user"] == name][-5:],
         }
         try:
-            model = _model(trainer_state(self.store))
+            model = model_in_force(self.store)
         except NoModelError:
             return facts
         squared = model.place(vectors, row["segment"]).squared[0]
@@ -295,7 +342,7 @@ def since_ms(text: str, now_ms: Callable[[], int]) -> int:
         raise ValueError(
             "expected a time such as 2026-01-31T12:00Z, or how long ago: 30d"
         ) from None
-    return round((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1_000)
+    return milliseconds(moment)
 
 
 def wanted(

@@ -18,11 +18,10 @@ from stream.campaigns.arms import arm_names
 from stream.campaigns.decide import Decider, Decisions, Outcome
 from stream.campaigns.declare import Campaign
 from stream.config import ConfigError, Settings
-from stream.hashing import change_identity
 from stream.insight.facts import CampaignFacts, DecisionExample, TrialCampaign, TrialFacts
-from stream.insight.history import OpenHistory
-from stream.insight.plan import FILE_MARK_MS, FILE_REFIT_SECONDS
-from stream.rehearsal import Rehearsal
+from stream.insight.history import BY_DAYS, OpenHistory, rehearse
+from stream.records import change_id
+from stream.rehearsal import Marked
 from stream.units import iso
 
 BATCH = 2_000
@@ -123,10 +122,10 @@ class Trial:
         move = self._decider.moves[int(decisions.move[place])]
         user = self._decider.users.names[int(decisions.slot[place])]
         arm = arm_names(version)[int(decisions.arm[place])]
-        identity = change_identity(user.encode(), self._key)
+        incarnation, number = int(decisions.incarnation[place]), int(decisions.number[place])
         return {
             "user": user,
-            "change": f"{identity}-{decisions.incarnation[place]}-{decisions.number[place]}",
+            "change": change_id(user.encode(), self._key, incarnation, number),
             "changed_at": iso(int(decisions.changed_ms[place])),
             "decided_at": iso(int(decisions.at_ms[place])),
             "arm": None if outcome in UNSEEN_ARM else arm,
@@ -180,31 +179,17 @@ def on_history(
     Raises:
         Exception: whatever opening the history raises.
     """
-    step_ms = round(settings.clock.mark_seconds * 1_000)
-    notes: list[str] = []
-    if settings.clock.mode == "live":
-        step_ms = FILE_MARK_MS
-        learning = settings.learning.model_copy(update={"refit_seconds": FILE_REFIT_SECONDS})
-        settings = settings.model_copy(update={"learning": learning})
-        notes.append(
-            "played with a mark a day and a refit a week: the settings are for the wall clock, by "
-            "which silence is noticed within seconds"
-        )
+    trial = Trial(settings, settings.store.namespace_key.encode())
+
+    def at_mark(marked: Marked) -> None:
+        trial.take(marked.changes)
+        trial.advance(marked.at_ms)
+
+    played = rehearse(settings, open_history, at_mark, tell)
+    notes = [f"{BY_DAYS}, by which silence is noticed within seconds"] if played.by_days else []
     if not settings.store.namespace_key:
         notes.append("store.namespace_key is not set: a pipeline puts users into other arms")
-    trial = Trial(settings, settings.store.namespace_key.encode())
-    rehearsal = Rehearsal(settings)
-    with open_history(settings, rehearsal.table) as history:
-        file = history.files[0]
-        for at_ms in history.play(rehearsal.fold, step_ms):
-            tell(f"playing {file.name}, {iso(at_ms)[:10]}")
-            trial.take(rehearsal.mark(at_ms).changes)
-            trial.advance(at_ms)
-        notes += history.notes
-        if refused := history.refused.total():
-            notes.append(f"{refused:,} of {history.rows:,} rows or events were refused")
-            notes += history.refusal_lines()
-    return trial.facts(file.name, notes)
+    return trial.facts(played.file.name, [*notes, *played.notes])
 
 
 def on_changes(settings: Settings, key: bytes, records: Iterable[Any], source: str) -> TrialFacts:

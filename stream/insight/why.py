@@ -10,7 +10,7 @@ from stream.events import Rows
 from stream.insight import explain
 from stream.insight.explain import acts, departures, margin, nearest_other, proposals
 from stream.insight.facts import Evidence, Margin, Proposal, WhyFacts
-from stream.insight.queries import NoModelError, Reader, limits, segment_facts, trainer_state
+from stream.insight.queries import NoModelError, Reader, limits, model_in_force, segment_facts
 from stream.segments import EVIDENCE, columns_of
 from stream.units import iso
 
@@ -25,10 +25,9 @@ def why(reader: Reader, name: str) -> WhyFacts | None:
     """
     _, row, now_ms, _ = reader.row_of(name)
     try:
-        model = trainer_state(reader.store).model
+        model = model_in_force(reader.store)
     except NoModelError:
         return None
-    assert model is not None
     own = int(columns_of(row["segment"], model.ids)[0])
     if own < 0:
         return None
