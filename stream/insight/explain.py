@@ -7,7 +7,6 @@ what is said about silence is said by looking with it, ahead of time.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -15,9 +14,11 @@ import numpy as np
 from stream.clustering import GRID, FeatureMap, distances
 from stream.events import CAUSES, Bools, Cause, EventColumns, Floats, Rows
 from stream.features import Feature, FeatureTable
+from stream.insight.facts import Act, Departure, Margin, Part, Proposal
+from stream.insight.queries import segment_facts
 from stream.model import Model, PopulationModel
 from stream.segments import PublishRule, contributions, look
-from stream.units import DAY_MS
+from stream.units import DAY_MS, iso
 
 How = Literal["by acting", "with time", "by either", "not theirs to change"]
 
@@ -29,43 +30,6 @@ sixteenth by then, and whoever is still in their segment stays."""
 
 
 # -- what holds them ---------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Part:
-    """One feature's part in the margin between two segments.
-
-    Attributes:
-        value: of the user, in natural units.
-        own, other: of the typical member of the user's segment, and of the other one.
-        contribution: squared distance to the own centroid less that to the other one, this
-            feature; below 0 it holds the user, above 0 it pulls them away.
-    """
-
-    feature: str
-    unit: str
-    value: float
-    own: float
-    other: float
-    contribution: float
-
-
-@dataclass(frozen=True)
-class Margin:
-    """How far a user is from the border to another segment.
-
-    Attributes:
-        difference: sum of the parts' contributions, exactly.
-        z: the difference as the publish rule has it: 0 on the border, .5 at the other centroid,
-            -.5 at the own one.
-        parts: every feature, the largest contribution of either sign first.
-    """
-
-    own: int
-    other: int
-    difference: float
-    z: float
-    parts: tuple[Part, ...]
 
 
 def margin(vector: Floats, model: Model, features: tuple[Feature, ...], own: int) -> Margin:
@@ -89,17 +53,17 @@ def margin(vector: Floats, model: Model, features: tuple[Feature, ...], own: int
         other=int(model.ids[other]),
         difference=difference,
         z=difference / (2.0 * _gap(model, own, other)),
-        parts=tuple(
+        parts=[
             Part(
-                features[column].name,
-                features[column].unit,
-                float(vector[column]),
-                float(natural[own, column]),
-                float(natural[other, column]),
-                float(parts[column]),
+                feature=features[column].name,
+                unit=features[column].unit,
+                value=float(vector[column]),
+                own=float(natural[own, column]),
+                other=float(natural[other, column]),
+                contribution=float(parts[column]),
             )
             for column in order
-        ),
+        ],
     )
 
 
@@ -124,25 +88,6 @@ def _gap(of: Model | PopulationModel, one: int, other: int) -> float:
 
 
 # -- what would move them ----------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Proposal:
-    """A change in one feature, all others as they are, that is enough for another segment.
-
-    Attributes:
-        value: now, in natural units.
-        needed: the nearest value that is enough.
-        sd: the change in standard deviations of the mapped feature.
-        how: what brings a change in this direction about.
-    """
-
-    feature: str
-    unit: str
-    value: float
-    needed: float
-    sd: float
-    how: How
 
 
 def proposals(
@@ -183,12 +128,12 @@ def proposals(
         needed = float(part.map.invert(moved)[column])
         answer.append(
             Proposal(
-                features[column].name,
-                features[column].unit,
-                float(vector[column]),
-                needed,
-                float(steps[column]),
-                how(features[column], rises=bool(steps[column] > 0)),
+                feature=features[column].name,
+                unit=features[column].unit,
+                value=float(vector[column]),
+                needed=needed,
+                sd=float(steps[column]),
+                how=how(features[column], rises=bool(steps[column] > 0)),
             )
         )
     return answer
@@ -264,23 +209,6 @@ def how(feature: Feature, *, rises: bool) -> How:
 # -- what an act would do ------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Act:
-    """The fewest events of one kind, all of them now, that move the user.
-
-    Attributes:
-        times: how many.
-        value, quantity: of each of them; None where no feature reads it.
-        to: the segment moved to.
-    """
-
-    event: str
-    times: int
-    value: float | None
-    quantity: float | None
-    to: int
-
-
 def acts(row: Rows, table: FeatureTable, model: Model, rule: PublishRule, now_ms: int) -> list[Act]:
     """What the user could do to be moved at once, up to `MOST_ACTS` times; fewest first.
 
@@ -334,9 +262,16 @@ def acts(row: Rows, table: FeatureTable, model: Model, rule: PublishRule, now_ms
     found: dict[int, Act] = {}
     for place, to in zip((moves.index - 1).tolist(), moves.after.tolist(), strict=True):
         number = int(kinds[place])
-        act = Act(tried[number], int(times[place]), values[number], quantities[number], to)
-        found.setdefault(number, act)
-    return sorted(found.values(), key=lambda act: act.times)
+        if number not in found:
+            found[number] = {
+                "event": tried[number],
+                "times": int(times[place]),
+                "value": values[number],
+                "quantity": quantities[number],
+                "to": to,
+                **segment_facts(model, to),
+            }
+    return sorted(found.values(), key=lambda act: act["times"])
 
 
 def _different_events(table: FeatureTable) -> list[str]:
@@ -375,20 +310,6 @@ def _middle(typical: Floats) -> float:
 # -- what silence will do ----------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Departure:
-    """A move that silence alone brings about.
-
-    Attributes:
-        days: from now.
-        to: the segment moved to.
-    """
-
-    days: int
-    at_ms: int
-    to: int
-
-
 def departures(
     row: Rows,
     table: FeatureTable,
@@ -416,5 +337,6 @@ def departures(
             row, here.squared, model.ids, model.gaps, rule, causes, at_ms, here.crossing
         ).moves
         if len(moves):
-            found.append(Departure(day, at_ms, int(moves.after[0])))
+            to = int(moves.after[0])
+            found.append({"days": day, "at": iso(at_ms), **segment_facts(model, to)})
     return found

@@ -162,7 +162,12 @@ class Distance(TypedDict):
 
 
 class Part(TypedDict):
-    """One feature's part in a margin; see `stream.insight.explain.Part`."""
+    """One feature's part in the margin between two segments.
+
+    `own` and `other` are of the typical member of the user's segment, and of the other one.
+    `contribution` is the squared distance to the own centroid less that to the other one, in this
+    feature; below 0 it holds the user, above 0 it pulls them away.
+    """
 
     feature: str
     unit: str
@@ -173,7 +178,12 @@ class Part(TypedDict):
 
 
 class Margin(TypedDict):
-    """How far a user is from the border; see `stream.insight.explain.Margin`."""
+    """How far a user is from the border to another segment.
+
+    `difference` is the sum of the parts' contributions, exactly; `z` the same as the publish rule has
+    it: 0 on the border, .5 at the other centroid, -.5 at the own one. The largest contribution of
+    either sign comes first.
+    """
 
     own: int
     other: int
@@ -190,7 +200,11 @@ class Evidence(TypedDict):
 
 
 class Proposal(TypedDict):
-    """A change of one feature that would move a user; see `stream.insight.explain.Proposal`."""
+    """A change in one feature, all others as they are, that is enough for another segment.
+
+    `needed` is the nearest value that is enough, `sd` the change in standard deviations of the mapped
+    feature, `how` what brings a change in this direction about.
+    """
 
     feature: str
     unit: str
@@ -211,7 +225,10 @@ class Move(NamedSegment, _Relation):
 
 
 class Act(NamedSegment):
-    """Events that would move a user; see `stream.insight.explain.Act`."""
+    """The fewest events of one kind, all of them now, that move a user.
+
+    `value` and `quantity` are of each of them, None where no feature reads it.
+    """
 
     event: str
     times: int
@@ -221,7 +238,7 @@ class Act(NamedSegment):
 
 
 class Departure(NamedSegment):
-    """When silence alone moves a user, and where."""
+    """A move that silence alone brings about, so many days from now."""
 
     days: int
     at: str

@@ -19,6 +19,7 @@ from stream.config import Settings
 from stream.events import Bools, Floats, Rows
 from stream.features import FeatureTable
 from stream.insight.queries import stored_partitions
+from stream.membership import Wanted
 from stream.model import Model
 from stream.partition import SchemaMismatchError
 from stream.rows import RowFormatError
@@ -72,9 +73,7 @@ class WantedMembers:
         known = [one.id for one in segments if self.population in (None, one.population)]
         ids = known if self.segments is None else [one for one in self.segments if one in known]
         found: Bools = np.isin(rows["segment"], ids)
-        if self.kind is not None:
-            codes = [code for code, kind in enumerate(kinds, 1) if kind == self.kind]
-            found &= np.isin(rows["kind"], codes)
+        found &= Wanted(kind=self.kind).among(rows, model, kinds)
         if self.since_ms:
             found &= rows["since" if self.kind is None else "kind_since"] >= self.since_ms
         return found

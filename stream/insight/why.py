@@ -7,12 +7,10 @@ Comes in: a reader of the store, and a user's id. Goes out: facts; `explain` wor
 from __future__ import annotations
 
 from stream.events import Rows
-from stream.insight import explain
 from stream.insight.explain import acts, departures, margin, nearest_other, proposals
-from stream.insight.facts import Evidence, Margin, Proposal, WhyFacts
+from stream.insight.facts import Evidence, WhyFacts
 from stream.insight.queries import NoModelError, Reader, limits, model_in_force, segment_facts
 from stream.segments import EVIDENCE, columns_of
-from stream.units import iso
 
 PROPOSALS = 3
 
@@ -39,7 +37,7 @@ def why(reader: Reader, name: str) -> WhyFacts | None:
     targets: dict[int, str] = {}
     border = None
     if len(part.ids) > 1:
-        border = _margin(margin(vector, model, table.features, own))
+        border = margin(vector, model, table.features, own)
         nearest = nearest_other(vector, model, own)
         targets[nearest] = "nearest"
         back = int(columns_of(row["previous"], model.ids)[0])
@@ -57,30 +55,12 @@ def why(reader: Reader, name: str) -> WhyFacts | None:
             {
                 **segment_facts(model, int(model.ids[target])),
                 "is": relation,
-                "changes": [
-                    _proposal(one)
-                    for one in proposals(vector, model, table.features, own, target, rule)[
-                        :PROPOSALS
-                    ]
-                ],
+                "changes": proposals(vector, model, table.features, own, target, rule)[:PROPOSALS],
             }
             for target, relation in targets.items()
         ],
-        "acts": [
-            {
-                "event": one.event,
-                "times": one.times,
-                "value": one.value,
-                "quantity": one.quantity,
-                "to": one.to,
-                **segment_facts(model, one.to),
-            }
-            for one in acts(row, table, model, rule, now_ms)
-        ],
-        "silence": [
-            {"days": one.days, "at": iso(one.at_ms), **segment_facts(model, one.to)}
-            for one in departures(row, table, model, rule, now_ms)
-        ],
+        "acts": acts(row, table, model, rule, now_ms),
+        "silence": departures(row, table, model, rule, now_ms),
     }
 
 
@@ -88,34 +68,3 @@ def _evidence(row: Rows) -> Evidence | None:
     """What a user's acts so far add up to, and towards which segment; None if to nothing."""
     evidence = int(row["evidence"][0])
     return {"segment": int(row["candidate"][0]), "z": evidence / EVIDENCE} if evidence else None
-
-
-def _margin(found: explain.Margin) -> Margin:
-    return {
-        "own": found.own,
-        "other": found.other,
-        "difference": found.difference,
-        "z": found.z,
-        "parts": [
-            {
-                "feature": part.feature,
-                "unit": part.unit,
-                "value": part.value,
-                "own": part.own,
-                "other": part.other,
-                "contribution": part.contribution,
-            }
-            for part in found.parts
-        ],
-    }
-
-
-def _proposal(found: explain.Proposal) -> Proposal:
-    return {
-        "feature": found.feature,
-        "unit": found.unit,
-        "value": found.value,
-        "needed": found.needed,
-        "sd": found.sd,
-        "how": found.how,
-    }

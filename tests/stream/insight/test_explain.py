@@ -16,7 +16,6 @@ from stream.clustering import GRID, FeatureMap, distances, on_grid
 from stream.events import Floats, Rows
 from stream.features import Feature
 from stream.insight.explain import (
-    Act,
     How,
     _enough,
     acts,
@@ -26,12 +25,13 @@ from stream.insight.explain import (
     nearest_other,
     proposals,
 )
+from stream.insight.facts import Act
 from stream.model import Model, Segment
 from stream.oracle import Event
 from stream.partition import Acting, Partition, act_together
 from stream.segments import PublishRule
 from stream.store.state import Position
-from stream.units import DAY_MS, iso
+from stream.units import DAY_MS
 from tests.strategies import CART, EVERY_AGGREGATE, ORDER, VIEW, of_everyone, with_only
 from tests.stream.test_partition import RULE, TABLE, batch, history, models, steady
 
@@ -100,13 +100,15 @@ def test_the_parts_of_a_margin_add_up_exactly(seed: int, k: int) -> None:
     vector = some_vector(rng, model, own)
     found = margin(vector, model, TABLE.features, own)
     squared = model.place(vector[None], np.zeros(1, np.int32)).squared[0]
-    other = model.ids.tolist().index(found.other)
+    other = model.ids.tolist().index(found["other"])
     assert other == nearest_other(vector, model, own) != own
     assert squared[other] == min(d for c, d in enumerate(squared) if c != own)
-    total = sum((Fraction(part.contribution) for part in found.parts), Fraction(0))
-    assert total == Fraction(found.difference) == Fraction(squared[own]) - Fraction(squared[other])
-    assert sorted(part.feature for part in found.parts) == sorted(NAMES)
-    sizes = [abs(part.contribution) for part in found.parts]
+    total = sum((Fraction(part["contribution"]) for part in found["parts"]), Fraction(0))
+    assert (
+        total == Fraction(found["difference"]) == Fraction(squared[own]) - Fraction(squared[other])
+    )
+    assert sorted(part["feature"] for part in found["parts"]) == sorted(NAMES)
+    sizes = [abs(part["contribution"]) for part in found["parts"]]
     assert sizes == sorted(sizes, reverse=True)
 
 
@@ -115,8 +117,8 @@ def test_a_margin_is_a_half_at_the_centroids() -> None:
     model = with_only(model, map=replace(model.parts[0].map, low=np.full(len(NAMES), -50.0),
                                        high=np.full(len(NAMES), 50.0)))  # fmt: skip
     here, there = model.natural()
-    assert margin(here, model, TABLE.features, 0).z == -0.5
-    assert margin(there, model, TABLE.features, 0).z == 0.5
+    assert margin(here, model, TABLE.features, 0)["z"] == -0.5
+    assert margin(there, model, TABLE.features, 0)["z"] == 0.5
 
 
 def test_a_model_of_one_segment_has_no_margin() -> None:
@@ -136,7 +138,7 @@ def test_a_proposal_is_enough_and_no_less_is(seed: int, k: int, limit: float) ->
     own = int(rng.integers(k))
     target = int((own + rng.integers(1, k)) % k)
     vector = some_vector(rng, model, own)
-    found = {p.feature: p for p in proposals(vector, model, TABLE.features, own, target, rule)}
+    found = {p["feature"]: p for p in proposals(vector, model, TABLE.features, own, target, rule)}
     if would_move(vector, model, own, target, rule):
         assert not found, "nothing is needed"
         return
@@ -152,19 +154,19 @@ def test_a_proposal_is_enough_and_no_less_is(seed: int, k: int, limit: float) ->
             there[:, column] = on_grid(np.linspace(low[column], high[column], 60))
             assert not _enough(there, model.parts[0], own, target, rule).any(), name
             continue
-        changed[column] = proposal.needed
+        changed[column] = proposal["needed"]
         assert would_move(changed, model, own, target, rule)
-        assert proposal.value == vector[column]
+        assert proposal["value"] == vector[column]
         moved = model.parts[0].map.apply(changed[None])[0]
-        assert moved[column] - mapped[column] == pytest.approx(proposal.sd, abs=1e-12)
-        step = np.sign(proposal.sd) / GRID
-        for less in (2 * step, proposal.sd / 2, proposal.sd):
+        assert moved[column] - mapped[column] == pytest.approx(proposal["sd"], abs=1e-12)
+        step = np.sign(proposal["sd"]) / GRID
+        for less in (2 * step, proposal["sd"] / 2, proposal["sd"]):
             there = mapped.copy()
-            there[column] += on_grid(np.array(proposal.sd - less))
-            if abs(there[column] - mapped[column]) < abs(proposal.sd):
+            there[column] += on_grid(np.array(proposal["sd"] - less))
+            if abs(there[column] - mapped[column]) < abs(proposal["sd"]):
                 changed[column] = model.parts[0].map.invert(there)[column]
                 assert not would_move(changed, model, own, target, rule)
-    sizes = [abs(proposal.sd) for proposal in found.values()]
+    sizes = [abs(proposal["sd"]) for proposal in found.values()]
     assert sizes == sorted(sizes)
 
 
@@ -184,7 +186,7 @@ def test_a_feature_without_weight_or_room_is_not_proposed() -> None:
         model = some_model(rng, 2)
         shut = model.parts[0].map.low == model.parts[0].map.high
         for one in proposals(some_vector(rng, model, 0), model, TABLE.features, 0, 1, RULE):
-            column = NAMES.index(one.feature)
+            column = NAMES.index(one["feature"])
             assert model.parts[0].map.weights[column] > 0
             assert not shut[column]
 
@@ -214,11 +216,11 @@ def after(user: bytes, one: Act, times: int) -> int:
     partition = Partition(0, TABLE, RULE, Position([0, 0], TABLE.schema), 0)
     partition.load([(user, steady().rows[user])])
     partition.model = models()[-1]
-    topic = int(one.event == ORDER)
+    topic = int(one["event"] == ORDER)
     events = [
         Event(
-            user.decode(), topic, one.event, now_ms(), 10**6 + number,
-            one.value or 0.0, one.quantity or 0.0, 0,
+            user.decode(), topic, one["event"], now_ms(), 10**6 + number,
+            one["value"] or 0.0, one["quantity"] or 0.0, 0,
         )
         for number in range(times)
     ]  # fmt: skip
@@ -232,8 +234,8 @@ def test_acts_move_them_as_said_and_fewer_do_not() -> None:
     for user, raw in list(steady().rows.items())[:30]:
         row = np.frombuffer(raw, TABLE.dtype)
         for one in acts(row, TABLE, model, RULE, now_ms()):
-            assert after(user, one, one.times) == one.to
-            assert after(user, one, one.times - 1) == int(row["segment"][0])
+            assert after(user, one, one["times"]) == one["to"]
+            assert after(user, one, one["times"] - 1) == int(row["segment"][0])
             checked += 1
         assert row.tobytes() == raw
     assert checked > 10
@@ -245,16 +247,16 @@ def test_each_kind_of_act_is_told_once_with_numbers_of_the_users_own() -> None:
     for index in range(len(everyone())):
         row = everyone()[index : index + 1]
         found = acts(row, TABLE, model, RULE, now_ms())
-        assert [one.times for one in found] == sorted(one.times for one in found)
-        assert len({one.event for one in found}) == len(found)
-        told |= {one.event for one in found}
+        assert [one["times"] for one in found] == sorted(one["times"] for one in found)
+        assert len({one["event"] for one in found}) == len(found)
+        told |= {one["event"] for one in found}
         own = float(TABLE.vectors(row, now_ms())[0, column])
         for one in found:
-            assert one.to != row["segment"][0]
-            if one.event == ORDER and own > 0:
-                assert one.value == own
-            elif one.event != ORDER:
-                assert one.value is one.quantity is None
+            assert one["to"] != row["segment"][0]
+            if one["event"] == ORDER and own > 0:
+                assert one["value"] == own
+            elif one["event"] != ORDER:
+                assert one["value"] is one["quantity"] is None
     # Of events that browse one is enough, and a refund is no act to wish for.
     assert ORDER in told
     assert told <= {ORDER, CART, VIEW}
@@ -288,7 +290,7 @@ def test_silence_moves_them_when_it_was_said() -> None:
     before = everyone().tobytes()
     said = {
         user.decode(): [
-            (iso(one.at_ms), one.to)
+            (one["at"], one["segment"])
             for one in departures(everyone()[i : i + 1], TABLE, model, RULE, now_ms(), days)
         ]
         for i, user in enumerate(steady().rows)
@@ -302,4 +304,4 @@ def test_who_is_in_a_retired_segment_leaves_at_once() -> None:
     row = everyone()[:1].copy()
     row["segment"] = 99
     found = departures(row, TABLE, models()[-1], RULE, now_ms(), 3)
-    assert found[0].days == 0
+    assert found[0]["days"] == 0
