@@ -38,7 +38,9 @@ def running(held: Mapping[str, int] | None = None) -> MemoryStore:
     """
     store = MemoryStore()
     store.create(0, "owner", Position([0, 0], TABLE.schema))
-    position = Position([1, 1], TABLE.schema, clock_ms=now_ms(), model=models()[-1].name)
+    kinds = steady().partition.position.kinds
+    model = models()[-1].name
+    position = Position([1, 1], TABLE.schema, clock_ms=now_ms(), model=model, kinds=kinds)
     rows = dict(steady().rows)
     for user, segment in (held or {}).items():
         row = np.frombuffer(rows[user.encode()], TABLE.dtype).copy()
