@@ -932,18 +932,11 @@ class Partition:
         here = np.flatnonzero(moves.crossed)
         if len(here) == 0:
             return []
-        names = self._table.names
+        names, values = self._table.names, vectors[moves.index[here]]
+        rules = model.crossed_by(moves.before[here], moves.after[here], values)
         return [
-            [
-                records.Why(names[column], vector[column], None)
-                for column in model.populations.reasons(before, after, vector)[:WHY]
-            ]
-            for before, after, vector in zip(
-                model.place_of(moves.before[here]).tolist(),
-                model.place_of(moves.after[here]).tolist(),
-                vectors[moves.index[here]].tolist(),
-                strict=True,
-            )
+            [records.Why(names[column], vector[column], None) for column in columns[:WHY]]
+            for columns, vector in zip(rules, values.tolist(), strict=True)
         ]
 
     def _count(self, moves: Moves, rule: PublishRule, now_ms: int) -> None:
