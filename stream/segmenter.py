@@ -115,8 +115,7 @@ class Step:
 
     Attributes:
         changes: who moved.
-        lineage: what became of segments: born, split, absorbed, emerged, dissolved, renamed, or
-            another kind.
+        lineage: what became of segments: a word of `events.LINEAGE_EVENTS`, or another kind.
     """
 
     changes: Changes
