@@ -32,6 +32,7 @@ class Axes(Protocol):
     Attributes:
         names, units: of each feature.
         words: of each feature, what a low and what a high value are called; empty for no word.
+        limits: of each feature, what holds of whom these two words name.
         weights: of the squared distance.
         schema: digest of what the vectors mean.
     """
@@ -48,6 +49,18 @@ class Axes(Protocol):
     def weights(self) -> Floats: ...
     @property
     def schema(self) -> str: ...
+
+
+@dataclass(frozen=True)
+class GivenAxes:
+    """`Axes` that are no feature table: a tuning's, or the library's."""
+
+    names: tuple[str, ...]
+    units: tuple[str, ...]
+    words: tuple[tuple[str, str], ...]
+    limits: tuple[tuple[dict[str, Bounds], dict[str, Bounds]], ...]
+    weights: Floats
+    schema: str
 
 
 @dataclass(frozen=True)
@@ -268,6 +281,21 @@ class Model:
         ids, places = self._population_of_id
         columns = columns_of(segments, ids)
         return np.where(columns >= 0, places[columns], NONE)
+
+    def crossed_by(
+        self,
+        before: npt.NDArray[np.int32],
+        after: npt.NDArray[np.int32],
+        vectors: Floats,
+    ) -> list[list[int]]:
+        """Columns of the features that took users to another population, the one that decided first.
+
+        Args:
+            before, after: ``(n,)`` segment of each who went there.
+            vectors: ``(n, features)`` in natural units.
+        """
+        went = (self.place_of(before).tolist(), self.place_of(after).tolist(), vectors.tolist())
+        return [self.populations.reasons(*one) for one in zip(*went, strict=True)]
 
     def part_of(self, column: int) -> tuple[PopulationModel, int]:
         """The part that a column is of, and the row in it."""

@@ -135,6 +135,7 @@ class _Sweep:
         in_each: users of each population so far.
         next: the first user not yet looked at.
         total: of those looked at.
+        untold: slots of users who are to be told of a turn, and did not act, some at a time.
     """
 
     cause: Cause
@@ -143,6 +144,7 @@ class _Sweep:
     in_each: Ints
     next: int = 0
     total: Statistics | None = None
+    untold: list[Ints] = field(default_factory=list)
 
     @staticmethod
     def over(users: int, cause: Cause, sampling: Sampling | None, populations: int) -> _Sweep:
@@ -151,10 +153,15 @@ class _Sweep:
 
 
 class _Looked(NamedTuple):
-    """Where the users looked at are, and what the publish rule answered."""
+    """Where the users looked at are, and what the publish rule answered.
+
+    Attributes:
+        untold: places of those who are to be told of a turn, and did not act.
+    """
 
     placed: Placed
     answer: Look
+    untold: Ints
 
 
 class Partition:
@@ -601,12 +608,13 @@ class Partition:
             if len(slots) < end - start:
                 self._rows[slots] = rows
             self._dirty[slots[looked.answer.changed]] = True
+            sweep.untold.append(slots[looked.untold])
             self._sample(sweep, slots, vectors, looked.placed.populations)
-            counted = _counted(model, rows, looked.placed)
+            counted = _counted(model, looked.placed, looked.answer.columns)
             sweep.total = counted if sweep.total is None else sweep.total + counted
         sweep.next = last
-        if last == len(sweep.causes) and model is not None:
-            self._tell_others(model, now_ms)
+        if last == len(sweep.causes) and model is not None and sweep.untold:
+            self._tell_others(model, np.concatenate(sweep.untold), now_ms)
         self.originate(origin_ms)
         if last < len(sweep.causes):
             return None
@@ -651,18 +659,20 @@ class Partition:
         held = self._hold(slots, now_ms) if self._foretold else np.empty(0, np.int64)
         # They may have been put where they were told just now; the rows here may be a copy.
         kept = rows[held] = self._rows[slots[held]]
-        looked = _under(
+        placed, answer = _under(
             model, self.rule_of(model), rows, vectors, causes, now_ms, self._looked_under
         )
-        moves = looked.answer.moves
+        moves = answer.moves
         if len(held):
             rows[held] = kept
             moves = moves.without(held)
-        self.record(model, rows, slots, vectors, looked.placed.mapped, moves, causes, now_ms)
+            answer.columns[held] = columns_of(kept["segment"], model.ids)
+        self.record(model, rows, slots, vectors, placed.mapped, moves, causes, now_ms)
         acted = causes == CAUSES.index(Cause.USER_MOVED)
         acted[held] = False
-        self._dirty[slots[self.tell_turns(model, rows, slots, acted, now_ms)]] = True
-        return looked
+        told, untold = self.tell_turns(model, rows, slots, answer.columns, acted, now_ms)
+        self._dirty[slots[told]] = True
+        return _Looked(placed, answer, untold)
 
     def _hold(self, slots: Ints, now_ms: int) -> Ints:
         """Places of users whom nothing moves at a time, because it is known where they go.
@@ -720,47 +730,52 @@ class Partition:
         acted &= did_something(rows[moves.index], now_ms, self.position.mark_ms)
         self._write(model, rows, slots, moves, acted, now_ms, explained, why, rules)
 
-    def tell_turns(self, model: Model, rows: Rows, slots: Ints, acted: Bools, now_ms: int) -> Ints:
+    def tell_turns(
+        self, model: Model, rows: Rows, slots: Ints, columns: Ints, acted: Bools, now_ms: int
+    ) -> tuple[Ints, Ints]:
         """Tell users who acted, and stay where they are, of what kind their segment is by now.
 
         Args:
             rows, slots, acted: of everyone who was looked at; rows change in place.
+            columns: of each one's segment, -1 for none.
 
         Returns:
-            Places of those who were told.
+            Places of those who were told, and of those who did not act and are to be told.
         """
         scale = self._scale_of(model)
-        columns = columns_of(rows["segment"], model.ids)
         themselves = acted & did_something(rows, now_ms, self.position.mark_ms)
         wanted = wanted_kinds(rows["kind"], columns, themselves, scale)
-        index = np.flatnonzero(acted & (wanted != rows["kind"]))
-        self._turn(model, rows, slots, index, columns[index], themselves[index], now_ms)
-        return index
+        due = np.flatnonzero(wanted != rows["kind"])
+        told, untold = due[acted[due]], due[~acted[due]]
+        self._turn(model, rows, slots, told, columns[told], themselves[told], now_ms)
+        return told, untold
 
-    def _tell_others(self, model: Model, now_ms: int) -> None:
+    def _tell_others(self, model: Model, slots: Ints, now_ms: int) -> None:
         """Tell others that their segment has turned, so many as the rate allows, by their hashes.
 
         Who is told first does not depend on the order in which users were loaded.
+
+        Args:
+            slots: of those who were to be told when they were looked at: some may have acted since.
         """
-        rows = self.rows
-        columns = columns_of(rows["segment"], model.ids)
-        nobody = np.zeros(len(rows), np.bool_)
-        wanted = wanted_kinds(rows["kind"], columns, nobody, self._scale_of(model))
-        due = wanted != rows["kind"]
         # Of these it is known where they go.
-        due[[self._slots[user] for user in self._foretold if user in self._slots]] = False
-        index = np.flatnonzero(due)
-        if len(index) == 0:
+        foretold = [self._slots[user] for user in self._foretold if user in self._slots]
+        slots = slots[~np.isin(slots, foretold)]
+        kinds, nobody = self._rows["kind"][slots], np.zeros(len(slots), np.bool_)
+        columns = columns_of(self._rows["segment"][slots], model.ids)
+        due = wanted_kinds(kinds, columns, nobody, self._scale_of(model)) != kinds
+        slots, columns = slots[due], columns[due]
+        if len(slots) == 0:
             return
         rate, mark_ms = self.rule_of(model).turns_per_second, self.position.mark_ms
         most = allowed(now_ms, self._turned_ms, mark_ms, rate)
-        index = np.sort(index[smallest_hashes(self.hashes[index], most)])
-        self._turned_ms = paid(len(index), now_ms, self._turned_ms, mark_ms, rate)
-        some = rows[index]
-        everyone = np.arange(len(index))
-        self._turn(model, some, index, everyone, columns[index], nobody[index], now_ms)
-        self._rows[index] = some
-        self._dirty[index] = True
+        chosen = np.sort(smallest_hashes(self._hashes[slots], most))
+        slots, columns = slots[chosen], columns[chosen]
+        self._turned_ms = paid(len(slots), now_ms, self._turned_ms, mark_ms, rate)
+        rows, everyone = self._rows[slots], np.arange(len(slots))
+        self._turn(model, rows, slots, everyone, columns, nobody[: len(slots)], now_ms)
+        self._rows[slots] = rows
+        self._dirty[slots] = True
 
     def _turn(
         self,
@@ -917,18 +932,11 @@ class Partition:
         here = np.flatnonzero(moves.crossed)
         if len(here) == 0:
             return []
-        names = self._table.names
+        names, values = self._table.names, vectors[moves.index[here]]
+        rules = model.crossed_by(moves.before[here], moves.after[here], values)
         return [
-            [
-                records.Why(names[column], vector[column], None)
-                for column in model.populations.reasons(before, after, vector)[:WHY]
-            ]
-            for before, after, vector in zip(
-                model.place_of(moves.before[here]).tolist(),
-                model.place_of(moves.after[here]).tolist(),
-                vectors[moves.index[here]].tolist(),
-                strict=True,
-            )
+            [records.Why(names[column], vector[column], None) for column in columns[:WHY]]
+            for columns, vector in zip(rules, values.tolist(), strict=True)
         ]
 
     def _count(self, moves: Moves, rule: PublishRule, now_ms: int) -> None:
@@ -1115,7 +1123,7 @@ def act_together(acting: Sequence[Acting], now_ms: int) -> list[int]:
         vectors = table.vectors(rows, now_ms)
         causes = np.full(len(rows), CAUSES.index(Cause.USER_MOVED), np.uint8)
         rule = partitions[group[0]].rule_of(model)
-        looked = _under(model, rule, rows, vectors, causes, now_ms)
+        placed, answer = _under(model, rule, rows, vectors, causes, now_ms)
         begin = 0
         for number in group:
             low, high = spans[number]
@@ -1123,10 +1131,11 @@ def act_together(acting: Sequence[Acting], now_ms: int) -> list[int]:
             part, span = partitions[number], slice(begin, end)
             mine, whose = rows[span], slots[number][here[span] - low]
             part.record(
-                model, mine, whose, vectors[span], looked.placed.mapped[span],
-                looked.answer.moves.between(begin, end), causes[span], now_ms,
+                model, mine, whose, vectors[span], placed.mapped[span],
+                answer.moves.between(begin, end), causes[span], now_ms,
             )  # fmt: skip
-            part.tell_turns(model, mine, whose, np.ones(len(mine), np.bool_), now_ms)
+            everyone = np.ones(len(mine), np.bool_)
+            part.tell_turns(model, mine, whose, answer.columns[span], everyone, now_ms)
             part.originate(acting[number].origin_ms)
             begin = end
         folded.rows[here] = rows
@@ -1143,7 +1152,7 @@ def _under(
     causes: npt.NDArray[np.uint8],
     now_ms: int,
     looked_under: str = "",
-) -> _Looked:
+) -> tuple[Placed, Look]:
     """Look at users under a model; rows change in place.
 
     Args:
@@ -1159,16 +1168,20 @@ def _under(
     answer = look(
         rows, placed.squared, model.ids, model.gaps, rule, causes, now_ms, placed.crossing
     )
-    return _Looked(placed, answer)
+    return placed, answer
 
 
-def _counted(model: Model, rows: Rows, placed: Placed) -> Statistics:
-    """Of users whose population has been learned."""
+def _counted(model: Model, placed: Placed, columns: Ints) -> Statistics:
+    """Of users whose population has been learned.
+
+    Args:
+        columns: of each one's segment, -1 for none.
+    """
     learned = model.has_learned(placed.populations)
-    mapped, squared, segments = placed.mapped, placed.squared, rows["segment"]
+    mapped, squared = placed.mapped, placed.squared
     if not learned.all():
-        mapped, squared, segments = mapped[learned], squared[learned], segments[learned]
-    return Statistics.of(mapped, squared, columns_of(segments, model.ids))
+        mapped, squared, columns = mapped[learned], squared[learned], columns[learned]
+    return Statistics.of(mapped, squared, columns)
 
 
 def _alike(partitions: Sequence[Partition]) -> list[list[int]]:

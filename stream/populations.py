@@ -199,7 +199,7 @@ class Populations:
             vector: ``(features,)`` of the user, in natural units.
         """
         if after < before or before == NONE:
-            entered = self._entered(before, after)
+            entered = self._entrances[before, after]
             if entered:
                 return entered
         # Who left for a later one keeps the rule no more: at least one of its limits is missed.
@@ -211,6 +211,16 @@ class Populations:
             or (high is not None and vector[column] > high)
         ]
         return missed or [column for column, _, _ in self._limits[left]]
+
+    @cached_property
+    def _entrances(self) -> dict[tuple[int, int], list[int]]:
+        """`_entered` of all there are: of many users who cross, nobody's own values count in it."""
+        places = range(len(self))
+        return {
+            (before, after): self._entered(before, after)
+            for before in (NONE, *places)
+            for after in places
+        }
 
     def _entered(self, before: int, after: int) -> list[int]:
         """Columns of a population's rule: first what cannot have held before, last what must have."""

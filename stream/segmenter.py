@@ -30,7 +30,7 @@ from stream.kinds import Bounds, KindRule, limits_from
 from stream.learning.rounds import learn, sample_due, warm_up
 from stream.learning.state import TrainerState
 from stream.learning.statistics import PartitionStatistics, Sampling
-from stream.model import Model, Segment
+from stream.model import GivenAxes, Model, Segment
 from stream.populations import NONE, Population, Populations
 from stream.segments import MOST_MARGIN, Moves, columns_of, contributions, look
 
@@ -60,18 +60,6 @@ _ROW = np.dtype(
         ("version", "<u4"),
     ]
 )
-
-
-@dataclass(frozen=True)
-class Features:
-    """What is known of the vectors' features; satisfies `model.Axes`."""
-
-    names: tuple[str, ...]
-    units: tuple[str, ...]
-    words: tuple[tuple[str, str], ...]
-    weights: Floats
-    limits: tuple[tuple[dict[str, Bounds], dict[str, Bounds]], ...]
-    schema: str = "vectors"
 
 
 @dataclass(frozen=True)
@@ -127,8 +115,7 @@ class Step:
 
     Attributes:
         changes: who moved.
-        lineage: what became of segments: born, split, absorbed, emerged, dissolved, renamed, or
-            another kind.
+        lineage: what became of segments: a word of `events.LINEAGE_EVENTS`, or another kind.
     """
 
     changes: Changes
@@ -357,12 +344,13 @@ class Segmenter:
             raise ValueError("workers and round_updates: at least 1")
         if learning.first_model_users > learning.sample_users:
             raise ValueError("learning: first_model_users is more than sample_users can ever be")
-        self._features = Features(
-            tuple(names),
-            tuple(units.get(name, "") for name in names),
-            tuple(words.get(name, (f"low {name}", f"high {name}")) for name in names),
-            _weights([weights.get(name, 1.0) for name in names]),
-            tuple(limits.get(name, _beside_the_others(name)) for name in names),
+        self._features = GivenAxes(
+            names=tuple(names),
+            units=tuple(units.get(name, "") for name in names),
+            words=tuple(words.get(name, (f"low {name}", f"high {name}")) for name in names),
+            limits=tuple(limits.get(name, _beside_the_others(name)) for name in names),
+            weights=_weights([weights.get(name, 1.0) for name in names]),
+            schema="vectors",
         )
         self._signed = np.array([name in signed for name in names])
         self._forget_ms = _duration("forget_after", forget_after)
@@ -591,12 +579,10 @@ class Segmenter:
         """Of each who moved, the features that took them to another population."""
         found: list[tuple[str, ...]] = [()] * len(moves)
         names = self._features.names
-        before, after = model.place_of(moves.before), model.place_of(moves.after)
-        for move in np.flatnonzero(moves.crossed).tolist():
-            reasons = model.populations.reasons(
-                int(before[move]), int(after[move]), vectors[moves.index[move]].tolist()
-            )
-            found[move] = tuple(names[column] for column in reasons)
+        here = np.flatnonzero(moves.crossed)
+        rules = model.crossed_by(moves.before[here], moves.after[here], vectors[moves.index[here]])
+        for move, columns in zip(here.tolist(), rules, strict=True):
+            found[move] = tuple(names[column] for column in columns)
         return found
 
     # -- what is known ------------------------------------------------------------------------

@@ -82,10 +82,16 @@ class Moves:
 
 @dataclass(frozen=True)
 class Look:
-    """Answer of `look`: the moves, and which rows differ from before."""
+    """Answer of `look`.
+
+    Attributes:
+        changed: places of rows that differ from before.
+        columns: ``(n,)`` place of each one's segment in the model now, -1 if it has none.
+    """
 
     moves: Moves
     changed: Ints
+    columns: Ints
 
 
 def look(
@@ -126,7 +132,7 @@ def look(
             has no segments yet, they stay. None for nobody.
     """
     best = distances.argmin(axis=1)
-    place = columns_of(rows["segment"], ids)
+    columns = place = columns_of(rows["segment"], ids)
     acted = causes == CAUSES.index(Cause.USER_MOVED)
     provisional = rows["looks"] < rule.provisional_looks
     changed = acted & (rows["looks"] < 255)
@@ -204,7 +210,8 @@ def look(
     rows["since"][index] = now_ms
     rows["version"][index] += 1
     everyone[open_] = rows
-    return Look(moves, np.flatnonzero(changed))
+    columns[moves.index] = moves.column
+    return Look(moves, np.flatnonzero(changed), columns)
 
 
 def columns_of(segments: npt.NDArray[np.int32], ids: npt.NDArray[np.int32]) -> Ints:

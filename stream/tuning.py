@@ -16,26 +16,13 @@ import msgspec
 import numpy as np
 
 from stream.config import Learning, Publish, Settings
-from stream.events import Floats
-from stream.kinds import Bounds, KindRule, limits_from
-from stream.model import Axes
+from stream.kinds import KindRule, limits_from
+from stream.model import Axes, GivenAxes
 from stream.populations import Population, Populations
 from stream.segments import PublishRule
 
 OWNERS_SHARE = frozenset({"sample_users"})
 """Settings of learning that workers have to agree with: they stay those the roles were started with."""
-
-
-@dataclass(frozen=True)
-class TunedAxes:
-    """`model.Axes` with other weights, words and limits of words."""
-
-    names: tuple[str, ...]
-    units: tuple[str, ...]
-    words: tuple[tuple[str, str], ...]
-    limits: tuple[tuple[dict[str, Bounds], dict[str, Bounds]], ...]
-    weights: Floats
-    schema: str
 
 
 @dataclass(frozen=True)
@@ -112,7 +99,7 @@ class Tuning(msgspec.Struct, frozen=True):
     def over(self, started: Started) -> Started:
         """What a round goes by, instead of what the trainer was started with."""
         axes = started.axes
-        tuned = TunedAxes(
+        tuned = GivenAxes(
             names=axes.names,
             units=axes.units,
             words=tuple(self.words[name] for name in axes.names),

@@ -15,21 +15,21 @@ from stream.learning.refit import ANCHOR_REFITS
 from stream.learning.rounds import learn, sample_due
 from stream.learning.state import TrainerState
 from stream.learning.statistics import PartitionStatistics
-from stream.model import Model
+from stream.model import GivenAxes, Model
 from stream.populations import EVERYONE
-from stream.segmenter import Features
 
 pytestmark = pytest.mark.slow
 
-AXES = Features(
-    ("a", "b"),
-    ("", ""),
-    (("low a", "high a"), ("low b", "high b")),
-    np.ones(2),
-    (
+AXES = GivenAxes(
+    names=("a", "b"),
+    units=("", ""),
+    words=(("low a", "high a"), ("low b", "high b")),
+    limits=(
         ({"a": Bounds(max=3)}, {"a": Bounds(min=3)}),
         ({"b": Bounds(max=3)}, {"b": Bounds(min=3)}),
     ),
+    weights=np.ones(2),
+    schema="vectors",
 )
 LEARNING = Learning(
     segments=3,

@@ -290,6 +290,18 @@ def test_who_acts_is_told_at_once_whoever_waits() -> None:
     assert_chained(shop)
 
 
+def test_who_acts_in_the_midst_of_a_sweep_is_told_once() -> None:
+    shop = a_shop(users=90)
+    now = START_MS + 3_600_000
+    shop.partition.begin_adoption(model_of("dormant", "browsing", version=1))
+    shop.partition.sweep_on(60, now, now)
+    shop.act(shop.users[40:80], now + 1)
+    shop.partition.sweep_on(90, now + 2, now + 2)
+    told = turns(shop.commit(now + 2))
+    assert sorted(one["user"] for one in told) == sorted(shop.users)
+    assert_chained(shop)
+
+
 def test_a_better_kind_is_told_to_who_acts_and_to_nobody_else() -> None:
     shop = a_shop("dormant")
     now = START_MS + 3_600_000
