@@ -22,13 +22,14 @@ from __future__ import annotations
 
 import argparse
 import platform
+import shlex
 import sys
 import time
 import tomllib
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -529,9 +530,13 @@ def shops(wanted: argparse.Namespace) -> list[Shop]:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run it; 0 done, 1 it could not be done, 2 wrong use."""
     wanted = parse(arguments)
-    told = f"python -m ops.bench.shops --seed {wanted.seed} --scale {wanted.scale:g}"
+    told = (
+        f"python -m ops.bench.shops --seed {wanted.seed} --scale {wanted.scale:g} "
+        f"--segments {wanted.segments}"
+    )
+    told += f" --only {shlex.quote(wanted.only)}" if wanted.only else ""
 
-    def measure() -> tuple[dict[str, Any], str]:
+    def measure() -> dict[str, Any]:
         reports = []
         for shop in shops(wanted):
             reports.append(report_of(shop))
@@ -540,13 +545,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 command.say(
                     f"  {wrong['at_ms'][:10]} {wrong['name']!r} {wrong['word']!r}: {wrong['why']}"
                 )
-        return {"shops": reports}, section(reports, datetime.now(UTC), told)
+        return {"shops": reports}
 
     return command.run(
         "bench-shops",
         measure,
-        as_json=wanted.json,
-        results=RESULTS if wanted.append else None,
+        lambda report, at: section(report["shops"], at, told),
+        wanted=wanted,
+        results=RESULTS,
         header=HEADER,
         expected=(FileError, MappingError, ConfigError),
     )
@@ -554,18 +560,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(
+    parser = command.options(
+        "Names and kinds, in shops of many rhythms: are they true?",
+        RESULTS,
         prog="python -m ops.bench.shops",
-        description="Names and kinds, in shops of many rhythms: are they true?",
         epilog='Example: make bench-shops ARGS="--only grocer --seed 3"',
+        append=False,
     )
     add = parser.add_argument
     add("--only", default="", help="shops whose name has this in it")
     add("--seed", type=int, default=1, help="of the shops that are made up")
     add("--scale", type=float, default=1.0, help="times the users of the shops that are made up")
     add("--segments", type=int, default=8, help="k")
-    add("--json", action="store_true", help="one JSON object as the last line on stdout")
-    add("--append", action="store_true", help=f"append a section to results/{RESULTS.name}")
     return parser.parse_args(arguments)
 
 

@@ -7,21 +7,18 @@ long a sweep over all of them takes. The server works on another core, and is to
 
 from __future__ import annotations
 
-import argparse
 import os
-import platform
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from datetime import UTC, datetime
-from importlib.metadata import version
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ops.bench import command
-from ops.bench.report import cpu
+from ops.bench.report import load_after, measured_on
 from stream.config import Settings
 from stream.errors import ServerStartError
 from stream.events import Rows
@@ -123,7 +120,6 @@ def _told(stored: Iterator[tuple[bytes, bytes]], users: int) -> Iterator[tuple[b
 
 def section(report: dict[str, Any], at: datetime) -> str:
     """A dated section of the results."""
-    told = ", ".join(f"{name} {version(name)}" for name in ("redis", "hiredis", "numpy"))
     times = {
         "load, seconds": report["load_seconds"],
         "load, CPU seconds of the worker": report["load_cpu_seconds"],
@@ -134,9 +130,9 @@ def section(report: dict[str, Any], at: datetime) -> str:
         [
             f"## {at:%Y-%m-%d %H:%M} UTC",
             "",
-            f"{os.cpu_count()} x {cpu()}, Python {platform.python_version()}, {told}.",
+            f"{measured_on('redis', 'hiredis', 'numpy')}.",
             "",
-            f"{report['users']:,} users; load average {os.getloadavg()[0]:.1f} after.",
+            f"{report['users']:,} users; {load_after()}.",
             "",
             "| | | a million |",
             "|---|---|---|",
@@ -148,21 +144,15 @@ def section(report: dict[str, Any], at: datetime) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", maxsplit=1)[0])
+    parser = command.options(__doc__ or "", RESULTS)
     parser.add_argument("--users", type=command.at_least(1_000), default=1_000_000)
-    parser.add_argument("--json", action="store_true", help="end with one JSON object")
-    parser.add_argument("--no-append", action="store_true", help=f"leave results/{RESULTS.name} be")
-    options = parser.parse_args(arguments)
-
-    def measured() -> tuple[dict[str, Any], str]:
-        report = measure(options.users)
-        return report, section(report, datetime.now(UTC))
-
+    wanted = parser.parse_args(arguments)
     return command.run(
         "bench-takeover",
-        measured,
-        as_json=options.json,
-        results=None if options.no_append else RESULTS,
+        lambda: measure(wanted.users),
+        section,
+        wanted=wanted,
+        results=RESULTS,
         header=HEADER,
         expected=(ServerStartError,),
     )
