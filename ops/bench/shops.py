@@ -36,7 +36,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import rankdata
+from scipy.stats import binomtest
+from sklearn.metrics import roc_auc_score
 
 from consumers.decode import Decoder
 from ops.bench import command
@@ -369,19 +370,10 @@ def _kind_change(seen: Seen, change: Any, ranked: dict[str, int]) -> None:
 # -- what comes of it ------------------------------------------------------------------------------
 
 
-def wilson(part: int, whole: int, z: float = 1.96) -> tuple[float, float]:
+def wilson(part: int, whole: int) -> tuple[float, float]:
     """The 95 % interval of a share (Wilson 1927)."""
-    share, spread = part / whole, z * z / whole
-    middle = (share + spread / 2) / (1 + spread)
-    half = z / (1 + spread) * float(np.sqrt(share * (1 - share) / whole + spread / whole / 4))
-    return middle - half, middle + half
-
-
-def auc(score: Floats, bought: Bools) -> float:
-    """Area under the curve of a ranking: how often who buys is ranked before who does not."""
-    order = rankdata(score)
-    yes = int(bought.sum())
-    return float((order[bought].sum() - yes * (yes + 1) / 2) / (yes * (len(bought) - yes)))
+    low, high = binomtest(part, whole).proportion_ci(method="wilson")
+    return float(low), float(high)
 
 
 def by_share(groups: npt.NDArray[Any], bought: Bools) -> Floats:
@@ -424,8 +416,8 @@ def foretold(seen: Seen) -> dict[str, Any]:
         if 0 < yes.sum() < len(yes):
             band = np.digitize(end.silence[customer], (30, 90))
             grid = 3 * band + np.digitize(count[customer], (2, 5))
-            segment_auc.append(auc(by_share(end.segments[customer], yes), yes))
-            grid_auc.append(auc(by_share(grid, yes), yes))
+            segment_auc.append(roc_auc_score(yes, by_share(end.segments[customer], yes)))
+            grid_auc.append(roc_auc_score(yes, by_share(grid, yes)))
         months.append({"at": iso(end.at_ms), "kinds": shares})
     return {
         "months": months,
