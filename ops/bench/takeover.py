@@ -2,7 +2,7 @@
 
 Comes in: a number of users, put into a real Redis by commits. Goes out: a section of
 `results/takeover.md`: how long a partition of them takes to load, what it keeps in memory, and how
-long a sweep over all of them takes. The server works on another core, and is told beside.
+long a sweep over all of them takes, and what the store keeps. The server works on another core.
 """
 
 from __future__ import annotations
@@ -80,8 +80,11 @@ def measure(users: int) -> dict[str, Any]:
     table = settings.table()
     with LocalStore(binary=redis_binary()) as server:
         command.say(f"filling a store with {users:,} users")
-        store = RedisStore(connect(server.url, SECONDS), namespace="bench", partitions=1)
+        client = connect(server.url, SECONDS)
+        store = RedisStore(client, namespace="bench", partitions=1)
+        empty = client.info("memory")["used_memory"]
         fill(store, table, users)
+        stored = client.info("memory")["used_memory"] - empty
         found = store.acquire(0, "bench")
         assert found is not None
         partition = Partition(
@@ -94,6 +97,7 @@ def measure(users: int) -> dict[str, Any]:
             "load_seconds": time.monotonic() - began,
             "load_cpu_seconds": time.process_time() - spent,
             "bytes_a_user": (resident() - before) / users,
+            "store_bytes_a_user": stored / users,
         }
         store.close()
     assert len(partition) == users
@@ -138,6 +142,7 @@ def section(report: dict[str, Any], at: datetime) -> str:
             "|---|---|---|",
             *(f"| {name} | {took:.2f} | {took * a_million:.2f} |" for name, took in times.items()),
             f"| bytes a user | {report['bytes_a_user']:.0f} | |",
+            f"| bytes a user in the store | {report['store_bytes_a_user']:.0f} | |",
             "",
         ]
     )
