@@ -44,7 +44,7 @@ FINDS = {
 """By recipe, what tells a file that has to do with the one that was made so."""
 ELSEWHERE = ("ops/decisions/", "ops/bench/", "ops/chaos/", "CHANGELOG.md", "CONTRIBUTING.md")
 """What is told there is no part of it."""
-SAY_WHO_THERE_IS = ("ops/guide/running.md",)
+SAY_WHO_THERE_IS = ("ops/guide/glossary.md", "ops/guide/running.md")
 """Pages that go through the roles, and need no line for another one."""
 ONLY_ROLES = ("stream/wiring/roles.py", "stream/rights.py", "ops/compose/roles.yml")
 
