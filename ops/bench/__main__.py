@@ -28,7 +28,6 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -77,16 +76,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     wanted = parse(arguments)
     if why := why_unavailable():
         return command.failed("bench", why)
-
-    def measure() -> tuple[dict[str, Any], str]:
-        report = bench(wanted)
-        return report, section(report, datetime.now(UTC))
-
     return command.run(
         "bench",
-        measure,
-        as_json=wanted.json,
-        results=RESULTS if wanted.append else None,
+        lambda: bench(wanted),
+        section,
+        wanted=wanted,
+        results=RESULTS,
         header=HEADER,
         expected=EXPECTED,
     )
@@ -94,13 +89,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(
+    parser = command.options(
+        "The whole job against the ceiling and a plain loop, on real Kafka and Redis.",
+        RESULTS,
         prog="python -m ops.bench",
-        description="The whole job against the ceiling and a plain loop, on real Kafka and Redis.",
         epilog='Example: make bench ARGS="--json --rounds 3"',
     )
     add = parser.add_argument
-    add("--json", action="store_true", help="one JSON object as the last line on stdout")
     add("--rounds", type=at_least(0), default=5, help="rounds of the throughput; 0 leaves it out")
     add("--events", type=at_least(1), default=3_000_000, help="events of a round")
     add(
@@ -122,12 +117,6 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         action=argparse.BooleanOptionalAction,
         default=True,
         help="one more round that tells where the worker's time goes",
-    )
-    add(
-        "--append",
-        action=argparse.BooleanOptionalAction,
-        default=True,
-        help=f"append a section to {RESULTS.parent.name}/{RESULTS.name}",
     )
     return parser.parse_args(arguments)
 

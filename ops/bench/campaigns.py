@@ -7,15 +7,11 @@ Half of the campaigns settle, some wait for quiet hours, caps hold over all of t
 
 from __future__ import annotations
 
-import argparse
-import os
-import platform
 import statistics
 import sys
 import time
 from collections.abc import Sequence
-from datetime import UTC, datetime
-from importlib.metadata import version
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +19,7 @@ import msgspec
 import numpy as np
 
 from ops.bench import command
-from ops.bench.report import cpu
+from ops.bench.report import load_after, measured_on
 from stream.campaigns.decide import Decider
 from stream.campaigns.declare import Campaign, Limits
 from stream.campaigns.state import PAIR
@@ -151,10 +147,7 @@ def section(report: dict[str, Any], at: datetime) -> str:
     lines = [
         f"## {at:%Y-%m-%d %H:%M} UTC",
         "",
-        (
-            f"{os.cpu_count()} x {cpu()}, Python {platform.python_version()}, msgspec "
-            f"{version('msgspec')}, numpy {version('numpy')}; load average {os.getloadavg()[0]:.1f} after."
-        ),
+        f"{measured_on('msgspec', 'numpy')}; {load_after()}.",
         "",
         f"{report['changes']:,} changes, {report['campaigns']} campaigns, batches of {BATCH:,}.",
         "",
@@ -173,25 +166,18 @@ def section(report: dict[str, Any], at: datetime) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", maxsplit=1)[0])
+    parser = command.options(__doc__ or "", RESULTS)
     add = parser.add_argument
     add("--changes", type=command.at_least(BATCH), default=400_000, help="of a round")
     add("--users", type=command.at_least(1), default=100_000, help="whose changes they are")
     add("--rounds", type=command.at_least(1), default=5, help="of which medians are told")
-    add("--json", action="store_true", help="end with one JSON object")
-    add("--no-append", action="store_true", help=f"leave results/{RESULTS.name} be")
-    options = parser.parse_args(arguments)
-
-    def measured() -> tuple[dict[str, Any], str]:
-        values = records(options.changes, options.users, 20.0, 1)
-        report = measure(values, options.rounds)
-        return report, section(report, datetime.now(UTC))
-
+    wanted = parser.parse_args(arguments)
     return command.run(
         "bench-campaigns",
-        measured,
-        as_json=options.json,
-        results=None if options.no_append else RESULTS,
+        lambda: measure(records(wanted.changes, wanted.users, 20.0, 1), wanted.rounds),
+        section,
+        wanted=wanted,
+        results=RESULTS,
         header=HEADER,
         expected=(ConfigError,),
     )

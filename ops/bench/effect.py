@@ -9,13 +9,12 @@ daily. Users are put into their arms by the shipped hash.
 
 from __future__ import annotations
 
-import argparse
 import math
 import statistics
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -261,24 +260,18 @@ def section(report: dict[str, Any], at: datetime) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", maxsplit=1)[0])
+    parser = command.options(__doc__ or "", RESULTS)
     add = parser.add_argument
     add("--campaigns", type=command.at_least(2), default=300, help="every other without effect")
     add("--days", type=command.at_least(1), default=90, help="daily looks at each")
     add("--seed", type=command.at_least(0), default=1, help="of the simulation")
-    add("--json", action="store_true", help="end with one JSON object")
-    add("--no-append", action="store_true", help=f"leave results/{RESULTS.name} be")
-    options = parser.parse_args(arguments)
-
-    def measured() -> tuple[dict[str, Any], str]:
-        report = measure(options.campaigns, options.days, options.seed)
-        return report, section(report, datetime.now(UTC))
-
+    wanted = parser.parse_args(arguments)
     return command.run(
         "bench-effect",
-        measured,
-        as_json=options.json,
-        results=None if options.no_append else RESULTS,
+        lambda: measure(wanted.campaigns, wanted.days, wanted.seed),
+        section,
+        wanted=wanted,
+        results=RESULTS,
         header=HEADER,
         expected=(ConfigError,),
     )

@@ -7,21 +7,18 @@ process waits for a write of a row meanwhile, and without it: what an owner woul
 
 from __future__ import annotations
 
-import argparse
 import multiprocessing as mp
-import os
-import platform
 import sys
 import time
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ops.bench import command
-from ops.bench.report import cpu
+from ops.bench.report import load_after, measured_on
 from ops.bench.takeover import AT_ONCE, NOW_MS, SECONDS, some_rows
 from stream.config import Settings
 from stream.errors import ServerStartError
@@ -146,12 +143,11 @@ def section(report: dict[str, Any], at: datetime) -> str:
         f"{median:.2f}, {most:.1f}, {worst:.0f} ms"
         for median, most, worst in (report["wait_quiet_ms"], report["wait_listing_ms"])
     )
-    load = f"load average {os.getloadavg()[0]:.1f} after"
     took = f"{report['seconds']:.1f} s, {report['cpu_seconds']:.1f} s of a core"
     lines = (
         f"## {at:%Y-%m-%d %H:%M} UTC",
         "",
-        f"{os.cpu_count()} x {cpu()}, Python {platform.python_version()}; {load}.",
+        f"{measured_on()}; {load_after()}.",
         "",
         "| | |",
         "|---|---|",
@@ -164,21 +160,15 @@ def section(report: dict[str, Any], at: datetime) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", maxsplit=1)[0])
+    parser = command.options(__doc__ or "", RESULTS)
     parser.add_argument("--users", type=command.at_least(1_000), default=1_000_000)
-    parser.add_argument("--json", action="store_true", help="end with one JSON object")
-    parser.add_argument("--no-append", action="store_true", help=f"leave results/{RESULTS.name} be")
-    options = parser.parse_args(arguments)
-
-    def measured() -> tuple[dict[str, Any], str]:
-        report = measure(options.users)
-        return report, section(report, datetime.now(UTC))
-
+    wanted = parser.parse_args(arguments)
     return command.run(
         "bench-members",
-        measured,
-        as_json=options.json,
-        results=None if options.no_append else RESULTS,
+        lambda: measure(wanted.users),
+        section,
+        wanted=wanted,
+        results=RESULTS,
         header=HEADER,
         expected=(ServerStartError,),
     )

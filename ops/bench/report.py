@@ -235,6 +235,17 @@ def machine() -> dict[str, Any]:
     }
 
 
+def measured_on(*libraries: str) -> str:
+    """The machine, Python and some libraries, in a phrase."""
+    told = [f"{os.cpu_count()} x {cpu()}", f"Python {platform.python_version()}"]
+    return ", ".join([*told, *(f"{name} {version(name)}" for name in libraries)])
+
+
+def load_after() -> str:
+    """How busy the machine is now, in a phrase."""
+    return f"load average {os.getloadavg()[0]:.1f} after"
+
+
 def cpu() -> str:
     """What the processor calls itself."""
     try:

@@ -22,20 +22,22 @@ from __future__ import annotations
 
 import argparse
 import platform
+import shlex
 import sys
 import time
 import tomllib
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import rankdata
+from scipy.stats import binomtest
+from sklearn.metrics import roc_auc_score
 
 from consumers.decode import Decoder
 from ops.bench import command
@@ -368,19 +370,10 @@ def _kind_change(seen: Seen, change: Any, ranked: dict[str, int]) -> None:
 # -- what comes of it ------------------------------------------------------------------------------
 
 
-def wilson(part: int, whole: int, z: float = 1.96) -> tuple[float, float]:
+def wilson(part: int, whole: int) -> tuple[float, float]:
     """The 95 % interval of a share (Wilson 1927)."""
-    share, spread = part / whole, z * z / whole
-    middle = (share + spread / 2) / (1 + spread)
-    half = z / (1 + spread) * float(np.sqrt(share * (1 - share) / whole + spread / whole / 4))
-    return middle - half, middle + half
-
-
-def auc(score: Floats, bought: Bools) -> float:
-    """Area under the curve of a ranking: how often who buys is ranked before who does not."""
-    order = rankdata(score)
-    yes = int(bought.sum())
-    return float((order[bought].sum() - yes * (yes + 1) / 2) / (yes * (len(bought) - yes)))
+    low, high = binomtest(part, whole).proportion_ci(method="wilson")
+    return float(low), float(high)
 
 
 def by_share(groups: npt.NDArray[Any], bought: Bools) -> Floats:
@@ -423,8 +416,8 @@ def foretold(seen: Seen) -> dict[str, Any]:
         if 0 < yes.sum() < len(yes):
             band = np.digitize(end.silence[customer], (30, 90))
             grid = 3 * band + np.digitize(count[customer], (2, 5))
-            segment_auc.append(auc(by_share(end.segments[customer], yes), yes))
-            grid_auc.append(auc(by_share(grid, yes), yes))
+            segment_auc.append(roc_auc_score(yes, by_share(end.segments[customer], yes)))
+            grid_auc.append(roc_auc_score(yes, by_share(grid, yes)))
         months.append({"at": iso(end.at_ms), "kinds": shares})
     return {
         "months": months,
@@ -529,9 +522,13 @@ def shops(wanted: argparse.Namespace) -> list[Shop]:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run it; 0 done, 1 it could not be done, 2 wrong use."""
     wanted = parse(arguments)
-    told = f"python -m ops.bench.shops --seed {wanted.seed} --scale {wanted.scale:g}"
+    told = (
+        f"python -m ops.bench.shops --seed {wanted.seed} --scale {wanted.scale:g} "
+        f"--segments {wanted.segments}"
+    )
+    told += f" --only {shlex.quote(wanted.only)}" if wanted.only else ""
 
-    def measure() -> tuple[dict[str, Any], str]:
+    def measure() -> dict[str, Any]:
         reports = []
         for shop in shops(wanted):
             reports.append(report_of(shop))
@@ -540,13 +537,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 command.say(
                     f"  {wrong['at_ms'][:10]} {wrong['name']!r} {wrong['word']!r}: {wrong['why']}"
                 )
-        return {"shops": reports}, section(reports, datetime.now(UTC), told)
+        return {"shops": reports}
 
     return command.run(
         "bench-shops",
         measure,
-        as_json=wanted.json,
-        results=RESULTS if wanted.append else None,
+        lambda report, at: section(report["shops"], at, told),
+        wanted=wanted,
+        results=RESULTS,
         header=HEADER,
         expected=(FileError, MappingError, ConfigError),
     )
@@ -554,18 +552,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(
+    parser = command.options(
+        "Names and kinds, in shops of many rhythms: are they true?",
+        RESULTS,
         prog="python -m ops.bench.shops",
-        description="Names and kinds, in shops of many rhythms: are they true?",
         epilog='Example: make bench-shops ARGS="--only grocer --seed 3"',
+        append=False,
     )
     add = parser.add_argument
     add("--only", default="", help="shops whose name has this in it")
     add("--seed", type=int, default=1, help="of the shops that are made up")
     add("--scale", type=float, default=1.0, help="times the users of the shops that are made up")
     add("--segments", type=int, default=8, help="k")
-    add("--json", action="store_true", help="one JSON object as the last line on stdout")
-    add("--append", action="store_true", help=f"append a section to results/{RESULTS.name}")
     return parser.parse_args(arguments)
 
 

@@ -2,26 +2,23 @@
 
 Comes in: a number of users, put into a real Redis by commits. Goes out: a section of
 `results/takeover.md`: how long a partition of them takes to load, what it keeps in memory, and how
-long a sweep over all of them takes. The server works on another core, and is told beside.
+long a sweep over all of them takes, and what the store keeps. The server works on another core.
 """
 
 from __future__ import annotations
 
-import argparse
 import os
-import platform
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from datetime import UTC, datetime
-from importlib.metadata import version
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ops.bench import command
-from ops.bench.report import cpu
+from ops.bench.report import load_after, measured_on
 from stream.config import Settings
 from stream.errors import ServerStartError
 from stream.events import Rows
@@ -83,8 +80,11 @@ def measure(users: int) -> dict[str, Any]:
     table = settings.table()
     with LocalStore(binary=redis_binary()) as server:
         command.say(f"filling a store with {users:,} users")
-        store = RedisStore(connect(server.url, SECONDS), namespace="bench", partitions=1)
+        client = connect(server.url, SECONDS)
+        store = RedisStore(client, namespace="bench", partitions=1)
+        empty = client.info("memory")["used_memory"]
         fill(store, table, users)
+        stored = client.info("memory")["used_memory"] - empty
         found = store.acquire(0, "bench")
         assert found is not None
         partition = Partition(
@@ -97,6 +97,7 @@ def measure(users: int) -> dict[str, Any]:
             "load_seconds": time.monotonic() - began,
             "load_cpu_seconds": time.process_time() - spent,
             "bytes_a_user": (resident() - before) / users,
+            "store_bytes_a_user": stored / users,
         }
         store.close()
     assert len(partition) == users
@@ -123,7 +124,6 @@ def _told(stored: Iterator[tuple[bytes, bytes]], users: int) -> Iterator[tuple[b
 
 def section(report: dict[str, Any], at: datetime) -> str:
     """A dated section of the results."""
-    told = ", ".join(f"{name} {version(name)}" for name in ("redis", "hiredis", "numpy"))
     times = {
         "load, seconds": report["load_seconds"],
         "load, CPU seconds of the worker": report["load_cpu_seconds"],
@@ -134,35 +134,30 @@ def section(report: dict[str, Any], at: datetime) -> str:
         [
             f"## {at:%Y-%m-%d %H:%M} UTC",
             "",
-            f"{os.cpu_count()} x {cpu()}, Python {platform.python_version()}, {told}.",
+            f"{measured_on('redis', 'hiredis', 'numpy')}.",
             "",
-            f"{report['users']:,} users; load average {os.getloadavg()[0]:.1f} after.",
+            f"{report['users']:,} users; {load_after()}.",
             "",
             "| | | a million |",
             "|---|---|---|",
             *(f"| {name} | {took:.2f} | {took * a_million:.2f} |" for name, took in times.items()),
             f"| bytes a user | {report['bytes_a_user']:.0f} | |",
+            f"| bytes a user in the store | {report['store_bytes_a_user']:.0f} | |",
             "",
         ]
     )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", maxsplit=1)[0])
+    parser = command.options(__doc__ or "", RESULTS)
     parser.add_argument("--users", type=command.at_least(1_000), default=1_000_000)
-    parser.add_argument("--json", action="store_true", help="end with one JSON object")
-    parser.add_argument("--no-append", action="store_true", help=f"leave results/{RESULTS.name} be")
-    options = parser.parse_args(arguments)
-
-    def measured() -> tuple[dict[str, Any], str]:
-        report = measure(options.users)
-        return report, section(report, datetime.now(UTC))
-
+    wanted = parser.parse_args(arguments)
     return command.run(
         "bench-takeover",
-        measured,
-        as_json=options.json,
-        results=None if options.no_append else RESULTS,
+        lambda: measure(wanted.users),
+        section,
+        wanted=wanted,
+        results=RESULTS,
         header=HEADER,
         expected=(ServerStartError,),
     )

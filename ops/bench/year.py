@@ -463,16 +463,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         f"python -m ops.bench.year {wanted.file.name} --mapping {Path(wanted.mapping).name} "
         f"--mark {wanted.mark} --refit {wanted.refit} --segments {wanted.segments}"
     )
-
-    def measure() -> tuple[dict[str, Any], str]:
-        report = play(settings, wanted.file, load_mapping(wanted.mapping))
-        return report, section(report, datetime.now(UTC), told)
-
     return command.run(
         "bench-year",
-        measure,
-        as_json=wanted.json,
-        results=RESULTS if wanted.append else None,
+        lambda: play(settings, wanted.file, load_mapping(wanted.mapping)),
+        lambda report, at: section(report, at, told),
+        wanted=wanted,
+        results=RESULTS,
         header=HEADER,
         expected=(FileError, MappingError, ConfigError),
     )
@@ -480,10 +476,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(
+    parser = command.options(
+        "A shop's year in memory: do segments keep their meaning?",
+        RESULTS,
         prog="python -m ops.bench.year",
-        description="A shop's year in memory: do segments keep their meaning?",
         epilog='Example: make bench-year ARGS="taobao.csv.gz --mapping taobao --mark 1h --refit 12h"',
+        append=False,
     )
     add = parser.add_argument
     add("file", type=Path, nargs="?", default=DATA, help=f"events; else {DATA.name}")
@@ -491,8 +489,6 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     add("--mark", default="1d", help="shop time from mark to mark")
     add("--refit", default="7d", help="shop time from refit to refit, at the latest")
     add("--segments", type=int, default=8, help="k")
-    add("--json", action="store_true", help="one JSON object as the last line on stdout")
-    add("--append", action="store_true", help=f"append a section to results/{RESULTS.name}")
     return parser.parse_args(arguments)
 
 

@@ -162,6 +162,15 @@ def test_the_guide_shows_the_lines_that_are_declared() -> None:
         assert re.search(r" (%R)?~segstream:\* ", words)
 
 
+def test_the_guide_says_what_a_role_that_owns_partitions_needs() -> None:
+    """Which it needs and what it does without: `tests/contracts/test_role_store.py`."""
+    said = re.search(
+        r"^`campaigns`, .*? needs `([^`]+)`\.$", GUIDE.read_text(), re.MULTILINE | re.DOTALL
+    )
+    assert said
+    assert said[1].split() == [f"+{command}" for command in commands("campaigns")]
+
+
 def test_every_role_has_rights() -> None:
     assert RIGHTS.keys() == {*WORK, "doctor"}
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -34,16 +33,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run it; 0 done, 1 it could not be done, 2 wrong use."""
     wanted = parse(arguments)
 
-    def measure() -> tuple[dict[str, Any], str]:
+    def measure() -> dict[str, Any]:
         with threadpool_limits(1):
-            report = bench(wanted)
-        return report, section(report, datetime.now(UTC))
+            return bench(wanted)
 
     return command.run(
         "bench-learning",
         measure,
-        as_json=wanted.json,
-        results=RESULTS if wanted.append else None,
+        section,
+        wanted=wanted,
+        results=RESULTS,
         header=HEADER,
         expected=(BenchError,),
     )
@@ -67,13 +66,13 @@ def bench(wanted: argparse.Namespace) -> dict[str, Any]:
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(
+    parser = command.options(
+        "Segments learned on drifting streams with a known truth, by us and by rivals.",
+        RESULTS,
         prog="python -m ops.bench.learning",
-        description="Segments learned on drifting streams with a known truth, by us and by rivals.",
         epilog='Example: make bench-learning ARGS="--json --seeds 5 --rivals spark,minibatch"',
     )
     add = parser.add_argument
-    add("--json", action="store_true", help="one JSON object as the last line on stdout")
     add("--seeds", type=at_least(1), default=3, help="streams of each kind, each of another seed")
     add("--first-seed", type=at_least(0), default=101, help="seeds below 101 are for tuning")
     add("--users", type=at_least(LEAST_USERS), default=12_000)
@@ -96,12 +95,6 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         action=argparse.BooleanOptionalAction,
         default=True,
         help="sweep the share of buyers as well",
-    )
-    add(
-        "--append",
-        action=argparse.BooleanOptionalAction,
-        default=True,
-        help=f"append a section to {RESULTS.parent.name}/{RESULTS.name}",
     )
     return parser.parse_args(arguments)
 
