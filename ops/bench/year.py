@@ -12,7 +12,8 @@ section to ``results/year.md``. What the numbers mean:
 - *first ids that last*: of the ids of the first model, those in force at the end.
 - *ids that survive a refit*: of the ids in force before each refit, those in force after it.
 - *reverted*: a change from A to B of a user who is back in A within their next five changes and
-  within thirty days of it. First assignments are no changes here.
+  within thirty days of it. First assignments are no changes here, nor are
+  turns of kind, which move nobody.
 - *changes a user and day*: by users known at each mark, and the time to the mark before.
 - *ARI against batch*: published segments at a quarter's end against ``KMeans(n_init=10)`` with as
   many segments on all users' mapped vectors, all living users; beside it *nearest*, each user in
@@ -129,12 +130,15 @@ class Changes:
 
     Attributes:
         assigned: first assignments.
-        causes, kinds: of the others, by cause, by kind from and to.
+        turned: users who were told that their segment, in which they stay, is of another kind.
+        causes: of the others, by cause.
+        kinds: of the others and of turns, by kind from and to.
         reverted: how many were taken back, by the cause of the change taken back.
         silences: days since the last event of those whom time moved to a kind at risk from another.
     """
 
     assigned: int = 0
+    turned: int = 0
     causes: Counter[str] = field(default_factory=Counter)
     kinds: Counter[tuple[str, str]] = field(default_factory=Counter)
     reverted: Counter[str] = field(default_factory=Counter)
@@ -148,8 +152,12 @@ class Changes:
             if before is None or kind is None:
                 self.assigned += 1
                 continue
-            self.causes[change["cause"]] += 1
             self.kinds[kind, change["kind_to"]] += 1
+            if before == change["to"]:
+                # Whoever stays has left nothing that they could go back to.
+                self.turned += 1
+                continue
+            self.causes[change["cause"]] += 1
             into_risk = change["kind_to"] in CHURN_RISK_KINDS and kind not in CHURN_RISK_KINDS
             if into_risk and change["cause"] == Cause.TIME_PASSED:
                 since = at_ms / 1_000 - datetime.fromisoformat(change["last_event_at"]).timestamp()
@@ -277,6 +285,7 @@ class Year:
             "lineage": dict(sorted(self.lineage.items())),
             "assigned": changes.assigned,
             "changes": changes.total,
+            "turned": changes.turned,
             "causes": {cause: count / total for cause, count in sorted(changes.causes.items())},
             "reverted": changes.reverted.total() / total,
             "reverted_by_cause": {
@@ -392,6 +401,7 @@ def section(report: dict[str, Any], at: datetime, command: str) -> str:
             f"changes (first assignments apart: {report['assigned']:,})",
             f"{report['changes']:,}",
         ),
+        ("told that their segment has turned", f"{report['turned']:,}"),
         ("by cause", _listed(report["causes"], "{:.0%}")),
         ("changes a user and day", f"{report['changes_per_user_day'] or 0.0:.4f}"),
         ("reverted", _percent(report["reverted"])),

@@ -141,6 +141,10 @@ def test_a_change_is_reverted_if_it_is_soon_taken_back() -> None:
     assert (changes.assigned, changes.total) == (1, 8)
     # 1 to 2 and back; 2 was left for 1 seven changes before it is 2 again.
     assert changes.reverted.total() == 1
+    turned = Changes()
+    for number, (before, after) in enumerate([(1, 1), (1, 1), (1, 2), (2, 2), (2, 1)], start=2):
+        turned.add([moved("one", number, before, after)], number * DAY_MS)
+    assert (turned.turned, turned.total, turned.reverted.total()) == (3, 2, 1)
     late = Changes()
     for at_ms, (before, after) in ((0, (1, 2)), (31 * DAY_MS, (2, 1)), (40 * DAY_MS, (1, 2))):
         late.add([moved("one", 1, before, after)], at_ms)
