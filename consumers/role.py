@@ -3,7 +3,9 @@
 Comes in: messages of the role's topics. Goes out: one commit after the other to the role's store: rows, the
 partition's own state, offsets and records for its outbox together; the role's publisher is next. What is
 decided is a `Decision`'s: it meets messages and a time, and no clock, no store and no topic. So a role is
-declared in one file, and survives what the activity workers survive, by the same protocol.
+declared in one file, and survives what the activity workers survive, by the same protocol. What it does not have of
+theirs: that a topic was made anew is seen at the next take-over only, and nobody looks whether its group serves
+another namespace too.
 """
 
 from __future__ import annotations
@@ -31,7 +33,7 @@ from consumers.witness import GroupOffsets, see_nothing_lost
 from stream import metrics
 from stream.config import Settings
 from stream.health import Health, Pulse
-from stream.namespace import see_counts
+from stream.namespace import see_counts, see_number
 from stream.roles.outlet import Outlet
 from stream.roles.state import RoleCommit, RolePosition, RoleStore
 from stream.store.state import Answer, OutboxEntry, StoreUnavailableError
@@ -434,6 +436,7 @@ class RoleWorker:
 
     def _acquire(self, number: int, token: str) -> tuple[int, RolePosition]:
         """A partition's commits and position; begun where the log begins if it has none."""
+        see_number(self._settings, number)
         found = self._store.acquire(number, token)
         if found is None:
             accept_loss = self._settings.store.accept_loss

@@ -425,6 +425,14 @@ def test_a_topic_made_anew_stops_it(scene: Scene) -> None:
         scene.run()
 
 
+def test_a_partition_too_many_is_a_wrong_setting(scene: Scene) -> None:
+    scene.consumer.then(scene.consumer.give(*EVERYTHING, (TOPIC, PARTITIONS)))
+    with pytest.raises(
+        ConfigError, match=r"topics\.partitions = 2, but the broker has a partition 2"
+    ):
+        scene.run()
+
+
 def test_another_number_of_partitions_is_a_wrong_setting(scene: Scene) -> None:
     scene.consumer.partitions = {TOPIC: 3}
     with pytest.raises(ConfigError, match=r"topics\.partitions = 2"):
