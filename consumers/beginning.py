@@ -12,9 +12,9 @@ import logging
 from consumers.group import GroupMember
 from consumers.owner import LOST_REMEDY, NotOursError, StateLostError, state_lost
 from consumers.witness import see_nothing_lost
-from stream.config import ConfigError, Settings
+from stream.config import Settings
 from stream.hashing import key_print
-from stream.namespace import more
+from stream.namespace import see_number
 from stream.partition import Partition
 from stream.store.promises import OwnerStore
 from stream.store.state import Answer, Position
@@ -46,13 +46,7 @@ class Beginning:
             StateLostError: its state is gone, or of another secret, and that may not be accepted.
             NotOursError: another has taken the partition over meanwhile.
         """
-        if number >= self._settings.topics.partitions:
-            raise ConfigError(
-                f"topics.partitions = {self._settings.topics.partitions}, but the broker has a "
-                f"partition {number}: a topic got more partitions, and among more, users lie "
-                "elsewhere. Do not change the setting. "
-                f"{more(self._settings, number + 1)}"
-            )
+        see_number(self._settings, number)
         found = self._store.acquire(number, token)
         if found is None:
             self._begin_anew(number, token)

@@ -16,7 +16,7 @@ from confluent_kafka import KafkaError, KafkaException, TopicCollection
 from confluent_kafka.admin import AdminClient
 
 from consumers.client import admin_options, read_to_end
-from consumers.members import members_of
+from consumers.group_members import members_of
 from stream.config import Settings
 from stream.errors import BrokerUnavailableError, TopicMissingError, kafka_client
 from stream.events import CHANGED, NAMESPACE_HEADER, ORIGIN_HEADER

@@ -3,7 +3,9 @@
 Comes in: messages of the role's topics. Goes out: one commit after the other to the role's store: rows, the
 partition's own state, offsets and records for its outbox together; the role's publisher is next. What is
 decided is a `Decision`'s: it meets messages and a time, and no clock, no store and no topic. So a role is
-declared in one file, and survives what the activity workers survive, by the same protocol.
+declared in one file, and survives what the activity workers survive, by the same protocol. What it does not have of
+theirs: that a topic was made anew is seen at the next take-over only, and nobody looks whether its group serves
+another namespace too.
 """
 
 from __future__ import annotations
@@ -31,10 +33,10 @@ from consumers.witness import GroupOffsets, see_nothing_lost
 from stream import metrics
 from stream.config import Settings
 from stream.health import Health, Pulse
-from stream.namespace import see_counts
+from stream.namespace import see_counts, see_number
 from stream.roles.outlet import Outlet
 from stream.roles.state import RoleCommit, RolePosition, RoleStore
-from stream.store.state import OutboxEntry, StoreUnavailableError
+from stream.store.state import Answer, OutboxEntry, StoreUnavailableError
 
 log = logging.getLogger(__name__)
 
@@ -259,7 +261,7 @@ class RoleWorker:
         for owned in self._owned.values():
             owned.wait_to_read = owned.stored is not None
         for number in list(self._owned):
-            self._guard(number, lambda number=number: self._step(number))  # type: ignore[misc]
+            self._step(number)
         self._group_offsets.show(self._member, self._owned)
         self._look_around()
 
@@ -270,13 +272,21 @@ class RoleWorker:
                 owned.held.append(message)
 
     def _step(self, number: int) -> None:
-        """Load a portion, go on with the commit under way, or decide."""
+        """Load a portion, go on with the commit under way, or decide.
+
+        A partition is dropped if the store says that it is another's.
+        """
         owned = self._owned[number]
-        if owned.stored is not None:
-            self._load(number, owned, owned.stored)
-        elif owned.owner.collect():
-            self._decide(number, owned)
-        self._throttle(number, owned)
+        try:
+            if owned.stored is not None:
+                self._load(number, owned, owned.stored)
+            elif owned.owner.collect():
+                self._decide(number, owned)
+            self._throttle(number, owned)
+        except NotOursError as error:
+            log.warning("%s: partition %d: %s", self._role.name, number, error)
+            self._forget(number)
+            self._waiting.again(number, error)
 
     def _decide(self, number: int, owned: _Owned) -> None:
         """Hand over what was read, and commit what comes of it."""
@@ -284,17 +294,16 @@ class RoleWorker:
         if not owned.held and now - owned.stepped < self._role.tick_seconds:
             return
         owned.stepped = now
-        offsets = owned.owner.offsets
-        messages, owned.held = self._unread(owned.held, offsets), []
+        messages, offsets = self._unread(owned.held, owned.owner.offsets)
+        owned.held = []
         clock_ms = self._clock(owned.position, messages)
         decided = owned.decision.decide(messages, clock_ms)
         if not messages and decided == NOTHING:
             return
-        for message in messages:
-            offsets[self._topics.index(message.topic())] = message.offset() + 1
+        owned.owner.offsets = offsets
         position = msgspec.structs.replace(
             owned.position,
-            offsets=list(offsets),
+            offsets=offsets,
             rows=len(owned.decision),
             records=owned.position.records + len(messages),
             clock_ms=clock_ms,
@@ -323,8 +332,11 @@ class RoleWorker:
 
         owned.owner.begin(commit, applied)
 
-    def _unread(self, held: list[Any], offsets: Sequence[int]) -> list[Any]:
-        """Messages that are not part of the state: a rebalance may bring one twice."""
+    def _unread(self, held: list[Any], offsets: Sequence[int]) -> tuple[list[Any], list[int]]:
+        """Messages that are not part of the state, and the offsets behind them.
+
+        A rebalance may bring one twice.
+        """
         next_offsets = list(offsets)
         fresh = []
         for message in held:
@@ -332,7 +344,7 @@ class RoleWorker:
             if message.offset() >= next_offsets[topic]:
                 next_offsets[topic] = message.offset() + 1
                 fresh.append(message)
-        return fresh
+        return fresh, next_offsets
 
     def _clock(self, position: RolePosition, messages: Sequence[Any]) -> int:
         if not self._by_marks:
@@ -392,7 +404,7 @@ class RoleWorker:
                 owned = self._owned.get(number)
                 if owned is None or not (owned.owner.is_committing or owned.held):
                     break
-                self._guard(number, lambda number=number: self._step(number))  # type: ignore[misc]
+                self._step(number)
                 self._time.sleep(POLL_SECONDS)
 
     def lost(self, numbers: Iterable[int]) -> None:
@@ -424,6 +436,7 @@ class RoleWorker:
 
     def _acquire(self, number: int, token: str) -> tuple[int, RolePosition]:
         """A partition's commits and position; begun where the log begins if it has none."""
+        see_number(self._settings, number)
         found = self._store.acquire(number, token)
         if found is None:
             accept_loss = self._settings.store.accept_loss
@@ -439,13 +452,18 @@ class RoleWorker:
             )
         return found
 
-    def _create(self, number: int, token: str, before: int, *, replace: bool = False) -> None:
+    def _create(self, number: int, token: str, before: int, *, replace: bool = False) -> bool:
+        """Begin a partition's state where the log begins; see `Store.create`.
+
+        Args:
+            before: an incarnation of it that there was.
+        """
         first = [self._member.extent(topic, number)[0] for topic in self._topics]
         output = 0 if self._outlet is None else self._member.extent(self._outlet.topic, number)[1]
         begun = RolePosition(
             first, self._role.version, max(output, before) + 1, output=output, known_to=output
         )
-        self._store.create(number, token, begun, replace=replace)
+        return self._store.create(number, token, begun, replace=replace)
 
     def _load(self, number: int, owned: _Owned, stored: Iterator[tuple[bytes, bytes]]) -> None:
         """Load a portion of the rows; with the last one, the partition is served."""
@@ -471,7 +489,12 @@ class RoleWorker:
         )
 
     def _begin_again(self, number: int, owned: _Owned) -> None:
-        """Replace a state whose rows are not all there, if that may be."""
+        """Replace a state whose rows are not all there, if that may be.
+
+        Raises:
+            StateLostError: it may not be.
+            NotOursError: another has taken the partition over meanwhile.
+        """
         lack = (
             f"partition {number} of {self._label} has {len(owned.decision)} of "
             f"{owned.position.rows} rows in the store, or they are not of one moment"
@@ -479,18 +502,10 @@ class RoleWorker:
         if not self._settings.store.accept_loss:
             raise StateLostError(f"{lack}. {LOST_REMEDY}")
         log.warning("%s; it starts anew", lack)
-        self._create(number, owned.owner.token, owned.position.incarnation, replace=True)
+        if not self._create(number, owned.owner.token, owned.position.incarnation, replace=True):
+            raise NotOursError(Answer.FENCED)
         self._forget(number)
         self._waiting.later([number])
-
-    def _guard(self, number: int, call: Callable[[], object]) -> None:
-        """Do something for a partition; drop it if the store says that it is another's."""
-        try:
-            call()
-        except NotOursError as error:
-            log.warning("%s: partition %d: %s", self._role.name, number, error)
-            self._forget(number)
-            self._waiting.again(number, error)
 
     def _forget(self, number: int) -> None:
         """Drop a partition and everything of it that was not committed."""

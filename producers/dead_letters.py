@@ -1,8 +1,8 @@
 """Sends dead letters again, once whoever wrote the messages, or what refused them, was mended.
 
 Comes in: letters. Goes out: the messages as they were, with key, headers and timestamp, on the topic they
-came from, or keyed by the user; and behind each portion a receipt on the dead-letter topic, so that the next time passes over
-them. A message goes to the partition of its key, as every producer's do.
+came from, or keyed by the user; and behind each portion a receipt on the dead-letter topic, so that the next
+time passes over them. A message goes to the partition of its key, as every producer's do.
 
 First the messages, then the receipt: where this is ended in between, those messages are sent twice next
 time, and a worker counts the second of them as duplicates.
@@ -24,10 +24,12 @@ from producers.delivery import Record, deliver
 from stream.config import Settings
 from stream.errors import kafka_client
 from stream.events import LETTER_RECEIPT, LETTER_REPLAYED_FROM
-from stream.hashing import partition_of
+from stream.hashing import partitions_of
 
 PORTION = 500
 """Messages that one receipt is for: as many may be sent twice after a crash."""
+UsersOf = Callable[[Sequence["Letter"]], Sequence[str | None]]
+"""Names whom the message of each letter is counted for; None for nobody."""
 
 
 class Letter(Protocol):
@@ -81,7 +83,7 @@ def send_again(
     *,
     limit: int | None = None,
     dry_run: bool = False,
-    user_of: Callable[[Letter], str | None] | None = None,
+    users_of: UsersOf | None = None,
     told: Callable[[int], None] = lambda _: None,
     make_producer: Callable[[dict[str, Any]], Producer] = Producer,
 ) -> LetterReport:
@@ -93,8 +95,8 @@ def send_again(
         replayed: ids of messages to pass over.
         limit: the largest number of messages to send.
         dry_run: only count.
-        user_of: names whom a message is counted for: it is keyed by that user, and goes to their
-            partition. Without, and where it names nobody, the key stays.
+        users_of: a message is keyed by the user whom it names, and goes to their partition.
+            Without, and where it names nobody, the key stays.
         told: is told how many were sent so far.
         make_producer: makes a producer from its options.
 
@@ -109,7 +111,7 @@ def send_again(
             if producer is None:
                 options = producer_options(settings.broker, linger_seconds=0.0)
                 producer = kafka_client(make_producer, options)
-            _send(producer, settings, portion, user_of)
+            _send(producer, settings, portion, users_of)
         report.topics.update(letter.topic for letter in portion)
         told(report.sent)
     return report
@@ -138,17 +140,12 @@ def _send(
     producer: Producer,
     settings: Settings,
     letters: Sequence[Letter],
-    user_of: Callable[[Letter], str | None] | None,
+    users_of: UsersOf | None,
 ) -> None:
     seconds = settings.publisher.deliver_seconds
     messages = list(map(_message, letters))
-    if user_of is not None:
-        partitions = settings.topics.partitions
-        users = map(user_of, letters)
-        messages = [
-            one if user is None else _rekeyed(one, user.encode(), partitions)
-            for one, user in zip(messages, users, strict=True)
-        ]
+    if users_of is not None:
+        messages = _rekeyed(messages, users_of(letters), settings.topics.partitions)
     deliver(producer, messages, seconds)
     receipts = []
     for topic in sorted({letter.topic for letter in letters}):
@@ -160,8 +157,15 @@ def _send(
     deliver(producer, receipts, seconds)
 
 
-def _rekeyed(message: Record, key: bytes, partitions: int) -> Record:
-    return replace(message, key=key, partition=partition_of(key, partitions))
+def _rekeyed(
+    messages: Sequence[Record], users: Sequence[str | None], partitions: int
+) -> list[Record]:
+    keys = [(user or "").encode() for user in users]
+    places = partitions_of(keys, partitions).tolist()
+    return [
+        one if user is None else replace(one, key=key, partition=place)
+        for one, user, key, place in zip(messages, users, keys, places, strict=True)
+    ]
 
 
 def _message(letter: Letter) -> Record:

@@ -66,6 +66,21 @@ def see_counts(settings: Settings, found: Mapping[str, int], begun_with: int) ->
     )
 
 
+def see_number(settings: Settings, number: int) -> None:
+    """Whether a partition that was assigned is one of those that the settings say.
+
+    Raises:
+        ConfigError: it is a partition too many.
+    """
+    declared = settings.topics.partitions
+    if number >= declared:
+        raise ConfigError(
+            f"topics.partitions = {declared}, but the broker has a partition {number}: a topic got "
+            "more partitions, and among more, users lie elsewhere. Do not change the setting. "
+            f"{more(settings, number + 1)}"
+        )
+
+
 def more(settings: Settings, wanted: int) -> str:
     """How to come to another number of partitions without losing anything."""
     clicks, orders = settings.topics.inputs

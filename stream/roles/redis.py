@@ -16,15 +16,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import msgspec
 import redis
 
 from stream.roles.state import RoleCommit, RolePosition
 from stream.store.redis import key_prefixes
-from stream.store.redis_partitions import RedisPartitions, frame, strange
+from stream.store.redis_partitions import RedisPartitions, frame
 
 
-class RedisRoleStore(RedisPartitions[RoleCommit]):
+class RedisRoleStore(RedisPartitions[RolePosition, RoleCommit]):
     """`stream.roles.state.RoleStore` on one Redis. Not to be shared between threads."""
 
     def __init__(
@@ -37,25 +36,14 @@ class RedisRoleStore(RedisPartitions[RoleCommit]):
         outbox_cap: int = 2_000,
     ) -> None:
         prefixes = [f"{prefix}{role}:" for prefix in key_prefixes(namespace, partitions)]
-        super().__init__(client, namespace, prefixes, f"{namespace}:{role}:output", outbox_cap)
-
-    def acquire(self, partition: int, token: str) -> tuple[int, RolePosition] | None:
-        found = self._acquire(partition, token)
-        return None if found is None else (found[0], self._position(partition, found[1]))
-
-    def create(
-        self, partition: int, token: str, position: RolePosition, *, replace: bool = False
-    ) -> bool:
-        start = msgspec.json.encode(position)
-        return self._create(partition, token, start, position.output, ["own"], replace=replace)
+        super().__init__(
+            client, namespace, prefixes, f"{namespace}:{role}:output", outbox_cap,
+            RolePosition, ["own"],
+        )  # fmt: skip
 
     def own(self, partition: int) -> bytes:
         found: bytes | None = self._call(self._client.get, self._key(partition, "own"))
         return found or b""
-
-    def position(self, partition: int) -> RolePosition | None:
-        found = self._call(self._client.hget, self._key(partition, "meta"), "position")
-        return None if found is None else self._position(partition, found)
 
     def _further_frames(self, partition: int, commit: RoleCommit) -> Sequence[bytes]:
         frames = []
@@ -64,9 +52,3 @@ class RedisRoleStore(RedisPartitions[RoleCommit]):
         if commit.own is not None:
             frames.append(frame("SET", self._key(partition, "own"), commit.own))
         return frames
-
-    def _position(self, partition: int, raw: bytes) -> RolePosition:
-        try:
-            return msgspec.json.decode(raw, type=RolePosition)
-        except (msgspec.MsgspecError, TypeError) as error:
-            raise strange(self._key(partition, "meta"), error) from None

@@ -101,36 +101,18 @@ class _Partition(MemoryPartition):
     own: bytes = b""
 
 
-class MemoryRoleStore(MemoryPartitions[_Partition, RoleCommit]):
+class MemoryRoleStore(MemoryPartitions[_Partition, RolePosition, RoleCommit]):
     """A role's store in this process: for tests, and the clearest statement of the promises."""
 
     def __init__(self, outbox_cap: int = 2_000) -> None:
-        super().__init__(outbox_cap)
-
-    def acquire(self, partition: int, token: str) -> tuple[int, RolePosition] | None:
-        found = self._acquire(partition, token)
-        return None if found is None else (found[0], _position(found[1]))
-
-    def create(
-        self, partition: int, token: str, position: RolePosition, *, replace: bool = False
-    ) -> bool:
-        begun = _Partition(token, msgspec.json.encode(position), position.output)
-        return self._create(partition, begun, replace=replace)
+        super().__init__(outbox_cap, _Partition, RolePosition)
 
     def own(self, partition: int) -> bytes:
         state = self._partitions.get(partition)
         return b"" if state is None else state.own
-
-    def position(self, partition: int) -> RolePosition | None:
-        state = self._partitions.get(partition)
-        return None if state is None else _position(state.position)
 
     def _apply_further(self, state: _Partition, commit: RoleCommit) -> None:
         for user in commit.gone:
             state.users.pop(user, None)
         if commit.own is not None:
             state.own = commit.own
-
-
-def _position(raw: bytes) -> RolePosition:
-    return msgspec.json.decode(raw, type=RolePosition)

@@ -9,8 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-import msgspec
-
 from stream.store.memory_partitions import MemoryPartition, MemoryPartitions
 from stream.store.state import Commit, Position, key_of
 
@@ -22,7 +20,7 @@ class _Partition(MemoryPartition):
     orders: dict[int, dict[bytes, bytes]] = field(default_factory=dict)
 
 
-class MemoryStore(MemoryPartitions[_Partition, Commit]):
+class MemoryStore(MemoryPartitions[_Partition, Position, Commit]):
     """A store in this process: for tests, and the clearest statement of the promises.
 
     Leases end only when they are released: it owns no clock. Nothing is drawn: two stores have the
@@ -30,22 +28,12 @@ class MemoryStore(MemoryPartitions[_Partition, Commit]):
     """
 
     def __init__(self, outbox_cap: int = 2_000, namespace_key: str = "memory") -> None:
-        super().__init__(outbox_cap)
+        super().__init__(outbox_cap, _Partition, Position)
         self._key = key_of(namespace_key)
         self._trainer: tuple[int, bytes] | None = None
         self._names: dict[int, str] = {}
         self._leader = ""
         self._wanted: bytes | None = None
-
-    def acquire(self, partition: int, token: str) -> tuple[int, Position] | None:
-        found = self._acquire(partition, token)
-        return None if found is None else (found[0], _position(found[1]))
-
-    def create(
-        self, partition: int, token: str, position: Position, *, replace: bool = False
-    ) -> bool:
-        begun = _Partition(token, msgspec.json.encode(position), position.output)
-        return self._create(partition, begun, replace=replace)
 
     def load_ids(self, partition: int) -> Iterator[tuple[int, bytes]]:
         state = self._partitions.get(partition)
@@ -69,10 +57,6 @@ class MemoryStore(MemoryPartitions[_Partition, Commit]):
             state.orders.pop(place, None)
         for place in commit.memory.orders:
             state.orders.setdefault(place, {}).update(commit.memory.orders_of(place))
-
-    def position(self, partition: int) -> Position | None:
-        state = self._partitions.get(partition)
-        return None if state is None else _position(state.position)
 
     def row(self, partition: int, user: bytes) -> bytes | None:
         state = self._partitions.get(partition)
@@ -118,7 +102,3 @@ class MemoryStore(MemoryPartitions[_Partition, Commit]):
 
     def wanted(self) -> bytes | None:
         return self._wanted
-
-
-def _position(raw: bytes) -> Position:
-    return msgspec.json.decode(raw, type=Position)

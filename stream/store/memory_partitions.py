@@ -12,7 +12,7 @@ from typing import Generic, TypeVar
 
 import msgspec
 
-from stream.store.state import Answer, OutboxEntry, Step, entry_id
+from stream.store.state import Answer, AnyPosition, OutboxEntry, Step, entry_id
 
 
 @dataclass
@@ -32,18 +32,23 @@ class MemoryPartition:
 
 
 PartT = TypeVar("PartT", bound=MemoryPartition)
+PositionT = TypeVar("PositionT", bound=AnyPosition)
 StepT = TypeVar("StepT", bound=Step)
 
 
-class MemoryPartitions(Generic[PartT, StepT]):
+class MemoryPartitions(Generic[PartT, PositionT, StepT]):
     """Partitions in this process. Leases end only when they are released: it owns no clock.
 
     Args:
         outbox_cap: entries in a partition's outbox at which its commits are refused.
+        part: the type of what is kept of a partition.
+        position: the type of positions.
     """
 
-    def __init__(self, outbox_cap: int) -> None:
+    def __init__(self, outbox_cap: int, part: type[PartT], position: type[PositionT]) -> None:
         self._cap = outbox_cap
+        self._part_type = part
+        self._position_type = position
         self._partitions: dict[int, PartT] = {}
         self._leases: dict[str, str] = {}
         self._output = ("", "")
@@ -51,20 +56,21 @@ class MemoryPartitions(Generic[PartT, StepT]):
 
     # -- owners -------------------------------------------------------------------------------
 
-    def _acquire(self, partition: int, token: str) -> tuple[int, bytes] | None:
-        """Commits so far and the position as it is stored; None if there is no state."""
+    def acquire(self, partition: int, token: str) -> tuple[int, PositionT] | None:
         state = self._partitions.get(partition)
         if state is None:
             return None
         state.token = token
-        return state.sequence, state.position
+        return state.sequence, self._position(state)
 
-    def _create(self, partition: int, begun: PartT, *, replace: bool) -> bool:
-        """Begin a partition's state, unless there is one that may not give way."""
+    def create(
+        self, partition: int, token: str, position: PositionT, *, replace: bool = False
+    ) -> bool:
         there = self._partitions.get(partition)
-        if there is not None and not (replace and there.token == begun.token):
+        if there is not None and not (replace and there.token == token):
             return False
-        self._partitions[partition] = begun
+        start = msgspec.json.encode(position)
+        self._partitions[partition] = self._part_type(token, start, position.output)
         return True
 
     def load(self, partition: int) -> Iterator[tuple[bytes, bytes]]:
@@ -121,6 +127,13 @@ class MemoryPartitions(Generic[PartT, StepT]):
         """Nothing is ever under way here."""
 
     # -- readers ------------------------------------------------------------------------------
+
+    def position(self, partition: int) -> PositionT | None:
+        state = self._partitions.get(partition)
+        return None if state is None else self._position(state)
+
+    def _position(self, state: PartT) -> PositionT:
+        return msgspec.json.decode(state.position, type=self._position_type)
 
     def partitions(self) -> int:
         return self._begun_with

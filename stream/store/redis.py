@@ -13,6 +13,7 @@ key                        type     what
 ``ns:{t}:pub``             hash     publisher token, output offset delivered up to
 ``ns:trainer``             hash     trainer token, round, model; and what a person wants of it
 ``ns:output``              hash     id of the output topic, and what it lacks
+``ns:names``               hash     names that persons gave to segments, by segment id
 ``ns:partitions``          string   how many partitions the namespace was begun with
 ``ns:key``                 string   secret of the namespace, unless the settings have one
 ``ns:lease:<role>``        string   token of whoever holds the role, with an expiry
@@ -30,14 +31,13 @@ from __future__ import annotations
 import secrets
 from collections.abc import Iterator, Sequence
 
-import msgspec
 import redis
 from redis.backoff import NoBackoff
 from redis.crc import key_slot
 from redis.retry import Retry
 
 from stream.config import ConfigError
-from stream.store.redis_partitions import NOBODY, RedisPartitions, frame, strange
+from stream.store.redis_partitions import NOBODY, RedisPartitions, frame
 from stream.store.state import (
     KEY_BYTES,
     MEMORY_PLACES,
@@ -104,7 +104,7 @@ def connect(url: str, timeout_seconds: float) -> redis.Redis:
     return client
 
 
-class RedisStore(RedisPartitions[Commit]):
+class RedisStore(RedisPartitions[Position, Commit]):
     """`stream.store.promises.Store` on one Redis. Not to be shared between threads."""
 
     def __init__(
@@ -117,24 +117,16 @@ class RedisStore(RedisPartitions[Commit]):
         namespace_key: str = "",
     ) -> None:
         prefixes = key_prefixes(namespace, partitions)
-        super().__init__(client, namespace, prefixes, output_key(namespace), outbox_cap)
+        places = [f"{what}:{n}" for what in ("ids", "orders") for n in range(MEMORY_PLACES)]
+        super().__init__(
+            client, namespace, prefixes, output_key(namespace), outbox_cap,
+            Position, ["stats", *places],
+        )  # fmt: skip
         self._trainer = f"{namespace}:trainer"
         self._names = f"{namespace}:names"
         self._given_key = namespace_key
 
     # -- owners -------------------------------------------------------------------------------
-
-    def acquire(self, partition: int, token: str) -> tuple[int, Position] | None:
-        found = self._acquire(partition, token)
-        return None if found is None else (found[0], self._position(partition, found[1]))
-
-    def create(
-        self, partition: int, token: str, position: Position, *, replace: bool = False
-    ) -> bool:
-        names = ["stats"]
-        names += [f"{what}:{n}" for what in ("ids", "orders") for n in range(MEMORY_PLACES)]
-        start = msgspec.json.encode(position)
-        return self._create(partition, token, start, position.output, names, replace=replace)
 
     def load_ids(self, partition: int) -> Iterator[tuple[int, bytes]]:
         for place in range(MEMORY_PLACES):
@@ -171,16 +163,6 @@ class RedisStore(RedisPartitions[Commit]):
         return frames
 
     # -- readers ------------------------------------------------------------------------------
-
-    def position(self, partition: int) -> Position | None:
-        found = self._call(self._client.hget, self._key(partition, "meta"), "position")
-        return None if found is None else self._position(partition, found)
-
-    def _position(self, partition: int, raw: bytes) -> Position:
-        try:
-            return msgspec.json.decode(raw, type=Position)
-        except (msgspec.MsgspecError, TypeError) as error:
-            raise strange(self._key(partition, "meta"), error) from None
 
     def row(self, partition: int, user: bytes) -> bytes | None:
         if user == NOBODY:

@@ -30,7 +30,7 @@ from redis.commands.core import Script
 from redis.exceptions import NoPermissionError
 
 from stream.store.redis_errors import failure
-from stream.store.state import Answer, OutboxEntry, Step, StoreRefusedError, entry_id
+from stream.store.state import Answer, AnyPosition, OutboxEntry, Step, StoreRefusedError, entry_id
 
 NOBODY = b""
 """No user has this name: messages without one are refused."""
@@ -74,16 +74,19 @@ return 1
 """
 
 
+PositionT = TypeVar("PositionT", bound=AnyPosition)
 StepT = TypeVar("StepT", bound=Step)
 
 
-class RedisPartitions(Generic[StepT]):
+class RedisPartitions(Generic[PositionT, StepT]):
     """Partitions on one Redis, each owned by one. Not to be shared between threads.
 
     Args:
         prefixes: of each partition's keys; those of a partition have one hash tag.
         output: key of what is known of the topic that the outboxes are emptied to.
         outbox_cap: entries in a partition's outbox at which its commits are refused.
+        position: the type of positions.
+        further: what keys of a partition end with that `_further_frames` write.
     """
 
     def __init__(
@@ -93,35 +96,32 @@ class RedisPartitions(Generic[StepT]):
         prefixes: Sequence[str],
         output: str,
         outbox_cap: int,
+        position: type[PositionT],
+        further: Sequence[str],
     ) -> None:
         self._client = client
         self._namespace = namespace
         self._prefixes = prefixes
         self._output = output
         self._cap = outbox_cap
+        self._position_type = position
+        self._further = further
         self._links: dict[int, _Link] = {}
         self._scripts: dict[str, Script] = {}
 
     # -- owners -------------------------------------------------------------------------------
 
-    def _acquire(self, partition: int, token: str) -> tuple[int, bytes] | None:
-        """Commits so far and the position as it is stored; None if there is no state."""
+    def acquire(self, partition: int, token: str) -> tuple[int, PositionT] | None:
         answer = self._script(_ACQUIRE, [self._key(partition, "meta")], [token])
-        return None if answer is None else (int(answer[0]), answer[1])
+        return None if answer is None else (int(answer[0]), self._position(partition, answer[1]))
 
-    def _create(
-        self,
-        partition: int,
-        token: str,
-        position: bytes,
-        output: int,
-        names: Sequence[str],
-        *,
-        replace: bool,
+    def create(
+        self, partition: int, token: str, position: PositionT, *, replace: bool = False
     ) -> bool:
-        """Begin a partition's state; what there was under more names is gone then, too."""
-        keys = [self._key(partition, name) for name in ("meta", "pub", "users", "out", *names)]
-        return bool(self._script(_CREATE, keys, [token, position, output, int(replace)]))
+        names = ("meta", "pub", "users", "out", *self._further)
+        keys = [self._key(partition, name) for name in names]
+        start = msgspec.json.encode(position)
+        return bool(self._script(_CREATE, keys, [token, start, position.output, int(replace)]))
 
     def load(self, partition: int) -> Iterator[tuple[bytes, bytes]]:
         cursor = 0
@@ -223,6 +223,16 @@ class RedisPartitions(Generic[StepT]):
         return []
 
     # -- readers ------------------------------------------------------------------------------
+
+    def position(self, partition: int) -> PositionT | None:
+        found = self._call(self._client.hget, self._key(partition, "meta"), "position")
+        return None if found is None else self._position(partition, found)
+
+    def _position(self, partition: int, raw: bytes) -> PositionT:
+        try:
+            return msgspec.json.decode(raw, type=self._position_type)
+        except (msgspec.MsgspecError, TypeError) as error:
+            raise strange(self._key(partition, "meta"), error) from None
 
     def partitions(self) -> int:
         found: bytes | None = self._call(self._client.get, f"{self._namespace}:partitions")

@@ -187,6 +187,13 @@ class Commit:
     id: str = field(default_factory=lambda: secrets.token_hex(8))
 
 
+class AnyPosition(Protocol):
+    """What the position of every partition has, an activity worker's and that of any other role."""
+
+    @property
+    def output(self) -> int: ...
+
+
 class Step(Protocol):
     """What every commit has, an activity worker's and that of any other role; see `Commit`."""
 
@@ -195,7 +202,7 @@ class Step(Protocol):
     @property
     def sequence(self) -> int: ...
     @property
-    def position(self) -> msgspec.Struct: ...
+    def position(self) -> AnyPosition: ...
     @property
     def users(self) -> Sequence[bytes]: ...
     @property

@@ -13,7 +13,7 @@ from typing import NotRequired, Required
 from typing_extensions import TypedDict
 
 from consumers.letters import Letter, Survey, choose, letters
-from producers.dead_letters import LetterReport, send_again
+from producers.dead_letters import LetterReport, UsersOf, send_again
 from stream.config import Settings
 from stream.units import iso
 
@@ -142,33 +142,45 @@ def replay(
     dry_run: bool,
     told: Callable[[int], None],
 ) -> SentFacts:
-    """Send letters of a reason to the topics they came from; see `producers.dead_letters.send_again`.
+    """Send letters of a reason to the topics they came from.
 
     Args:
         since_ms: only letters filed from then on.
         again: also those that were sent again before.
         told: is told how many were sent so far.
     """
-    # As of now: what is refused again while this goes on is another letter.
-    wanted, replayed = choose(settings, reason, since_ms)
-    report = send_again(
-        settings,
-        (one for one in letters(settings, reason=reason) if one.id in wanted),
-        set() if again else replayed,
-        limit=limit,
-        dry_run=dry_run,
-        told=told,
-    )
-    return replay_facts(report, dry_run=dry_run)
-
-
-def replay_facts(report: LetterReport, *, dry_run: bool) -> SentFacts:
+    report = send_chosen(settings, reason, since_ms, limit, again=again, dry_run=dry_run, told=told)
     facts = sent_facts(report.sent, report.topics, dry_run=dry_run)
     facts["sent_before"] = report.before
     facts["incomplete"] = report.incomplete
     facts["marks"] = report.marks
     facts["beyond_limit"] = report.beyond
     return facts
+
+
+def send_chosen(
+    settings: Settings,
+    reason: str,
+    since_ms: int,
+    limit: int | None,
+    *,
+    again: bool = False,
+    dry_run: bool,
+    told: Callable[[int], None],
+    users_of: UsersOf | None = None,
+) -> LetterReport:
+    """Send letters of a reason; see `replay`, and `producers.dead_letters.send_again`."""
+    # As of now: what is refused again while this goes on is another letter.
+    wanted, replayed = choose(settings, reason, since_ms)
+    return send_again(
+        settings,
+        (one for one in letters(settings, reason=reason) if one.id in wanted),
+        set() if again else replayed,
+        limit=limit,
+        dry_run=dry_run,
+        users_of=users_of,
+        told=told,
+    )
 
 
 def _iso(time_ms: int) -> str:

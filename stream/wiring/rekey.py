@@ -5,16 +5,15 @@ Comes in: settings and what to write. Goes out: facts; `stream.cli.rekey` shows 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
-from consumers import letters as dead
 from consumers.client import read_to_end
 from consumers.placement import Users
 from producers import rekey
-from producers.dead_letters import Letter, send_again
+from producers.dead_letters import Letter
 from stream.config import Settings
 from stream.events import Reason
-from stream.wiring.letters import SentFacts, sent_facts
+from stream.wiring.letters import SentFacts, send_chosen, sent_facts
 
 INPUTS = ("clickstream", "purchases")
 
@@ -30,19 +29,17 @@ def letters(
     """Send what was refused as misplaced to where it belongs, each message once."""
     readers = Users(settings)
 
-    def user_of(letter: Letter) -> str | None:
-        return readers.of([letter.value])[0]
+    def users_of(found: Sequence[Letter]) -> list[str | None]:
+        return readers.of([letter.value for letter in found])
 
-    reason = Reason.MISPLACED
-    wanted, replayed = dead.choose(settings, reason, since_ms)
-    report = send_again(
+    report = send_chosen(
         settings,
-        (one for one in dead.letters(settings, reason=reason) if one.id in wanted),
-        replayed,
-        limit=limit,
+        Reason.MISPLACED,
+        since_ms,
+        limit,
         dry_run=dry_run,
-        user_of=user_of,
         told=told,
+        users_of=users_of,
     )
     facts = sent_facts(report.sent, report.topics, dry_run=dry_run)
     facts["sent_before"] = report.before

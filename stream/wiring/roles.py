@@ -338,16 +338,14 @@ def owning(
         keep_going(role.name, attempt, stop, health, pulse)
 
     def publish(settings: Settings, stop: Event, health: Health) -> None:
-        for outlet in outlets_of(settings):
-            _lead(
-                f"{role.name} publisher",
-                partial(open_role_store, settings, role.name),
-                lambda store, outlet=outlet: OutboxPublisher(  # type: ignore[misc]
-                    settings, store, _output_of(settings, role), outlet
-                ),
-                0.0,
-                settings, stop, health,
-            )  # fmt: skip
+        (outlet,) = outlets_of(settings)
+        _lead(
+            f"{role.name} publisher",
+            partial(open_role_store, settings, role.name),
+            lambda store: OutboxPublisher(settings, store, _output_of(settings, role), outlet),
+            0.0,
+            settings, stop, health,
+        )  # fmt: skip
 
     def outlets_of(settings: Settings) -> Sequence[Outlet]:
         return [] if role.outlet is None else [role.outlet(settings)]

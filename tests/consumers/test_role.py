@@ -374,6 +374,35 @@ def test_a_loss_stops_it_unless_it_is_accepted(
     assert accepting.position(1).incarnation == 1
 
 
+def test_what_is_begun_anew_meanwhile_is_left_to_the_other_for_a_session(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    scene = Scene(monkeypatch, store={"accept_loss": True}).run()
+    lose_a_row(scene)
+    create, acquire = scene.store.create, scene.store.acquire
+    stolen: list[float] = []
+    again: list[float] = []
+
+    def stolen_first(
+        partition: int, token: str, position: RolePosition, *, replace: bool = False
+    ) -> bool:
+        if replace and not stolen:
+            acquire(partition, "another")
+            stolen.append(scene.clock.seconds)
+        return create(partition, token, position, replace=replace)
+
+    def noted(partition: int, token: str) -> tuple[int, RolePosition] | None:
+        if stolen and partition == 0:
+            again.append(scene.clock.seconds)
+        return acquire(partition, token)
+
+    scene.store.create = stolen_first  # type: ignore[method-assign]
+    scene.store.acquire = noted  # type: ignore[method-assign]
+    assert_true(scene.run(idle=3_000))
+    assert again[0] - stolen[0] >= 0.4
+    assert scene.position(0).incarnation == 2
+
+
 def test_a_role_that_has_read_nothing_has_lost_nothing(scene: Scene) -> None:
     scene.consumer.group[EVERYTHING[0]] = TopicPartition(
         TOPIC, 0, 0, metadata="segstream.adding/3/0"
@@ -393,6 +422,14 @@ def test_a_topic_made_anew_stops_it(scene: Scene) -> None:
     scene.run()
     scene.output.ids[TOPIC] = "made anew"
     with pytest.raises(TopicReplacedError, match=f"topic {TOPIC} was deleted and made anew"):
+        scene.run()
+
+
+def test_a_partition_too_many_is_a_wrong_setting(scene: Scene) -> None:
+    scene.consumer.then(scene.consumer.give(*EVERYTHING, (TOPIC, PARTITIONS)))
+    with pytest.raises(
+        ConfigError, match=r"topics\.partitions = 2, but the broker has a partition 2"
+    ):
         scene.run()
 
 

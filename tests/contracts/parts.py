@@ -2,22 +2,36 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
+import pytest
+
+from stream.store.memory import MemoryStore
 from stream.store.promises import Store
-from stream.store.state import (
-    Commit,
-    OutboxEntry,
-    Position,
-)
+from stream.store.redis import RedisStore
+from stream.store.state import Commit, OutboxEntry, Position
 
 PARTITIONS = 4
-
-
 CAP = 3
-
-
 START = Position([7, 9], "schema", clock_ms=5)
+
+
+class InMemory:
+    """Runs a contract against the memory store."""
+
+    @pytest.fixture
+    def store(self) -> Store:
+        return MemoryStore(outbox_cap=CAP)
+
+
+@pytest.mark.servers
+class OnServers:
+    """Runs a contract against each kind of server, by `store_server`."""
+
+    @pytest.fixture
+    def store(self, open_store: Callable[[], RedisStore]) -> Store:
+        return open_store()
 
 
 def entry(*changes: bytes, origin_ms: int = 1_000, incarnation: int = 1) -> OutboxEntry:

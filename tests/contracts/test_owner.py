@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
 
 from stream.events import Counts
-from stream.store.memory import MemoryStore
 from stream.store.promises import Store
-from stream.store.redis import RedisStore
 from stream.store.state import (
     KEY_OF_ORDER_BYTES,
     Answer,
     MemoryChanges,
     Position,
 )
-from tests.contracts.parts import CAP, PARTITIONS, START, commit, entry, everything
+from tests.contracts.parts import (
+    CAP,
+    PARTITIONS,
+    START,
+    InMemory,
+    OnServers,
+    commit,
+    entry,
+    everything,
+)
 
 
 class Promises:
@@ -243,16 +249,9 @@ class Promises:
         assert store.row(0, b"u") == (b"r" if applied else None)
 
 
-class TestMemory(Promises):
-    @pytest.fixture
-    def store(self) -> Store:
-        return MemoryStore(outbox_cap=CAP)
+class TestMemory(InMemory, Promises):
+    pass
 
 
-@pytest.mark.servers
-class TestRedis(Promises):
-    """Each kind of server, by `store_server`."""
-
-    @pytest.fixture
-    def store(self, open_store: Callable[[], RedisStore]) -> Store:
-        return open_store()
+class TestRedis(OnServers, Promises):
+    pass

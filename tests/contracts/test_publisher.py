@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 
-import pytest
-
-from stream.store.memory import MemoryStore
 from stream.store.promises import Store
-from stream.store.redis import RedisStore
 from stream.store.state import (
     Answer,
     Position,
     entry_id,
 )
-from tests.contracts.parts import CAP, START, commit, entry, waiting
+from tests.contracts.parts import START, InMemory, OnServers, commit, entry, waiting
 
 
 class Promises:
@@ -119,16 +114,9 @@ class Promises:
         assert store.output() == ("id", "made anew é")
 
 
-class TestMemory(Promises):
-    @pytest.fixture
-    def store(self) -> Store:
-        return MemoryStore(outbox_cap=CAP)
+class TestMemory(InMemory, Promises):
+    pass
 
 
-@pytest.mark.servers
-class TestRedis(Promises):
-    """Each kind of server, by `store_server`."""
-
-    @pytest.fixture
-    def store(self, open_store: Callable[[], RedisStore]) -> Store:
-        return open_store()
+class TestRedis(OnServers, Promises):
+    pass

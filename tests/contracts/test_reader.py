@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
-import pytest
-
-from stream.store.memory import MemoryStore
 from stream.store.promises import Store
-from stream.store.redis import RedisStore
 from stream.store.state import (
     KEY_BYTES,
     Answer,
 )
-from tests.contracts.parts import CAP, commit
+from tests.contracts.parts import InMemory, OnServers, commit
 
 
 class Promises:
@@ -63,16 +57,9 @@ class Promises:
         assert [store.begin(12), store.begin(24), store.partitions()] == [12, 12, 12]
 
 
-class TestMemory(Promises):
-    @pytest.fixture
-    def store(self) -> Store:
-        return MemoryStore(outbox_cap=CAP)
+class TestMemory(InMemory, Promises):
+    pass
 
 
-@pytest.mark.servers
-class TestRedis(Promises):
-    """Each kind of server, by `store_server`."""
-
-    @pytest.fixture
-    def store(self, open_store: Callable[[], RedisStore]) -> Store:
-        return open_store()
+class TestRedis(OnServers, Promises):
+    pass

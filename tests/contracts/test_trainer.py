@@ -2,14 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
-import pytest
-
-from stream.store.memory import MemoryStore
 from stream.store.promises import Store
-from stream.store.redis import RedisStore
-from tests.contracts.parts import CAP, START, commit
+from tests.contracts.parts import START, InMemory, OnServers, commit
 
 
 class Promises:
@@ -55,16 +49,9 @@ class Promises:
         assert (store.round(), store.model()) == (15, (15, b"three"))
 
 
-class TestMemory(Promises):
-    @pytest.fixture
-    def store(self) -> Store:
-        return MemoryStore(outbox_cap=CAP)
+class TestMemory(InMemory, Promises):
+    pass
 
 
-@pytest.mark.servers
-class TestRedis(Promises):
-    """Each kind of server, by `store_server`."""
-
-    @pytest.fixture
-    def store(self, open_store: Callable[[], RedisStore]) -> Store:
-        return open_store()
+class TestRedis(OnServers, Promises):
+    pass

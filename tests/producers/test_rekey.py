@@ -103,10 +103,10 @@ def test_letters_are_keyed_by_their_users_where_they_have_any() -> None:
     broker = RecordingBroker()
     found = [letter(1, value=encoded(userId="u7")), letter(2, value=b"hello")]
 
-    def user_of(one: Any) -> str | None:
-        return READERS.of([one.value])[0]
+    def users_of(letters: Sequence[Any]) -> list[str | None]:
+        return READERS.of([one.value for one in letters])
 
-    send_again(SETTINGS, found, set(), user_of=user_of, make_producer=broker.producer)  # type: ignore[arg-type]
+    send_again(SETTINGS, found, set(), users_of=users_of, make_producer=broker.producer)  # type: ignore[arg-type]
     first, second = broker.on("clickstream")
     assert (first.key, first.chosen) == (b"u7", partition_of(b"u7", PARTITIONS))
     assert (second.key, second.chosen) == (b"u1", -1)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from consumers.members import members_of
+from consumers.group_members import members_of
 
 NOBODY = {"bootstrap.servers": "127.0.0.1:1", "client.id": "segstream"}
 ROOT = Path(__file__).parents[2]
@@ -48,4 +48,4 @@ def test_nobody_else_asks_the_coordinator() -> None:
         for file in (ROOT / folder).rglob("*.py")
         if any(call in file.read_text() for call in BY_THE_COORDINATOR)
     }
-    assert asking == {"consumers/members.py"}
+    assert asking == {"consumers/group_members.py"}
