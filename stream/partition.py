@@ -30,7 +30,7 @@ from stream.events import CAUSES, Bools, Cause, Counts, EventColumns, Floats, Ha
 from stream.features import FeatureTable
 from stream.flapping import counted
 from stream.hashing import user_hashes
-from stream.learning.state import TrainerState
+from stream.learning.owner_view import OwnerView
 from stream.learning.statistics import PartitionStatistics, Sampling
 from stream.limits import PLACES
 from stream.memory import Memory, Part
@@ -111,13 +111,11 @@ class SampleRequest:
     thresholds: Mapping[str, int] = field(default_factory=dict)
 
     @staticmethod
-    def of(state: TrainerState, at_ms: int, users: int) -> SampleRequest | None:
+    def of(trainer: OwnerView, at_ms: int, users: int) -> SampleRequest | None:
         """What the trainer wants with statistics of a time; None for no sample."""
-        if at_ms < state.sample_due_ms:
+        if at_ms < trainer.sample_due_ms:
             return None
-        return SampleRequest(
-            users, {name: known.sample_threshold for name, known in state.learned.items()}
-        )
+        return SampleRequest(users, trainer.sample_thresholds)
 
     def sampling(self, populations: Populations, features: int) -> Sampling:
         """What gathers such a sample."""

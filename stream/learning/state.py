@@ -1,6 +1,7 @@
 """What the trainer knows from round to round, and how it is stored.
 
 Comes in: a state as `rounds` and `refit` make it. Goes out: bytes for the store, and the state again.
+Owners read the same bytes as an `owner_view`.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import msgspec
 from stream.clustering import ALL_HASHES
 from stream.drift import Drift
 from stream.flapping import Tallies, Tally
+from stream.learning.owner_view import OwnerView
 from stream.lineage import Anchor
 from stream.model import Axes, Model
 from stream.rhythm import NOTHING_SEEN, Seen
@@ -50,7 +52,7 @@ class Learned(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True)
 class TrainerState:
-    """All the trainer knows; what owners and readers need of it is in here too.
+    """All the trainer knows; what owners need of it is an `OwnerView`.
 
     Attributes:
         round_ms: the last completed round.
@@ -87,6 +89,12 @@ class TrainerState:
     def of(self, population: str) -> Learned:
         """What is known of a population; nothing, of one that is new."""
         return self.learned.get(population, Learned())
+
+    @property
+    def owner_view(self) -> OwnerView:
+        """What owners read when this state is stored."""
+        thresholds = {name: known.sample_threshold for name, known in self.learned.items()}
+        return OwnerView(self.model, self.sample_due_ms, thresholds)
 
     def pack(self, axes: Axes) -> bytes:
         told = {name: getattr(self, name) for name in _PLAIN}
