@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import islice, repeat
+from itertools import islice
 from typing import NamedTuple
 
 import msgspec
@@ -51,7 +51,7 @@ from stream.turns import (
     wanted_kinds,
 )
 from stream.units import iso, isos
-from stream.users import Kind, Slots, UserColumns
+from stream.users import Kind, TextSlots, UserColumns
 
 CHUNK = 2_048
 """Users looked at in one go by a sweep: their rows and vectors stay in the cache (a third faster
@@ -214,7 +214,7 @@ class Partition:
         self._rule = rule
         self._key = key
         self._populations = populations or Populations.of((), table.names)
-        self._slots = Slots()
+        self._slots = TextSlots()
         kinds: dict[str, Kind] = {
             "rows": (table.dtype, ()),
             "hashes": (np.uint64, ()),
@@ -442,11 +442,11 @@ class Partition:
 
     def find(self, users: Sequence[str]) -> Ints:
         """Slot of each user, -1 of whom this partition does not know yet."""
-        return np.fromiter(map(self._slots.get, users, repeat(-1)), np.int64, len(users))
+        return self._slots.find(users)
 
     def slots(self, users: Sequence[str]) -> Ints:
         """Slot of each user; unknown ones are taken in."""
-        slots = np.fromiter(map(self._slots.__getitem__, users), np.int64, len(users))
+        slots = self._slots.find_or_give(users)
         if len(self._slots.names) > self._hashed:
             self._make_room()
         return slots
