@@ -29,7 +29,8 @@ from typing import Any, Self, TypeAlias
 import numpy as np
 import redis
 
-from consumers.audit import AuditReport, audit, explain
+from consumers.audit.report import AuditReport, explain
+from consumers.audit.run import audit
 from consumers.client import read_to_end
 from producers import topics as topic_plans
 from producers.mapping import load_mapping

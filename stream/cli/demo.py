@@ -29,7 +29,7 @@ from rich.live import Live
 from rich.panel import Panel
 from rich.text import Text
 
-from consumers.audit import audit
+from consumers.audit.run import audit
 from consumers.change_log import ChangeLog, parse_record
 from consumers.client import read_to_end, reader_options
 from producers import topics as topic_plans

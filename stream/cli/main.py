@@ -25,7 +25,7 @@ from rich.text import Text
 from typer.core import TyperGroup
 from typer.exceptions import TyperException
 
-from consumers.audit import audit as run_audit
+from consumers.audit.run import audit as run_audit
 from consumers.change_log import ChangeLog, Place
 from consumers.doctor import examine
 from consumers.letters import letters, survey

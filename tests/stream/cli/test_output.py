@@ -25,7 +25,7 @@ from typer.core import TyperGroup
 from typer.main import get_command
 
 from consumers import activity, beginning, group, intake, owner, role, take_over, watermark
-from consumers.audit import AuditReport, Check
+from consumers.audit.report import AuditReport, Check
 from consumers.change_log import ChangeLog
 from consumers.findings import Finding
 from consumers.letters import Letter, Summary, Survey
