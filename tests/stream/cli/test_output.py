@@ -39,6 +39,8 @@ from stream import config
 from stream.cli import demo as demonstration
 from stream.cli import explore as explore_view
 from stream.cli import main, views
+from stream.cli.commands import checking, running, sending
+from stream.cli.invocation import invocation
 from stream.cli.terminal import SafeConsole, console
 from stream.config import Settings
 from stream.features import DEFAULT_FEATURES
@@ -304,7 +306,7 @@ def _explore(patch: Patch, _: Path) -> Sequence[str]:
 def _audit(patch: Patch, _: Path) -> Sequence[str]:
     _stored(patch)
     checks = [Check(EVIL, ok=False, offenders=[EVIL], note=EVIL)]
-    patch.setattr(main, "run_audit", lambda *_, **__: _report_of(checks))
+    patch.setattr(checking, "run_audit", lambda *_, **__: _report_of(checks))
     return ["audit"]
 
 
@@ -318,7 +320,7 @@ def _report_of(checks: list[Check]) -> AuditReport:
 
 
 def _doctor(patch: Patch, _: Path) -> Sequence[str]:
-    patch.setattr(main, "examine", lambda *_: [Finding(False, EVIL, EVIL, EVIL)])
+    patch.setattr(checking, "examine", lambda *_: [Finding(False, EVIL, EVIL, EVIL)])
     return ["doctor"]
 
 
@@ -334,7 +336,7 @@ def _topics(patch: Patch, _: Path) -> Sequence[str]:
 
 
 def _replay(patch: Patch, folder: Path) -> Sequence[str]:
-    patch.setattr(main, "replay", lambda *_, **__: report(folder / EVIL.replace("\ud800", "")))
+    patch.setattr(running, "replay", lambda *_, **__: report(folder / EVIL.replace("\ud800", "")))
     return ["replay", "shop.csv", "--mapping", "simple"]
 
 
@@ -375,12 +377,12 @@ def _letter() -> Letter:
 
 
 def _dlq_list(patch: Patch, _: Path) -> Sequence[str]:
-    patch.setattr(main, "survey", lambda *_: Survey([Summary(EVIL, EVIL, 1, example=EVIL)]))
+    patch.setattr(sending, "survey", lambda *_: Survey([Summary(EVIL, EVIL, 1, example=EVIL)]))
     return ["dlq", "list"]
 
 
 def _dlq_show(patch: Patch, _: Path) -> Sequence[str]:
-    patch.setattr(main, "letters", lambda *_, **__: iter([_letter()]))
+    patch.setattr(sending, "letters", lambda *_, **__: iter([_letter()]))
     return ["dlq", "show"]
 
 
@@ -452,8 +454,8 @@ def test_no_command_is_forgotten() -> None:
 @pytest.fixture
 def run(monkeypatch: Patch, capfd: pytest.CaptureFixture[str]) -> Iterator[Callable[..., str]]:
     """Runs a command in this process; gives everything it wrote."""
-    monkeypatch.setattr(main, "out", console(columns=1_000))
-    monkeypatch.setattr(main, "err", console(stderr=True, columns=1_000))
+    monkeypatch.setattr(invocation, "out", console(columns=1_000))
+    monkeypatch.setattr(invocation, "err", console(stderr=True, columns=1_000))
     monkeypatch.setenv("SEGSTREAM_LOG__FORMAT", "text")
 
     def run(*arguments: str) -> str:
@@ -520,12 +522,12 @@ def test_flags_stand_before_or_after_any_command(
     flags = ["-c", file, "--set", "learning.segments=6", "-v", "--set", "learning.seed=3"]
     for given in ([*flags, *arguments], [*arguments, *flags], [*flags[:4], *arguments, *flags[4:]]):
         run(*given)
-        assert main._context.flags["learning"] == {"segments": 6, "seed": 3}
-        assert main._context.named_file == Path(file)
-    assert main._context.verbose
+        assert invocation.flags["learning"] == {"segments": 6, "seed": 3}
+        assert invocation.named_file == Path(file)
+    assert invocation.verbose
     run(*arguments)
-    assert "learning" not in main._context.flags
-    assert not main._context.verbose
+    assert "learning" not in invocation.flags
+    assert not invocation.verbose
 
 
 def test_the_later_of_two_settings_files_counts(run: Callable[..., str], tmp_path: Path) -> None:
@@ -539,7 +541,7 @@ def test_the_later_of_two_settings_files_counts(run: Callable[..., str], tmp_pat
 def test_settings_are_readable_on_a_narrow_terminal(
     run: Callable[..., str], monkeypatch: Patch
 ) -> None:
-    monkeypatch.setattr(main, "out", console(columns=80))
+    monkeypatch.setattr(invocation, "out", console(columns=80))
     said = run("config", "show", "--set", "store.namespace=shop").splitlines()
     settings = said[: next(i for i, line in enumerate(said) if line.startswith("features = ["))]
     assert max(map(len, settings)) <= 80
