@@ -44,8 +44,8 @@ from ops.bench import command
 from ops.bench.report import cpu
 from ops.bench.shops_made import MADE, START_MS, Made, columns, made_events
 from ops.bench.year import month_of
-from producers.files import FileError
 from producers.mapping import MappingError, load_mapping
+from producers.texts import FileError
 from producers.traffic import encode, simulate
 from stream.cli import demo
 from stream.config import ConfigError, Settings

@@ -17,9 +17,9 @@ from typer.core import TyperGroup
 from typer.exceptions import TyperException
 
 from producers.delivery import DeliveryError
-from producers.files import FileError
 from producers.mapping import MappingError
 from producers.replay import BehindError
+from producers.texts import FileError
 from stream import config
 from stream.cli import demo as demonstration
 from stream.cli import logs

@@ -16,16 +16,11 @@ import typer
 from consumers.log_end import read_ends, read_log_end
 from consumers.native import NativeReader
 from producers import topics as topic_plans
-from producers.mapping import HELP_EXAMPLE
+from producers.mapping_help import HELP_EXAMPLE
 from producers.replay import parse_speed, progress_bar, replay
 from stream import config
 from stream.cli import demo as demonstration
-from stream.cli.arguments import (
-    AsJson,
-    KeepOutliers,
-    Local,
-    with_mappings,
-)
+from stream.cli.arguments import AsJson, KeepOutliers, Local, with_mappings
 from stream.cli.invocation import NO, invocation
 from stream.cli.terminal import show
 from stream.cli.waiting import catching_up_bar

@@ -32,7 +32,7 @@ from consumers.letters import Letter, Summary, Survey
 from consumers.owner import NotOursError, StateLostError
 from producers import topics as topic_plans
 from producers.dead_letters import LetterReport
-from producers.mapping import Refusal
+from producers.mapped import Refusal
 from producers.replay import ReplayReport
 from producers.topics import Difference, TopicPlan
 from stream import config
