@@ -21,7 +21,6 @@ from producers.mapping import MappingError
 from producers.replay import BehindError
 from producers.texts import FileError
 from stream import config
-from stream.cli import demo as demonstration
 from stream.cli import logs
 from stream.cli.commands import checking, looking, planning, running, sending
 from stream.cli.invocation import FOR_ALL, NO, WRONG, common, invocation
@@ -37,6 +36,7 @@ from stream.partition import SchemaMismatchError
 from stream.safe import safe_lines
 from stream.store.state import StoreRefusedError, StoreUnavailableError
 from stream.wiring import roles
+from stream.wiring.processes import ProcessEndedError
 
 
 class _App(TyperGroup):
@@ -116,7 +116,7 @@ _ANSWERS: Sequence[tuple[type[Exception], int]] = (
     (TopicMissingError, NO),
     (OffsetOutOfRangeError, NO),
     (ServerStartError, NO),
-    (demonstration.DemoError, NO),
+    (ProcessEndedError, NO),
     (DeliveryError, NO),
     *((error, NO) for role in roles.ROLES.values() for error in role.errors),
 )

@@ -19,14 +19,16 @@ from producers import topics as topic_plans
 from producers.mapping_help import HELP_EXAMPLE
 from producers.replay import parse_speed, progress_bar, replay
 from stream import config
-from stream.cli import demo as demonstration
+from stream.cli import demo as demo_view
 from stream.cli.arguments import AsJson, KeepOutliers, Local, with_mappings
 from stream.cli.invocation import NO, invocation
 from stream.cli.terminal import show
 from stream.cli.waiting import catching_up_bar
+from stream.insight.facts import RunFacts
 from stream.insight.waiting import wait_until_caught_up
 from stream.roles.registry import Role
 from stream.servers import LocalBroker, LocalStore
+from stream.wiring import demo as demonstration
 from stream.wiring import roles
 
 commands = typer.Typer()
@@ -47,10 +49,11 @@ def demo(
     """A simulated shop on a local broker and store, all roles as real processes."""
     stop = roles.stop_on_signals()
 
-    def tell(facts: dict[str, Any]) -> None:
-        show(facts, as_json, lambda shown: demonstration.show_summary(invocation.out, shown))
+    def ended(facts: RunFacts) -> None:
+        show(facts, as_json, lambda shown: demo_view.show_summary(invocation.out, shown))
 
-    if not demonstration.run(seconds, keep=keep, stop=stop, console=invocation.err, show=tell):
+    screen = demo_view.LiveScreen(invocation.err, ended)
+    if not demonstration.run(seconds, keep=keep, stop=stop, screen=screen):
         raise typer.Exit(NO)
 
 

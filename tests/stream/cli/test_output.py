@@ -36,7 +36,6 @@ from producers.mapped import Refusal
 from producers.replay import ReplayReport
 from producers.topics import Difference, TopicPlan
 from stream import config
-from stream.cli import demo as demonstration
 from stream.cli import explore as explore_view
 from stream.cli import main, views
 from stream.cli.commands import checking, running, sending
@@ -48,6 +47,7 @@ from stream.insight import applying, explore, members, queries, rule_facts, tria
 from stream.insight import plan as planning
 from stream.insight import why as reasons
 from stream.insight.members import Member
+from stream.wiring import demo as demonstration
 from stream.wiring import letters as letter_facts
 from stream.wiring import rekey as rekeying
 from stream.wiring import republish, roles
@@ -346,8 +346,8 @@ def _config(_: Patch, folder: Path) -> Sequence[str]:
 
 
 def _demo(patch: Patch, _: Path) -> Sequence[str]:
-    def run(*_: Any, show: Callable[[Any], None], **__: Any) -> bool:
-        show(demo())
+    def run(*_: Any, screen: demonstration.Screen, **__: Any) -> bool:
+        screen.ended(demo())
         return False
 
     patch.setattr(demonstration, "run", run)
