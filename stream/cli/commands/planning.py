@@ -58,6 +58,13 @@ APPLY_EXAMPLE = (
     "applied, for whoever reads them"
 )
 
+WantedFile = Annotated[
+    Path, typer.Argument(metavar="CONFIG.toml", help="The settings as they shall be.")
+]
+CampaignsFile = Annotated[
+    Path, typer.Argument(metavar="CONFIG.toml", help="The settings, with [[campaigns]].")
+]
+
 commands = typer.Typer()
 campaigns_app = typer.Typer(
     no_args_is_help=True,
@@ -129,9 +136,7 @@ def explore_vectors(
 
 @commands.command("plan", epilog=PLAN_EXAMPLE)
 def plan_change(
-    wanted_file: Annotated[
-        Path, typer.Argument(metavar="CONFIG.toml", help="The settings as they shall be.")
-    ],
+    wanted_file: WantedFile,
     files: SourceFiles = None,
     mapping: SourceMappings = None,
     live: Live = False,
@@ -164,9 +169,7 @@ def plan_change(
 
 @commands.command("apply", epilog=APPLY_EXAMPLE)
 def apply_change(
-    wanted_file: Annotated[
-        Path, typer.Argument(metavar="CONFIG.toml", help="The settings as they shall be.")
-    ],
+    wanted_file: WantedFile,
     no_wait: Annotated[
         bool, typer.Option("--no-wait", help="Leave it for the trainer, and go.")
     ] = False,
@@ -205,9 +208,7 @@ def apply_change(
 
 @campaigns_app.command("check", epilog="Example: `segstream campaigns check shop.toml`")
 def check_campaigns(
-    file: Annotated[
-        Path, typer.Argument(metavar="CONFIG.toml", help="The settings, with [[campaigns]].")
-    ],
+    file: CampaignsFile,
     as_json: AsJson = False,
 ) -> None:
     """Are the campaigns of a settings file declared so that they can run?"""
@@ -219,9 +220,7 @@ def check_campaigns(
 
 @campaigns_app.command("try", epilog=TRY_EXAMPLE)
 def try_campaigns(
-    config_file: Annotated[
-        Path, typer.Argument(metavar="CONFIG.toml", help="The settings, with [[campaigns]].")
-    ],
+    config_file: CampaignsFile,
     files: SourceFiles = None,
     mapping: SourceMappings = None,
     live: Live = False,
