@@ -19,7 +19,7 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from stream import config
+from stream import config, config_layers
 from stream.cli import logs
 from stream.cli.terminal import console
 
@@ -60,7 +60,7 @@ class Invocation:
         flags = {key: dict(value) for key, value in self.flags.items()}
         for section, values in more.items():
             flags.setdefault(section, {}).update(values)
-        found = config.load(self.named_file, flags=flags)
+        found = config_layers.load(self.named_file, flags=flags)
         self.start_log(found[0].log)
         return found
 
@@ -71,7 +71,7 @@ class Invocation:
     @property
     def named_file(self) -> Path | None:
         """The settings file, by an option or else by the environment."""
-        named = os.environ.get(config.CONFIG_VARIABLE)
+        named = os.environ.get(config_layers.CONFIG_VARIABLE)
         return Path(named) if self.file is None and named else self.file
 
     @property
@@ -129,7 +129,7 @@ def _value(key: str, text: str) -> Any:
     try:
         return tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
-        return config.parse_text(key, text)
+        return config_layers.parse_text(key, text)
 
 
 def common(
@@ -140,7 +140,7 @@ def common(
             "-c",
             callback=_take_file,
             expose_value=False,
-            help=f"Settings file, TOML. Else the one that {config.CONFIG_VARIABLE} names.",
+            help=f"Settings file, TOML. Else the one that {config_layers.CONFIG_VARIABLE} names.",
             metavar="FILE",
             rich_help_panel=FOR_ALL,
         ),

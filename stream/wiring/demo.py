@@ -26,7 +26,7 @@ from consumers.client import read_to_end, reader_options
 from producers import topics as topic_plans
 from producers.replay import Progress
 from producers.traffic import ShopReport, run_shop
-from stream import config
+from stream import config, config_layers
 from stream.errors import kafka_client
 from stream.events import Mark
 from stream.features import FeatureTable
@@ -171,7 +171,7 @@ def run(seconds: float, *, keep: bool, stop: Event, screen: Screen) -> bool:
                 bootstrap=broker.bootstrap, url=store_server.url, mark_hours=mark_hours(seconds)
             )
         )
-        settings = config.load(file, environment={})[0]
+        settings = config_layers.load(file, environment={})[0]
         topic_plans.apply(settings, create=True, outlets=outlets(settings))
         processes = stack.enter_context(Processes(file, directory, wanted(settings)))
         store = stack.enter_context(open_store(settings))

@@ -16,7 +16,7 @@ from rich.text import Text
 from consumers.audit.run import audit as run_audit
 from consumers.doctor import examine
 from producers import topics as topic_plans
-from stream import config
+from stream import config_layers
 from stream.cli import auditing, views
 from stream.cli.arguments import AsJson
 from stream.cli.invocation import NO, invocation
@@ -80,7 +80,7 @@ def _show_findings(facts: dict[str, Any]) -> None:
 def config_show(as_json: AsJson = False) -> None:
     """Every setting in force, its unit, its meaning, and where it came from."""
     settings, origins = invocation.load()
-    show({"settings": config.effective(settings, origins)}, as_json, _show_settings)
+    show({"settings": config_layers.effective(settings, origins)}, as_json, _show_settings)
 
 
 def _show_settings(facts: dict[str, Any]) -> None:
@@ -106,5 +106,5 @@ def _show_settings(facts: dict[str, Any]) -> None:
         if isinstance(row["value"], list):
             invocation.out.print(f"\n{row['key']} = [")
             for item in row["value"]:
-                invocation.out.print(f"    {config.as_toml(item)},", soft_wrap=True)
+                invocation.out.print(f"    {config_layers.as_toml(item)},", soft_wrap=True)
             invocation.out.print("]")

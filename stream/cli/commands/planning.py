@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from consumers.change_log import ChangeLog
-from stream import config
+from stream import config, config_layers
 from stream.cli import apply as apply_view
 from stream.cli import campaigns as campaigns_view
 from stream.cli import explore as explore_view
@@ -145,7 +145,7 @@ def plan_change(
 ) -> None:
     """Who would enter and leave which segment under other settings? Nothing is changed."""
     sources = sources_of(files, mapping, live=live)
-    wanted = config.load(wanted_file)[0]
+    wanted = config_layers.load(wanted_file)[0]
     settings = invocation.settings()
     table = wanted.table()
     with invocation.telling("reading") as tell:
@@ -183,7 +183,7 @@ def apply_change(
     Shows the plan, asks nothing, and waits until a model learned with it is published. Of the
     settings, [learning], [publish], [[kinds]] and the weights and words of [[features]] count.
     """
-    wanted = config.load(wanted_file)[0]
+    wanted = config_layers.load(wanted_file)[0]
     known, table = invocation.running(wanted), wanted.table()
     tuning = Tuning.of(wanted)
     with roles.open_store(known) as store:
@@ -212,7 +212,7 @@ def check_campaigns(
     as_json: AsJson = False,
 ) -> None:
     """Are the campaigns of a settings file declared so that they can run?"""
-    wanted = config.load(file)[0]
+    wanted = config_layers.load(file)[0]
     trial.see_that_there_are_some(wanted)
     facts: CheckFacts = {"campaigns": trial.declared(wanted)}
     show(facts, as_json, lambda shown: campaigns_view.show_check(invocation.out, shown))
@@ -229,7 +229,7 @@ def try_campaigns(
 ) -> None:
     """What would campaigns have decided about changes that have happened? Nothing is sent."""
     sources = sources_of(files, mapping, live=live)
-    wanted = config.load(config_file)[0]
+    wanted = config_layers.load(config_file)[0]
     trial.see_that_there_are_some(wanted)
     with invocation.telling("reading") as tell:
         if sources:

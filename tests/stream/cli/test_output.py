@@ -35,7 +35,7 @@ from producers.dead_letters import LetterReport
 from producers.mapped import Refusal
 from producers.replay import ReplayReport
 from producers.topics import Difference, TopicPlan
-from stream import config
+from stream import config_layers
 from stream.cli import explore as explore_view
 from stream.cli import main, views
 from stream.cli.commands import checking, running, sending
@@ -487,7 +487,7 @@ def test_an_error_is_told_safely(
     def fail(*_: Any, **__: Any) -> None:
         raise kind.__new__(kind, EVIL)
 
-    monkeypatch.setattr(config, "load", fail)
+    monkeypatch.setattr(config_layers, "load", fail)
     said = run("config", "show")
     harmless(said.replace("\n    FORGED", ""))
     assert said.startswith("segstream: mallory\\x1b")
@@ -504,7 +504,7 @@ def test_an_unforeseen_error_is_told_safely(run: Callable[..., str], monkeypatch
     def fail(*_: Any, **__: Any) -> None:
         raise ZeroDivisionError(EVIL)
 
-    monkeypatch.setattr(config, "load", fail)
+    monkeypatch.setattr(config_layers, "load", fail)
     said = run("config", "show")
     assert OBEYED.search(said) is None
     # The settings could not be read, so this is for whoever reads a stream that is no terminal.

@@ -21,7 +21,8 @@ from producers.files import Source
 from producers.mapping import load_mapping
 from stream.cli import main
 from stream.cli.invocation import invocation
-from stream.config import Settings, load
+from stream.config import Settings
+from stream.config_layers import load
 from stream.events import Counts
 from stream.features import FeatureTable
 from stream.insight import applying, plan
