@@ -21,7 +21,7 @@ from confluent_kafka.admin import AdminClient
 log = logging.getLogger(__name__)
 
 START_SECONDS = 5.0
-"""For an interpreter to start, on a busy machine."""
+"""Time for an interpreter to start, on a busy machine."""
 
 
 def members_of(group: str, options: Mapping[str, Any], timeout_seconds: float) -> list[str]:
@@ -31,7 +31,7 @@ def members_of(group: str, options: Mapping[str, Any], timeout_seconds: float) -
         options: of a client of librdkafka; what is no text and no number is left out.
     """
     plain = {key: to for key, to in options.items() if isinstance(to, str | int | float)}
-    # By its standard input, because options may hold passwords, and arguments can be seen by others.
+    # Through standard input: options may hold passwords, and others can see arguments.
     question = json.dumps({"group": group, "options": plain, "timeout_seconds": timeout_seconds})
     try:
         asked = subprocess.run(  # noqa: S603 - this interpreter, and a module of ours

@@ -1,7 +1,7 @@
 """Follows the model that the trainer has published.
 
-Comes in: the store. Goes out: the newest completed round with its state; whether a partition has yet to
-adopt its model; which users the trainer wants to see. The two clocks are next.
+Comes in: the store. Goes out: the newest completed round and its model; whether a partition has yet to
+adopt that; which users the trainer wants to see. The two clocks are next.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class ModelFeed:
 
     Args:
         schema: of the features; a model of others is not taken up.
-        sample_users: so many the trainer wants to see.
+        sample_users: how many of each population the trainer wants to see.
     """
 
     def __init__(self, store: Models, schema: str, sample_users: int, time: Time) -> None:

@@ -63,8 +63,7 @@ class Output:
     def delivered_ids(self, starts: Mapping[int, int]) -> tuple[dict[int, set[str]], list[int]]:
         """Ids of the changes on partitions, each from an offset to its end.
 
-        Retention may have passed the offset, or the topic may have been made anew: then what there
-        is.
+        Where retention has passed the offset, or the topic was made anew, they are the changes there are.
 
         Returns:
             The ids by partition, and the partitions that end before the offset.

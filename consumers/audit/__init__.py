@@ -12,8 +12,8 @@ A pipeline at work is judged as of the moment at which the audit began to read a
 4. its position again: users with messages between the two are *moving*, their rows not judged;
 5. the topics, to their ends: whatever was delivered by then is read.
 
-So whoever has a row of version v has a record of v, and whatever has no place in this order is newer
-than what was read. It is counted as *unjudged*, never accused. A partition whose state was begun
+So a row of version v has a record of v. Whatever does not fit into this order is newer than what was read:
+it is counted as *unjudged*, never accused. A partition whose state was begun
 anew, or put back, between 1 and 4 is not judged at all. `stream.oracle` folds the log, slowly and
 obviously.
 """

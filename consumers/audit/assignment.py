@@ -63,7 +63,7 @@ class AssignmentCheck:
                 )
 
     def _is_newer(self, chain: Chain) -> bool:
-        """Whether a user's changes may all be of after what was read of the store."""
+        """Whether all of a user's changes may be newer than what was read of the store."""
         partition, user, incarnation = chain
         snapshot = self._snapshots.get(partition)
         if snapshot is None:
@@ -116,7 +116,7 @@ class AssignmentCheck:
             return
         moved = [step for step in steps if not step.turn]
         if last.turn and not moved:
-            # What brought the user there is not on the topic any more.
+            # The change that brought the user there is not on the topic any more.
             return
         move = max(moved, key=lambda step: step.version, default=last)
         before, since = int(row["previous"]), isos(row["since"].reshape(1))[0] if version else ""

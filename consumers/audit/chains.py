@@ -58,7 +58,7 @@ class Chains:
         self.steps.setdefault(chain, []).append(step)
 
     def tell_again(self, chain: Chain, step: Step) -> None:
-        """Take in what was told again of where a user is; the newest counts."""
+        """Take in a record that tells again where a user is; the newest counts."""
         if step.version >= self.told_again.get(chain, step).version:
             self.told_again[chain] = step
 
@@ -69,7 +69,8 @@ class Chains:
             who = user_name(partition, user)
             version, segment, kind = 0, None, ""
             if missing := self.not_there(chain, steps):
-                # What came before cannot be on the topic; if it was told again, it is known all the same.
+                # Earlier changes cannot be on the topic; where the user was told again, their segment is
+                # known all the same.
                 self.versions.unjudged += missing
                 told = self.told_again.get(chain)
                 version, segment, kind = missing, steps[0].before, steps[0].kinds[0]

@@ -154,7 +154,7 @@ class ChangesCheck:
         return int(middle) if whole else None
 
     def _check_membership(self, partition: int, payload: bytes, where: str) -> None:
-        """A membership tells again what a change has told: where that is gone, a chain begins here."""
+        """A membership tells a change again: where the change is gone, a chain begins here."""
         self.valid.counted += 1
         try:
             told = MEMBERSHIP_RECORD.validate_json(payload, strict=True)
@@ -172,7 +172,7 @@ class ChangesCheck:
     def _check_lineage(self, payload: bytes, where: str, *, own: bool) -> None:
         """A record of a segment is valid; told again, after a restart, it says the same.
 
-        What stood there before the state began is of other models with the same numbers.
+        Records from before the state began are of other models with the same numbers.
         """
         self.valid.counted += 1
         try:

@@ -170,7 +170,7 @@ class FoldedLog:
         extents = [self._extents.get((index, partition)) for index in range(len(self._inputs))]
         judged = sum(0 if extent is None else extent.records for extent in extents)
         check.counted += true.consumed + true.marks
-        # Of a sample only the sum is known: what became of the others was not looked at.
+        # In a sample only the sum is known: the messages of the others were not looked at.
         for name in (f.name for f in fields(Counts)) if self._sample.whole else ():
             here, there = getattr(stored, name), getattr(true, name)
             if name == "clamped" and here > there:

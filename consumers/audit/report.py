@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 OFFENDERS = 5
-"""Named in a check; the others are only counted."""
+"""How many are named in a check; the others are only counted."""
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,8 @@ from stream.store.promises import ReaderStore
 from stream.store.state import OutboxEntry, Position
 
 SNAPSHOT_TRIES = 3
-"""For a moment at which nothing is committed while a partition is read: then all of it is judged."""
+"""How often a partition is read in the hope that nothing is committed meanwhile: then all of it is
+judged."""
 EVERY_ENTRY = 1 << 31
 BEGINNING = "0-0"
 WAIT_SECONDS = 0.001

@@ -21,7 +21,7 @@ from stream.rows import ROW_FORMAT
 from stream.units import DAY_MS
 
 RELATIVE, ABSOLUTE = 1e-6, 1e-9
-"""Rounding of the vectorised fold, summed over a year of batches, is below these."""
+"""The rounding of the vectorised fold, summed over a year of batches, stays below these."""
 HALF_A_MS = 0.5 / DAY_MS
 
 
@@ -73,7 +73,7 @@ class StateCheck:
                 check.counted += 1
                 check.accuse(f"{user_name(partition, user)} is in the log, but not in the store")
         rows = np.frombuffer(b"".join(readable.values()), dtype=self._table.dtype)
-        # At time 0 nothing has aged: every sum as it stands. At the clock's time: what fades.
+        # At time 0 nothing has aged, so sums are as they stand. At the clock's time they have faded.
         newest = int(rows["as_of"].max(initial=0))
         times = (0, max(snapshot.position.clock_ms, newest))
         vectors = [self._table.vectors(rows, now) for now in times]

@@ -31,7 +31,7 @@ class ReasonFacts(TypedDict):
 
 
 class SurveyFacts(TypedDict):
-    """How many messages were refused; letters filed twice and records that are no letters beside."""
+    """How many messages were refused, and letters filed again; `strangers` are records that are no letters."""
 
     letters: int
     filed_again: int
