@@ -9,11 +9,12 @@ import pytest
 
 from stream.events import Counts
 from stream.features import DEFAULT_FEATURES, FeatureTable
+from stream.insight.facts import MomentFacts, RunFacts
 from stream.insight.run import LAST_MOVES, Arrivals, Audited, Run
 from stream.learning.state import TrainerState
 from stream.store.memory import MemoryStore
 from stream.store.state import Commit, OutboxEntry, Position
-from tests.stream.insight.test_facts import NOW_MS, STATE
+from tests.stream.insight.test_facts import NOW_MS, STATE, fits
 
 TABLE = FeatureTable(DEFAULT_FEATURES)
 MODEL = STATE.model
@@ -109,6 +110,10 @@ def test_facts_at_the_end_are_of_what_arrived_and_what_was_audited() -> None:
     assert facts["change_latency_p50_seconds"] == 2.0
     assert facts["checks"] == [{"name": "a"}]
     assert facts["segments"] == len(facts["segment_list"]["segments"]) > 0
+    assert fits(facts, RunFacts)
+    moment = run.moment(NOW_MS, 0.0)
+    assert moment["segment_list"] is not None
+    assert fits(moment, MomentFacts)
 
 
 def test_a_run_without_a_model_has_no_segments() -> None:
@@ -116,3 +121,5 @@ def test_a_run_without_a_model_has_no_segments() -> None:
     facts = run.facts({}, Audited(True, 0, 0, 0, []), 1.0, complete=False)
     assert (facts["users"], facts["segments"], "segment_list" in facts) == (0, 0, False)
     assert facts["change_latency_p50_seconds"] is None
+    assert fits(facts, RunFacts)
+    assert fits(run.moment(NOW_MS, 0.0), MomentFacts)
