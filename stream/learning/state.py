@@ -31,7 +31,7 @@ class Learned(msgspec.Struct, frozen=True):
         sample_threshold: owners send only users whose hash is not above it.
         users: in the population at the last round.
         drift: what has been seen since the last refit.
-        challenged: refits running in which a challenger was clearly better.
+        challenged: refits in a row in which a challenger was clearly better.
         anchor: what ids are held against, beside the model before.
         suggested: number of segments, where that is left to what the users suggest; 0 for none yet.
         firmness: of the suggestion, see `choosing.Advice`.
@@ -109,7 +109,7 @@ class TrainerState:
 
 
 class _Packed(msgspec.Struct):
-    """`TrainerState` as it is stored; of one from before there were populations, all is relearned."""
+    """`TrainerState` as it is stored; what was stored before there were populations is learned anew."""
 
     model: Any
     round_ms: int
