@@ -94,7 +94,7 @@ def show_summary(console: Console, facts: RunFacts) -> None:
         f"{facts['churn_risk_moves']:,} moves into churn risk",
     ]
     half, most = facts["change_latency_p50_seconds"], facts["change_latency_p99_seconds"]
-    if half is not None:
+    if half is not None and most is not None:
         lines.append(
             f"from mark to change delivered: {readable_duration(half)} (median), "
             f"{readable_duration(most)} (99 %)"

@@ -184,7 +184,8 @@ def test_a_circle_is_found(graph: dict[str, set[str]], found: set[str]) -> None:
 
 def reached(graph: dict[str, set[str]], start: str) -> set[str]:
     """Every module that one imports, itself or over others."""
-    found, waiting = set(), [start]
+    found: set[str] = set()
+    waiting = [start]
     while waiting:
         for name in graph[waiting.pop()] - found:
             found.add(name)

@@ -55,6 +55,7 @@ def test_a_moment_is_drawn() -> None:
 )
 def test_nothing_in_a_picture_is_obeyed_by_a_terminal(bad: str) -> None:
     assert bad in EVIL
-    shown = drawn(MOMENT | {"last_moves": [change()], "segment_list": segments()})
+    moment: MomentFacts = {**MOMENT, "last_moves": [change()], "segment_list": segments()}
+    shown = drawn(moment)
     assert r"mallory\x1b[2J" in shown
     assert bad not in shown

@@ -165,7 +165,7 @@ def study() -> dict[str, Any]:
     }  # fmt: skip
 
 
-def demo() -> dict[str, Any]:
+def demo() -> Any:
     return {
         "ok": False, "seconds": 1.0, "events": 3, "events_per_second": 3.0, "users": 3,
         "changes": 1, "changes_by_cause": {EVIL: 1}, "churn_risk_moves": 1,
