@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from io import StringIO
 from pathlib import Path
+from typing import Any
 
 import pytest
 from rich.console import Console
@@ -55,7 +56,8 @@ def test_a_moment_is_drawn() -> None:
 )
 def test_nothing_in_a_picture_is_obeyed_by_a_terminal(bad: str) -> None:
     assert bad in EVIL
-    moment: MomentFacts = {**MOMENT, "last_moves": [change()], "segment_list": segments()}
+    listed: Any = segments()
+    moment: MomentFacts = {**MOMENT, "last_moves": [change()], "segment_list": listed}
     shown = drawn(moment)
     assert r"mallory\x1b[2J" in shown
     assert bad not in shown
