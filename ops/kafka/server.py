@@ -99,6 +99,8 @@ class RealKafka(Server):
             f"-Xms{self._heap}",
             f"-Xmx{self._heap}",
             f"-Dlog4j2.configurationFile={HERE / 'log4j2.properties'}",
+            # What it unpacks is left behind by a kill: it goes where everything else of it goes.
+            f"-Djava.io.tmpdir={self.directory}",
             *("-cp", f"{jars}/*"),
         ]
         if not (data / "meta.properties").exists():
