@@ -2,7 +2,7 @@
 
 Comes in: values of messages. Goes out: `Parsed`, the same to the bit as from `plain.PlainParser`.
 The extra ``segstream[fast]``: to import this module loads numba, and compiles `_parse` unless a
-cache on disk has it.
+cache on disk has it. That cache sees only whether this file has changed, so all that is compiled stands here.
 
 A message is plain if it is JSON, not nested deep, and a `track` with every field once, without
 escapes in those, with a time and a user, and with numbers that one operation makes exact where a

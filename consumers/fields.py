@@ -46,8 +46,8 @@ class RefusedError(Exception):
 
 
 Amounts: TypeAlias = tuple[float, float, bool]
-"""Value and quantity of an event; and whether it takes back an order and says no amount at all, or tells
-of an order and says no value."""
+"""Value and quantity of an event, and whether something is missing: it takes back an order and says no
+amount at all, or tells of an order and says no value."""
 NO_AMOUNTS: Amounts = (0.0, 1.0, False)
 ALL_OF_AN_ORDER: Amounts = (0.0, 1.0, True)
 
@@ -65,7 +65,7 @@ class Codes(dict[str, int]):
     """Codes of the watched events by name; any other is `UNWATCHED`.
 
     A name counts as it is declared, then without regard to case and to blanks around it, then as an
-    alias. Names that differ in nothing else keep apart, and are known as they are declared only.
+    alias. Names that differ only by case or blanks are kept apart: each is known only as it is declared.
 
     Attributes:
         by_fold: codes by folded names.
@@ -225,14 +225,14 @@ def text_of_id(raw: Any) -> str | None:
         return None
     if isinstance(raw, int):
         return str(raw) if abs(raw) < _NO_ID else None
-    # Beyond these, numbers of one kind are taken for one another.
+    # Beyond these, whole numbers and floats cannot be told apart.
     if isinstance(raw, float) and raw.is_integer() and abs(raw) < 2**53:
         return str(int(raw))
     return None
 
 
 _NO_ID = 10**100
-"""Python writes no number of some thousand digits, and nobody means one."""
+"""Python does not write numbers of some thousand digits, and nobody means one."""
 
 
 def is_absent(raw: Any) -> bool:
@@ -272,7 +272,7 @@ def shown(raw: Any) -> str:
     """A value in a sentence: not more than a line of it."""
     if isinstance(raw, dict | list):
         return "an object" if isinstance(raw, dict) else "a list"
-    if isinstance(raw, int) and abs(raw) > 2**64:  # of which Python may write no digits
+    if isinstance(raw, int) and abs(raw) > 2**64:  # whose digits Python may refuse to write
         return "a huge number"
     text = repr(raw)
     return text if len(text) <= 80 else f"{text[:80]}.."
@@ -307,5 +307,5 @@ def _quantity(properties: Properties, products: Sequence[Product], otherwise: fl
 
 
 def _pieces(product: Product) -> float:
-    """How many of a product; one if that is not said."""
+    """How many pieces of a product; 1 if that is not said."""
     return 1.0 if is_absent(product.quantity) else number(product.quantity, "products.quantity")

@@ -16,8 +16,8 @@ from stream.events import NativeLine, NoEvent, Track
 from stream.features import FeatureTable
 
 IGNORED_EVENT = "ignored_event"
-"""Of what the worker ignores, and nobody could place: a message of another type, or an event that no
-feature watches without a user or a time."""
+"""Of messages that the worker ignores and that have no place in time: of another type, or an event that no
+feature watches, without a user or a time."""
 
 
 class NativeReader:

@@ -2,7 +2,7 @@
 
 Comes in: text, and the texts of a whole column. Goes out: values and currencies. ``1,250`` can mean
 two numbers: what else stands in its column tells which, or the mapping; else it is refused, because
-no amount may change its size unnoticed. `mapping` is next.
+no amount may change its size unnoticed. `row_mapper` is next.
 """
 
 from __future__ import annotations

@@ -27,8 +27,8 @@ from rich.progress import Progress as Bars
 
 from producers.client import producer_options
 from producers.delivery import DeliveryError
-from producers.files import EventSorter, FileError, ReadNative, Source, read_sources, stem
-from producers.mapping import (
+from producers.files import ReadNative, Source, read_sources
+from producers.mapped import (
     BAD_CURRENCY,
     BAD_NUMBER,
     BAD_TIME,
@@ -40,11 +40,13 @@ from producers.mapping import (
     PLACEHOLDER_USER,
     UNREADABLE,
     Event,
-    Mapping,
     Refusal,
-    encoded_message,
-    topic_of,
 )
+from producers.mapping import Mapping
+from producers.messages import encoded_message, topic_of
+from producers.sorting import EventSorter
+from producers.tables.opening import stem
+from producers.texts import FileError
 from stream.config import ConfigError, Settings
 from stream.errors import BrokerUnavailableError, TopicMissingError, kafka_client
 from stream.log_end import LogEnd

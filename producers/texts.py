@@ -2,7 +2,7 @@
 
 Comes in: a file, gzipped or not, and the encoding that is declared. Goes out: lines of text; a byte
 order mark decides where there is one, and bytes that are no text become halves of surrogate pairs,
-by which `is_text` knows them. `files` is next.
+by which `is_text` knows them. `tables` is next.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Reads the times of a column, and proposes how it may be written where they are none.
 
 Comes in: text, a declared format and zone. Goes out: milliseconds since 1970, or which declaration
-would have read it. `mapping` is next.
+would have read it. `row_mapper` is next.
 """
 
 from __future__ import annotations

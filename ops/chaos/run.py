@@ -15,7 +15,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from consumers.audit import AuditReport, audit, explain
+from consumers.audit.report import AuditReport, explain
+from consumers.audit.run import audit
 from ops.chaos.evidence import Evidence, gather
 from ops.chaos.inflict import inflict, mend
 from ops.chaos.judge import Check, judge

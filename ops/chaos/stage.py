@@ -27,7 +27,7 @@ from ops.chaos.proxy import Proxy
 from ops.chaos.traffic import SHOP_HOURS_A_SECOND
 from ops.kafka.server import RealKafka
 from producers import topics as topic_plans
-from stream import config
+from stream import config_layers
 from stream.config import Settings
 from stream.features import DEFAULT_FEATURES, Feature
 from stream.servers import free_port, freeze, redis_binary
@@ -251,7 +251,7 @@ class Stage:
             if problems := topic_plans.apply(self.settings, create=True):
                 raise ChaosError(f"topics could not be made: {problems}")
             file = self.directory / "shop.toml"
-            file.write_text(config.as_file(self.settings))
+            file.write_text(config_layers.as_file(self.settings))
             for name in ROLES:
                 self.roles[name] = self._role(name, file)
                 self.roles[name].start()

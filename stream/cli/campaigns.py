@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from stream.config import as_toml
+from stream.config_layers import as_toml
 from stream.insight.facts import CheckFacts, DecisionExample, TrialCampaign, TrialFacts
 from stream.units import percent
 

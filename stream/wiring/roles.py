@@ -62,15 +62,15 @@ SILENCE_SECONDS = 60.0
 
 @contextmanager
 def open_store(settings: Settings, *, serving: bool = False) -> Iterator[RedisStore]:
-    """A store connection of one's own.
+    """A new connection to the store.
 
     Args:
-        serving: for a role, which does not start where its state would not be safe.
+        serving: for a role: it does not start where its state would not be safe.
 
     Raises:
-        StoreRefusedError: it would not be.
+        StoreRefusedError: its state would not be safe.
         ConfigError: the settings are not those of the namespace.
-        StoreUnavailableError: whether it would be cannot be asked: there is no answer.
+        StoreUnavailableError: the store does not answer.
     """
     client = connect(settings.store.url, settings.store.timeout_seconds)
     if serving:
@@ -99,7 +99,7 @@ def open_role_store(settings: Settings, role: str) -> Iterator[RedisRoleStore]:
     Raises:
         StoreRefusedError, ConfigError, StoreUnavailableError: as `open_store`.
     """
-    # Sees to the server and the namespace, which are the same.
+    # Checks the server and the namespace, which are the same for every role.
     with open_store(settings, serving=True):
         pass
     store = RedisRoleStore(
@@ -142,12 +142,12 @@ def mark_signer(settings: Settings) -> MarkSigner | None:
 
 
 def _see_topics(settings: Settings, names: Sequence[str]) -> None:
-    """Whether topics are there.
+    """See that topics are there.
 
-    A member of a KIP-848 group is told nothing of a topic that is not there: it would wait in silence.
+    A member of a KIP-848 group is not told that a topic is missing: it would wait in silence.
 
     Raises:
-        BrokerUnavailableError: one is not.
+        BrokerUnavailableError: one of them is missing.
     """
     if absent := topic_plans.missing(settings, names):
         raise BrokerUnavailableError(
@@ -167,8 +167,8 @@ def activity(settings: Settings, stop: Event, health: Health) -> None:
             )
             worker.run(stop.is_set)
 
-    # Decoding makes and drops thousands of objects a batch, none in cycles; the collector would
-    # walk every user's name each time it is set off by them.
+    # Decoding makes and drops thousands of objects a batch, none of them in cycles. Each time they start
+    # the collector, it would walk every user's name.
     gc.freeze()
     gc.set_threshold(100_000, 50, 100)
     metrics.partitions_declared(settings.topics.partitions)

@@ -16,8 +16,11 @@ import pytest
 
 from consumers.decode import Decoder
 from consumers.native import IGNORED_EVENT, NativeReader
-from producers.files import EventSorter, Source, read_sources
-from producers.mapping import Event, Refusal, encoded_message, load_mapping, topic_of
+from producers.files import Source, read_sources
+from producers.mapped import Event, Refusal
+from producers.mapping import load_mapping
+from producers.messages import encoded_message, topic_of
+from producers.sorting import EventSorter
 from stream.config import Money, Settings, Worker
 from stream.events import Reason
 from stream.features import FeatureTable

@@ -9,8 +9,11 @@ from typing import Any
 import duckdb
 import pytest
 
-from producers.files import EventSorter, Source, read_sources
-from producers.mapping import Refusal, encode_message, load_mapping, message_of
+from producers.files import Source, read_sources
+from producers.mapped import Refusal
+from producers.mapping import load_mapping
+from producers.messages import encode_message, message_of
+from producers.sorting import EventSorter
 from stream.units import iso
 
 SHOPIFY = """\

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
-    from producers.mapping import Event, Mapping
+    from producers.mapped import Event
+    from producers.mapping import Mapping
     from stream.events import EventColumns
 
 SETTINGS = Settings()
