@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from producers.mapping import Mapping
 from producers.tables.database import database_of, explained, quoted
 from producers.tables.table import BATCH_ROWS, Numbered, Table
-from producers.texts import is_gzipped, open_bytes
+from producers.texts import is_packed, open_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -96,8 +96,8 @@ def _literal(file: Path) -> str:
 
 @contextmanager
 def _plain(file: Path) -> Iterator[Path]:
-    """A gzipped file unpacked beside nothing of the user's; others as they are."""
-    if not is_gzipped(file):
+    """A packed file unpacked beside nothing of the user's; others as they are."""
+    if not is_packed(file):
         yield file
         return
     with tempfile.TemporaryDirectory(prefix="segstream-") as folder:

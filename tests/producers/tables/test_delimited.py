@@ -48,13 +48,14 @@ def test_a_wrong_encoding_is_refused_with_its_remedy(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "encoding", ["utf-8", "utf-8-sig", "cp1252", "utf-16", "utf-16-le", "utf-32", "iso8859-15"]
+    "encoding",
+    ["utf-8", "utf-8-sig", "cp1252", "utf-16", "utf-16-le", "utf-16-be", "utf-32", "iso8859-15"],
 )
-@pytest.mark.parametrize("packed", ["", ".gz"])
+@pytest.mark.parametrize("packed", ["", ".gz", ".zip"])
 @pytest.mark.parametrize("ahead", ["", "sep=;\n", '"sep=;"\r\n'])
 def test_any_encoding_can_be_named(tmp_path: Path, encoding: str, packed: str, ahead: str) -> None:
     file = write(tmp_path / f"orders.csv{packed}", (ahead + TABELLE).encode(encoding))
-    declared = "" if encoding in ("utf-8-sig", "utf-16", "utf-32") else f'encoding = "{encoding}"'
+    declared = "" if encoding.startswith("utf") else f'encoding = "{encoding}"'
     events, refused, rows = read(file, kunden(declared))
     assert not refused
     assert rows == 2

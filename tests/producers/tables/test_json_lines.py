@@ -48,7 +48,7 @@ def test_lines_that_no_reader_can_hold_are_refused(tmp_path: Path) -> None:
     assert sorted(refusal.row for refusal in refusals) == list(range(2, len(odd) + 2))
 
 
-@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "cp1252"])
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-be", "cp1252"])
 def test_json_lines_in_other_encodings(tmp_path: Path, encoding: str) -> None:
     lines = '{"customer":"Jürgen","date":"2026-01-01","amount":5}\n' * 2
     declared = load_mapping("simple").model_copy(update={"encoding": "cp1252"})
