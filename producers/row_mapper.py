@@ -268,7 +268,10 @@ class RowMapper:
                 found.append((known, None))
                 continue
             written = column.read(text)
-            value = None if written is None else column.value(written)
+            value = None
+            if written is not None:
+                is_money = written.is_ambiguous and key != "quantity"
+                value = column.value(written, self._code(row) if is_money else None)
             if written is not None and value is None and not column.is_settled:
                 undecided = True  # the others are still looked at, for what they tell of theirs
             elif written is None and (text.casefold() in PLACEHOLDERS or is_dash(text)):
@@ -291,11 +294,18 @@ class RowMapper:
 
     def _currency_of(self, row: Row, beside: tuple[str, bool] | None) -> str | None:
         """The currency of a row's money; the mapping says it, or else the sign beside a number."""
-        declared = self._currency(row) or self._currency_constant
-        if declared is None or (code := declared.upper()).casefold() in PLACEHOLDERS:
+        code = self._code(row)
+        if code is None:
             return None if beside is None else beside[0]
         if beside is not None and beside[1] and beside[0] != code:
-            raise Unmappable(BAD_CURRENCY, f"an amount in {beside[0]}, and currency = {declared!r}")
+            raise Unmappable(BAD_CURRENCY, f"an amount in {beside[0]}, and currency = {code!r}")
+        return code
+
+    def _code(self, row: Row) -> str | None:
+        """The currency that the mapping, or a column, says a row is in."""
+        declared = self._currency(row) or self._currency_constant
+        if declared is None or (code := declared.upper()).casefold() in PLACEHOLDERS:
+            return None
         return code
 
     def _refund(self, row: Row, time_ms: int) -> tuple[bool, float | None, int | None]:
