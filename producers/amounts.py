@@ -145,6 +145,21 @@ def _in_ascii(text: str) -> str:
     )
 
 
+_WITHOUT_MINOR_UNIT = "BIF CLP DJF GNF JPY KMF KRW MGA PYG RWF VND VUV XAF XOF XPF"
+_WITH_THOUSANDTHS = "BHD IQD JOD KWD LYD OMR TND"
+_MINOR_UNITS = {
+    **dict.fromkeys(_WITHOUT_MINOR_UNIT.split(), 1.0),
+    **dict.fromkeys(_WITH_THOUSANDTHS.split(), 1_000.0),
+}
+"""How many make one, by ISO 4217; of all others a hundred. Stripe counts hundredths of ISK and UGX, which
+have none."""
+
+
+def in_major_units(value: float, currency: str | None) -> float:
+    """An amount in the smallest unit of a currency as one in the currency itself."""
+    return value / _MINOR_UNITS.get(currency or "", 100.0)
+
+
 def is_currency(code: str) -> bool:
     """Whether this is an ISO 4217 code in use."""
     return code in _ISO_4217

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from producers.mapped import BAD_USER, Row, Unmappable
+from producers.mapped import BAD_USER, NoText, Row, Unmappable
 from producers.row_readers import Reader, read_nothing
 
 _LONGEST_PLACEHOLDER = 16
@@ -43,7 +43,7 @@ class Ids:
 
         def read_id(row: Row) -> str | None:
             text = read(row)
-            if text is None:
+            if text is None or isinstance(text, NoText):
                 return None
             if len(text) < _LONGEST_PLACEHOLDER and text.casefold() in empty:
                 return None

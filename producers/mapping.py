@@ -240,7 +240,16 @@ class Mapping(_Declared):
     decimal: Decimal | None = Field(
         None, description="decimal sign; the other one only groups digits. Else found out"
     )
+    minor_units: bool = Field(
+        False,
+        description="amounts and prices are in the smallest unit of their currency, as Stripe has them: "
+        "1250 is 12.50 USD, 1250 JPY, 1.250 KWD",
+    )
     optional: tuple[str, ...] = Field((), description="columns that a file may lack")
+    for_json: str | None = Field(
+        None,
+        description="a shipped mapping for JSON of the same source, if that has other columns",
+    )
     each: str | None = Field(
         None,
         min_length=1,

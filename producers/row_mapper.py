@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
-from producers.amounts import NumberColumn, is_dash
+from producers.amounts import NumberColumn, in_major_units, is_dash
 from producers.ids import Ids
 from producers.mapped import (
     BAD_CURRENCY,
@@ -21,6 +21,7 @@ from producers.mapped import (
     PLACEHOLDER_USER,
     UNREADABLE,
     Event,
+    NoText,
     Refusal,
     Row,
     UndecidedError,
@@ -173,6 +174,8 @@ class RowMapper:
         user = self._user(row)
         if user is None:
             columns, named = _or(self._mapping.user), self._named_user(row)
+            if isinstance(named, NoText):
+                raise Unmappable(BAD_USER, f"{columns} = {named[:80]} is no text")
             if named is not None:
                 raise Unmappable(PLACEHOLDER_USER, f"{columns} = {named!r} stands for nobody")
             raise Unmappable(NO_USER, f"{columns} is empty")
@@ -187,6 +190,9 @@ class RowMapper:
             row, self._quantity, self._price, self._amount
         )
         currency = self._currency_of(row, beside_amount or beside_price)
+        if self._mapping.minor_units:
+            amount = None if amount is None else in_major_units(amount, currency)
+            price = None if price is None else in_major_units(price, currency)
         bought = event in PURCHASES
         worth = None
         if bought:
@@ -246,6 +252,8 @@ class RowMapper:
         if value is None:
             raise Unmappable(NO_EVENT, f"{columns} is empty")
         if self._names is None:
+            if isinstance(value, NoText):
+                raise Unmappable(NO_EVENT, f"{columns} = {value[:80]} is no text")
             return value
         name = self._names.get(value)
         if name is None:
@@ -323,6 +331,8 @@ class RowMapper:
                     why = time_field[1].why(text)
                     raise Unmappable(BAD_TIME, f"refund.time = {why}")
                 when_ms = max(when_ms, time_ms)
+            if amount and self._mapping.minor_units:
+                amount = in_major_units(amount, self._code(row))
             return True, abs(amount) if amount else None, when_ms
         return False, None, None
 

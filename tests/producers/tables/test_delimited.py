@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import duckdb
 import pytest
 
 from producers.files import stage
@@ -218,3 +219,70 @@ def test_quotes_between_tabs_and_behind_backslashes(tmp_path: Path) -> None:
     (event,), (refusal,), _ = read(write(tmp_path / "b.csv", content.encode()), mapping)
     assert event.category == 'Mug "blue", big'
     assert "a quote within quotes is written twice" in refusal.why
+
+
+@pytest.mark.parametrize(
+    ("header", "taken"),
+    [
+        ("Customer,DATE,amount", ["Customer", "DATE"]),
+        ("\ufeffcustomer,date, amount ", []),
+        ("customer,date,Amount,AMOUNT", None),
+        ("customer,date,amount,AMOUNT", []),
+    ],
+)
+def test_names_of_columns_are_known_in_any_case(
+    tmp_path: Path, header: str, taken: list[str] | None
+) -> None:
+    """A byte order mark may stand twice; of two names that differ in case only none is taken."""
+    cells = ["ann", "2026-03-01", "5", "6"][: header.count(",") + 1]
+    content = f"{header}\n{','.join(cells)}\n".encode("utf-8-sig")
+    file = write(tmp_path / "orders.csv", content)
+    if taken is None:
+        with pytest.raises(MappingError, match="the file has no column 'amount'"):
+            read(file, load_mapping("simple"))
+        return
+    with EventSorter() as sorter:
+        stage(file, load_mapping("simple"), sorter, lambda _: None)
+        sorter.sort()
+        events = list(next(sorter.batches(), []))
+    told = [f"its column {name!r} was taken for {name.lower()!r}" for name in taken]
+    assert sorter.notes == ([f"orders.csv: {'; '.join(told)}"] if told else [])
+    assert [(one.user, one.amount) for one in events] == [("ann", 5.0)]
+
+
+def test_a_name_that_the_mapping_looks_for_is_no_other(tmp_path: Path) -> None:
+    mapping = parse_mapping(
+        'user = "user"\ntime = "date"\nevent = "Order Completed"\namount = ["net", "NET"]',
+        "m",
+        "m.toml",
+    )
+    file = write(tmp_path / "orders.csv", b"user,date,NET\nann,2026-03-01,5\n")
+    (event,), _, _ = read(file, mapping)
+    assert event.amount == 5.0
+
+
+def test_parquet_knows_columns_in_any_case(tmp_path: Path) -> None:
+    file = tmp_path / "orders.parquet"
+    duckdb.sql(
+        f"COPY (SELECT 'ann' AS Customer, DATE '2026-03-01' AS DATE, 5 AS amount) TO '{file}'"
+    )
+    (event,), _, _ = read(file, load_mapping("simple"))
+    assert (event.user, event.amount) == ("ann", 5.0)
+
+
+def test_formulas_for_texts_are_the_texts(tmp_path: Path) -> None:
+    """Programs write ids so, lest Excel cuts their zeros off."""
+    content = (
+        "customer,date,amount\n"
+        '="00123",="2026-03-01",="5"\n'
+        '"=""00123""","=""2026-03-02""","=""1,250.50"""\n'
+        '"=""say """"hi""""""",2026-03-03,1\n'
+        '"=""",2026-03-04,1\n'
+    )
+    events, refused, _ = read(
+        write(tmp_path / "orders.csv", content.encode()), load_mapping("simple")
+    )
+    assert not refused
+    assert [(one.user, one.amount) for one in events] == [
+        ("00123", 5.0), ("00123", 1250.5), ('say "hi"', 1.0), ('="', 1.0),
+    ]  # fmt: skip
