@@ -165,6 +165,12 @@ def is_currency(code: str) -> bool:
     return code in _ISO_4217
 
 
+def currency_of(said: str) -> str | None:
+    """The ISO 4217 code that a code or a sign means, such as ``eur`` or ``€``; None if it is neither."""
+    found = _currency(said)
+    return found[0] if found else None
+
+
 def _currency(sign: str | None) -> tuple[str | None, bool] | Literal[False] | None:
     """The currency of a sign or code and whether it means no other; False if it is neither."""
     if sign is None:

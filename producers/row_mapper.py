@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
-from producers.amounts import NumberColumn, in_major_units, is_dash
+from producers.amounts import NumberColumn, currency_of, in_major_units, is_dash
 from producers.ids import Ids
 from producers.mapped import (
     BAD_CURRENCY,
@@ -312,9 +312,9 @@ class RowMapper:
     def _code(self, row: Row) -> str | None:
         """The currency that the mapping, or a column, says a row is in."""
         declared = self._currency(row) or self._currency_constant
-        if declared is None or (code := declared.upper()).casefold() in PLACEHOLDERS:
+        if declared is None or declared.casefold() in PLACEHOLDERS:
             return None
-        return code
+        return currency_of(declared) or declared.upper()
 
     def _refund(self, row: Row, time_ms: int) -> tuple[bool, float | None, int | None]:
         """Whether an order was given back, how much of it and when."""

@@ -195,6 +195,18 @@ def test_a_currency_without_parts_tells_what_a_number_means(
     assert refusal(declared, **row | {"a": "5", "q": "1,200"}).reason == "bad_number"
 
 
+@pytest.mark.parametrize(
+    ("said", "code"),
+    [("eur", "EUR"), ("€", "EUR"), ("Euro", "EUR"), ("US$", "USD"), ("$", "USD"), ("zł", "PLN"),
+     ("XXX", "XXX"), ("points", "POINTS"), ("null", None), ("", None)],
+)  # fmt: skip
+def test_a_column_may_say_the_currency_by_its_sign(said: str, code: str | None) -> None:
+    declared = mapping(
+        'user = "u"\ntime = "t"\nevent = "Order Completed"\namount = "a"\ncurrency = "c"'
+    )
+    assert event(declared, u="x", t="2020-01-01", a="5", c=said).currency == code
+
+
 def test_reasons_and_where_to_look() -> None:
     taobao = load_mapping("taobao")
     row: dict[str, str | None] = {

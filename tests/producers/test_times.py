@@ -53,9 +53,20 @@ def test_serial_dates_are_of_the_declared_zone() -> None:
         ("2024-03-01T10:22:11+0000", "2024-03-01T10:22:11.000Z"),
         ("2024-03-01 UTC", "2024-03-01T00:00:00.000Z"),
         ("20240301", "2024-03-01T00:00:00.000Z"),
+        ("2024-03-01T10:22+01:00[Europe/Paris]", "2024-03-01T09:22:00.000Z"),
+        ("2024-03-01T10:22:11Z[UTC]", "2024-03-01T10:22:11.000Z"),
+        ("2024-03-01T10:22:11\u221205:00", "2024-03-01T15:22:11.000Z"),
+        ("2024-02-29 24:00:00", "2024-03-01T00:00:00.000Z"),
+        ("2023-12-31T24:00Z", "2024-01-01T00:00:00.000Z"),
+        ("2016-12-31T23:59:60Z", "2017-01-01T00:00:00.000Z"),
+        ("2016-12-31T18:59:60-05:00", "2017-01-01T00:00:00.000Z"),
+        ("2024-03-01 24:01:00", None),
+        ("2024-03-01 10:61:60", None),
+        ("2024-03-01T10:22:61Z", None),
+        ("2024-03-01[Europe/Paris", None),
     ],
 )
-def test_how_programs_write_iso_times(text: str, expected: str) -> None:
+def test_how_programs_write_iso_times(text: str, expected: str | None) -> None:
     assert read(text) == expected
 
 
@@ -103,6 +114,19 @@ def test_times_that_cannot_be_are_told_as_such() -> None:
     ):  # fmt: skip
         assert times.read(text) is None
         assert why in times.why(text)
+
+
+@pytest.mark.parametrize("text", ["1.70925E+09", "1.70925E+12", "1,70925E+12", "1.7093e+12"])
+def test_a_number_that_excel_has_cut_is_no_time(text: str) -> None:
+    for form in ("auto", "seconds", "milliseconds"):
+        times = column(form)
+        assert times.read(text) is None
+        assert "has lost its last digits" in times.why(text)
+
+
+def test_a_number_in_powers_of_ten_is_a_time_if_no_digit_is_lost() -> None:
+    for text in ("1.7092512E+09", "1.7092512e9", "1.709251200e+12"):
+        assert read(text) == "2024-03-01T00:00:00.000Z"
 
 
 def test_after_many_proposals_no_more_are_tried() -> None:
