@@ -259,6 +259,9 @@ class Mapping(_Declared):
     encoding: str = Field(
         "utf-8", description="of CSV and JSON Lines, by any name Python knows, such as cp1252"
     )
+    header: tuple[str, ...] = Field(
+        (), description="of CSV without a line of names: the names of its columns, in their order"
+    )
     delimiter: str | None = Field(
         None, min_length=1, max_length=1, description="of CSV; else found out"
     )

@@ -6,6 +6,7 @@ Comes in: lines of text. Goes out: a `Table`; a line that is no row costs that l
 from __future__ import annotations
 
 import csv
+import re
 from collections import deque
 from collections.abc import Callable, Sequence
 from operator import itemgetter
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from producers.mapped import UNREADABLE, Refusal, Row
-from producers.mapping import Mapping
+from producers.mapping import Mapping, MappingError
 from producers.tables.table import BATCH_ROWS, Numbered, Refuse, Table
 from producers.texts import FileError, advice, is_text
 
@@ -89,7 +90,7 @@ def read_delimited(file: Path, stream: Iterator[str], mapping: Mapping, refuse: 
         raise FileError(
             f"{file}: the names of its columns are not in {mapping.encoding}{advice(file)}"
         )
-    mapping.check([name for name in names if name])
+    _check(mapping, names)
     columns = tuple(name for name in mapping.columns if name in names)
     for name in columns:
         if names.count(name) > 1:
@@ -131,6 +132,27 @@ def read_delimited(file: Path, stream: Iterator[str], mapping: Mapping, refuse: 
     if above:
         notes.append(f"the names of its columns were found in line {header_ends}")
     return Table(columns, batches(), "; ".join(notes) or None)
+
+
+def _check(mapping: Mapping, names: list[str]) -> None:
+    """Whether a table with these names has what the mapping needs.
+
+    Raises:
+        MappingError: it has not; tells what can be said of a file that begins with data.
+    """
+    try:
+        mapping.check([name for name in names if name])
+    except MappingError as error:
+        if not any(map(_DATUM.fullmatch, names)):
+            raise
+        raise MappingError(
+            f"{error}; if it has no line with the names of its columns, the mapping can say them: "
+            'header = ["first", "second", ..]'
+        ) from None
+
+
+_DATUM = re.compile(r"[\d.,:/+\- ]*\d[\d.,:/+\- ]*")
+"""A number or a date: no column is called so."""
 
 
 class _Header(NamedTuple):
@@ -255,6 +277,13 @@ def _find_header(
 
     If no row has all of it, the one counts that has most of it; a text says why that is none.
     """
+    if mapping.header:
+        sign = delimiter or _delimiter_of_width(lines, len(mapping.header))
+        first = next(_records(lines, sign), "")
+        lines.give_back()
+        names = [] if isinstance(first, str) else _header(first, mapping.columns).names
+        if len(names) == len(mapping.header) and not mapping.fits(names):
+            return sign, _Header(list(mapping.header), [])
     wanted = set(mapping.columns)
     best: tuple[str, _Header | str] | None = None
     most = 0
@@ -285,6 +314,17 @@ def _header(row: list[str], wanted: Sequence[str]) -> _Header:
                 names[names.index(alike[0])] = name
                 notes.append(f"its column {alike[0]!r} was taken for {name!r}")
     return _Header(names, notes)
+
+
+def _delimiter_of_width(lines: _Lines, width: int) -> str:
+    """The delimiter by which the next row has this many columns, or about as many."""
+
+    def distance(delimiter: str) -> int:
+        row = next(_records(lines, delimiter), "")
+        lines.give_back()
+        return abs(width - (1 if isinstance(row, str) else len(row)))
+
+    return min(_DELIMITERS, key=distance)
 
 
 def _find_delimiter(lines: _Lines, mapping: Mapping) -> str:

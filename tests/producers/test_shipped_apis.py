@@ -247,3 +247,66 @@ def test_rudderstack_messages_are_read_as_the_worker_reads_them(tmp_path: Path) 
         (event,) = next(sorter.batches())
     assert (event.user, event.raw) == ("a1", json.dumps(said))
     assert [one.reason for one in refused] == [Reason.NO_USER]
+
+
+SNOWPLOW = "com_snowplowanalytics_snowplow_ecommerce"
+
+
+def snowplow(action: str, number: int, **contexts: Any) -> dict[str, Any]:
+    """An event as Snowplow's Analytics SDKs make it of an enriched one."""
+    return {
+        "app_id": "shop", "event": "unstruct", "event_name": "snowplow_ecommerce_action",
+        "event_id": f"e{number}", "user_id": None, "domain_userid": "d1", "domain_sessionid": "s1",
+        "collector_tstamp": f"2024-03-0{number}T10:22:12.000Z",
+        "derived_tstamp": f"2024-03-0{number}T10:22:11.000Z",
+        f"unstruct_event_{SNOWPLOW}_snowplow_ecommerce_action_1": {"type": action},
+        **{f"contexts_{SNOWPLOW}_{name}_1": [said] for name, said in contexts.items()},
+    }  # fmt: skip
+
+
+def test_snowplow_ecommerce_actions(tmp_path: Path) -> None:
+    mug = {"id": "m1", "category": "kitchen", "price": 39.9, "currency": "EUR"}
+    order = {"transaction_id": "T1", "revenue": 53.91, "currency": "EUR", "total_quantity": 3}
+    back = {"transaction_id": "T1", "refund_amount": 3.91, "currency": "EUR"}
+    events = [
+        snowplow("product_view", 1, product=mug),
+        snowplow("transaction", 2, transaction=order, product=mug),
+        snowplow("transaction", 3, transaction=order, product=mug),
+        snowplow("refund", 4, refund=back),
+        snowplow("promo_view", 5),
+        {"event": "page_view", "event_name": "page_view", "domain_userid": "d1"},
+    ]
+    file = tmp_path / "events.jsonl"
+    file.write_text("\n".join(map(json.dumps, events)))
+    messages, refused, _ = told(file, "snowplow")
+    assert messages[0]["properties"] == {"category": "kitchen", "price": 39.9, "currency": "EUR"}
+    assert messages[0]["context"] == {"sessionId": "s1"}
+    assert brief(messages[1:]) == [
+        ("Completed", "d1", "T1", 53.91, 3.0),
+        ("Refunded", "d1", "T1", 3.91, 1.0),
+    ]
+    assert [one["messageId"] for one in messages] == ["e1", "e2", "e4"]
+    assert [one.reason for one in refused] == ["ignored_event", "ignored_event"]
+
+
+def test_snowplow_enriched_events(tmp_path: Path) -> None:
+    """Tabs between, no names above, and JSON with quotes in cells."""
+    header = load_mapping("snowplow").header
+    lines = []
+    for event, more in (
+        ("page_view", {"contexts": '{"data":[{"title":"12" plate"}]}'}),
+        ("transaction", {"tr_orderid": "T1", "tr_total": "53.91", "tr_currency": "EUR"}),
+        ("transaction_item", {"ti_orderid": "T1", "ti_price": "39.9", "ti_quantity": "1"}),
+    ):
+        said = {
+            "event": event, "event_name": event, "event_id": f"id-{event}", "domain_userid": "d1",
+            "collector_tstamp": "2024-03-01 10:22:12.000", "derived_tstamp": "2024-03-01 10:22:11.5",
+        } | more  # fmt: skip
+        lines.append("\t".join(said.get(name, "") for name in header))
+    file = tmp_path / "enriched.tsv"
+    file.write_text("\n".join(lines) + "\n")
+    messages, refused, _ = told(file, "snowplow")
+    assert brief(messages) == [("Completed", "d1", "T1", 53.91, 1.0)]
+    assert messages[0]["timestamp"] == "2024-03-01T10:22:11.500Z"
+    assert messages[0]["properties"]["currency"] == "EUR"
+    assert [one.reason for one in refused] == ["ignored_event", "ignored_event"]

@@ -286,3 +286,30 @@ def test_formulas_for_texts_are_the_texts(tmp_path: Path) -> None:
     assert [(one.user, one.amount) for one in events] == [
         ("00123", 5.0), ("00123", 1250.5), ('say "hi"', 1.0), ('="', 1.0),
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("sign", [",", ";", "\t", "|"])
+@pytest.mark.parametrize("first", ["", "customer,date,amount\n", "sep=;\n"])
+def test_a_file_without_names_has_those_that_the_mapping_says(
+    tmp_path: Path, sign: str, first: str
+) -> None:
+    simple = load_mapping("simple")
+    rows = "ann,2026-03-01,5\nbob,2026-03-02,6\n"
+    content = (first if first.startswith("sep") else "") + (
+        ("" if first.startswith("sep") else first) + rows
+    ).replace(",", ";" if first.startswith("sep") else sign)
+    file = write(tmp_path / "orders.csv", content.encode())
+    mapping = simple.model_copy(update={"header": ("customer", "date", "amount")})
+    events, refused, _ = read(file, mapping)
+    assert not refused
+    assert [(one.user, one.amount, one.row) for one in events] == [("ann", 5.0, 1), ("bob", 6.0, 2)]
+    if not first.startswith("customer"):
+        with pytest.raises(MappingError, match=r"the mapping can say them: header = \["):
+            read(file, simple)
+
+
+def test_names_that_a_mapping_says_are_not_forced_on_another_table(tmp_path: Path) -> None:
+    mapping = load_mapping("simple").model_copy(update={"header": ("customer", "date", "amount")})
+    file = write(tmp_path / "orders.csv", b"who,when\nann,2026-03-01\n")
+    with pytest.raises(MappingError, match="it has when, who"):
+        read(file, mapping)
