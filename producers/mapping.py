@@ -72,7 +72,9 @@ class Time(_Declared):
             "Macintosh system), or a strptime format such as %d.%m.%Y %H:%M"
         ),
     )
-    zone: str = Field("UTC", description="IANA zone of times that name none")
+    zone: str | None = Field(
+        None, description="IANA zone of times that name none; else UTC, and told"
+    )
 
     @field_validator("format")
     @classmethod
@@ -83,9 +85,9 @@ class Time(_Declared):
 
     @field_validator("zone")
     @classmethod
-    def _is_a_zone(cls, value: str) -> str:
+    def _is_a_zone(cls, value: str | None) -> str | None:
         try:
-            ZoneInfo(value)
+            ZoneInfo(value or "UTC")
         except (LookupError, ValueError, OSError):
             raise ValueError("expected an IANA time zone such as Europe/London") from None
         return value

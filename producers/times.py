@@ -73,17 +73,19 @@ _PROPOSALS = 50
 class TimeColumn:
     """The times of one column, as it is declared to be written."""
 
-    def __init__(self, form: str, zone: str, latest_ms: int = LATEST_MS) -> None:
+    def __init__(self, form: str, zone: str | None, latest_ms: int = LATEST_MS) -> None:
         """Prepare.
 
         Args:
             form: one of `NAMED_FORMATS`, or a strptime format.
-            zone: IANA zone of times that name none.
+            zone: IANA zone of times that name none; None takes UTC and tells of it.
             latest_ms: later times have not come yet.
         """
         self._form = form
         self._latest_ms = min(latest_ms, LATEST_MS)
-        self._zone = ZoneInfo(zone)
+        self._zone = ZoneInfo(zone or "UTC")
+        self._other_zone = ZoneInfo("Etc/GMT+12") if zone is None else None
+        self._without_zone = ""
         self._parse = _parser(form)
         swapped = _swapped(form)
         self._swapped = None if swapped is None else _parser(swapped)
@@ -104,7 +106,15 @@ class TimeColumn:
         self._read_any = True
         if self._swapped is not None and self._sane(self._swapped, text) is None:
             self._swapped = None
+        if self._other_zone is not None and (":" in text or self._form in _SERIAL_ZERO):
+            self._look_for_zone(self._other_zone, text, time_ms)
         return time_ms
+
+    def _look_for_zone(self, other: ZoneInfo, text: str, time_ms: int) -> None:
+        """Whether a time is another one in another zone: then it names none, and nobody has."""
+        if _moment(self._parse, text, other) != time_ms:
+            self._without_zone = text
+            self._other_zone = None
 
     def _sane(self, parse: Parse, text: str) -> int | None:
         time_ms = _moment(parse, text, self._zone)
@@ -142,7 +152,20 @@ class TimeColumn:
         return f"; time.format can be {said}{several}"
 
     def note(self) -> str | None:
-        """What to tell of the times once all are read: that day and month may be exchanged."""
+        """What to tell of the times once all are read."""
+        told = [note for note in (self._swapped_note(), self._zone_note()) if note is not None]
+        return "; ".join(told) or None
+
+    def _zone_note(self) -> str | None:
+        if not self._without_zone:
+            return None
+        return (
+            f"times such as {self._without_zone!r} name no zone, and were taken for UTC; the mapping "
+            'can say time.zone, such as "Europe/Berlin"'
+        )
+
+    def _swapped_note(self) -> str | None:
+        """That day and month may be exchanged."""
         if self._swapped is None or not self._read_any:
             return None
         if self._only_swapped:

@@ -170,3 +170,33 @@ def test_a_date_that_only_the_other_order_reads_tells_that_all_are_exchanged() -
     assert "exchanged" in note
     assert times.read("25/03/2024") is not None
     assert times.note() is None, "the file has both"
+
+
+@pytest.mark.parametrize(
+    ("form", "text", "told"),
+    [
+        ("auto", "2024-03-01 10:22", True),
+        ("auto", "2024-03-01T10:22:11.5", True),
+        ("%d.%m.%Y %H:%M", "01.03.2024 10:22", True),
+        ("excel", "45352.43", True),
+        ("auto", "2024-03-01", False),
+        ("auto", "2024-03-01 10:22Z", False),
+        ("auto", "2024-03-01 10:22:11 -0500", False),
+        ("auto", "1709288531", False),
+        ("%d.%m.%Y %H:%M %z", "01.03.2024 10:22 +0100", False),
+        ("%Y-%m-%d %H:%M:%S %Z", "2024-03-01 10:22:11 PST", False),
+    ],
+)
+def test_a_clock_without_a_zone_is_told_unless_the_mapping_says_one(
+    form: str, text: str, told: bool
+) -> None:
+    times = TimeColumn(form, None, NOW_MS)
+    assert times.read(text) is not None
+    note = times.note()
+    assert (note is not None and "name no zone" in note and text in note) == told
+    # What is told is what has been done.
+    assert times.read(text) == column(form).read(text)
+    for zone in ("UTC", "Europe/Berlin"):
+        declared = column(form, zone)
+        declared.read(text)
+        assert "zone" not in (declared.note() or "")
