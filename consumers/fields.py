@@ -159,20 +159,8 @@ class Fields:
         raw, name = _amount(properties, takes_back)
         amount_alone = self._refunds[code] and raw is not None
         quantity = _quantity(properties, products, 0.0 if amount_alone else 1.0)
-        value = 0.0
-        is_said = True
-        if raw is not None:
-            value = number(raw, name)
-        elif any(not is_absent(product.price) for product in products):
-            for product in products:
-                if not is_absent(product.price):
-                    value += number(product.price, "products.price") * _pieces(product)
-        elif not is_absent(properties.price):
-            value = number(properties.price, "price") * quantity
-        else:
-            is_said = False
-        if is_said and self.rates:
-            value *= self._rate(properties.currency)
+        said = self._worth(properties, products, raw, name, quantity)
+        value = said or 0.0
         if takes_back:
             value, quantity = abs(value), abs(quantity)
         elif self._uses_order[code] and (value < 0.0 or quantity < 0.0):
@@ -185,8 +173,44 @@ class Fields:
             raise RefusedError(Reason.OUT_OF_RANGE, f"value {value:g}, quantity {quantity:g}")
         is_part = takes_back and bool(products) and not self._cancels[code]
         # A cancelled order is worth nothing any more, and some tell it so.
-        silent = (not is_said and not is_part) or (self._cancels[code] and value == 0.0)
+        silent = (said is None and not is_part) or (self._cancels[code] and value == 0.0)
         return value, quantity, self._uses_order[code] and silent
+
+    def _worth(
+        self,
+        properties: Properties,
+        products: Sequence[Product],
+        raw: Any,
+        name: str,
+        quantity: float,
+    ) -> float | None:
+        """What a message says in money, in the reporting currency; None if it says nothing.
+
+        A line may name its own currency. Where the order names none, an amount of the whole order
+        is in that of its lines.
+        """
+        currency = properties.currency
+        by_line = bool(self.rates) and any(not is_absent(product.currency) for product in products)
+        if raw is None and any(not is_absent(product.price) for product in products):
+            value = 0.0
+            for product in products:
+                if not is_absent(product.price):
+                    worth = number(product.price, "products.price") * _pieces(product)
+                    if by_line:
+                        own = product.currency
+                        worth *= self._rate(currency if is_absent(own) else own)
+                    value += worth
+            if by_line:
+                return value
+        elif raw is not None:
+            value = number(raw, name)
+        elif not is_absent(properties.price):
+            value = number(properties.price, "price") * quantity
+        else:
+            return None
+        if by_line and is_absent(currency):
+            currency = _only_currency(products)
+        return value * self._rate(currency) if self.rates else value
 
     def says_no_amount(self, code: int, properties: Properties) -> bool:
         """Whether what takes back an order names nothing that it takes back."""
@@ -209,6 +233,22 @@ class Fields:
                 "in money.rates",
             )
         return rate
+
+
+def _only_currency(products: Sequence[Product]) -> Any:
+    """The one currency that lines of an order name.
+
+    Raises:
+        RefusedError: they name several, and nobody says which of them an amount of the order is in.
+    """
+    said = [product.currency for product in products if not is_absent(product.currency)]
+    texts = {folded(one) if isinstance(one, str) else repr(one) for one in said}
+    if len(texts) > 1:
+        raise RefusedError(
+            Reason.UNKNOWN_CURRENCY,
+            "the products are in several currencies, and no currency says which the order is in",
+        )
+    return said[0]
 
 
 def _mask(table: FeatureTable, names: set[str]) -> Bools:

@@ -45,11 +45,12 @@ from stream.events import (
 )
 from stream.features import FeatureTable
 from stream.hashing import hash_text, letters_of
+from stream.placeholders import folded
 from stream.times import EARLIEST_MS, LATEST_MS
 from stream.units import iso
 
 LONGEST_USER = 256
-OTHER_TYPES = frozenset({"identify", "page", "screen", "group", "alias"})
+OTHER_TYPES = frozenset({b"identify", b"page", b"screen", b"group", b"alias"})
 
 
 class Odd(NamedTuple):
@@ -329,7 +330,9 @@ class PlainParser:
         kind = parsed.get("type")
         if kind == "segstream-mark":
             return _mark_of(parsed)
-        if isinstance(kind, str) and kind in OTHER_TYPES:
+        name = folded(kind) if isinstance(kind, str) else b""
+        # Of other types, RudderStack's `merge` for one, nothing counts that names no event.
+        if name in OTHER_TYPES or (name not in (b"", b"track") and parsed.get("event") is None):
             return None
         return self._track_of(parsed)
 
@@ -340,6 +343,10 @@ class PlainParser:
         """
         event = parsed.get("event")
         if event is None:
+            batch = parsed.get("batch")
+            if isinstance(batch, list):
+                why = f"the message is a batch of {len(batch)}: each must be a message of its own"
+                return Reason.MISSING_FIELD, why
             return Reason.MISSING_FIELD, "the message names no event"
         if not isinstance(event, str):
             return Reason.WRONG_TYPE, f"event is {shown(event)}, and no text"
@@ -465,7 +472,7 @@ def _properties_of(raw: Any) -> Properties | None:
     products = found.get("products")
     if isinstance(products, list):
         found["products"] = [
-            Product(line.get("price"), line.get("quantity"))
+            Product(line.get("price"), line.get("quantity"), line.get("currency"))
             if isinstance(line, dict)
             else Product()
             for line in products

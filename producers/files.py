@@ -15,7 +15,7 @@ from producers.mapped import BAD_TIME, Event, Refusal
 from producers.mapping import Mapping
 from producers.row_mapper import RowMapper
 from producers.sorting import EventSorter
-from producers.tables.json_lines import messages
+from producers.tables.json_lines import fitting, messages
 from producers.tables.opening import kind_of_file, open_table, stem
 from producers.tables.table import BATCH_ROWS, Refuse
 from producers.texts import FileError, is_utf8_after_all, open_utf8_lines
@@ -73,6 +73,7 @@ def stage(
         MappingError: the file lacks a column that the mapping needs.
     """
     unreadable = 0
+    mapping = _for_this_kind(file, mapping)
 
     def refuse_row(refusal: Refusal) -> None:
         refuse(refusal._replace(file=file.name))
@@ -126,6 +127,11 @@ def stage(
                         refuse_row(mapped)
                 sorter.add(events, mapping.order_rows)
     return rows + unreadable
+
+
+def _for_this_kind(file: Path, mapping: Mapping) -> Mapping:
+    """The mapping, or the one that it names for JSON if the file is of that shape."""
+    return fitting(file, mapping) if kind_of_file(file) == "jsonl" else mapping
 
 
 def _stage_native(

@@ -9,10 +9,8 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from producers.mapped import BAD_USER, Row, Unmappable
+from producers.mapped import BAD_USER, NoText, Row, Unmappable
 from producers.row_readers import Reader, read_nothing
-
-_LONGEST_PLACEHOLDER = 16
 
 
 class Ids:
@@ -40,12 +38,13 @@ class Ids:
         """The same reader, of ids; those in `empty` (lower case) are none."""
         if read is read_nothing:
             return read
+        longest = max(map(len, empty), default=0)
 
         def read_id(row: Row) -> str | None:
             text = read(row)
-            if text is None:
+            if text is None or isinstance(text, NoText):
                 return None
-            if len(text) < _LONGEST_PLACEHOLDER and text.casefold() in empty:
+            if len(text) <= longest and text.casefold() in empty:
                 return None
             if not text[0].isdecimal() or text.isdecimal():
                 return text

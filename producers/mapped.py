@@ -27,6 +27,19 @@ Row = Sequence[str | None]
 """Values of a table's row, by column; None or empty for nothing."""
 
 
+class NoText(str):
+    """What stands where a text is due, in JSON: an object, a list, true or false. It is nobody's id.
+
+    Tests of rules see how it is written.
+    """
+
+    __slots__ = ()
+
+    def strip(self, _letters: str | None = None, /) -> NoText:
+        """Itself: there is nothing around it."""
+        return self
+
+
 class Event(NamedTuple):
     """What a row says. Rows of one order are still apart, see `sorting.EventSorter`.
 

@@ -72,7 +72,9 @@ class Time(_Declared):
             "Macintosh system), or a strptime format such as %d.%m.%Y %H:%M"
         ),
     )
-    zone: str = Field("UTC", description="IANA zone of times that name none")
+    zone: str | None = Field(
+        None, description="IANA zone of times that name none; else UTC, and told"
+    )
 
     @field_validator("format")
     @classmethod
@@ -83,9 +85,9 @@ class Time(_Declared):
 
     @field_validator("zone")
     @classmethod
-    def _is_a_zone(cls, value: str) -> str:
+    def _is_a_zone(cls, value: str | None) -> str | None:
         try:
-            ZoneInfo(value)
+            ZoneInfo(value or "UTC")
         except (LookupError, ValueError, OSError):
             raise ValueError("expected an IANA time zone such as Europe/London") from None
         return value
@@ -240,7 +242,16 @@ class Mapping(_Declared):
     decimal: Decimal | None = Field(
         None, description="decimal sign; the other one only groups digits. Else found out"
     )
+    minor_units: bool = Field(
+        False,
+        description="amounts and prices are in the smallest unit of their currency, as Stripe has them: "
+        "1250 is 12.50 USD, 1250 JPY, 1.250 KWD",
+    )
     optional: tuple[str, ...] = Field((), description="columns that a file may lack")
+    for_json: str | None = Field(
+        None,
+        description="a shipped mapping for JSON of the same source, if that has other columns",
+    )
     each: str | None = Field(
         None,
         min_length=1,
@@ -249,6 +260,9 @@ class Mapping(_Declared):
     )
     encoding: str = Field(
         "utf-8", description="of CSV and JSON Lines, by any name Python knows, such as cp1252"
+    )
+    header: tuple[str, ...] = Field(
+        (), description="of CSV without a line of names: the names of its columns, in their order"
     )
     delimiter: str | None = Field(
         None, min_length=1, max_length=1, description="of CSV; else found out"

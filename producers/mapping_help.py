@@ -41,11 +41,12 @@ For a file without purchases, only views and baskets, views.toml:
 
 Further keys: order (its rows become one order), order_rows ("lines", "total" or "repeats"),
 price, quantity, session, message_id, currency, decimal ("." or ","), optional (columns a file may
-lack), encoding, delimiter, each (a list in every object of JSON), refund_numbers. time.format is
-auto, iso, seconds, milliseconds, microseconds, nanoseconds, excel (serial dates), or a strptime
-format as above; what does not fit is refused with the one that does. A rule tests one column with
-equals, not_equals, one_of, starts_with, ends_with, matches, less_than, more_than or empty, and
-says event = "..." or reject = "a_reason"; the first that holds decides.
+lack), encoding, delimiter, header (names, where a file has none), each (a list in every object of
+JSON), minor_units (amounts are in cents), refund_numbers. time.format is auto, iso, seconds,
+milliseconds, microseconds, nanoseconds, excel (serial dates), or a strptime format as above; what
+does not fit is refused with the one that does. A rule tests one column with equals, not_equals,
+one_of, starts_with, ends_with, matches, less_than, more_than or empty, and says event = "..." or
+reject = "a_reason"; the first that holds decides.
 refund = {{ column = "Status", equals = "refunded" }} tells of orders that were given back
 afterwards, with an amount and a time of its own if there are columns for them. A key that takes a
 column takes a list as well: the first one filled counts. In JSON, "a.b" reaches into objects.

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
-from producers.amounts import NumberColumn, is_dash
+from producers.amounts import NumberColumn, currency_of, in_major_units, is_dash
 from producers.ids import Ids
 from producers.mapped import (
     BAD_CURRENCY,
@@ -21,6 +21,7 @@ from producers.mapped import (
     PLACEHOLDER_USER,
     UNREADABLE,
     Event,
+    NoText,
     Refusal,
     Row,
     UndecidedError,
@@ -173,6 +174,8 @@ class RowMapper:
         user = self._user(row)
         if user is None:
             columns, named = _or(self._mapping.user), self._named_user(row)
+            if isinstance(named, NoText):
+                raise Unmappable(BAD_USER, f"{columns} = {named[:80]} is no text")
             if named is not None:
                 raise Unmappable(PLACEHOLDER_USER, f"{columns} = {named!r} stands for nobody")
             raise Unmappable(NO_USER, f"{columns} is empty")
@@ -187,6 +190,9 @@ class RowMapper:
             row, self._quantity, self._price, self._amount
         )
         currency = self._currency_of(row, beside_amount or beside_price)
+        if self._mapping.minor_units:
+            amount = None if amount is None else in_major_units(amount, currency)
+            price = None if price is None else in_major_units(price, currency)
         bought = event in PURCHASES
         worth = None
         if bought:
@@ -246,6 +252,8 @@ class RowMapper:
         if value is None:
             raise Unmappable(NO_EVENT, f"{columns} is empty")
         if self._names is None:
+            if isinstance(value, NoText):
+                raise Unmappable(NO_EVENT, f"{columns} = {value[:80]} is no text")
             return value
         name = self._names.get(value)
         if name is None:
@@ -268,7 +276,10 @@ class RowMapper:
                 found.append((known, None))
                 continue
             written = column.read(text)
-            value = None if written is None else column.value(written)
+            value = None
+            if written is not None:
+                is_money = written.is_ambiguous and key != "quantity"
+                value = column.value(written, self._code(row) if is_money else None)
             if written is not None and value is None and not column.is_settled:
                 undecided = True  # the others are still looked at, for what they tell of theirs
             elif written is None and (text.casefold() in PLACEHOLDERS or is_dash(text)):
@@ -291,12 +302,19 @@ class RowMapper:
 
     def _currency_of(self, row: Row, beside: tuple[str, bool] | None) -> str | None:
         """The currency of a row's money; the mapping says it, or else the sign beside a number."""
-        declared = self._currency(row) or self._currency_constant
-        if declared is None or (code := declared.upper()).casefold() in PLACEHOLDERS:
+        code = self._code(row)
+        if code is None:
             return None if beside is None else beside[0]
         if beside is not None and beside[1] and beside[0] != code:
-            raise Unmappable(BAD_CURRENCY, f"an amount in {beside[0]}, and currency = {declared!r}")
+            raise Unmappable(BAD_CURRENCY, f"an amount in {beside[0]}, and currency = {code!r}")
         return code
+
+    def _code(self, row: Row) -> str | None:
+        """The currency that the mapping, or a column, says a row is in."""
+        declared = self._currency(row) or self._currency_constant
+        if declared is None or declared.casefold() in PLACEHOLDERS:
+            return None
+        return currency_of(declared) or declared.upper()
 
     def _refund(self, row: Row, time_ms: int) -> tuple[bool, float | None, int | None]:
         """Whether an order was given back, how much of it and when."""
@@ -313,6 +331,8 @@ class RowMapper:
                     why = time_field[1].why(text)
                     raise Unmappable(BAD_TIME, f"refund.time = {why}")
                 when_ms = max(when_ms, time_ms)
+            if amount and self._mapping.minor_units:
+                amount = in_major_units(amount, self._code(row))
             return True, abs(amount) if amount else None, when_ms
         return False, None, None
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from producers.mapped import BAD_CURRENCY, OUTLIER_TIME, Event
+from producers.messages import PURCHASES
 from producers.tables.database import database_of, quoted
 from producers.tables.table import BATCH_ROWS
 from stream.units import DAY_MS, iso
@@ -103,6 +104,14 @@ SELECT * FROM (
 ) ORDER BY time_ms, file, "row", part
 """  # noqa: S608 - names of our own
 
+_PURCHASES = ", ".join(f"'{name}'" for name in PURCHASES)
+_SAME_IDS = f"""
+SELECT sum(times - 1), min(id) FROM (
+  SELECT id, count(*) AS times FROM sorted WHERE id IS NOT NULL AND part = 0
+  GROUP BY id, "user", event IN ({_PURCHASES}) HAVING count(*) > 1
+)
+"""  # noqa: S608 - names of our own
+
 _FEWEST_BESIDE_OUTLIERS = 20
 """Of fewer events nobody can say which of them stand apart."""
 _OUTLIER_SHARE = 1_000
@@ -173,6 +182,7 @@ class EventSorter:
         self._look_for_lost_orders()
         self._look_for_letter_cases()
         run(_SORTED)
+        self._look_for_repeated_ids()
         run("DROP TABLE whole")
         if refuse is not None and not keep_outliers:
             self._leave_out_outliers(refuse)
@@ -249,6 +259,15 @@ class EventSorter:
                 f"{lost:,} refunds are of orders that are not in the files; if those rows are orders "
                 "that were given back later, tell them by the mapping's key refund instead of a rule; "
                 'if the refund has a number of its own, by refund_numbers = "own"'
+            )
+
+    def _look_for_repeated_ids(self) -> None:
+        """Tell of events that say another's message id: a worker takes them for the same one."""
+        again, example = self._database.execute(_SAME_IDS).fetchone()
+        if again:
+            self.notes.append(
+                f"{again:,} events say the message id of another event of their user, such as "
+                f"{example!r}: while ids are remembered they are one event, and count once"
             )
 
     def _look_for_letter_cases(self) -> None:

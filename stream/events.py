@@ -62,6 +62,7 @@ class Product(msgspec.Struct, gc=False, frozen=True):
 
     price: Any = None
     quantity: Any = None
+    currency: Any = None
 
 
 class Properties(msgspec.Struct, gc=False, frozen=True):

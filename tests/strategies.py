@@ -572,6 +572,14 @@ MESSAGES: tuple[tuple[bytes | None, Fate, Reason | None], ...] = (
         for kind in ("identify", "page", "screen", "group", "alias")
     ),
     (encoded(type="identify", event=5), Fate.IGNORED, None),
+    (encoded(type=" Identify"), Fate.IGNORED, None),
+    (encoded(type="merge", event=...), Fate.IGNORED, None),
+    (encoded(type="merge"), Fate.APPLIED, None),
+    (encoded(type=" Track "), Fate.APPLIED, None),
+    *(
+        (encoded(type=kind, event=...), _REFUSED, Reason.MISSING_FIELD)
+        for kind in ("Track", "", None, 5)
+    ),
     (encoded(type="page"), Fate.IGNORED, None),
     (encoded(time_ms=START_MS - 90 * DAY_MS), Fate.APPLIED, None),
     (encoded(time_ms=START_MS - 90 * DAY_MS - 1), Fate.LATE, None),

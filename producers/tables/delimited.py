@@ -6,14 +6,15 @@ Comes in: lines of text. Goes out: a `Table`; a line that is no row costs that l
 from __future__ import annotations
 
 import csv
+import re
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from producers.mapped import UNREADABLE, Refusal, Row
-from producers.mapping import Mapping
+from producers.mapping import Mapping, MappingError
 from producers.tables.table import BATCH_ROWS, Numbered, Refuse, Table
 from producers.texts import FileError, advice, is_text
 
@@ -84,13 +85,12 @@ def read_delimited(file: Path, stream: Iterator[str], mapping: Mapping, refuse: 
     delimiter, header = _find_header(lines, delimiter, mapping)
     if isinstance(header, str):
         raise FileError(f"{file}: no line with the names of columns{header}")
-    names, header_ends = header, lines.number
-    above = lines.above
+    names, header_ends, above = header.names, lines.number, lines.above
     if not is_text("".join(names)):
         raise FileError(
             f"{file}: the names of its columns are not in {mapping.encoding}{advice(file)}"
         )
-    mapping.check([name for name in names if name])
+    _check(mapping, names)
     columns = tuple(name for name in mapping.columns if name in names)
     for name in columns:
         if names.count(name) > 1:
@@ -128,8 +128,38 @@ def read_delimited(file: Path, stream: Iterator[str], mapping: Mapping, refuse: 
         if batch:
             yield batch
 
-    note = f"the names of its columns were found in line {header_ends}" if above else None
-    return Table(columns, batches(), note)
+    notes = list(header.notes)
+    if above:
+        notes.append(f"the names of its columns were found in line {header_ends}")
+    return Table(columns, batches(), "; ".join(notes) or None)
+
+
+def _check(mapping: Mapping, names: list[str]) -> None:
+    """Whether a table with these names has what the mapping needs.
+
+    Raises:
+        MappingError: it has not; tells what can be said of a file that begins with data.
+    """
+    try:
+        mapping.check([name for name in names if name])
+    except MappingError as error:
+        if not any(map(_DATUM.fullmatch, names)):
+            raise
+        raise MappingError(
+            f"{error}; if it has no line with the names of its columns, the mapping can say them: "
+            'header = ["first", "second", ..]'
+        ) from None
+
+
+_DATUM = re.compile(r"[\d.,:/+\- ]*\d[\d.,:/+\- ]*")
+"""A number or a date: no column is called so."""
+
+
+class _Header(NamedTuple):
+    """The names of the columns, in the mapping's spelling, and what to tell of them."""
+
+    names: list[str]
+    notes: list[str]
 
 
 class _Shape(NamedTuple):
@@ -178,10 +208,21 @@ def _records(
                 yield wrong
                 continue
             row = again
-        if shape is not None and not (text := "".join(row)).isascii() and not is_text(text):
-            yield _NO_TEXT
-            continue
+        if shape is not None:
+            text = "".join(row)
+            if not text.isascii() and not is_text(text):
+                yield _NO_TEXT
+                continue
+            if '="' in text:
+                row = [_without_formula(cell) for cell in row]
         yield row
+
+
+def _without_formula(cell: str) -> str:
+    """What a cell says that is a formula for a text, as programs write ids for Excel: ``="00123"``."""
+    bare = cell.strip()
+    is_formula = len(bare) > 2 and bare.startswith('="') and bare.endswith('"')
+    return bare[2:-1].replace('""', '"') if is_formula else cell
 
 
 def _in_words(error: str) -> str:
@@ -231,27 +272,59 @@ def _read_again(line: str, delimiter: str, shape: _Shape) -> list[str] | None:
 
 def _find_header(
     lines: _Lines, delimiter: str | None, mapping: Mapping
-) -> tuple[str, list[str] | str]:
+) -> tuple[str, _Header | str]:
     """The delimiter, and the names in the first row that has what the mapping looks for.
 
     If no row has all of it, the one counts that has most of it; a text says why that is none.
     """
+    if mapping.header:
+        sign = delimiter or _delimiter_of_width(lines, len(mapping.header))
+        first = next(_records(lines, sign), "")
+        lines.give_back()
+        names = [] if isinstance(first, str) else _header(first, mapping.columns).names
+        if len(names) == len(mapping.header) and not mapping.fits(names):
+            return sign, _Header(list(mapping.header), [])
     wanted = set(mapping.columns)
-    best: tuple[str, list[str] | str] | None = None
+    best: tuple[str, _Header | str] | None = None
     most = 0
     for above in range(_HEADER_WITHIN):
         sign = delimiter or _find_delimiter(lines, mapping)
         row = next(_records(lines, sign), None)
         if row is None:
             break
-        header = row if isinstance(row, str) else [name.strip() for name in row]
-        found = 0 if isinstance(header, str) else len(wanted.intersection(header))
+        header = row if isinstance(row, str) else _header(row, mapping.columns)
+        found = 0 if isinstance(header, str) else len(wanted.intersection(header.names))
         if best is None or found > most:
             best, most = (sign, header), found
-        if not isinstance(header, str) and mapping.fits([name for name in header if name]):
+        if isinstance(header, _Header) and mapping.fits([name for name in header.names if name]):
             lines.above = above
             return sign, header
     return best or (delimiter or ",", "")
+
+
+def _header(row: list[str], wanted: Sequence[str]) -> _Header:
+    """The names in a row. One that differs from a wanted one only in case is that one, unless it is not alone."""
+    # A byte order mark stands twice where a program has set one before another's.
+    names = [name.strip().strip("\ufeff\u200b").strip() for name in row]
+    notes = []
+    for name in wanted:
+        if name not in names:
+            alike = [n for n in names if n.casefold() == name.casefold() and n not in wanted]
+            if len(alike) == 1:
+                names[names.index(alike[0])] = name
+                notes.append(f"its column {alike[0]!r} was taken for {name!r}")
+    return _Header(names, notes)
+
+
+def _delimiter_of_width(lines: _Lines, width: int) -> str:
+    """The delimiter by which the next row has this many columns, or about as many."""
+
+    def distance(delimiter: str) -> int:
+        row = next(_records(lines, delimiter), "")
+        lines.give_back()
+        return abs(width - (1 if isinstance(row, str) else len(row)))
+
+    return min(_DELIMITERS, key=distance)
 
 
 def _find_delimiter(lines: _Lines, mapping: Mapping) -> str:
@@ -261,7 +334,7 @@ def _find_delimiter(lines: _Lines, mapping: Mapping) -> str:
     def fit(delimiter: str) -> tuple[int, int]:
         header = next(_records(lines, delimiter), "")
         lines.give_back()
-        names = [] if isinstance(header, str) else [name.strip() for name in header]
+        names = [] if isinstance(header, str) else _header(header, mapping.columns).names
         return len(wanted.intersection(names)), len(names)
 
     return max(_DELIMITERS, key=fit)

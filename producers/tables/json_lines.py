@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from producers.mapped import UNREADABLE, Refusal
-from producers.mapping import Mapping, MappingError
+from producers.mapping import Mapping, MappingError, load_mapping
+from producers.tables.json_values import text_at
 from producers.tables.table import BATCH_ROWS, Numbered, Refuse
 from producers.texts import FileError, advice, open_utf8_lines
 
@@ -40,9 +41,11 @@ def read_json_lines(file: Path, mapping: Mapping, refuse: Refuse) -> Iterator[li
         objects = _objects(file, lines, mapping, refuse)
         if mapping.each is not None:
             objects = _entries(objects, mapping.each)
+        else:
+            objects = _unwrapped(objects, {path[0] for _, path in paths} | set(mapping.columns))
         for number, content in objects:
             try:
-                row = [_reach(content, name, path, name in numbers) for name, path in paths]
+                row = [text_at(content, name, path, name in numbers) for name, path in paths]
             except (ValueError, RecursionError) as error:  # nothing that can be written as text
                 refuse(Refusal(number, UNREADABLE, f"line {number}: {error}", {}))
                 continue
@@ -65,6 +68,43 @@ def read_json_lines(file: Path, mapping: Mapping, refuse: Refuse) -> Iterator[li
             mapping.check(seen | others)
         except MappingError as error:
             raise MappingError(f"{error}{_list_advice(lists)}") from None
+
+
+def fitting(file: Path, mapping: Mapping) -> Mapping:
+    """The mapping for a file of JSON: the one it names for JSON, if the first objects have its columns only.
+
+    Raises:
+        FileError: the file cannot be read.
+        MappingError: it names one that does not ship.
+    """
+    if mapping.for_json is None:
+        return mapping
+    other = load_mapping(mapping.for_json)
+    wanted = {name.split(".")[0] for name in (*mapping.columns, *other.columns)}
+    with open_utf8_lines(file, mapping.encoding) as lines:
+        objects = _unwrapped(_objects(file, lines, mapping, lambda _: None), wanted)
+        for _, content in islice(objects, _LOOKED_AT):
+            own, others = (one.fits(_filled(content, one)) for one in (mapping, other))
+            if own != others:
+                return mapping if own else other
+    return mapping
+
+
+_LOOKED_AT = 50
+"""Objects by which is told what kind they are: one alone may lack what the others have."""
+
+
+def _filled(content: dict[str, Any], mapping: Mapping) -> set[str]:
+    """Columns of a mapping that an object has, and its keys."""
+    reached = {name for name in mapping.columns if _reaches(content, name)}
+    return reached | content.keys()
+
+
+def _reaches(content: dict[str, Any], name: str) -> bool:
+    try:
+        return text_at(content, name, name.split("."), is_number=False) is not None
+    except (ValueError, RecursionError):  # nothing that can be written as text
+        return True
 
 
 def _list_advice(lists: Sequence[str]) -> str:
@@ -159,31 +199,32 @@ def _entries(
             yield number, content | {each: entry}
 
 
+def _unwrapped(
+    objects: Iterator[tuple[int, dict[str, Any]]], wanted: set[str]
+) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The objects; of one that has nothing that is wanted, and one list of objects, the entries.
+
+    So answers of an API come: ``{"data": [..], "has_more": false}``, one or several after another.
+    """
+    number = 0
+    for place, content in objects:
+        lists = [key for key, found in content.items() if _is_of_objects(found)]
+        if len(lists) != 1 or not wanted.isdisjoint(content):
+            number = max(number + 1, place)
+            yield number, content
+            continue
+        for entry in content[lists[0]]:
+            if isinstance(entry, dict):
+                number += 1
+                yield number, entry
+
+
 def _objects_of_array(found: list[Any], refuse: Refuse) -> Iterator[tuple[int, dict[str, Any]]]:
     for number, content in enumerate(found, 1):
         if isinstance(content, dict):
             yield number, content
         else:
             refuse(Refusal(number, UNREADABLE, f"entry {number}: no JSON object", {}))
-
-
-def _reach(content: dict[str, Any], name: str, path: Sequence[str], is_number: bool) -> str | None:
-    """The value under a name, or inside objects along a dotted path, as text."""
-    value = content.get(name)
-    if value is None and len(path) > 1:
-        value = content
-        for part in path:
-            if isinstance(value, dict):
-                value = value.get(part)
-            elif isinstance(value, list) and part.isdecimal() and int(part) < len(value):
-                value = value[int(part)]
-            else:
-                return None
-    if value is None or isinstance(value, str):
-        return value
-    text = json.dumps(value)
-    # A number that is one leaves no doubt about its decimal sign.
-    return text + "e0" if is_number and isinstance(value, float) and "e" not in text else text
 
 
 _BLANKS = frozenset(" \t\r\n")

@@ -14,7 +14,7 @@ from producers.tables.delimited import read_delimited
 from producers.tables.json_lines import read_json_lines
 from producers.tables.parquet import read_parquet
 from producers.tables.table import Refuse, Table
-from producers.texts import FileError, is_gzipped, open_bytes, open_lines
+from producers.texts import WORKBOOK_ADVICE, FileError, is_packed, open_lines, unpacked_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -30,16 +30,11 @@ _KINDS = {
     ".pq": "parquet",
 }
 _WORKBOOKS = (".xlsx", ".xls", ".xlsm", ".xlsb", ".ods", ".numbers")
-_AS_CSV = "open it and save the sheet as CSV (in Excel: Save As, CSV UTF-8)"
 
 
 def stem(file: Path) -> str:
     """The file's name without folder and suffixes: ``orders`` of ``data/orders.csv.gz``."""
-    return _unpacked(file).stem
-
-
-def _unpacked(file: Path) -> Path:
-    return Path(file.stem if is_gzipped(file) else file.name)
+    return Path(file.stem if is_packed(file) else file.name).stem
 
 
 def kind_of_file(file: Path) -> str:
@@ -50,14 +45,14 @@ def kind_of_file(file: Path) -> str:
     """
     if not file.is_file():
         raise FileError(f"{file}: {'this is a folder' if file.is_dir() else 'no such file'}")
-    suffix = _unpacked(file).suffix.lower()
-    if suffix in _WORKBOOKS:
-        raise FileError(f"{file}: this is a workbook, which is not read; {_AS_CSV}")
+    if file.suffix.lower() in _WORKBOOKS:
+        raise FileError(f"{file}: {WORKBOOK_ADVICE}")
+    suffix = unpacked_name(file).suffix.lower()
     kind = _KINDS.get(suffix)
     if kind is None:
         raise FileError(
             f"{file}: cannot tell what this is; expected a name that ends in .csv, .tsv, .jsonl, "
-            ".ndjson or .parquet, each with .gz or without"
+            ".ndjson or .parquet, each with .gz or .zip or without"
         )
     return kind
 
@@ -81,9 +76,6 @@ def open_table(file: Path, mapping: Mapping, refuse: Refuse) -> Iterator[Table]:
         case kind if mapping.each is not None:
             raise MappingError(f"mapping {mapping.name}: each is for JSON, and {file} is {kind}")
         case "csv":
-            with open_bytes(file) as start:
-                if start.read(4) == b"PK\x03\x04":
-                    raise FileError(f"{file}: this is a workbook or a ZIP, not CSV; {_AS_CSV}")
             with open_lines(file, mapping.encoding) as lines:
                 yield read_delimited(file, lines, mapping, refuse)
         case _:

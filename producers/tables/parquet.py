@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from producers.mapping import Mapping
 from producers.tables.database import database_of, explained, quoted
 from producers.tables.table import BATCH_ROWS, Numbered, Table
-from producers.texts import is_gzipped, open_bytes
+from producers.texts import is_packed, open_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -63,13 +63,34 @@ def _place(name: str, available: dict[str, str]) -> str | None:
     """The SQL of a column, or of a field of a nested one (`a.b`); None if there is none."""
     if name in available:
         return quoted(name)
+    alike = [one for one in available if one.casefold() == name.casefold()]
+    if len(alike) == 1:
+        return quoted(alike[0])
     outer, dot, inner = name.partition(".")
     kind = available.get(outer, "")
     first = inner.split(".")[0]
     is_struct = kind.startswith("STRUCT") and not kind.endswith("]")
     if dot and is_struct and first.lower() in kind.lower():
         return ".".join(quoted(part) for part in name.split("."))
+    if dot and kind.endswith("[]") and kind.startswith('STRUCT("key"'):
+        return _entry(outer, inner, kind)
     return None
+
+
+_VALUES = {
+    "string_value": "VARCHAR", "int_value": "BIGINT", "float_value": "DOUBLE", "double_value": "DOUBLE",
+}  # fmt: skip
+
+
+def _entry(column: str, key: str, kind: str) -> str:
+    """The SQL of what a list of entries with a key and a value says under a key, as BigQuery has parameters."""
+    literal = key.replace("'", "''")
+    value = f"[one.value FOR one IN {quoted(column)} IF one.key = '{literal}'][1]"
+    fields = [name for name in _VALUES if name in kind]
+    if not fields:
+        return f"CAST({value} AS VARCHAR)"
+    texts = [_text_of(f"{value}.{name}", _VALUES[name], is_number=True) for name in fields]
+    return f"coalesce({', '.join(texts)})"
 
 
 def _columns(database: Any, query: str, values: dict[str, str]) -> dict[str, str]:
@@ -96,8 +117,8 @@ def _literal(file: Path) -> str:
 
 @contextmanager
 def _plain(file: Path) -> Iterator[Path]:
-    """A gzipped file unpacked beside nothing of the user's; others as they are."""
-    if not is_gzipped(file):
+    """A packed file unpacked beside nothing of the user's; others as they are."""
+    if not is_packed(file):
         yield file
         return
     with tempfile.TemporaryDirectory(prefix="segstream-") as folder:

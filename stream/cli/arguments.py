@@ -20,7 +20,9 @@ from stream.store.promises import ReaderStore
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON object as the last line on stdout.")]
 SourceFiles = Annotated[
     list[Path] | None,
-    typer.Argument(help="CSV, JSON Lines or Parquet; .gz too. Or --live.", metavar="[FILE]..."),
+    typer.Argument(
+        help="CSV, JSON Lines or Parquet; .gz and .zip too. Or --live.", metavar="[FILE]..."
+    ),
 ]
 SourceMappings = Annotated[
     list[str] | None,

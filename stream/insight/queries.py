@@ -333,10 +333,10 @@ def since_ms(text: str, now_ms: Callable[[], int]) -> int:
     Raises:
         ValueError: it is neither.
     """
-    if text.strip()[-1:].isalpha() and text.strip()[-1] not in "Zz":
-        ago_ms = min(float(parse_duration(text)) * 1_000, 1e15)
-        return max(now_ms() - round(ago_ms), 0)
     try:
+        if text.strip()[-1:].isalpha() and text.strip()[-1] not in "Zz":
+            ago_ms = min(float(parse_duration(text)) * 1_000, 1e15)
+            return max(now_ms() - round(ago_ms), 0)
         moment = datetime.fromisoformat(text)
     except ValueError:
         raise ValueError(

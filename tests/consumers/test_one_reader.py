@@ -185,6 +185,52 @@ def test_amounts_are_converted_or_refused(
         assert batch.value.tolist() == [value]
 
 
+def lines_in(*codes: Any, price: float = 10.0) -> list[dict[str, Any]]:
+    return [{"price": price, "quantity": 2, "currency": code} for code in codes]
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize(
+    ("properties", "value"),
+    [
+        ({"products": lines_in("USD")}, 10.0),
+        ({"products": lines_in("USD", "EUR", None)}, 50.0),
+        ({"products": lines_in("USD", None), "currency": "USD"}, 20.0),
+        ({"products": lines_in(" eur"), "currency": "USD"}, 20.0),
+        ({"products": lines_in("JPY")}, None),
+        ({"products": lines_in(978)}, None),
+        ({"products": lines_in("USD", " usd"), "total": 40}, 20.0),
+        ({"products": lines_in("USD", ""), "total": 40}, 20.0),
+        ({"products": lines_in("JPY"), "total": 40, "currency": "EUR"}, 40.0),
+        ({"products": lines_in("USD", "EUR"), "total": 40}, None),
+        ({"products": [{"currency": "USD"}], "price": 40}, 20.0),
+    ],
+)
+def test_a_currency_may_stand_on_the_lines_of_an_order(
+    way: Any, properties: dict[str, Any], value: float | None
+) -> None:
+    """An amount of the whole order without a currency is in that of its lines, if they agree."""
+    decoder = Decoder(TABLE, Worker(decoder=way), money=MONEY)
+    message = FakeMessage(encoded(properties=properties))
+    batch = decoder.decode([message]).batch(1, 0, 1)
+    if value is None:
+        assert [reject.reason for reject in batch.rejects] == [Reason.UNKNOWN_CURRENCY]
+    else:
+        assert batch.value.tolist() == [value]
+    # Who has declared no currency takes all for one.
+    plain = Decoder(TABLE, Worker(decoder=way)).decode([message]).batch(1, 0, 1)
+    assert plain.counts.applied == 1
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_batch_is_refused_as_one(way: Any) -> None:
+    message = json.dumps({"batch": [json.loads(encoded())] * 3, "sentAt": "2026-11-26T09:00:00Z"})
+    batch = Decoder(TABLE, Worker(decoder=way)).decode([FakeMessage(message.encode())])
+    assert batch.rejects[0].detail == (
+        "the message is a batch of 3: each must be a message of its own"
+    )
+
+
 @pytest.mark.parametrize("way", WAYS)
 def test_no_currency_refuses_what_has_no_amount(way: Any) -> None:
     decoder = Decoder(TABLE, Worker(decoder=way), money=MONEY)

@@ -10,7 +10,9 @@ import pytest
 from producers.files import stage
 from producers.mapped import Refusal
 from producers.mapping import load_mapping, parse_mapping
+from producers.row_mapper import RowMapper
 from producers.sorting import EventSorter
+from stream.config import PLACEHOLDER_IDS
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -97,3 +99,12 @@ def test_a_placeholder_gives_way_to_the_next_column(tmp_path: Path) -> None:
     events, refused, _ = read(write(tmp_path / "a.csv", content), mapping)
     assert [(event.user, event.order) for event in events] == [("7", "9"), ("3", "5")]
     assert [refusal.reason for refusal in refused] == ["placeholder_user"]
+
+
+def test_every_declared_placeholder_is_nobody_in_files_too() -> None:
+    mapper = RowMapper(load_mapping("simple"), ("customer", "date", "amount"))
+    for placeholder in PLACEHOLDER_IDS:
+        for text in (placeholder, placeholder.upper(), f" {placeholder} "):
+            found = mapper.map(1, (text, "2026-03-01", "5"))
+            assert isinstance(found, Refusal), text
+            assert found.reason == "placeholder_user"

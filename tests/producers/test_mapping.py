@@ -61,7 +61,8 @@ def test_every_shipped_mapping_loads_and_says_what_it_is_for() -> None:
     found = shipped_mappings()
     assert set(found) == {
         "ga4", "matomo", "online_retail", "rees46", "retailrocket", "rudderstack", "segment",
-        "shopify", "simple", "stripe", "taobao", "woocommerce",
+        "shopify", "shopify_api", "simple", "snowplow", "stripe", "stripe_api", "taobao", "woocommerce",
+        "woocommerce_api",
     }  # fmt: skip
     assert all(found.values())
 

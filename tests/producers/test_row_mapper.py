@@ -174,6 +174,39 @@ def test_decimal_comma() -> None:
         assert event(comma, u="x", t="2020-01-01", a="1.234,50").amount == 1234.5
 
 
+@pytest.mark.parametrize(
+    ("currency", "cell", "amount"),
+    [("JPY", "1,200", 1200.0), ("jpy", "1.200", 1200.0), ("JPY", "-1,200", -1200.0),
+     ("EUR", "1,200", None), ("", "1,200", None)],
+)  # fmt: skip
+def test_a_currency_without_parts_tells_what_a_number_means(
+    currency: str, cell: str, amount: float | None
+) -> None:
+    declared = mapping(
+        'user = "u"\ntime = "t"\nevent = "Order Refunded"\namount = "a"\ncurrency = "c"\n'
+        'quantity = "q"\n'
+    )
+    row: dict[str, str | None] = {"u": "x", "t": "2020-01-01", "a": cell, "c": currency}
+    found = one(declared, **row)
+    assert (found.amount if isinstance(found, Event) else None) == amount
+    # What a column is declared to be, it is; and pieces are no money.
+    comma = declared.model_copy(update={"decimal": ","})
+    assert event(comma, **row | {"a": "1,200"}).amount == 1.2
+    assert refusal(declared, **row | {"a": "5", "q": "1,200"}).reason == "bad_number"
+
+
+@pytest.mark.parametrize(
+    ("said", "code"),
+    [("eur", "EUR"), ("€", "EUR"), ("Euro", "EUR"), ("US$", "USD"), ("$", "USD"), ("zł", "PLN"),
+     ("XXX", "XXX"), ("points", "POINTS"), ("null", None), ("", None)],
+)  # fmt: skip
+def test_a_column_may_say_the_currency_by_its_sign(said: str, code: str | None) -> None:
+    declared = mapping(
+        'user = "u"\ntime = "t"\nevent = "Order Completed"\namount = "a"\ncurrency = "c"'
+    )
+    assert event(declared, u="x", t="2020-01-01", a="5", c=said).currency == code
+
+
 def test_reasons_and_where_to_look() -> None:
     taobao = load_mapping("taobao")
     row: dict[str, str | None] = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -296,3 +297,25 @@ def test_an_order_that_two_files_tell_differently_is_told(tmp_path: Path) -> Non
             assert sorter.count == 4
             (note,) = sorter.notes
         assert note.startswith("1 orders are in several files with different amounts")
+
+
+def test_message_ids_that_are_said_again_are_told(tmp_path: Path) -> None:
+    """A worker takes them for one event; so is what was meant to be an id, and is a session's."""
+    mapping = parse_mapping(
+        'user = "user"\ntime = "date"\nevent = { column = "event" }\nmessage_id = "id"',
+        "m", "m.toml",
+    )  # fmt: skip
+    rows = [
+        ("a", "Product Viewed", "s1"), ("a", "Product Viewed", "s1"), ("a", "Cart Viewed", "s1"),
+        ("a", "Order Completed", "s1"), ("b", "Product Viewed", "s1"),
+        ("b", "Product Viewed", ""), ("b", "Product Viewed", "null"),
+    ]  # fmt: skip
+    lines = [f"{user},2026-01-0{n},{event},{id_}" for n, (user, event, id_) in enumerate(rows, 1)]
+    for count, told in ((len(rows), "2 events say the message id.*'s1'"), (1, "")):
+        content = "\n".join(["user,date,event,id", *lines[:count]])
+        file = write(tmp_path / f"views{count}.csv", content.encode())
+        with EventSorter() as sorter:
+            stage(file, mapping, sorter, lambda _: None)
+            assert sorter.sort() == count
+        assert len(sorter.notes) == bool(told)
+        assert re.match(told, "".join(sorter.notes))

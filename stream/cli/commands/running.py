@@ -144,7 +144,7 @@ def replay_files(
     files: Annotated[
         list[Path],
         typer.Argument(
-            help="CSV, JSON Lines or Parquet; .gz too. Several are merged by time.",
+            help="CSV, JSON Lines or Parquet; .gz and .zip too. Several are merged by time.",
             metavar="FILE...",
         ),
     ],

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gzip
+import io
+import zipfile
 from typing import TYPE_CHECKING
 
 from producers.files import stage
@@ -28,8 +30,18 @@ def read(file: Path, mapping: Mapping) -> tuple[list[Event], list[Refusal], int]
 
 
 def write(file: Path, content: bytes) -> Path:
+    if file.suffix == ".zip":
+        content = zipped({"__MACOSX/._x": b"\0", "export/": b"", f"export/{file.stem}": content})
     file.write_bytes(gzip.compress(content) if file.suffix == ".gz" else content)
     return file
+
+
+def zipped(members: dict[str, bytes]) -> bytes:
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+    return packed.getvalue()
 
 
 def amounts(events: list[Event]) -> list[float | None]:

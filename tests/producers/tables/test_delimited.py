@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import duckdb
 import pytest
 
 from producers.files import stage
@@ -48,13 +49,14 @@ def test_a_wrong_encoding_is_refused_with_its_remedy(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "encoding", ["utf-8", "utf-8-sig", "cp1252", "utf-16", "utf-16-le", "utf-32", "iso8859-15"]
+    "encoding",
+    ["utf-8", "utf-8-sig", "cp1252", "utf-16", "utf-16-le", "utf-16-be", "utf-32", "iso8859-15"],
 )
-@pytest.mark.parametrize("packed", ["", ".gz"])
+@pytest.mark.parametrize("packed", ["", ".gz", ".zip"])
 @pytest.mark.parametrize("ahead", ["", "sep=;\n", '"sep=;"\r\n'])
 def test_any_encoding_can_be_named(tmp_path: Path, encoding: str, packed: str, ahead: str) -> None:
     file = write(tmp_path / f"orders.csv{packed}", (ahead + TABELLE).encode(encoding))
-    declared = "" if encoding in ("utf-8-sig", "utf-16", "utf-32") else f'encoding = "{encoding}"'
+    declared = "" if encoding.startswith("utf") else f'encoding = "{encoding}"'
     events, refused, rows = read(file, kunden(declared))
     assert not refused
     assert rows == 2
@@ -217,3 +219,97 @@ def test_quotes_between_tabs_and_behind_backslashes(tmp_path: Path) -> None:
     (event,), (refusal,), _ = read(write(tmp_path / "b.csv", content.encode()), mapping)
     assert event.category == 'Mug "blue", big'
     assert "a quote within quotes is written twice" in refusal.why
+
+
+@pytest.mark.parametrize(
+    ("header", "taken"),
+    [
+        ("Customer,DATE,amount", ["Customer", "DATE"]),
+        ("\ufeffcustomer,date, amount ", []),
+        ("customer,date,Amount,AMOUNT", None),
+        ("customer,date,amount,AMOUNT", []),
+    ],
+)
+def test_names_of_columns_are_known_in_any_case(
+    tmp_path: Path, header: str, taken: list[str] | None
+) -> None:
+    """A byte order mark may stand twice; of two names that differ in case only none is taken."""
+    cells = ["ann", "2026-03-01", "5", "6"][: header.count(",") + 1]
+    content = f"{header}\n{','.join(cells)}\n".encode("utf-8-sig")
+    file = write(tmp_path / "orders.csv", content)
+    if taken is None:
+        with pytest.raises(MappingError, match="the file has no column 'amount'"):
+            read(file, load_mapping("simple"))
+        return
+    with EventSorter() as sorter:
+        stage(file, load_mapping("simple"), sorter, lambda _: None)
+        sorter.sort()
+        events = list(next(sorter.batches(), []))
+    told = [f"its column {name!r} was taken for {name.lower()!r}" for name in taken]
+    assert sorter.notes == ([f"orders.csv: {'; '.join(told)}"] if told else [])
+    assert [(one.user, one.amount) for one in events] == [("ann", 5.0)]
+
+
+def test_a_name_that_the_mapping_looks_for_is_no_other(tmp_path: Path) -> None:
+    mapping = parse_mapping(
+        'user = "user"\ntime = "date"\nevent = "Order Completed"\namount = ["net", "NET"]',
+        "m",
+        "m.toml",
+    )
+    file = write(tmp_path / "orders.csv", b"user,date,NET\nann,2026-03-01,5\n")
+    (event,), _, _ = read(file, mapping)
+    assert event.amount == 5.0
+
+
+def test_parquet_knows_columns_in_any_case(tmp_path: Path) -> None:
+    file = tmp_path / "orders.parquet"
+    duckdb.sql(
+        f"COPY (SELECT 'ann' AS Customer, DATE '2026-03-01' AS DATE, 5 AS amount) TO '{file}'"
+    )
+    (event,), _, _ = read(file, load_mapping("simple"))
+    assert (event.user, event.amount) == ("ann", 5.0)
+
+
+def test_formulas_for_texts_are_the_texts(tmp_path: Path) -> None:
+    """Programs write ids so, lest Excel cuts their zeros off."""
+    content = (
+        "customer,date,amount\n"
+        '="00123",="2026-03-01",="5"\n'
+        '"=""00123""","=""2026-03-02""","=""1,250.50"""\n'
+        '"=""say """"hi""""""",2026-03-03,1\n'
+        '"=""",2026-03-04,1\n'
+    )
+    events, refused, _ = read(
+        write(tmp_path / "orders.csv", content.encode()), load_mapping("simple")
+    )
+    assert not refused
+    assert [(one.user, one.amount) for one in events] == [
+        ("00123", 5.0), ("00123", 1250.5), ('say "hi"', 1.0), ('="', 1.0),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("sign", [",", ";", "\t", "|"])
+@pytest.mark.parametrize("first", ["", "customer,date,amount\n", "sep=;\n"])
+def test_a_file_without_names_has_those_that_the_mapping_says(
+    tmp_path: Path, sign: str, first: str
+) -> None:
+    simple = load_mapping("simple")
+    rows = "ann,2026-03-01,5\nbob,2026-03-02,6\n"
+    content = (first if first.startswith("sep") else "") + (
+        ("" if first.startswith("sep") else first) + rows
+    ).replace(",", ";" if first.startswith("sep") else sign)
+    file = write(tmp_path / "orders.csv", content.encode())
+    mapping = simple.model_copy(update={"header": ("customer", "date", "amount")})
+    events, refused, _ = read(file, mapping)
+    assert not refused
+    assert [(one.user, one.amount, one.row) for one in events] == [("ann", 5.0, 1), ("bob", 6.0, 2)]
+    if not first.startswith("customer"):
+        with pytest.raises(MappingError, match=r"the mapping can say them: header = \["):
+            read(file, simple)
+
+
+def test_names_that_a_mapping_says_are_not_forced_on_another_table(tmp_path: Path) -> None:
+    mapping = load_mapping("simple").model_copy(update={"header": ("customer", "date", "amount")})
+    file = write(tmp_path / "orders.csv", b"who,when\nann,2026-03-01\n")
+    with pytest.raises(MappingError, match="it has when, who"):
+        read(file, mapping)

@@ -14,7 +14,7 @@ from producers.texts import FileError
 if TYPE_CHECKING:
     from pathlib import Path
 
-from tests.producers.tables.reading import CSV, read, write
+from tests.producers.tables.reading import CSV, read, write, zipped
 
 
 @pytest.mark.parametrize(
@@ -22,7 +22,14 @@ from tests.producers.tables.reading import CSV, read, write
     [
         ("gone.csv", None, "no such file"),
         ("orders.bin", b"PK", "cannot tell what this is"),
-        ("orders.csv", b"PK\x03\x04", "this is a workbook or a ZIP"),
+        ("orders.csv", b"PK\x03\x04", "broken or truncated ZIP"),
+        ("orders.csv", zipped({"[Content_Types].xml": b"", "xl/workbook.xml": b""}), "a workbook"),
+        ("orders.csv", zipped({"content.xml": b""}), "a workbook.*save the sheet as CSV"),
+        ("orders.zip", b"this is no zip", "broken or truncated ZIP"),
+        ("orders.zip", zipped({"a.csv": b"", "b.csv": b""}), r"has 2 files in it \(a.csv, b.csv\); unpack"),
+        ("orders.csv.zip", zipped({"x/": b""}), "no file in it"),
+        ("orders.zip", zipped({"readme": b""}), "cannot tell what this is"),
+        ("orders.csv.zip", zipped({"orders.csv": CSV.encode() * 50})[:-40], "broken or truncated ZIP"),
         ("orders.xlsx", b"PK", "this is a workbook.*save the sheet as CSV"),
         ("orders.csv.gz", gzip.compress(CSV.encode() * 5_000)[:-200], "orders.csv.gz: broken or trunc"),
         ("orders.csv.gz", b"this is not gzip", "orders.csv.gz: broken or truncated"),
