@@ -382,7 +382,7 @@ class Segmenter:
                 yield self._looked(shard, some, model, cause, now)
 
     def _looked(self, shard: Shard, slots: Ints, model: Model, cause: Cause, now: int) -> Changes:
-        mapped, rows = shard.mapped[slots], shard.rows[slots]
+        mapped, rows = shard.mapped[slots], rows_at(shard.rows, slots)
         moves = look(
             rows,
             model.distances(mapped, shard.populations[slots]),
@@ -393,7 +393,7 @@ class Segmenter:
             now,
             model.crossing(rows["segment"], shard.populations[slots]),
         ).moves
-        shard.rows[slots] = rows
+        put_rows(shard.rows, slots, rows)
         parts = np.full((len(moves), mapped.shape[1]), np.nan)
         known = np.isfinite(moves.margin)
         old, new = moves.column_before[known], moves.column[known]
