@@ -32,6 +32,7 @@ from stream.learning.state import TrainerState
 from stream.learning.statistics import Sampling
 from stream.model import GivenAxes, Model, Segment
 from stream.populations import Population, Populations
+from stream.rows import put_rows, rows_at
 from stream.segments import MOST_MARGIN, Moves, contributions, look
 from stream.shard import Shard, chunks
 
