@@ -180,6 +180,11 @@ class RoleProcess:
         if self._process is not None and self.running:
             self._process.send_signal(signal.SIGCONT)
 
+    def say_where(self) -> None:
+        """Have it write where each of its threads is into its log."""
+        if self._process is not None and self.running:
+            self._process.send_signal(signal.SIGUSR1)
+
     def last_words(self) -> str:
         """The end of its log in one line, as far as it is worse than information."""
         lines = [line for line in self.said().splitlines() if '"level": "INFO"' not in line]

@@ -6,9 +6,11 @@ and the health of their process. `ROLES` declares them; the command, the demo an
 
 from __future__ import annotations
 
+import faulthandler
 import gc
 import logging
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -444,7 +446,10 @@ def run(settings: Settings, names: list[str], stop: Event) -> None:
 
 
 def stop_on_signals() -> Event:
-    """An event that SIGINT and SIGTERM set; a second signal ends the process at once."""
+    """An event that SIGINT and SIGTERM set; a second signal ends the process at once.
+
+    SIGUSR1 writes where each thread is to stderr: for whoever wants to know what a role waits for.
+    """
     stop = Event()
 
     def handle(number: int, frame: object) -> None:
@@ -455,4 +460,5 @@ def stop_on_signals() -> Event:
 
     signal.signal(signal.SIGINT, handle)
     signal.signal(signal.SIGTERM, handle)
+    faulthandler.register(signal.SIGUSR1, file=sys.__stderr__ or sys.stderr)
     return stop
