@@ -97,7 +97,9 @@ class ActivityWorker:
         self._lag = LagMeter(settings.topics.inputs, self._wall_ms)
         self._group_offsets = GroupOffsets(settings.store.namespace, time)
         self._ledger = Ledger(self._lag, self._group_offsets, time)
-        self._feed = ModelFeed(store, table.schema, settings.learning.sample_users, time)
+        self._feed = ModelFeed(
+            store, table.schema, settings.learning.sample_users, time, announced=not by_marks
+        )
         self._partitions: PartitionClock = (
             MarkClock(
                 settings.clock, worker, store, self._feed, self._ledger, self._guard,

@@ -31,14 +31,21 @@ class ModelFeed:
     Args:
         schema: of the features; a model of others is not taken up.
         sample_users: how many of each population the trainer wants to see.
+        announced: whether a model is taken up only when it is on its topic. In live mode it must be: a
+            store that goes back loses it, the trainer learns another under its name, and what owners had
+            told by then would be told of a model that nobody knows. From mark to mark the same is
+            learned again.
     """
 
-    def __init__(self, store: Models, schema: str, sample_users: int, time: Time) -> None:
+    def __init__(
+        self, store: Models, schema: str, sample_users: int, time: Time, *, announced: bool
+    ) -> None:
         self.round_ms = 0
         self._store = store
         self._schema = schema
         self._sample_users = sample_users
         self._time = time
+        self._announced = announced
         self._trainer = OwnerView()
         self._looked = 0.0
 
@@ -78,6 +85,8 @@ class ModelFeed:
         trainer = OwnerView.unpack(found[1])
         if trainer.model is not None and trainer.model.schema != self._schema:
             log.warning("the trainer's model is of another feature table; not adopted")
+            return
+        if self._announced and not trainer.is_announced:
             return
         self.round_ms, self._trainer = found[0], trainer
 

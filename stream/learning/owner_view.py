@@ -25,11 +25,18 @@ class OwnerView:
         model: to put in force; None before the first.
         sample_due_ms: statistics of this time and later ones bring a sample of users.
         sample_thresholds: by population, the highest hash of users who are wanted in it.
+        announced: name of the newest model that is on its topic for certain; told in live mode only.
     """
 
     model: Model | None = None
     sample_due_ms: int = 0
     sample_thresholds: Mapping[str, int] = field(default_factory=dict)
+    announced: str = ""
+
+    @property
+    def is_announced(self) -> bool:
+        """Whether nothing can lose the model any more, because it is on its topic."""
+        return self.model is None or self.model.name == self.announced
 
     @staticmethod
     def unpack(raw: bytes) -> OwnerView:
@@ -39,6 +46,7 @@ class OwnerView:
             None if stored.model is None else Model.from_published(stored.model),
             stored.sample_due_ms,
             {name: one.sample_threshold for name, one in stored.learned.items()},
+            stored.announced,
         )
 
 
@@ -52,3 +60,4 @@ class _Stored(msgspec.Struct):
     model: Any
     sample_due_ms: int
     learned: dict[str, _StoredPopulation] = {}
+    announced: str = ""

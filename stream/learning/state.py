@@ -67,6 +67,7 @@ class TrainerState:
         epochs_before: epochs that were told before this state began; none of them comes again.
         ids_before: the highest segment id that was told before.
         store_run: of the store's server when a trainer took the lead (live mode).
+        announced: name of the newest model that is on its topic for certain (live mode).
     """
 
     model: Model | None = None
@@ -85,6 +86,7 @@ class TrainerState:
     epochs_before: int = 0
     ids_before: int = 0
     store_run: str = ""
+    announced: str = ""
 
     def of(self, population: str) -> Learned:
         """What is known of a population; nothing, of one that is new."""
@@ -94,7 +96,7 @@ class TrainerState:
     def owner_view(self) -> OwnerView:
         """What owners read when this state is stored."""
         thresholds = {name: known.sample_threshold for name, known in self.learned.items()}
-        return OwnerView(self.model, self.sample_due_ms, thresholds)
+        return OwnerView(self.model, self.sample_due_ms, thresholds, self.announced)
 
     def pack(self, axes: Axes) -> bytes:
         told = {name: getattr(self, name) for name in _PLAIN}
@@ -127,6 +129,7 @@ class _Packed(msgspec.Struct):
     epochs_before: int = 0
     ids_before: int = 0
     store_run: str = ""
+    announced: str = ""
 
 
 _PLAIN = tuple(name for name in _Packed.__struct_fields__ if name != "model")
