@@ -24,7 +24,10 @@ from stream.config import Settings
 from stream.features import starts_of
 
 CONSUME = 1_000
-"""Messages taken at once: enough to share the cost of numpy's calls, few enough to fit the cache."""
+"""Messages taken from the client at once: each call costs the same for one or a thousand."""
+BLOCK = 4_000
+"""Messages decoded at once where there is a backlog: a call of numpy's costs the same for few as for
+many, a topic and partition has a few hundred of them, and all of it still fits the cache."""
 
 
 class DeadLetterSink(Protocol):
@@ -64,7 +67,7 @@ class Intake:
         user who comes twice in it is looked at and written once.
         """
         self._held += messages
-        return self.sort() if len(self._held) >= CONSUME else 0
+        return self.sort() if len(self._held) >= BLOCK else 0
 
     def sort(self) -> int:
         """Decode what is held, and give it to the partitions; returns how many messages.

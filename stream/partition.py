@@ -37,7 +37,7 @@ from stream.memory import Memory, Part
 from stream.model import Model, Placed
 from stream.orders import PACKED
 from stream.populations import NONE, Populations
-from stream.rows import ROW_FORMAT, RowFormatError
+from stream.rows import ROW_FORMAT, RowFormatError, put_rows, rows_at
 from stream.segments import Look, Moves, PublishRule, columns_of, contributions, look
 from stream.store.state import Commit, MemoryChanges, OutboxEntry, Position
 from stream.turns import (
@@ -295,7 +295,7 @@ class Partition:
         except RowFormatError:
             raise SchemaMismatchError(strange) from None
         self._make_room()
-        self._rows[known : len(self)] = rows
+        put_rows(self._rows, np.arange(known, len(self)), rows)
         return True
 
     def load_ids(self, stored: Iterable[tuple[int, bytes]]) -> None:
@@ -507,19 +507,20 @@ class Partition:
         slots = np.unique(slots[(slots >= sweep.next) & (slots < len(sweep.causes))])
         slots = slots[self._rows["seen"][slots] > 0]
         if len(slots):
-            rows = self._rows[slots]
+            rows = rows_at(self._rows, slots)
             vectors = self._table.vectors(rows, now_ms)
             self._look(model, rows, slots, vectors, sweep.causes[slots], now_ms)
-            self._rows[slots] = rows
+            put_rows(self._rows, slots, rows)
 
-    def take(self, slots: Ints) -> Rows:
-        """Copies of the rows of users."""
-        found: Rows = self._rows[slots]
+    def take(self, slots: Ints, into: Rows | None = None) -> Rows:
+        """Copies of the rows of users, in an array of their own if none is given; see `rows_at`."""
+        # Without the mode numpy takes them into a buffer first, and copies them once more.
+        found: Rows = self._rows.take(slots, out=into, mode="clip")
         return found
 
     def put(self, slots: Ints, rows: Rows) -> None:
         """Rows of users who acted, to be written with the next commit."""
-        self._rows[slots] = rows
+        put_rows(self._rows, slots, rows)
         self._dirty[slots] = True
 
     def sweep(
@@ -596,7 +597,7 @@ class Partition:
                 slots = slots[~unseen]
                 if len(slots) == 0:
                     continue
-                rows, causes = self._rows[slots], causes[~unseen]
+                rows, causes = rows_at(self._rows, slots), causes[~unseen]
             vectors = self._table.vectors(rows, now_ms)
             if model is None:
                 none = np.full(len(rows), NONE)
@@ -604,7 +605,7 @@ class Partition:
                 continue
             looked = self._look(model, rows, slots, vectors, causes, now_ms)
             if len(slots) < end - start:
-                self._rows[slots] = rows
+                put_rows(self._rows, slots, rows)
             self._dirty[slots[looked.answer.changed]] = True
             sweep.untold.append(slots[looked.untold])
             self._sample(sweep, slots, vectors, looked.placed.populations)
@@ -770,9 +771,9 @@ class Partition:
         chosen = np.sort(smallest_hashes(self._hashes[slots], most))
         slots, columns = slots[chosen], columns[chosen]
         self._turned_ms = paid(len(slots), now_ms, self._turned_ms, mark_ms, rate)
-        rows, everyone = self._rows[slots], np.arange(len(slots))
+        rows, everyone = rows_at(self._rows, slots), np.arange(len(slots))
         self._turn(model, rows, slots, everyone, columns, nobody[: len(slots)], now_ms)
-        self._rows[slots] = rows
+        put_rows(self._rows, slots, rows)
         self._dirty[slots] = True
 
     def _turn(
@@ -832,7 +833,7 @@ class Partition:
         scale = self._scale_of(model)
         told = rows["kind"][who]
         kinds = to_tell(told, scale.kinds[moves.column], acted, scale)
-        some = rows[who]
+        some = rows_at(rows, who)
         self._tell_kind(some, kinds, now_ms)
         rows["kind"][who], rows["kind_since"][who] = some["kind"], some["kind_since"]
         version, times = rows["version"][who].tolist(), isos(rows["seen"][who])
@@ -998,7 +999,7 @@ class Partition:
             sequence=self.sequence,
             position=position,
             users=[names[slot] for slot in slots.tolist()],
-            rows=self._rows[slots].tobytes(),
+            rows=rows_at(self._rows, slots).tobytes(),
             outbox=[
                 OutboxEntry(
                     self._origin_ms,
@@ -1088,8 +1089,10 @@ def act_together(acting: Sequence[Acting], now_ms: int) -> list[int]:
         return list(zip([0, *cuts], cuts, strict=False))
 
     def take(slots: Ints) -> Rows:
-        places = zip(partitions, firsts.tolist(), parted(slots), strict=True)
-        return np.concatenate([p.take(slots[a:b] - first) for p, first, (a, b) in places])
+        rows = np.empty(len(slots), table.dtype)
+        for one, first, (a, b) in zip(partitions, firsts.tolist(), parted(slots), strict=True):
+            one.take(slots[a:b] - first, rows[a:b])
+        return rows
 
     table = partitions[0].table
     events = EventColumns.concatenate(
@@ -1117,7 +1120,8 @@ def act_together(acting: Sequence[Acting], now_ms: int) -> list[int]:
         here = here[known]
         if len(here) == 0:
             continue
-        rows = folded.rows[here]
+        alone = len(here) == len(folded.rows)
+        rows = folded.rows if alone else rows_at(folded.rows, here)
         vectors = table.vectors(rows, now_ms)
         causes = np.full(len(rows), CAUSES.index(Cause.USER_MOVED), np.uint8)
         rule = partitions[group[0]].rule_of(model)
@@ -1136,7 +1140,8 @@ def act_together(acting: Sequence[Acting], now_ms: int) -> list[int]:
             part.tell_turns(model, mine, whose, answer.columns[span], everyone, now_ms)
             part.originate(acting[number].origin_ms)
             begin = end
-        folded.rows[here] = rows
+        if not alone:
+            put_rows(folded.rows, here, rows)
     for partition, touched, (a, b) in zip(partitions, slots, spans, strict=True):
         partition.put(touched, folded.rows[a:b])
     return [b - a for a, b in parted(folded.duplicates)]

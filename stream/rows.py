@@ -25,7 +25,7 @@ from typing import Literal, NamedTuple, TypeAlias
 
 import numpy as np
 
-from stream.events import Rows
+from stream.events import Ints, Rows
 
 ROW_FORMAT = 4
 """Of what stands here; what features keep is told apart by `FeatureTable.schema`."""
@@ -97,6 +97,22 @@ def blank_rows(users: int, kind: np.dtype[np.void]) -> Rows:
     rows = np.zeros(users, dtype=kind)
     rows["format"] = ROW_FORMAT
     return rows
+
+
+def rows_at(rows: Rows, places: Ints) -> Rows:
+    """Copies of the rows at some places.
+
+    numpy copies rows that are indexed by places a field at a time, `take` as they lie in memory: with
+    the default features that is six times as fast, and it is in the path of every event.
+    """
+    found: Rows = rows.take(places)
+    return found
+
+
+def put_rows(rows: Rows, places: Ints, those: Rows) -> None:
+    """Write rows to places, as they lie in memory; see `rows_at`."""
+    whole = np.dtype((np.void, rows.dtype.itemsize))
+    rows.view(whole)[places] = those.view(whole)
 
 
 def unpacked(packed: bytes, kind: np.dtype[np.void]) -> Rows:

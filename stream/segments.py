@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from stream.events import CAUSES, Bools, Cause, Floats, Ints, Rows
+from stream.rows import put_rows, rows_at
 
 MOST_MARGIN = 16.0
 EVIDENCE = 4_096
@@ -140,7 +141,7 @@ def look(
 
     # All others are nearest to their own segment and have nothing to forget.
     open_ = np.flatnonzero((best != place) | (rows["candidate"] > 0))
-    everyone, rows, distances = rows, rows[open_], distances[open_]
+    everyone, rows, distances = rows, rows_at(rows, open_), distances[open_]
     best, place, causes, acted = best[open_], place[open_], causes[open_], acted[open_]
     current = rows["segment"]
     user = np.arange(len(rows))
@@ -209,7 +210,7 @@ def look(
     rows["segment"][index] = moves.after
     rows["since"][index] = now_ms
     rows["version"][index] += 1
-    everyone[open_] = rows
+    put_rows(everyone, open_, rows)
     columns[moves.index] = moves.column
     return Look(moves, np.flatnonzero(changed), columns)
 

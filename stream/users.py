@@ -41,7 +41,9 @@ class UserColumns(dict[str, npt.NDArray[Any]]):
             # What is not used yet is not written to either, so it takes no memory.
             sized = np.zeros((room, *column.shape[1:]), column.dtype)
             kept = min(room, self.room)
-            sized[:kept] = column[:kept]
+            # As they lie in memory: numpy would copy rows a field at a time.
+            whole = np.dtype((np.void, column.dtype.itemsize))
+            sized.view(whole)[:kept] = column.view(whole)[:kept]
             self[name] = sized
         self.room = room
 

@@ -6,6 +6,8 @@ import re
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from stream import rows
 from stream.features import DEFAULT_FEATURES, FeatureTable
@@ -15,7 +17,9 @@ from stream.rows import (
     RowFormatError,
     blank_rows,
     published_type,
+    put_rows,
     row_type,
+    rows_at,
     unpacked,
 )
 from stream.segments import PublishRule, look
@@ -66,3 +70,18 @@ def test_other_rows_are_refused() -> None:
     made["format"][1] = ROW_FORMAT + 1
     with pytest.raises(RowFormatError, match="another format"):
         unpacked(made.tobytes(), TABLE.dtype)
+
+
+@given(places=st.lists(st.integers(0, 19), unique=True), part=st.booleans())
+def test_rows_are_taken_and_put_as_numpy_indexes_them(places: list[int], part: bool) -> None:
+    kind = row_type([("sums", "<f8", (3,))])
+    everyone = np.frombuffer(np.random.default_rng(1).bytes(40 * kind.itemsize), kind).copy()
+    some = everyone[10:30] if part else everyone[:20]
+    at = np.array(places, np.int64)
+    taken = rows_at(some, at)
+    assert taken.tobytes() == some[at].tobytes()
+    taken["version"] += 1
+    expected = everyone.copy()
+    (expected[10:30] if part else expected[:20])[at] = taken
+    put_rows(some, at, taken)
+    assert everyone.tobytes() == expected.tobytes()
