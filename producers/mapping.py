@@ -64,6 +64,11 @@ class Time(_Declared):
     """Where the time stands and how it is written."""
 
     column: _Required
+    clock: Columns = Field(
+        (),
+        description="columns that go on where it stops, such as the time of day and the zone; `format` is "
+        "of all of them with a blank between",
+    )
     format: str = Field(
         "auto",
         description=(
@@ -91,6 +96,10 @@ class Time(_Declared):
         except (LookupError, ValueError, OSError):
             raise ValueError("expected an IANA time zone such as Europe/London") from None
         return value
+
+    def places(self, key: str) -> list[tuple[str, Columns]]:
+        """What a table must have of it, by key: one of the columns, and all of the others."""
+        return [(f"{key}.column", self.column), *((f"{key}.clock", (one,)) for one in self.clock)]
 
 
 class EventName(_Declared):
@@ -292,24 +301,30 @@ class Mapping(_Declared):
         Raises:
             MappingError: of some key, every column is missing; names it and what there is.
         """
-        for key, names in self._places():
-            known = [name for name in names if name in available or name in self.optional]
-            if names and not known:
-                close = _near(names, available)
-                hint = f" (did you mean {close!r}?)" if close else ""
-                wanted = " or ".join(map(repr, names))
-                raise MappingError(
-                    f"mapping {self.name}: {key}: the file has no column {wanted}{hint}; "
-                    f"it has {', '.join(sorted(available)) or 'none'}"
-                )
+        lacking = self._lacking(available)
+        if lacking is None:
+            return
+        key, names = lacking
+        close = _near(names, available)
+        hint = f" (did you mean {close!r}?)" if close else ""
+        wanted = " or ".join(map(repr, names))
+        others = [one.name for one in map(load_mapping, _shipped_names()) if one.fits(available)]
+        shipped = f"; of those that ship, {' and '.join(others)} would fit" if others else ""
+        raise MappingError(
+            f"mapping {self.name}: {key}: the file has no column {wanted}{hint}; "
+            f"it has {', '.join(sorted(available)) or 'none'}{shipped}"
+        )
 
     def fits(self, available: Collection[str]) -> bool:
-        """Whether `check` would let a table with these columns pass."""
-        try:
-            self.check(available)
-        except MappingError:
-            return False
-        return True
+        """Whether a table with these columns has what the mapping needs."""
+        return self._lacking(available) is None
+
+    def _lacking(self, available: Collection[str]) -> tuple[str, Columns] | None:
+        """The first key of which a table with these columns has none, and its columns."""
+        for key, names in self._places():
+            if names and not any(name in available or name in self.optional for name in names):
+                return key, names
+        return None
 
     @property
     def number_columns(self) -> frozenset[str]:
@@ -329,11 +344,11 @@ class Mapping(_Declared):
             refunds += [
                 (f"refund.{n}.column", refund.column),
                 (f"refund.{n}.amount", refund.amount),
-                (f"refund.{n}.time.column", () if refund.time is None else refund.time.column),
+                *(() if refund.time is None else refund.time.places(f"refund.{n}.time")),
             ]
         return [
             ("user", self.user),
-            ("time.column", self.time.column),
+            *self.time.places("time"),
             ("event.column", self.event.column),
             *((f"rules.{n}.column", rule.column) for n, rule in enumerate(self.rules, 1)),
             *refunds,
