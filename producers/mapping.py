@@ -64,6 +64,11 @@ class Time(_Declared):
     """Where the time stands and how it is written."""
 
     column: _Required
+    clock: Columns = Field(
+        (),
+        description="columns that go on where it stops, such as the time of day and the zone; `format` is "
+        "of all of them with a blank between",
+    )
     format: str = Field(
         "auto",
         description=(
@@ -91,6 +96,10 @@ class Time(_Declared):
         except (LookupError, ValueError, OSError):
             raise ValueError("expected an IANA time zone such as Europe/London") from None
         return value
+
+    def places(self, key: str) -> list[tuple[str, Columns]]:
+        """What a table must have of it, by key: one of the columns, and all of the others."""
+        return [(f"{key}.column", self.column), *((f"{key}.clock", (one,)) for one in self.clock)]
 
 
 class EventName(_Declared):
@@ -329,11 +338,11 @@ class Mapping(_Declared):
             refunds += [
                 (f"refund.{n}.column", refund.column),
                 (f"refund.{n}.amount", refund.amount),
-                (f"refund.{n}.time.column", () if refund.time is None else refund.time.column),
+                *(() if refund.time is None else refund.time.places(f"refund.{n}.time")),
             ]
         return [
             ("user", self.user),
-            ("time.column", self.time.column),
+            *self.time.places("time"),
             ("event.column", self.event.column),
             *((f"rules.{n}.column", rule.column) for n, rule in enumerate(self.rules, 1)),
             *refunds,

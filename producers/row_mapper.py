@@ -27,9 +27,9 @@ from producers.mapped import (
     UndecidedError,
     Unmappable,
 )
-from producers.mapping import Columns, Mapping
+from producers.mapping import Columns, Mapping, Time
 from producers.messages import PURCHASES
-from producers.row_readers import Reader, condition_of, read_nothing, reader_of
+from producers.row_readers import Reader, condition_of, joined, read_nothing, reader_of
 from producers.texts import is_text
 from producers.times import TimeColumn
 from stream.config import PLACEHOLDER_IDS
@@ -102,7 +102,11 @@ class RowMapper:
         self._event = reader(mapping.event.column)
         self._user = first_id(mapping.user)
         self._named_user = reader(mapping.user)
-        self._time = reader(mapping.time.column)
+
+        def time_reader(time: Time) -> Reader:
+            return joined([reader(time.column), *(reader((name,)) for name in time.clock)])
+
+        self._time = time_reader(mapping.time)
         self._times = TimeColumn(mapping.time.format, mapping.time.zone, latest_ms)
         self._order = first_id(mapping.order)
         self._id = first_id(mapping.message_id)
@@ -123,14 +127,14 @@ class RowMapper:
                 None
                 if refund.time is None
                 else (
-                    reader(refund.time.column),
+                    time_reader(refund.time),
                     TimeColumn(refund.time.format, refund.time.zone, latest_ms),
                 ),
             )
             for refund in mapping.refund
         ]
         # What a shop writes on an order's first line only. A test for emptiness means its own line.
-        of_order = [mapping.user, mapping.time.column, mapping.event.column]
+        of_order = [mapping.user, mapping.time.column, mapping.time.clock, mapping.event.column]
         of_order += [
             test.column for test in (*mapping.rules, *mapping.refund) if test.empty is None
         ]

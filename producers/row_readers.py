@@ -43,6 +43,21 @@ def reader_of(places: Sequence[int]) -> Reader:
     return read_first
 
 
+def joined(reads: Sequence[Reader]) -> Reader:
+    """Reads what several say, with a blank between; nothing where the first says nothing."""
+    first, *others = reads
+    if not others:
+        return first
+
+    def read(row: Row) -> str | None:
+        text = first(row)
+        if text is None:
+            return None
+        return " ".join([text, *(more for other in others if (more := other(row)) is not None)])
+
+    return read
+
+
 def read_nothing(_row: Row) -> None:
     """Of what no column says."""
 

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from producers.mapped import Event, Refusal
-from producers.mapping import Mapping, load_mapping, parse_mapping
+from producers.mapping import Mapping, MappingError, load_mapping, parse_mapping
 from producers.messages import encode_message, message_of, topic_of
 from producers.row_mapper import RowMapper
 from stream.events import Track
@@ -205,6 +205,25 @@ def test_a_column_may_say_the_currency_by_its_sign(said: str, code: str | None) 
         'user = "u"\ntime = "t"\nevent = "Order Completed"\namount = "a"\ncurrency = "c"'
     )
     assert event(declared, u="x", t="2020-01-01", a="5", c=said).currency == code
+
+
+def test_day_clock_and_zone_may_stand_in_columns_of_their_own() -> None:
+    """As PayPal and tills write them; a day alone is its beginning."""
+    declared = mapping(
+        'user = "u"\nevent = "Product Viewed"\n'
+        'time = { column = "day", clock = ["at", "zone"], format = "%m/%d/%Y %H:%M:%S %Z" }'
+    )
+    row: dict[str, str | None] = {"u": "x", "day": "03/14/2024", "at": "10:22:11", "zone": "PST"}
+    assert iso(event(declared, **row).time_ms) == "2024-03-14T18:22:11.000Z"
+    found = refusal(declared, **row | {"zone": ""})
+    assert (found.reason, "'03/14/2024 10:22:11'" in found.why) == ("bad_time", True)
+    assert refusal(declared, **row | {"day": ""}).why == "day is empty"
+    with pytest.raises(MappingError, match=r"time.clock: the file has no column 'zone'"):
+        declared.check({"u", "day", "at"})
+    auto = mapping('user = "u"\nevent = "Product Viewed"\ntime = { column = "day", clock = "at" }')
+    for at, expected in (("10:22", "10:22:00"), ("10:22:11", "10:22:11"), ("", "00:00:00")):
+        found_at = event(auto, u="x", day="2024-03-14", at=at).time_ms
+        assert iso(found_at) == f"2024-03-14T{expected}.000Z"
 
 
 def test_reasons_and_where_to_look() -> None:
