@@ -7,6 +7,7 @@ the sorter gives.
 from __future__ import annotations
 
 from array import array
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -19,7 +20,7 @@ from producers.tables.json_lines import fitting, messages
 from producers.tables.opening import kind_of_file, open_table, stem
 from producers.tables.table import BATCH_ROWS, Refuse
 from producers.texts import FileError, is_utf8_after_all, open_utf8_lines
-from stream.config import PLACEHOLDER_IDS
+from stream.config import PLACEHOLDER_IDS, Money
 from stream.events import NativeLine, NoEvent
 from stream.times import LATEST_MS
 from stream.units import iso
@@ -179,8 +180,8 @@ def _stage_native(
 def _message_event(line: NativeLine, number: int, message: str, place: int) -> Event:
     """An event whose message stands already."""
     return Event(
-        line.time_ms, number, line.user, line.event, None, line.id, *(None,) * 5, file=place,
-        raw=message.removeprefix("\ufeff"),
+        line.time_ms, number, line.user, line.event, None, line.id, *(None,) * 5,
+        currency=line.currency, file=place, raw=message.removeprefix("\ufeff"),
     )  # fmt: skip
 
 
@@ -194,6 +195,7 @@ def read_sources(
     placeholders: Collection[str] = PLACEHOLDER_IDS,
     keep_outliers: bool = False,
     native: ReadNative | None = None,
+    money: Money | None = None,
 ) -> tuple[int, int]:
     """Read files into a sorter, and bring their events into one order of time.
 
@@ -206,6 +208,7 @@ def read_sources(
         placeholders: ids that name nobody and no order, whatever their case.
         keep_outliers: whether events far from all others stay in.
         native: see `stage`.
+        money: what the worker makes of currencies; None does not ask.
 
     Returns:
         Rows of all files, refused ones among them, and events.
@@ -244,4 +247,32 @@ def read_sources(
         shown = {"user": event.user, "order": event.order}
         refuse(Refusal(event.row, reason, why, shown, sources[event.file].file.name))
 
-    return rows, sorter.sort(refuse_event, keep_outliers=keep_outliers)
+    count = sorter.sort(refuse_event, keep_outliers=keep_outliers)
+    note = None if money is None else _currency_note(sorter.currencies(), money)
+    if note is not None:
+        sorter.notes.append(note)
+    return rows, count
+
+
+def _currency_note(found: Counter[str], money: Money) -> str | None:
+    """What becomes of amounts in these currencies, where that is not what a shop would want."""
+    if money.currency:
+        known = {money.currency, *money.rates}
+        strange = Counter({code: count for code, count in found.items() if code not in known})
+        if not strange:
+            return None
+        return (
+            f"amounts in currencies that money.rates does not have: {_told(strange)}; workers refuse "
+            "their events"
+        )
+    if len(found) < 2:
+        return None
+    return (
+        f"amounts in {len(found)} currencies ({_told(found)}) are added up as if they were one; set "
+        "money.currency, and money.rates for the others"
+    )
+
+
+def _told(counts: Counter[str]) -> str:
+    shown = ", ".join(f"{count:,} {code}" for code, count in counts.most_common(5))
+    return f"{shown} .." if len(counts) > 5 else shown

@@ -617,6 +617,7 @@ def replay(
                 keep_outliers=keep_outliers,
                 native=native,
                 placeholders=settings.worker.placeholder_ids,
+                money=settings.money,
             )
             report.notes = list(sorter.notes)
             if watched is not None:

@@ -199,6 +199,14 @@ class EventSorter:
             dict(self._database.execute("SELECT event, count(*) FROM sorted GROUP BY 1").fetchall())
         )
 
+    def currencies(self) -> Counter[str]:
+        """How many amounts are in each currency that is said, after `sort`."""
+        query = (
+            "SELECT currency, count(*) FROM sorted WHERE currency IS NOT NULL "
+            "AND (amount IS NOT NULL OR raw IS NOT NULL) GROUP BY 1"
+        )
+        return Counter(dict(self._database.execute(query).fetchall()))
+
     def before(self, time_ms: int) -> int:
         """How many events there are before a time, after `sort`."""
         query = "SELECT count(*) FROM sorted WHERE time_ms < $time_ms"

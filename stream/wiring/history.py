@@ -118,6 +118,7 @@ def open_history(
             keep_outliers=keep_outliers,
             placeholders=settings.worker.placeholder_ids,
             native=NativeReader(table, settings.worker, settings.money),
+            money=settings.money,
         )
         files = [one.file for one in sources]
         yield History(

@@ -10,12 +10,15 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from consumers.native import NativeReader
 from producers.files import Source, read_sources
 from producers.mapped import Refusal
-from producers.mapping import load_mapping
+from producers.mapping import Currency, load_mapping
 from producers.sorting import EventSorter
 from producers.tables.opening import stem
 from producers.texts import FileError
+from stream.config import Money, Worker
+from stream.features import DEFAULT_FEATURES, FeatureTable
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -147,3 +150,48 @@ def test_a_dash_is_no_amount_and_no_reason_to_refuse(tmp_path: Path) -> None:
     events, refused = amounts_of(tmp_path, "12.50", "-", " $ - ", "\u2014", "-20")
     assert events == [12.5, None, None, None, -20]
     assert not refused
+
+
+@pytest.mark.parametrize("form", ["csv", "messages"])
+@pytest.mark.parametrize(
+    ("codes", "money", "told"),
+    [
+        ("EUR USD EUR JPY", Money(), "amounts in 3 currencies (2 EUR, 1 USD, 1 JPY) are added up"),
+        ("EUR eur", Money(), ""),
+        ("", Money(), ""),
+        ("EUR USD", Money(currency="EUR", rates={"USD": 0.9}), ""),
+        ("EUR USD JPY JPY", Money(currency="EUR", rates={"USD": 0.9}), "not have: 2 JPY; workers"),
+    ],
+)
+def test_currencies_that_would_be_added_up_or_refused_are_told(
+    tmp_path: Path, form: str, codes: str, money: Money, told: str
+) -> None:
+    if form == "csv":
+        content = "customer,date,amount,code\n" + "".join(
+            f"a,2026-01-0{n},5,{code}\n" for n, code in enumerate(codes.split() or [""], 1)
+        )
+        mapping = load_mapping("simple").model_copy(update={"currency": Currency(column=("code",))})
+    else:
+        content = "".join(
+            json.dumps(
+                {
+                    "type": "track", "event": "Order Completed", "userId": "a",
+                    "timestamp": f"2026-01-0{n}T00:00:00Z",
+                    "properties": {"order_id": n, "total": 5, "currency": code},
+                }
+            ) + "\n"
+            for n, code in enumerate(codes.split() or [""], 1)
+        )  # fmt: skip
+        mapping = load_mapping("segment")
+    suffix = "csv" if form == "csv" else "jsonl"
+    file = write(tmp_path / f"orders.{suffix}", content.encode())
+    native = NativeReader(FeatureTable(DEFAULT_FEATURES), Worker(), money)
+    refused: list[Refusal] = []
+    with EventSorter() as sorter:
+        read_sources([Source(file, mapping)], sorter, refused.append, native=native, money=money)
+        notes = "; ".join(sorter.notes)
+    if form == "messages" and "JPY" in codes and money.currency:
+        assert [one.reason for one in refused] == ["unknown_currency"] * 2
+    else:
+        assert told in notes
+        assert bool(notes) == bool(told)
