@@ -25,7 +25,9 @@ class NativeReader:
 
     def __init__(self, table: FeatureTable, worker: Worker, money: Money) -> None:
         self._parser = PlainParser(table, worker.message_bytes, Fields(table, worker, money))
-        self._worth: list[bool] = table.uses_value.tolist()
+        # Where there is a reporting currency, others are converted or refused, and need not be told.
+        tells = table.uses_value & (not money.currency)
+        self._tells_currency: list[bool] = tells.tolist()
         self._names = {code: name for name, code in table.codes.items()}
 
     def __call__(self, lines: Sequence[bytes]) -> list[NativeLine | NoEvent]:
@@ -44,7 +46,7 @@ class NativeReader:
                 found.append(NoEvent(IGNORED_EVENT, "no track message"))
             elif kind != UNWATCHED:
                 track = tracks[place]
-                currency = self._currency_of(track) if self._worth[kind] else None
+                currency = self._currency_of(track) if self._tells_currency[kind] else None
                 found.append(
                     NativeLine(time_ms, user, self._names[kind], self._id_of(track), currency)
                 )

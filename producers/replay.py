@@ -487,7 +487,9 @@ def refusal_lines(refused: dict[str, int], examples: dict[str, list[Refusal]]) -
         text.append(f"  {count:,} {reason}, such as {where}: {first.why}")
         if others:
             text.append(f"    also rows {', '.join(str(other.row) for other in others)}")
-        if reason != OUTLIER_TIME:
+        # A line that is a message is read without the mapping's columns.
+        by_mapping = bool(first.columns) or reason == UNREADABLE
+        if by_mapping and reason != OUTLIER_TIME:
             text.append(f"    the mapping's key: {_MENDED_BY.get(reason, 'rules')}")
     return text
 
