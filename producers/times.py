@@ -70,6 +70,10 @@ _PROPOSALS = 50
 """Texts for which formats are tried out; after so many, another tells nobody anything new."""
 
 
+_ZONES_LOOKED_AT = 1_000
+"""Texts that are read a second time, to see whether they name a zone: a column is written in one way."""
+
+
 class TimeColumn:
     """The times of one column, as it is declared to be written."""
 
@@ -86,6 +90,7 @@ class TimeColumn:
         self._zone = ZoneInfo(zone or "UTC")
         self._other_zone = ZoneInfo("Etc/GMT+12") if zone is None else None
         self._without_zone = ""
+        self._zones_looked_at = 0
         self._parse = _parser(form)
         swapped = _swapped(form)
         self._swapped = None if swapped is None else _parser(swapped)
@@ -114,6 +119,8 @@ class TimeColumn:
         """Whether a time is another one in another zone: then it names none, and nobody has."""
         if _moment(self._parse, text, other) != time_ms:
             self._without_zone = text
+        self._zones_looked_at += 1
+        if self._without_zone or self._zones_looked_at == _ZONES_LOOKED_AT:
             self._other_zone = None
 
     def _sane(self, parse: Parse, text: str) -> int | None:

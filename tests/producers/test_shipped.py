@@ -196,6 +196,21 @@ def test_stripe_payments(tmp_path: Path) -> None:
     assert [one.reason for one in refused] == ["not_paid", "not_paid"]
 
 
+def test_stripe_tells_when_a_charge_was_refunded(tmp_path: Path) -> None:
+    file = tmp_path / "payments.csv"
+    header, *rows = STRIPE.splitlines()
+    file.write_text(
+        f"{header},Refunded date (UTC)\n{rows[0]},\n{rows[1]},2024-03-20 10:00:00\n{rows[2]},\n"
+    )
+    messages, _, notes = told(file, "stripe")
+    assert [(one["event"], one["timestamp"][:10]) for one in messages] == [
+        ("Order Completed", "2024-03-01"), ("Order Completed", "2024-03-02"),
+        ("Order Completed", "2024-03-03"), ("Order Refunded", "2024-03-03"),
+        ("Order Refunded", "2024-03-20"),
+    ]  # fmt: skip
+    assert not notes
+
+
 @pytest.mark.parametrize("form", ["array", "lines"])
 def test_matomo_visits(tmp_path: Path, form: str) -> None:
     file = tmp_path / "visits.json"
