@@ -61,6 +61,17 @@ class NoList(NamedTuple):
     raw: Any
 
 
+class NoProduct(NamedTuple):
+    """The same of a line that should be an object, and holds one in a list or as a text of JSON."""
+
+    raw: Any
+
+    @staticmethod
+    def is_one(line: Any) -> bool:
+        """Whether a line is of this kind. A text or a number is the id of a product, without a price."""
+        return isinstance(line, list) or (isinstance(line, str) and line.lstrip().startswith("{"))
+
+
 class Codes(dict[str, int]):
     """Codes of the watched events by name; any other is `UNWATCHED`.
 
@@ -297,6 +308,8 @@ def number(raw: Any, name: str) -> float:
             raise RefusedError(Reason.BAD_NUMBER, f"{name} {shown(raw)} is no number")
     elif isinstance(raw, NoList):
         raise RefusedError(Reason.WRONG_TYPE, f"products are {shown(raw.raw)}, and no list")
+    elif isinstance(raw, NoProduct):
+        raise RefusedError(Reason.WRONG_TYPE, f"a product is {shown(raw.raw)}, and no object")
     elif isinstance(raw, bool) or not isinstance(raw, int | float):
         raise RefusedError(Reason.WRONG_TYPE, f"{name} {shown(raw)} is no number")
     try:

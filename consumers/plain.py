@@ -25,6 +25,7 @@ from consumers.fields import (
     Amounts,
     Fields,
     NoList,
+    NoProduct,
     RefusedError,
     is_absent,
     shown,
@@ -471,17 +472,18 @@ def _properties_of(raw: Any) -> Properties | None:
             found[name] = _spelt_out(value)
     products = found.get("products")
     if isinstance(products, list):
-        found["products"] = [
-            Product(line.get("price"), line.get("quantity"), line.get("currency"))
-            if isinstance(line, dict)
-            else Product()
-            for line in products
-        ]
+        found["products"] = [_product_of(line) for line in products]
     else:
         # An empty object is what PHP makes of an empty list.
         none = is_absent(products) or products == {}
         found["products"] = None if none else [Product(NoList(products))]
     return Properties(**found)
+
+
+def _product_of(line: Any) -> Product:
+    if isinstance(line, dict):
+        return Product(line.get("price"), line.get("quantity"), line.get("currency"))
+    return Product(NoProduct(line)) if NoProduct.is_one(line) else Product()
 
 
 _SIGNS = tuple(zip((4, 7, 10, 13, 16, 19, 23), b"--T::.Z", strict=True))

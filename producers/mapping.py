@@ -301,24 +301,30 @@ class Mapping(_Declared):
         Raises:
             MappingError: of some key, every column is missing; names it and what there is.
         """
-        for key, names in self._places():
-            known = [name for name in names if name in available or name in self.optional]
-            if names and not known:
-                close = _near(names, available)
-                hint = f" (did you mean {close!r}?)" if close else ""
-                wanted = " or ".join(map(repr, names))
-                raise MappingError(
-                    f"mapping {self.name}: {key}: the file has no column {wanted}{hint}; "
-                    f"it has {', '.join(sorted(available)) or 'none'}"
-                )
+        lacking = self._lacking(available)
+        if lacking is None:
+            return
+        key, names = lacking
+        close = _near(names, available)
+        hint = f" (did you mean {close!r}?)" if close else ""
+        wanted = " or ".join(map(repr, names))
+        others = [one.name for one in map(load_mapping, _shipped_names()) if one.fits(available)]
+        shipped = f"; of those that ship, {' and '.join(others)} would fit" if others else ""
+        raise MappingError(
+            f"mapping {self.name}: {key}: the file has no column {wanted}{hint}; "
+            f"it has {', '.join(sorted(available)) or 'none'}{shipped}"
+        )
 
     def fits(self, available: Collection[str]) -> bool:
-        """Whether `check` would let a table with these columns pass."""
-        try:
-            self.check(available)
-        except MappingError:
-            return False
-        return True
+        """Whether a table with these columns has what the mapping needs."""
+        return self._lacking(available) is None
+
+    def _lacking(self, available: Collection[str]) -> tuple[str, Columns] | None:
+        """The first key of which a table with these columns has none, and its columns."""
+        for key, names in self._places():
+            if names and not any(name in available or name in self.optional for name in names):
+                return key, names
+        return None
 
     @property
     def number_columns(self) -> frozenset[str]:

@@ -294,6 +294,10 @@ def _id(raw: Any) -> str | None:
 
 def _field(product: Any, name: str, otherwise: Any) -> Any:
     raw = product.get(name) if isinstance(product, dict) else None
+    if name == "price" and not isinstance(product, dict | int | float | None):
+        # A text is a product's id, unless there is an object in it; a list is no price.
+        holds_object = isinstance(product, list) or product.lstrip()[:1] == "{"
+        return [product] if holds_object else otherwise
     return otherwise if _is_blank(raw) else raw
 
 

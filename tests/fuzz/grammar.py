@@ -130,7 +130,8 @@ def products(chance: Random) -> Any:
         if chance.random() < 0.15:
             code = chance.choice(_CURRENCIES)
             line["currency"] = code if chance.random() < 0.9 else value(chance)
-        found.append(line if chance.random() < 0.95 else value(chance))
+        odd = chance.random()
+        found.append(line if odd < 0.94 else value(chance) if odd < 0.98 else json.dumps(line))
     return found
 
 

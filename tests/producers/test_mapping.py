@@ -73,6 +73,14 @@ def test_missing_columns_are_named_with_what_there_is() -> None:
     load_mapping("ga4").check({"user_pseudo_id", "event_timestamp", "event_name"})
 
 
+def test_a_shipped_mapping_that_would_fit_is_named() -> None:
+    columns = {"Name", "Email", "Financial Status", "Created at", "Lineitem quantity", "Total"}
+    with pytest.raises(MappingError, match=r"Total; of those that ship, shopify would fit$"):
+        load_mapping("simple").check(columns)
+    with pytest.raises(MappingError, match=r"it has a$"):
+        load_mapping("simple").check({"a"})
+
+
 def test_the_examples_in_the_help_work() -> None:
     for example in (EXAMPLE_PURCHASES, EXAMPLE_VIEWS):
         for line in example.splitlines():
