@@ -7,6 +7,7 @@ held here to what the decoders say.
 
 from __future__ import annotations
 
+import gzip
 import json
 from pathlib import Path
 from random import Random
@@ -222,13 +223,32 @@ def test_a_currency_may_stand_on_the_lines_of_an_order(
     assert plain.counts.applied == 1
 
 
+ONE = json.loads(encoded())
+
+
 @pytest.mark.parametrize("way", WAYS)
-def test_a_batch_is_refused_as_one(way: Any) -> None:
-    message = json.dumps({"batch": [json.loads(encoded())] * 3, "sentAt": "2026-11-26T09:00:00Z"})
-    batch = Decoder(TABLE, Worker(decoder=way)).decode([FakeMessage(message.encode())])
-    assert batch.rejects[0].detail == (
-        "the message is a batch of 3: each must be a message of its own"
-    )
+@pytest.mark.parametrize(
+    ("message", "reason", "detail"),
+    [
+        ({"batch": [ONE] * 3, "sentAt": "2026-11-26T09:00:00Z"}, Reason.MISSING_FIELD, "a batch of 3: each"),
+        ({"schema": {"type": "struct"}, "payload": ONE}, Reason.MISSING_FIELD, "its field 'payload' does: send"),
+        ({"specversion": "1.0", "data": ONE}, Reason.MISSING_FIELD, "its field 'data' does: send"),
+        ({"properties": {"event": "x"}}, Reason.MISSING_FIELD, "names no event"),
+        ([ONE, ONE], Reason.WRONG_TYPE, "a list of 2: each"),
+        (json.dumps(ONE), Reason.WRONG_TYPE, "made JSON twice"),
+        ("hello", Reason.WRONG_TYPE, "is no object"),
+        (gzip.compress(encoded()), Reason.NOT_JSON, "is gzip: Kafka compresses"),
+        (encoded().decode().encode("utf-16"), Reason.NOT_JSON, "is UTF-16"),
+        (b"\0\0\0\0\x07\x02u1", Reason.NOT_JSON, "schema registry"),
+    ],
+)  # fmt: skip
+def test_a_message_within_another_is_told_as_such(
+    way: Any, message: Any, reason: Reason, detail: str
+) -> None:
+    value = message if isinstance(message, bytes) else json.dumps(message).encode()
+    batch = Decoder(TABLE, Worker(decoder=way)).decode([FakeMessage(value)])
+    assert batch.rejects[0].reason is reason
+    assert detail in batch.rejects[0].detail
 
 
 @pytest.mark.parametrize("way", WAYS)
