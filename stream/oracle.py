@@ -353,6 +353,9 @@ class OracleOrder:
     def say(self, time_ms: int, amounts: tuple[float, float], silent: bool, placed: bool) -> bool:
         """Take in a message; False if it says nothing new."""
         before, first = self.amounts, placed and not self.placed
+        if before is not None:
+            late = first and before.value > 0 and all(time_ms < time for time, _ in self.said)
+            silent = silent or late  # the updates that came first have happened later
         self.said.append((time_ms, None if silent and before is not None else amounts))
         self.placed = self.placed or placed
         now = self._counted()
