@@ -7,8 +7,10 @@ or yes, 1 no or something is off, 2 wrong use or wrong configuration.
 from __future__ import annotations
 
 import errno
+import getpass
 import os
 import sys
+import time
 import tomllib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -31,12 +33,15 @@ from consumers.doctor import examine
 from consumers.letters import letters, survey
 from consumers.log_end import read_ends, read_log_end
 from consumers.native import NativeReader
+from consumers.parked import parked
+from producers import control
 from producers import topics as topic_plans
 from producers.delivery import DeliveryError
 from producers.files import FileError, Source
 from producers.mapping import HELP_EXAMPLE, MappingError, load_mapping
 from producers.replay import BehindError, parse_speed, progress_bar, replay
 from stream import config
+from stream.campaigns.control import ControlRecord
 from stream.cli import apply as apply_view
 from stream.cli import auditing, dlq, explaining, logs, views
 from stream.cli import campaigns as campaigns_view
@@ -44,6 +49,7 @@ from stream.cli import demo as demonstration
 from stream.cli import explore as explore_view
 from stream.cli import plan as plan_view
 from stream.cli import rekey as rekey_view
+from stream.cli import webhooks as webhooks_view
 from stream.cli.terminal import console, show
 from stream.cli.waiting import catching_up_bar
 from stream.errors import (
@@ -53,9 +59,18 @@ from stream.errors import (
     TopicMissingError,
 )
 from stream.events import Reason
-from stream.insight import applying, explore, members, plan, queries, rule_facts, trial
+from stream.insight import (
+    applying,
+    campaign_facts,
+    explore,
+    members,
+    plan,
+    queries,
+    rule_facts,
+    trial,
+)
 from stream.insight import why as reasons
-from stream.insight.facts import CheckFacts, SegmentsFacts, UserFacts
+from stream.insight.facts import CheckFacts, ControlFacts, SegmentsFacts, UserFacts
 from stream.insight.waiting import wait_until_caught_up
 from stream.learning.choosing import Distance
 from stream.masking import mask, mask_facts
@@ -70,6 +85,7 @@ from stream.store.state import StoreRefusedError, StoreUnavailableError
 from stream.tuning import Tuning
 from stream.units import iso, milliseconds
 from stream.wiring import letters as letter_facts
+from stream.wiring import parked as parked_facts
 from stream.wiring import rekey as rekeying
 from stream.wiring import republish, roles
 from stream.wiring.history import opener
@@ -162,12 +178,18 @@ campaigns_app = typer.Typer(
     rich_markup_mode="markdown",
     help="Campaigns: what is declared, and what would be sent.",
 )
+webhooks_app = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    help="Deliveries to endpoints that were given up, and to send them again.",
+)
 config_app = typer.Typer(no_args_is_help=True, help="The settings in force.")
 app.add_typer(topics_app, name="topics")
 app.add_typer(run_app, name="run")
 app.add_typer(config_app, name="config")
 app.add_typer(dlq_app, name="dlq")
 app.add_typer(campaigns_app, name="campaigns")
+app.add_typer(webhooks_app, name="webhooks")
 
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON object as the last line on stdout.")]
 SourceFiles = Annotated[
@@ -720,6 +742,84 @@ def try_campaigns(
     show(facts, as_json, lambda shown: campaigns_view.show_trial(out, shown))
 
 
+@campaigns_app.command("list", epilog="Example: `segstream campaigns list`")
+def list_campaigns(as_json: AsJson = False) -> None:
+    """What have campaigns sent so far, and did it help?"""
+    settings = _context.settings()
+    facts = campaign_facts.campaigns_facts(settings, roles.campaign_state(settings))
+    show(facts, as_json, lambda shown: campaigns_view.show_list(out, shown))
+
+
+@campaigns_app.command("show", epilog="Example: `segstream campaigns show win-back`")
+def show_campaign(
+    name: Annotated[str, typer.Argument(metavar="CAMPAIGN", help="Its name.")],
+    as_json: AsJson = False,
+) -> None:
+    """A campaign whole: what became of changes, and its effect by arm, with intervals."""
+    settings = _context.settings()
+    found = campaign_facts.campaigns_facts(settings, roles.campaign_state(settings), name)
+    show(found["campaigns"][0], as_json, lambda shown: campaigns_view.show_one(out, shown))
+
+
+By = Annotated[
+    str | None,
+    typer.Option("--by", help="Who says so, for the record; who is logged in by default."),
+]
+
+
+def _say(record: ControlRecord, by: str | None, as_json: bool) -> None:
+    """Leave a record on the topic of control, with who said it and when."""
+    whole: ControlRecord = {
+        "at": iso(time.time_ns() // 1_000_000),
+        "by": by or getpass.getuser(),
+        **record,
+    }
+    settings = _context.settings()
+    facts: ControlFacts = {"record": dict(whole), "partitions": control.say(settings, whole)}
+    show(facts, as_json, lambda shown: campaigns_view.show_control(out, shown))
+
+
+def _see_declared(name: str) -> None:
+    declared = [one.name for one in _context.settings().campaigns]
+    if name not in declared:
+        raise config.ConfigError(
+            f"there is no campaign {name!r}, but {', '.join(declared) or 'none'}"
+        )
+
+
+@campaigns_app.command("pause", epilog="Example: `segstream campaigns pause win-back`")
+def pause_campaign(
+    name: Annotated[str, typer.Argument(metavar="CAMPAIGN", help="Its name.")],
+    by: By = None,
+    as_json: AsJson = False,
+) -> None:
+    """Send nothing of a campaign any more, not even what is under way."""
+    _see_declared(name)
+    _say({"campaign": name, "paused": True}, by, as_json)
+
+
+@campaigns_app.command("resume", epilog="Example: `segstream campaigns resume win-back`")
+def resume_campaign(
+    name: Annotated[str, typer.Argument(metavar="CAMPAIGN", help="Its name.")],
+    by: By = None,
+    as_json: AsJson = False,
+) -> None:
+    """Let a paused campaign go on, with the changes that come from now on."""
+    _see_declared(name)
+    _say({"campaign": name, "paused": False}, by, as_json)
+
+
+@campaigns_app.command("suppress", epilog="Example: `segstream campaigns suppress u42`")
+def suppress_user(
+    user: Annotated[str, typer.Argument(metavar="USER", help="The user's id.")],
+    undo: Annotated[bool, typer.Option("--undo", help="They may get something again.")] = False,
+    by: By = None,
+    as_json: AsJson = False,
+) -> None:
+    """Send a user nothing of any campaign any more, not even what waits for an endpoint."""
+    _say({"user": user, "suppressed": not undo}, by, as_json)
+
+
 segments_app = typer.Typer(rich_markup_mode="markdown")
 app.add_typer(segments_app, name="segments", epilog="Example: `segstream segments --rules`")
 
@@ -1037,6 +1137,63 @@ def dlq_replay(
         raise typer.Exit(NO)
 
 
+@webhooks_app.command("list", epilog="Example: `segstream webhooks list`")
+def webhooks_list(as_json: AsJson = False) -> None:
+    """How many deliveries were given up, by endpoint and reason."""
+    with _telling("reading the parked deliveries"):
+        found = parked(_context.settings())
+    show(
+        parked_facts.parked_facts(found),
+        as_json,
+        lambda facts: webhooks_view.show_parked(out, facts),
+    )
+
+
+@webhooks_app.command(
+    "replay", epilog="Example: `segstream webhooks replay --endpoint crm --since 2026-11-01`"
+)
+def webhooks_replay(
+    endpoint: Annotated[str | None, typer.Option(help="Only of this endpoint.")] = None,
+    reason: Annotated[
+        str | None, typer.Option(help="Only of this reason: exhausted, expired, gone, full ..")
+    ] = None,
+    since: Annotated[
+        datetime | None, typer.Option(help="Only those given up from then on; UTC.")
+    ] = None,
+    limit: Annotated[int | None, typer.Option(help="Deliveries at the most.", min=1)] = None,
+    again: Annotated[
+        bool, typer.Option("--again", help="Also those that were asked for before.")
+    ] = False,
+    late: Annotated[
+        bool, typer.Option("--late", help="Also those whose trigger is no longer valid.")
+    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only count them.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Ask the role of webhooks to send again what it had given up, under the same ids.
+
+    For when the receiver was mended. An endpoint that had answered 410 is tried again.
+    """
+    settings = _context.settings()
+    with _telling("reading the parked deliveries") as tell:
+        facts = parked_facts.replay(
+            settings,
+            parked(settings),
+            time.time_ns() // 1_000_000,
+            endpoint=endpoint,
+            reason=reason,
+            since_ms=_milliseconds(since),
+            limit=limit,
+            again=again,
+            late=late,
+            dry_run=dry_run,
+            told=lambda count: tell(f"asked for {count:,}"),
+        )
+    show(facts, as_json, lambda shown: webhooks_view.show_replay(out, shown))
+    if not facts["asked"] + facts["would_ask"]:
+        raise typer.Exit(NO)
+
+
 @app.command(
     epilog="Example: `segstream rekey`, or `segstream rekey --from old-clicks --to clickstream`"
 )
@@ -1179,6 +1336,7 @@ _ANSWERS: Sequence[tuple[type[Exception], int]] = (
     (explore.ExploreError, NO),
     (plan.PlanError, NO),
     (applying.NotAppliedError, NO),
+    (campaign_facts.NoCampaignError, NO),
     (queries.UnknownUserError, NO),
     (queries.NoModelError, NO),
     (queries.WrongNameError, NO),

@@ -12,7 +12,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, closing, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from functools import partial
 from threading import Event
 from typing import TypeVar
@@ -31,6 +31,7 @@ from producers.models import ModelAnnouncer
 from producers.outbox import OutboxPublisher, changes_outlet
 from producers.rejects import DeadLetters
 from stream import fitness, metrics
+from stream.campaigns.keep import Own, read_own
 from stream.config import ConfigError, Settings
 from stream.errors import BrokerUnavailableError
 from stream.health import Health, HealthServer
@@ -46,6 +47,7 @@ from stream.roles.registry import Part, Role
 from stream.store.redis import RedisStore, connect
 from stream.supervise import keep_going
 from stream.trainer import Trainer
+from stream.wiring import webhooks
 
 log = logging.getLogger(__name__)
 _StoreT = TypeVar("_StoreT")
@@ -111,6 +113,27 @@ def open_role_store(settings: Settings, role: str) -> Iterator[RedisRoleStore]:
     )
     try:
         yield store
+    finally:
+        store.close()
+
+
+def campaign_state(settings: Settings) -> list[Own]:
+    """What the role of campaigns keeps of its partitions; nothing of those that it has not begun.
+
+    Raises:
+        ConfigError, StoreUnavailableError: as `open_store`.
+    """
+    with open_store(settings):
+        pass
+    server, partitions = settings.store, settings.topics.partitions
+    store = RedisRoleStore(
+        connect(server.url, server.timeout_seconds),
+        CAMPAIGNS.name,
+        namespace=server.namespace,
+        partitions=partitions,
+    )
+    try:
+        return [read_own(own) for number in range(partitions) if (own := store.own(number))]
     finally:
         store.close()
 
@@ -315,12 +338,14 @@ def owning(
     settings: tuple[str, ...] = (),
     replicas: int = 1,
     wanted: Callable[[Settings], bool] = lambda _: True,
+    opened: Callable[[Settings], AbstractContextManager[OwningRole]] | None = None,
 ) -> Role:
     """A role that owns partitions, with the publisher that empties its outbox beside it.
 
     Args:
         settings: sections that its decisions read.
         wanted: whether settings have anything for it to do.
+        opened: the role with what it needs while it runs; as it is declared unless this is said.
     """
 
     def work(settings: Settings, stop: Event, health: Health) -> None:
@@ -328,11 +353,14 @@ def owning(
 
         def attempt() -> None:
             _see_topics(settings, topics(settings))
-            with open_store(settings) as opened:
-                secret = opened.namespace_key()
-            with open_role_store(settings, role.name) as store:
+            with open_store(settings) as known:
+                secret = known.namespace_key()
+            running = nullcontext(role) if opened is None else opened(settings)
+            with open_role_store(settings, role.name) as store, running as role_here:
                 output = _output_of(settings, role)
-                worker = RoleWorker(role, settings, store, output, health, pulse, secret=secret)
+                worker = RoleWorker(
+                    role_here, settings, store, output, health, pulse, secret=secret
+                )
                 worker.run(stop.is_set)
 
         keep_going(role.name, attempt, stop, health, pulse)
@@ -377,6 +405,14 @@ register(
         CAMPAIGNS,
         settings=("campaigns", "campaign_limits"),
         wanted=lambda settings: bool(settings.campaigns),
+    )
+)
+register(
+    owning(
+        webhooks.WEBHOOKS,
+        settings=("endpoints", "webhooks"),
+        wanted=lambda settings: bool(settings.endpoints),
+        opened=webhooks.opened,
     )
 )
 

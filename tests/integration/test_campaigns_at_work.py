@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -22,6 +23,7 @@ from tests.harness import PARTITIONS, Pipeline, headers, watermark_settings
 from tests.stream.campaigns.making import HOUR_MS, START_MS, campaign, change
 
 WAVES, CHANGES, USERS = 3, 3_000, 400
+VALUE = 12.5
 KINDS = ("at_risk", "loyal", "dormant")
 CAMPAIGNS = (
     campaign(
@@ -35,6 +37,33 @@ CAMPAIGNS = (
     campaign("wake-up", when={"kind_to": ["dormant"]}, priority=5),
 )
 LIMITS = Limits.model_validate({"per_user": {"day": 2, "week": 5}})
+
+
+def measured(owns: list[dict[str, Any]], version: str) -> dict[str, list[float]]:
+    """By arm: users whose window is over, how many of them bought, and for how much."""
+    found: dict[str, list[float]] = {}
+    for own in owns:
+        for arm, of in own["sums"].get("win-back", {}).get(version, {}).items():
+            before = found.setdefault(arm, [0, 0, 0.0])
+            for place, name in enumerate(("users", "converted", "revenue")):
+                before[place] += of[name]
+    return found
+
+
+def expected_effect(told: list[Told], bought: list[tuple[str, int]]) -> dict[str, list[float]]:
+    """The same by the log alone: who was decided for first when, and what they bought within a week."""
+    found: dict[str, list[float]] = {}
+    for one in told:
+        if one.counted and one.campaign == "win-back":
+            orders = sum(
+                user == one.user and 0 <= at_ms - one.at_ms < 7 * 24 * HOUR_MS
+                for user, at_ms in bought
+            )
+            of_arm = found.setdefault(one.arm, [0, 0, 0.0])
+            of_arm[0] += 1
+            of_arm[1] += orders > 0
+            of_arm[2] += VALUE * orders
+    return found
 
 
 @pytest.mark.servers
@@ -52,6 +81,25 @@ def test_each_trigger_is_sent_once_whoever_is_killed(
     oracle = Oracle(settings.campaigns, settings.campaign_limits, key)
     told: list[Told] = []
     sent_changes = 0
+
+    bought: list[tuple[str, int]] = []
+
+    def buy(user: str, at_ms: int) -> None:
+        bought.append((user, at_ms))
+        value = msgspec.json.encode(
+            {
+                "type": "track",
+                "event": "Order Completed",
+                "userId": user,
+                "messageId": f"m{len(bought)}",
+                "timestamp": iso(at_ms),
+                "properties": {"order_id": f"o{len(bought)}", "total": VALUE},
+            }
+        )
+        # A record that is sent twice counts once.
+        for _ in range(1 + len(bought) % 2):
+            partition = int(user[1:]) % PARTITIONS
+            producer.produce(settings.topics.purchases, value, partition=partition, timestamp=at_ms)
 
     def send(user: str, at_ms: int, number: int, kind: int) -> None:
         nonlocal sent_changes
@@ -74,7 +122,10 @@ def test_each_trigger_is_sent_once_whoever_is_killed(
         for _ in range(WAVES):
             before = sent_changes
             for n in range(before, before + CHANGES):
-                send(f"u{n * 7 % USERS}", START_MS + n * HOUR_MS // 30, n + 1, n * 11 % 13 % 3)
+                at_ms = START_MS + n * HOUR_MS // 30
+                send(f"u{n * 7 % USERS}", at_ms, n + 1, n * 11 % 13 % 3)
+                if n % 5 == 0:
+                    buy(f"u{n * 7 % USERS}", at_ms + HOUR_MS)
             assert producer.flush() == 0
             pipeline.wait("records", lambda before=before: records() > before)  # type: ignore[misc]
             running.pop(0).kill()
@@ -85,9 +136,14 @@ def test_each_trigger_is_sent_once_whoever_is_killed(
         end_ms = START_MS + 30 * 24 * HOUR_MS
         for partition in numbers:
             send(f"u{USERS + partition}", end_ms, 1, 1)
+            buy(f"u{USERS + partition}", end_ms)
         assert producer.flush() == 0
+        sent_purchases = len(bought) + sum(n % 2 for n in range(1, len(bought) + 1))
         pipeline.wait(
-            "all", lambda: records() == sent_changes and not any(store.outbox_sizes(numbers))
+            "all",
+            lambda: (
+                records() == sent_changes + sent_purchases and not any(store.outbox_sizes(numbers))
+            ),
         )
         pipeline.end()
         owns = [json.loads(store.own(n)) for n in numbers]
@@ -104,6 +160,7 @@ def test_each_trigger_is_sent_once_whoever_is_killed(
     assert len(expected) > WAVES * CHANGES // 20
     assert len(found) == len({one["id"] for one in found})
     assert {one["id"]: (one["user"], one["arm"], one["at"]) for one in found} == expected
+    assert measured(owns, version["win-back"]) == expected_effect(told, bought)
     for own in owns:
         assert own["seen"] == {name: sum(of.values()) for name, of in own["counts"].items()}
     assert sum(own["seen"]["win-back"] for own in owns) == sent_changes
