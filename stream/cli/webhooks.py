@@ -47,10 +47,15 @@ def show_parked(out: Console, facts: ParkedFacts) -> None:
 
 def show_replay(out: Console, facts: ReplayedFacts) -> None:
     """How many are sent again, and what became of the others."""
+    told = ", ".join(f"{count:,} to {name}" for name, count in sorted(facts["endpoints"].items()))
     if facts["would_ask"]:
-        out.print(f"{facts['would_ask']:,} deliveries would be sent again; nothing was asked for")
+        out.print(
+            f"{facts['would_ask']:,} deliveries would be sent again, {told}; nothing was asked for"
+        )
     else:
-        out.print(f"{facts['asked']:,} deliveries are sent again by the role of webhooks")
+        out.print(
+            f"the role of webhooks sends {facts['asked']:,} deliveries again{told and f': {told}'}"
+        )
     counts: Mapping[str, object] = facts
     for name, why in _OTHERS.items():
         if counts[name]:

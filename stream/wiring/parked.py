@@ -5,6 +5,7 @@ Comes in: letters. Goes out: facts; `stream.cli.webhooks` shows them.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 
 from typing_extensions import TypedDict
@@ -41,6 +42,7 @@ class ReplayedFacts(TypedDict):
 
     asked: int
     would_ask: int
+    endpoints: dict[str, int]
     sent_before: int
     too_late: int
     beyond_limit: int
@@ -96,7 +98,7 @@ def replay(
     """
     now, since = iso(now_ms), iso(since_ms)
     facts: ReplayedFacts = {
-        "asked": 0, "would_ask": 0, "sent_before": 0, "too_late": 0, "beyond_limit": 0,
+        "asked": 0, "would_ask": 0, "endpoints": {}, "sent_before": 0, "too_late": 0, "beyond_limit": 0,
     }  # fmt: skip
     chosen: list[Letter] = []
     for letter in found.letters.values():
@@ -114,6 +116,7 @@ def replay(
             facts["beyond_limit"] += 1
         else:
             chosen.append(letter)
+    facts["endpoints"] = dict(Counter(letter["endpoint"] for letter in chosen))
     if dry_run:
         facts["would_ask"] = len(chosen)
     else:
