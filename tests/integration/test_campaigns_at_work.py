@@ -1,4 +1,4 @@
-"""The role of campaigns on real servers: kill -9 and rebalances, and each trigger is there once."""
+"""The role of campaigns on real servers: kill -9, a frozen worker, and each trigger is there once."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from stream.wiring.roles import open_role_store, outlets
 from tests.harness import PARTITIONS, Pipeline, headers, watermark_settings
 from tests.stream.campaigns.making import HOUR_MS, START_MS, campaign, change
 
-WAVES, CHANGES, USERS = 3, 3_000, 400
+KILLS, CHANGES, USERS = 9, 1_000, 400
 VALUE = 12.5
 KINDS = ("at_risk", "loyal", "dormant")
 CAMPAIGNS = (
@@ -68,7 +68,7 @@ def expected_effect(told: list[Told], bought: list[tuple[str, int]]) -> dict[str
 
 @pytest.mark.servers
 @pytest.mark.slow
-def test_each_trigger_is_sent_once_whoever_is_killed(
+def test_each_trigger_is_sent_once_whoever_is_killed_or_frozen(
     kafka: RealKafka, redis_url: str, tmp_path: Path
 ) -> None:
     marks = {"clock": {"mark_seconds": 3_600.0}}
@@ -118,33 +118,43 @@ def test_each_trigger_is_sent_once_whoever_is_killed(
         def records() -> int:
             return sum(position.records for n in numbers if (position := store.position(n)))
 
-        running = pipeline.start("campaigns", "campaigns")
-        for _ in range(WAVES):
-            before = sent_changes
-            for n in range(before, before + CHANGES):
+        def wave() -> None:
+            for n in range(sent_changes, sent_changes + CHANGES):
                 at_ms = START_MS + n * HOUR_MS // 30
                 send(f"u{n * 7 % USERS}", at_ms, n + 1, n * 11 % 13 % 3)
                 if n % 5 == 0:
                     buy(f"u{n * 7 % USERS}", at_ms + HOUR_MS)
             assert producer.flush() == 0
+
+        def sent() -> int:
+            return sent_changes + len(bought) + len(bought[::2])
+
+        running = pipeline.start("campaigns", "campaigns")
+        for _ in range(KILLS):
+            before = records()
+            wave()
             pipeline.wait("records", lambda before=before: records() > before)  # type: ignore[misc]
             running.pop(0).kill()
             (joined,) = pipeline.start("campaigns")
             said = joined.said
             pipeline.wait("a rebalance", lambda said=said: "taken over" in said())  # type: ignore[misc]
             running.append(joined)
+        # Past its session: the other has all partitions, and what it knows is old when it wakes up.
+        pipeline.wait("all of the waves", lambda: records() == sent())
+        frozen, other = running
+        frozen.freeze()
+        wave()
+        pipeline.wait("the take-over", lambda: records() == sent())
+        wave()
+        frozen.thaw()
+        pipeline.wait("all after it", lambda: records() == sent())
+        assert "Traceback" not in frozen.said() + other.said()
         end_ms = START_MS + 30 * 24 * HOUR_MS
         for partition in numbers:
             send(f"u{USERS + partition}", end_ms, 1, 1)
             buy(f"u{USERS + partition}", end_ms)
         assert producer.flush() == 0
-        sent_purchases = len(bought) + sum(n % 2 for n in range(1, len(bought) + 1))
-        pipeline.wait(
-            "all",
-            lambda: (
-                records() == sent_changes + sent_purchases and not any(store.outbox_sizes(numbers))
-            ),
-        )
+        pipeline.wait("all", lambda: records() == sent() and not any(store.outbox_sizes(numbers)))
         pipeline.end()
         owns = [json.loads(store.own(n)) for n in numbers]
     told += oracle.advance(end_ms - HOUR_MS)
@@ -157,7 +167,7 @@ def test_each_trigger_is_sent_once_whoever_is_killed(
     messages = list(read_to_end(settings.broker, settings.topics.triggers))
     found = [json.loads(message.value() or b"") for message in messages]
     assert [headers(one)["ce_id"] for one in messages] == [one["id"] for one in found]
-    assert len(expected) > WAVES * CHANGES // 20
+    assert len(expected) > KILLS * CHANGES // 20
     assert len(found) == len({one["id"] for one in found})
     assert {one["id"]: (one["user"], one["arm"], one["at"]) for one in found} == expected
     assert measured(owns, version["win-back"]) == expected_effect(told, bought)
