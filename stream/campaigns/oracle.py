@@ -139,7 +139,7 @@ class Oracle:
         contenders: list[tuple[Campaign, str, bool]] = []
         for campaign in self._campaigns:
             self.seen[campaign.name] += 1
-            if not _matches(campaign, change):
+            if not matches(campaign, change):
                 self.counts[campaign.name, "unmatched"] += 1
                 continue
             if not _runs(campaign, now):
@@ -274,7 +274,8 @@ def _ms(text: str) -> int:
     return round(datetime.fromisoformat(text).timestamp() * 1_000)
 
 
-def _matches(campaign: Campaign, change: Mapping[str, Any]) -> bool:
+def matches(campaign: Campaign, change: Mapping[str, Any]) -> bool:
+    """Whether a change concerns a campaign."""
     when = campaign.when
     checks = [
         change["cause"] in [cause.value for cause in when.cause],

@@ -17,6 +17,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from threading import Event, Thread
 from typing import TYPE_CHECKING, Any, Self
@@ -33,20 +34,21 @@ from consumers.audit import audit
 from consumers.change_log import ChangeLog, parse_record
 from consumers.client import read_to_end, reader_options
 from producers import topics as topic_plans
+from producers.reactions import Reactions
 from producers.traffic import ShopReport, run_shop
 from stream import config
 from stream.cli import views
 from stream.errors import kafka_client
 from stream.events import Mark
 from stream.features import DEFAULT_FEATURES, FeatureTable
-from stream.insight import queries
+from stream.insight import campaign_facts, queries
 from stream.learning.state import TrainerState
 from stream.roles.registry import Role
 from stream.safe import safe_facts
 from stream.servers import LocalBroker, LocalStore
 from stream.store.state import StoreUnavailableError
 from stream.units import iso, readable_duration
-from stream.wiring.roles import mark_signer, open_store, outlets, wanted
+from stream.wiring.roles import campaign_state, mark_signer, open_store, outlets, wanted
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -125,7 +127,23 @@ when = {{ orders_30d = {{ min = 0.25 }} }}
 kind = "browsing"
 rank = 2
 when = {{ views_7d = {{ min = 0.5 }} }}
+
+# Two campaigns for who drifts away: shoppers react to the one, and not to the other.
+[[campaigns]]
+name = "coupon"
+when = {{ kind_to = ["at_risk"] }}
+holdout = 0.5
+goal = {{ within = "7d", hope = 0.05, tuned_for = 2_000 }}
+
+[[campaigns]]
+name = "postcard"
+when = {{ kind_to = ["at_risk"] }}
+holdout = 0.5
+goal = {{ within = "7d", hope = 0.05, tuned_for = 2_000 }}
 """
+
+CHANCES = {"coupon": 0.25, "postcard": 0.0}
+"""That a shopper of the demo orders for a trigger who else might not."""
 
 
 @dataclass
@@ -158,6 +176,7 @@ class _Shop:
     report: ShopReport | None = None
     error: Exception | None = None
     at_ms: int = 0
+    reactions: Reactions | None = None
 
 
 def run(
@@ -218,7 +237,7 @@ def _watch(
     picture = _Picture(settings, store, shop, tail, console.width)
     done_at: float | None = None
     with (
-        _tail_consumer(settings) as consumer,
+        _tail_consumer(settings, settings.topics.changes) as consumer,
         Live(console=console, refresh_per_second=4, transient=True) as live,
     ):
         while not stop.is_set():
@@ -275,26 +294,36 @@ def _run_shop(settings: config.Settings, shop: _Shop, seconds: float, stop: Even
         shop.at_ms = told.time_ms or shop.at_ms
 
     try:
-        shop.report = run_shop(
-            settings,
-            mark_signer(settings),
-            seed=7,
-            users=int(USERS_A_SECOND * seconds),
-            days=SHOP_DAYS,
-            seconds=seconds,
-            stop=stop.is_set,
-            progress=progress,
-            faults=0.01,
-        )
+        with _tail_consumer(settings, settings.topics.triggers) as triggers:
+            shop.reactions = Reactions(CHANCES, partial(_listen, triggers))
+            shop.report = run_shop(
+                settings,
+                mark_signer(settings),
+                seed=7,
+                users=int(USERS_A_SECOND * seconds),
+                days=SHOP_DAYS,
+                seconds=seconds,
+                stop=stop.is_set,
+                progress=progress,
+                faults=0.01,
+                reactions=shop.reactions,
+            )
     except Exception as error:  # noqa: BLE001 - raised again in the main thread
         shop.error = error
 
 
-def _tail_consumer(settings: config.Settings) -> _ClosingConsumer:
+def _listen(consumer: Consumer) -> Iterator[dict[str, Any]]:
+    """Triggers of campaigns that have come since."""
+    for message in consumer.consume(1_000, 0.0):
+        if message.error() is None:
+            yield msgspec.json.decode(message.value() or b"")
+
+
+def _tail_consumer(settings: config.Settings, topic: str) -> _ClosingConsumer:
     consumer = kafka_client(_ClosingConsumer, reader_options(settings.broker))
     consumer.assign(
         [
-            TopicPartition(settings.topics.changes, partition, OFFSET_BEGINNING)
+            TopicPartition(topic, partition, OFFSET_BEGINNING)
             for partition in range(settings.topics.partitions)
         ]
     )
@@ -459,6 +488,7 @@ def _facts(
         "rejected": report.rejected,
         "complete": shop.report is not None and shop.report.complete,
         "checks": [asdict(check) for check in report.checks],
+        "effects": _effects(settings, shop),
     }
     with suppress(queries.NoModelError):
         found = queries.segments(queries.trainer_state(store), settings.table())
@@ -466,6 +496,36 @@ def _facts(
         facts["segments"] = len(found["segments"])
         facts["segment_list"] = found
     return facts
+
+
+def _effects(settings: config.Settings, shop: _Shop) -> list[dict[str, Any]]:
+    """What was measured of each campaign, and what is true, for the shop knows who reacted."""
+    if shop.reactions is None or shop.report is None or shop.report.last_event_ms is None:
+        return []
+    within_ms = {
+        one.name: round(one.goal.within * 1_000)
+        for one in settings.campaigns
+        if one.goal is not None
+    }
+    truth = shop.reactions.truth(within_ms, shop.report.last_event_ms)
+    found = campaign_facts.campaigns_facts(settings, campaign_state(settings))
+    return [
+        {
+            "campaign": campaign["name"],
+            "arm": comparison["arm"],
+            "users": comparison["users"],
+            "held_out_users": comparison["held_out_users"],
+            "verdict": comparison["verdict"],
+            "measured": comparison["conversion"]["difference"],
+            "sequence": comparison["conversion"]["sequence"],
+            "true": of.conversion
+            if (of := truth.get((campaign["name"], comparison["arm"])))
+            else None,
+        }
+        for campaign in found["campaigns"]
+        for effect in campaign["effects"]
+        for comparison in effect["comparisons"]
+    ]
 
 
 def _latencies(settings: config.Settings, tail: _Tail) -> Iterator[float]:
@@ -481,6 +541,16 @@ def _latencies(settings: config.Settings, tail: _Tail) -> Iterator[float]:
     for at, arrived in tail.arrived:
         if at in sent:
             yield arrived - sent[at]
+
+
+def _effect_line(effect: dict[str, Any]) -> str:
+    """What was measured of a campaign, beside what is true."""
+    told = f"campaign {effect['campaign']}: {effect['verdict'].replace('_', ' ')}"
+    if effect["sequence"] is None:
+        return f"{told}, for {effect['users']:,} users are too few"
+    low, high = (f"{100 * end:+.1f}" for end in effect["sequence"])
+    true = "unknown" if effect["true"] is None else f"{100 * effect['true']:+.1f} %"
+    return f"{told}; conversion measured {100 * effect['measured']:+.1f} % ({low} .. {high}), true {true}"
 
 
 def show_summary(console: Console, facts: dict[str, Any]) -> None:
@@ -503,6 +573,7 @@ def show_summary(console: Console, facts: dict[str, Any]) -> None:
             f"from mark to change delivered: {readable_duration(half)} (median), "
             f"{readable_duration(most)} (99 %)"
         )
+    lines += map(_effect_line, facts["effects"])
     lines.append(
         f"audit: {facts['lost']} lost, {facts['duplicated']} duplicated, "
         f"{facts['rejected']:,} rejected"

@@ -14,7 +14,7 @@ import time
 import tomllib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -1256,6 +1256,14 @@ def audit(
     settings = _context.settings()
     with roles.open_store(settings) as store, auditing.progress(err, sample) as progress:
         report = run_audit(settings, store, sample=sample, progress=progress)
+    if settings.campaigns:
+        more = roles.audit_campaigns(settings)
+        report = replace(
+            report,
+            checks=[*report.checks, *more],
+            ok=report.ok and all(check.ok for check in more),
+            unjudged=report.unjudged + sum(check.unjudged for check in more),
+        )
     show(asdict(report), as_json, lambda shown: auditing.show(out, shown))
     if not report.ok:
         raise typer.Exit(NO)

@@ -20,6 +20,9 @@ from typing import TypeVar
 import redis
 
 from consumers.activity import ActivityWorker
+from consumers.audit import Check
+from consumers.campaign_audit import KeptPartition
+from consumers.campaign_audit import audit_campaigns as campaign_audit
 from consumers.campaigns import CAMPAIGNS
 from consumers.output import Output
 from consumers.owner import StateLostError
@@ -123,6 +126,38 @@ def campaign_state(settings: Settings) -> list[Own]:
     Raises:
         ConfigError, StoreUnavailableError: as `open_store`.
     """
+    with _campaign_store(settings) as store:
+        found = [store.own(number) for number in range(settings.topics.partitions)]
+    return [read_own(own) for own in found if own]
+
+
+def audit_campaigns(settings: Settings) -> list[Check]:
+    """Hold the role of campaigns to its topics; see `consumers.campaign_audit`.
+
+    Raises:
+        ConfigError, StoreUnavailableError: as `open_store`.
+        BrokerUnavailableError: the broker does not answer.
+    """
+    with open_store(settings) as opened:
+        key = opened.namespace_key()
+    kept = []
+    with _campaign_store(settings) as store:
+        for number in range(settings.topics.partitions):
+            before, own, after = store.position(number), store.own(number), store.position(number)
+            while before != after:
+                before, own, after = after, store.own(number), store.position(number)
+            if before is not None and own:
+                waiting = sum(store.outbox_sizes([number]))
+                changes, _, told = before.offsets
+                kept.append(
+                    KeptPartition(number, changes, told, before.clock_ms, waiting, read_own(own))
+                )
+    return campaign_audit(settings, key, kept)
+
+
+@contextmanager
+def _campaign_store(settings: Settings) -> Iterator[RedisRoleStore]:
+    """The store of the role of campaigns, for whoever only reads."""
     with open_store(settings):
         pass
     server, partitions = settings.store, settings.topics.partitions
@@ -133,7 +168,7 @@ def campaign_state(settings: Settings) -> list[Own]:
         partitions=partitions,
     )
     try:
-        return [read_own(own) for number in range(partitions) if (own := store.own(number))]
+        yield store
     finally:
         store.close()
 

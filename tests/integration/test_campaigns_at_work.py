@@ -13,12 +13,14 @@ from confluent_kafka import Producer
 from consumers.client import read_to_end
 from ops.kafka.server import RealKafka
 from producers import topics
+from producers.cloudevents import cloud_event
 from stream.campaigns.declare import Limits
 from stream.campaigns.oracle import Oracle, Told
+from stream.events import CHANGED
 from stream.records import change_id
 from stream.store.state import key_of
 from stream.units import iso
-from stream.wiring.roles import open_role_store, outlets
+from stream.wiring.roles import audit_campaigns, open_role_store, outlets
 from tests.harness import PARTITIONS, Pipeline, headers, watermark_settings
 from tests.stream.campaigns.making import HOUR_MS, START_MS, campaign, change
 
@@ -108,7 +110,8 @@ def test_each_trigger_is_sent_once_whoever_is_killed_or_frozen(
         told.extend(oracle.change(one))
         value = msgspec.json.encode(one)
         partition = int(user[1:]) % PARTITIONS
-        producer.produce(settings.topics.changes, value, partition=partition)
+        told_of: Any = cloud_event(one["id"], "", CHANGED, one["at"], user)
+        producer.produce(settings.topics.changes, value, partition=partition, headers=told_of)
         sent_changes += 1
 
     stored = open_role_store(settings, "campaigns")
@@ -157,6 +160,9 @@ def test_each_trigger_is_sent_once_whoever_is_killed_or_frozen(
         pipeline.wait("all", lambda: records() == sent() and not any(store.outbox_sizes(numbers)))
         pipeline.end()
         owns = [json.loads(store.own(n)) for n in numbers]
+    for check in audit_campaigns(settings):
+        assert (check.ok, check.unjudged, check.offenders) == (True, 0, []), check.name
+        assert check.counted > KILLS * CHANGES // 20
     told += oracle.advance(end_ms - HOUR_MS)
     version = {one.name: one.version for one in settings.campaigns}
     expected = {

@@ -172,6 +172,10 @@ def demo() -> dict[str, Any]:
         "change_latency_p50_seconds": 0.1, "change_latency_p99_seconds": 0.1, "lost": 0,
         "duplicated": 0, "rejected": 0, "segment_list": segments(),
         "checks": [{"name": EVIL, "ok": False, "offenders": [EVIL], "note": EVIL}],
+        "effects": [{
+            "campaign": EVIL, "arm": EVIL, "users": 1, "held_out_users": 1, "verdict": EVIL,
+            "measured": 0.1, "sequence": [0.0, 0.2], "true": 0.1,
+        }],
     }  # fmt: skip
 
 
