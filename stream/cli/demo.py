@@ -17,6 +17,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, field
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 from threading import Event, Thread
@@ -47,7 +48,7 @@ from stream.roles.registry import Role
 from stream.safe import safe_facts
 from stream.servers import LocalBroker, LocalStore
 from stream.store.state import StoreUnavailableError
-from stream.units import iso, readable_duration
+from stream.units import DAY_MS, iso, milliseconds, readable_duration
 from stream.wiring.roles import campaign_state, mark_signer, open_store, outlets, wanted
 
 if TYPE_CHECKING:
@@ -62,6 +63,9 @@ MARKS_A_SECOND = 3
 """More than these, and workers and trainer on two cores fall behind the shop's clock."""
 DRAIN_SECONDS = 90.0
 REFRESH_SECONDS = 0.5
+AHEAD_MS = 2 * DAY_MS
+"""The shop goes on only so far ahead of the newest change: who gets a letter reacts in time."""
+WAIT_SECONDS = 0.02
 LAST_MOVES = 8
 TO_A_FILE = ("--set", "log.format=text")
 """What a role says is shown to a person if it fails."""
@@ -156,6 +160,7 @@ class _Tail:
     last: deque[dict[str, Any]] = field(default_factory=lambda: deque(maxlen=LAST_MOVES))
     arrived: list[tuple[str, float]] = field(default_factory=list)
     seen: set[str] = field(default_factory=set)
+    newest_ms: int = 0
 
     def take(self, change: dict[str, Any], now: float) -> None:
         if change["id"] in self.seen:
@@ -165,6 +170,7 @@ class _Tail:
         self.risk_moves += queries.churn_risk_moves([change])
         self.causes[change["cause"]] = self.causes.get(change["cause"], 0) + 1
         self.arrived.append((change["at"], now))
+        self.newest_ms = max(self.newest_ms, milliseconds(datetime.fromisoformat(change["at"])))
         if change["from"] is not None:
             self.last.append(change)
 
@@ -232,7 +238,8 @@ def _watch(
 ) -> dict[str, Any]:
     shop, tail = _Shop(), _Tail()
     started = time.monotonic()
-    traffic = Thread(target=_run_shop, args=(settings, shop, seconds, stop), daemon=True)
+    heard = _Heard(shop, tail, seconds, stop)
+    traffic = Thread(target=_run_shop, args=(settings, shop, seconds, stop, heard), daemon=True)
     traffic.start()
     picture = _Picture(settings, store, shop, tail, console.width)
     done_at: float | None = None
@@ -289,13 +296,32 @@ def mark_hours(seconds: float) -> int:
     return next(fits, 24)
 
 
-def _run_shop(settings: config.Settings, shop: _Shop, seconds: float, stop: Event) -> None:
+class _Heard:
+    """Waits where the shop is ahead of what its roles have decided, so that letters come in time.
+
+    A machine that keeps up never waits; one that does not takes twice as long at the most.
+    """
+
+    def __init__(self, shop: _Shop, tail: _Tail, seconds: float, stop: Event) -> None:
+        self._shop, self._tail, self._stop = shop, tail, stop
+        self._left = seconds
+
+    def wait(self) -> None:
+        while self._left > 0 and 0 < self._tail.newest_ms < self._shop.at_ms - AHEAD_MS:
+            if self._stop.wait(WAIT_SECONDS):
+                return
+            self._left -= WAIT_SECONDS
+
+
+def _run_shop(
+    settings: config.Settings, shop: _Shop, seconds: float, stop: Event, heard: _Heard
+) -> None:
     def progress(told: Progress) -> None:
         shop.at_ms = told.time_ms or shop.at_ms
 
     try:
         with _tail_consumer(settings, settings.topics.triggers) as triggers:
-            shop.reactions = Reactions(CHANCES, partial(_listen, triggers))
+            shop.reactions = Reactions(CHANCES, partial(_listen, triggers, heard))
             shop.report = run_shop(
                 settings,
                 mark_signer(settings),
@@ -312,8 +338,9 @@ def _run_shop(settings: config.Settings, shop: _Shop, seconds: float, stop: Even
         shop.error = error
 
 
-def _listen(consumer: Consumer) -> Iterator[dict[str, Any]]:
+def _listen(consumer: Consumer, heard: _Heard) -> Iterator[dict[str, Any]]:
     """Triggers of campaigns that have come since."""
+    heard.wait()
     for message in consumer.consume(1_000, 0.0):
         if message.error() is None:
             yield msgspec.json.decode(message.value() or b"")
