@@ -113,6 +113,7 @@ class Campaigns(Decision):
                 decider.advance(now_ms - self._behind_ms, wall_ms),
             ]
         )
+        keeper.forget(changes.slot)
         measured = decisions.where(decisions.counted)
         windows.opened(measured.version, measured.arm, measured.at_ms)
         known_ms = min(keeper.bought_ms, now_ms)

@@ -11,6 +11,7 @@ not used, and of an answer no more is read than it takes to use the connection a
 from __future__ import annotations
 
 import asyncio
+import logging
 import socket
 import threading
 from collections.abc import Callable, Coroutine, Mapping, Sequence
@@ -28,6 +29,9 @@ from stream.webhooks.bodies import body
 from stream.webhooks.declare import SIGNED, Endpoint
 from stream.webhooks.queue import Attempt
 from stream.webhooks.schedule import Answer
+
+# It would tell every request, with whatever is secret in its address.
+logging.getLogger("httpx").setLevel(logging.WARNING)
 
 ANSWER_BYTES = 65_536
 """Of an answer's body that are read; the connection of one that goes on is closed."""

@@ -316,7 +316,7 @@ class Decider:
         users.clock_ms[slot] = at_ms
         erased = self.moves.erased[changes.move]
         if erased.any():
-            users.suppressed[slot[erased]] = True
+            users.suppressed[slot[erased]] = users.erased[slot[erased]] = True
         users.at_risk[slot] = self.moves.at_risk[changes.move]
         busy = users.under_way[slot] > 0
         if busy.any():

@@ -69,7 +69,7 @@ KEPT = np.dtype(
     ]
 )
 """A pair in a row; see `stream.campaigns.state.PAIR`."""
-SUPPRESSED, AT_RISK = 1, 2
+SUPPRESSED, AT_RISK, ERASED = 1, 2, 4
 """Flags of a user."""
 USED, COUNTED, SUMMED = 1, 2, 4
 """Flags of a pair."""
@@ -258,6 +258,7 @@ class Keeper:
         users.clock_ms[slots] = head["clock_ms"]
         users.suppressed[slots] = (head["flags"] & SUPPRESSED) > 0
         users.at_risk[slots] = (head["flags"] & AT_RISK) > 0
+        users.erased[slots] = (head["flags"] & ERASED) > 0
         users.zone[slots] = head["zone"].astype(np.int64) - 1
         for place in np.flatnonzero(head["bought"]).tolist():
             self.purchases.load(int(slots[place]), table["bought"][place])
@@ -330,9 +331,15 @@ class Keeper:
         users = self.decider.users
         slots = [users.slot_of(one.user) for one in read.purchases]
         for slot, one in zip(slots, read.purchases, strict=True):
-            if not users.suppressed[slot]:
+            # Who is suppressed is measured on: treatment may be why they asked for it.
+            if not users.erased[slot]:
                 self.purchases.take(slot, one)
         return np.unique(np.array(slots, np.int64))
+
+    def forget(self, slots: Ints) -> None:
+        """Keep nothing more of what erased users bought."""
+        for slot in slots[self.decider.users.erased[slots]].tolist():
+            self.purchases.forget(slot)
 
     def pack(self, slots: Ints, known_ms: int) -> Packed:
         """Rows of distinct users.
@@ -352,7 +359,11 @@ class Keeper:
         table = np.zeros(len(slots), _row(users.sends.shape[1], most, orders))
         head = table["head"]
         head["clock_ms"], head["bought"] = users.clock_ms[slots], orders
-        head["flags"] = SUPPRESSED * users.suppressed[slots] + AT_RISK * users.at_risk[slots]
+        head["flags"] = (
+            SUPPRESSED * users.suppressed[slots]
+            + AT_RISK * users.at_risk[slots]
+            + ERASED * users.erased[slots]
+        )
         head["zone"] = users.zone[slots] + 1
         for place, kept_orders in enumerate(bought):
             for nth_order, one in enumerate(kept_orders):

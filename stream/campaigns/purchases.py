@@ -94,9 +94,6 @@ class Purchases:
         self._keep_ms = keep_ms
         self._of: dict[int, list[Bought]] = {}
 
-    def __contains__(self, slot: int) -> bool:
-        return slot in self._of
-
     @property
     def slots(self) -> npt.NDArray[np.int64]:
         """Of whom there are orders."""

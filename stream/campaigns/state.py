@@ -91,6 +91,7 @@ class Users(Columns):
         hash: see `stream.campaigns.arms`; 0 where nobody has asked for it yet.
         clock_ms: the latest time anything was decided for the user.
         suppressed: gets no trigger.
+        erased: is no more; nothing is kept of what they buy.
         at_risk: is in a kind of churn risk, since the last change.
         zone: number of the user's own time zone; NONE where it is not known.
         under_way: pairs that are settling or waiting.
@@ -101,6 +102,7 @@ class Users(Columns):
     hash: Hashes
     clock_ms: Ints
     suppressed: Bools
+    erased: Bools
     at_risk: Bools
     zone: npt.NDArray[np.int16]
     under_way: npt.NDArray[np.int16]
@@ -113,6 +115,7 @@ class Users(Columns):
                 "hash": (np.uint64, 0, 0),
                 "clock_ms": (np.int64, NEVER, 0),
                 "suppressed": (np.bool_, False, 0),
+                "erased": (np.bool_, False, 0),
                 "at_risk": (np.bool_, False, 0),
                 "zone": (np.int16, NONE, 0),
                 "under_way": (np.int16, 0, 0),

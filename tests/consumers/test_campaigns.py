@@ -416,6 +416,24 @@ def test_who_is_suppressed_gets_nothing_until_that_is_taken_back() -> None:
     assert kept.told["counts"]["win-back"]["suppressed"] == 1
 
 
+def test_of_an_erased_user_no_purchase_is_kept_and_a_suppressed_one_is_measured_on() -> None:
+    kept, declared = Kept(), declare([campaign(**MEASURED)], mode="live")
+    role = kept.start(declared)
+    kept.commit(role, role.decide(moved(change("u1"), change("u2")), BEGIN_MS))
+    bought = [order("u1", BEGIN_MS + 1, 1, 5.0), order("u2", BEGIN_MS + 1, 2, 5.0)]
+    kept.commit(role, role.decide(bought, BEGIN_MS + 1))
+    said = [told(user="u2", suppressed=True), *moved(change("u1", BEGIN_MS + 2, 2, cause="erased"))]
+    kept.commit(role, role.decide(said, BEGIN_MS + 2))
+    role = kept.start(declared)
+    later = [order("u1", BEGIN_MS + 3, 3, 5.0), order("u2", BEGIN_MS + 3, 4, 5.0)]
+    kept.commit(role, role.decide(later, BEGIN_MS + 3))
+    end_ms = BEGIN_MS + 8 * 24 * HOUR_MS
+    kept.commit(role, role.decide([order("x", end_ms, 5, 5.0)], end_ms))
+    sums = kept.told["sums"]["win-back"][declared.campaigns[0].version].values()
+    assert sum(of["users"] for of in sums) == 2
+    assert sum(of["revenue"] for of in sums) == 10.0
+
+
 def test_a_users_own_zone_is_kept() -> None:
     """21:00 in London is the afternoon of New York, and the night of Tokyo."""
     quiet = {"from": "20:00", "to": "08:00", "zone": "Europe/London", "then": "drop"}

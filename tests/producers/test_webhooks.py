@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import queue
 import socket
 import ssl
@@ -240,6 +241,15 @@ def test_an_error_names_no_secret() -> None:
     one = endpoint(format="klaviyo", url="https://127.0.0.1:1/in?key=hush-hush", private=True)
     with outbox(one, secrets=["pk_hush-hush"]) as out:
         assert "hush-hush" not in out.ask(one).told
+
+
+def test_requests_are_not_logged(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    with LocalEndpoint(SECRET) as server:
+        one = local(server, url=f"{server.url}?key=hush-hush")
+        with outbox(one) as out:
+            assert out.ask(one).arrived
+    assert "hush-hush" not in caplog.text
 
 
 def test_an_attempt_under_way_ends_with_the_sender() -> None:
