@@ -11,8 +11,8 @@ not used, and of an answer no more is read than it takes to use the connection a
 from __future__ import annotations
 
 import asyncio
-import logging
 import socket
+import ssl
 import threading
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from datetime import UTC, datetime
@@ -20,8 +20,9 @@ from ipaddress import ip_address
 from types import TracebackType
 from typing import Any, Self
 
-import httpx
+import aiohttp
 from standardwebhooks import Webhook
+from yarl import URL
 
 from producers.addresses import refusal
 from stream import masking
@@ -29,9 +30,6 @@ from stream.webhooks.bodies import body
 from stream.webhooks.declare import SIGNED, Endpoint
 from stream.webhooks.queue import Attempt
 from stream.webhooks.schedule import Answer
-
-# It would tell every request, with whatever is secret in its address.
-logging.getLogger("httpx").setLevel(logging.WARNING)
 
 ANSWER_BYTES = 65_536
 """Of an answer's body that are read; the connection of one that goes on is closed."""
@@ -77,27 +75,14 @@ class Sender:
             for one in endpoints
             if one.format in SIGNED
         }
-        self._clients: dict[str, httpx.AsyncClient] = {}
+        self._sessions: dict[str, aiohttp.ClientSession] = {}
         self._loop = asyncio.new_event_loop()
         self._tasks: set[asyncio.Task[None]] = set()
         self._thread = threading.Thread(target=self._run, name="webhooks sender", daemon=True)
 
     def __enter__(self) -> Self:
-        # Authorities of the system's, where SSL_CERT_FILE names them.
-        context = httpx.create_ssl_context()
-        for one in self._endpoints:
-            self._clients[one.name] = httpx.AsyncClient(
-                verify=context,
-                trust_env=False,
-                follow_redirects=False,
-                timeout=None,  # noqa: S113 - an attempt has one limit over all its parts
-                limits=httpx.Limits(
-                    max_connections=None,
-                    max_keepalive_connections=one.at_once,
-                    keepalive_expiry=KEEP_SECONDS,
-                ),
-            )
         self._thread.start()
+        asyncio.run_coroutine_threadsafe(self._open(), self._loop).result()
         return self
 
     def __exit__(
@@ -126,12 +111,27 @@ class Sender:
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
+    async def _open(self) -> None:
+        # Authorities of the system's, or those that SSL_CERT_FILE names.
+        context = ssl.create_default_context()
+        for one in self._endpoints:
+            self._sessions[one.name] = aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(
+                    limit=0, ssl=context, use_dns_cache=False, keepalive_timeout=KEEP_SECONDS
+                ),
+                # An attempt has one limit over all its parts.
+                timeout=aiohttp.ClientTimeout(total=None, connect=None),
+                cookie_jar=aiohttp.DummyCookieJar(),
+                auto_decompress=False,
+                trust_env=False,
+            )
+
     async def _close(self) -> None:
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        for client in self._clients.values():
-            await client.aclose()
+        for session in self._sessions.values():
+            await session.close()
 
     async def _attempt(self, attempt: Attempt, done: Done) -> None:
         seconds = attempt.endpoint.timeout
@@ -140,54 +140,57 @@ class Sender:
                 answer = await self._ask(attempt)
         except TimeoutError:
             answer = Answer(None, error=f"no answer in {seconds:g} s")
-        except (httpx.HTTPError, httpx.InvalidURL, OSError, RefusedAddressError) as error:
+        except (aiohttp.ClientError, OSError, RefusedAddressError) as error:
             said = masking.mask(str(error))
             answer = Answer(None, error=f"{type(error).__name__}: {said}" if said else "no answer")
         done(attempt.key, answer)
 
     async def _ask(self, attempt: Attempt) -> Answer:
         endpoint = attempt.endpoint
-        url = httpx.URL(endpoint.url)
-        port = url.port or (443 if url.scheme == "https" else 80)
-        addresses = (await self._resolve(url.host, port))[:MOST_ADDRESSES]
+        url = URL(endpoint.url, encoded=True)
+        host, port = url.host or "", url.port or 0
+        addresses = (await self._resolve(host, port))[:MOST_ADDRESSES]
         for address in addresses:
             if why := refusal(address, private=endpoint.private):
                 raise RefusedAddressError(why)
         headers, content = self._request(attempt, url)
-        extensions = {} if _is_address(url.host) else {"sni_hostname": url.host}
+        # The certificate is to be of the name, whatever address it leads to.
+        name = None if url.scheme == "http" or _is_address(host) else host
         while True:
-            request = self._clients[endpoint.name].build_request(
-                "POST",
-                url.copy_with(host=addresses[0]),
-                headers=headers,
-                content=content,
-                extensions=extensions,
-            )
             try:
-                return await self._answer(endpoint, request)
-            except httpx.ConnectError:
+                return await self._answer(
+                    endpoint, url.with_host(addresses[0]), headers, content, name
+                )
+            except aiohttp.ClientConnectorError:
                 addresses = addresses[1:]
                 if not addresses:
                     raise
 
-    async def _answer(self, endpoint: Endpoint, request: httpx.Request) -> Answer:
-        response = await self._clients[endpoint.name].send(request, stream=True)
-        try:
+    async def _answer(
+        self,
+        endpoint: Endpoint,
+        url: URL,
+        headers: dict[str, str],
+        content: bytes,
+        name: str | None,
+    ) -> Answer:
+        async with self._sessions[endpoint.name].post(
+            url, data=content, headers=headers, allow_redirects=False, server_hostname=name
+        ) as response:
             read = 0
-            async for part in response.aiter_raw():
+            async for part in response.content.iter_any():
                 read += len(part)
                 if read > ANSWER_BYTES:
+                    response.close()
                     break
-            return Answer(response.status_code, response.headers.get("retry-after", ""))
-        finally:
-            await response.aclose()
+            return Answer(response.status, response.headers.get("retry-after", ""))
 
-    def _request(self, attempt: Attempt, url: httpx.URL) -> tuple[dict[str, str], bytes]:
+    def _request(self, attempt: Attempt, url: URL) -> tuple[dict[str, str], bytes]:
         endpoint, trigger = attempt.endpoint, attempt.trigger
         made = body(endpoint.format, trigger, self._secrets[endpoint.name])
         headers = {
             # The address in the URL is the one that was looked at.
-            "host": url.netloc.decode("ascii"),
+            "host": url.authority,
             "user-agent": "segstream",
             "accept-encoding": "identity",
             **made.headers,

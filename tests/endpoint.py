@@ -67,6 +67,7 @@ class LocalEndpoint:
     ) -> None:
         self.received: list[Received] = []
         self.forged = 0
+        self.connections = 0
         self.manner = manner
         self.secret = secret
         self._lock = threading.Lock()
@@ -78,6 +79,10 @@ class LocalEndpoint:
             protocol_version = "HTTP/1.1"
             # Head and body of an answer go out at once.
             wbufsize = -1
+
+            def setup(self) -> None:
+                endpoint.connections += 1
+                super().setup()
 
             def do_POST(self) -> None:
                 endpoint._serve(self)

@@ -106,7 +106,7 @@ def test_each_manner_comes_to_an_answer(manner: Manner, answer: Answer) -> None:
 
 @pytest.mark.parametrize(
     ("manner", "said"),
-    [(Manner.HALF, "RemoteProtocolError"), (Manner.NEVER, "no answer in 0.5 s")],
+    [(Manner.HALF, "ClientPayloadError"), (Manner.NEVER, "no answer in 0.5 s")],
 )
 def test_an_answer_that_is_not_whole_is_none(manner: Manner, said: str) -> None:
     with LocalEndpoint(SECRET, lambda _: manner) as server:
@@ -142,7 +142,7 @@ def test_connections_are_used_again() -> None:
     with LocalEndpoint(SECRET) as server, outbox(local(server)) as out:
         for number in range(20):
             assert out.ask(local(server), number).arrived
-        assert len(out._sender._clients["crm"]._transport._pool.connections) == 1  # type: ignore[attr-defined]
+        assert server.connections == 1
 
 
 # -- addresses ---------------------------------------------------------------------------------
