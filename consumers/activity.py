@@ -50,9 +50,9 @@ from stream.store.state import Commit, StoreUnavailableError
 log = logging.getLogger(__name__)
 
 POLL_SECONDS = 0.001
-"""Between two looks at what somebody else has to do: a commit, a round. Kafka's finest clock."""
+"""How long to wait for what somebody else has to do, such as a commit or a round. Kafka's finest clock."""
 SETTLED_SECONDS = 60.0
-"""A worker that has no partitions by now gets none, and others have them."""
+"""A worker that has no partitions after this long gets none: others have them."""
 LOOK_AROUND_SECONDS = 1.0
 """Between two looks at how far the output is delivered."""
 TELL_LAG_SECONDS = 1.0
@@ -97,7 +97,9 @@ class ActivityWorker:
         self._lag = LagMeter(settings.topics.inputs, self._wall_ms)
         self._group_offsets = GroupOffsets(settings.store.namespace, time)
         self._ledger = Ledger(self._lag, self._group_offsets, time)
-        self._feed = ModelFeed(store, table.schema, settings.learning.sample_users, time)
+        self._feed = ModelFeed(
+            store, table.schema, settings.learning.sample_users, time, announced=not by_marks
+        )
         self._partitions: PartitionClock = (
             MarkClock(
                 settings.clock, worker, store, self._feed, self._ledger, self._guard,
@@ -144,7 +146,7 @@ class ActivityWorker:
                 self._ready(True, "")
                 while not stop():
                     self._turn()
-                    # Until there is something to tell, whoever was left behind by an outage tells.
+                    # Until this one has something to tell, the lag that an outage left behind is told.
                     if not tells and self._has_lag_to_tell(began):
                         metrics.lag_told_by(self._lag.lags)
                         tells = True
@@ -163,10 +165,10 @@ class ActivityWorker:
         return bool(self._lag.places()) or self._time.monotonic() - began > SETTLED_SECONDS
 
     def _see_partitions(self) -> None:
-        """Whether topics, settings and namespace have one number of partitions.
+        """See that topics, settings and namespace have one number of partitions.
 
         Raises:
-            ConfigError: they have not.
+            ConfigError: they differ.
         """
         see_counts(self._settings, self._member.partition_counts(), self._store.partitions())
         see_partitions(self._settings, self._store.begin(self._settings.topics.partitions))
@@ -186,7 +188,7 @@ class ActivityWorker:
         self._tell_lag()
 
     def _gather(self) -> None:
-        """Read for a moment; longer while there is a backlog, shorter while somebody waits."""
+        """Read for a moment: longer while there is a backlog, shorter while somebody waits."""
         worker, partitions = self._settings.worker, self._partitions
         deadline = self._time.monotonic() + worker.batch_seconds
         most = min(worker.batch_events, worker.buffer_events)
@@ -205,7 +207,7 @@ class ActivityWorker:
                 self._collect(list(partitions.served))
 
     def _step(self, numbers: Sequence[int]) -> None:
-        """What is due for some partitions, once the letters of all that was read are safe."""
+        """Do what is due for some partitions, once the letters of all that was read are safe."""
         self._intake.file_letters()
         self._collect(numbers)
         self._partitions.step(numbers)
@@ -274,7 +276,7 @@ class ActivityWorker:
         )
 
     def _guard(self, number: int, call: Callable[[], object]) -> None:
-        """Do something for a partition; drop it if the store says that it is another's."""
+        """Do something for a partition; drop it if the store says that another worker owns it."""
         try:
             call()
         except NotOursError as error:

@@ -42,8 +42,9 @@ class Beginning:
         """Fence whoever owned a partition; its commits and position, begun anew if it has none.
 
         Raises:
-            ConfigError: it is a partition too many.
-            StateLostError: its state is gone, or of another secret, and that may not be accepted.
+            ConfigError: the partition is beyond the number that the namespace has.
+            StateLostError: its state is gone, or was made with another secret, and the settings do not
+                accept that.
             NotOursError: another has taken the partition over meanwhile.
         """
         see_number(self._settings, number)
@@ -56,10 +57,10 @@ class Beginning:
         return self._see_same_secret(number, token, found)
 
     def again(self, number: int, token: str, before: Position) -> tuple[int, Position]:
-        """Replace a partition's state by a new one; its commits and position.
+        """Replace a partition's state by a new one; gives its commits and position.
 
         Args:
-            before: where the state stood that gives way.
+            before: position of the state that is replaced.
 
         Raises:
             NotOursError: another has taken the partition over meanwhile.
@@ -95,7 +96,7 @@ class Beginning:
             lack: what that is, in words.
 
         Raises:
-            StateLostError: it may not be accepted.
+            StateLostError: the settings do not accept that.
         """
         if not self._settings.store.accept_loss:
             raise StateLostError(f"{lack}. {remedy}")
@@ -106,7 +107,7 @@ class Beginning:
     ) -> tuple[int, Position]:
         """A partition's commits and position, if its change ids are made with our secret.
 
-        With another, the same change would have another id when it is told again.
+        With another secret, the same change would have another id when it is told again.
         """
         told = found[1].secret
         if told in {"", key_print(self._store.namespace_key())}:
@@ -137,8 +138,8 @@ class Beginning:
         """
         # What retention has deleted is gone; the state stands for the rest.
         first = [self._member.extent(topic, number)[0] for topic in self._topics]
-        # Whoever wrote to the output before, under another namespace too, had fewer records there
-        # to count from: no id of theirs can come again.
+        # Whoever wrote to the output before, also under another namespace, counted from fewer records: none of
+        # their ids can come again.
         _, output = self._member.extent(self._settings.topics.changes, number)
         position = Position(
             offsets=first,

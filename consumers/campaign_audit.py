@@ -15,7 +15,7 @@ from typing import Any
 
 import msgspec
 
-from consumers.audit import Check
+from consumers.audit.report import Check
 from consumers.client import read_to_end
 from consumers.plain import parse_time
 from consumers.records import Read, Record

@@ -4,8 +4,8 @@ Comes in: records of `segment-changes`; orders and refunds of `purchases`, for t
 who gets nothing, in which zone users are, and which campaign is paused. Goes out: rows of users, the partition's own state and triggers for
 `campaign-triggers`, in one commit with the offsets (`consumers.role`).
 
-With the wall clock nothing is decided as of a time that has passed. From mark to mark it is the changes'
-own time, and what was put off is decided a mark later: the changes of one mark come in any order.
+By the wall clock nothing is decided as of a time that has passed. From mark to mark, time is that of the
+changes, and what was put off is decided a mark later, because the changes of one mark come in any order.
 """
 
 from __future__ import annotations
@@ -216,7 +216,7 @@ class _Before:
 
 
 def change_time(message: Message) -> int:
-    """When a change happened; 0 for what is none, which must not take the shop's clock along.
+    """When a change happened; 0 for what is no change, which must not move the shop's clock.
 
     A purchase is none: it may be read long before the changes of its time.
     """

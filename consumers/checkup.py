@@ -26,12 +26,12 @@ from stream.store.state import Position, StoreRefusedError, StoreUnavailableErro
 NEWEST = 100
 """Records of each partition that are looked at."""
 LOOKED_AT = 32
-"""Partitions of each topic, and of the store: a wrong partitioner shows in any."""
+"""Partitions of each topic, and of the store, that are looked at: a wrong partitioner shows in any."""
 STALL_SECONDS = 5.0
 
 
 def of_broker(settings: Settings) -> list[Finding]:
-    """Where users lie, and who is in the group; the input topics are there."""
+    """Where users lie, and who is in the group; called only where the input topics exist."""
     return [*(_placement(settings, topic) for topic in settings.topics.inputs), _group(settings)]
 
 
@@ -90,7 +90,7 @@ def _group(settings: Settings) -> Finding:
 
 
 def of_state(settings: Settings, store: ReaderStore, *, broker_answers: bool) -> list[Finding]:
-    """Whether the state is that of these settings and topics; nothing of a namespace without one."""
+    """Whether the state is that of these settings and topics; no finding where a namespace has no state."""
     subject = "namespace"
     try:
         see_partitions(settings, store.partitions())

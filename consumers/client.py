@@ -107,7 +107,7 @@ def detect_protocol(broker: Broker, timeout_seconds: float = 10.0) -> Protocol:
     """Find out whether a broker lets groups be managed by KIP-848; takes about 0.1 s.
 
     A member of a throw-away group asks. A wrong guess would split the workers between two kinds
-    of membership, so there is none: a broker that knows KIP-848 but has it turned off says so by
+    of membership, so nothing is guessed: a broker that knows KIP-848 but has it turned off says so by
     an error, a broker that does not know it is told by librdkafka only in its log (it asks on for
     ever), and an answer shows there too. Listing or describing groups by type proves nothing:
     the local broker answers to it although it has no such groups.
@@ -131,7 +131,7 @@ def detect_protocol(broker: Broker, timeout_seconds: float = 10.0) -> Protocol:
             error = message.error() if message is not None else None
             if said.refused or _is(error, KafkaError.UNSUPPORTED_VERSION):
                 return "classic"
-            # Whether the group is allowed to us is looked at only after the version.
+            # The broker looks at the version first, and only then whether we may use the group.
             if said.answered or _is(error, KafkaError.GROUP_AUTHORIZATION_FAILED):
                 return "consumer"
     finally:
@@ -143,7 +143,7 @@ def detect_protocol(broker: Broker, timeout_seconds: float = 10.0) -> Protocol:
 
 
 def _is(error: KafkaError | None, code: int) -> bool:
-    """Whether an error is, or as a fatal error wraps and quotes, a certain one."""
+    """Whether an error is of a code, or is a fatal error that quotes one of it."""
     return error is not None and (error.code() == code or KafkaError(code).str() in error.str())
 
 
@@ -259,7 +259,7 @@ class _Reader:
         self._bound: dict[int, int] = {}
 
     def extent(self) -> int:
-        """Where all partitions end, less where they begin."""
+        """How many records all partitions hold at the most: ends less beginnings."""
         return sum(high - low for low, high in map(self._watermarks, self._partitions()))
 
     def begin(
@@ -309,7 +309,7 @@ class _Reader:
             self._consumer.close()
 
     def _passed(self, partition: int, position: int) -> None:
-        """Beyond the first watermark, ask for another; at a risen one, the partition is done."""
+        """Beyond the first watermark, ask for another; where that has risen, the partition is done."""
         if position < self._high.get(partition, position + 1):
             return
         if partition not in self._bound:
@@ -335,7 +335,8 @@ class _Reader:
         elif error.fatal() or code == KafkaError.TOPIC_AUTHORIZATION_FAILED:
             raise BrokerUnavailableError(f"topic {self._topic} cannot be read: {error.str()}")
         else:
-            report_broker_error(error)  # librdkafka tries on, and so do we until nothing comes
+            # librdkafka goes on trying, and so do we until nothing comes.
+            report_broker_error(error)
 
     def _note_end(self, partition: int, end: int) -> None:
         """Only here is a partition known to end early: the watermark is not trusted as the end."""

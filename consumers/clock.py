@@ -3,10 +3,10 @@
 Comes in: a wall clock, and a monotonic one. Goes out: a time that never goes back, and does not leap:
 people would be moved by time that has not passed.
 
-A wall clock that is set by more than `JUMP_MS` shows itself beside the monotonic clock, which nobody
-sets. Then time goes on by the monotonic clock for `CONFIRM_SECONDS`. Is the jump taken back meanwhile,
-nothing has happened. Otherwise the wall clock is followed: forwards at once (a machine that slept, whose
-monotonic clock stood still), backwards by standing still until it has caught up.
+If the wall clock is set by more than `JUMP_MS`, the monotonic clock, which nobody sets, shows it. Then time
+goes on by the monotonic clock for `CONFIRM_SECONDS`. If the jump is taken back in that time, nothing has
+happened. Otherwise the wall clock is followed: forwards at once (a machine slept, and its monotonic clock
+stood still), backwards by standing still until it has caught up.
 """
 
 from __future__ import annotations
@@ -65,11 +65,11 @@ class SteadyClock:
         return self._told_ms
 
     def latest_ms(self) -> int:
-        """The later of wall clock and time: what lies after both is in nobody's past."""
+        """The later of wall clock and time: what is after both has not happened yet."""
         return max(self._wall_ms(), self.now_ms())
 
     def _follow(self, jump_ms: int) -> None:
-        """The wall clock is right; small steps are its daily business."""
+        """The wall clock is right; small steps are normal."""
         self._offset_ms += jump_ms
         if self._jumped_at is not None:
             self._jumped_at = None

@@ -2,7 +2,7 @@
 
 Comes in: values of messages. Goes out: `Parsed`, the same to the bit as from `plain.PlainParser`.
 The extra ``segstream[fast]``: to import this module loads numba, and compiles `_parse` unless a
-cache on disk has it.
+cache on disk has it. That cache sees only whether this file has changed, so all that is compiled stands here.
 
 A message is plain if it is JSON, not nested deep, and a `track` with every field once, without
 escapes in those, with a time and a user, and with numbers that one operation makes exact where a
@@ -550,29 +550,31 @@ _NAMES = _list(
     ]
 )  # fmt: skip
 _QUANTITY, _PRICE, _REVENUE, _TOTAL, _VALUE, _CATEGORY, _ORDER, _CURRENCY, _PRODUCTS = range(9)
-_LINE = _list([b"price", b"quantity"])
-_LINES, _PRICED, _PIECES, _WORTH, _AMOUNTS = range(5, 10)
-"""Of products, behind the numbers: how many, how many with a price, their pieces, their worth."""
+_LINE = _list([b"price", b"quantity", b"currency"])
+_LINES, _PRICED, _PIECES, _WORTH, _CURRENCIES, _AMOUNTS = range(5, 11)
+"""Of products, behind the numbers: how many, how many with a price, their pieces, their worth, and how
+many name a currency."""
 
 
 @_compiled
-def _product(at: int) -> tuple[int, float, float, bool]:
-    """The place behind a product, -1 if it is no JSON; its price, its pieces, and whether it is plain.
+def _product(at: int) -> tuple[int, float, float, bool, bool]:
+    """The place behind a product, -1 if it is no JSON; its price, its pieces, and two truths.
 
-    Price and pieces are NaN where it does not say them.
+    Price and pieces are NaN where it does not say them. The truths are whether it is plain, and whether
+    it has a currency of its own.
     """
     price = pieces = np.nan
     if _letter(at) != _OPEN:
-        return _skip(at), price, pieces, False
+        return _skip(at), price, pieces, False, False
     at = _space(at + 1)
     if _letter(at) == _CLOSE:
-        return at + 1, price, pieces, True
+        return at + 1, price, pieces, True, False
     seen, goes_on, plain = 0, True, True
     while goes_on:
         start = at + 1
         end, at = _key(at)
         if at < 0:
-            return -1, price, pieces, False
+            return -1, price, pieces, False, False
         which = _find_listed(start, end, _LINE)
         if which < 0:
             at = _skip(at)
@@ -580,16 +582,19 @@ def _product(at: int) -> tuple[int, float, float, bool]:
             # As a later field of the name would count, it is left to those who know.
             plain = plain and not seen >> which & 1
             seen |= 1 << which
-            at, number, is_plain = _amount(at)
-            plain = plain and is_plain
-            if which == 0:
-                price = number
+            if which == 2:
+                at = _skip(at)
             else:
-                pieces = number
+                at, number, is_plain = _amount(at)
+                plain = plain and is_plain
+                if which == 0:
+                    price = number
+                else:
+                    pieces = number
         if at < 0:
-            return -1, price, pieces, False
+            return -1, price, pieces, False, False
         at, goes_on = _behind(at)
-    return at, price, pieces, plain
+    return at, price, pieces, plain, bool(seen >> 2 & 1)
 
 
 @_compiled
@@ -618,13 +623,14 @@ def _products(at: int, amounts: Floats) -> tuple[int, bool]:
     if _letter(at) == _CLOSE_LIST:
         return at + 1, plain
     while goes_on:
-        at, price, pieces, is_plain = _product(at)
+        at, price, pieces, is_plain, names_currency = _product(at)
         if at < 0:
             return -1, False
         plain = plain and is_plain
         if np.isnan(pieces):
             pieces = 1.0
         amounts[_LINES] += 1.0
+        amounts[_CURRENCIES] += names_currency
         amounts[_PIECES] += pieces
         if not np.isnan(price):
             amounts[_PRICED] += 1.0
@@ -986,7 +992,7 @@ def _parse(
             if uses_value and np.isnan(worth):
                 worth = 0.0
             elif uses_value and len(rates) > 1:
-                plain = plain and not unusual >> _CURRENCY & 1
+                plain = plain and not unusual >> _CURRENCY & 1 and amounts[_CURRENCIES] == 0
                 worth *= _rate(starts[_CURRENCY_TEXT], ends[_CURRENCY_TEXT], known, rates)
             if uses_value:
                 whole[i] = whole[i] or (uses[3, code] and worth == 0.0)

@@ -157,7 +157,7 @@ class Block:
         self.rejects[place] = Reject(reason, detail, self.messages[place])
 
     def refusals(self) -> list[tuple[int, int]]:
-        """Stretches of good messages and the refused ones behind them: how many, how many refused.
+        """Runs of good messages and the refused ones behind them: their number, and how many refused.
 
         Marks are left out: they are no good messages, and must not break a run of refusals.
         """
@@ -211,7 +211,7 @@ class Parser(Protocol):
 def parse_all(parser: Parser, values: Sequence[Any]) -> Parsed:
     """What a parser makes of messages; where it fails, only the message at fault is refused.
 
-    Halving finds it: the others are parsed some ten times again, not one by one.
+    Halving the block finds it: the others are parsed about ten times again, not one by one.
     """
     try:
         return parser.parse(values)
@@ -353,10 +353,10 @@ class Decoder:
         return found
 
     def _times_of(self, mark: Mark) -> tuple[int, int] | None:
-        """Both times of a mark; None if one is no time, or the shop's is ahead of the wall clock.
+        """Both times of a mark; None if one cannot be read, or the shop's is ahead of the wall clock.
 
-        A mark ends a time that has begun. The wall clock is the signed one at which it was sent,
-        not that of this reader: what a mark means must not depend on when it is read.
+        A mark ends a time that has begun. The wall clock is the one at which the mark was sent and signed,
+        not this reader's: what a mark means must not depend on when it is read.
         """
         time_ms, sent_ms = parse_time(mark.timestamp), parse_time(mark.sentAt)
         sane = EARLIEST_MS <= time_ms < LATEST_MS and EARLIEST_MS <= sent_ms < LATEST_MS

@@ -143,7 +143,7 @@ def _topics(differences: list[TopicDifference]) -> list[Finding]:
 def _inputs(settings: Settings, counts: dict[str, int]) -> list[Finding]:
     first, second = settings.topics.inputs
     if first not in counts or second not in counts:
-        return []  # said by the differences
+        return []  # the differences tell it
     subject = "co-partitioning"
     if counts[first] != counts[second]:
         return [
@@ -232,7 +232,7 @@ def _refused(store: Store, error: redis.RedisError) -> Finding:
 
 
 def _line(store: Store) -> str:
-    """What makes a user for one of the roles; the others are in the guide."""
+    """The command that makes a user of Redis for one of the roles; the others are in the guide."""
     return (
         f"redis-cli {acl_line('activity', store.namespace)} (the other roles: ops/guide/redis.md)"
     )
@@ -322,7 +322,7 @@ def _replicas(client: redis.Redis, facts: ServerFacts) -> Finding:
 
 
 def _output(client: redis.Redis, store: Store) -> list[Finding]:
-    """What the publisher has noticed about the output; nothing where that may not be read."""
+    """What the publisher has noted about the output; no finding where that may not be read."""
     try:
         raw = client.hget(output_key(store.namespace), "lacks")
     except (redis.RedisError, OSError):

@@ -46,8 +46,8 @@ class RefusedError(Exception):
 
 
 Amounts: TypeAlias = tuple[float, float, bool]
-"""Value and quantity of an event; and whether it takes back an order and says no amount at all, or tells
-of an order and says no value."""
+"""Value and quantity of an event, and whether something is missing: it takes back an order and says no
+amount at all, or tells of an order and says no value."""
 NO_AMOUNTS: Amounts = (0.0, 1.0, False)
 ALL_OF_AN_ORDER: Amounts = (0.0, 1.0, True)
 
@@ -61,11 +61,22 @@ class NoList(NamedTuple):
     raw: Any
 
 
+class NoProduct(NamedTuple):
+    """The same of a line that should be an object, and holds one in a list or as a text of JSON."""
+
+    raw: Any
+
+    @staticmethod
+    def is_one(line: Any) -> bool:
+        """Whether a line is of this kind. A text or a number is the id of a product, without a price."""
+        return isinstance(line, list) or (isinstance(line, str) and line.lstrip().startswith("{"))
+
+
 class Codes(dict[str, int]):
     """Codes of the watched events by name; any other is `UNWATCHED`.
 
     A name counts as it is declared, then without regard to case and to blanks around it, then as an
-    alias. Names that differ in nothing else keep apart, and are known as they are declared only.
+    alias. Names that differ only by case or blanks are kept apart: each is known only as it is declared.
 
     Attributes:
         by_fold: codes by folded names.
@@ -159,20 +170,8 @@ class Fields:
         raw, name = _amount(properties, takes_back)
         amount_alone = self._refunds[code] and raw is not None
         quantity = _quantity(properties, products, 0.0 if amount_alone else 1.0)
-        value = 0.0
-        is_said = True
-        if raw is not None:
-            value = number(raw, name)
-        elif any(not is_absent(product.price) for product in products):
-            for product in products:
-                if not is_absent(product.price):
-                    value += number(product.price, "products.price") * _pieces(product)
-        elif not is_absent(properties.price):
-            value = number(properties.price, "price") * quantity
-        else:
-            is_said = False
-        if is_said and self.rates:
-            value *= self._rate(properties.currency)
+        said = self._worth(properties, products, raw, name, quantity)
+        value = said or 0.0
         if takes_back:
             value, quantity = abs(value), abs(quantity)
         elif self._uses_order[code] and (value < 0.0 or quantity < 0.0):
@@ -185,8 +184,44 @@ class Fields:
             raise RefusedError(Reason.OUT_OF_RANGE, f"value {value:g}, quantity {quantity:g}")
         is_part = takes_back and bool(products) and not self._cancels[code]
         # A cancelled order is worth nothing any more, and some tell it so.
-        silent = (not is_said and not is_part) or (self._cancels[code] and value == 0.0)
+        silent = (said is None and not is_part) or (self._cancels[code] and value == 0.0)
         return value, quantity, self._uses_order[code] and silent
+
+    def _worth(
+        self,
+        properties: Properties,
+        products: Sequence[Product],
+        raw: Any,
+        name: str,
+        quantity: float,
+    ) -> float | None:
+        """What a message says in money, in the reporting currency; None if it says nothing.
+
+        A line may name its own currency. Where the order names none, an amount of the whole order
+        is in that of its lines.
+        """
+        currency = properties.currency
+        by_line = bool(self.rates) and any(not is_absent(product.currency) for product in products)
+        if raw is None and any(not is_absent(product.price) for product in products):
+            value = 0.0
+            for product in products:
+                if not is_absent(product.price):
+                    worth = number(product.price, "products.price") * _pieces(product)
+                    if by_line:
+                        own = product.currency
+                        worth *= self._rate(currency if is_absent(own) else own)
+                    value += worth
+            if by_line:
+                return value
+        elif raw is not None:
+            value = number(raw, name)
+        elif not is_absent(properties.price):
+            value = number(properties.price, "price") * quantity
+        else:
+            return None
+        if by_line and is_absent(currency):
+            currency = _only_currency(products)
+        return value * self._rate(currency) if self.rates else value
 
     def says_no_amount(self, code: int, properties: Properties) -> bool:
         """Whether what takes back an order names nothing that it takes back."""
@@ -211,6 +246,22 @@ class Fields:
         return rate
 
 
+def _only_currency(products: Sequence[Product]) -> Any:
+    """The one currency that lines of an order name.
+
+    Raises:
+        RefusedError: they name several, and nobody says which of them an amount of the order is in.
+    """
+    said = [product.currency for product in products if not is_absent(product.currency)]
+    texts = {folded(one) if isinstance(one, str) else repr(one) for one in said}
+    if len(texts) > 1:
+        raise RefusedError(
+            Reason.UNKNOWN_CURRENCY,
+            "the products are in several currencies, and no currency says which the order is in",
+        )
+    return said[0]
+
+
 def _mask(table: FeatureTable, names: set[str]) -> Bools:
     mask = np.zeros(256, np.bool_)
     mask[[table.codes[name] for name in names if name in table.codes]] = True
@@ -225,14 +276,14 @@ def text_of_id(raw: Any) -> str | None:
         return None
     if isinstance(raw, int):
         return str(raw) if abs(raw) < _NO_ID else None
-    # Beyond these, numbers of one kind are taken for one another.
+    # Beyond these, whole numbers and floats cannot be told apart.
     if isinstance(raw, float) and raw.is_integer() and abs(raw) < 2**53:
         return str(int(raw))
     return None
 
 
 _NO_ID = 10**100
-"""Python writes no number of some thousand digits, and nobody means one."""
+"""Python does not write numbers of some thousand digits, and nobody means one."""
 
 
 def is_absent(raw: Any) -> bool:
@@ -257,6 +308,8 @@ def number(raw: Any, name: str) -> float:
             raise RefusedError(Reason.BAD_NUMBER, f"{name} {shown(raw)} is no number")
     elif isinstance(raw, NoList):
         raise RefusedError(Reason.WRONG_TYPE, f"products are {shown(raw.raw)}, and no list")
+    elif isinstance(raw, NoProduct):
+        raise RefusedError(Reason.WRONG_TYPE, f"a product is {shown(raw.raw)}, and no object")
     elif isinstance(raw, bool) or not isinstance(raw, int | float):
         raise RefusedError(Reason.WRONG_TYPE, f"{name} {shown(raw)} is no number")
     try:
@@ -272,7 +325,7 @@ def shown(raw: Any) -> str:
     """A value in a sentence: not more than a line of it."""
     if isinstance(raw, dict | list):
         return "an object" if isinstance(raw, dict) else "a list"
-    if isinstance(raw, int) and abs(raw) > 2**64:  # of which Python may write no digits
+    if isinstance(raw, int) and abs(raw) > 2**64:  # whose digits Python may refuse to write
         return "a huge number"
     text = repr(raw)
     return text if len(text) <= 80 else f"{text[:80]}.."
@@ -307,5 +360,5 @@ def _quantity(properties: Properties, products: Sequence[Product], otherwise: fl
 
 
 def _pieces(product: Product) -> float:
-    """How many of a product; one if that is not said."""
+    """How many pieces of a product; 1 if that is not said."""
     return 1.0 if is_absent(product.quantity) else number(product.quantity, "products.quantity")

@@ -5,8 +5,8 @@ Goes out: messages of what is assigned; calls to `Owners` when that changes. It 
 and no users. The topics of a role have the same partitions: one that comes without all its topics is not
 handed over.
 
-Nothing is raised inside a callback of librdkafka, where it would surface once and be forgotten: it is kept,
-and `poll` raises it.
+An error that is raised in a callback of librdkafka is seen once and forgotten. So it is kept, and `poll`
+raises it.
 """
 
 from __future__ import annotations
@@ -38,11 +38,11 @@ class Owners(Protocol):
         ...
 
     def read_from(self, number: int) -> Sequence[int] | None:
-        """Where to read a partition from, by topic; None while it is not served."""
+        """Offsets to read a partition from, by topic; None while it is not served."""
         ...
 
     def revoked(self, numbers: Iterable[int]) -> None:
-        """Commit what there is of partitions: they are taken away next."""
+        """Commit what partitions have: they are taken away next."""
         ...
 
     def lost(self, numbers: Iterable[int]) -> None:
@@ -209,7 +209,7 @@ class GroupMember:
             self._owners.assigned(together, [n for n in whole if n not in together])
             starts, idle = self._starts(partitions)
             self._accept(consumer, starts)
-            # To librdkafka, what was paused when it was taken away is paused when it comes back.
+            # librdkafka keeps a partition paused that was paused when it was taken away and comes back.
             consumer.resume(starts)
             if idle:
                 consumer.pause(idle)
@@ -222,7 +222,7 @@ class GroupMember:
     def _starts(
         self, partitions: Iterable[TopicPartition]
     ) -> tuple[list[TopicPartition], list[TopicPartition]]:
-        """Where to read each from, and those that are not read yet."""
+        """Where to read each partition from, and which are not read yet."""
         starts, idle = [], []
         for where in partitions:
             offsets = self._owners.read_from(where.partition)
@@ -261,7 +261,7 @@ class GroupMember:
 
 
 def _judge(error: KafkaError) -> None:
-    """Ignore what passes by itself; raise what does not."""
+    """Ignore errors that pass by themselves; raise the others."""
     code = error.code()
     if code in (KafkaError.OFFSET_OUT_OF_RANGE, KafkaError._AUTO_OFFSET_RESET):  # noqa: SLF001
         raise OffsetOutOfRangeError(

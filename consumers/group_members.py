@@ -1,9 +1,9 @@
 """Asks a broker who is in a consumer group, in a process of its own.
 
 Comes in: options of a client and the name of a group. Goes out: the members' client ids; `group_namespace`
-looks whose they are. Such a question goes to the group's coordinator, and where a broker falls while it is on
-its way, an assertion in librdkafka (`rd_kafka_admin_coord_request`, 2.16) may end the process that asked.
-That must not be a worker. Nothing else that a role asks for goes that way.
+looks whose they are. Such a request goes to the group's coordinator. If a broker fails while the request is
+under way, an assertion in librdkafka (`rd_kafka_admin_coord_request`, 2.16) may end the process that asked:
+that must not be a worker. No other request of a role goes that way.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from confluent_kafka.admin import AdminClient
 log = logging.getLogger(__name__)
 
 START_SECONDS = 5.0
-"""For an interpreter to start, on a busy machine."""
+"""Time for an interpreter to start, on a busy machine."""
 
 
 def members_of(group: str, options: Mapping[str, Any], timeout_seconds: float) -> list[str]:
@@ -31,7 +31,7 @@ def members_of(group: str, options: Mapping[str, Any], timeout_seconds: float) -
         options: of a client of librdkafka; what is no text and no number is left out.
     """
     plain = {key: to for key, to in options.items() if isinstance(to, str | int | float)}
-    # By its standard input, because options may hold passwords, and arguments can be seen by others.
+    # Through standard input: options may hold passwords, and others can see arguments.
     question = json.dumps({"group": group, "options": plain, "timeout_seconds": timeout_seconds})
     try:
         asked = subprocess.run(  # noqa: S603 - this interpreter, and a module of ours
@@ -52,7 +52,7 @@ def members_of(group: str, options: Mapping[str, Any], timeout_seconds: float) -
 
 
 def _ask(group: str, options: dict[str, Any], timeout_seconds: float) -> dict[str, Any]:
-    # By a name: it ends with its last reference, and so do its questions.
+    # A client ends with its last reference, and its requests with it: so it has a name here.
     admin = AdminClient(options)
     described = admin.describe_consumer_groups([group], request_timeout=timeout_seconds)
     try:

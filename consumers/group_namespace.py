@@ -23,7 +23,7 @@ def client_id(namespace: str) -> str:
 
 
 def see_group(settings: Settings, members: Iterable[str]) -> None:
-    """Whether all members of the workers' group serve the namespace of the settings.
+    """See that all members of the workers' group serve the namespace of the settings.
 
     Args:
         settings: name group and namespace.

@@ -37,7 +37,7 @@ class DeadLetterSink(Protocol):
 
 
 class Intake:
-    """What was consumed and is not with its partition yet, and what was refused and is not filed."""
+    """Holds what was consumed and is not with its partition yet, and what was refused and is not filed."""
 
     def __init__(
         self,
@@ -61,7 +61,7 @@ class Intake:
         self._unfiled: list[Reject] = []
 
     def hold(self, messages: list[Any]) -> int:
-        """Keep messages; with a block of them, decode it. How many were decoded.
+        """Keep messages; once they make a block, decode it. Returns how many were decoded.
 
         With a backlog, whole blocks come at once: a larger batch then costs less an event, because a
         user who comes twice in it is looked at and written once.
@@ -117,7 +117,7 @@ class Intake:
         refused = list(block.rejects.values())
         flood = self._guard.saw(block.refusals(), refused)
         stop = flood is not None and self._worker.on_reject_flood == "stop"
-        # Who looks for the reasons shall find the letters, though nothing of this is committed.
+        # Whoever looks for the reasons has to find the letters, although nothing of this is committed.
         if stop or len(self._unfiled) >= CONSUME:
             self.file_letters()
         if stop:
@@ -137,7 +137,7 @@ class Intake:
     # -- back-pressure ------------------------------------------------------------------------
 
     def are_letters_too_fast(self) -> bool:
-        """Whether a topic that is being read should not be, for letters came too fast."""
+        """Whether a topic is being read that should not be, because letters came too fast."""
         now = self._time.monotonic()
         return any(
             until > now and topic not in owned.reading.paused

@@ -4,11 +4,12 @@ Comes in: what the worker has committed and what it has in hand; where the topic
 broker once a second on a thread of its own. Goes out: lag in seconds and in records, worked out at
 the moment of asking, so that it grows while worker, broker or store stand still.
 
-*Lag in seconds* is the age of the oldest record that is not committed, and 0 if there is none. Of a
-record in hand its timestamp tells. Of one that was not read yet nobody knows it; but the broker was
-asked for the end of the topic again and again, and whatever lay before an end that is committed by
-now is committed too. So no record that is not can be older than the last such question, and that is
-the answer. A broker that does not answer leaves that question where it is, and the lag grows.
+*Lag in seconds* is the age of the oldest record that is not committed, and 0 if there is none. A record in
+hand tells its age by its timestamp. The age of one that was not read yet is not known. But the broker is
+asked again and again where the topic ends, and every record before an end that is committed by now is
+committed too. So no record that is not committed is older than the last question with such an end: the time
+since that question is the lag. While the broker does not answer, no later question counts, and the lag
+grows.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ log = logging.getLogger(__name__)
 
 ASK_SECONDS = 1.0
 FRESH_SECONDS = 3.0
-"""An end that was asked for longer ago proves nothing: one answer in three may be late."""
+"""An end that was asked for longer ago than this proves nothing: one answer in three may be late."""
 STATISTICS_MS = 1_000
 QUESTIONS = 128
 """Ends kept while a partition is behind: of as many hours they are a minute or two apart."""
@@ -113,7 +114,8 @@ class _Source:
         most = (now_ms - self.since_ms) / 1_000
         if self.in_hand_ms:
             age = (now_ms - self.in_hand_ms) / 1_000
-            # A timestamp may be of history: nothing waits longer than it is there. Or of the future.
+            # A timestamp may be of history, but a record waits no longer than it has been there. Or it may
+            # be of the future.
             if age < 0 or (self.known and age > most):
                 age = most
             return max(age, 0.0)
@@ -124,9 +126,9 @@ class _Source:
 class LagMeter:
     """What a worker owns, and how far behind it is; safe to use from any thread.
 
-    An outage ends the worker, and another one takes its place when it is over. What it owned it
-    leaves behind here, for its lag is not less for that: it goes on growing. If another process has
-    taken the partitions over, that one knows better; so of several lags the least is true.
+    An outage ends the worker, and another worker takes its place afterwards. What the first one owned stays
+    here, because its lag goes on growing. If another process has taken the partitions over, that one knows
+    better: of several lags the least is true.
     """
 
     def __init__(self, topics: Sequence[str], wall_ms: Callable[[], int]) -> None:
@@ -165,7 +167,8 @@ class LagMeter:
         with self._lock:
             for source, offset in zip(self._sources[partition], offsets, strict=True):
                 source.in_hand_ms = 0
-                # Beyond a commit lie the marks that end transactions; they were passed already.
+                # Behind the committed records come only marks that end transactions; those were passed
+                # already.
                 source.commit(max(offset, source.committed))
 
     def stranded(self, partition: int, offsets: Sequence[int]) -> None:
@@ -215,7 +218,7 @@ class LagMeter:
                     if (one := told.get(str(number))) is not None:
                         source = sources[index]
                         source.high = max(one.hi_offset, 0)
-                        # Just after a take-over they may still tell of the time before it.
+                        # Just after a take-over the statistics may still be of the time before it.
                         settled = found.time * 1_000 > source.began_ms + STATISTICS_MS
                         drained = settled and not one.fetchq_cnt
                         source.drained = max(one.next_offset, 0) if drained else 0

@@ -1,8 +1,8 @@
 """Live mode: folds what has come, looks at who acted, and sweeps everyone on a tick.
 
 Comes in: messages of the partitions that are served, and the time. Goes out: their commits. All partitions
-that have something are folded together, for numpy's calls cost the same for one or for many. Nothing waits
-for the trainer: the newest model there is is used.
+that have something are folded together: a call of numpy costs the same for one or for many. Nothing waits
+for the trainer: the newest model is used.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ from stream.store.state import Commit
 SLICE = 512
 """Minimum users of a slice of a sweep: with fewer, numpy's calls cost more than they do."""
 SWEEP_SHARE = 0.5
-"""Of the time between two sweeps, for one sweep; the rest is reserve."""
+"""Share of the time between two sweeps that one sweep takes; the rest is reserve."""
 
 
 @dataclass
 class _SweepTimes:
-    """When the sweep or the adoption under way was begun and gone on with, by the monotonic clock."""
+    """When the sweep or adoption under way was begun, and when it last went on; monotonic."""
 
     begun: float = 0.0
     gone_on: float = 0.0
@@ -113,9 +113,9 @@ class LiveClock:
     def step(self, numbers: Sequence[int]) -> None:
         """Fold what was gathered, look at who acted and at some of the others, and commit.
 
-        Sweeps and adoptions go on a slice a turn: whoever acts meanwhile need not wait for a look
-        at everyone, nor their changes behind those of everyone. What a person applied is adopted
-        whole: one commit has everyone as they were, the next everyone as was planned.
+        Sweeps and adoptions go on by a slice a turn, so that users who act meanwhile, and their changes, do
+        not wait for everyone else. What a person applied is adopted whole: one commit has everyone as they
+        were, the next one has everyone as planned.
         """
         here = [self._served[number] for number in numbers if number in self._served]
         free = [owned for owned in here if not owned.owner.is_committing]
@@ -226,6 +226,6 @@ def _cuts_over(partition: Partition, model: Model) -> bool:
     if not model.tuning:
         return False
     if partition.model is None:
-        # Just taken over: a partition that stood under this very model has little to change.
+        # Just taken over: a partition that was under this same model has little to change.
         return partition.position.model != model.name
     return partition.model.tuning != model.tuning

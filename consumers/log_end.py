@@ -23,15 +23,16 @@ from stream.marks import MarkSigner
 
 _SECONDS = 30.0
 _FIRST_STEP, _LAST_STEP = 200, 200_000
-"""Records of a partition looked back on at first and at last; ten times as many where there is no mark
-among them. Whoever writes more than that from one mark to the next, in one partition, is told less."""
+"""Records of a partition that are looked at first, and at the most; ten times as many are looked at while
+there is no mark among them. Where a partition has more than that from one mark to the next, less is
+found."""
 _LAST_IDS = 2_000
 """Without marks, so many records of each partition are looked at: more than are under way when a
 replay is stopped."""
 
 
 class _Said(msgspec.Struct):
-    """What is looked at of any record, of any type: a message may be odd and yet have an id."""
+    """What is looked at in any record, whatever its types: a message may be odd and yet have an id."""
 
     type: Any = ""
     messageId: Any = ""  # noqa: N815 - Segment's spelling

@@ -1,7 +1,7 @@
 """Follows the model that the trainer has published.
 
-Comes in: the store. Goes out: the newest completed round with its state; whether a partition has yet to
-adopt its model; which users the trainer wants to see. The two clocks are next.
+Comes in: the store. Goes out: the newest completed round and its model; whether a partition has yet to
+adopt that; which users the trainer wants to see. The two clocks are next.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import logging
 
 from consumers.clock import Time
 from stream import metrics
-from stream.learning.state import TrainerState
+from stream.learning.owner_view import OwnerView
 from stream.model import Model
 from stream.partition import Partition, SampleRequest
 from stream.store.promises import Models
@@ -30,22 +30,29 @@ class ModelFeed:
 
     Args:
         schema: of the features; a model of others is not taken up.
-        sample_users: so many the trainer wants to see.
+        sample_users: how many of each population the trainer wants to see.
+        announced: whether a model is taken up only when it is on its topic. In live mode it must be: a
+            store that goes back loses it, the trainer learns another under its name, and what owners had
+            told by then would be told of a model that nobody knows. From mark to mark the same is
+            learned again.
     """
 
-    def __init__(self, store: Models, schema: str, sample_users: int, time: Time) -> None:
+    def __init__(
+        self, store: Models, schema: str, sample_users: int, time: Time, *, announced: bool
+    ) -> None:
         self.round_ms = 0
         self._store = store
         self._schema = schema
         self._sample_users = sample_users
         self._time = time
-        self._state = TrainerState()
+        self._announced = announced
+        self._trainer = OwnerView()
         self._looked = 0.0
 
     @property
     def model(self) -> Model | None:
         """The newest model."""
-        return self._state.model
+        return self._trainer.model
 
     def look(self, every_seconds: float) -> None:
         """Fetch the trainer's state when it has completed another round; now and then, look.
@@ -73,21 +80,23 @@ class ModelFeed:
         found = self._store.model()
         if found is None:
             # The store rolled back to before the first round.
-            self.round_ms, self._state = 0, TrainerState()
+            self.round_ms, self._trainer = 0, OwnerView()
             return
-        state = TrainerState.unpack(found[1])
-        if state.model is not None and state.model.schema != self._schema:
+        trainer = OwnerView.unpack(found[1])
+        if trainer.model is not None and trainer.model.schema != self._schema:
             log.warning("the trainer's model is of another feature table; not adopted")
             return
-        self.round_ms, self._state = found[0], state
+        if self._announced and not trainer.is_announced:
+            return
+        self.round_ms, self._trainer = found[0], trainer
 
     def newer(self, partition: Partition) -> Model | None:
         """The trainer's model, if it is not in force in the partition."""
-        model, used = self._state.model, partition.model
+        model, used = self._trainer.model, partition.model
         if model is None or (used is not None and used.name == model.name):
             return None
         return model
 
     def sample_request(self, at_ms: int) -> SampleRequest | None:
         """Which users the trainer wants to see with statistics of a time."""
-        return SampleRequest.of(self._state, at_ms, self._sample_users)
+        return SampleRequest.of(self._trainer, at_ms, self._sample_users)

@@ -16,8 +16,8 @@ from stream.events import NativeLine, NoEvent, Track
 from stream.features import FeatureTable
 
 IGNORED_EVENT = "ignored_event"
-"""Of what the worker ignores, and nobody could place: a message of another type, or an event that no
-feature watches without a user or a time."""
+"""Of messages that the worker ignores and that have no place in time: of another type, or an event that no
+feature watches, without a user or a time."""
 
 
 class NativeReader:
@@ -25,6 +25,9 @@ class NativeReader:
 
     def __init__(self, table: FeatureTable, worker: Worker, money: Money) -> None:
         self._parser = PlainParser(table, worker.message_bytes, Fields(table, worker, money))
+        # Where there is a reporting currency, others are converted or refused, and need not be told.
+        tells = table.uses_value & (not money.currency)
+        self._tells_currency: list[bool] = tells.tolist()
         self._names = {code: name for name, code in table.codes.items()}
 
     def __call__(self, lines: Sequence[bytes]) -> list[NativeLine | NoEvent]:
@@ -42,8 +45,10 @@ class NativeReader:
             elif place in odd.ignored or place in odd.marks:
                 found.append(NoEvent(IGNORED_EVENT, "no track message"))
             elif kind != UNWATCHED:
+                track = tracks[place]
+                currency = self._currency_of(track) if self._tells_currency[kind] else None
                 found.append(
-                    NativeLine(time_ms, user, self._names[kind], self._id_of(tracks[place]))
+                    NativeLine(time_ms, user, self._names[kind], self._id_of(track), currency)
                 )
             elif user and self._parser.is_time(time_ms):
                 # It may be watched one day, when the log is read anew.
@@ -52,6 +57,11 @@ class NativeReader:
             else:
                 found.append(NoEvent(IGNORED_EVENT, "no feature watches it, and it has no place"))
         return found
+
+    @staticmethod
+    def _currency_of(track: Track) -> str | None:
+        said = None if track.properties is None else track.properties.currency
+        return said.strip().upper() or None if isinstance(said, str) else None
 
     def _id_of(self, track: Track) -> str | None:
         given = track.messageId

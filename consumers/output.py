@@ -56,15 +56,14 @@ class Output:
         self._kind = kind.encode()
         self._admin: AdminClient | None = None
         self._timeout = settings.store.timeout_seconds
-        # An answer that comes when the client has given up its operation ends the process
-        # (librdkafka 4605). So its request is given up before, and we wait no longer than for that.
+        # The client gives up a request after `_timeout`, and we wait no longer. Its operation lasts
+        # longer than that, so no answer can come to an operation that has ended.
         self._patience = 3 * self._timeout
 
     def delivered_ids(self, starts: Mapping[int, int]) -> tuple[dict[int, set[str]], list[int]]:
         """Ids of the changes on partitions, each from an offset to its end.
 
-        Retention may have passed the offset, or the topic may have been made anew: then what there
-        is.
+        Where retention has passed the offset, or the topic was made anew, they are the changes there are.
 
         Returns:
             The ids by partition, and the partitions that end before the offset.

@@ -31,7 +31,7 @@ class StateLostError(Exception):
 
 
 class NotOursError(Exception):
-    """What was under way for a partition must be forgotten."""
+    """The partition is another's, or elsewhere: what was under way for it must be forgotten."""
 
     def __init__(self, answer: Answer) -> None:
         super().__init__(f"the store says {answer.value}; dropping what was not committed")
@@ -62,7 +62,7 @@ class Terms(Generic[StepT]):
     """What all owners of a process have in common.
 
     Attributes:
-        deadline_seconds: a commit is repeated for so long.
+        deadline_seconds: how long a commit is repeated.
         accept_loss: whether a state that is gone may be begun anew.
         ready: is told whether the store takes commits, and why not.
     """
@@ -125,7 +125,7 @@ class Owner(Generic[StepT]):
         Raises:
             NotOursError: another owns the partition, or the store is elsewhere than we are.
             StateLostError: the partition's state is gone.
-            StoreUnavailableError: it has not answered until the deadline.
+            StoreUnavailableError: it has not answered before the deadline.
         """
         one = self._under_way
         if one is None:
@@ -149,7 +149,7 @@ class Owner(Generic[StepT]):
             self.terms.ready(False, "the store does not answer")
             return False
         if answer is None:
-            # While the store is at it, the next batch is read and decoded.
+            # While the store is busy with it, the next batch is read and decoded.
             one.submitted = True
             return False
         metrics.commit_answered(answer)

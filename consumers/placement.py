@@ -116,7 +116,7 @@ class Users:
 
     def __init__(self, settings: Settings) -> None:
         table, worker = settings.table(), settings.worker
-        # Where somebody lies does not depend on what a currency is worth.
+        # Where a user belongs does not depend on what a currency is worth.
         self._parser = PlainParser(table, worker.message_bytes, Fields(table, worker, Money()))
 
     def of(self, values: Sequence[bytes | None]) -> list[str | None]:

@@ -25,6 +25,7 @@ from consumers.fields import (
     Amounts,
     Fields,
     NoList,
+    NoProduct,
     RefusedError,
     is_absent,
     shown,
@@ -45,11 +46,12 @@ from stream.events import (
 )
 from stream.features import FeatureTable
 from stream.hashing import hash_text, letters_of
+from stream.placeholders import folded
 from stream.times import EARLIEST_MS, LATEST_MS
 from stream.units import iso
 
 LONGEST_USER = 256
-OTHER_TYPES = frozenset({"identify", "page", "screen", "group", "alias"})
+OTHER_TYPES = frozenset({b"identify", b"page", b"screen", b"group", b"alias"})
 
 
 class Odd(NamedTuple):
@@ -329,7 +331,9 @@ class PlainParser:
         kind = parsed.get("type")
         if kind == "segstream-mark":
             return _mark_of(parsed)
-        if isinstance(kind, str) and kind in OTHER_TYPES:
+        name = folded(kind) if isinstance(kind, str) else b""
+        # Of other types, RudderStack's `merge` for one, nothing counts that names no event.
+        if name in OTHER_TYPES or (name not in (b"", b"track") and parsed.get("event") is None):
             return None
         return self._track_of(parsed)
 
@@ -340,7 +344,7 @@ class PlainParser:
         """
         event = parsed.get("event")
         if event is None:
-            return Reason.MISSING_FIELD, "the message names no event"
+            return Reason.MISSING_FIELD, _why_no_event(parsed)
         if not isinstance(event, str):
             return Reason.WRONG_TYPE, f"event is {shown(event)}, and no text"
         times = (parsed.get(name) for name in TIME_FIELDS)
@@ -394,7 +398,7 @@ class PlainParser:
             # A cut through a character is a cut if the text before it was going on.
             before = self._parse(value[: error.start]) if "end of data" in error.reason else None
             cut = isinstance(before, tuple) and before[0] is Reason.TRUNCATED
-            return (Reason.TRUNCATED if cut else Reason.NOT_JSON), str(error)
+            return (Reason.TRUNCATED if cut else Reason.NOT_JSON), _written_as(value) or str(error)
         try:
             parsed = self._any(value)
         except (msgspec.MsgspecError, RecursionError) as error:
@@ -407,10 +411,46 @@ class PlainParser:
                     # Of which msgspec says that the text ends too early.
                     return Reason.NOT_JSON, str(not_json)
                 cut = "truncated" in str(error)
-                return (Reason.TRUNCATED if cut else Reason.NOT_JSON), str(error)
+                return (Reason.TRUNCATED if cut else Reason.NOT_JSON), _written_as(value) or str(
+                    error
+                )
         if not isinstance(parsed, dict):
-            return Reason.WRONG_TYPE, "the message is no object"
+            return Reason.WRONG_TYPE, _why_no_object(parsed)
         return parsed
+
+
+def _why_no_event(parsed: dict[str, Any]) -> str:
+    """What is wrong with a message that names no event: programs put messages into others."""
+    batch = parsed.get("batch")
+    if isinstance(batch, list):
+        return f"the message is a batch of {len(batch)}: each must be a message of its own"
+    for name, found in parsed.items():
+        if isinstance(found, dict) and isinstance(found.get("event"), str) and found.get("type"):
+            return f"the message names no event, and what is in its field {shown(name)} does: send that"
+    return "the message names no event"
+
+
+def _why_no_object(parsed: Any) -> str:
+    if isinstance(parsed, list):
+        return f"the message is a list of {len(parsed)}: each must be a message of its own"
+    if isinstance(parsed, str) and parsed.lstrip()[:1] == "{":
+        return "the message is a text with an object in it: it was made JSON twice"
+    return "the message is no object"
+
+
+_OTHER_FORMATS = (
+    (b"\x1f\x8b", "gzip: Kafka compresses by itself, with compression.type"),
+    (b"\xff\xfe", "UTF-16"),
+    (b"\xfe\xff", "UTF-16"),
+    (b"\0\0", "no JSON, but as with a schema registry (Avro, Protobuf)"),
+)
+
+
+def _written_as(value: bytes) -> str | None:
+    """What a message that is no JSON begins like; None for nothing that is known."""
+    known = (name for start, name in _OTHER_FORMATS if value.startswith(start))
+    name = next(known, None)
+    return None if name is None else f"the message is {name}"
 
 
 _NOBODY = frozenset({Reason.NO_USER, Reason.PLACEHOLDER_USER})
@@ -464,17 +504,18 @@ def _properties_of(raw: Any) -> Properties | None:
             found[name] = _spelt_out(value)
     products = found.get("products")
     if isinstance(products, list):
-        found["products"] = [
-            Product(line.get("price"), line.get("quantity"))
-            if isinstance(line, dict)
-            else Product()
-            for line in products
-        ]
+        found["products"] = [_product_of(line) for line in products]
     else:
         # An empty object is what PHP makes of an empty list.
         none = is_absent(products) or products == {}
         found["products"] = None if none else [Product(NoList(products))]
     return Properties(**found)
+
+
+def _product_of(line: Any) -> Product:
+    if isinstance(line, dict):
+        return Product(line.get("price"), line.get("quantity"), line.get("currency"))
+    return Product(NoProduct(line)) if NoProduct.is_one(line) else Product()
 
 
 _SIGNS = tuple(zip((4, 7, 10, 13, 16, 19, 23), b"--T::.Z", strict=True))

@@ -22,9 +22,9 @@ log = logging.getLogger(__name__)
 SAY_SECONDS = 60.0
 """Between two warnings of one flood."""
 BURST_SECONDS = 1.0
-"""Letters of so long may come at once before anything waits."""
+"""Letters of this much time may come at once before anything waits."""
 NAMED = 3
-"""Reasons that are told, the commonest first."""
+"""How many reasons are told, the commonest first."""
 
 
 class TooManyRejectsError(Exception):
@@ -88,7 +88,7 @@ class RejectGuard:
         metrics.reject_alert(self._alert)
 
     def calm(self) -> None:
-        """A flood of which nothing was seen for a while is over, though no good message came."""
+        """A flood is over when nothing was refused for a while, even if no good message came."""
         if self._alert and self._clock() - self._seen_at > SAY_SECONDS:
             self.alert(None)
 
@@ -99,7 +99,7 @@ class RejectGuard:
         return self._paid_until
 
     def _count(self, messages: int, rejected: int) -> str | None:
-        """Count a stretch; which limit is reached with it, in words."""
+        """Count a run of messages; tells in words which limit it reaches."""
         worker = self._worker
         self._consecutive = rejected + (self._consecutive if rejected == messages else 0)
         self._blocks.append((messages, rejected))

@@ -3,9 +3,9 @@
 Comes in: messages of the role's topics. Goes out: one commit after the other to the role's store: rows, the
 partition's own state, offsets and records for its outbox together; the role's publisher is next. What is
 decided is a `Decision`'s: it meets messages and a time, and no clock, no store and no topic. So a role is
-declared in one file, and survives what the activity workers survive, by the same protocol. What it does not have of
-theirs: that a topic was made anew is seen at the next take-over only, and nobody looks whether its group serves
-another namespace too.
+declared in one file, and survives what the activity workers survive, by the same protocol. Two things it
+lacks: it sees only at the next take-over that a topic was made anew, and it does not look whether its group
+serves another namespace too.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ POLL_SECONDS = 0.001
 LOADED_AT_ONCE = 5_000
 """Rows between two beats of the pulse while a partition loads."""
 LOAD_SECONDS = 0.5
-"""Of a rebalance, to load rows while the others wait for us."""
+"""Time of a rebalance for loading rows, while the others wait for us."""
 LOOK_AROUND_SECONDS = 1.0
 RECORDS_PER_ENTRY = 1_000
 
@@ -85,7 +85,7 @@ class Decision(Protocol):
         ...
 
     def begin(self, own: bytes, delivered: Sequence[bytes]) -> None:
-        """Go on from there: all rows are loaded. Whoever keeps no more than rows need not care.
+        """All rows are loaded: go on from there. A decision that keeps only rows has nothing to do.
 
         Args:
             own: what was kept of the partition itself; empty if nothing was.
@@ -326,7 +326,7 @@ class RoleWorker:
 
         def applied() -> None:
             owned.sequence += 1
-            # What is known of the output may have been learned meanwhile.
+            # More may be known of the output by now.
             known_to = owned.position.known_to
             owned.position = msgspec.structs.replace(position, known_to=known_to)
             self._group_offsets.note(

@@ -21,14 +21,14 @@ from stream.store.state import Commit
 
 @dataclass
 class Reading:
-    """How far a partition has been read, and what of it is held.
+    """How far a partition has been read, and what was read and is held.
 
     Attributes:
         next_offsets: to read after what was read, by topic; 0 if nothing was read yet.
         gathered: events read and not yet folded.
         since: when the oldest of them was read, by the monotonic clock.
         paused: topics that are not read for now.
-        read_on: when a topic may be read on whose letters came too fast.
+        read_on: when a topic may be read on, if its letters came too fast.
     """
 
     next_offsets: list[int] = field(default_factory=lambda: [0, 0])
@@ -89,7 +89,7 @@ Guard = Callable[[int, Callable[[], object]], None]
 
 
 class PartitionClock(Protocol):
-    """Two answers to one question: when to fold, to look at everyone, and to commit."""
+    """Decides when to fold, when to look at everyone, and when to commit; `live` and `watermark` do so."""
 
     @property
     def gathers_on(self) -> bool:
@@ -106,11 +106,11 @@ class PartitionClock(Protocol):
         ...
 
     def drop(self, number: int) -> Owned | None:
-        """Forget a partition; what there was of it."""
+        """Forget a partition, and everything of it that was read."""
         ...
 
     def gather(self, number: int, topic: int, block: Block, start: int, end: int) -> list[Reject]:
-        """Take in the messages of one topic of a partition; those that are refused."""
+        """Take in the messages of one topic of a partition; gives those that are refused."""
         ...
 
     def step(self, numbers: Sequence[int]) -> None:
@@ -126,7 +126,7 @@ class PartitionClock(Protocol):
         ...
 
     def can_wait(self, number: int, topic: int) -> bool:
-        """Whether the partition goes on without more of a topic, or could not go on with more."""
+        """Whether the partition needs no more of a topic to go on, or could not go on with more of it."""
         ...
 
     def has_more(self, number: int) -> bool:

@@ -46,9 +46,9 @@ from stream.store.state import Position
 log = logging.getLogger(__name__)
 
 LOAD_SHARE_SECONDS = 0.01
-"""Of a turn, to load users of a partition just taken over, while others are served."""
+"""Time of a turn for loading users of a partition that was taken over, while others are served."""
 LOAD_ALONE_SECONDS = 0.5
-"""Of a turn, for the same while nobody is served, or a rebalance waits for us."""
+"""The same, while no partition is served, or a rebalance waits for us."""
 
 
 class OutputTopic(Protocol):
@@ -66,7 +66,7 @@ class _Loading:
     Attributes:
         stored: users left to load.
         orders: orders left to load.
-        tail: what the output has that the state may not know of.
+        tail: what the output has and the state may not know.
         wait_to_read: whether its topics are paused, and not where the state is.
     """
 
@@ -128,7 +128,7 @@ class TakeOver:
         """Take partitions over within a rebalance, and load what can be loaded in a moment."""
         together = set(numbers)
         self._acquire(sorted(together))
-        # Not those that others wait to read: what of them is in hand lies beyond their state.
+        # Not those that still wait to be read: what is in hand of them is beyond their state.
         self._load(LOAD_ALONE_SECONDS, self._loading.keys() & together)
 
     def forget(self, number: int) -> None:
@@ -192,20 +192,20 @@ class TakeOver:
             )
 
     def _decides_at_the_wall_clock(self, position: Position) -> bool:
-        """Whether the same events, read again, may be decided otherwise: not from mark to mark."""
+        """Whether the same events, read again, may lead to other decisions; by marks they do not."""
         return not self._by_marks or (not position.mark_ms and bool(position.model))
 
     def _is_behind(self, position: Position) -> bool:
         """Whether a partition alone was put back: the trainer's rounds are beyond its mark.
 
-        What it decides from there on may meet newer models than it did.
+        From there on it may decide by newer models than it did before.
         """
         return self._by_marks and 0 < position.mark_ms < self._feed.round_ms
 
     def _tails(
         self, positions: Mapping[int, Position], ids: Sequence[str]
     ) -> dict[int, list[Delivered]]:
-        """What the output has that the state may not know of, of partitions just taken over."""
+        """What the output has of partitions just taken over, and their state may not know."""
         starts = {
             number: _known_to(position, ids)
             for number, position in positions.items()
@@ -258,7 +258,7 @@ class TakeOver:
         """The partition, if it has as many users as its position says, and of the same moment.
 
         Raises:
-            StateLostError: it has not, and that may not be accepted.
+            StateLostError: it has not, and the settings do not accept that.
             NotOursError: another has taken the partition over meanwhile.
         """
         partition = loading.partition
@@ -289,5 +289,5 @@ class TakeOver:
 
 
 def _known_to(position: Position, ids: Sequence[str]) -> int:
-    """Up to where the output is part of the state: nothing of one that was made anew."""
+    """The offset up to which the output is part of the state; 0 for an output that was made anew."""
     return 0 if position.topics and position.topics[2] != ids[2] else position.known_to

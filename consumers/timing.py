@@ -24,7 +24,7 @@ from stream.times import EARLIEST_MS, LATEST_MS
 from stream.units import DAY_MS
 
 DECADE_MS = 3_652 * DAY_MS
-"""A record so much older than its event is the work of a clock that was never set."""
+"""A record that is this much older than its event comes from a clock that was never set."""
 
 
 class Timed(NamedTuple):
@@ -47,7 +47,7 @@ class TimeRules:
     """The rules under one set of limits."""
 
     def __init__(self, worker: Worker) -> None:
-        # Times are below `LATEST_MS`, so a larger limit means no more than that one.
+        # Times are below `LATEST_MS`, so a larger limit means the same as that one.
         self._late_ms = int(min(worker.late_seconds * 1_000, LATEST_MS))
         self.tolerance_ms = int(min(worker.future_seconds * 1_000, LATEST_MS))
 

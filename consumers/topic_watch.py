@@ -36,7 +36,7 @@ class Broker(Protocol):
 def see_same_topics(
     namespace: str, names: Sequence[str], known: Sequence[str], ids: Sequence[str]
 ) -> None:
-    """Whether topics that are read are those that the offsets are of.
+    """See that the topics that are read are those that the offsets are of.
 
     Args:
         names: of the topics.
@@ -66,7 +66,7 @@ class TopicWatch:
         self._regrouped = False
 
     def regrouped(self) -> None:
-        """The group has given out partitions: it may have another member."""
+        """The group has given out partitions anew: it may have a new member."""
         self._regrouped = True
 
     def look(self, now: float, positions: Iterable[Position]) -> None:

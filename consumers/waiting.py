@@ -24,7 +24,7 @@ from stream.errors import BrokerUnavailableError
 log = logging.getLogger(__name__)
 
 SLOW_SECONDS = 0.5
-"""A broker that takes longer to say where a partition ends may hold records back."""
+"""A broker that takes longer than this to say where a partition ends may hold records back."""
 
 
 class Waiting:
@@ -53,7 +53,7 @@ class Waiting:
     def again(self, number: int, error: NotOursError) -> None:
         """A partition was dropped; it is due again, if it is still assigned.
 
-        After another owner fenced us, only when a session has passed: by then the group has told
+        After another owner fenced us, it is due only when a session has passed. By then the group has told
         a member that slept through its session that the partition is no longer its own.
         """
         if not error.fenced:
@@ -105,9 +105,8 @@ class Waiting:
     def _wait_for_output(self) -> None:
         """See that the broker answers while partitions settle.
 
-        A publisher gives up what it could not hand over in time, whatever happened to it. But what
-        a broker has taken in and does not work on would come later: from a broker that is slow to
-        answer on, the time begins anew.
+        A publisher gives up what it could not hand over in time. But a broker may have taken a record in
+        and write it later. So whenever a broker is slow to answer, the time begins anew.
         """
         began = self._time.monotonic()
         if not self._settling or began - self._asked < SLOW_SECONDS:

@@ -2,12 +2,13 @@
 
 Comes in: text, and the texts of a whole column. Goes out: values and currencies. ``1,250`` can mean
 two numbers: what else stands in its column tells which, or the mapping; else it is refused, because
-no amount may change its size unnoticed. `mapping` is next.
+no amount may change its size unnoticed. `row_mapper` is next.
 """
 
 from __future__ import annotations
 
 import re
+import unicodedata
 from functools import lru_cache
 from typing import Literal, NamedTuple
 
@@ -30,7 +31,8 @@ _ONE_CURRENCY = {
     "HK$": "HKD", "S$": "SGD", "NT$": "TWD", "R$": "BRL", "MX$": "MXN", "CN¥": "CNY", "JP¥": "JPY",
     "円": "JPY", "元": "CNY", "₹": "INR", "₽": "RUB", "\u0440\u0443\u0431.": "RUB", "\u0440\u0443\u0431": "RUB", "₩": "KRW",
     "₺": "TRY", "TL": "TRY", "zł": "PLN", "Kč": "CZK", "Ft": "HUF", "lei": "RON", "₫": "VND",
-    "฿": "THB", "₴": "UAH", "₪": "ILS", "₦": "NGN", "₱": "PHP",
+    "฿": "THB", "₴": "UAH", "₪": "ILS", "₦": "NGN", "₱": "PHP", "Rp": "IDR", "Rp.": "IDR", "S/": "PEN",
+    "S/.": "PEN", "\u043b\u0432": "BGN", "\u043b\u0432.": "BGN",
 }  # fmt: skip
 _SEVERAL_CURRENCIES = {
     "$": "USD", "£": "GBP", "¥": "JPY", "￥": "JPY", "Fr.": "CHF", "SFr.": "CHF", "Rs.": "INR",
@@ -38,6 +40,11 @@ _SEVERAL_CURRENCIES = {
 }  # fmt: skip
 """Signs of more than one currency, and the one that is usually meant; what the mapping says of the
 column counts more."""
+
+_WITHOUT_PARTS = "BIF CLP DJF GNF HUF IDR ISK JPY KMF KRW PYG RWF UGX UYI VND VUV XAF XOF XPF"
+WHOLE_CURRENCIES = frozenset(_WITHOUT_PARTS.split())
+"""Those of which nobody writes parts: by ISO 4217 they have none, or nobody pays with them. So a sign
+before three digits groups them: `¥1,200` is 1200, and so is `1.200 Ft`."""
 
 _LONGEST = 64
 _KNOWN = 65_536
@@ -48,6 +55,11 @@ _NUMBER = re.compile(
     rf"(?P<open>\()?\s*(?P<before>[+{_NEGATIVE}])?\s*(?P<left>{_WORD})?\s*(?P<between>[+{_NEGATIVE}])?\s*"
     rf"(?P<digits>[0-9][0-9.,'\u2019{_SPACES}]*|[.,][0-9]+)(?P<power>[eE][+-]?[0-9]{{1,3}})?"
     rf"(?P<after>[{_NEGATIVE}]{{1,2}})?\s*(?P<right>{_WORD})?\s*(?P<last>[{_NEGATIVE}])?\s*(?P<close>\))?"
+)
+_INVISIBLE = re.compile("[\u200b-\u200f\u202a-\u202e\u2060-\u2069\ufeff]")
+"""Marks of direction and blanks without width: spreadsheets and web pages hand them on with a number."""
+_SIGNS_IN_ASCII = str.maketrans(
+    "\uff0c\uff0e\uff0b\uff0d\uff08\uff09\u066b\u066c\u3000", ",.+-().,\u00a0"
 )
 _COUNTRY_OF_DOLLAR = re.compile(r"\b([A-Z]{1,2}) \$")
 _DASH = re.compile(rf"\W*[\u2014{_NEGATIVE}]\W*")
@@ -83,6 +95,8 @@ def read_number(text: str) -> Written | None:
     """What a text says; None if it is no number of at most 1e12."""
     if len(text) > _LONGEST:
         return None
+    if not text.isascii():
+        text = _in_ascii(text)
     # India ends amounts with `/-`; eBay sets the dollar's country apart: `US $20.00`.
     bare = text.strip().removesuffix("/-").removesuffix("/=")
     match = _NUMBER.fullmatch(_COUNTRY_OF_DOLLAR.sub(r"\1$", bare))
@@ -111,6 +125,10 @@ def read_number(text: str) -> Written | None:
     # A code beside the number says more than a sign.
     found = [one for one in (left, right) if one]
     currency, surely = max(found, key=lambda one: one[1], default=(None, False))
+    if len({code for code, is_sure in found if is_sure}) > 1:
+        return None
+    if currency in WHOLE_CURRENCIES and None not in (point, comma):
+        point = comma = max(point or 0.0, comma or 0.0)
     return Written(
         None if point is None else sign * point,
         None if comma is None else sign * comma,
@@ -119,9 +137,38 @@ def read_number(text: str) -> Written | None:
     )
 
 
+def _in_ascii(text: str) -> str:
+    """A text with digits of any script and full-width signs as those of ASCII."""
+    return "".join(
+        letter if letter.isascii() else str(unicodedata.decimal(letter, letter))
+        for letter in _INVISIBLE.sub("", text).translate(_SIGNS_IN_ASCII)
+    )
+
+
+_WITHOUT_MINOR_UNIT = "BIF CLP DJF GNF JPY KMF KRW MGA PYG RWF VND VUV XAF XOF XPF"
+_WITH_THOUSANDTHS = "BHD IQD JOD KWD LYD OMR TND"
+_MINOR_UNITS = {
+    **dict.fromkeys(_WITHOUT_MINOR_UNIT.split(), 1.0),
+    **dict.fromkeys(_WITH_THOUSANDTHS.split(), 1_000.0),
+}
+"""How many make one, by ISO 4217; of all others a hundred. Stripe counts hundredths of ISK and UGX, which
+have none."""
+
+
+def in_major_units(value: float, currency: str | None) -> float:
+    """An amount in the smallest unit of a currency as one in the currency itself."""
+    return value / _MINOR_UNITS.get(currency or "", 100.0)
+
+
 def is_currency(code: str) -> bool:
     """Whether this is an ISO 4217 code in use."""
     return code in _ISO_4217
+
+
+def currency_of(said: str) -> str | None:
+    """The ISO 4217 code that a code or a sign means, such as ``eur`` or ``€``; None if it is neither."""
+    found = _currency(said)
+    return found[0] if found else None
 
 
 def _currency(sign: str | None) -> tuple[str | None, bool] | Literal[False] | None:
@@ -198,8 +245,15 @@ class NumberColumn:
         if self.declared is None and self._points != self._commas:
             self.decimal = "." if self._points else ","
 
-    def value(self, written: Written) -> float | None:
-        """The value of what was read; None if it has none here, or cannot be told yet."""
+    def value(self, written: Written, currency: str | None = None) -> float | None:
+        """The value of what was read; None if it has none here, or cannot be told yet.
+
+        Args:
+            written: what was read.
+            currency: what the row is in, if it says so elsewhere.
+        """
+        if currency in WHOLE_CURRENCIES and written.is_ambiguous and self.declared is None:
+            return max(written.point or 0.0, written.comma or 0.0, key=abs)
         if self.declared is not None:
             return written.point if self.declared == "." else written.comma
         if written.point is None or written.comma is None or written.point == written.comma:

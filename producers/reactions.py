@@ -16,7 +16,7 @@ from datetime import datetime
 from hashlib import blake2b
 from typing import Any, NamedTuple
 
-from producers.mapping import MessageProperties, TrackMessage, encode_message, topic_of
+from producers.messages import MessageProperties, TrackMessage, encode_message, topic_of
 from stream.events import ORDER_COMPLETED
 from stream.units import DAY_MS, iso
 

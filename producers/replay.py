@@ -27,8 +27,8 @@ from rich.progress import Progress as Bars
 
 from producers.client import producer_options
 from producers.delivery import DeliveryError
-from producers.files import EventSorter, FileError, ReadNative, Source, read_sources, stem
-from producers.mapping import (
+from producers.files import ReadNative, Source, read_sources
+from producers.mapped import (
     BAD_CURRENCY,
     BAD_NUMBER,
     BAD_TIME,
@@ -40,11 +40,13 @@ from producers.mapping import (
     PLACEHOLDER_USER,
     UNREADABLE,
     Event,
-    Mapping,
     Refusal,
-    encoded_message,
-    topic_of,
 )
+from producers.mapping import Mapping
+from producers.messages import encoded_message, topic_of
+from producers.sorting import EventSorter
+from producers.tables.opening import stem
+from producers.texts import FileError
 from stream.config import ConfigError, Settings
 from stream.errors import BrokerUnavailableError, TopicMissingError, kafka_client
 from stream.log_end import LogEnd
@@ -485,7 +487,9 @@ def refusal_lines(refused: dict[str, int], examples: dict[str, list[Refusal]]) -
         text.append(f"  {count:,} {reason}, such as {where}: {first.why}")
         if others:
             text.append(f"    also rows {', '.join(str(other.row) for other in others)}")
-        if reason != OUTLIER_TIME:
+        # A line that is a message is read without the mapping's columns.
+        by_mapping = bool(first.columns) or reason == UNREADABLE
+        if by_mapping and reason != OUTLIER_TIME:
             text.append(f"    the mapping's key: {_MENDED_BY.get(reason, 'rules')}")
     return text
 
@@ -615,6 +619,7 @@ def replay(
                 keep_outliers=keep_outliers,
                 native=native,
                 placeholders=settings.worker.placeholder_ids,
+                money=settings.money,
             )
             report.notes = list(sorter.notes)
             if watched is not None:

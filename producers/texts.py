@@ -1,8 +1,8 @@
 """Opens files of text in whatever encoding they have, and proposes one where it does not fit.
 
-Comes in: a file, gzipped or not, and the encoding that is declared. Goes out: lines of text; a byte
-order mark decides where there is one, and bytes that are no text become halves of surrogate pairs,
-by which `is_text` knows them. `files` is next.
+Comes in: a file, packed by gzip or ZIP or not, and the encoding that is declared. Goes out: lines of
+text; a byte order mark decides where there is one, so does UTF-16 without one, and bytes that are no
+text become halves of surrogate pairs, by which `is_text` knows them. `tables` is next.
 """
 
 from __future__ import annotations
@@ -10,12 +10,14 @@ from __future__ import annotations
 import codecs
 import gzip
 import io
+import lzma
 import re
+import zipfile
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 _SAMPLE = 1 << 20
 _MARKS = (
@@ -30,31 +32,92 @@ _ALONE = 0.5
 """In Western languages fewer letters beyond ASCII than this stand three or more together."""
 
 
+WORKBOOK_ADVICE = (
+    "this is a workbook, which is not read; open it and save the sheet as CSV (in Excel: Save As, CSV "
+    "UTF-8)"
+)
+
+
 class FileError(Exception):
     """A file that cannot be read; the message names the file and what is wrong with it."""
 
 
-def is_gzipped(file: Path) -> bool:
-    """Whether a file's name says so."""
-    return file.suffix.lower() == ".gz"
+def is_packed(file: Path) -> bool:
+    """Whether a file's name says that another file is in it."""
+    return file.suffix.lower() in (".gz", ".zip")
+
+
+def unpacked_name(file: Path) -> Path:
+    """What the file is called that is in a packed one; any other's own name.
+
+    Raises:
+        FileError: it is a ZIP that cannot be read, or that has not one file in it.
+    """
+    if file.suffix.lower() == ".zip":
+        with _explained(file), zipfile.ZipFile(file) as archive:
+            return Path(_only_member(file, archive))
+    return Path(file.stem if is_packed(file) else file.name)
 
 
 @contextmanager
 def open_bytes(file: Path) -> Iterator[io.BufferedReader]:
-    """A file's bytes, unpacked if its name ends in ``.gz``, or if that is how it begins.
+    """A file's bytes, unpacked if its name ends in ``.gz`` or ``.zip``, or if that is how it begins.
 
     Raises:
         FileError: it cannot be read. While it is read, too.
     """
-    try:
+    with _explained(file), ExitStack() as opened:
         with file.open("rb") as stream:
-            packed = is_gzipped(file) or stream.peek(2)[:2] == b"\x1f\x8b"
-        with gzip.open(file, "rb") if packed else file.open("rb") as stream:
-            yield cast("io.BufferedReader", stream)  # or the like of it
+            start = stream.peek(4)[:4]
+        if file.suffix.lower() == ".gz" or start.startswith(b"\x1f\x8b"):
+            found: Any = opened.enter_context(gzip.open(file, "rb"))
+        elif file.suffix.lower() == ".zip" or start == b"PK\x03\x04":
+            archive = opened.enter_context(zipfile.ZipFile(file))
+            found = opened.enter_context(archive.open(_only_member(file, archive)))
+        else:
+            found = opened.enter_context(file.open("rb"))
+        yield cast("io.BufferedReader", found)  # or the like of it
+
+
+@contextmanager
+def _explained(file: Path) -> Iterator[None]:
+    """Errors of reading bytes, in words."""
+    try:
+        yield
+    except (zipfile.BadZipFile, lzma.LZMAError) as error:
+        raise FileError(f"{file}: broken or truncated ZIP: {error}") from None
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise FileError(f"{file}: broken or truncated gzip: {error}") from None
     except OSError as error:
         raise FileError(f"{file}: cannot be read: {error.strerror or error}") from None
+
+
+def _only_member(file: Path, archive: zipfile.ZipFile) -> str:
+    """The one file in a ZIP, beside what macOS leaves in it.
+
+    Raises:
+        FileError: there is none, or there are several, or it has a password, or it is a workbook.
+    """
+    members = [
+        member
+        for member in archive.infolist()
+        if not member.is_dir()
+        and not member.filename.startswith("__MACOSX/")
+        and not Path(member.filename).name.startswith(".")
+    ]
+    names = [member.filename for member in members]
+    if any(name in names for name in ("[Content_Types].xml", "content.xml")):
+        raise FileError(f"{file}: {WORKBOOK_ADVICE}")
+    if len(names) != 1:
+        shown = ", ".join(names[:3]) + (" .." if len(names) > 3 else "")
+        raise FileError(
+            f"{file}: has {len(names)} files in it ({shown}); unpack it and name those to be read"
+            if names
+            else f"{file}: has no file in it"
+        )
+    if members[0].flag_bits & 1:
+        raise FileError(f"{file}: has a password; unpack it first")
+    return names[0]
 
 
 @contextmanager
@@ -65,7 +128,7 @@ def open_lines(file: Path, encoding: str) -> Iterator[Iterator[str]]:
         FileError: it cannot be read, or is in another encoding altogether. While it is read, too.
     """
     with open_bytes(file) as stream:
-        found = marked_encoding(stream.peek(4)[:4]) or encoding
+        found = encoding_at(stream.peek(4)[:4]) or encoding
         text = io.TextIOWrapper(stream, found, errors="surrogateescape", newline="")
         try:
             yield text
@@ -83,20 +146,30 @@ def open_utf8_lines(file: Path, encoding: str) -> Iterator[Iterator[bytes]]:
         FileError: it cannot be read, or is in another encoding altogether. While it is read, too.
     """
     with open_bytes(file) as stream:
-        mark = stream.read(3)
-    if codecs.lookup(encoding).name == "utf-8" and marked_encoding(mark) in (None, "utf-8-sig"):
+        found = encoding_at(stream.read(4))
+    if codecs.lookup(encoding).name == "utf-8" and found in (None, "utf-8-sig"):
         with open_bytes(file) as stream:
-            if mark == codecs.BOM_UTF8:
-                stream.read(len(mark))
+            if found is not None:
+                stream.read(len(codecs.BOM_UTF8))
             yield stream
         return
     with open_lines(file, encoding) as lines:
         yield (line.encode("utf-8", "surrogateescape") for line in lines)
 
 
-def marked_encoding(start: bytes) -> str | None:
-    """The encoding that a byte order mark at the start of a file tells."""
-    return next((name for mark, name in _MARKS if start.startswith(mark)), None)
+def encoding_at(start: bytes) -> str | None:
+    """The encoding that the first four bytes of a file tell: a byte order mark, or UTF-16 without one.
+
+    Where every other byte is zero there are letters of ASCII in UTF-16; no other text has such bytes.
+    """
+    marked = next((name for mark, name in _MARKS if start.startswith(mark)), None)
+    if marked is None and len(start) == 4:
+        zeros = [byte == 0 for byte in start]
+        if zeros == [False, True, False, True]:
+            return "utf-16-le"
+        if zeros == [True, False, True, False]:
+            return "utf-16-be"
+    return marked
 
 
 def is_text(text: str) -> bool:
@@ -114,7 +187,7 @@ def is_utf8_after_all(file: Path, encoding: str) -> bool:
         return False
     with open_bytes(file) as stream:
         sample = stream.read(_SAMPLE)
-    if sample.isascii() or marked_encoding(sample) is not None:
+    if sample.isascii() or encoding_at(sample[:4]) is not None:
         return False
     try:
         codecs.getincrementaldecoder("utf-8")().decode(sample)

@@ -1,7 +1,7 @@
 """Reads the times of a column, and proposes how it may be written where they are none.
 
 Comes in: text, a declared format and zone. Goes out: milliseconds since 1970, or which declaration
-would have read it. `mapping` is next.
+would have read it. `row_mapper` is next.
 """
 
 from __future__ import annotations
@@ -70,20 +70,27 @@ _PROPOSALS = 50
 """Texts for which formats are tried out; after so many, another tells nobody anything new."""
 
 
+_ZONES_LOOKED_AT = 1_000
+"""Texts that are read a second time, to see whether they name a zone: a column is written in one way."""
+
+
 class TimeColumn:
     """The times of one column, as it is declared to be written."""
 
-    def __init__(self, form: str, zone: str, latest_ms: int = LATEST_MS) -> None:
+    def __init__(self, form: str, zone: str | None, latest_ms: int = LATEST_MS) -> None:
         """Prepare.
 
         Args:
             form: one of `NAMED_FORMATS`, or a strptime format.
-            zone: IANA zone of times that name none.
+            zone: IANA zone of times that name none; None takes UTC and tells of it.
             latest_ms: later times have not come yet.
         """
         self._form = form
         self._latest_ms = min(latest_ms, LATEST_MS)
-        self._zone = ZoneInfo(zone)
+        self._zone = ZoneInfo(zone or "UTC")
+        self._other_zone = ZoneInfo("Etc/GMT+12") if zone is None else None
+        self._without_zone = ""
+        self._zones_looked_at = 0
         self._parse = _parser(form)
         swapped = _swapped(form)
         self._swapped = None if swapped is None else _parser(swapped)
@@ -104,7 +111,17 @@ class TimeColumn:
         self._read_any = True
         if self._swapped is not None and self._sane(self._swapped, text) is None:
             self._swapped = None
+        if self._other_zone is not None and (":" in text or self._form in _SERIAL_ZERO):
+            self._look_for_zone(self._other_zone, text, time_ms)
         return time_ms
+
+    def _look_for_zone(self, other: ZoneInfo, text: str, time_ms: int) -> None:
+        """Whether a time is another one in another zone: then it names none, and nobody has."""
+        if _moment(self._parse, text, other) != time_ms:
+            self._without_zone = text
+        self._zones_looked_at += 1
+        if self._without_zone or self._zones_looked_at == _ZONES_LOOKED_AT:
+            self._other_zone = None
 
     def _sane(self, parse: Parse, text: str) -> int | None:
         time_ms = _moment(parse, text, self._zone)
@@ -112,6 +129,8 @@ class TimeColumn:
 
     def _why(self, text: str) -> str:
         """What is wrong with a text that is no time here, and what the mapping can say."""
+        if _CUT.fullmatch(text) is not None:
+            return f"{text!r} is a number that has lost its last digits; format it as text"
         far_ms = _moment(self._parse, text, self._zone)
         if far_ms is not None and far_ms < EARLIEST_MS:
             proposed = self._proposed(text)
@@ -140,7 +159,20 @@ class TimeColumn:
         return f"; time.format can be {said}{several}"
 
     def note(self) -> str | None:
-        """What to tell of the times once all are read: that day and month may be exchanged."""
+        """What to tell of the times once all are read."""
+        told = [note for note in (self._swapped_note(), self._zone_note()) if note is not None]
+        return "; ".join(told) or None
+
+    def _zone_note(self) -> str | None:
+        if not self._without_zone:
+            return None
+        return (
+            f"times such as {self._without_zone!r} name no zone, and were taken for UTC; the mapping "
+            'can say time.zone, such as "Europe/Berlin"'
+        )
+
+    def _swapped_note(self) -> str | None:
+        """That day and month may be exchanged."""
         if self._swapped is None or not self._read_any:
             return None
         if self._only_swapped:
@@ -207,7 +239,7 @@ def _with_zone_name(text: str, form: str) -> int:
 def _parse_auto(text: str, zone: ZoneInfo) -> int:
     if _COMPACT_DATE.fullmatch(text) or _NUMBER.fullmatch(text) is None:
         return _parse_iso(text, zone)
-    size = float(text)
+    size = _float(text)
     # Seconds have passed 1e8 since 1973 and stay below 1e11 until the year 5138, and so on.
     for unit, limit in zip(PER_MILLISECOND, (1e11, 1e14, 1e17, 1e20), strict=True):
         if limit / 1_000 <= size < limit:
@@ -216,6 +248,41 @@ def _parse_auto(text: str, zone: ZoneInfo) -> int:
 
 
 def _parse_iso(text: str, zone: ZoneInfo) -> int:
+    try:
+        return _parse_usual_iso(text, zone)
+    except ValueError:
+        mended = _mended(text)
+        if mended is None:
+            raise
+        return _parse_usual_iso(mended[0], zone) + mended[1]
+
+
+def _mended(text: str) -> tuple[str, int] | None:
+    """A time without what ISO 8601 allows or programs add and Python does not read; and what it lacks now.
+
+    A day ends at 24:00, and some minutes have a second 60: both are the moment after. Java names the zone
+    in brackets, and a minus may be the sign of printers.
+    """
+    bare = _NAMED_ZONE.sub("", text).replace("\u2212", "-")
+    found = _MOMENT_AFTER.fullmatch(bare)
+    if found is not None:
+        hours, rest = ("23", ":00") if found["midnight"] else (found["hours"], found["minutes"])
+        milliseconds = 3_600_000 if found["midnight"] else 1_000
+        seconds = ":00" if found["midnight"] else ":59"
+        return f"{found['day']}{hours}{rest}{seconds}{found['zone']}", milliseconds
+    return None if bare == text else (bare, 0)
+
+
+_NAMED_ZONE = re.compile(r"\[[^\[\]]+\]$")
+_MOMENT_AFTER = re.compile(
+    r"(?P<day>\d{4}-\d\d-\d\d[T ])"
+    r"(?:(?P<midnight>24:00(?::00(?:[.,]0+)?)?)|(?P<hours>\d\d)(?P<minutes>:\d\d):60(?:[.,]0+)?)"
+    r"(?P<zone>.*)",
+    re.ASCII,
+)
+
+
+def _parse_usual_iso(text: str, zone: ZoneInfo) -> int:
     if text.endswith((" UTC", " GMT")):
         text = text[:-4].rstrip()
         if _LOOSE_OFFSET.fullmatch(text) is None or ":" not in text:
@@ -241,9 +308,13 @@ def _from_serial(text: str, zone: ZoneInfo, zero: datetime) -> int:
 
 
 def _float(text: str) -> float:
-    if _NUMBER.fullmatch(text) is None:
+    if _NUMBER.fullmatch(text) is None or _CUT.fullmatch(text) is not None:
         raise ValueError(text)
     return float(text)
+
+
+_CUT = re.compile(r"\d[.,]\d{1,5}[eE]\+\d\d", re.ASCII)
+"""A number as Excel writes one of many digits: six of them are left, so the time would be hours off."""
 
 
 def _milliseconds(moment: datetime, zone: ZoneInfo) -> int:

@@ -18,22 +18,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from confluent_kafka import Producer
 
-from producers.mapping import (
+from producers.messages import (
     MessageContext,
     MessageProperties,
     TrackMessage,
     encode_message,
     topic_of,
 )
-from producers.replay import (
-    CLOCK,
-    Clock,
-    InputWriter,
-    Progress,
-    Speed,
-    Stopped,
-    iso_texts,
-)
+from producers.replay import CLOCK, Clock, InputWriter, Progress, Speed, Stopped, iso_texts
 from stream.events import ORDER_COMPLETED, ORDER_REFUNDED
 from stream.units import DAY_MS, iso
 

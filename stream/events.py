@@ -62,6 +62,7 @@ class Product(msgspec.Struct, gc=False, frozen=True):
 
     price: Any = None
     quantity: Any = None
+    currency: Any = None
 
 
 class Properties(msgspec.Struct, gc=False, frozen=True):
@@ -138,12 +139,18 @@ class Reason(StrEnum):
 
 
 class NativeLine(NamedTuple):
-    """Where a line that is a message belongs: its time, its user and its event; and its id, if any."""
+    """Where a line that is a message belongs: its time, its user and its event.
+
+    Attributes:
+        id: of the message, if it has one.
+        currency: of its amount, where one is read and it names one.
+    """
 
     time_ms: int
     user: str
     event: str
     id: str | None
+    currency: str | None = None
 
 
 class NoEvent(NamedTuple):

@@ -11,7 +11,7 @@ What a message becomes, the first that fits:
 2. what says that it is a mark is *ignored* where the wall clock rules; elsewhere it is a *forged
    mark* unless it is signed for its topic and partition, *bad time* if one of its times is (6), or
    if the time it ends had not begun when it was sent, otherwise a mark; what is no `track`
-   (identify, page ..) is *ignored*;
+   (identify, page .., and of any other type what names no event) is *ignored*;
 3. without an event's name it is *missing field*, with one that is no text *wrong type*;
 4. a name that no feature watches is *ignored*, whatever else there is;
 5. nobody to count it for is *no user*, or *placeholder user*; one that has half a character is *not
@@ -70,7 +70,7 @@ REACHED = 1.0 - 1e-9
 NEAR_NOTHING = 1e-6
 """A mean or ratio over this little or less has nothing to tell."""
 
-_OTHER_TYPES = ("identify", "page", "screen", "group", "alias")
+_OTHER_TYPES = (b"identify", b"page", b"screen", b"group", b"alias")
 _FIRST_MS = int(datetime(FIRST_YEAR, 1, 1, tzinfo=UTC).timestamp()) * 1_000
 _END_MS = int(datetime(LAST_YEAR + 1, 1, 1, tzinfo=UTC).timestamp()) * 1_000
 
@@ -194,7 +194,7 @@ class Judge:
         kind = track.get("type")
         if kind == "segstream-mark":
             return self._judge_mark(track, message.place)
-        if isinstance(kind, str) and kind in _OTHER_TYPES:
+        if _is_another_type(kind, names_event=track.get("event") is not None):
             return Outcome(Fate.IGNORED)
         said = self._reader.read(track)
         if said is None:
@@ -266,6 +266,14 @@ class Judge:
 
 
 # -- one user --------------------------------------------------------------------------------
+
+
+def _is_another_type(kind: Any, *, names_event: bool) -> bool:
+    """Whether a message of this type is no `track`; one without a type, or of a strange one, may be."""
+    if not isinstance(kind, str):
+        return False
+    name = kind.strip(" \t\n\r\v\f").encode(errors="surrogatepass").lower()
+    return name in _OTHER_TYPES or (name not in (b"", b"track") and not names_event)
 
 
 class Applied(NamedTuple):

@@ -199,22 +199,12 @@ class Reader:
         else:
             alone = name in _REFUNDS and amount is not None and not unread
             quantity = 0.0 if alone else 1.0
-        value: float | None = None
-        if amount is not None:
-            value = _number(amount)
-        elif unread:
+        if amount is None and unread:
             raise RefusedError(Reason.WRONG_TYPE)
-        elif priced:
-            value = _total(
-                _number(price) * _number(piece)
-                for price, piece in zip(prices, pieces, strict=True)
-                if price is not None
-            )
-        elif not _is_blank(properties.get("price")):
-            value = _number(properties["price"]) * quantity
+        value = self._money_of(properties, products, amount, quantity)
         whole = value is None and (not listed if refund else name in _ORDERS)
         whole = whole or (name == _CANCELLED and value == 0.0)
-        value = 0.0 if value is None else self._converted(value, properties.get("currency"))
+        value = value or 0.0
         if refund:
             value, quantity = abs(value), abs(quantity)
         elif name in _ORDERS and min(value, quantity) < 0:
@@ -223,10 +213,39 @@ class Reader:
             raise RefusedError(Reason.OUT_OF_RANGE)
         return value, quantity, whole
 
-    def _converted(self, value: float, currency: Any) -> float:
+    def _money_of(
+        self, properties: Mapping[str, Any], products: Sequence[Any], amount: Any, quantity: float
+    ) -> float | None:
+        """The amount in the reporting currency; None if nothing says one."""
+        lines = [[_field(line, name, None) for name in ("price", "currency")] for line in products]
+        pieces = [_field(line, "quantity", 1.0) for line in products]
+        own = [code for _, code in lines if code is not None] if self._money.currency else []
+        order_currency = properties.get("currency")
+        if amount is not None:
+            value = _number(amount)
+        elif any(price is not None for price, _ in lines):
+            worths = [
+                (_number(price) * _number(piece), order_currency if code is None else code)
+                for (price, code), piece in zip(lines, pieces, strict=True)
+                if price is not None
+            ]
+            if own:
+                return _total(worth * self._rate(code) for worth, code in worths)
+            value = _total(worth for worth, _ in worths)
+        elif not _is_blank(properties.get("price")):
+            value = _number(properties["price"]) * quantity
+        else:
+            return None
+        if own and _is_blank(order_currency):
+            spelt = {_folded(one) if isinstance(one, str) else repr(one) for one in own}
+            if len(spelt) > 1:
+                raise RefusedError(Reason.UNKNOWN_CURRENCY)
+            order_currency = own[0]
+        return value * self._rate(order_currency) if self._money.currency else value
+
+    def _rate(self, currency: Any) -> float:
+        """What a unit of a currency is worth in the reporting one."""
         money = self._money
-        if not money.currency:
-            return value
         if _is_blank(currency):
             code = money.default or money.currency
         elif isinstance(currency, str):
@@ -234,10 +253,10 @@ class Reader:
         else:
             raise RefusedError(Reason.UNKNOWN_CURRENCY)
         if code == money.currency:
-            return value
+            return 1.0
         if code not in money.rates:
             raise RefusedError(Reason.UNKNOWN_CURRENCY)
-        return value * money.rates[code]
+        return money.rates[code]
 
 
 # -- fields ----------------------------------------------------------------------------------
@@ -275,6 +294,10 @@ def _id(raw: Any) -> str | None:
 
 def _field(product: Any, name: str, otherwise: Any) -> Any:
     raw = product.get(name) if isinstance(product, dict) else None
+    if name == "price" and not isinstance(product, dict | int | float | None):
+        # A text is a product's id, unless there is an object in it; a list is no price.
+        holds_object = isinstance(product, list) or product.lstrip()[:1] == "{"
+        return [product] if holds_object else otherwise
     return otherwise if _is_blank(raw) else raw
 
 

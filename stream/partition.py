@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import islice, repeat
+from itertools import islice
 from typing import NamedTuple
 
 import msgspec
@@ -30,7 +30,7 @@ from stream.events import CAUSES, Bools, Cause, Counts, EventColumns, Floats, Ha
 from stream.features import FeatureTable
 from stream.flapping import counted
 from stream.hashing import user_hashes
-from stream.learning.state import TrainerState
+from stream.learning.owner_view import OwnerView
 from stream.learning.statistics import PartitionStatistics, Sampling
 from stream.limits import PLACES
 from stream.memory import Memory, Part
@@ -51,7 +51,7 @@ from stream.turns import (
     wanted_kinds,
 )
 from stream.units import iso, isos
-from stream.users import Kind, Slots, UserColumns
+from stream.users import Kind, TextSlots, UserColumns
 
 CHUNK = 2_048
 """Users looked at in one go by a sweep: their rows and vectors stay in the cache (a third faster
@@ -111,13 +111,11 @@ class SampleRequest:
     thresholds: Mapping[str, int] = field(default_factory=dict)
 
     @staticmethod
-    def of(state: TrainerState, at_ms: int, users: int) -> SampleRequest | None:
+    def of(trainer: OwnerView, at_ms: int, users: int) -> SampleRequest | None:
         """What the trainer wants with statistics of a time; None for no sample."""
-        if at_ms < state.sample_due_ms:
+        if at_ms < trainer.sample_due_ms:
             return None
-        return SampleRequest(
-            users, {name: known.sample_threshold for name, known in state.learned.items()}
-        )
+        return SampleRequest(users, trainer.sample_thresholds)
 
     def sampling(self, populations: Populations, features: int) -> Sampling:
         """What gathers such a sample."""
@@ -216,7 +214,7 @@ class Partition:
         self._rule = rule
         self._key = key
         self._populations = populations or Populations.of((), table.names)
-        self._slots = Slots()
+        self._slots = TextSlots()
         kinds: dict[str, Kind] = {
             "rows": (table.dtype, ()),
             "hashes": (np.uint64, ()),
@@ -444,11 +442,11 @@ class Partition:
 
     def find(self, users: Sequence[str]) -> Ints:
         """Slot of each user, -1 of whom this partition does not know yet."""
-        return np.fromiter(map(self._slots.get, users, repeat(-1)), np.int64, len(users))
+        return self._slots.find(users)
 
     def slots(self, users: Sequence[str]) -> Ints:
         """Slot of each user; unknown ones are taken in."""
-        slots = np.fromiter(map(self._slots.__getitem__, users), np.int64, len(users))
+        slots = self._slots.find_or_give(users)
         if len(self._slots.names) > self._hashed:
             self._make_room()
         return slots

@@ -78,7 +78,7 @@ class Rehearsal:
         partition, state = self.partition, self.state
         touched = np.unique(np.concatenate(self._touched or [np.empty(0, np.int64)]))
         self._touched.clear()
-        sample = SampleRequest.of(state, at_ms, self._settings.learning.sample_users)
+        sample = SampleRequest.of(state.owner_view, at_ms, self._settings.learning.sample_users)
         statistics = partition.sweep(at_ms, at_ms, acted=touched, sample=sample)
         changes = self._commit(at_ms)
         settings = self._settings

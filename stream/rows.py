@@ -3,12 +3,14 @@
 Comes in: what the features of a table keep. Goes out: the type of a row, which is what is folded, what is
 packed into the store and what is read there. A row is the same in memory and in the store, byte for byte,
 so whatever changes a field, or adds one, makes rows of another schema; nothing is migrated by guessing.
+The library's rows are the published group alone.
 
 ========== =====================================================================================
 group      who writes it, and what it is for
 ========== =====================================================================================
 identity   the fold: when the user was first and last seen; and which format the row has
 published  the publish rule: where the user is, and what speaks for another segment
+told       turns: which kind the user was told of last
 folded     the fold: what features are read from; the parts of the features follow these
 ========== =====================================================================================
 
@@ -27,7 +29,7 @@ from stream.events import Ints, Rows
 
 ROW_FORMAT = 4
 """Of what stands here; what features keep is told apart by `FeatureTable.schema`."""
-Group: TypeAlias = Literal["identity", "published", "folded"]
+Group: TypeAlias = Literal["identity", "published", "told", "folded"]
 Layout: TypeAlias = tuple[str, str, tuple[int, ...]]
 """Name, type and shape of a field."""
 
@@ -59,8 +61,8 @@ FIELDS: tuple[Field, ...] = (
     ),
     Field("looks", "u1", "published", "looks at them because they acted, up to 255"),
     Field("format", "u1", "identity", "ROW_FORMAT"),
-    Field("kind", "u1", "published", "code of the kind told last, see turns.KindBook; 0 for none"),
-    Field("kind_since", "<i8", "published", "when that was told first, ms"),
+    Field("kind", "u1", "told", "code of the kind told last, see turns.KindBook; 0 for none"),
+    Field("kind_since", "<i8", "told", "when that was told first, ms"),
     Field("since", "<i8", "published", "when they came to their segment, ms"),
     Field("sign", "<i8", "published", "newest act that counts as evidence, ms; 0 for none"),
     Field("seen", "<i8", "identity", "newest event of theirs, ms; 0 if only the shop has acted"),
@@ -83,6 +85,11 @@ def row_type(parts: Sequence[Layout]) -> np.dtype[np.void]:
         for field in FIELDS
     ]
     return np.dtype([*fields, *parts])
+
+
+def published_type() -> np.dtype[np.void]:
+    """The type of rows that have what the publish rule writes, and nothing else: the library's."""
+    return np.dtype([(field.name, field.type) for field in FIELDS if field.group == "published"])
 
 
 def blank_rows(users: int, kind: np.dtype[np.void]) -> Rows:

@@ -21,22 +21,24 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from stream.clustering import ALL_HASHES, Statistics
+from stream.clustering import ALL_HASHES
 from stream.config import Learning, Publish
-from stream.events import CAUSES, Bools, Cause, Floats, Hashes, Ints, Lineage, Rows
+from stream.events import CAUSES, Bools, Cause, Floats, Ints, Lineage
 from stream.flapping import Flapping, Tally, counted
 from stream.hashing import hash_texts
 from stream.kinds import Bounds, KindRule, limits_from
 from stream.learning.rounds import learn, sample_due, warm_up
 from stream.learning.state import TrainerState
-from stream.learning.statistics import PartitionStatistics, Sampling
+from stream.learning.statistics import Sampling
 from stream.model import GivenAxes, Model, Segment
-from stream.populations import NONE, Population, Populations
-from stream.segments import MOST_MARGIN, Moves, columns_of, contributions, look
+from stream.populations import Population, Populations
+from stream.rows import put_rows, rows_at
+from stream.segments import MOST_MARGIN, Moves, contributions, look
+from stream.shard import Shard, chunks
 
 Users: TypeAlias = Sequence[int] | Sequence[str] | Ints
 
-FORMAT = 2
+FORMAT = 3
 LEARNING = Learning(
     refit_seconds=0, refit_updates=10_000, first_model_users=200, move_threshold=0.03
 )
@@ -46,20 +48,6 @@ MOST_WEIGHT = 4.0
 """The pipeline's limit on a feature's weight, too."""
 EARLIEST, LATEST = (datetime(year, 1, 1, tzinfo=UTC).timestamp() for year in (1, 9999))
 """Of the times that can be told as a date; the last year is left to rounds, see `_round_ms`."""
-CHUNK = 2_048
-"""Users looked at or counted in one go: their columns stay in the cache from step to step."""
-_ROW = np.dtype(
-    [
-        ("segment", "<i4"),
-        ("previous", "<i4"),
-        ("candidate", "<i4"),
-        ("evidence", "<u2"),
-        ("looks", "u1"),
-        ("since", "<i8"),
-        ("sign", "<i8"),
-        ("version", "<u4"),
-    ]
-)
 
 
 @dataclass(frozen=True)
@@ -120,152 +108,6 @@ class Step:
 
     changes: Changes
     lineage: tuple[Lineage, ...]
-
-
-class _Shard:
-    """Some of the users, as columns: what a partition's owner has in the pipeline.
-
-    Attributes:
-        divided: who is learned together.
-        names: user of each slot.
-        slots: slot of each user.
-    """
-
-    KEPT = ("vectors", "seen", "rows")
-    """Columns that a file has; the others follow from them."""
-    COLUMNS = (*KEPT, "hashes", "mapped", "populations")
-
-    def __init__(self, features: int, divided: Populations) -> None:
-        self.divided = divided
-        self.names: list[Any] = []
-        self.slots: dict[Any, int] = {}
-        self.hashes: Hashes = np.zeros(0, np.uint64)
-        self.vectors: Floats = np.zeros((0, features))
-        self.mapped: Floats = np.zeros((0, features))
-        self.populations: Ints = np.zeros(0, np.int64)
-        self.seen: Ints = np.zeros(0, np.int64)
-        self.rows: Rows = np.zeros(0, _ROW)
-
-    def __len__(self) -> int:
-        return len(self.names)
-
-    def take(self, names: list[Any], vectors: Floats, now: int, model: Model | None) -> Ints:
-        """Users' latest vectors; returns their slots."""
-        before = len(self)
-        self.names += [name for name in names if name not in self.slots]
-        new = self.names[before:]
-        self.slots.update(zip(new, range(before, len(self)), strict=True))
-        if len(self) > len(self.seen):
-            self._resize(max(len(self), 2 * len(self.seen)))
-        self.hashes[before : len(self)] = hash_texts([str(name) for name in new])
-        slots = np.fromiter(map(self.slots.__getitem__, names), np.int64, len(names))
-        self.vectors[slots] = vectors
-        self.seen[slots] = now
-        self._place(slots, model)
-        return slots
-
-    def _place(self, slots: Ints, model: Model | None) -> None:
-        """Find the population of users, and map them."""
-        vectors = self.vectors[slots]
-        if model is None:
-            self.populations[slots] = self.divided.divide(vectors, np.full(len(slots), NONE))
-            return
-        populations = model.divide(vectors, self.rows["segment"][slots])
-        self.populations[slots] = populations
-        self.mapped[slots] = model.map(vectors, populations)
-
-    def drop(self, gone: Ints) -> None:
-        """Forget users for good, by slot; the last ones take their places."""
-        before, after = len(self), len(self) - len(gone)
-        for slot in gone.tolist():
-            del self.slots[self.names[slot]]
-        holes = gone[gone < after]
-        movers = np.setdiff1d(np.arange(after, before), gone)
-        for hole, slot in zip(holes.tolist(), movers.tolist(), strict=True):
-            self.names[hole] = self.names[slot]
-            self.slots[self.names[hole]] = hole
-        del self.names[after:]
-        for column in self.COLUMNS:
-            values = getattr(self, column)
-            values[holes] = values[movers]
-            values[after:before] = np.zeros(1, values.dtype)  # whoever comes next is new
-        if 4 * after < len(self.seen):
-            self._resize(2 * after)
-
-    def _resize(self, size: int) -> None:
-        for column in self.COLUMNS:
-            old = getattr(self, column)
-            sized = np.zeros((size, *old.shape[1:]), old.dtype)
-            sized[: len(old)] = old[:size]
-            setattr(self, column, sized)
-
-    def adopt(self, model: Model | None) -> None:
-        """Map everyone anew."""
-        for slots in _chunks(np.arange(len(self))):
-            self._place(slots, model)
-
-    def silent(self, now: int, longer_than_ms: int) -> Ints:
-        """Slots of users not seen for longer."""
-        return np.flatnonzero(now - self.seen[: len(self)] > longer_than_ms)
-
-    def living(self, now: int, forget_ms: int | None) -> Bools:
-        """Of each slot, whether the user counts."""
-        seen = self.seen[: len(self)]
-        if forget_ms is None:
-            return np.ones(len(seen), np.bool_)
-        return np.asarray(now - seen < forget_ms)
-
-    def stranded(self, model: Model) -> Bools:
-        """Of each slot, whether the user, counting or not, is in a segment that is no more."""
-        segments = self.rows["segment"][: len(self)]
-        return (segments > 0) & (columns_of(segments, model.ids) < 0)
-
-    def sizes(self, living: Bools, model: Model) -> Ints:
-        """Living users published in each segment, ``(k,)``."""
-        columns = columns_of(self.rows["segment"][: len(self)][living], model.ids)
-        return np.bincount(columns[columns >= 0], minlength=len(model.ids)).astype(np.int64)
-
-    def statistics(
-        self, living: Ints, now: int, model: Model | None, sampling: Sampling | None
-    ) -> PartitionStatistics:
-        """What the learner needs to know of users.
-
-        Args:
-            sampling: gathers the sample; None for none.
-        """
-        in_each = np.bincount(self.populations[living], minlength=len(self.divided))
-        part = PartitionStatistics(
-            at_ms=now,
-            model="" if model is None else model.name,
-            users=len(living),
-            rules=self.divided.digest,
-            populations=in_each.tolist(),
-        )
-        if sampling is not None:
-            sampling.add(self.hashes[living], self.vectors[living], self.populations[living])
-            part.sampled(sampling.taken())
-        if model is not None:
-            total = self._counted(living[:CHUNK], model)
-            for some in _chunks(living[CHUNK:]):
-                total += self._counted(some, model)
-            part.count(total)
-        return part
-
-    def _counted(self, slots: Ints, model: Model) -> Statistics:
-        slots = slots[model.has_learned(self.populations[slots])]
-        mapped = self.mapped[slots]
-        squared = model.distances(mapped, self.populations[slots])
-        return Statistics.of(mapped, squared, columns_of(self.rows["segment"][slots], model.ids))
-
-    def restore(self, names: list[Any], kept: dict[str, Any]) -> None:
-        """Take in users as a file has them."""
-        self.names = names
-        self.slots = {name: slot for slot, name in enumerate(names)}
-        self.hashes = hash_texts([str(name) for name in names])
-        self.mapped = np.zeros_like(kept["vectors"])
-        self.populations = np.zeros(len(names), np.int64)
-        for column in self.KEPT:
-            setattr(self, column, kept[column])
 
 
 class Segmenter:
@@ -366,7 +208,7 @@ class Segmenter:
         self._publish = publish or PUBLISH
         self._rule = self._publish.rule()
         self._round_updates = round_updates
-        self._shards = [_Shard(len(names), self._populations) for _ in range(workers)]
+        self._shards = [Shard(len(names), self._populations) for _ in range(workers)]
         self._state = TrainerState()
         self._updates = 0
         self._since_round = 0
@@ -533,15 +375,15 @@ class Segmenter:
             )
         return changes
 
-    def _look(self, shard: _Shard, slots: Ints, cause: Cause, now: int) -> Iterator[Changes]:
+    def _look(self, shard: Shard, slots: Ints, cause: Cause, now: int) -> Iterator[Changes]:
         """Look at some users of a shard and move whom the publish rule lets move."""
         model = self._model
         if model is not None:
-            for some in _chunks(slots):
+            for some in chunks(slots):
                 yield self._looked(shard, some, model, cause, now)
 
-    def _looked(self, shard: _Shard, slots: Ints, model: Model, cause: Cause, now: int) -> Changes:
-        mapped, rows = shard.mapped[slots], shard.rows[slots]
+    def _looked(self, shard: Shard, slots: Ints, model: Model, cause: Cause, now: int) -> Changes:
+        mapped, rows = shard.mapped[slots], rows_at(shard.rows, slots)
         moves = look(
             rows,
             model.distances(mapped, shard.populations[slots]),
@@ -552,7 +394,7 @@ class Segmenter:
             now,
             model.crossing(rows["segment"], shard.populations[slots]),
         ).moves
-        shard.rows[slots] = rows
+        put_rows(shard.rows, slots, rows)
         parts = np.full((len(moves), mapped.shape[1]), np.nan)
         known = np.isfinite(moves.margin)
         old, new = moves.column_before[known], moves.column[known]
@@ -600,10 +442,9 @@ class Segmenter:
         names = self._plain(users)
         found = np.zeros(len(names), np.int64)
         for shard in self._shards:
-            slots = [shard.slots.get(name, -1) for name in names]
-            places = np.array(slots, dtype=np.int64)
-            known = places >= 0
-            found[known] = shard.rows["segment"][places[known]]
+            slots = shard.slots.find(names)
+            known = slots >= 0
+            found[known] = shard.rows["segment"][slots[known]]
         return found
 
     def assign(self, vectors: npt.ArrayLike) -> Ints:
@@ -735,8 +576,8 @@ class Segmenter:
             "users": [name for shard in self._shards for name in shard.names],
         }
         arrays: dict[str, Any] = {
-            column: np.concatenate([getattr(shard, column)[: len(shard)] for shard in self._shards])
-            for column in _Shard.KEPT
+            column: np.concatenate([shard.kept(column) for shard in self._shards])
+            for column in Shard.KEPT
         }
         arrays["about"] = np.frombuffer(json.dumps(told).encode(), np.uint8)
         path = Path(file)
@@ -813,8 +654,8 @@ class Segmenter:
             raise ValueError("the model is of other populations")
         if len(set(self._plain(names))) < len(names):
             raise ValueError("users: some are there twice")
-        for column in _Shard.KEPT:
-            found, blank = arrays[column], getattr(self._shards[0], column)
+        for column in Shard.KEPT:
+            found, blank = arrays[column], self._shards[0].kept(column)
             shape = (len(names), *blank.shape[1:])
             if (found.dtype, found.shape) != (blank.dtype, shape):
                 raise ValueError(
@@ -824,7 +665,7 @@ class Segmenter:
         if model is not None and model.centroids.shape != (len(model.ids), features):
             raise ValueError("the model is of other features")
         for shard, here in zip(self._shards, self._owned(names), strict=True):
-            kept = {column: arrays[column][here] for column in _Shard.KEPT}
+            kept = {column: arrays[column][here] for column in Shard.KEPT}
             shard.restore([names[place] for place in here.tolist()], kept)
             shard.adopt(model)
 
@@ -860,7 +701,3 @@ def _weights(values: Sequence[float]) -> Floats:
     if not ((weights >= 0) & (weights <= MOST_WEIGHT)).all() or not weights.any():
         raise ValueError(f"weights: from 0 to {MOST_WEIGHT:g}, and not all 0")
     return weights
-
-
-def _chunks(slots: Ints) -> Iterator[Ints]:
-    return (slots[start : start + CHUNK] for start in range(0, len(slots), CHUNK))

@@ -198,8 +198,7 @@ class Trainer:
         model = self._state.model
         if model is not None and self._ours(model.schema):
             if model is not state.model:
-                packed = self._state.pack(self._table)
-                self._store.put_model(self._lease.token, packed, self._state.round_ms)
+                self._put(self._state)
             self._publish(model)
         return self._leads
 
@@ -302,8 +301,7 @@ class Trainer:
             wanted=self._wanted(),
             populations=self._settings.populations,
         )
-        if not self._store.put_model(self._lease.token, state.pack(self._table), round_ms):
-            self._stop_leading()
+        if not self._put(state):
             return
         if state.tuning != self._state.tuning and state.tuning is not None:
             log.info("tuning %s is in force from this round on", state.tuning.id)
@@ -350,3 +348,14 @@ class Trainer:
         record = PUBLISHED_MODEL.dump_json(model.published(self._table))
         self._announce(record, lineage_records(model), msgspec.json.encode(self._origin()))
         self._unannounced = None
+        if self._live and self._state.announced != model.name:
+            # Owners take it up from now on: whatever the store loses, it is on its topic.
+            self._state = replace(self._state, announced=model.name)
+            self._put(self._state)
+
+    def _put(self, state: TrainerState) -> bool:
+        """Store a state; False if another leads by now."""
+        stored = self._store.put_model(self._lease.token, state.pack(self._table), state.round_ms)
+        if not stored:
+            self._stop_leading()
+        return stored

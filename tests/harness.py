@@ -29,12 +29,13 @@ from typing import Any, Self, TypeAlias
 import numpy as np
 import redis
 
-from consumers.audit import AuditReport, audit, explain
+from consumers.audit.report import AuditReport, explain
+from consumers.audit.run import audit
 from consumers.client import read_to_end
 from producers import topics as topic_plans
 from producers.mapping import load_mapping
 from producers.replay import ReplayReport, replay
-from stream import config
+from stream import config_layers
 from stream.config import Settings
 from stream.errors import BrokerUnavailableError
 from stream.events import CHANGED, LINEAGE
@@ -244,7 +245,7 @@ class Pipeline:
         self.roles: list[Role] = []
         directory.mkdir(parents=True, exist_ok=True)
         self.config = directory / "shop.toml"
-        self.config.write_text(config.as_file(settings))
+        self.config.write_text(config_layers.as_file(settings))
         self.store = open_store(settings)
 
     def __enter__(self) -> Self:

@@ -329,6 +329,21 @@ MESSAGES: tuple[tuple[bytes | None, Fate, Reason | None], ...] = (
     (encoded(properties={"products": []}), Fate.APPLIED, None),
     (encoded(properties={"products": [{"price": 0.1, "quantity": 3}] * 7}), Fate.APPLIED, None),
     (encoded(properties={"products": [{"price": "3,5"}]}), _REFUSED, Reason.BAD_NUMBER),
+    *(
+        (encoded(event=name, properties={"products": [line, {}], **more}), fate, reason)
+        for line in ([{"price": 3}], [], ' {"price": 3}')
+        for name, more, fate, reason in (
+            (ORDER, {}, _REFUSED, Reason.WRONG_TYPE),
+            (REFUND, {"order_id": "o1"}, _REFUSED, Reason.WRONG_TYPE),
+            (CANCEL, {"order_id": "o1"}, _REFUSED, Reason.WRONG_TYPE),
+            (ORDER, {"total": 3}, Fate.APPLIED, None),
+            (VIEW, {}, Fate.APPLIED, None),
+        )
+    ),
+    *(
+        (encoded(properties={"products": [line]}), Fate.APPLIED, None)
+        for line in ("sku-1", "", 7, 1.5, True, None)
+    ),
     (encoded(properties={"products": [{"quantity": []}]}), _REFUSED, Reason.WRONG_TYPE),
     (encoded(properties={"products": [{"price": 1e12}] * 2}), _REFUSED, Reason.OUT_OF_RANGE),
     (encoded(properties={"subtotal": 3, "price": 9}), Fate.APPLIED, None),
@@ -572,6 +587,14 @@ MESSAGES: tuple[tuple[bytes | None, Fate, Reason | None], ...] = (
         for kind in ("identify", "page", "screen", "group", "alias")
     ),
     (encoded(type="identify", event=5), Fate.IGNORED, None),
+    (encoded(type=" Identify"), Fate.IGNORED, None),
+    (encoded(type="merge", event=...), Fate.IGNORED, None),
+    (encoded(type="merge"), Fate.APPLIED, None),
+    (encoded(type=" Track "), Fate.APPLIED, None),
+    *(
+        (encoded(type=kind, event=...), _REFUSED, Reason.MISSING_FIELD)
+        for kind in ("Track", "", None, 5)
+    ),
     (encoded(type="page"), Fate.IGNORED, None),
     (encoded(time_ms=START_MS - 90 * DAY_MS), Fate.APPLIED, None),
     (encoded(time_ms=START_MS - 90 * DAY_MS - 1), Fate.LATE, None),

@@ -28,7 +28,7 @@ from consumers import group
 from consumers.client import activity_options, reader_options
 from producers.client import producer_options
 from producers.traffic import bench_events
-from stream import config
+from stream import config_layers
 from stream.config import Settings
 from stream.events import CHANGED
 from stream.headers import EVENT_TYPE
@@ -472,7 +472,7 @@ def write(file: Path, content: Any) -> None:
 def main() -> None:
     name, arguments = sys.argv[1], json.loads(sys.argv[2])
     out, settings_file = Path(arguments.pop("out")), Path(arguments.pop("settings"))
-    settings = config.load(settings_file, environment={})[0]
+    settings = config_layers.load(settings_file, environment={})[0]
     try:
         write(out, LOOPS[name](settings, **arguments))
     except LoopError as error:

@@ -44,10 +44,9 @@ from ops.bench import command
 from ops.bench.report import cpu
 from ops.bench.shops_made import MADE, START_MS, Made, columns, made_events
 from ops.bench.year import month_of
-from producers.files import FileError
 from producers.mapping import MappingError, load_mapping
+from producers.texts import FileError
 from producers.traffic import encode, simulate
-from stream.cli import demo
 from stream.config import ConfigError, Settings
 from stream.events import Bools, EventColumns, Floats, Ints
 from stream.features.terms import PLACED
@@ -58,6 +57,7 @@ from stream.partition import Partition
 from stream.rehearsal import Rehearsal
 from stream.segments import columns_of
 from stream.units import DAY_MS, iso
+from stream.wiring import demo
 from stream.wiring.history import StampedMessage, open_history
 
 RESULTS = Path(__file__).parent / "results" / "shops.md"

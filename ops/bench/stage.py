@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, Self
 from prometheus_client.parser import text_string_to_metric_families
 
 from ops.kafka.server import RealKafka
-from stream import config
+from stream import config_layers
 from stream.config import Settings
 from stream.servers import LocalStore, free_port, redis_binary
 from stream.store.redis import connect
@@ -249,7 +249,7 @@ class Stage:
     def _written(self, settings: Settings) -> Path:
         """The settings as a file."""
         file = self.file("settings.toml")
-        file.write_text(config.as_file(settings))
+        file.write_text(config_layers.as_file(settings))
         return file
 
 

@@ -39,8 +39,9 @@ import numpy as np
 
 from ops.bench import command
 from ops.bench.report import cpu
-from producers.files import FileError, stem
 from producers.mapping import Mapping, MappingError, load_mapping
+from producers.tables.opening import stem
+from producers.texts import FileError
 from stream.clustering import living
 from stream.config import ConfigError, Settings
 from stream.events import Cause, Floats, Ints, Lineage, SegmentChange

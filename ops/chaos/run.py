@@ -15,7 +15,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from consumers.audit import AuditReport, audit, explain
+from consumers.audit.report import AuditReport, explain
+from consumers.audit.run import audit
 from ops.chaos.evidence import Evidence, gather
 from ops.chaos.inflict import inflict, mend
 from ops.chaos.judge import Check, judge
@@ -159,6 +160,10 @@ def _play(
         _see_to(traffic)
     with open_store(stage.settings) as store:
         verdict.recovery_seconds, caught_up = _catch_up(stage, store, traffic.last_ms)
+        if not caught_up:
+            for role in stage.roles.values():
+                role.say_where()
+            stage.pass_time(1.0)
         behaved = _end(stage, store, lost=fresh.allowed > 0)
         if not caught_up:
             behaved.findings.append(f"not caught up after {verdict.recovery_seconds:.0f} s")

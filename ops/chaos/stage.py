@@ -27,7 +27,7 @@ from ops.chaos.proxy import Proxy
 from ops.chaos.traffic import SHOP_HOURS_A_SECOND
 from ops.kafka.server import RealKafka
 from producers import topics as topic_plans
-from stream import config
+from stream import config_layers
 from stream.config import Settings
 from stream.features import DEFAULT_FEATURES, Feature
 from stream.servers import free_port, freeze, redis_binary
@@ -180,6 +180,11 @@ class RoleProcess:
         if self._process is not None and self.running:
             self._process.send_signal(signal.SIGCONT)
 
+    def say_where(self) -> None:
+        """Have it write where each of its threads is into its log."""
+        if self._process is not None and self.running:
+            self._process.send_signal(signal.SIGUSR1)
+
     def last_words(self) -> str:
         """The end of its log in one line, as far as it is worse than information."""
         lines = [line for line in self.said().splitlines() if '"level": "INFO"' not in line]
@@ -251,7 +256,7 @@ class Stage:
             if problems := topic_plans.apply(self.settings, create=True):
                 raise ChaosError(f"topics could not be made: {problems}")
             file = self.directory / "shop.toml"
-            file.write_text(config.as_file(self.settings))
+            file.write_text(config_layers.as_file(self.settings))
             for name in ROLES:
                 self.roles[name] = self._role(name, file)
                 self.roles[name].start()

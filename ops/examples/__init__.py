@@ -20,7 +20,6 @@ from typing import Any
 from consumers.decode import Decoder
 from producers.traffic import encode, simulate
 from stream.cli import explaining
-from stream.cli.demo import SETTINGS
 from stream.cli.terminal import console
 from stream.config import Settings
 from stream.events import SegmentChange
@@ -32,6 +31,7 @@ from stream.safe import safe_facts
 from stream.store.memory import MemoryStore
 from stream.store.state import Commit, Position
 from stream.units import DAY_MS
+from stream.wiring.demo import SETTINGS
 from stream.wiring.history import StampedMessage
 
 ROOT = Path(__file__).parent.parent.parent

@@ -16,7 +16,7 @@ from rich.progress import Progress as Bars
 from rich.table import Table
 from rich.text import Text
 
-from consumers.audit import Progress
+from consumers.audit.report import Progress
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from stream.config import as_toml
+from stream.config_layers import as_toml
 from stream.insight.facts import (
     CampaignsFacts,
     CampaignState,

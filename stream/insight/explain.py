@@ -23,10 +23,10 @@ from stream.units import DAY_MS, iso
 How = Literal["by acting", "with time", "by either", "not theirs to change"]
 
 MOST_ACTS = 10
-"""Of one kind: nobody can be asked for more at once."""
+"""Events of one kind: nobody can be asked for more at once."""
 SILENCE_DAYS = 730
-"""Two years: a decayed sum with the longest half-life there is by default (180 days) is down to a
-sixteenth by then, and whoever is still in their segment stays."""
+"""Two years. By then a decayed sum with the longest default half-life (180 days) is down to a sixteenth, so
+whoever is still in their segment stays there."""
 
 
 # -- what holds them ---------------------------------------------------------------------------
@@ -101,10 +101,10 @@ def proposals(
     """For each feature that can do it alone, the smallest change that moves the user.
 
     It is enough when the next look would move the user to the target, whatever their acts add up to
-    so far: its centroid is the nearest of all, and nearer than the own one by the publish rule's
-    margin. A difference of two
-    squared distances is linear in each mapped coordinate, so each of these conditions allows a
-    half-line, and the answer is the point nearest to the user of what all of them allow.
+    so far: its centroid is the nearest of all, and nearer than their own one by the publish rule's
+    margin. A difference of two squared distances is linear in each mapped coordinate, so each of
+    these conditions allows a half-line, and the answer is the point nearest to the user of what all
+    of them allow.
 
     What lies outside the limits of the feature map is cut back to them, and moves nobody: a
     feature that would have to go there is not proposed.
@@ -213,9 +213,9 @@ def acts(row: Rows, table: FeatureTable, model: Model, rule: PublishRule, now_ms
     """What the user could do to be moved at once, up to `MOST_ACTS` times; fewest first.
 
     The events are folded into a copy of the row, and the copy is looked at: nothing is estimated.
-    An event that carries a number has the user's own mean of it, or where they have none that of
-    the segment in the middle of those where it is usual; it is of no category. Of events that do the
-    same to every feature only the first is tried, and none of which a feature takes something away.
+    A number that an event carries is the user's own mean of it. Where they have none, it is the one of the
+    middle segment, of those where it is usual. The event has no category. Where events do the same to every
+    feature, only the first is tried. An event that a feature subtracts is not tried.
 
     Args:
         row: ``(1,)`` the user; it stays as it is.
@@ -302,7 +302,7 @@ def _usual(
 
 
 def _middle(typical: Floats) -> float:
-    """Of the segments' typical values the middle one, without those that hardly have any."""
+    """The middle one of the segments' typical values; segments that hardly have any are left out."""
     most = float(typical.max())
     return float(np.median(typical[typical >= min(most, most / 4)]))
 
@@ -318,7 +318,7 @@ def departures(
     now_ms: int,
     days: int = SILENCE_DAYS,
 ) -> list[Departure]:
-    """The moves ahead of a user who does nothing any more, under the model as it is.
+    """The coming moves of a user who does nothing any more, under the model in force.
 
     Each day they are looked at as a sweep would. Day 0 is now: whoever is over the margin already
     moves at the next look.

@@ -68,10 +68,10 @@ AlgorithmName = Literal["kmeans", "density"]
 
 
 FEWEST_USERS = 20
-"""Fewer are easier looked at one by one; `learning.first_model_users` allows no fewer either."""
+"""Fewer users are easier to look at one by one; `learning.first_model_users` allows no fewer either."""
 BOOTSTRAP_STARTS = 3
-"""Of k-means++, each time users are drawn again: fewer than a trainer's, so that stability is rather
-under- than overrated."""
+"""Starts of k-means++ for each draw of users. A trainer makes more, so stability is rated too low rather
+than too high."""
 
 
 class ExploreError(Exception):
@@ -227,10 +227,10 @@ def sample_store(
 ) -> tuple[Sampled, int]:
     """A sample of a running pipeline's users, and what time it is by the clock in use.
 
-    It is one of each population of the model, by the segments that users are published in; who is in
-    none yet counts with the last one.
+    There is one of each population of the model, by the segments that users are published in. A user who is
+    in none yet counts with the last population.
 
-    Every user is looked past once, a few thousand at a time; only the sample is kept.
+    Every user is read once, a few thousand at a time; only the sample is kept.
 
     Raises:
         SchemaMismatchError: the rows were written by another feature table.
@@ -298,7 +298,7 @@ class Sampled:
 
 
 class _Strata(NamedTuple):
-    """Says by a row which part of the users it is of, and how many parts there are."""
+    """Tells which stratum a row is of, and how many strata there are."""
 
     place: Callable[[Rows], Ints]
     parts: int
@@ -321,7 +321,7 @@ def _sample(
             more = table.unpacked(raw)
         except RowFormatError:
             raise SchemaMismatchError("the store holds rows of another format") from None
-        # Who is known by what the shop did only is in no sample.
+        # A user known only by what the shop did is in no sample.
         seen = more["seen"] > 0
         there = strata.place(more[seen])
         totals += np.bincount(there, minlength=strata.parts)

@@ -537,3 +537,58 @@ class ControlFacts(TypedDict):
 
     record: dict[str, Any]
     partitions: int
+
+
+# -- a run of the pipeline ---------------------------------------------------------------------
+
+
+class MomentFacts(TypedDict):
+    """A pipeline at work; `behind_seconds` are of the shop's clock."""
+
+    shop_time: str
+    events: int
+    events_per_second: float
+    behind_seconds: float
+    changes: int
+    churn_risk_moves: int
+    last_moves: list[Record]
+    segment_list: SegmentsFacts | None
+
+
+class EffectBesideTruth(TypedDict):
+    """What was measured of a campaign's conversion, and what is true, where the shop knows who reacted."""
+
+    campaign: str
+    arm: str
+    users: int
+    held_out_users: int
+    verdict: str
+    measured: float
+    sequence: list[float] | None
+    true: float | None
+
+
+class RunFacts(TypedDict):
+    """What a run came to; latencies are from when a mark was sent to when its changes arrived.
+
+    `checks` are an audit's.
+    """
+
+    ok: bool
+    seconds: float
+    events: int
+    events_per_second: float
+    users: int
+    segments: int
+    changes: int
+    changes_by_cause: dict[str, int]
+    churn_risk_moves: int
+    change_latency_p50_seconds: float | None
+    change_latency_p99_seconds: float | None
+    lost: int
+    duplicated: int
+    rejected: int
+    complete: bool
+    checks: list[dict[str, Any]]
+    effects: NotRequired[list[EffectBesideTruth]]
+    segment_list: NotRequired[SegmentsFacts]

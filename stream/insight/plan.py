@@ -48,7 +48,7 @@ ANEW = (
     "they take over"
 )
 ALL_AT_ONCE = 1e9
-"""Users a second: more than there are."""
+"""More users a second than there are."""
 
 
 _decode = msgspec.json.Decoder().decode
@@ -65,7 +65,8 @@ class Crowd:
     Attributes:
         rows: of some users, or of everyone.
         weights: ``(users,)`` how many users each stands for; None for one each.
-        limits: ``(users,)`` the hash up to which all are known who were drawn like each; None for all.
+        limits: ``(users,)`` for each user, the hash up to which everyone drawn by the same limit is here;
+            None for all.
         kinds: names of the codes in rows, see `turns.KindBook`.
         notes: what a reader should know of them.
     """
@@ -176,7 +177,7 @@ class Plan:
         old, new: the models before and after.
         before, after: ``(users,)`` the segment each user is in.
         changes: records that would be written.
-        due: users who move anyway, change or not; their `before` is after that.
+        due: users who move with or without the change; their `before` is the segment after that move.
     """
 
     crowd: Crowd
@@ -214,7 +215,7 @@ def plan(crowd: Crowd, table: FeatureTable, rule: PublishRule, wanted: Settings)
     if new is None or not new.parts:
         raise PlanError(f"{crowd.source}: no population has users enough to be learned")
 
-    # Not as fast as the rate allows, but all who will be told.
+    # All who will be told, though the rate allows only some at once.
     rule = replace(rule, turns_per_second=ALL_AT_ONCE)
     new = replace(new, rule=new.rule and replace(new.rule, turns_per_second=ALL_AT_ONCE))
     settled, kinds, due = _looked_at(crowd, crowd.rows, crowd.kinds, table, rule, None)
@@ -280,7 +281,7 @@ def plan_anew(crowd: Crowd, other: Crowd, wanted: Settings) -> Plan:
     found = np.array([place.get(name, -1) for name in crowd.names], dtype=np.int64)
     common = np.flatnonzero(found >= 0)
     old, new = crowd.model, other.model
-    # Who is in a population of too few to be learned is in no segment that lives.
+    # Users of a population that is too small to be learned are in no living segment.
     inside = columns_of(crowd.rows["segment"][common], old.ids) >= 0
     inside &= columns_of(other.rows["segment"][found[common]], new.ids) >= 0
     common = common[inside]
@@ -346,7 +347,7 @@ def facts_of(found: Plan) -> PlanFacts:
     """For ``--json``: every number of users is of all users, estimated where a sample was seen."""
     crowd, old, new = found.crowd, found.old, found.new
     sampled = len(found.before)
-    # All else is added up from these, so that every sum comes to what stands beside it.
+    # Everything else is added up from these, so that all sums agree.
     flows: Counter[tuple[int, int]] = Counter()
     for before, after, users in zip(
         found.before.tolist(), found.after.tolist(), crowd.counts.tolist(), strict=True

@@ -124,7 +124,7 @@ def _population(state: TrainerState, model: Model, declared: Population) -> Popu
 
 
 def _as_of_now(row: PublishedSegment, size: int | None, tally: Tally) -> SegmentFacts:
-    """A published segment, with what the last round counted; its published size if it did not."""
+    """A published segment with the counts of the last round; its published size where there are none."""
     rates = tally.rates()
     return {
         "id": row["id"],
@@ -151,7 +151,7 @@ def marks_of(segment: SegmentFacts, table: FeatureTable, count: int = 4) -> list
 
 
 def is_young(segment: SegmentFacts) -> bool:
-    """Whether it was seen for less than a day: what leaves it a day is a guess then, and a wild one."""
+    """Whether the segment was watched for less than a day: its rate a day is only a guess then."""
     return segment["flapping"]["user_days"] < segment["size"]
 
 
@@ -268,7 +268,7 @@ class Reader:
             "user": name,
             "partition": partition,
             "at": iso(now_ms),
-            # Who is known by what the shop did only has not been seen yet.
+            # A user known only by what the shop did has not been seen yet.
             "first_seen": iso(int(row["first"][0])) if row["seen"][0] else None,
             "last_seen": iso(int(row["seen"][0])) if row["seen"][0] else None,
             "features": [
@@ -333,10 +333,10 @@ def since_ms(text: str, now_ms: Callable[[], int]) -> int:
     Raises:
         ValueError: it is neither.
     """
-    if text.strip()[-1:].isalpha() and text.strip()[-1] not in "Zz":
-        ago_ms = min(float(parse_duration(text)) * 1_000, 1e15)
-        return max(now_ms() - round(ago_ms), 0)
     try:
+        if text.strip()[-1:].isalpha() and text.strip()[-1] not in "Zz":
+            ago_ms = min(float(parse_duration(text)) * 1_000, 1e15)
+            return max(now_ms() - round(ago_ms), 0)
         moment = datetime.fromisoformat(text)
     except ValueError:
         raise ValueError(

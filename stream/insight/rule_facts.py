@@ -67,7 +67,7 @@ def rules(people: People, model: Model, table: FeatureTable) -> RulesFacts:
 
 
 def _that_find_somebody(rules: Sequence[Rule]) -> Sequence[Rule]:
-    """Of several rules those that hold of nobody are not worth a line."""
+    """Where there are several rules, those that hold for nobody are left out."""
     return [rule for rule in rules if rule.users] or rules[:1]
 
 

@@ -23,15 +23,16 @@ import numpy as np
 from stream.events import Bools, Floats, Hashes, Ints
 
 DEPTH = 4
-"""Four conditions are a sentence. In the demo's shop they put 86 % of users where they are and a
-fifth 3 % more, of the 92 % whose segment is the nearest at all; twice as many rules is dearer."""
+"""Four conditions are a sentence. In the demo's shop they put 86 % of users into their segment, of the 92 %
+whose segment is the nearest at all. A fifth condition puts 3 % more there, and doubles the number of
+rules."""
 HELD_OUT = 4
 """One user in so many is kept back to judge the rules."""
 LEAST_SHARE = 0.01
-"""A rule for fewer of the users is noise: in the same shop it gains no agreement."""
+"""A rule for fewer users is noise: in the same shop it puts no more of them right."""
 FEWEST_IN_A_LEAF = 5
 NOTHING = 0.01
-"""What is less, of whatever unit, is not told from none."""
+"""A smaller value, in any unit, counts as zero."""
 
 
 @dataclass(frozen=True)
@@ -157,7 +158,7 @@ def _rule(conditions: tuple[Condition, ...], found: Bools, members: Bools) -> Ru
 
 
 def _as_read(vectors: Floats) -> Floats:
-    """Values to three digits, and nothing for what would be shown as next to nothing."""
+    """Values to three digits; 0 for what would be shown as next to nothing."""
     size = np.abs(vectors)
     with np.errstate(divide="ignore"):
         scale = 10.0 ** (2 - np.floor(np.log10(np.where(size > 0, size, 1.0))))
@@ -183,7 +184,7 @@ def _all_hold(conditions: Sequence[Condition], vectors: Floats) -> Bools:
 
 @dataclass(frozen=True)
 class _Split:
-    """A question: whether a feature is above the threshold. Who is not goes left."""
+    """A question: is a feature above the threshold? Users for whom it is not go left."""
 
     feature: int
     threshold: float
@@ -192,7 +193,7 @@ class _Split:
 
 
 def _leaves(vectors: Floats, segments: Ints, depth: int) -> list[tuple[tuple[Condition, ...], int]]:
-    """The tree's leaves, with what leads there; together they part all there can be."""
+    """The tree's leaves, with the conditions that lead there; together they cover every possible user."""
     return _walk(_grow(vectors, segments, depth))
 
 
@@ -209,7 +210,7 @@ def _best_leaf(vectors: Floats, members: Bools, depth: int) -> tuple[Condition, 
 
 
 def _likeness(found: Bools, members: Bools) -> float:
-    """The share that two groups have in common of all who are in either."""
+    """How many users two groups share, of all who are in either."""
     return float((found & members).sum() / max(int((found | members).sum()), 1))
 
 
@@ -244,7 +245,7 @@ def _walk(root: _Split | int) -> list[tuple[tuple[Condition, ...], int]]:
 
 
 def _read(tree: Any, classes: Ints, vectors: Floats, node: int) -> _Split | int:
-    """A node of scikit-learn's tree, with short thresholds; what parts nothing is left out."""
+    """A node of scikit-learn's tree, with short thresholds; questions that part nobody are left out."""
     left, right = int(tree.children_left[node]), int(tree.children_right[node])
     if left < 0:
         return int(classes[int(tree.value[node][0].argmax())])

@@ -54,7 +54,7 @@ def declared(settings: Settings) -> list[CampaignFacts]:
 
 
 def _notes(campaign: Campaign) -> list[str]:
-    """What is allowed and seldom meant."""
+    """Notes on declarations that are allowed, but seldom meant."""
     notes = []
     if campaign.goal is not None and not campaign.holdout:
         notes.append("a goal, but no holdout: there is nobody to compare with")

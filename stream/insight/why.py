@@ -65,6 +65,6 @@ def why(reader: Reader, name: str) -> WhyFacts | None:
 
 
 def _evidence(row: Rows) -> Evidence | None:
-    """What a user's acts so far add up to, and towards which segment; None if to nothing."""
+    """What a user's acts so far add up to, and towards which segment; None if it is nothing."""
     evidence = int(row["evidence"][0])
     return {"segment": int(row["candidate"][0]), "z": evidence / EVIDENCE} if evidence else None

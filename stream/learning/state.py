@@ -1,6 +1,7 @@
 """What the trainer knows from round to round, and how it is stored.
 
 Comes in: a state as `rounds` and `refit` make it. Goes out: bytes for the store, and the state again.
+Owners read the same bytes as an `owner_view`.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import msgspec
 from stream.clustering import ALL_HASHES
 from stream.drift import Drift
 from stream.flapping import Tallies, Tally
+from stream.learning.owner_view import OwnerView
 from stream.lineage import Anchor
 from stream.model import Axes, Model
 from stream.rhythm import NOTHING_SEEN, Seen
@@ -29,7 +31,7 @@ class Learned(msgspec.Struct, frozen=True):
         sample_threshold: owners send only users whose hash is not above it.
         users: in the population at the last round.
         drift: what has been seen since the last refit.
-        challenged: refits running in which a challenger was clearly better.
+        challenged: refits in a row in which a challenger was clearly better.
         anchor: what ids are held against, beside the model before.
         suggested: number of segments, where that is left to what the users suggest; 0 for none yet.
         firmness: of the suggestion, see `choosing.Advice`.
@@ -50,7 +52,7 @@ class Learned(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True)
 class TrainerState:
-    """All the trainer knows; what owners and readers need of it is in here too.
+    """All the trainer knows; what owners need of it is an `OwnerView`.
 
     Attributes:
         round_ms: the last completed round.
@@ -65,6 +67,7 @@ class TrainerState:
         epochs_before: epochs that were told before this state began; none of them comes again.
         ids_before: the highest segment id that was told before.
         store_run: of the store's server when a trainer took the lead (live mode).
+        announced: name of the newest model that is on its topic for certain (live mode).
     """
 
     model: Model | None = None
@@ -83,10 +86,17 @@ class TrainerState:
     epochs_before: int = 0
     ids_before: int = 0
     store_run: str = ""
+    announced: str = ""
 
     def of(self, population: str) -> Learned:
         """What is known of a population; nothing, of one that is new."""
         return self.learned.get(population, Learned())
+
+    @property
+    def owner_view(self) -> OwnerView:
+        """What owners read when this state is stored."""
+        thresholds = {name: known.sample_threshold for name, known in self.learned.items()}
+        return OwnerView(self.model, self.sample_due_ms, thresholds, self.announced)
 
     def pack(self, axes: Axes) -> bytes:
         told = {name: getattr(self, name) for name in _PLAIN}
@@ -101,7 +111,7 @@ class TrainerState:
 
 
 class _Packed(msgspec.Struct):
-    """`TrainerState` as it is stored; of one from before there were populations, all is relearned."""
+    """`TrainerState` as it is stored; what was stored before there were populations is learned anew."""
 
     model: Any
     round_ms: int
@@ -119,6 +129,7 @@ class _Packed(msgspec.Struct):
     epochs_before: int = 0
     ids_before: int = 0
     store_run: str = ""
+    announced: str = ""
 
 
 _PLAIN = tuple(name for name in _Packed.__struct_fields__ if name != "model")

@@ -116,7 +116,7 @@ class Sampling:
         wanted = np.flatnonzero(hashes <= self._limits[populations])
         self._parts.append((hashes[wanted], vectors[wanted], populations[wanted]))
         self._held += len(wanted)
-        # Seldom: each time, most of what is held is let go.
+        # This happens seldom: each time, most of what is held is let go.
         if self._held > 4 * self._users * len(self._limits):
             self._let_go()
 

@@ -15,7 +15,7 @@ from stream import metrics
 from stream.store.promises import Leases
 
 STANDBY_SECONDS = 0.2
-"""Between two looks of a standby at whether the lease is free."""
+"""How often a standby looks whether the lease is free."""
 
 
 class Lease:
@@ -40,7 +40,7 @@ class Lease:
         return True
 
     def lose(self) -> None:
-        """It is not ours, or no longer: only what is told of it changes."""
+        """The lease is another's, or nobody's: nothing is written, only the metric changes."""
         metrics.lease_missed(self._role)
 
     def release(self) -> None:

@@ -16,16 +16,13 @@ import numpy as np
 
 from consumers.decode import Decoder
 from consumers.native import NativeReader
-from producers.files import EventSorter, Source, read_sources, stem
-from producers.mapping import (
-    BAD_NUMBER,
-    Event,
-    Mapping,
-    Refusal,
-    encoded_message,
-    topic_of,
-)
+from producers.files import Source, read_sources
+from producers.mapped import BAD_NUMBER, Event, Refusal
+from producers.mapping import Mapping
+from producers.messages import encoded_message, topic_of
 from producers.replay import Refusals, iso_texts, refusal_lines
+from producers.sorting import EventSorter
+from producers.tables.opening import stem
 from stream.config import Settings
 from stream.events import Counts
 from stream.features import FeatureTable
@@ -121,6 +118,7 @@ def open_history(
             keep_outliers=keep_outliers,
             placeholders=settings.worker.placeholder_ids,
             native=NativeReader(table, settings.worker, settings.money),
+            money=settings.money,
         )
         files = [one.file for one in sources]
         yield History(

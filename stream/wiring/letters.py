@@ -31,7 +31,7 @@ class ReasonFacts(TypedDict):
 
 
 class SurveyFacts(TypedDict):
-    """How many messages were refused; letters filed twice and records that are no letters beside."""
+    """How many messages were refused, and letters filed again; `strangers` are records that are no letters."""
 
     letters: int
     filed_again: int
@@ -150,12 +150,7 @@ def replay(
         told: is told how many were sent so far.
     """
     report = send_chosen(settings, reason, since_ms, limit, again=again, dry_run=dry_run, told=told)
-    facts = sent_facts(report.sent, report.topics, dry_run=dry_run)
-    facts["sent_before"] = report.before
-    facts["incomplete"] = report.incomplete
-    facts["marks"] = report.marks
-    facts["beyond_limit"] = report.beyond
-    return facts
+    return chosen_facts(report, dry_run=dry_run) | {"marks": report.marks}
 
 
 def send_chosen(
@@ -181,6 +176,15 @@ def send_chosen(
         users_of=users_of,
         told=told,
     )
+
+
+def chosen_facts(report: LetterReport, *, dry_run: bool) -> SentFacts:
+    """What became of letters that were chosen."""
+    return sent_facts(report.sent, report.topics, dry_run=dry_run) | {
+        "sent_before": report.before,
+        "incomplete": report.incomplete,
+        "beyond_limit": report.beyond,
+    }
 
 
 def _iso(time_ms: int) -> str:

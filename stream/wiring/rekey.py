@@ -13,7 +13,7 @@ from producers import rekey
 from producers.dead_letters import Letter
 from stream.config import Settings
 from stream.events import Reason
-from stream.wiring.letters import SentFacts, send_chosen, sent_facts
+from stream.wiring.letters import SentFacts, chosen_facts, send_chosen, sent_facts
 
 INPUTS = ("clickstream", "purchases")
 
@@ -41,11 +41,7 @@ def letters(
         told=told,
         users_of=users_of,
     )
-    facts = sent_facts(report.sent, report.topics, dry_run=dry_run)
-    facts["sent_before"] = report.before
-    facts["incomplete"] = report.incomplete
-    facts["beyond_limit"] = report.beyond
-    return facts
+    return chosen_facts(report, dry_run=dry_run)
 
 
 def topic(

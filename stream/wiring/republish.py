@@ -49,8 +49,7 @@ def tell_again(
     ids = output.topic_ids(topics)
     sent = republish(settings, store, model, wanted, rate, told)
     topic_id, lacks = before
-    # What happened to the topic meanwhile, or before and nobody has noticed yet, may have taken
-    # some of these away again.
+    # The topic may have lost some of these again: meanwhile, or by something that nobody has noticed yet.
     same = ids == output.topic_ids(topics) and topic_id in {"", *ids}
     if lacks and wanted.everybody and same and store.output() == before:
         store.note_output(topic_id, "")

@@ -6,9 +6,11 @@ and the health of their process. `ROLES` declares them; the command, the demo an
 
 from __future__ import annotations
 
+import faulthandler
 import gc
 import logging
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -20,7 +22,7 @@ from typing import TypeVar
 import redis
 
 from consumers.activity import ActivityWorker
-from consumers.audit import Check
+from consumers.audit.report import Check
 from consumers.campaign_audit import KeptPartition
 from consumers.campaign_audit import audit_campaigns as campaign_audit
 from consumers.campaigns import CAMPAIGNS
@@ -67,15 +69,15 @@ SILENCE_SECONDS = 60.0
 
 @contextmanager
 def open_store(settings: Settings, *, serving: bool = False) -> Iterator[RedisStore]:
-    """A store connection of one's own.
+    """A new connection to the store.
 
     Args:
-        serving: for a role, which does not start where its state would not be safe.
+        serving: for a role: it does not start where its state would not be safe.
 
     Raises:
-        StoreRefusedError: it would not be.
+        StoreRefusedError: its state would not be safe.
         ConfigError: the settings are not those of the namespace.
-        StoreUnavailableError: whether it would be cannot be asked: there is no answer.
+        StoreUnavailableError: the store does not answer.
     """
     client = connect(settings.store.url, settings.store.timeout_seconds)
     if serving:
@@ -104,7 +106,7 @@ def open_role_store(settings: Settings, role: str) -> Iterator[RedisRoleStore]:
     Raises:
         StoreRefusedError, ConfigError, StoreUnavailableError: as `open_store`.
     """
-    # Sees to the server and the namespace, which are the same.
+    # Checks the server and the namespace, which are the same for every role.
     with open_store(settings, serving=True):
         pass
     store = RedisRoleStore(
@@ -200,12 +202,12 @@ def mark_signer(settings: Settings) -> MarkSigner | None:
 
 
 def _see_topics(settings: Settings, names: Sequence[str]) -> None:
-    """Whether topics are there.
+    """See that topics are there.
 
-    A member of a KIP-848 group is told nothing of a topic that is not there: it would wait in silence.
+    A member of a KIP-848 group is not told that a topic is missing: it would wait in silence.
 
     Raises:
-        BrokerUnavailableError: one is not.
+        BrokerUnavailableError: one of them is missing.
     """
     if absent := topic_plans.missing(settings, names):
         raise BrokerUnavailableError(
@@ -225,8 +227,8 @@ def activity(settings: Settings, stop: Event, health: Health) -> None:
             )
             worker.run(stop.is_set)
 
-    # Decoding makes and drops thousands of objects a batch, none in cycles; the collector would
-    # walk every user's name each time it is set off by them.
+    # Decoding makes and drops thousands of objects a batch, none of them in cycles. Each time they start
+    # the collector, it would walk every user's name.
     gc.freeze()
     gc.set_threshold(100_000, 50, 100)
     metrics.partitions_declared(settings.topics.partitions)
@@ -515,7 +517,10 @@ def run(settings: Settings, names: list[str], stop: Event) -> None:
 
 
 def stop_on_signals() -> Event:
-    """An event that SIGINT and SIGTERM set; a second signal ends the process at once."""
+    """An event that SIGINT and SIGTERM set; a second signal ends the process at once.
+
+    SIGUSR1 writes where each thread is to stderr: for whoever wants to know what a role waits for.
+    """
     stop = Event()
 
     def handle(number: int, frame: object) -> None:
@@ -526,4 +531,5 @@ def stop_on_signals() -> Event:
 
     signal.signal(signal.SIGINT, handle)
     signal.signal(signal.SIGTERM, handle)
+    faulthandler.register(signal.SIGUSR1, file=sys.__stderr__ or sys.stderr)
     return stop

@@ -22,7 +22,8 @@ from ops.kafka.server import RealKafka
 from producers.client import MESSAGE_BYTES
 from producers.topics import apply
 from stream import fitness
-from stream.config import ConfigError, Settings, as_file
+from stream.config import ConfigError, Settings
+from stream.config_layers import as_file
 from stream.servers import LocalBroker, LocalStore
 from stream.store.redis import RedisStore, connect
 from stream.store.state import StoreRefusedError, StoreUnavailableError

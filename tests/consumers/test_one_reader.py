@@ -7,6 +7,7 @@ held here to what the decoders say.
 
 from __future__ import annotations
 
+import gzip
 import json
 from pathlib import Path
 from random import Random
@@ -16,8 +17,11 @@ import pytest
 
 from consumers.decode import Decoder
 from consumers.native import IGNORED_EVENT, NativeReader
-from producers.files import EventSorter, Source, read_sources
-from producers.mapping import Event, Refusal, encoded_message, load_mapping, topic_of
+from producers.files import Source, read_sources
+from producers.mapped import Event, Refusal
+from producers.mapping import load_mapping
+from producers.messages import encoded_message, topic_of
+from producers.sorting import EventSorter
 from stream.config import Money, Settings, Worker
 from stream.events import Reason
 from stream.features import FeatureTable
@@ -180,6 +184,71 @@ def test_amounts_are_converted_or_refused(
         assert json.dumps(currency).strip('"') in reject.detail
     else:
         assert batch.value.tolist() == [value]
+
+
+def lines_in(*codes: Any, price: float = 10.0) -> list[dict[str, Any]]:
+    return [{"price": price, "quantity": 2, "currency": code} for code in codes]
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize(
+    ("properties", "value"),
+    [
+        ({"products": lines_in("USD")}, 10.0),
+        ({"products": lines_in("USD", "EUR", None)}, 50.0),
+        ({"products": lines_in("USD", None), "currency": "USD"}, 20.0),
+        ({"products": lines_in(" eur"), "currency": "USD"}, 20.0),
+        ({"products": lines_in("JPY")}, None),
+        ({"products": lines_in(978)}, None),
+        ({"products": lines_in("USD", " usd"), "total": 40}, 20.0),
+        ({"products": lines_in("USD", ""), "total": 40}, 20.0),
+        ({"products": lines_in("JPY"), "total": 40, "currency": "EUR"}, 40.0),
+        ({"products": lines_in("USD", "EUR"), "total": 40}, None),
+        ({"products": [{"currency": "USD"}], "price": 40}, 20.0),
+    ],
+)
+def test_a_currency_may_stand_on_the_lines_of_an_order(
+    way: Any, properties: dict[str, Any], value: float | None
+) -> None:
+    """An amount of the whole order without a currency is in that of its lines, if they agree."""
+    decoder = Decoder(TABLE, Worker(decoder=way), money=MONEY)
+    message = FakeMessage(encoded(properties=properties))
+    batch = decoder.decode([message]).batch(1, 0, 1)
+    if value is None:
+        assert [reject.reason for reject in batch.rejects] == [Reason.UNKNOWN_CURRENCY]
+    else:
+        assert batch.value.tolist() == [value]
+    # Who has declared no currency takes all for one.
+    plain = Decoder(TABLE, Worker(decoder=way)).decode([message]).batch(1, 0, 1)
+    assert plain.counts.applied == 1
+
+
+ONE = json.loads(encoded())
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize(
+    ("message", "reason", "detail"),
+    [
+        ({"batch": [ONE] * 3, "sentAt": "2026-11-26T09:00:00Z"}, Reason.MISSING_FIELD, "a batch of 3: each"),
+        ({"schema": {"type": "struct"}, "payload": ONE}, Reason.MISSING_FIELD, "its field 'payload' does: send"),
+        ({"specversion": "1.0", "data": ONE}, Reason.MISSING_FIELD, "its field 'data' does: send"),
+        ({"properties": {"event": "x"}}, Reason.MISSING_FIELD, "names no event"),
+        ([ONE, ONE], Reason.WRONG_TYPE, "a list of 2: each"),
+        (json.dumps(ONE), Reason.WRONG_TYPE, "made JSON twice"),
+        ("hello", Reason.WRONG_TYPE, "is no object"),
+        (gzip.compress(encoded()), Reason.NOT_JSON, "is gzip: Kafka compresses"),
+        (encoded().decode().encode("utf-16"), Reason.NOT_JSON, "is UTF-16"),
+        (b"\0\0\0\0\x07\x02u1", Reason.NOT_JSON, "schema registry"),
+    ],
+)  # fmt: skip
+def test_a_message_within_another_is_told_as_such(
+    way: Any, message: Any, reason: Reason, detail: str
+) -> None:
+    value = message if isinstance(message, bytes) else json.dumps(message).encode()
+    batch = Decoder(TABLE, Worker(decoder=way)).decode([FakeMessage(value)])
+    assert batch.rejects[0].reason is reason
+    assert detail in batch.rejects[0].detail
 
 
 @pytest.mark.parametrize("way", WAYS)

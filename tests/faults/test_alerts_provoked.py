@@ -21,7 +21,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from ops.kafka.server import RealKafka
 from producers.client import producer_options
-from stream.config import Settings, as_file
+from stream.config import Settings
+from stream.config_layers import as_file
 from stream.servers import LocalStore, free_port, redis_binary
 from tests.conftest import SettingsFor
 from tests.harness import Pipeline

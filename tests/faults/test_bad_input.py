@@ -16,7 +16,8 @@ import pytest
 from consumers.client import read_to_end
 from ops.kafka.server import RealKafka
 from producers.replay import InputWriter
-from stream.config import Settings, as_file
+from stream.config import Settings
+from stream.config_layers import as_file
 from stream.hashing import partition_of
 from stream.units import DAY_MS, iso
 from tests import harness

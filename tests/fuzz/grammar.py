@@ -67,6 +67,8 @@ def fields(chance: Random) -> list[tuple[str, Any]]:
         if chance.random() < 0.3:
             good: Any = "shoes" if name == "category" else chance.choice([1, 2.5, 19.99, 0, -3])
             properties[name] = good if chance.random() < 0.7 else value(chance)
+    if chance.random() < 0.1:
+        properties["currency"] = chance.choice(_CURRENCIES)
     for name in ("order_id", "orderId", "transaction_id", "currency"):
         if chance.random() < 0.2:
             properties[name] = "o1" if chance.random() < 0.6 else value(chance)
@@ -76,7 +78,7 @@ def fields(chance: Random) -> list[tuple[str, Any]]:
     if chance.random() < 0.2:
         properties["products"] = products(chance)
     found: list[tuple[str, Any]] = [
-        ("type", chance.choice(["track"] * 6 + ["page", "segstream-mark"])),
+        ("type", chance.choice(["track"] * 6 + ["page", "Alias", "merge", "segstream-mark"])),
         ("event", chance.choice([ORDER, REFUND, CANCELLED, VIEW, CART, *_OTHER_NAMES])),
         ("userId", "u1"),
         ("messageId", "m1"),
@@ -110,6 +112,9 @@ def fields(chance: Random) -> list[tuple[str, Any]]:
 _OTHER_NAMES = ["Page Scrolled", "Completed Order", " order REFUNDED", "viewed product"]
 
 
+_CURRENCIES = ["EUR", "USD", " usd", "JPY", ""]
+
+
 def products(chance: Random) -> Any:
     """Lines of an order, mostly good ones."""
     if chance.random() < 0.1:
@@ -122,7 +127,11 @@ def products(chance: Random) -> Any:
                 line[name] = (
                     chance.choice([1, 3.1, 0.1, 2]) if chance.random() < 0.9 else value(chance)
                 )
-        found.append(line if chance.random() < 0.95 else value(chance))
+        if chance.random() < 0.15:
+            code = chance.choice(_CURRENCIES)
+            line["currency"] = code if chance.random() < 0.9 else value(chance)
+        odd = chance.random()
+        found.append(line if odd < 0.94 else value(chance) if odd < 0.98 else json.dumps(line))
     return found
 
 

@@ -21,17 +21,11 @@ from consumers.decode import Block, Decoder, Reject
 from consumers.letters import Letter, _letter_of
 from producers import rejects
 from producers.dead_letters import _message
-from producers.mapping import (
-    Event,
-    Mapping,
-    Refusal,
-    RowMapper,
-    encoded_message,
-    load_mapping,
-    parse_mapping,
-    shipped_mappings,
-)
+from producers.mapped import Event, Refusal
+from producers.mapping import Mapping, load_mapping, parse_mapping, shipped_mappings
+from producers.messages import encoded_message
 from producers.rejects import DeadLetters
+from producers.row_mapper import RowMapper
 from stream.config import Money, Settings, Worker
 from stream.events import EventColumns, Reason
 from stream.features import DEFAULT_FEATURES, FeatureTable

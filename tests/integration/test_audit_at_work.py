@@ -11,7 +11,7 @@ from typing import Self
 import pytest
 from confluent_kafka import Producer
 
-from consumers.audit import AuditReport, explain
+from consumers.audit.report import AuditReport, explain
 from ops.kafka.server import RealKafka
 from producers.client import producer_options
 from stream.config import Settings

@@ -15,9 +15,9 @@ from typer.testing import CliRunner
 
 from consumers.change_log import ChangeLog, Place
 from ops.kafka.server import RealKafka
-from producers.mapping import EXAMPLE_VIEWS
+from producers.mapping_help import EXAMPLE_VIEWS
 from stream.cli.main import app
-from stream.config import as_file
+from stream.config_layers import as_file
 from stream.hashing import partition_of
 from stream.learning.refit import USERS_PER_SEGMENT
 from tests import harness

@@ -12,7 +12,7 @@ from confluent_kafka import Producer
 from consumers.client import read_to_end
 from ops.kafka.server import RealKafka
 from producers.client import producer_options
-from stream.config import as_file
+from stream.config_layers import as_file
 from stream.events import Counts
 from stream.hashing import partition_of
 from tests import harness

@@ -12,7 +12,8 @@ from confluent_kafka import Producer
 
 from ops.kafka.server import RealKafka
 from producers.client import producer_options
-from stream.config import Settings, as_file
+from stream.config import Settings
+from stream.config_layers import as_file
 from stream.rights import acl_line
 from stream.servers import LocalStore, redis_binary
 from tests import harness

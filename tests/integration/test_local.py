@@ -14,7 +14,8 @@ import pytest
 
 from producers.mapping import load_mapping
 from producers.replay import replay
-from stream.config import Settings, as_file
+from stream.config import Settings
+from stream.config_layers import as_file
 from stream.units import DAY_MS
 from tests import harness
 from tests.harness import ROOT, Pipeline, clean_environment

@@ -13,7 +13,8 @@ from confluent_kafka.admin import AdminClient, NewPartitions  # type: ignore[att
 
 from consumers.client import admin_options
 from ops.kafka.server import RealKafka
-from stream.config import Settings, as_file
+from stream.config import Settings
+from stream.config_layers import as_file
 from stream.events import Counts
 from stream.hashing import partition_of
 from tests import harness

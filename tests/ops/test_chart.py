@@ -10,7 +10,7 @@ from typing import Any, cast
 import pytest
 import yaml
 
-from stream.config import load
+from stream.config_layers import load
 from stream.wiring.roles import ROLES
 from tests.conftest import unavailable
 from tests.ops.queries import ROOT, RULES, rules

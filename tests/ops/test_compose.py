@@ -21,7 +21,8 @@ from consumers.doctor import examine
 from consumers.findings import Finding
 from ops.kafka.server import RealKafka, why_unavailable
 from stream.cli.main import app
-from stream.config import ConfigError, Settings, load
+from stream.config import ConfigError, Settings
+from stream.config_layers import load
 from stream.health import Health, HealthServer
 from stream.servers import LocalStore, redis_binary
 from stream.wiring import roles

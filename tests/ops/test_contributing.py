@@ -10,6 +10,7 @@ from typing import NamedTuple
 import pytest
 
 from stream.wiring.roles import ROLES
+from tests.conftest import unavailable
 
 ROOT = Path(__file__).parent.parent.parent
 PAGE = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
@@ -53,7 +54,7 @@ def tree() -> list[str]:
     command = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     if done.returncode != 0:
-        pytest.skip("needs the project's git repository, to know which files are its own")
+        unavailable("needs the project's git repository, to know which files are its own")
     own = Path(__file__).relative_to(ROOT).as_posix()
     names = (name for name in done.stdout.splitlines() if name != own)
     return [n for n in names if not n.startswith(ELSEWHERE) and (ROOT / n).is_file()]

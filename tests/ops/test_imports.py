@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import unavailable
+
 ROOT = Path(__file__).parent.parent.parent
 EDGES = {"consumers", "producers"}
 PACKAGES = {"stream", "ops", "tests", *EDGES}
@@ -146,10 +148,10 @@ def circle(graph: dict[str, set[str]]) -> list[str]:
     return []
 
 
-def test_no_module_imports_itself_over_others() -> None:
-    """Wherever an import stands: at the top, in a function, or for types alone."""
+def whole_graph() -> dict[str, set[str]]:
+    """What each module imports of our own, wherever in the file it stands."""
     modules = {_module(file): file for file in SOURCES}
-    graph = {
+    return {
         module: {
             name
             for name in imported(file.read_text(), module, is_package=file.name == "__init__.py")
@@ -158,7 +160,11 @@ def test_no_module_imports_itself_over_others() -> None:
         }
         for module, file in modules.items()
     }
-    assert circle(graph) == []
+
+
+def test_no_module_imports_itself_over_others() -> None:
+    """Wherever an import stands: at the top, in a function, or for types alone."""
+    assert circle(whole_graph()) == []
 
 
 @pytest.mark.parametrize(
@@ -171,6 +177,36 @@ def test_no_module_imports_itself_over_others() -> None:
 )
 def test_a_circle_is_found(graph: dict[str, set[str]], found: set[str]) -> None:
     assert set(circle(graph)) == found
+
+
+# -- owners and the trainer --------------------------------------------------------------------
+
+
+def reached(graph: dict[str, set[str]], start: str) -> set[str]:
+    """Every module that one imports, itself or over others."""
+    found: set[str] = set()
+    waiting = [start]
+    while waiting:
+        for name in graph[waiting.pop()] - found:
+            found.add(name)
+            waiting.append(name)
+    return found
+
+
+OWNERS = ("stream.partition", "consumers.activity", "consumers.campaigns")
+
+
+@pytest.mark.parametrize("owner", OWNERS)
+def test_an_owner_knows_nothing_of_the_trainers_own_state(owner: str) -> None:
+    found = reached(whole_graph(), owner)
+    assert "stream.learning.statistics" in found
+    assert found & {"stream.learning.state", "stream.learning.rounds", "stream.trainer"} == set()
+
+
+def test_an_import_over_others_is_found() -> None:
+    graph = {"a": {"b"}, "b": {"c"}, "c": {"a"}, "d": {"e"}, "e": set()}
+    assert reached(graph, "a") == {"a", "b", "c"}
+    assert reached(graph, "d") == {"e"}
 
 
 # -- the whole tree ---------------------------------------------------------------------------
@@ -198,7 +234,7 @@ def _tracked() -> list[Path]:
     command = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     if done.returncode != 0:
-        pytest.skip("needs the project's git repository, to know which files are its own")
+        unavailable("needs the project's git repository, to know which files are its own")
     return [ROOT / name for name in done.stdout.split("\0") if name and (ROOT / name).is_file()]
 
 

@@ -125,11 +125,51 @@ def test_a_declared_sign_is_kept_to(text: str, decimal: str, expected: float | N
 @pytest.mark.parametrize(
     "text",
     ["", "-", "$", "EUR", "20 PCS", "1,2,3", "1..2", "1,250.00.00", "--5", "-(5)", "(5", "5)", "1 25",
-     "1,2 50", "12.34.56,78", "20%", "twenty", "1_000", "0x10", "nan", "inf", "٣", "1e13", "5 5",
-     "20 USD 20", "9" * 100, " " * 5_000 + "x"],
+     "1,2 50", "12.34.56,78", "20%", "twenty", "1_000", "0x10", "nan", "inf", "1²", "½", "1e13", "5 5",
+     "20 USD 20", "USD 20 EUR", "9" * 100, " " * 5_000 + "x"],
 )  # fmt: skip
 def test_what_nobody_reads_as_one_number_is_none(text: str) -> None:
     assert read_number(text) is None
+
+
+def in_script(text: str, zero: int) -> str:
+    """Digits of another script, in which zero has this code."""
+    return "".join(chr(zero + int(letter)) if letter.isdigit() else letter for letter in text)
+
+
+def full_width(text: str) -> str:
+    return "".join(chr(ord(letter) + 0xFEE0) for letter in text)
+
+
+ARABIC_SIGNS = str.maketrans(",.", "\u066c\u066b")
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        *((full_width(text), value) for text, value in (("12.50", 12.5), ("1,200.50", 1200.5), ("(12.00)", -12.0), ("-5.5", -5.5), ("+7", 7.0))),
+        *((in_script("1,250.50", zero).translate(ARABIC_SIGNS), 1250.5) for zero in (0x0660, 0x06F0)),
+        (in_script("12.5", 0x0966), 12.5), ("\u200e12.50", 12.5), ("\ufeff12.50\u200f", 12.5),
+        ("\u202a-12.50\u202c", -12.5), ("12.50\u3000円", 12.5),
+    ],
+)  # fmt: skip
+def test_digits_of_any_script_are_digits(text: str, value: float) -> None:
+    found = read_number(text)
+    assert found is not None
+    assert found.point == value
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("¥1,200", 1200.0), ("1,200円", 1200.0), ("-¥1,200", -1200.0), ("₩12,000", 12_000.0), ("JPY 1.200", 1200.0),
+        ("1.200 Ft", 1200.0), ("Rp 12.500", 12_500.0), ("$12.990 CLP", 12_990.0),
+    ],
+)  # fmt: skip
+def test_what_nobody_writes_parts_of_is_never_ambiguous(text: str, value: float) -> None:
+    found = read_number(text)
+    assert found is not None
+    assert (found.point, found.comma) == (value, value)
 
 
 @pytest.mark.parametrize(
@@ -152,6 +192,6 @@ def test_numbers_are_read_back(value: float) -> None:
     assert value_of(repr(value)) == value
 
 
-@pytest.mark.parametrize("text", ["nan", "inf", "1e13", "1_000", "1,5", "5 pcs", "٣", "0x10", ""])
+@pytest.mark.parametrize("text", ["nan", "inf", "1e13", "1_000", "1,5", "5 pcs", "²", "0x10", ""])
 def test_what_is_no_number_is_none(text: str) -> None:
     assert value_of(text) is None

@@ -21,8 +21,9 @@ from consumers.client import read_to_end
 from consumers.log_end import read_ends, read_log_end
 from consumers.native import NativeReader
 from producers.delivery import DeliveryError
-from producers.files import FileError, Source
-from producers.mapping import EXAMPLE_VIEWS, load_mapping, parse_mapping
+from producers.files import Source
+from producers.mapping import load_mapping, parse_mapping
+from producers.mapping_help import EXAMPLE_VIEWS
 from producers.replay import (
     BehindError,
     Clock,
@@ -33,6 +34,7 @@ from producers.replay import (
     progress_bar,
     replay,
 )
+from producers.texts import FileError
 from producers.topics import apply
 from stream.config import ConfigError, Settings
 from stream.errors import BrokerUnavailableError, TopicMissingError

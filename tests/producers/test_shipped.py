@@ -9,8 +9,11 @@ from typing import Any
 import duckdb
 import pytest
 
-from producers.files import EventSorter, Source, read_sources
-from producers.mapping import Refusal, encode_message, load_mapping, message_of
+from producers.files import Source, read_sources
+from producers.mapped import Refusal
+from producers.mapping import load_mapping
+from producers.messages import encode_message, message_of
+from producers.sorting import EventSorter
 from stream.units import iso
 
 SHOPIFY = """\
@@ -191,6 +194,21 @@ def test_stripe_payments(tmp_path: Path) -> None:
     assert [one["properties"]["currency"] for one in messages] == ["EUR"] * 3 + ["USD"] * 2
     assert [one["messageId"] for one in messages[:3]] == ["ch_1", "ch_2", "ch_2-refund"]
     assert [one.reason for one in refused] == ["not_paid", "not_paid"]
+
+
+def test_stripe_tells_when_a_charge_was_refunded(tmp_path: Path) -> None:
+    file = tmp_path / "payments.csv"
+    header, *rows = STRIPE.splitlines()
+    file.write_text(
+        f"{header},Refunded date (UTC)\n{rows[0]},\n{rows[1]},2024-03-20 10:00:00\n{rows[2]},\n"
+    )
+    messages, _, notes = told(file, "stripe")
+    assert [(one["event"], one["timestamp"][:10]) for one in messages] == [
+        ("Order Completed", "2024-03-01"), ("Order Completed", "2024-03-02"),
+        ("Order Completed", "2024-03-03"), ("Order Refunded", "2024-03-03"),
+        ("Order Refunded", "2024-03-20"),
+    ]  # fmt: skip
+    assert not notes
 
 
 @pytest.mark.parametrize("form", ["array", "lines"])

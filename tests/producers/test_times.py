@@ -53,9 +53,20 @@ def test_serial_dates_are_of_the_declared_zone() -> None:
         ("2024-03-01T10:22:11+0000", "2024-03-01T10:22:11.000Z"),
         ("2024-03-01 UTC", "2024-03-01T00:00:00.000Z"),
         ("20240301", "2024-03-01T00:00:00.000Z"),
+        ("2024-03-01T10:22+01:00[Europe/Paris]", "2024-03-01T09:22:00.000Z"),
+        ("2024-03-01T10:22:11Z[UTC]", "2024-03-01T10:22:11.000Z"),
+        ("2024-03-01T10:22:11\u221205:00", "2024-03-01T15:22:11.000Z"),
+        ("2024-02-29 24:00:00", "2024-03-01T00:00:00.000Z"),
+        ("2023-12-31T24:00Z", "2024-01-01T00:00:00.000Z"),
+        ("2016-12-31T23:59:60Z", "2017-01-01T00:00:00.000Z"),
+        ("2016-12-31T18:59:60-05:00", "2017-01-01T00:00:00.000Z"),
+        ("2024-03-01 24:01:00", None),
+        ("2024-03-01 10:61:60", None),
+        ("2024-03-01T10:22:61Z", None),
+        ("2024-03-01[Europe/Paris", None),
     ],
 )
-def test_how_programs_write_iso_times(text: str, expected: str) -> None:
+def test_how_programs_write_iso_times(text: str, expected: str | None) -> None:
     assert read(text) == expected
 
 
@@ -105,6 +116,19 @@ def test_times_that_cannot_be_are_told_as_such() -> None:
         assert why in times.why(text)
 
 
+@pytest.mark.parametrize("text", ["1.70925E+09", "1.70925E+12", "1,70925E+12", "1.7093e+12"])
+def test_a_number_that_excel_has_cut_is_no_time(text: str) -> None:
+    for form in ("auto", "seconds", "milliseconds"):
+        times = column(form)
+        assert times.read(text) is None
+        assert "has lost its last digits" in times.why(text)
+
+
+def test_a_number_in_powers_of_ten_is_a_time_if_no_digit_is_lost() -> None:
+    for text in ("1.7092512E+09", "1.7092512e9", "1.709251200e+12"):
+        assert read(text) == "2024-03-01T00:00:00.000Z"
+
+
 def test_after_many_proposals_no_more_are_tried() -> None:
     times = column()
     told = [times.why(f"{day:02}.06.2023") for day in range(1, 29)]
@@ -146,3 +170,33 @@ def test_a_date_that_only_the_other_order_reads_tells_that_all_are_exchanged() -
     assert "exchanged" in note
     assert times.read("25/03/2024") is not None
     assert times.note() is None, "the file has both"
+
+
+@pytest.mark.parametrize(
+    ("form", "text", "told"),
+    [
+        ("auto", "2024-03-01 10:22", True),
+        ("auto", "2024-03-01T10:22:11.5", True),
+        ("%d.%m.%Y %H:%M", "01.03.2024 10:22", True),
+        ("excel", "45352.43", True),
+        ("auto", "2024-03-01", False),
+        ("auto", "2024-03-01 10:22Z", False),
+        ("auto", "2024-03-01 10:22:11 -0500", False),
+        ("auto", "1709288531", False),
+        ("%d.%m.%Y %H:%M %z", "01.03.2024 10:22 +0100", False),
+        ("%Y-%m-%d %H:%M:%S %Z", "2024-03-01 10:22:11 PST", False),
+    ],
+)
+def test_a_clock_without_a_zone_is_told_unless_the_mapping_says_one(
+    form: str, text: str, told: bool
+) -> None:
+    times = TimeColumn(form, None, NOW_MS)
+    assert times.read(text) is not None
+    note = times.note()
+    assert (note is not None and "name no zone" in note and text in note) == told
+    # What is told is what has been done.
+    assert times.read(text) == column(form).read(text)
+    for zone in ("UTC", "Europe/Berlin"):
+        declared = column(form, zone)
+        declared.read(text)
+        assert "zone" not in (declared.note() or "")

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-from stream.config import ConfigError, Settings, as_file, as_toml, effective, load
+from stream.config import ConfigError, Settings
+from stream.config_layers import as_file, as_toml, effective, load
 
 EMPTY: dict[str, str] = {}
 

@@ -16,11 +16,13 @@ from stream.rows import (
     ROW_FORMAT,
     RowFormatError,
     blank_rows,
+    published_type,
     put_rows,
     row_type,
     rows_at,
     unpacked,
 )
+from stream.segments import PublishRule, look
 
 TABLE = FeatureTable(DEFAULT_FEATURES)
 
@@ -40,6 +42,18 @@ def test_every_group_is_explained() -> None:
     explained = set(re.findall(r"(?m)^(\w+)  +\w", rows.__doc__ or "")) - {"group"}
     assert explained == {field.group for field in FIELDS}
     assert all(field.meaning for field in FIELDS)
+
+
+def test_the_librarys_rows_are_what_the_publish_rule_writes() -> None:
+    library = published_type()
+    named = [field.name for field in FIELDS if field.group == "published"]
+    assert library.names == tuple(named)
+    assert {name: library[name] for name in named} == {name: TABLE.dtype[name] for name in named}
+    blank = np.zeros(3, library)
+    rule = PublishRule(margin=0.1, provisional_looks=3, dwell_ms=0)
+    distances, causes = np.zeros((3, 1)), np.zeros(3, np.uint8)
+    moves = look(blank, distances, np.array([7], np.int32), np.zeros((1, 1)), rule, causes, 5).moves
+    assert (len(moves), blank["segment"].tolist()) == (3, [7, 7, 7])
 
 
 def test_what_is_packed_is_read_again() -> None:

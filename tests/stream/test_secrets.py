@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from stream.cli import main
+from stream.cli.invocation import invocation
 from stream.cli.terminal import console
 from stream.config import Settings
 from stream.errors import kafka_client
@@ -67,8 +68,8 @@ def run(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> Iterator[Callable[..., str]]:
     """Runs a command in this process; gives everything it wrote."""
-    monkeypatch.setattr(main, "out", console(columns=1_000))
-    monkeypatch.setattr(main, "err", console(stderr=True, columns=1_000))
+    monkeypatch.setattr(invocation, "out", console(columns=1_000))
+    monkeypatch.setattr(invocation, "err", console(stderr=True, columns=1_000))
 
     def run(*arguments: str) -> str:
         monkeypatch.setattr(sys, "argv", ["segstream", *arguments])

@@ -194,7 +194,7 @@ def test_the_memory_of_who_was_dropped_is_given_back() -> None:
     segmenter.update(np.arange(500), blobs(2, 500), 10.0)
     shard = segmenter._shards[0]
     assert len(shard) == 500
-    assert {len(getattr(shard, column)) for column in shard.COLUMNS} == {1_000}
+    assert {len(column) for column in shard.columns.values()} == {1_000}
     assert shard.slots == {name: slot for slot, name in enumerate(shard.names)}
 
 
@@ -540,7 +540,7 @@ def spoilt(change: Callable[[dict[str, Any], dict[str, Any]], None], file: Path)
         (lambda about, _: about["populations"].append({"name": "all"}), "of other populations"),
         (lambda about, _: about["state"].update(model=3), "TypeError"),
         (lambda about, _: about.pop("users"), "users"),
-        (lambda about, _: about.update(format=1), "format 1, 2 was expected"),
+        (lambda about, _: about.update(format=1), "format 1, 3 was expected"),
     ],
 )
 def test_a_file_whose_parts_do_not_fit_is_refused(

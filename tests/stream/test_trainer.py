@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
@@ -14,6 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from consumers.model_feed import ModelFeed
 from stream import trainer as trainers
 from stream.clustering import Statistics, distances
 from stream.config import Learning, Settings
@@ -925,6 +927,34 @@ def test_a_model_that_could_not_be_told_is_told_before_anything_else() -> None:
     assert scene.announce.models == ["1.0"]
     assert not trainer.step()
     assert scene.announce.models == ["1.0"]
+
+
+def test_live_owners_see_a_model_once_it_is_on_its_topic() -> None:
+    """A store that goes back would lose it, and what owners had told by then would be nobody's."""
+    scene = Scene("live")
+    trainer = scene.trainer()
+    lead(trainer)
+    feeds = {
+        live: ModelFeed(scene.store, TABLE.schema, 100, time, announced=live)
+        for live in (True, False)
+    }
+    scene.announce.failures = 1
+    scene.send(10)
+    with pytest.raises(BrokerUnavailableError):
+        trainer.step()
+    for feed in feeds.values():
+        feed.refresh()
+    assert feeds[True].model is None
+    assert feeds[False].model is not None, "from mark to mark the same is learned again"
+    trainer.step()
+    feeds[True].refresh()
+    seen = feeds[True].model
+    assert seen is not None
+    assert [seen.name] == scene.announce.models
+    scene.send(20)
+    trainer.step()
+    feeds[True].refresh()
+    assert feeds[True].round_ms == 20, "rounds are followed, whether or not they bring a model"
 
 
 def test_a_successor_tells_the_model_its_predecessor_could_not() -> None:

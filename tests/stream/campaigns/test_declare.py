@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from stream import config
+from stream import config, config_layers
 from stream.campaigns.declare import Campaign
 from tests.stream.campaigns.making import campaign
 
@@ -34,7 +34,7 @@ global_holdout = 0.02
 def load(tmp_path: Path, text: str) -> config.Settings:
     file = tmp_path / "shop.toml"
     file.write_text(text, encoding="utf-8")
-    return config.load(file, {})[0]
+    return config_layers.load(file, {})[0]
 
 
 def test_a_campaign_is_declared_in_ten_lines_and_written_back_the_same(tmp_path: Path) -> None:
@@ -45,10 +45,10 @@ def test_a_campaign_is_declared_in_ten_lines_and_written_back_the_same(tmp_path:
     assert declared.quiet is not None
     assert declared.quiet.minutes == (21 * 60, 8 * 60)
     assert settings.campaign_limits.per_user.week == 3
-    again = load(tmp_path, config.as_file(settings))
+    again = load(tmp_path, config_layers.as_file(settings))
     assert again == settings
     assert again.campaigns[0].version == declared.version
-    rows = {row["key"]: row for row in config.effective(settings, {})}
+    rows = {row["key"]: row for row in config_layers.effective(settings, {})}
     assert rows["campaigns"]["value"][0]["start"] == "2026-11-26T00:00:00Z"
     assert rows["campaign_limits.global_holdout"]["value"] == 0.02
 

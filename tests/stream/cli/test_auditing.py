@@ -7,7 +7,7 @@ from typing import Any
 
 from rich.console import Console
 
-from consumers.audit import Progress
+from consumers.audit.report import Progress
 from stream.cli import auditing
 
 

@@ -21,6 +21,7 @@ from stream.campaigns.declare import Campaign
 from stream.campaigns.keep import Own
 from stream.campaigns.windows import Sums
 from stream.cli import main
+from stream.cli.invocation import invocation
 from stream.config import Settings
 from stream.insight.trial import Trial
 from stream.store.memory import MemoryStore
@@ -49,8 +50,8 @@ def run(capfd: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, s
     """Exit code, stdout and stderr of the whole command, errors told as `main` tells them."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", ["segstream", "campaigns", *arguments])
-        patch.setattr(main, "err", Console(stderr=True, highlight=False, width=1_000))
-        patch.setattr(main, "out", Console(highlight=False, width=1_000))
+        patch.setattr(invocation, "err", Console(stderr=True, highlight=False, width=1_000))
+        patch.setattr(invocation, "out", Console(highlight=False, width=1_000))
         with pytest.raises(SystemExit) as ended:
             main.main()
     said = capfd.readouterr()

@@ -16,6 +16,7 @@ from rich.console import Console
 
 from consumers.change_log import ChangeLog
 from stream.cli import main
+from stream.cli.invocation import invocation
 from stream.config import Settings
 from stream.learning.state import TrainerState
 from stream.store.memory import MemoryStore
@@ -65,8 +66,8 @@ class Command:
             yield store
 
         patch.setattr(roles, "open_store", opened)
-        patch.setattr(main, "out", Console(highlight=False, width=160))
-        patch.setattr(main, "err", Console(stderr=True, highlight=False, width=1_000))
+        patch.setattr(invocation, "out", Console(highlight=False, width=160))
+        patch.setattr(invocation, "err", Console(stderr=True, highlight=False, width=1_000))
         self.config = folder / "shop.toml"
         self.config.write_text('[topics]\npartitions = 1\n[clock]\nmode = "watermark"\n')
         self._patch, self._capfd = patch, capfd

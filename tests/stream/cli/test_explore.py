@@ -21,6 +21,7 @@ from typer.testing import CliRunner
 from producers.files import Source
 from producers.mapping import load_mapping
 from stream.cli import main
+from stream.cli.invocation import invocation
 from stream.config import Settings
 from stream.events import Counts
 from stream.features import FeatureTable
@@ -76,7 +77,7 @@ def run(capfd: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, s
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", ["segstream", *arguments])
         patch.setattr(charts, "_DPI", 30)  # most of the time would go into pixels
-        patch.setattr(main, "err", Console(stderr=True, highlight=False, width=1_000))
+        patch.setattr(invocation, "err", Console(stderr=True, highlight=False, width=1_000))
         with pytest.raises(SystemExit) as ended:
             main.main()
     said = capfd.readouterr()

@@ -25,7 +25,7 @@ from typer.core import TyperGroup
 from typer.main import get_command
 
 from consumers import activity, beginning, group, intake, owner, role, take_over, watermark
-from consumers.audit import AuditReport, Check
+from consumers.audit.report import AuditReport, Check
 from consumers.change_log import ChangeLog
 from consumers.findings import Finding
 from consumers.letters import Letter, Summary, Survey
@@ -33,13 +33,14 @@ from consumers.owner import NotOursError, StateLostError
 from producers import control
 from producers import topics as topic_plans
 from producers.dead_letters import LetterReport
-from producers.mapping import Refusal
+from producers.mapped import Refusal
 from producers.replay import ReplayReport
 from producers.topics import Difference, TopicPlan
-from stream import config
-from stream.cli import demo as demonstration
+from stream import config_layers
 from stream.cli import explore as explore_view
 from stream.cli import main, views
+from stream.cli.commands import campaigning, checking, running, sending
+from stream.cli.invocation import invocation
 from stream.cli.terminal import SafeConsole, console
 from stream.config import Settings
 from stream.features import DEFAULT_FEATURES
@@ -47,6 +48,7 @@ from stream.insight import applying, campaign_facts, explore, members, queries, 
 from stream.insight import plan as planning
 from stream.insight import why as reasons
 from stream.insight.members import Member
+from stream.wiring import demo as demonstration
 from stream.wiring import letters as letter_facts
 from stream.wiring import parked as parked_facts
 from stream.wiring import rekey as rekeying
@@ -165,7 +167,7 @@ def study() -> dict[str, Any]:
     }  # fmt: skip
 
 
-def demo() -> dict[str, Any]:
+def demo() -> Any:
     return {
         "ok": False, "seconds": 1.0, "events": 3, "events_per_second": 3.0, "users": 3,
         "changes": 1, "changes_by_cause": {EVIL: 1}, "churn_risk_moves": 1,
@@ -331,7 +333,7 @@ def _campaigns_show(patch: Patch, folder: Path) -> Sequence[str]:
 
 
 def _campaigns_say(patch: Patch, *arguments: str) -> Sequence[str]:
-    patch.setattr(main, "_see_declared", lambda _: None)
+    patch.setattr(campaigning, "_see_declared", lambda _: None)
     patch.setattr(control, "say", lambda *_: 1)
     return ["campaigns", *arguments]
 
@@ -339,14 +341,14 @@ def _campaigns_say(patch: Patch, *arguments: str) -> Sequence[str]:
 def _webhooks_list(patch: Patch, _: Path) -> Sequence[str]:
     reason = dict.fromkeys(("endpoint", "reason", "first", "last", "detail", "example"), EVIL)
     facts = {"letters": 1, "reasons": [reason | {"letters": 1, "replayed": 0}]}
-    patch.setattr(main, "parked", lambda _: None)
+    patch.setattr(campaigning, "parked", lambda _: None)
     patch.setattr(parked_facts, "parked_facts", lambda _: facts)
     return ["webhooks", "list"]
 
 
 def _webhooks_replay(patch: Patch, _: Path) -> Sequence[str]:
     numbers = dict.fromkeys(("asked", "would_ask", "sent_before", "too_late", "beyond_limit"), 1)
-    patch.setattr(main, "parked", lambda _: None)
+    patch.setattr(campaigning, "parked", lambda _: None)
     patch.setattr(parked_facts, "replay", lambda *_, **__: numbers | {"endpoints": {EVIL: 1}})
     return ["webhooks", "replay"]
 
@@ -376,7 +378,7 @@ def _explore(patch: Patch, _: Path) -> Sequence[str]:
 def _audit(patch: Patch, _: Path) -> Sequence[str]:
     _stored(patch)
     checks = [Check(EVIL, ok=False, offenders=[EVIL], note=EVIL)]
-    patch.setattr(main, "run_audit", lambda *_, **__: _report_of(checks))
+    patch.setattr(checking, "run_audit", lambda *_, **__: _report_of(checks))
     return ["audit"]
 
 
@@ -390,7 +392,7 @@ def _report_of(checks: list[Check]) -> AuditReport:
 
 
 def _doctor(patch: Patch, _: Path) -> Sequence[str]:
-    patch.setattr(main, "examine", lambda *_: [Finding(False, EVIL, EVIL, EVIL)])
+    patch.setattr(checking, "examine", lambda *_: [Finding(False, EVIL, EVIL, EVIL)])
     return ["doctor"]
 
 
@@ -406,7 +408,7 @@ def _topics(patch: Patch, _: Path) -> Sequence[str]:
 
 
 def _replay(patch: Patch, folder: Path) -> Sequence[str]:
-    patch.setattr(main, "replay", lambda *_, **__: report(folder / EVIL.replace("\ud800", "")))
+    patch.setattr(running, "replay", lambda *_, **__: report(folder / EVIL.replace("\ud800", "")))
     return ["replay", "shop.csv", "--mapping", "simple"]
 
 
@@ -416,8 +418,8 @@ def _config(_: Patch, folder: Path) -> Sequence[str]:
 
 
 def _demo(patch: Patch, _: Path) -> Sequence[str]:
-    def run(*_: Any, show: Callable[[Any], None], **__: Any) -> bool:
-        show(demo())
+    def run(*_: Any, screen: demonstration.Screen, **__: Any) -> bool:
+        screen.ended(demo())
         return False
 
     patch.setattr(demonstration, "run", run)
@@ -447,12 +449,12 @@ def _letter() -> Letter:
 
 
 def _dlq_list(patch: Patch, _: Path) -> Sequence[str]:
-    patch.setattr(main, "survey", lambda *_: Survey([Summary(EVIL, EVIL, 1, example=EVIL)]))
+    patch.setattr(sending, "survey", lambda *_: Survey([Summary(EVIL, EVIL, 1, example=EVIL)]))
     return ["dlq", "list"]
 
 
 def _dlq_show(patch: Patch, _: Path) -> Sequence[str]:
-    patch.setattr(main, "letters", lambda *_, **__: iter([_letter()]))
+    patch.setattr(sending, "letters", lambda *_, **__: iter([_letter()]))
     return ["dlq", "show"]
 
 
@@ -532,8 +534,8 @@ def test_no_command_is_forgotten() -> None:
 @pytest.fixture
 def run(monkeypatch: Patch, capfd: pytest.CaptureFixture[str]) -> Iterator[Callable[..., str]]:
     """Runs a command in this process; gives everything it wrote."""
-    monkeypatch.setattr(main, "out", console(columns=1_000))
-    monkeypatch.setattr(main, "err", console(stderr=True, columns=1_000))
+    monkeypatch.setattr(invocation, "out", console(columns=1_000))
+    monkeypatch.setattr(invocation, "err", console(stderr=True, columns=1_000))
     monkeypatch.setenv("SEGSTREAM_LOG__FORMAT", "text")
 
     def run(*arguments: str) -> str:
@@ -565,7 +567,7 @@ def test_an_error_is_told_safely(
     def fail(*_: Any, **__: Any) -> None:
         raise kind.__new__(kind, EVIL)
 
-    monkeypatch.setattr(config, "load", fail)
+    monkeypatch.setattr(config_layers, "load", fail)
     said = run("config", "show")
     harmless(said.replace("\n    FORGED", ""))
     assert said.startswith("segstream: mallory\\x1b")
@@ -582,7 +584,7 @@ def test_an_unforeseen_error_is_told_safely(run: Callable[..., str], monkeypatch
     def fail(*_: Any, **__: Any) -> None:
         raise ZeroDivisionError(EVIL)
 
-    monkeypatch.setattr(config, "load", fail)
+    monkeypatch.setattr(config_layers, "load", fail)
     said = run("config", "show")
     assert OBEYED.search(said) is None
     # The settings could not be read, so this is for whoever reads a stream that is no terminal.
@@ -600,12 +602,12 @@ def test_flags_stand_before_or_after_any_command(
     flags = ["-c", file, "--set", "learning.segments=6", "-v", "--set", "learning.seed=3"]
     for given in ([*flags, *arguments], [*arguments, *flags], [*flags[:4], *arguments, *flags[4:]]):
         run(*given)
-        assert main._context.flags["learning"] == {"segments": 6, "seed": 3}
-        assert main._context.named_file == Path(file)
-    assert main._context.verbose
+        assert invocation.flags["learning"] == {"segments": 6, "seed": 3}
+        assert invocation.named_file == Path(file)
+    assert invocation.verbose
     run(*arguments)
-    assert "learning" not in main._context.flags
-    assert not main._context.verbose
+    assert "learning" not in invocation.flags
+    assert not invocation.verbose
 
 
 def test_the_later_of_two_settings_files_counts(run: Callable[..., str], tmp_path: Path) -> None:
@@ -619,7 +621,7 @@ def test_the_later_of_two_settings_files_counts(run: Callable[..., str], tmp_pat
 def test_settings_are_readable_on_a_narrow_terminal(
     run: Callable[..., str], monkeypatch: Patch
 ) -> None:
-    monkeypatch.setattr(main, "out", console(columns=80))
+    monkeypatch.setattr(invocation, "out", console(columns=80))
     said = run("config", "show", "--set", "store.namespace=shop").splitlines()
     settings = said[: next(i for i, line in enumerate(said) if line.startswith("features = ["))]
     assert max(map(len, settings)) <= 80

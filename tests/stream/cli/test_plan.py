@@ -20,7 +20,9 @@ from typer.testing import CliRunner
 from producers.files import Source
 from producers.mapping import load_mapping
 from stream.cli import main
-from stream.config import Settings, load
+from stream.cli.invocation import invocation
+from stream.config import Settings
+from stream.config_layers import load
 from stream.events import Counts
 from stream.features import FeatureTable
 from stream.insight import applying, plan
@@ -123,8 +125,8 @@ def run(capfd: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, s
     """Exit code, stdout and stderr of the whole command, errors told as `main` tells them."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", ["segstream", *arguments])
-        patch.setattr(main, "err", Console(stderr=True, highlight=False, width=1_000))
-        patch.setattr(main, "out", Console(highlight=False, width=1_000))
+        patch.setattr(invocation, "err", Console(stderr=True, highlight=False, width=1_000))
+        patch.setattr(invocation, "out", Console(highlight=False, width=1_000))
         with pytest.raises(SystemExit) as ended:
             main.main()
     said = capfd.readouterr()

@@ -10,7 +10,8 @@ import pytest
 from rich.console import Console
 
 from consumers.change_log import parse_record
-from stream.cli import main, views
+from stream.cli import views
+from stream.cli.invocation import invocation
 from stream.events import LINEAGE_EVENTS
 from stream.features import DEFAULT_FEATURES, FeatureTable
 from stream.insight.queries import wanted
@@ -50,7 +51,7 @@ def facts(name: str) -> Any:
 def console_of(columns: int) -> tuple[Console, StringIO]:
     """As the command's own, on a terminal so wide."""
     told = StringIO()
-    shown = main.out
+    shown = invocation.out
     return Console(
         file=told, width=columns, highlight=False, markup=shown._markup, emoji=shown._emoji
     ), told

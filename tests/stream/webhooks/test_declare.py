@@ -9,7 +9,8 @@ import pytest
 from pydantic import ValidationError
 
 from stream import masking
-from stream.config import Settings, as_file, effective, load
+from stream.config import Settings
+from stream.config_layers import as_file, effective, load
 from stream.webhooks.declare import secrets_of
 from tests.stream.webhooks.making import OTHER_SECRET, SECRET, endpoint
 

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
-    from producers.mapping import Event, Mapping
+    from producers.mapped import Event
+    from producers.mapping import Mapping
     from stream.events import EventColumns
 
 SETTINGS = Settings()
@@ -132,6 +133,18 @@ def test_a_time_far_off_ends_nobodys_year(tmp_path: Path) -> None:
     assert "also rows 92, 93" in told
     assert "--keep-outliers" in told
     assert "x" in fold([(file, simple)], keep_outliers=True, wall_ms=MARCH_MS + 400 * DAY_MS)[0]
+
+
+def test_a_line_that_is_a_message_is_mended_by_no_key_of_a_mapping(tmp_path: Path) -> None:
+    lines = ['{"type": "track", "event": "Order Completed", "userId": ""}', '{"a": 1', "\xff"]
+    file = tmp_path / "messages.jsonl"
+    file.write_bytes("\n".join(lines).encode("latin-1"))
+    with pytest.raises(ExploreError) as caught:
+        read_history(SETTINGS, TABLE, opener([Source(file, load_mapping("segment"))]))
+    notes = str(caught.value)
+    assert "1 no_user, such as row 1 of messages.jsonl: line 1" in notes
+    assert "1 truncated, such as row 2 of" in notes
+    assert "the mapping's key" not in notes
 
 
 def test_explore_tells_what_was_refused_and_the_key_that_mends_it(tmp_path: Path) -> None:

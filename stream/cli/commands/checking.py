@@ -1,0 +1,118 @@
+"""Commands that say whether all is well: audit, doctor, settings in force.
+
+Comes in: settings. Goes out: what holds and what does not, shown.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, replace
+from typing import Annotated, Any
+
+import typer
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from consumers.audit.run import audit as run_audit
+from consumers.doctor import examine
+from producers import topics as topic_plans
+from stream import config_layers
+from stream.cli import auditing, views
+from stream.cli.arguments import AsJson
+from stream.cli.invocation import NO, invocation
+from stream.cli.terminal import show
+from stream.masking import mask_facts
+from stream.wiring import roles
+
+commands = typer.Typer()
+config_app = typer.Typer(no_args_is_help=True, help="The settings in force.")
+commands.add_typer(config_app, name="config")
+
+
+@commands.command(epilog="Example: `segstream audit --sample 0.1`")
+def audit(
+    sample: Annotated[
+        float,
+        typer.Option(
+            min=0.0001, max=1.0, help="Judge this share of the users, always the same ones."
+        ),
+    ] = 1.0,
+    as_json: AsJson = False,
+) -> None:
+    """Recompute everything from the log, slowly, and compare. Exit 1 if anything is off.
+
+    A pipeline at work may be audited: what is newer than what was read of it is counted apart.
+    """
+    settings = invocation.settings()
+    with roles.open_store(settings) as store, auditing.progress(invocation.err, sample) as progress:
+        report = run_audit(settings, store, sample=sample, progress=progress)
+    if settings.campaigns:
+        more = roles.audit_campaigns(settings)
+        report = replace(
+            report,
+            checks=[*report.checks, *more],
+            ok=report.ok and all(check.ok for check in more),
+            unjudged=report.unjudged + sum(check.unjudged for check in more),
+        )
+    show(asdict(report), as_json, lambda shown: auditing.show(invocation.out, shown))
+    if not report.ok:
+        raise typer.Exit(NO)
+
+
+@commands.command(epilog="Example: `segstream -c shop.toml doctor`")
+def doctor(as_json: AsJson = False) -> None:
+    """Can the broker and the store be reached, and are they set up safely?"""
+    settings = invocation.settings()
+    findings = examine(
+        settings,
+        lambda: topic_plans.apply(settings, create=False, outlets=roles.outlets(settings)),
+    )
+    well = all(finding.ok for finding in findings)
+    facts = mask_facts({"ok": well, "findings": [asdict(finding) for finding in findings]})
+    show(facts, as_json, _show_findings)
+    if not well:
+        raise typer.Exit(NO)
+
+
+def _show_findings(facts: dict[str, Any]) -> None:
+    for one in facts["findings"]:
+        verdict = Text("ok  ", "green") if one["ok"] else Text("BAD ", "bold red")
+        invocation.out.print(
+            Text.assemble(verdict, (f"{one['subject']}: ", "bold"), one["finding"])
+        )
+        if one["remedy"] and not one["ok"]:
+            invocation.out.print(f"      remedy: {one['remedy']}")
+
+
+@config_app.command("show", epilog="Example: `segstream --set learning.segments=6 config show`")
+def config_show(as_json: AsJson = False) -> None:
+    """Every setting in force, its unit, its meaning, and where it came from."""
+    settings, origins = invocation.load()
+    show({"settings": config_layers.effective(settings, origins)}, as_json, _show_settings)
+
+
+def _show_settings(facts: dict[str, Any]) -> None:
+    rows = [row for row in facts["settings"] if not isinstance(row["value"], list)]
+    if invocation.out.width >= views.WIDE:
+        table = Table(title="Settings", title_justify="left")
+        table.add_column("key", no_wrap=True)
+        for column in ("value", "unit", "from", "meaning"):
+            table.add_column(column, overflow="fold")
+        for row in rows:
+            meaning = row["meaning"] or ""
+            table.add_row(row["key"], str(row["value"]), row["unit"] or "", row["origin"], meaning)
+        invocation.out.print(table)
+    else:
+        for row in rows:
+            unit = f" {row['unit']}" if row["unit"] else ""
+            value = (f"{row['value']}{unit}", "cyan")
+            invocation.out.print(
+                Text.assemble((row["key"], "bold"), " = ", value, f"  ({row['origin']})")
+            )
+            invocation.out.print(Padding(row["meaning"] or "", (0, 0, 0, 4)))
+    for row in facts["settings"]:
+        if isinstance(row["value"], list):
+            invocation.out.print(f"\n{row['key']} = [")
+            for item in row["value"]:
+                invocation.out.print(f"    {config_layers.as_toml(item)},", soft_wrap=True)
+            invocation.out.print("]")
