@@ -27,6 +27,7 @@ from stream.features import DEFAULT_FEATURES, SHOP_EVENTS, Feature, FeatureTable
 from stream.kinds import DEFAULT_KINDS, DERIVED, FALLBACK_KIND, KindRule
 from stream.limits import Limits
 from stream.populations import DEFAULT_POPULATIONS, Population, Populations, check
+from stream.scores.declare import DEFAULT_SCORES, INPUTS, NEEDED, Score, Wanted
 from stream.segments import MOST_MARGIN, PublishRule
 from stream.units import parse_duration
 from stream.webhooks.declare import Endpoint, see_endpoints
@@ -413,6 +414,27 @@ class Learning(Section):
     )
 
 
+class Scoring(Section):
+    inputs: tuple[str, ...] = setting(
+        INPUTS,
+        "features that scores are computed from; of the default ones, those that are declared",
+    )
+    users: int = setting(
+        4_096, "customers of the sample who are followed, at the most", "users", ge=100, le=65_536
+    )
+    look_days: int = setting(
+        14,
+        "from one look at a customer to the next; what waits to be known is bounded by the users, and "
+        "by how often this fits into the longest horizon",
+        "days",
+        ge=1,
+        le=365,
+    )
+    labels: int = setting(
+        400, "looks of which all is known, before a horizon has scores", "looks", ge=50
+    )
+
+
 class Publish(Section):
     margin: float = setting(
         0.2,
@@ -560,6 +582,7 @@ class Settings(Section):
     worker: Worker = Worker()
     money: Money = Money()
     learning: Learning = Learning()
+    scoring: Scoring = Scoring()
     publish: Publish = Publish()
     publisher: Publisher = Publisher()
     metrics: Metrics = Metrics()
@@ -570,6 +593,11 @@ class Settings(Section):
         default=DEFAULT_POPULATIONS,
         description="who is learned together, the first whose rule holds; none: everyone. By default "
         "customers, lapsed and visitors, if there are features to tell them by",
+    )
+    scores: tuple[Score, ...] = Field(
+        default=DEFAULT_SCORES,
+        description="what is foretold of each customer. By default the probability of an order within "
+        "30 and 90 days and the expected spend of 90, if there are features to tell it from",
     )
     campaigns: tuple[Campaign, ...] = Field(default=())
     campaign_limits: CampaignLimits = CampaignLimits()
@@ -586,14 +614,25 @@ class Settings(Section):
         """The populations, compiled."""
         return Populations.of(self.populations, [feature.name for feature in self.features])
 
+    def foretold(self) -> Wanted:
+        """The scores, and what they are learned from."""
+        names = {feature.name for feature in self.features}
+        told = self.scoring
+        inputs = tuple(name for name in told.inputs if name in names)
+        return Wanted(self.scores, inputs, told.users, told.look_days, told.labels)
+
     @model_validator(mode="before")
     @classmethod
     def _can_tell_them(cls, data: Any) -> Any:
-        """Leave the default populations out where a feature table has not what they look at."""
-        if isinstance(data, dict) and "populations" not in data and "features" in data:
-            names = {_name_of(feature) for feature in data["features"]}
-            if any(feature not in names for one in DEFAULT_POPULATIONS for feature in one.when):
-                return data | {"populations": ()}
+        """Leave default populations and scores out where a feature table has not what they look at."""
+        if not isinstance(data, dict) or "features" not in data:
+            return data
+        names = {_name_of(feature) for feature in data["features"]}
+        rules = {feature for one in DEFAULT_POPULATIONS for feature in one.when}
+        if "populations" not in data and not rules <= names:
+            data = data | {"populations": ()}
+        if "scores" not in data and not names.issuperset(NEEDED):
+            data = data | {"scores": ()}
         return data
 
     @model_validator(mode="after")
@@ -654,9 +693,22 @@ class Settings(Section):
                         f"features: {feature.name!r} is a ratio with {part!r}, which is no "
                         "feature declared before it"
                     )
+        self._scores_are_known(names)
         see_campaigns(self.campaigns, (rule.kind for rule in self.kinds), names)
         see_endpoints(self.endpoints, (campaign.name for campaign in self.campaigns))
         return self
+
+    def _scores_are_known(self, features: list[str]) -> None:
+        names = [score.name for score in self.scores]
+        for name in names:
+            if names.count(name) > 1 or name in features:
+                raise ValueError(f"scores: the name {name!r} is used twice")
+        missing = [name for name in NEEDED if name not in features]
+        if self.scores and missing:
+            raise ValueError(f"scores: the feature {missing[0]!r} is needed, and is not declared")
+        for name in self.scoring.inputs:
+            if name not in features and name not in INPUTS:
+                raise ValueError(f"scoring.inputs: {name!r} is no feature")
 
 
 def _name_of(feature: Any) -> Any:

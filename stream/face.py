@@ -6,6 +6,18 @@ It is installed as the package ``segstream``; the folders of the pipeline keep t
 from stream.config import Learning, Publish
 from stream.kinds import KindRule
 from stream.populations import Population
+from stream.scorer import Scorer
+from stream.scores.declare import Score
 from stream.segmenter import Changes, Segmenter, Step
 
-__all__ = ["Changes", "KindRule", "Learning", "Population", "Publish", "Segmenter", "Step"]
+__all__ = [
+    "Changes",
+    "KindRule",
+    "Learning",
+    "Population",
+    "Publish",
+    "Score",
+    "Scorer",
+    "Segmenter",
+    "Step",
+]

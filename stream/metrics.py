@@ -294,6 +294,22 @@ _population_inertia = _gauge(
     "Mean squared distance of a population's users to the nearest centroid, in sd squared.",
     "population",
 )
+_score_auc = _gauge(
+    "score_auc",
+    "How well a score's last predictions ranked who bought, .5 by chance and 1 at best; each was made "
+    "before it was known.",
+    "score",
+)
+_score_loss = _gauge("score_log_loss", "Mean log loss of a score's last predictions.", "score")
+_score_calibration = _gauge(
+    "score_calibration_error",
+    "Mean distance of a score's last predictions and the share who bought, over quantile bins.",
+    "score",
+)
+_score_labels = _gauge("score_labels", "Looks that a score was learned from.", "score")
+_looks = _gauge(
+    "pending_looks", "Looks at customers of which it is not known yet what came of them."
+)
 _changes = _counter(
     "changes_total",
     "Segment changes committed, by cause and kinds.",
@@ -597,6 +613,22 @@ def populations_counted(found: Mapping[str, tuple[int, float | None]]) -> None:
         _population_users.labels(name).set(users)
         if inertia is not None:
             _population_inertia.labels(name).set(inertia)
+
+
+def scores_judged(found: Mapping[str, tuple[int, Sequence[float | None]]], looks: int) -> None:
+    """Each score was learned from so many looks, and has this AUC, log loss and calibration error.
+
+    None of the three where there is nothing to tell; so many looks are yet to be learned from.
+    """
+    gauges = (_score_auc, _score_loss, _score_calibration)
+    for gauge in (*gauges, _score_labels):
+        gauge.clear()
+    for name, (labels, judged) in found.items():
+        _score_labels.labels(name).set(labels)
+        for gauge, value in zip(gauges, judged, strict=True):
+            if value is not None:
+                gauge.labels(name).set(value)
+    _looks.set(looks)
 
 
 # -- happenings of the publisher --------------------------------------------------------------

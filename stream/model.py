@@ -19,6 +19,7 @@ from stream.events import Bools, Floats, Ints, Lineage, PublishedModel, Publishe
 from stream.flapping import NOTHING_TO_TELL, Rates
 from stream.kinds import Bounds, Rung
 from stream.populations import EVERYONE, NONE, Population, Populations
+from stream.scores.model import Scores
 from stream.segments import PublishRule, columns_of
 from stream.units import iso
 
@@ -148,6 +149,7 @@ class Model:
         tuning: id of the `tuning.Tuning` it was learned with; empty for none.
         rule: that comes with it, in place of what owners were started with.
         ladder: the kinds there are, see `kinds.ladder`.
+        scores: what is foretold of each customer; None as long as too little was seen.
     """
 
     epoch: int
@@ -162,6 +164,7 @@ class Model:
     tuning: str = ""
     rule: PublishRule | None = None
     ladder: tuple[Rung, ...] = ()
+    scores: Scores | None = None
 
     @property
     def name(self) -> str:
@@ -425,6 +428,7 @@ class Model:
                 ],
                 "kinds": [rung._asdict() for rung in self.ladder],
                 **self._tuned(),
+                **({} if self.scores is None else {"scores": self.scores.to_json()}),
             },
         }
 
@@ -507,6 +511,7 @@ class Model:
             tuning=geometry.get("tuning", ""),
             rule=PublishRule(**geometry["publish"]) if "publish" in geometry else None,
             ladder=tuple(Rung(**rung) for rung in geometry.get("kinds", ())),
+            scores=Scores.from_json(geometry["scores"]) if "scores" in geometry else None,
         )  # fmt: skip
 
 

@@ -46,7 +46,7 @@ from typing import Any, NamedTuple
 
 from stream.config import Money, Worker
 from stream.events import Counts, Reason
-from stream.features import BUCKETS, SESSION_GAP_MS, Feature
+from stream.features import BUCKETS, SAME_OCCASION_DAYS, SESSION_GAP_MS, Feature
 from stream.hashing import partition_of
 from stream.oracle_reading import (
     FIRST_YEAR,
@@ -285,6 +285,7 @@ class Applied(NamedTuple):
         acts: whether the user did it, and not the shop.
         is_order: whether it tells of an order, whose amounts are kept with the order.
         is_update: whether it corrects an order, and counts by itself only where it is named.
+        arrived: whether a message says so itself; of an order, a correction may be all there is.
     """
 
     name: str
@@ -297,6 +298,8 @@ class Applied(NamedTuple):
     acts: bool = True
     is_order: bool = False
     is_update: bool = False
+    topic: int = CLICKSTREAM
+    arrived: bool = True
 
 
 class Amounts(NamedTuple):
@@ -353,6 +356,9 @@ class OracleOrder:
     def say(self, time_ms: int, amounts: tuple[float, float], silent: bool, placed: bool) -> bool:
         """Take in a message; False if it says nothing new."""
         before, first = self.amounts, placed and not self.placed
+        if before is not None:
+            late = first and before.value > 0 and all(time_ms < time for time, _ in self.said)
+            silent = silent or late  # the updates that came first have happened later
         self.said.append((time_ms, None if silent and before is not None else amounts))
         self.placed = self.placed or placed
         now = self._counted()
@@ -488,6 +494,7 @@ class OracleUser:
                 acts,
                 is_order,
                 is_update,
+                event.topic,
             )
         )
 
@@ -507,8 +514,19 @@ class OracleUser:
             self._happen(event, acts=False, is_update=True)
             if new:
                 # There is such an order: it was placed by then, though nobody said so.
-                found = Applied(PLACED, event.time_ms, 0.0, 0.0, 0, acts=False, is_order=True)
-                self.events.append(found)
+                self.events.append(
+                    Applied(
+                        PLACED,
+                        event.time_ms,
+                        0.0,
+                        0.0,
+                        0,
+                        acts=False,
+                        is_order=True,
+                        topic=event.topic,
+                        arrived=False,
+                    )
+                )
         return True
 
     def _find(self, event: Event, step: int) -> OracleOrder | None:
@@ -592,6 +610,8 @@ class OracleUser:
                 return _days_since(times, max, now_ms, feature)
             case "distinct":
                 return self._distinct(feature, now_ms)
+            case "gap":
+                return self._mean_gap(feature)
             case "mean":
                 top = _timed(feature, self._contributions(feature), aged_to)
                 counts = feature.model_copy(update={"aggregate": "count", "of": None})
@@ -643,6 +663,37 @@ class OracleUser:
                 gone = abs(_of_order(before, feature.of, nets))
                 found.append(_Amount(before.time_ms, 0.0, gone))
         return found
+
+    def _gaps(self, names: tuple[str, ...]) -> list[tuple[int, float]]:
+        """When a gap between events ended, and the days that it took; of each topic for itself."""
+        found = []
+        for topic in (0, 1):
+            newest = None
+            for time in self._times(names, topic):
+                if newest is not None and (time - newest) / DAY_MS > SAME_OCCASION_DAYS:
+                    found.append((time, (time - newest) / DAY_MS))
+                newest = time if newest is None else max(newest, time)
+        return found
+
+    def _times(self, names: tuple[str, ...], topic: int) -> list[int]:
+        """Of the events of a topic that a message told of, in its order."""
+        return [
+            event.time_ms
+            for event in self.events
+            if event.topic == topic and event.arrived and _watches(names, event)
+        ]
+
+    def _mean_gap(self, feature: Feature) -> Reading:
+        as_of = max((*self._times(feature.on, 0), *self._times(feature.on, 1)), default=0)
+        parts: list[tuple[float, float]] = []
+        for time, days in self._gaps(feature.on):
+            weight = 1.0
+            if feature.half_life is not None:
+                weight = math.exp2((time - as_of) / (1_000 * feature.half_life))
+            parts.append((weight, weight * days))
+        weights = math.fsum(weight for weight, _ in parts)
+        days = math.fsum(part for _, part in parts)
+        return _divide(Reading(days, days), Reading(weights, weights), feature.absent)
 
     def _distinct(self, feature: Feature, now_ms: int) -> Reading:
         """Categories seen, by linear counting over buckets that fade."""

@@ -5,7 +5,8 @@ them changes in sums and counts; `features` folds it. An order is a *state*, and
 function of it:
 
 - its time is the earliest that was said, its value and quantity are the last that were said: a second
-  message of the same order corrects it, and one that says nothing new is a repeat;
+  message of the same order corrects it, and one that says nothing new is a repeat. The order itself, come
+  after an update that happened later, corrects nothing;
 - refunds and cancellations add up. What is left of the order counts at the order's own time, in
   every decayed sum and window: nothing, once they come to its value, or one takes back all;
 - a refund of an order that is not known (yet) is held, and takes effect when its order comes;
@@ -584,8 +585,10 @@ class _OneByOne:
         if before is None:
             order.time_ms, order.value, order.quantity = time_ms, value, quantity
         else:
+            # An update has overtaken the order on the way: what it said is newer.
+            overtaken = acts and time_ms < order.time_ms and order.value > 0.0
             order.time_ms = min(order.time_ms, time_ms)
-            if not silent:
+            if not silent and not overtaken:
                 order.value, order.quantity = value, quantity
         order.flags |= KNOWN | (PLACED if placed else 0)
         after = order.effect()

@@ -133,6 +133,8 @@ class _Sweep:
         in_each: users of each population so far.
         next: the first user not yet looked at.
         total: of those looked at.
+        scored: what scores come to in each segment, see `Scores.totals`; None for no scores, or
+            no sample.
         untold: slots of users who are to be told of a turn, and did not act, some at a time.
     """
 
@@ -142,6 +144,7 @@ class _Sweep:
     in_each: Ints
     next: int = 0
     total: Statistics | None = None
+    scored: Floats | None = None
     untold: list[Ints] = field(default_factory=list)
 
     @staticmethod
@@ -611,6 +614,12 @@ class Partition:
             self._sample(sweep, slots, vectors, looked.placed.populations)
             counted = _counted(model, looked.placed, looked.answer.columns)
             sweep.total = counted if sweep.total is None else sweep.total + counted
+            if sweep.sampling is not None and model.scores is not None:
+                # As seldom as a sample: it costs a sixth of a look.
+                scored = model.scores.totals(
+                    vectors, self._table.names, looked.answer.columns, len(model.ids)
+                )
+                sweep.scored = scored if sweep.scored is None else sweep.scored + scored
         sweep.next = last
         if last == len(sweep.causes) and model is not None and sweep.untold:
             self._tell_others(model, np.concatenate(sweep.untold), now_ms)
@@ -635,6 +644,8 @@ class Partition:
         )
         if sweep.total is not None:
             statistics.count(sweep.total)
+        if sweep.scored is not None:
+            statistics.scored = sweep.scored.tobytes()
         if sweep.sampling is not None:
             statistics.sampled(sweep.sampling.taken())
         return statistics

@@ -84,7 +84,7 @@ class Rehearsal:
         settings = self._settings
         state = learn(
             state, [statistics], at_ms, self._table, settings.learning, settings.kinds,
-            populations=settings.populations,
+            populations=settings.populations, scores=settings.foretold(),
         )  # fmt: skip
         if state.model is not None and state.model is not self.state.model:
             partition.adopt(state.model, at_ms, at_ms)

@@ -24,6 +24,7 @@ from stream.learning.statistics import PartitionStatistics
 from stream.model import Model
 from stream.records import lineage_records
 from stream.roles.leader import Lease
+from stream.scores.looks import Looks
 from stream.store.promises import TrainerStore
 from stream.store.state import Position
 from stream.tuning import Tuning
@@ -178,7 +179,7 @@ class Trainer:
         if self._settle_until is not None and time.monotonic() < self._settle_until:
             return False
         found = self._store.model()
-        state = TrainerState() if found is None else TrainerState.unpack(found[1])
+        state = TrainerState() if found is None else self._stored(found[1])
         run, told = self._store.run(), self._announced()
         # The store may have lost a model that its trainer is still announcing; or everything, and
         # what was lost may come back with its next start.
@@ -201,6 +202,17 @@ class Trainer:
                 self._put(self._state)
             self._publish(model)
         return self._leads
+
+    def _stored(self, raw: bytes) -> TrainerState:
+        """The state that the trainer before has left."""
+        state, looks = TrainerState.unpack(raw), self._store.looks()
+        if looks is None:
+            return state
+        try:
+            return replace(state, looks=Looks.unpack(looks))
+        except ValueError as error:
+            log.warning("what scores are yet to be learned from is lost: %s", error)
+            return state
 
     def _is_ours(self, told: Announced) -> bool:
         return told.model is not None and told.namespace == self._settings.store.namespace
@@ -254,6 +266,7 @@ class Trainer:
         self._lease.lose()
         metrics.segments_counted({})
         metrics.populations_counted({})
+        metrics.scores_judged({}, 0)
         metrics.model_judged(math.nan, None)
 
     def _statistics(self) -> list[PartitionStatistics]:
@@ -300,6 +313,7 @@ class Trainer:
             self._store.given_names(),
             wanted=self._wanted(),
             populations=self._settings.populations,
+            scores=self._settings.foretold(),
         )
         if not self._put(state):
             return
@@ -310,6 +324,11 @@ class Trainer:
         refitted = model is not None and (before is None or model.epoch != before.epoch)
         if model is not None and model is not before:
             self._publish(model)
+        scores = () if model is None or model.scores is None else model.scores.learned
+        metrics.scores_judged(
+            {one.name: (one.labels, (one.auc, one.log_loss, one.calibration)) for one in scores},
+            len(state.looks),
+        )
         seconds = time.perf_counter() - started
         metrics.round_completed(seconds)
         if refitted:
@@ -355,7 +374,9 @@ class Trainer:
 
     def _put(self, state: TrainerState) -> bool:
         """Store a state; False if another leads by now."""
-        stored = self._store.put_model(self._lease.token, state.pack(self._table), state.round_ms)
+        looks = None if state.looks is self._state.looks else state.looks.pack()
+        packed = state.pack(self._table)
+        stored = self._store.put_model(self._lease.token, packed, state.round_ms, looks)
         if not stored:
             self._stop_leading()
         return stored

@@ -818,6 +818,33 @@ LEARNING = Dashboard(
                     stacked=True,
                 ),
                 lines(
+                    "Scores: AUC",
+                    "How well the last predictions of each score ranked who bought: .5 by chance, 1 at"
+                    " best. Each was made before it was known.",
+                    "none",
+                    ("max by (score) (segstream_score_auc)", "{{score}}"),
+                    from_zero=False,
+                ),
+                lines(
+                    "Scores: log loss and calibration error",
+                    "Of the last predictions. A calibration error that stays above .05: the shop buys"
+                    " otherwise than it did.",
+                    "none",
+                    ("max by (score) (segstream_score_log_loss)", "{{score}} log loss"),
+                    (
+                        "max by (score) (segstream_score_calibration_error)",
+                        "{{score}} calibration error",
+                    ),
+                ),
+                lines(
+                    "Scores: learned from",
+                    "Looks at customers that each score was learned from, and those of which it is not"
+                    " known yet what came of them.",
+                    "short",
+                    ("max by (score) (segstream_score_labels)", "{{score}}"),
+                    ("max(segstream_pending_looks)", "waiting"),
+                ),
+                lines(
                     "Epoch and version",
                     "Of the newest model. A refit begins an epoch.",
                     "none",

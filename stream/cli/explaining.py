@@ -22,6 +22,7 @@ from stream.insight.facts import (
     PopulationRule,
     Proposal,
     RulesFacts,
+    ScoreWhy,
     Shares,
     WhyFacts,
 )
@@ -75,6 +76,14 @@ def show_why(console: Console, facts: WhyFacts | None, table: FeatureTable) -> N
         console.print(_going_to(_days(departure["days"]), departure))
     if not facts["silence"]:
         console.print("  they stay where they are for two years and longer")
+    _show_scores(console, facts, known)
+
+
+def _show_scores(console: Console, facts: WhyFacts, known: dict[str, Feature]) -> None:
+    """What carries each probability; money follows from one of them."""
+    for score in facts["scores"]:
+        if score["of"] == "buy":
+            console.print(_score_table(score, known))
 
 
 def _show_margin(
@@ -90,6 +99,31 @@ def _show_margin(
     console.print(
         f"z {z:.2f} towards {border['other']}, {names[border['other']]}: 0 is the border; {verdict}"
     )
+
+
+def _score_table(score: ScoreWhy, known: dict[str, Feature]) -> Table:
+    """What carries a probability, in log-odds."""
+    shown = Table(
+        title=f"What carries {score['score']}, {percent(score['value'])}", title_justify="left"
+    )
+    shown.add_column("feature")
+    shown.add_column("theirs", justify="right")
+    shown.add_column("unit")
+    shown.add_column("adds, log-odds", justify="right")
+    shown.add_row("a customer who is average in all", "", "", f"{score['average']:+.3f}")
+    for part in score["parts"][:PARTS]:
+        shown.add_row(
+            part["feature"],
+            exact(part["value"], known[part["feature"]]),
+            part["unit"],
+            Text(f"{part['log_odds']:+.3f}", "yellow" if part["log_odds"] < 0 else ""),
+        )
+    if rest := score["parts"][PARTS:]:
+        others = sum(part["log_odds"] for part in rest)
+        shown.add_row(f"{len(rest)} others", "", "", f"{others:+.3f}")
+    shown.add_section()
+    shown.add_row("all", "", "", f"{score['log_odds']:+.3f}", style="bold")
+    return shown
 
 
 def said_population(rule: PopulationRule) -> str:

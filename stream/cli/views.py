@@ -14,7 +14,7 @@ from rich.text import Text
 
 from stream.events import SegmentChange
 from stream.features import FeatureTable
-from stream.insight.facts import Record, SegmentFacts, SegmentsFacts, UserFacts
+from stream.insight.facts import Record, ScoreFacts, SegmentFacts, SegmentsFacts, UserFacts
 from stream.insight.members import Member
 from stream.insight.queries import is_young, marks_of
 from stream.insight.values import exact, natural, reading
@@ -73,6 +73,9 @@ def segments_table(facts: SegmentsFacts, table: FeatureTable, columns: int) -> T
     if not narrow:
         shown.add_column("leave a day", justify="right")
         shown.add_column("of them back", justify="right")
+    foretold = [one["score"] for one in facts["scores"]] if wide else []
+    for name in foretold:
+        shown.add_column(name.replace("_", " "), justify="right")
     if wide:
         shown.add_column("what marks it", overflow="fold")
     rows = in_groups(facts)
@@ -97,9 +100,37 @@ def segments_table(facts: SegmentsFacts, table: FeatureTable, columns: int) -> T
             f"{row['size']:,}",
             share,
             *([] if narrow else rates),
+            *_scores_in(row, foretold),
             *([marks_line(row, table)] if wide else []),
         )
     return shown
+
+
+def _scores_in(segment: SegmentFacts, names: list[str]) -> list[str]:
+    """The mean of each score over the customers of a segment; empty where there are none."""
+    means = {one["score"]: _score(one["mean"], one["unit"]) for one in segment["scores"]}
+    return [means.get(name, "") for name in names]
+
+
+def _score(value: float, unit: str) -> str:
+    return percent(value) if unit == "probability" else natural(value)
+
+
+def score_line(score: ScoreFacts) -> str:
+    """How good a score was so far."""
+    learned = f"{score['score']}: learned from {score['labels']:,} looks"
+    if score["captured"] is not None and score["total"] is not None:
+        return (
+            f"{learned}; the tenth with the highest spent {percent(score['captured'])} of all, and "
+            f"all that was predicted is {score['total']:.2f} of what was spent"
+        )
+    if score["log_loss"] is None or score["calibration"] is None:
+        return f"{learned}; too few predictions are over to judge it by"
+    ranked = "" if score["auc"] is None else f"AUC {score['auc']:.3f}, "
+    return (
+        f"{learned}, {percent(score['base'])} of them with an order; {ranked}log loss "
+        f"{score['log_loss']:.3f}, calibration error {score['calibration']:.3f}"
+    )
 
 
 _TOLD = {
@@ -128,7 +159,8 @@ def show_segments(console: Console, facts: SegmentsFacts, table: FeatureTable) -
     console.print(segments_table(facts, table, console.width))
     if console.width < WIDE:
         for row in in_groups(facts):
-            console.print(f"  {row['id']}: {marks_line(row, table)}")
+            told = [f"{one['score']} {_score(one['mean'], one['unit'])}" for one in row["scores"]]
+            console.print(f"  {row['id']}: {'; '.join([marks_line(row, table), *told])}")
     for one in facts["populations"]:
         if not one["segments"]:
             console.print(f"  {one['name']}: {one['users']:,} users, too few for segments yet")
@@ -143,6 +175,8 @@ def show_segments(console: Console, facts: SegmentsFacts, table: FeatureTable) -
             "back: soon, to the segment before",
             style="dim",
         )
+    for score in facts["scores"]:
+        console.print(f"  {score_line(score)}")
     for event in facts["lineage"]:
         console.print(f"  lineage: {lineage_line(event)}")
 
@@ -168,6 +202,11 @@ def show_user(console: Console, facts: UserFacts, table: FeatureTable) -> None:
         console.print("not seen yet: only the shop has acted")
     else:
         console.print(f"first seen {facts['first_seen']}, last seen {facts['last_seen']}")
+    if scores := facts.get("scores"):
+        console.print(
+            "foretold: "
+            + ", ".join(f"{one['score']} {_score(one['value'], one['unit'])}" for one in scores)
+        )
     features = Table(title="Features now", title_justify="left")
     features.add_column("feature")
     features.add_column("value", justify="right")

@@ -7,6 +7,7 @@ puts them together. A new aggregate is one class here, listed in `AGGREGATES`, a
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import ClassVar
@@ -14,13 +15,16 @@ from typing import ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from stream.events import Floats
-from stream.features.batch import Batch, starts_of
+from stream.events import Floats, Ints
+from stream.features.batch import Batch, newest_before, starts_of
 from stream.features.part import Part, Parts, Read, Reading, index_of
 from stream.features.sums import Measure, Sums, Windows, timed
 from stream.features.terms import Declared
 from stream.units import DAY_MS
 
+SAME_OCCASION_DAYS = 0.5
+"""Events closer together are of one occasion, and make no gap: who orders again within hours has
+forgotten something."""
 BUCKETS = 32
 """Buckets of a distinct count: linear counting (Whang 1990) is within 10 % to about 60."""
 
@@ -169,6 +173,81 @@ class First(Aggregate):
         return read
 
 
+# -- gaps --------------------------------------------------------------------------------------
+
+
+class Gaps(Part):
+    """Days from one event to the next: their decayed sum and weight.
+
+    A gap ends where an event comes that is newer than all before it in its topic; one that comes late
+    neither makes a gap nor parts one. So it depends on the order within a topic alone. Sums are as of
+    the newest of these events, so whatever else a user does leaves them as they are.
+    """
+
+    field = "gaps"
+    TOTAL, WEIGHT, NEWEST = 0, 1, 2
+    """Columns; the newest time of an event in milliseconds, by topic, is the last."""
+
+    def __init__(self) -> None:
+        self.watched: list[tuple[tuple[str, ...], float]] = []
+
+    def layout(self) -> tuple[str, tuple[int, ...]]:
+        return "<f8", (len(self.watched), self.NEWEST + 2)
+
+    def fold(self, batch: Batch) -> None:
+        for index, (names, half_life) in enumerate(self.watched):
+            watched = batch.chosen(names)
+            # What a message brings about elsewhere stands behind its batch, not where it belongs.
+            which = np.flatnonzero(watched if batch.arrived is None else watched & batch.arrived)
+            if len(which):
+                self._fold_gaps(batch, batch.mine["gaps"][:, index], which, half_life)
+
+    def _fold_gaps(self, batch: Batch, kept: Floats, which: Ints, half_life: float) -> None:
+        user, topic, time = batch.user[which], batch.topic[which], batch.time_ms[which]
+        starts = starts_of(user * 2 + topic)
+        column = self.NEWEST + topic[starts].astype(np.int64)
+        before, newest = newest_before(starts, time, kept[user[starts], column].astype(np.int64))
+        begins = starts_of(user)
+        who = user[begins]
+        was = kept[who, self.NEWEST :].max(axis=1)
+        kept[user[starts], column] = newest
+        as_of = kept[who, self.NEWEST :].max(axis=1)
+        left = np.exp2((as_of - was) / (-1_000 * half_life))
+        kept[who, self.TOTAL] *= left
+        kept[who, self.WEIGHT] *= left
+        days = np.where(before > 0, (time - before) / DAY_MS, 0.0)
+        ends = days > SAME_OCCASION_DAYS
+        age = np.repeat(as_of, np.diff(begins, append=len(user))) - time
+        weight = np.where(ends, np.exp2(age / (-1_000 * half_life)), 0.0)
+        kept[who, self.TOTAL] += np.add.reduceat(days * weight, begins)
+        kept[who, self.WEIGHT] += np.add.reduceat(weight, begins)
+
+
+class Gap(Aggregate):
+    """Mean of the days from one event to the next, the later ones counting for more."""
+
+    name = "gap"
+
+    @classmethod
+    def validate(cls, feature: Declared) -> None:
+        super().validate(feature)
+        if not feature.on or feature.of is not None or feature.minus:
+            raise ValueError(f"{feature.name}: a {cls.name} needs on, and takes no of and no minus")
+        if feature.window is not None:
+            raise ValueError(f"{feature.name}: a {cls.name} takes no window")
+
+    @classmethod
+    def allot(cls, feature: Declared, parts: Parts) -> Read:
+        half_life = math.inf if feature.half_life is None else feature.half_life
+        index = index_of(parts.of(Gaps).watched, (feature.on, half_life))
+
+        def read(reading: Reading) -> Floats:
+            kept = reading.rows["gaps"][:, index]
+            return _divide(kept[:, Gaps.TOTAL], kept[:, Gaps.WEIGHT], feature.absent)
+
+        return read
+
+
 # -- others ------------------------------------------------------------------------------------
 
 
@@ -238,9 +317,9 @@ class Ratio(Aggregate):
 
 
 AGGREGATES: Mapping[str, type[Aggregate]] = {
-    one.name: one for one in (Count, Sum, Mean, Distinct, Last, First, Ratio)
+    one.name: one for one in (Count, Sum, Mean, Distinct, Last, First, Gap, Ratio)
 }
-PARTS: tuple[type[Part], ...] = (Sums, Last, Distinct, Windows)
+PARTS: tuple[type[Part], ...] = (Sums, Last, Distinct, Windows, Gaps)
 """What every row has, whatever features there are, in this order; further parts come behind them."""
 
 

@@ -88,6 +88,7 @@ class Batch:
         mine: rows of those touched; folds change them in place.
         counts, left, acts, tells: see `Shares`; None where each event counts once, as it is.
         codes: of events.
+        arrived: which are messages, not what one brings about elsewhere; None for all of them.
         opens: which clicks open a session.
         browsed: seconds browsed since the click before.
         who: places of users who have events here, ascending; the following are theirs.
@@ -108,6 +109,7 @@ class Batch:
     tells: Bools | None
     mine: Rows
     codes: Codes
+    arrived: Bools | None = None
     opens: Bools = field(init=False)
     browsed: Floats = field(init=False)
     who: Ints = field(init=False)
@@ -158,20 +160,12 @@ class Batch:
             return opens, browsed
         whom, time = self.user[clicks], self.time_ms[clicks]
         starts = starts_of(whom)
-        base = int(time.min())
-        span = int(time.max()) - base + 1
-        shift = whom * span - base
-        newest = np.maximum.accumulate(time + shift) - shift
-        last = self.mine["click"][whom[starts]]
-        before = np.empty_like(time)
-        before[1:] = newest[:-1]
-        before[starts] = 0
-        before = np.maximum(before, np.repeat(last, np.diff(starts, append=len(whom))))
+        who = whom[starts]
+        before, newest = newest_before(starts, time, self.mine["click"][who])
         gap = time - before
         opens[clicks] = gap > SESSION_GAP_MS
         browsed[clicks] = np.where((gap > 0) & (gap <= SESSION_GAP_MS), gap / 1_000, 0.0)
-        ends = np.append(starts[1:], len(whom)) - 1
-        self.mine["click"][whom[starts]] = np.maximum(last, newest[ends])
+        self.mine["click"][who] = newest
         return opens, browsed
 
 
@@ -187,6 +181,26 @@ def _see(mine: Rows, user: Ints, time: Ints, acts: Bools) -> None:
     known = mine["first"][who]
     mine["first"][who] = np.where(known > 0, np.minimum(known, first), first)
     mine["seen"][who] = np.maximum(mine["seen"][who], np.maximum.reduceat(time, starts))
+
+
+def newest_before(starts: Ints, time: Ints, known: Ints) -> tuple[Ints, Ints]:
+    """For each event the newest time before it, and for each run the newest time of all.
+
+    Args:
+        starts: where each run of events begins; at least one.
+        known: of each run, the newest time before its first event; 0 for none.
+    """
+    lengths = np.diff(starts, append=len(time))
+    base = int(time.min())
+    span = int(time.max()) - base + 1
+    # A running maximum of each run: what is added keeps every run above the one before.
+    shift = np.repeat(np.arange(len(starts)) * span, lengths) - base
+    newest = np.maximum.accumulate(time + shift) - shift
+    before = np.empty_like(time)
+    before[1:] = newest[:-1]
+    before[starts] = 0
+    before = np.maximum(before, np.repeat(known, lengths))
+    return before, np.maximum(known, newest[starts + lengths - 1])
 
 
 def starts_of(keys: Ints) -> Ints:

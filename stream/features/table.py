@@ -162,13 +162,15 @@ class FeatureTable:
         """Events in an order, for the rows of their users."""
         kind = events.kind[order]
         acts = ~self._shop[kind]
-        counts = left = tells = None
+        counts = left = tells = arrived = None
         if shares is not None:
             counts, left = shares.counts[order], shares.left[:, order]
             acts, tells = acts & shares.acts[order], shares.tells[order]
+            arrived = shares.arrived[order]
         return Batch(
             user, events.topic[order], kind, events.time_ms[order], events.category[order],
             counts, events.value[order], events.quantity[order], left, acts, tells, mine, self.codes,
+            arrived,
         )  # fmt: skip
 
     # -- reading ------------------------------------------------------------------------------

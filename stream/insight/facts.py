@@ -36,6 +36,41 @@ class Flapping(SegmentFlapping):
     user_days: float
 
 
+class SegmentScore(TypedDict):
+    """What a score comes to in a segment, over the customers in it.
+
+    Of a probability the `total` is how many of them are expected to buy.
+    """
+
+    score: str
+    unit: str
+    customers: int
+    mean: float
+    total: float
+
+
+class ScoreFacts(TypedDict):
+    """A score as it was learned, and how good its predictions were.
+
+    `base` is the share of customers who bought within its days, lately. `auc`, `log_loss` and
+    `calibration` are of the last predictions of an order, each made before it was known what came of it;
+    None of too few. So are, of money, `captured`, the share of it that the tenth with the highest
+    predictions spent, and `total`, all that was predicted over all that was spent.
+    """
+
+    score: str
+    of: str
+    days: float
+    unit: str
+    labels: int
+    base: float
+    auc: float | None
+    log_loss: float | None
+    calibration: float | None
+    captured: float | None
+    total: float | None
+
+
 class SegmentFacts(TypedDict):
     """A segment as of the trainer's last round."""
 
@@ -47,6 +82,7 @@ class SegmentFacts(TypedDict):
     born: str
     flapping: Flapping
     profile: list[Profile]
+    scores: list[SegmentScore]
 
 
 class Condition(TypedDict):
@@ -129,6 +165,7 @@ class SegmentsFacts(TypedDict):
     populations: list[PopulationFacts]
     segments: list[SegmentFacts]
     lineage: list[Lineage]
+    scores: list[ScoreFacts]
     rules: NotRequired[RulesFacts]
 
 
@@ -244,6 +281,36 @@ class Departure(NamedSegment):
     at: str
 
 
+class ScoreValue(TypedDict):
+    """What is foretold of a user."""
+
+    score: str
+    value: float
+    unit: str
+
+
+class ScorePart(TypedDict):
+    """What a feature adds to the log-odds of an order."""
+
+    feature: str
+    value: float
+    unit: str
+    log_odds: float
+
+
+class ScoreWhy(ScoreFacts):
+    """A user's score and what carries it.
+
+    `log_odds` are of an order within the score's days: `average`, of a customer who is average in
+    everything, and all parts add up to them.
+    """
+
+    value: float
+    log_odds: float
+    average: float
+    parts: list[ScorePart]
+
+
 class WhyFacts(TypedDict):
     """What holds a user, and what would move them.
 
@@ -258,10 +325,14 @@ class WhyFacts(TypedDict):
     moves: list[Move]
     acts: list[Act]
     silence: list[Departure]
+    scores: list[ScoreWhy]
 
 
 class UserFacts(TypedDict):
-    """A user as of now; `model` and `distances` only once there is a model."""
+    """A user as of now; `model`, `distances` and `scores` only once there is a model.
+
+    Who has not ordered has no scores, nor has anybody as long as too little was seen.
+    """
 
     user: str
     partition: int
@@ -274,6 +345,7 @@ class UserFacts(TypedDict):
     changes: list[Record]
     model: NotRequired[str]
     distances: NotRequired[list[Distance]]
+    scores: NotRequired[list[ScoreValue]]
     why: NotRequired[WhyFacts | None]
 
 

@@ -21,6 +21,7 @@ from stream.events import Profile, PublishedSegment, Rows
 from stream.features import FeatureTable
 from stream.flapping import Tally
 from stream.hashing import partition_of
+from stream.insight import foretold
 from stream.insight.facts import (
     Distance,
     NamedSegment,
@@ -98,10 +99,11 @@ def segments(state: TrainerState, table: FeatureTable) -> SegmentsFacts:
         "silhouette": model.silhouette,
         "populations": [_population(state, model, one) for one in model.populations.declared],
         "segments": [
-            _as_of_now(row, size, state.flapping.get(row["id"], Tally()))
+            _as_of_now(row, size, state)
             for row, size in zip_longest(published["segments"], state.sizes[: len(model.ids)])
         ],
         "lineage": published["lineage"],
+        "scores": foretold.learned(model),
     }
 
 
@@ -123,8 +125,9 @@ def _population(state: TrainerState, model: Model, declared: Population) -> Popu
     }
 
 
-def _as_of_now(row: PublishedSegment, size: int | None, tally: Tally) -> SegmentFacts:
+def _as_of_now(row: PublishedSegment, size: int | None, state: TrainerState) -> SegmentFacts:
     """A published segment with the counts of the last round; its published size where there are none."""
+    tally = state.flapping.get(row["id"], Tally())
     rates = tally.rates()
     return {
         "id": row["id"],
@@ -139,6 +142,7 @@ def _as_of_now(row: PublishedSegment, size: int | None, tally: Tally) -> Segment
             "user_days": tally.user_days,
         },
         "profile": row["profile"],
+        "scores": foretold.of_segment(_model(state), state.scored, row["id"]),
     }
 
 
@@ -294,6 +298,7 @@ class Reader:
                 "kind_since": iso(int(row["kind_since"][0])),
             }
         facts["model"] = model.name
+        facts["scores"] = foretold.of_user(model, vectors[0], self.table)
         facts["distances"] = sorted(
             (
                 Distance(segment=s.id, name=s.name, distance=float(np.sqrt(max(d, 0.0))))

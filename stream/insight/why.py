@@ -7,6 +7,7 @@ Comes in: a reader of the store, and a user's id. Goes out: facts; `explain` wor
 from __future__ import annotations
 
 from stream.events import Rows
+from stream.insight import foretold
 from stream.insight.explain import acts, departures, margin, nearest_other, proposals
 from stream.insight.facts import Evidence, WhyFacts
 from stream.insight.queries import NoModelError, Reader, limits, model_in_force, segment_facts
@@ -61,6 +62,7 @@ def why(reader: Reader, name: str) -> WhyFacts | None:
         ],
         "acts": acts(row, table, model, rule, now_ms),
         "silence": departures(row, table, model, rule, now_ms),
+        "scores": foretold.why(model, vector, table),
     }
 
 

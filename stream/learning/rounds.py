@@ -36,6 +36,10 @@ from stream.model import Axes, Model, PopulationModel, Segment
 from stream.naming import Truth, called
 from stream.populations import Population, Populations
 from stream.rhythm import customers, have_ordered, in_shop, readable, seen
+from stream.scores.declare import NOTHING_WANTED, Wanted
+from stream.scores.learner import NOTHING_LEARNED
+from stream.scores.model import Scores
+from stream.scores.step import NO_LOOKS, advance, due, published
 from stream.tuning import Started, Tuning
 
 LIBRARIES = ("sklearn.cluster", "sklearn.metrics", "scipy.optimize", "river.drift")
@@ -63,6 +67,7 @@ def learn(
     given: Mapping[int, str] | None = None,
     wanted: Tuning | None = None,
     populations: Sequence[Population] = (),
+    scores: Wanted = NOTHING_WANTED,
 ) -> TrainerState:
     """One round; the model of the answer is the same object if it need not be published anew.
 
@@ -74,6 +79,7 @@ def learn(
         wanted: by a person; if it is new, the model is refitted with it, due or not, as soon as
             there is a sample, and rounds after that go by it.
         populations: as declared; everyone is in one if there are none.
+        scores: that are wanted of each customer.
     """
     untuned = Started(axes, settings, rules, populations)
     if state.tuning is not None and state.tuning.schema != axes.schema:
@@ -84,20 +90,23 @@ def learn(
     merged = _everyone(model, parts)
     if merged is not None:
         state = replace(state, sizes=tuple(merged.sizes.tolist()))
+    state = replace(state, scored=_scored(state, parts))
+    found = None if model is None else model.scores
 
     if wanted is not None and not wanted.new_to(state.tuning, axes.schema):
         wanted = None
     # An owner's sample stays in the store until its next sweep: once is enough to look at it.
-    due = wanted is not None or sample_due(state, round_ms, state.updates)
-    if due and parts and all(part.sample_hashes is not None for part in parts):
+    asked = wanted is not None or sample_due(state, round_ms, state.updates)
+    if asked and parts and all(part.sample_hashes is not None for part in parts):
         if wanted is not None:
             divided = wanted.over(untuned).divided()
         sample = Sample.merge(parts, divided, settings.sample_users)
         samples = _enough(state, sample, divided, settings)
         if samples:
             state = _learned_rhythm(state, sample, divided)
+            state, found = _learned_scores(state, sample, divided.features, scores, settings)
         if samples and wanted is not None:
-            return _looked(retune(state, sample, untuned, wanted), sample, settings)
+            return _looked(_with(retune(state, sample, untuned, wanted), found), sample, settings)
         if samples:
             why, state = _why_refit(state, samples, merged, divided, settings)
             if why:
@@ -106,14 +115,57 @@ def learn(
                 refitting = Refitting(
                     by.axes, settings, by.rules, divided, challenge, merged=merged
                 )
-                return _looked(refit(state, chosen, refitting), sample, settings)
+                return _looked(_with(refit(state, chosen, refitting), found), sample, settings)
             state = _looked(state, sample, settings)
             if model is not None:
                 segments = _called(state, model, samples, by)
-                return _moved(state, model, segments, merged, settings)
-    elif due:
+                return _moved(state, model, segments, found, merged, settings)
+    elif asked:
         state = replace(state, sample_due_ms=0)
-    return state if model is None else _moved(state, model, model.segments, merged, settings)
+    if model is None:
+        return state
+    return _moved(state, model, model.segments, found, merged, settings)
+
+
+def _learned_scores(
+    state: TrainerState,
+    sample: Sample,
+    features: Sequence[str],
+    wanted: Wanted,
+    settings: Learning,
+) -> tuple[TrainerState, Scores | None]:
+    """With what the sample shows of earlier looks, if a step is due; and the scores to publish."""
+    now = None if state.model is None else state.model.scores
+    if not wanted.readable(features):
+        return replace(state, scorer=NOTHING_LEARNED, looks=NO_LOOKS), None
+    if not due(state.scorer, wanted, sample.at_ms):
+        return state, now
+    known, looks = advance(
+        state.scorer, state.looks, sample, features, wanted, settings.sample_users
+    )
+    # What was published goes on to be told while it is learned anew, unless it means something else.
+    kept = now if now is not None and now.inputs == wanted.inputs else None
+    return replace(state, scorer=known, looks=looks), published(known, looks, wanted) or kept
+
+
+def _scored(state: TrainerState, parts: Sequence[PartitionStatistics]) -> Mapping[int, list[float]]:
+    """What scores come to in each segment, by all owners; as before until all have told it anew."""
+    model = state.model
+    if model is None or model.scores is None:
+        return {}
+    peopled = [part for part in parts if part.users]
+    told = [part.scored for part in peopled if part.model == model.name and part.scored]
+    if not told or len(told) < len(peopled):
+        return state.scored
+    sums = np.sum([np.frombuffer(one) for one in told], axis=0).reshape(len(model.ids), -1)
+    return dict(zip(model.ids.tolist(), sums.tolist(), strict=True))
+
+
+def _with(state: TrainerState, scores: Scores | None) -> TrainerState:
+    """With scores in a model that has just been refitted."""
+    return replace(
+        state, model=None if state.model is None else replace(state.model, scores=scores)
+    )
 
 
 def _learned_rhythm(state: TrainerState, sample: Sample, divided: Populations) -> TrainerState:
@@ -256,20 +308,22 @@ def _moved(
     state: TrainerState,
     model: Model,
     segments: tuple[Segment, ...],
+    scores: Scores | None,
     merged: Statistics | None,
     settings: Learning,
 ) -> TrainerState:
-    """With a new version of the model, if centroids moved enough, or a segment is called otherwise.
+    """With a new version of the model, if centroids moved enough, or anything in it is new.
 
     Args:
         segments: the model's, as they are called now.
+        scores: as they are learned now.
     """
     segments = tuple(replace(s, name=state.given.get(s.id, s.name)) for s in segments)
     name = f"{model.epoch}.{model.version + 1}"
     lineage = tuple(turns_of(model.segments, segments, state.round_ms, name))
     centroids = model.centroids if merged is None else merged.means(model.centroids)
     shift = np.sqrt((model.weights * (centroids - model.centroids) ** 2).sum(axis=1)).max()
-    if shift <= settings.move_threshold and not lineage:
+    if shift <= settings.move_threshold and not lineage and scores == model.scores:
         return state
     segments = measured(_sized(segments, state.sizes), state.flapping)
     parts = tuple(
@@ -289,6 +343,7 @@ def _moved(
         parts=parts,
         users=state.users,
         lineage=lineage,
+        scores=scores,
     )
     return replace(state, model=moved)
 

@@ -19,6 +19,9 @@ from stream.learning.owner_view import OwnerView
 from stream.lineage import Anchor
 from stream.model import Axes, Model
 from stream.rhythm import NOTHING_SEEN, Seen
+from stream.scores.learner import NOTHING_LEARNED, Learner
+from stream.scores.looks import Looks
+from stream.scores.step import NO_LOOKS
 from stream.tuning import Tuning
 
 
@@ -63,6 +66,10 @@ class TrainerState:
         given: names that a person gave, by segment id.
         flapping: of everyone at the last round, by segment id.
         customers_seen: how soon customers ordered again, see `rhythm`.
+        scorer: what was learned of scores; the model has what it came to.
+        scored: what scores come to in each segment, by its id: customers who have any, and the sum
+            of each score over them, in the order of the model's.
+        looks: what scores are yet to be learned from; it is large, and is stored beside the rest.
         tuning: that a person wanted, from the refit on that was made for it.
         epochs_before: epochs that were told before this state began; none of them comes again.
         ids_before: the highest segment id that was told before.
@@ -82,6 +89,9 @@ class TrainerState:
     given: Mapping[int, str] = field(default_factory=dict)
     flapping: Tallies = field(default_factory=dict)
     customers_seen: Seen = NOTHING_SEEN
+    scorer: Learner = NOTHING_LEARNED
+    scored: Mapping[int, list[float]] = field(default_factory=dict)
+    looks: Looks = NO_LOOKS
     tuning: Tuning | None = None
     epochs_before: int = 0
     ids_before: int = 0
@@ -125,6 +135,8 @@ class _Packed(msgspec.Struct):
     learned: dict[str, Learned] = {}
     flapping: dict[int, Tally] = {}
     customers_seen: Seen = NOTHING_SEEN
+    scorer: Learner = NOTHING_LEARNED
+    scored: dict[int, list[float]] = {}
     tuning: Tuning | None = None
     epochs_before: int = 0
     ids_before: int = 0

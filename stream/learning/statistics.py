@@ -36,6 +36,8 @@ class PartitionStatistics(msgspec.Struct):
         schema: of the vectors, see `FeatureTable.schema`; empty if nobody else could have another.
         rules: digest of the populations' rules; empty for one population of everyone.
         populations: users of each population; empty for one of everyone.
+        scored: of each segment, customers who have scores, and the sum of each score over them, packed
+            float64, ``(k, 1 + scores)``; empty without a sample.
     """
 
     at_ms: int
@@ -54,6 +56,7 @@ class PartitionStatistics(msgspec.Struct):
     schema: str = ""
     rules: str = ""
     populations: list[int] = []
+    scored: bytes = b""
 
     def pack(self) -> bytes:
         """Bytes for the store; the first eight tell the time without decoding the rest."""

@@ -31,6 +31,7 @@ class MemoryStore(MemoryPartitions[_Partition, Position, Commit]):
         super().__init__(outbox_cap, _Partition, Position)
         self._key = key_of(namespace_key)
         self._trainer: tuple[int, bytes] | None = None
+        self._looks: bytes | None = None
         self._names: dict[int, str] = {}
         self._leader = ""
         self._wanted: bytes | None = None
@@ -79,11 +80,18 @@ class MemoryStore(MemoryPartitions[_Partition, Position, Commit]):
     def lead(self, token: str) -> None:
         self._leader = token
 
-    def put_model(self, token: str, model: bytes, round_ms: int) -> bool:
+    def put_model(
+        self, token: str, model: bytes, round_ms: int, looks: bytes | None = None
+    ) -> bool:
         if self._leader != token:
             return False
         self._trainer = (round_ms, model)
+        if looks is not None:
+            self._looks = looks
         return True
+
+    def looks(self) -> bytes | None:
+        return self._looks
 
     def model(self) -> tuple[int, bytes] | None:
         return self._trainer

@@ -227,11 +227,20 @@ class TrainerStore(Leases, Namespace, Positions, Models, Wishes, Protocol):
         """Fence every earlier trainer."""
         ...
 
-    def put_model(self, token: str, model: bytes, round_ms: int) -> bool:
+    def put_model(
+        self, token: str, model: bytes, round_ms: int, looks: bytes | None = None
+    ) -> bool:
         """Store the trainer's model and round; False if the token no longer leads.
 
         A round may lie before the last one: a clock was ahead.
+
+        Args:
+            looks: what scores are yet to be learned from, with the same call; None leaves what there is.
         """
+        ...
+
+    def looks(self) -> bytes | None:
+        """What scores are yet to be learned from; None if nothing was ever stored."""
         ...
 
 

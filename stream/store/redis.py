@@ -11,7 +11,7 @@ key                        type     what
 ``ns:{t}:ids:<place>``     string   message ids remembered, 8 bytes each, of a step of a topic's clock
 ``ns:{t}:orders:<place>``  hash     orders remembered, of a step of a topic's clock, by their key
 ``ns:{t}:pub``             hash     publisher token, output offset delivered up to
-``ns:trainer``             hash     trainer token, round, model; and what a person wants of it
+``ns:trainer``             hash     trainer token, round, model, looks; and what a person wants of it
 ``ns:output``              hash     id of the output topic, and what it lacks
 ``ns:names``               hash     names that persons gave to segments, by segment id
 ``ns:partitions``          string   how many partitions the namespace was begun with
@@ -51,6 +51,7 @@ SLOTS = 16_384
 _PUT_MODEL = """#!lua
 if redis.call('HGET', KEYS[1], 'token') ~= ARGV[1] then return 0 end
 redis.call('HSET', KEYS[1], 'model', ARGV[2], 'round', ARGV[3])
+if ARGV[4] then redis.call('HSET', KEYS[1], 'looks', ARGV[4]) end
 return 1
 """
 
@@ -206,8 +207,15 @@ class RedisStore(RedisPartitions[Position, Commit]):
     def lead(self, token: str) -> None:
         self._call(self._client.hset, self._trainer, "token", token)
 
-    def put_model(self, token: str, model: bytes, round_ms: int) -> bool:
-        return bool(self._script(_PUT_MODEL, [self._trainer], [token, model, round_ms]))
+    def put_model(
+        self, token: str, model: bytes, round_ms: int, looks: bytes | None = None
+    ) -> bool:
+        told = [token, model, round_ms] if looks is None else [token, model, round_ms, looks]
+        return bool(self._script(_PUT_MODEL, [self._trainer], told))
+
+    def looks(self) -> bytes | None:
+        found: bytes | None = self._call(self._client.hget, self._trainer, "looks")
+        return found
 
     def model(self) -> tuple[int, bytes] | None:
         round_ms, model = self._call(self._client.hmget, self._trainer, ["round", "model"])

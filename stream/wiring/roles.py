@@ -344,11 +344,13 @@ ROLES: dict[str, Role] = {
             settings=(
                 "clock",
                 "learning",
+                "scoring",
                 "publish",
                 "publisher",
                 "features",
                 "populations",
                 "kinds",
+                "scores",
             ),
             rights=RIGHTS["trainer"],
         ),

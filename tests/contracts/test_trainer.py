@@ -48,6 +48,20 @@ class Promises:
         assert store.put_model("b", b"three", 15), "a clock was ahead"
         assert (store.round(), store.model()) == (15, (15, b"three"))
 
+    def test_looks_are_stored_with_a_model_and_stay_until_others_come(self, store: Store) -> None:
+        assert store.looks() is None
+        store.lead("a")
+        assert store.put_model("a", b"one", 1, b"\0looks\r\n")
+        assert store.looks() == b"\0looks\r\n"
+        assert store.put_model("a", b"two", 2)
+        assert store.looks() == b"\0looks\r\n"
+        assert store.model() == (2, b"two")
+        assert store.put_model("a", b"three", 3, b"")
+        assert store.looks() == b""
+        store.lead("b")
+        assert not store.put_model("a", b"four", 4, b"late")
+        assert (store.model(), store.looks()) == ((3, b"three"), b"")
+
 
 class TestMemory(InMemory, Promises):
     pass

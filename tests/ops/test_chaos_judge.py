@@ -397,6 +397,14 @@ def test_two_refused_messages_with_one_id_are_found() -> None:
     assert shop.broken() == {}
 
 
+def test_what_the_client_sent_again_is_a_repeat_and_no_fault() -> None:
+    shop = clean()
+    shop.sent[Sort.DUPLICATE] -= 1
+    assert shop.broken() == {}
+    repeats = {check.promise: check.repeats for check in shop.judged()}
+    assert repeats["what was sent is on the input topics"] == 1
+
+
 def test_every_promise_can_be_broken() -> None:
     assert {promise for _, _, promise in PLANTED} == {check.promise for check in clean().judged()}
 

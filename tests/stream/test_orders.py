@@ -252,6 +252,24 @@ def test_an_update_of_an_order_that_nobody_told_of_is_that_order() -> None:
     assert (found["bought"], found["seen"], found["tenure"]) == (8.0, 9.0, 9.0)
 
 
+def test_an_update_that_has_overtaken_its_order_stays() -> None:
+    """Two systems tell of an order: what happened later counts, whichever message comes first."""
+    placed = said(ORDER, 0, "o", value=100.0, quantity=2)
+    updated = [said(UPDATE, day, "o", value=80.0 + day, quantity=1) for day in (5, 6)]
+    for events in ([placed, *updated], [*updated, placed]):
+        found = both_ways(*events, day=30)
+        assert close(found["gross"], 86.0)
+        assert close(found["net_30d"], 43.0), "at the time of the order"
+        assert close(found["pieces"], 1.0)
+        assert found["seen"] == 30.0
+    # An update that said no value has nothing that could stay, and one from before is older.
+    assert close(both_ways(said(UPDATE, 5, "o"), placed)["gross"], 100.0)
+    early = said(UPDATE, 0, "o", value=80.0)
+    assert close(both_ways(early, said(ORDER, 1, "o", value=100.0))["gross"], 100.0)
+    # Only the first message that places it is on the way late; a second one corrects.
+    assert close(both_ways(placed, *updated, said(ORDER, -1, "o", value=70.0))["gross"], 70.0)
+
+
 def test_an_order_is_forgotten_by_the_clock_of_its_topic() -> None:
     first = said(ORDER, 0, "o", value=100.0)
     for recorded, left in ((180.0, 0.0), (180.0 * 9 / 8, 100.0)):

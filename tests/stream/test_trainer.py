@@ -35,6 +35,7 @@ from stream.learning.state import Learned, TrainerState
 from stream.learning.statistics import PartitionStatistics, Sample
 from stream.metrics import REGISTRY
 from stream.populations import EVERYONE, Populations
+from stream.scores.looks import Looks
 from stream.store.memory import MemoryStore
 from stream.store.state import Answer, Commit, Position
 from stream.trainer import Announced, Trainer
@@ -691,8 +692,8 @@ def test_whoever_does_not_lead_any_more_announces_nothing() -> None:
     scene.send(10)
     put = scene.store.put_model
 
-    def put_and_freeze(token: str, model: bytes, round_ms: int) -> bool:
-        stored = put(token, model, round_ms)
+    def put_and_freeze(token: str, model: bytes, round_ms: int, looks: bytes | None = None) -> bool:
+        stored = put(token, model, round_ms, looks)
         scene.store.release("trainer", token)
         scene.store.lease("trainer", "another", 5.0)
         return stored
@@ -1096,3 +1097,57 @@ def test_there_are_no_more_segments_than_different_users() -> None:
     found = rehearse_refit(state, sample, Started(TABLE, nine, DEFAULT_KINDS))
     assert found.model is not None
     assert len(found.model.ids) == 6
+
+
+# -- scores --------------------------------------------------------------------------------------
+
+
+def customers() -> Shop:
+    """Everyone has ordered twice."""
+    shop = a_shop()
+    shop.vectors[:, COLUMN["orders_total"]] = 2.0
+    shop.vectors[:, COLUMN["revenue_total"]] = 80.0
+    return shop
+
+
+def test_looks_are_stored_once_a_day_and_outlive_a_trainer() -> None:
+    scene, first = Scene(), 10 * DAY_MS
+    trainer = scene.trainer()
+    lead(trainer)
+    scene.send(first, customers())
+    trainer.step()
+    stored = scene.store.looks()
+    assert stored is not None
+    one_day = Looks.unpack(stored)
+    assert len(one_day) > 0
+    scene.send(first + DAY_MS // 2, customers())
+    trainer.step()
+    assert scene.store.round() == first + DAY_MS // 2
+    assert scene.store.looks() is stored, "once a day is enough"
+    trainer.close()
+    other = scene.trainer()
+    lead(other)
+    scene.send(first + DAY_MS, customers())
+    other.step()
+    two_days = Looks.unpack(scene.store.looks() or b"")
+    assert two_days.at_ms[: len(one_day)].tolist() == one_day.at_ms.tolist()
+    assert len(two_days) > len(one_day)
+
+
+def test_looks_that_cannot_be_read_stop_no_trainer(caplog: pytest.LogCaptureFixture) -> None:
+    scene = Scene()
+    trainer = scene.trainer()
+    lead(trainer)
+    scene.send(10 * DAY_MS, customers())
+    trainer.step()
+    trainer.close()
+    found = scene.store.model()
+    assert found is not None
+    scene.store.lead("somebody")
+    assert scene.store.put_model("somebody", found[1], found[0], b"no looks")
+    other = scene.trainer()
+    lead(other)
+    assert "yet to be learned from is lost" in caplog.text
+    scene.send(11 * DAY_MS, customers())
+    other.step()
+    assert len(Looks.unpack(scene.store.looks() or b"")) > 0

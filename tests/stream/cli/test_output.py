@@ -94,12 +94,20 @@ def segments() -> dict[str, Any]:
     ]
     flapping = {"changes_per_user_day": 0.1, "reverted_share": 0.2, "user_days": 9.0}
     one = {"id": 1, "name": EVIL, "kind": EVIL, "size": 3, "profile": profile, "flapping": flapping,
-           "population": EVIL}  # fmt: skip
+           "population": EVIL, "scores": [
+               {"score": EVIL, "unit": EVIL, "customers": 2, "mean": 0.5, "total": 1.0}]}  # fmt: skip
     populations = [{"name": name, "when": {}, "users": 3, "segments": ids, "choice": EVIL}
                    for name, ids in ((EVIL, [1]), (f"{EVIL} too", []))]  # fmt: skip
     return {
         "model": EVIL, "at": EVIL, "users": 3, "inertia": 1.0, "silhouette": 0.5,
-        "segments": [one], "lineage": [LINEAGE], "populations": populations,
+        "segments": [one], "lineage": [LINEAGE], "populations": populations, "scores": [score()],
+    }  # fmt: skip
+
+
+def score() -> dict[str, Any]:
+    return {
+        "score": EVIL, "of": "buy", "days": 30.0, "unit": EVIL, "labels": 900, "base": 0.5,
+        "auc": 0.7, "log_loss": 0.5, "calibration": 0.01, "captured": None, "total": None,
     }  # fmt: skip
 
 
@@ -124,6 +132,7 @@ def user() -> dict[str, Any]:
         "features": [{"feature": FEATURE, "value": 1.0, "unit": EVIL}], "version": 2,
         "segment": {"id": 1, "name": EVIL, "kind": EVIL, "since": EVIL}, "changes": [change()],
         "model": EVIL, "distances": [{"segment": 1, "name": EVIL, "distance": 0.1}],
+        "scores": [{"score": EVIL, "value": 0.5, "unit": EVIL}],
     }  # fmt: skip
 
 
@@ -140,6 +149,8 @@ def why() -> dict[str, Any]:
         "moves": [{**to, "is": "nearest", "changes": [proposal]}],
         "acts": [{**to, "event": EVIL, "times": 2, "value": None, "quantity": None}],
         "silence": [{**to, "days": 3, "at": EVIL}],
+        "scores": [score() | {"value": 0.5, "log_odds": 0.0, "average": 0.5, "parts": [
+            {"feature": FEATURE, "value": 1.0, "unit": EVIL, "log_odds": -0.5}]}],
     }  # fmt: skip
 
 

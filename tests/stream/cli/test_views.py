@@ -31,6 +31,7 @@ def facts(name: str) -> Any:
         "inertia": 1.0,
         "silhouette": None,
         "lineage": [],
+        "scores": [],
         "segments": [
             {
                 "id": 4,
@@ -40,6 +41,7 @@ def facts(name: str) -> Any:
                 "profile": profile,
                 "flapping": rates,
                 "population": "everyone",
+                "scores": [],
             }
         ],
         "populations": [

@@ -99,7 +99,7 @@ def test_it_is_declared_folded_and_read() -> None:
 def test_a_declaration_that_does_not_fit_is_refused_in_its_words() -> None:
     with pytest.raises(ValueError, match="dearest: largest needs of = 'value'"):
         Feature.model_validate(DECLARED | {"of": None})
-    with pytest.raises(ValueError, match="'first', 'ratio' or 'largest'"):
+    with pytest.raises(ValueError, match="'gap', 'ratio' or 'largest'"):
         Feature.model_validate(DECLARED | {"aggregate": "smallest"})
 
 
@@ -116,3 +116,23 @@ def test_every_aggregate_is_listed_under_its_own_name() -> None:
         if isinstance(one, type) and issubclass(one, Aggregate) and one is not Aggregate
     ]  # fmt: skip
     assert {one.name: one for one in classes} == dict(AGGREGATES)
+
+
+def test_a_mean_gap_follows_the_later_gaps_and_no_silence() -> None:
+    gap = Feature.model_validate(
+        {"name": "gap", "aggregate": "gap", "on": ["Order Completed"], "half_life": "10d", "absent": -1}
+    )  # fmt: skip
+    table = FeatureTable([*DEFAULT_FEATURES, gap])
+    rows = table.blank(1)
+    day_ms = 86_400_000
+    seen = []
+    for day in (0.0, 0.25, 10.25, 15.25, 9.0):  # of one occasion, ten days, five, and a late one
+        events = orders(table, [0], [1.0])
+        events.time_ms[:] = 1_700_000_000_000 + round(day * day_ms)
+        folded = table.fold(lambda slots: rows[slots], events)
+        rows[folded.touched] = folded.rows
+        read = table.vectors(rows, int(events.time_ms[0]) + 300 * day_ms)
+        seen.append(float(read[0, -1]))
+    later = 2.0**-0.5  # the gap of ten days ended five days before the newest order
+    mean = (5.0 + 10.0 * later) / (1.0 + later)
+    assert seen == pytest.approx([-1.0, -1.0, 10.0, mean, mean])

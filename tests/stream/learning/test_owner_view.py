@@ -13,14 +13,16 @@ from stream.learning.owner_view import OwnerView
 from stream.learning.state import Learned, TrainerState
 from tests.stream.test_trainer import TABLE, a_shop, first_state
 
-SAMPLED = replace(first_state(a_shop()), sample_due_ms=70_000, sample_due_updates=5)
-OWNERS_READ = {"model", "sample_due_ms", "learned"}
+SAMPLED = replace(
+    first_state(a_shop()), sample_due_ms=70_000, sample_due_updates=5, announced="1.0"
+)
+OWNERS_READ = {"model", "sample_due_ms", "learned", "announced"}
 
 
-def as_told(view: OwnerView) -> tuple[Any, int, dict[str, int]]:
+def as_told(view: OwnerView) -> tuple[Any, int, dict[str, int], str]:
     """A view as something to compare."""
     model = None if view.model is None else view.model.published(TABLE)
-    return model, view.sample_due_ms, dict(view.sample_thresholds)
+    return model, view.sample_due_ms, dict(view.sample_thresholds), view.announced
 
 
 @pytest.mark.parametrize("state", [TrainerState(), SAMPLED], ids=["nothing yet", "a model"])
@@ -30,6 +32,7 @@ def test_owners_read_from_the_store_what_the_trainer_has(state: TrainerState) ->
     assert as_told(stored)[1:] == (
         state.sample_due_ms,
         {name: known.sample_threshold for name, known in state.learned.items()},
+        state.announced,
     )
     assert (stored.model is None) == (state.model is None)
 

@@ -1,0 +1,103 @@
+"""What is foretold of a user and of a segment, how good that was so far, and what carries a score.
+
+Comes in: a model with scores, vectors, and what owners counted. Goes out: facts. Where too little was seen
+yet there is no score, and not one of zero.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from stream.events import Floats
+from stream.features import FeatureTable
+from stream.insight.facts import ScoreFacts, ScoreValue, ScoreWhy, SegmentScore
+from stream.model import Model
+from stream.scores.model import LearnedScore, Scores
+
+UNITS = {"buy": "probability", "spend": "money"}
+
+
+def learned(model: Model) -> list[ScoreFacts]:
+    """The scores there are, and how good each was so far."""
+    scores = model.scores
+    return [] if scores is None else [_learned(score) for score in scores.learned]
+
+
+def _learned(score: LearnedScore) -> ScoreFacts:
+    return {
+        "score": score.name,
+        "of": score.of,
+        "days": score.days,
+        "unit": UNITS[score.of],
+        "labels": score.labels,
+        "base": score.base,
+        "auc": score.auc,
+        "log_loss": score.log_loss,
+        "calibration": score.calibration,
+        "captured": score.captured,
+        "total": score.total,
+    }
+
+
+def of_user(model: Model, vector: Floats, table: FeatureTable) -> list[ScoreValue]:
+    """Scores of a user; none of whoever has not ordered."""
+    scores = _readable(model, table)
+    if scores is None:
+        return []
+    values = scores.evaluate(vector[None, :], table.names)[0].tolist()
+    return [
+        {"score": score.name, "value": value, "unit": UNITS[score.of]}
+        for score, value in zip(scores.learned, values, strict=True)
+        if np.isfinite(value)
+    ]
+
+
+def why(model: Model, vector: Floats, table: FeatureTable) -> list[ScoreWhy]:
+    """What carries each score of a user, the largest part of either sign first."""
+    scores = _readable(model, table)
+    if scores is None:
+        return []
+    told = scores.explain(vector, table.names)
+    units = dict(zip(table.names, table.units, strict=True))
+    values = dict(zip(table.names, vector.tolist(), strict=True))
+    return [
+        {
+            **_learned(score),
+            "value": told[score.name].value,
+            "log_odds": told[score.name].log_odds,
+            "average": told[score.name].base,
+            "parts": [
+                {"feature": name, "value": values[name], "unit": units[name], "log_odds": part}
+                for name, part in sorted(
+                    told[score.name].parts.items(), key=lambda item: (-abs(item[1]), item[0])
+                )
+            ],
+        }
+        for score in scores.learned
+        if score.name in told
+    ]
+
+
+def of_segment(model: Model, scored: Mapping[int, list[float]], segment: int) -> list[SegmentScore]:
+    """What scores come to in a segment, over all customers in it, as owners counted them last."""
+    scores, counted = model.scores, scored.get(segment, [])
+    if scores is None or len(counted) != 1 + len(scores.learned) or counted[0] <= 0:
+        return []
+    customers, *sums = counted
+    return [
+        {
+            "score": score.name,
+            "unit": UNITS[score.of],
+            "customers": int(customers),
+            "mean": total / customers,
+            "total": total,
+        }
+        for score, total in zip(scores.learned, sums, strict=True)
+    ]
+
+
+def _readable(model: Model, table: FeatureTable) -> Scores | None:
+    scores = model.scores
+    return scores if scores is not None and scores.readable(table.names) else None

@@ -1,0 +1,263 @@
+"""A learned set of scores: evaluates them for columns of users, and says what carries each one.
+
+Comes in: feature vectors in natural units. Goes out: a column a score, NaN for whoever has none; or one
+user's score as a sum of what each input adds. It is published with the model, and read back to the bit.
+
+A user's inputs are mapped to logs, held against the mean and spread of customers, and each counts by
+itself and by its square. The sum of these terms is the *log-odds* of an order within the horizon. Money
+is the probability, times the user's usual basket, times e to another such sum: how many baskets whoever
+buys at all takes home.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+
+from stream.events import Bools, Floats, Ints
+from stream.scores.declare import ORDERS, REVENUE
+
+REACH = 4.0
+"""Standard deviations from the mean at which an input's value is cut."""
+MOST_LOG_ODDS = 12.0
+MOST_LOG_BASKETS = 6.0
+SHRINK_ORDERS = 3.0
+"""A user's own mean order counts as much as the shop's when they have so many orders."""
+LEAST_SPREAD = 1e-6
+SHARE_GRID, MONEY_GRID = 2.0**20, 2.0**10
+"""What is added up over users is rounded to parts of these: sums of billions of users, or of money up
+to 2^43, are exact."""
+ORDERED = 0.5
+"""Orders, not taken back, from which a user is a customer: a count may carry rounding."""
+
+
+@dataclass(frozen=True)
+class Scale:
+    """Mean and standard deviation of each input in log units, over customers."""
+
+    centre: Floats
+    spread: Floats
+
+    def terms(self, logs: Floats) -> Floats:
+        """What weights are of, ``(n, 1 + 2 k)``: one, each input, each square."""
+        n, k = logs.shape
+        found = np.empty((n, 1 + 2 * k))
+        found[:, 0] = 1.0
+        own, squares = found[:, 1 : 1 + k], found[:, 1 + k :]
+        np.subtract(logs, self.centre, out=own)
+        own /= self.spread
+        np.clip(own, -REACH, REACH, out=own)
+        np.multiply(own, own, out=squares)
+        squares -= 1.0
+        squares *= np.sqrt(0.5)
+        return found
+
+
+def logs_of(inputs: Floats) -> Floats:
+    """Signed logs of inputs in natural units."""
+    logs: Floats = np.abs(inputs)
+    logs += 1.0
+    np.log(logs, out=logs)
+    return np.copysign(logs, inputs, out=logs)
+
+
+def summed(terms: Floats, weights: Floats) -> Floats:
+    """Weighted terms of each user; the same to the bit however many users there are."""
+    found: Floats = np.einsum("nk,k->n", terms, weights)
+    return found
+
+
+def probability(log_odds: Floats) -> Floats:
+    """Of log-odds."""
+    found: Floats = 1.0 / (1.0 + np.exp(-np.clip(log_odds, -MOST_LOG_ODDS, MOST_LOG_ODDS)))
+    return found
+
+
+def baskets(log_baskets: Floats) -> Floats:
+    """How many of their usual baskets whoever buys takes home."""
+    found: Floats = np.exp(np.clip(log_baskets, -MOST_LOG_BASKETS, MOST_LOG_BASKETS))
+    return found
+
+
+def usual_basket(revenue: Floats, orders: Floats, usual: float) -> Floats:
+    """What an order of each user is worth: their own mean, drawn to the shop's.
+
+    Args:
+        usual: of the shop.
+    """
+    money, count = np.maximum(revenue, 0.0), np.maximum(orders, 0.0)
+    found: Floats = (money + SHRINK_ORDERS * usual) / (count + SHRINK_ORDERS)
+    return found
+
+
+@dataclass(frozen=True)
+class LearnedScore:
+    """One score, as it was learned.
+
+    Attributes:
+        buy: weights of the log-odds, see `Scale.terms`.
+        worth: weights of the log of baskets; empty for a probability.
+        base: the share of customers who bought within the horizon, lately.
+        labels: looks it was learned from.
+        auc, log_loss, calibration: of the last predictions, each made before anything was known of
+            what came of it, see `progress`; None where there is nothing to tell.
+        captured, total: the same of predicted money.
+    """
+
+    name: str
+    of: Literal["buy", "spend"]
+    days: float
+    buy: tuple[float, ...]
+    worth: tuple[float, ...] = ()
+    base: float = 0.0
+    labels: int = 0
+    auc: float | None = None
+    log_loss: float | None = None
+    calibration: float | None = None
+    captured: float | None = None
+    total: float | None = None
+
+
+class Explained(NamedTuple):
+    """A user's score and what carries it.
+
+    Attributes:
+        value: of the score.
+        log_odds: of an order within its horizon; it is `base` and all `parts`.
+        base: log-odds of a customer who is average in every input.
+        parts: what each input adds, in log-odds.
+    """
+
+    value: float
+    log_odds: float
+    base: float
+    parts: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Every score that has been learned, with what is needed to evaluate it.
+
+    Attributes:
+        inputs: features, by column of the scale.
+        usual: money of an order in the shop.
+        learned: at least one.
+    """
+
+    inputs: tuple[str, ...]
+    centre: tuple[float, ...]
+    spread: tuple[float, ...]
+    usual: float
+    learned: tuple[LearnedScore, ...]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(score.name for score in self.learned)
+
+    @cached_property
+    def _scale(self) -> Scale:
+        return Scale(np.array(self.centre), np.array(self.spread))
+
+    @cached_property
+    def _weights(self) -> list[tuple[Floats, Floats | None]]:
+        return [
+            (np.array(score.buy), np.array(score.worth) if score.worth else None)
+            for score in self.learned
+        ]
+
+    def readable(self, features: Sequence[str]) -> bool:
+        """Whether a feature table has what the scores are computed from."""
+        return {*self.inputs, ORDERS, REVENUE} <= set(features)
+
+    def evaluate(self, vectors: Floats, features: Sequence[str]) -> Floats:
+        """Scores of users, ``(n, scores)``; NaN of whoever has not ordered.
+
+        Args:
+            vectors: ``(n, features)`` in natural units.
+        """
+        found = np.full((len(vectors), len(self.learned)), np.nan)
+        who = np.flatnonzero(have_ordered(vectors, features))
+        if len(who):
+            found[who] = self._of_customers(vectors[who], features)
+        return found
+
+    def _of_customers(self, vectors: Floats, features: Sequence[str]) -> Floats:
+        terms = self._terms(vectors, features)
+        found = np.empty((len(vectors), len(self.learned)))
+        for column, (buy, worth) in enumerate(self._weights):
+            found[:, column] = probability(summed(terms, buy))
+            if worth is not None:
+                revenue, orders = (vectors[:, features.index(one)] for one in (REVENUE, ORDERS))
+                found[:, column] *= usual_basket(revenue, orders, self.usual)
+                found[:, column] *= baskets(summed(terms, worth))
+        return found
+
+    def _terms(self, vectors: Floats, features: Sequence[str]) -> Floats:
+        columns = [features.index(name) for name in self.inputs]
+        return self._scale.terms(logs_of(vectors.take(columns, axis=1)))
+
+    def totals(
+        self, vectors: Floats, features: Sequence[str], columns: Ints, segments: int
+    ) -> Floats:
+        """Of each segment, customers, and the sum of each score over them, ``(segments, 1 + scores)``.
+
+        Sums are exact, so they do not depend on how users are divided among owners.
+
+        Args:
+            columns: ``(n,)`` of each one's segment; -1 for none.
+        """
+        found = np.zeros((segments, 1 + len(self.learned)))
+        who = np.flatnonzero(have_ordered(vectors, features) & (columns >= 0))
+        if len(who) == 0:
+            return found
+        values, here = self._of_customers(vectors[who], features), columns[who]
+        found[:, 0] = np.bincount(here, minlength=segments)
+        for place, score in enumerate(self.learned):
+            grid = MONEY_GRID if score.of == "spend" else SHARE_GRID
+            rounded = np.rint(values[:, place] * grid) / grid
+            found[:, 1 + place] = np.bincount(here, rounded, minlength=segments)
+        return found
+
+    def explain(self, vector: Floats, features: Sequence[str]) -> dict[str, Explained]:
+        """What carries each score of one user; empty for whoever has not ordered.
+
+        Args:
+            vector: ``(features,)`` in natural units.
+        """
+        vectors = vector[None, :]
+        if not have_ordered(vectors, features)[0]:
+            return {}
+        values = self._of_customers(vectors, features)[0].tolist()
+        terms = self._terms(vectors, features)[0]
+        k, found = len(self.inputs), {}
+        # An input at the mean has a square of nothing, and so a term for it.
+        level = np.sqrt(0.5)
+        for score, value, (buy, _) in zip(self.learned, values, self._weights, strict=True):
+            own = buy[1 : 1 + k] * terms[1 : 1 + k]
+            square = buy[1 + k :] * (terms[1 + k :] + level)
+            base = float(buy[0] - level * buy[1 + k :].sum())
+            parts = dict(zip(self.inputs, (own + square).tolist(), strict=True))
+            found[score.name] = Explained(value, base + sum(parts.values()), base, parts)
+        return found
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @staticmethod
+    def from_json(data: dict[str, Any]) -> Scores:
+        learned = tuple(
+            LearnedScore(**{**one, "buy": tuple(one["buy"]), "worth": tuple(one["worth"])})
+            for one in data["learned"]
+        )
+        plain = {name: tuple(data[name]) for name in ("inputs", "centre", "spread")}
+        return Scores(**plain, usual=data["usual"], learned=learned)
+
+
+def have_ordered(vectors: Floats, features: Sequence[str]) -> Bools:
+    """Who has an order that was not taken back."""
+    which: Bools = vectors[:, features.index(ORDERS)] > ORDERED
+    return which

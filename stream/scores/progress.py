@@ -1,0 +1,89 @@
+"""How good predictions were: each made first, kept, and held against what came of it later.
+
+Comes in: predictions and outcomes. Goes out: AUC, log loss, calibration error, and for money how much of
+all of it the tenth with the highest predictions held. `step` keeps the last ones of each horizon.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+
+from stream.events import Floats
+
+BINS = 15
+FEWEST = 50
+"""Predictions below which nothing is said of them."""
+SURE = 1e-6
+"""No log loss counts a prediction as surer than this."""
+
+
+class Judged(NamedTuple):
+    """Of predicted probabilities.
+
+    Attributes:
+        auc: chance that who bought was given a higher one than who did not; None if all are alike.
+        log_loss: mean negative log of what was given to what happened.
+        calibration: mean distance, over quantile bins, of what was given and the share who bought.
+    """
+
+    auc: float | None
+    log_loss: float
+    calibration: float
+
+
+class JudgedMoney(NamedTuple):
+    """Of predicted money.
+
+    Attributes:
+        captured: share of all money that the tenth with the highest predictions spent.
+        total: all that was predicted over all that was spent.
+    """
+
+    captured: float
+    total: float
+
+
+def auc(predicted: Floats, bought: Floats) -> float | None:
+    """Area under the ROC curve, ties counting half (Mann and Whitney 1947)."""
+    yes = float(bought.sum())
+    no = len(bought) - yes
+    if not yes or not no:
+        return None
+    _, place, count = np.unique(predicted, return_inverse=True, return_counts=True)
+    rank = np.cumsum(count) - (count - 1) / 2.0
+    return float((rank[place] @ bought - yes * (yes + 1) / 2) / (yes * no))
+
+
+def log_loss(predicted: Floats, bought: Floats) -> float:
+    sure = np.clip(predicted, SURE, 1.0 - SURE)
+    return float(-np.where(bought > 0, np.log(sure), np.log1p(-sure)).mean())
+
+
+def calibration(predicted: Floats, bought: Floats) -> float:
+    """Expected calibration error over quantile bins."""
+    order = np.argsort(predicted, kind="stable")
+    bins = np.array_split(order, min(BINS, len(order)))
+    return math.fsum(
+        len(here) * abs(float(predicted[here].mean() - bought[here].mean())) for here in bins
+    ) / len(order)
+
+
+def judged(predicted: Floats, bought: Floats) -> Judged | None:
+    """Of predictions in no order; None of too few."""
+    if len(predicted) < FEWEST:
+        return None
+    return Judged(
+        auc(predicted, bought), log_loss(predicted, bought), calibration(predicted, bought)
+    )
+
+
+def judged_money(predicted: Floats, spent: Floats) -> JudgedMoney | None:
+    """Of predictions in no order; None of too few, or where nothing was spent."""
+    total = float(spent.sum())
+    if len(predicted) < FEWEST or total <= 0:
+        return None
+    top = np.argsort(-predicted, kind="stable")[: max(len(predicted) // 10, 1)]
+    return JudgedMoney(float(spent[top].sum()) / total, float(predicted.sum()) / total)
