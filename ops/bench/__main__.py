@@ -58,6 +58,7 @@ from producers import topics as topic_plans
 from stream.config import Settings
 from stream.errors import BrokerUnavailableError, ServerStartError
 from stream.events import Counts
+from stream.learning.owner_view import OwnerView
 from stream.servers import LocalStore, free_port
 from stream.store.redis import RedisStore
 from stream.store.state import StoreUnavailableError
@@ -192,6 +193,12 @@ class _System:
         return not sum(self.store.outbox_sizes(range(self.settings.topics.partitions)))
 
 
+def _is_announced(store: RedisStore) -> bool:
+    """Whether owners may take up the model that is stored."""
+    found = store.model()
+    return found is not None and OwnerView.unpack(found[1]).is_announced
+
+
 class _Run:
     """One run of the benchmark, on a stage that is set."""
 
@@ -280,6 +287,7 @@ class _Run:
                     wall_ms = time.time_ns() // 1_000_000
                     # A round over everyone: the one before it may have begun with a few.
                     await_that(lambda: system.store.round() > wall_ms, START_SECONDS, child)
+                    await_that(lambda: _is_announced(system.store), START_SECONDS, child)
                     self._model = system.store.model()
                 child.ask_to_end()
                 child.wait(START_SECONDS)

@@ -34,6 +34,8 @@ CATCH_UP_SECONDS = 1_800.0
 """Whoever moves on but is not there by then turns in a circle."""
 BEGIN_SECONDS = 30.0
 """After a total loss, every partition has begun again by then, whatever faults come on top."""
+SYNC_SECONDS = 2.0
+"""What the store has on its disk may be older by as much: it writes once a second."""
 REFUSES_LOSS = "no state in the store"
 
 
@@ -105,24 +107,28 @@ def run(
 class FreshStarts:
     """How often users' versions may begin again, by what the store has lost.
 
-    It loses everything once; and once more if it goes back to when the partitions had not begun
-    again.
+    It is empty at first and after it has lost everything; so whenever it goes back to before the
+    partitions had begun, they begin again.
 
     Attributes:
         allowed: so often.
     """
 
     allowed: int = 0
-    _lost_at: float | None = None
+    _until: float = 0.0
+
+    def begun(self, lived: float) -> None:
+        """Every partition has begun, after so many seconds of the store's life."""
+        self._until = lived + SYNC_SECONDS
 
     def lose(self, lived: float) -> None:
         """Everything is lost after so many seconds of the store's life."""
         self.allowed += 1
-        self._lost_at = lived
+        self._until = lived + BEGIN_SECONDS
 
     def put_back(self, lived: float) -> None:
         """It is put back to so many seconds of its life."""
-        if self._lost_at is not None and lived <= self._lost_at + BEGIN_SECONDS:
+        if lived <= self._until:
             self.allowed += 1
 
 
@@ -137,6 +143,7 @@ def _play(
     fresh = FreshStarts()
     with Traffic(stage.settings, seed=verdict.seed, rate=rate) as traffic:
         _await_work(stage, traffic)
+        fresh.begun(stage.store.lived())
         started = time.monotonic()
         for fault in make_plan(verdict.seed, verdict.seconds, kinds):
             stage.pass_time(started + fault.at_seconds - time.monotonic())

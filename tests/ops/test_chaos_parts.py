@@ -229,8 +229,13 @@ def test_a_store_goes_back_to_what_it_was() -> None:
 
 def test_versions_may_begin_again_where_the_store_goes_back_to_having_nothing() -> None:
     fresh = FreshStarts()
+    fresh.begun(5.0)
     fresh.put_back(10.0)
     assert fresh.allowed == 0, "it went back, but had everything"
+    early = FreshStarts()
+    early.begun(5.0)
+    early.put_back(5.0)
+    assert early.allowed == 1, "it went back to when not all had begun"
     fresh.lose(100.0)
     fresh.put_back(100.0 + BEGIN_SECONDS + 0.1)
     assert fresh.allowed == 1, "it went back to when all had begun again"
