@@ -37,7 +37,7 @@ from stream.memory import Memory, Part
 from stream.model import Model, Placed
 from stream.orders import PACKED
 from stream.populations import NONE, Populations
-from stream.rows import ROW_FORMAT, RowFormatError, put_rows, rows_at
+from stream.rows import ROW_FORMAT, RowFormatError, put_rows, rows_at, whole
 from stream.segments import Look, Moves, PublishRule, columns_of, contributions, look
 from stream.store.state import Commit, MemoryChanges, OutboxEntry, Position
 from stream.turns import (
@@ -298,7 +298,7 @@ class Partition:
         except RowFormatError:
             raise SchemaMismatchError(strange) from None
         self._make_room()
-        put_rows(self._rows, np.arange(known, len(self)), rows)
+        whole(self._rows)[known : len(self)] = whole(rows)
         return True
 
     def load_ids(self, stored: Iterable[tuple[int, bytes]]) -> None:

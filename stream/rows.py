@@ -21,9 +21,10 @@ a score that is learned, is a group of its own behind these.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, NamedTuple, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 
 from stream.events import Ints, Rows
 
@@ -102,8 +103,8 @@ def blank_rows(users: int, kind: np.dtype[np.void]) -> Rows:
 def rows_at(rows: Rows, places: Ints) -> Rows:
     """Copies of the rows at some places.
 
-    numpy copies rows that are indexed by places a field at a time, `take` as they lie in memory: with
-    the default features that is six times as fast, and it is in the path of every event.
+    numpy copies rows that are indexed by places a field at a time, and `take` as they lie in memory.
+    This is in the path of every event.
     """
     found: Rows = rows.take(places)
     return found
@@ -111,8 +112,13 @@ def rows_at(rows: Rows, places: Ints) -> Rows:
 
 def put_rows(rows: Rows, places: Ints, those: Rows) -> None:
     """Write rows to places, as they lie in memory; see `rows_at`."""
-    whole = np.dtype((np.void, rows.dtype.itemsize))
-    rows.view(whole)[places] = those.view(whole)
+    whole(rows)[places] = whole(those)
+
+
+def whole(column: npt.NDArray[Any]) -> Rows:
+    """The same memory, of which numpy copies each entry at once, and not a field at a time."""
+    entries: Rows = column.view(np.dtype((np.void, column.dtype.itemsize)))
+    return entries
 
 
 def unpacked(packed: bytes, kind: np.dtype[np.void]) -> Rows:

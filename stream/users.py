@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from stream.events import Ints
+from stream.rows import whole
 
 User = TypeVar("User")
 Name = TypeVar("Name")
@@ -41,9 +42,7 @@ class UserColumns(dict[str, npt.NDArray[Any]]):
             # What is not used yet is not written to either, so it takes no memory.
             sized = np.zeros((room, *column.shape[1:]), column.dtype)
             kept = min(room, self.room)
-            # As they lie in memory: numpy would copy rows a field at a time.
-            whole = np.dtype((np.void, column.dtype.itemsize))
-            sized.view(whole)[:kept] = column.view(whole)[:kept]
+            whole(sized)[:kept] = whole(column)[:kept]
             self[name] = sized
         self.room = room
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from threading import Event
 
 import pytest
@@ -158,3 +160,13 @@ def test_a_role_that_needs_a_person_says_so_before_it_ends(
 def test_an_error_that_no_role_declares_is_another() -> None:
     assert roles.failure_name(ROLES["activity"], StateLostError()) == "StateLostError"
     assert roles.failure_name(ROLES["trainer"], StateLostError()) == roles.OTHER_ERROR
+
+
+def test_a_signal_has_a_role_write_where_it_is_and_go_on() -> None:
+    told = (
+        "import os, signal; from stream.wiring.roles import stop_on_signals; "
+        "stop_on_signals(); os.kill(os.getpid(), signal.SIGUSR1); print('goes on')"
+    )
+    done = subprocess.run([sys.executable, "-c", told], capture_output=True, text=True, check=True)
+    assert done.stdout == "goes on\n"
+    assert "most recent call first" in done.stderr
