@@ -190,11 +190,12 @@ def _judge_sent(log: _Log, sent: Mapping[Sort, int] | None) -> Check:
     for sort, count in (sent or {}).items():
         check.looked_at += count
         found = log.all_sorts[sort]
-        if found < count:
+        if sort is Sort.DUPLICATE and found > count:
+            # Seen in runs by marks whose broker was killed, one to three messages of 800,000: the
+            # topic has them once more than they were sent. What becomes of them is judged below.
+            check.repeats += found - count
+        elif found != count:
             check.findings.append(f"{count} {sort} sent, {found} on the topics")
-        # A client sends again what a broker that was killed had not confirmed: that is a duplicate to
-        # the pipeline, and judged as one.
-        check.repeats += max(found - count, 0)
     return check
 
 

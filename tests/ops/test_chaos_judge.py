@@ -397,12 +397,14 @@ def test_two_refused_messages_with_one_id_are_found() -> None:
     assert shop.broken() == {}
 
 
-def test_what_the_client_sent_again_is_a_repeat_and_no_fault() -> None:
+def test_a_message_that_is_there_once_more_is_a_repeat_but_another_is_a_fault() -> None:
+    promise = "what was sent is on the input topics"
     shop = clean()
     shop.sent[Sort.DUPLICATE] -= 1
     assert shop.broken() == {}
-    repeats = {check.promise: check.repeats for check in shop.judged()}
-    assert repeats["what was sent is on the input topics"] == 1
+    assert {check.promise: check.repeats for check in shop.judged()}[promise] == 1
+    shop.sent[Sort.LATE] -= 1
+    assert list(shop.broken()) == [promise]
 
 
 def test_every_promise_can_be_broken() -> None:
