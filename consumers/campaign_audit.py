@@ -1,7 +1,7 @@
 """Proves or refutes what campaigns promise: one outcome a change, one payload a trigger, nothing to whoever is held out.
 
-Comes in: what the role keeps of each partition, and then the topics of changes, triggers and control. Goes out:
-`Check`s for the audit. The log is decided about anew by `stream.campaigns.oracle`, which shares no code with the
+Comes in: what the role keeps of each partition, and then the topics of changes and triggers. Goes out: `Check`s
+for the audit. The log is decided about anew by `stream.campaigns.oracle`, which shares no code with the
 role, where that can come to the same: from mark to mark, with declarations that have not changed, and nothing
 said on `campaign-control`. Live, the role decides as of when it was awake, which no log tells.
 """
@@ -26,7 +26,7 @@ from stream.campaigns.triggers import TRIGGERED, CampaignTrigger
 from stream.config import Settings
 from stream.errors import TopicMissingError
 from stream.events import CHANGED
-from stream.headers import EVENT_TYPE, headers_of
+from stream.headers import event_type
 from stream.units import iso
 
 _read_trigger = msgspec.json.Decoder(CampaignTrigger).decode
@@ -63,7 +63,6 @@ def audit_campaigns(
 
     Raises:
         BrokerUnavailableError: the broker does not answer.
-        TopicMissingError: the topic of changes is not there.
     """
     return _Audit(settings, key, kept, read).checks()
 
@@ -99,10 +98,7 @@ class _Audit:
         except TopicMissingError:
             # Nothing was ever sent.
             return []
-        return [
-            one for one in records
-            if dict(headers_of(one) or ()).get(EVENT_TYPE) == kind.encode()
-        ]  # fmt: skip
+        return [one for one in records if event_type(one) == kind]
 
     def _triggers(self) -> list[CampaignTrigger]:
         found = []
@@ -212,10 +208,11 @@ class _Audit:
                     check.accuse(f"{name} was not sent")
             elif (found[name]["user"], found[name]["arm"], found[name]["at"]) != decided:
                 check.accuse(f"{name} is another than the log comes to")
+        decided_to_ms = max((part.clock_ms for part in self._kept), default=0) - behind_ms
         for name, one in found.items():
             # What a later commit decided of what had settled is newer than what was read.
             if name not in expected and one["change"] not in newer:
-                if parse_time(one["at"]) > max(part.clock_ms for part in self._kept) - behind_ms:
+                if parse_time(one["at"]) > decided_to_ms:
                     check.unjudged += 1
                 else:
                     check.accuse(f"{name} was sent, and the log does not come to it")

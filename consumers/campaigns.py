@@ -1,8 +1,8 @@
 """The role that decides about campaigns: reads changes, sends triggers.
 
 Comes in: records of `segment-changes`; orders and refunds of `purchases`, for the effect; and on `campaign-control`
-who gets nothing, in which zone users are, and which campaign is paused. Goes out: rows of users, the partition's own state and triggers for
-`campaign-triggers`, in one commit with the offsets (`consumers.role`).
+who gets nothing, in which zone users are, and which campaign is paused. Goes out: rows of users, the partition's own
+state and triggers for `campaign-triggers`, in one commit with the offsets (`consumers.role`).
 
 By the wall clock nothing is decided as of a time that has passed. From mark to mark, time is that of the
 changes, and what was put off is decided a mark later, because the changes of one mark come in any order.

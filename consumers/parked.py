@@ -13,7 +13,7 @@ import msgspec
 from consumers.client import read_to_end
 from consumers.records import Read
 from stream.config import Settings
-from stream.headers import EVENT_TYPE, headers_of
+from stream.headers import event_type
 from stream.webhooks.letters import PARKED, REPLAY, Letter, Replay, topic_of
 
 _read_letter = msgspec.json.Decoder(Letter).decode
@@ -44,14 +44,14 @@ def parked(settings: Settings, read: Read = read_to_end) -> Parked:
     """
     found = Parked()
     for record in read(settings.broker, topic_of(settings)):
-        kind = dict(headers_of(record) or ()).get(EVENT_TYPE)
+        kind = event_type(record)
         value = record.value() or b""
         try:
-            if kind == PARKED.encode():
+            if kind == PARKED:
                 letter = _read_letter(value)
                 found.letters.setdefault(letter["id"], letter)
                 found.partitions[letter["id"]] = record.partition() or 0
-            elif kind == REPLAY.encode():
+            elif kind == REPLAY:
                 found.replayed.add(_read_replay(value)["letter"]["id"])
         except (msgspec.MsgspecError, UnicodeDecodeError):
             continue

@@ -1,8 +1,9 @@
 """The role that sends triggers to endpoints: reads them, keeps what waits, and what is given up.
 
 Comes in: records of `campaign-triggers`; on the topic of parked deliveries what somebody asks to send again; on
-`campaign-control` and `segment-changes` who gets nothing any more. Goes out: attempts for a sender, and rows, the partition's own state and parked deliveries in one
-commit with the offsets (`consumers.role`). A trigger is tried only once it is kept.
+`campaign-control` and `segment-changes` who gets nothing any more. Goes out: attempts for a sender, and rows, the
+partition's own state and parked deliveries in one commit with the offsets (`consumers.role`). A trigger is tried only
+once it is kept.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from stream import metrics
 from stream.campaigns.control import erased_user, read_told
 from stream.campaigns.triggers import CampaignTrigger
 from stream.config import Settings
-from stream.headers import EVENT_TYPE, headers_of
+from stream.headers import event_type
 from stream.webhooks.letters import ENABLE, REPLAY, Enable, Replay
 from stream.webhooks.queue import Attempt, Queue
 from stream.webhooks.schedule import Answer
@@ -48,12 +49,11 @@ class Webhooks(Decision):
 
     def __init__(self, settings: Settings, number: int, send: Send, key: bytes = b"") -> None:
         topics = settings.topics
-        self._triggers, self._control, self._changes = (
-            topics.triggers, topics.control, topics.changes,
-        )  # fmt: skip
+        self._triggers, self._control = topics.triggers, topics.control
+        self._changes = topics.changes
         self._label = str(number)
         self._send = send
-        rules = settings.webhooks.rules(settings.topics.partitions)
+        rules = settings.webhooks.rules(topics.partitions)
         self._queue = Queue(settings.endpoints, rules, key)
         # Filled by the sender's thread.
         self._answers: deque[tuple[str, Answer]] = deque()
@@ -117,13 +117,13 @@ class Webhooks(Decision):
                 trigger = _read_trigger(value)
                 self._queue.take(trigger, parse_time(trigger["valid_until"]), now_ms)
                 return
-            kind = dict(headers_of(message) or ()).get(EVENT_TYPE)
-            if kind == REPLAY.encode():
+            kind = event_type(message)
+            if kind == REPLAY:
                 asked = _read_replay(value)
                 until = asked["letter"]["trigger"]["valid_until"]
                 until_ms = NEVER_LATE_MS if asked["late"] else parse_time(until)
                 self._queue.replay(asked["letter"], until_ms, now_ms)
-            elif kind == ENABLE.encode():
+            elif kind == ENABLE:
                 self._queue.enable(_read_enable(value)["endpoint"])
         except (msgspec.MsgspecError, UnicodeDecodeError) as error:
             metrics.webhook_unreadable(message.topic() or "")

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 from producers.messages import MessageProperties, TrackMessage, encode_message, topic_of
 from stream.events import ORDER_COMPLETED
-from stream.units import DAY_MS, iso
+from stream.units import DAY_MS, iso, milliseconds
 
 DELAY_DAYS = 1.5
 """A reaction comes at some time within this."""
@@ -115,7 +115,7 @@ class Reactions:
         name = trigger["id"]
         if name in self._triggers:
             return
-        at_ms = round(datetime.fromisoformat(trigger["at"]).timestamp() * 1_000)
+        at_ms = milliseconds(datetime.fromisoformat(trigger["at"]))
         self._triggers[name] = trigger["campaign"], trigger["arm"], trigger["user"], at_ms
         if _draw(name, "reacts") < self._chances.get(trigger["campaign"], 0.0):
             delay_ms = round(_draw(name, "when") * DELAY_DAYS * DAY_MS)

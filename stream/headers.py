@@ -41,6 +41,11 @@ def headers_of(record: WithHeaders) -> list[tuple[str, bytes | None]] | None:
     return [(name, _bytes(value)) for name, value in found or ()]
 
 
+def event_type(record: WithHeaders) -> str:
+    """The type of a CloudEvent; empty for a record that names none."""
+    return (dict(headers_of(record) or ()).get(EVENT_TYPE) or b"").decode(errors="replace")
+
+
 _ask: Callable[[WithHeaders], Any] = methodcaller("headers")
 """Calls a record's method. Written as a call, CPython 3.11 and later, once they have made it often
 enough, would not look any more whether it failed."""

@@ -16,7 +16,7 @@ from datetime import datetime
 from functools import partial
 from pathlib import Path
 from threading import Event, Thread
-from typing import Any, Protocol, Self
+from typing import Any, Protocol
 
 import msgspec
 import numpy as np
@@ -367,8 +367,8 @@ def _effects(settings: config.Settings, shop: _Shop) -> list[EffectBesideTruth]:
     ]
 
 
-def _tail_consumer(settings: config.Settings, topic: str) -> _ClosingConsumer:
-    consumer = kafka_client(_ClosingConsumer, reader_options(settings.broker))
+def _tail_consumer(settings: config.Settings, topic: str) -> Consumer:
+    consumer = kafka_client(Consumer, reader_options(settings.broker))
     consumer.assign(
         [
             TopicPartition(topic, partition, OFFSET_BEGINNING)
@@ -376,14 +376,6 @@ def _tail_consumer(settings: config.Settings, topic: str) -> _ClosingConsumer:
         ]
     )
     return consumer
-
-
-class _ClosingConsumer(Consumer):
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
 
 def _marks_sent(settings: config.Settings) -> dict[str, float]:
