@@ -100,14 +100,19 @@ def open_store(settings: Settings, *, serving: bool = False) -> Iterator[RedisSt
 
 
 @contextmanager
-def open_role_store(settings: Settings, role: str) -> Iterator[RedisRoleStore]:
+def open_role_store(
+    settings: Settings, role: str, *, serving: bool = True
+) -> Iterator[RedisRoleStore]:
     """The store of a role that owns partitions, on a connection of its own.
+
+    Args:
+        serving: see `open_store`.
 
     Raises:
         StoreRefusedError, ConfigError, StoreUnavailableError: as `open_store`.
     """
     # Checks the server and the namespace, which are the same for every role.
-    with open_store(settings, serving=True):
+    with open_store(settings, serving=serving):
         pass
     store = RedisRoleStore(
         connect(settings.store.url, settings.store.timeout_seconds),
@@ -128,7 +133,7 @@ def campaign_state(settings: Settings) -> list[Own]:
     Raises:
         ConfigError, StoreUnavailableError: as `open_store`.
     """
-    with _campaign_store(settings) as store:
+    with open_role_store(settings, CAMPAIGNS.name, serving=False) as store:
         found = [store.own(number) for number in range(settings.topics.partitions)]
     return [read_own(own) for own in found if own]
 
@@ -143,7 +148,7 @@ def audit_campaigns(settings: Settings) -> list[Check]:
     with open_store(settings) as opened:
         key = opened.namespace_key()
     kept = []
-    with _campaign_store(settings) as store:
+    with open_role_store(settings, CAMPAIGNS.name, serving=False) as store:
         for number in range(settings.topics.partitions):
             before, own, after = store.position(number), store.own(number), store.position(number)
             while before != after:
@@ -155,24 +160,6 @@ def audit_campaigns(settings: Settings) -> list[Check]:
                     KeptPartition(number, changes, told, before.clock_ms, waiting, read_own(own))
                 )
     return campaign_audit(settings, key, kept)
-
-
-@contextmanager
-def _campaign_store(settings: Settings) -> Iterator[RedisRoleStore]:
-    """The store of the role of campaigns, for whoever only reads."""
-    with open_store(settings):
-        pass
-    server, partitions = settings.store, settings.topics.partitions
-    store = RedisRoleStore(
-        connect(server.url, server.timeout_seconds),
-        CAMPAIGNS.name,
-        namespace=server.namespace,
-        partitions=partitions,
-    )
-    try:
-        yield store
-    finally:
-        store.close()
 
 
 def once(settings: Settings) -> Callable[[], None]:
