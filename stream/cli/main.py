@@ -86,7 +86,7 @@ app = typer.Typer(
     ),
 )
 app.callback()(common)
-for _part in (running, planning, looking, sending, campaigning, checking):
+for _part in (running, planning, campaigning, looking, sending, checking):
     app.add_typer(_part.commands)
 
 

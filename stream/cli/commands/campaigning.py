@@ -1,40 +1,94 @@
-"""Commands about campaigns at work: what they did, whether it helped, and to stop them; and webhooks.
+"""Commands about campaigns: what they would send, what they did, whether it helped, and to stop them.
 
-Comes in: names of campaigns and users. Goes out: facts of `insight`, shown, and records on `campaign-control`.
+Comes in: settings files, and names of campaigns and users. Goes out: facts of `insight`, shown, and records on
+`campaign-control`.
 """
 
 from __future__ import annotations
 
 import getpass
 import time
-from datetime import datetime
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from consumers.parked import parked
+from consumers.change_log import ChangeLog
 from producers import control
-from stream import config
+from stream import config, config_layers
 from stream.campaigns.control import ControlRecord
 from stream.cli import campaigns as campaigns_view
-from stream.cli import webhooks as webhooks_view
-from stream.cli.arguments import AsJson
-from stream.cli.commands.planning import campaigns_app
-from stream.cli.invocation import NO, invocation
+from stream.cli.arguments import (
+    AsJson,
+    KeepOutliers,
+    Live,
+    SourceFiles,
+    SourceMappings,
+    sources_of,
+)
+from stream.cli.invocation import invocation
 from stream.cli.terminal import show
-from stream.insight import campaign_facts
-from stream.insight.facts import ControlFacts
-from stream.units import iso, milliseconds
-from stream.wiring import parked as parked_facts
+from stream.insight import campaign_facts, trial
+from stream.insight.facts import CheckFacts, ControlFacts
+from stream.units import iso
 from stream.wiring import roles
+from stream.wiring.history import opener
+
+TRY_EXAMPLE = (
+    "Example: `segstream campaigns try shop.toml orders.csv --mapping simple`\n\n"
+    "Without Kafka and Redis. On the changes of a running pipeline: `segstream campaigns try "
+    "shop.toml --live`. Nothing is sent"
+)
+
+CampaignsFile = Annotated[
+    Path, typer.Argument(metavar="CONFIG.toml", help="The settings, with [[campaigns]].")
+]
+CampaignName = Annotated[str, typer.Argument(metavar="CAMPAIGN", help="Its name.")]
 
 commands = typer.Typer()
-webhooks_app = typer.Typer(
+campaigns_app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode="markdown",
-    help="Deliveries to endpoints that were given up, and to send them again.",
+    help="Campaigns: what is declared, what would be sent, what was, and whether it helped.",
 )
-commands.add_typer(webhooks_app, name="webhooks")
+commands.add_typer(campaigns_app, name="campaigns")
+
+
+@campaigns_app.command("check", epilog="Example: `segstream campaigns check shop.toml`")
+def check_campaigns(
+    file: CampaignsFile,
+    as_json: AsJson = False,
+) -> None:
+    """Are the campaigns of a settings file declared so that they can run?"""
+    wanted = config_layers.load(file)[0]
+    trial.see_that_there_are_some(wanted)
+    facts: CheckFacts = {"campaigns": trial.declared(wanted)}
+    show(facts, as_json, lambda shown: campaigns_view.show_check(invocation.out, shown))
+
+
+@campaigns_app.command("try", epilog=TRY_EXAMPLE)
+def try_campaigns(
+    config_file: CampaignsFile,
+    files: SourceFiles = None,
+    mapping: SourceMappings = None,
+    live: Live = False,
+    keep_outliers: KeepOutliers = False,
+    as_json: AsJson = False,
+) -> None:
+    """What would campaigns have decided about changes that have happened? Nothing is sent."""
+    sources = sources_of(files, mapping, live=live)
+    wanted = config_layers.load(config_file)[0]
+    trial.see_that_there_are_some(wanted)
+    with invocation.telling("reading") as tell:
+        if sources:
+            opened = opener(sources, tell, keep_outliers=keep_outliers)
+            facts = trial.on_history(wanted, opened, tell)
+        else:
+            known = invocation.running(wanted)
+            with roles.open_store(known) as store:
+                key = store.namespace_key()
+            facts = trial.on_changes(wanted, key, ChangeLog(known).read(), known.topics.changes)
+    show(facts, as_json, lambda shown: campaigns_view.show_trial(invocation.out, shown))
 
 
 @campaigns_app.command("list", epilog="Example: `segstream campaigns list`")
@@ -47,7 +101,7 @@ def list_campaigns(as_json: AsJson = False) -> None:
 
 @campaigns_app.command("show", epilog="Example: `segstream campaigns show win-back`")
 def show_campaign(
-    name: Annotated[str, typer.Argument(metavar="CAMPAIGN", help="Its name.")],
+    name: CampaignName,
     as_json: AsJson = False,
 ) -> None:
     """A campaign whole: what became of changes, and its effect by arm, with intervals."""
@@ -84,26 +138,21 @@ def _see_declared(name: str) -> None:
         )
 
 
-@campaigns_app.command("pause", epilog="Example: `segstream campaigns pause win-back`")
-def pause_campaign(
-    name: Annotated[str, typer.Argument(metavar="CAMPAIGN", help="Its name.")],
-    by: By = None,
-    as_json: AsJson = False,
-) -> None:
-    """Send nothing of a campaign any more, not even what is under way."""
+def _pause(name: str, by: str | None, as_json: bool, *, paused: bool) -> None:
     _see_declared(name)
-    _say({"campaign": name, "paused": True}, by, as_json)
+    _say({"campaign": name, "paused": paused}, by, as_json)
+
+
+@campaigns_app.command("pause", epilog="Example: `segstream campaigns pause win-back`")
+def pause_campaign(name: CampaignName, by: By = None, as_json: AsJson = False) -> None:
+    """Send nothing of a campaign any more, not even what is under way."""
+    _pause(name, by, as_json, paused=True)
 
 
 @campaigns_app.command("resume", epilog="Example: `segstream campaigns resume win-back`")
-def resume_campaign(
-    name: Annotated[str, typer.Argument(metavar="CAMPAIGN", help="Its name.")],
-    by: By = None,
-    as_json: AsJson = False,
-) -> None:
+def resume_campaign(name: CampaignName, by: By = None, as_json: AsJson = False) -> None:
     """Let a paused campaign go on, with the changes that come from now on."""
-    _see_declared(name)
-    _say({"campaign": name, "paused": False}, by, as_json)
+    _pause(name, by, as_json, paused=False)
 
 
 @campaigns_app.command("suppress", epilog="Example: `segstream campaigns suppress u42`")
@@ -115,60 +164,3 @@ def suppress_user(
 ) -> None:
     """Send a user nothing of any campaign any more, not even what waits for an endpoint."""
     _say({"user": user, "suppressed": not undo}, by, as_json)
-
-
-@webhooks_app.command("list", epilog="Example: `segstream webhooks list`")
-def webhooks_list(as_json: AsJson = False) -> None:
-    """How many deliveries were given up, by endpoint and reason."""
-    with invocation.telling("reading the parked deliveries"):
-        found = parked(invocation.settings())
-    show(
-        parked_facts.parked_facts(found),
-        as_json,
-        lambda facts: webhooks_view.show_parked(invocation.out, facts),
-    )
-
-
-@webhooks_app.command(
-    "replay", epilog="Example: `segstream webhooks replay --endpoint crm --since 2026-11-01`"
-)
-def webhooks_replay(
-    endpoint: Annotated[str | None, typer.Option(help="Only of this endpoint.")] = None,
-    reason: Annotated[
-        str | None, typer.Option(help="Only of this reason: exhausted, expired, gone, full ..")
-    ] = None,
-    since: Annotated[
-        datetime | None, typer.Option(help="Only those given up from then on; UTC.")
-    ] = None,
-    limit: Annotated[int | None, typer.Option(help="Deliveries at the most.", min=1)] = None,
-    again: Annotated[
-        bool, typer.Option("--again", help="Also those that were asked for before.")
-    ] = False,
-    late: Annotated[
-        bool, typer.Option("--late", help="Also those whose trigger is no longer valid.")
-    ] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only count them.")] = False,
-    as_json: AsJson = False,
-) -> None:
-    """Ask the role of webhooks to send again what it had given up, under the same ids.
-
-    For when the receiver was mended. An endpoint that had answered 410 is tried again.
-    """
-    settings = invocation.settings()
-    with invocation.telling("reading the parked deliveries") as tell:
-        facts = parked_facts.replay(
-            settings,
-            parked(settings),
-            time.time_ns() // 1_000_000,
-            endpoint=endpoint,
-            reason=reason,
-            since_ms=0 if since is None else milliseconds(since),
-            limit=limit,
-            again=again,
-            late=late,
-            dry_run=dry_run,
-            told=lambda count: tell(f"asked for {count:,}"),
-        )
-    show(facts, as_json, lambda shown: webhooks_view.show_replay(invocation.out, shown))
-    if not facts["asked"] + facts["would_ask"]:
-        raise typer.Exit(NO)

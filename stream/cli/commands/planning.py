@@ -1,4 +1,4 @@
-"""Commands that say what would be, and one that makes it so: explore, plan, apply, campaigns.
+"""Commands that say what would be, and one that makes it so: explore, plan, apply.
 
 Comes in: files or the users in the store, and settings as they shall be. Goes out: facts of `insight`, shown.
 """
@@ -11,10 +11,8 @@ from typing import Annotated
 
 import typer
 
-from consumers.change_log import ChangeLog
 from stream import config, config_layers
 from stream.cli import apply as apply_view
-from stream.cli import campaigns as campaigns_view
 from stream.cli import explore as explore_view
 from stream.cli import plan as plan_view
 from stream.cli.arguments import (
@@ -27,19 +25,13 @@ from stream.cli.arguments import (
 )
 from stream.cli.invocation import invocation
 from stream.cli.terminal import show
-from stream.insight import applying, explore, plan, queries, trial
-from stream.insight.facts import CheckFacts
+from stream.insight import applying, explore, plan, queries
 from stream.learning.choosing import Distance
 from stream.safe import safe_facts
 from stream.tuning import Tuning
 from stream.wiring import roles
 from stream.wiring.history import opener
 
-TRY_EXAMPLE = (
-    "Example: `segstream campaigns try shop.toml orders.csv --mapping simple`\n\n"
-    "Without Kafka and Redis. On the changes of a running pipeline: `segstream campaigns try "
-    "shop.toml --live`. Nothing is sent"
-)
 EXPLORE_EXAMPLE = (
     "Example: `segstream explore orders.csv --mapping orders.toml --out looks`\n\n"
     "Without Kafka and Redis; a mapping to copy is in `segstream replay --help`. The same for a "
@@ -61,17 +53,8 @@ APPLY_EXAMPLE = (
 WantedFile = Annotated[
     Path, typer.Argument(metavar="CONFIG.toml", help="The settings as they shall be.")
 ]
-CampaignsFile = Annotated[
-    Path, typer.Argument(metavar="CONFIG.toml", help="The settings, with [[campaigns]].")
-]
 
 commands = typer.Typer()
-campaigns_app = typer.Typer(
-    no_args_is_help=True,
-    rich_markup_mode="markdown",
-    help="Campaigns: what is declared, what would be sent, what was, and whether it helped.",
-)
-commands.add_typer(campaigns_app, name="campaigns")
 
 
 @commands.command("explore", epilog=EXPLORE_EXAMPLE)
@@ -204,40 +187,3 @@ def apply_change(
                 raise
     facts = applying.facts_of(planned, tuning, model)
     show(facts, as_json, lambda shown: apply_view.show(invocation.out, shown))
-
-
-@campaigns_app.command("check", epilog="Example: `segstream campaigns check shop.toml`")
-def check_campaigns(
-    file: CampaignsFile,
-    as_json: AsJson = False,
-) -> None:
-    """Are the campaigns of a settings file declared so that they can run?"""
-    wanted = config_layers.load(file)[0]
-    trial.see_that_there_are_some(wanted)
-    facts: CheckFacts = {"campaigns": trial.declared(wanted)}
-    show(facts, as_json, lambda shown: campaigns_view.show_check(invocation.out, shown))
-
-
-@campaigns_app.command("try", epilog=TRY_EXAMPLE)
-def try_campaigns(
-    config_file: CampaignsFile,
-    files: SourceFiles = None,
-    mapping: SourceMappings = None,
-    live: Live = False,
-    keep_outliers: KeepOutliers = False,
-    as_json: AsJson = False,
-) -> None:
-    """What would campaigns have decided about changes that have happened? Nothing is sent."""
-    sources = sources_of(files, mapping, live=live)
-    wanted = config_layers.load(config_file)[0]
-    trial.see_that_there_are_some(wanted)
-    with invocation.telling("reading") as tell:
-        if sources:
-            opened = opener(sources, tell, keep_outliers=keep_outliers)
-            facts = trial.on_history(wanted, opened, tell)
-        else:
-            known = invocation.running(wanted)
-            with roles.open_store(known) as store:
-                key = store.namespace_key()
-            facts = trial.on_changes(wanted, key, ChangeLog(known).read(), known.topics.changes)
-    show(facts, as_json, lambda shown: campaigns_view.show_trial(invocation.out, shown))

@@ -1,20 +1,23 @@
-"""Commands that send again what was sent, refused or placed wrongly: republish, dead letters, rekey.
+"""Commands that send again what was sent, refused, given up or placed wrongly: republish, dlq, webhooks, rekey.
 
 Comes in: which records. Goes out: the same records on their topics, and how many.
 """
 
 from __future__ import annotations
 
+import time
 from datetime import datetime
 from typing import Annotated
 
 import typer
 
 from consumers.letters import letters, survey
+from consumers.parked import parked
 from producers import topics as topic_plans
 from stream import config
 from stream.cli import dlq
 from stream.cli import rekey as rekey_view
+from stream.cli import webhooks as webhooks_view
 from stream.cli.arguments import AsJson, see_kind
 from stream.cli.invocation import NO, invocation
 from stream.cli.terminal import show
@@ -23,6 +26,7 @@ from stream.insight import queries
 from stream.membership import Wanted
 from stream.units import milliseconds
 from stream.wiring import letters as letter_facts
+from stream.wiring import parked as parked_facts
 from stream.wiring import rekey as rekeying
 from stream.wiring import republish, roles
 
@@ -33,6 +37,12 @@ dlq_app = typer.Typer(
     help="Dead letters: what was refused, why, and to send it again.",
 )
 commands.add_typer(dlq_app, name="dlq")
+webhooks_app = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    help="Deliveries to endpoints that were given up, and to send them again.",
+)
+commands.add_typer(webhooks_app, name="webhooks")
 
 
 @commands.command("republish", epilog="Example: `segstream republish --kind at_risk`")
@@ -152,6 +162,63 @@ def dlq_replay(
         )
     show(facts, as_json, lambda shown: dlq.show_replay(invocation.out, shown))
     if not facts["sent"] + facts["would_send"]:
+        raise typer.Exit(NO)
+
+
+@webhooks_app.command("list", epilog="Example: `segstream webhooks list`")
+def webhooks_list(as_json: AsJson = False) -> None:
+    """How many deliveries were given up, by endpoint and reason."""
+    with invocation.telling("reading the parked deliveries"):
+        found = parked(invocation.settings())
+    show(
+        parked_facts.parked_facts(found),
+        as_json,
+        lambda facts: webhooks_view.show_parked(invocation.out, facts),
+    )
+
+
+@webhooks_app.command(
+    "replay", epilog="Example: `segstream webhooks replay --endpoint crm --since 2026-11-01`"
+)
+def webhooks_replay(
+    endpoint: Annotated[str | None, typer.Option(help="Only of this endpoint.")] = None,
+    reason: Annotated[
+        str | None, typer.Option(help="Only of this reason: exhausted, expired, gone, full ..")
+    ] = None,
+    since: Annotated[
+        datetime | None, typer.Option(help="Only those given up from then on; UTC.")
+    ] = None,
+    limit: Annotated[int | None, typer.Option(help="Deliveries at the most.", min=1)] = None,
+    again: Annotated[
+        bool, typer.Option("--again", help="Also those that were asked for before.")
+    ] = False,
+    late: Annotated[
+        bool, typer.Option("--late", help="Also those whose trigger is no longer valid.")
+    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only count them.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Ask the role of webhooks to send again what it had given up, under the same ids.
+
+    For when the receiver was mended. An endpoint that had answered 410 is tried again.
+    """
+    settings = invocation.settings()
+    with invocation.telling("reading the parked deliveries") as tell:
+        facts = parked_facts.replay(
+            settings,
+            parked(settings),
+            time.time_ns() // 1_000_000,
+            endpoint=endpoint,
+            reason=reason,
+            since_ms=_milliseconds(since),
+            limit=limit,
+            again=again,
+            late=late,
+            dry_run=dry_run,
+            told=lambda count: tell(f"asked for {count:,}"),
+        )
+    show(facts, as_json, lambda shown: webhooks_view.show_replay(invocation.out, shown))
+    if not facts["asked"] + facts["would_ask"]:
         raise typer.Exit(NO)
 
 

@@ -352,14 +352,14 @@ def _campaigns_say(patch: Patch, *arguments: str) -> Sequence[str]:
 def _webhooks_list(patch: Patch, _: Path) -> Sequence[str]:
     reason = dict.fromkeys(("endpoint", "reason", "first", "last", "detail", "example"), EVIL)
     facts = {"letters": 1, "reasons": [reason | {"letters": 1, "replayed": 0}]}
-    patch.setattr(campaigning, "parked", lambda _: None)
+    patch.setattr(sending, "parked", lambda _: None)
     patch.setattr(parked_facts, "parked_facts", lambda _: facts)
     return ["webhooks", "list"]
 
 
 def _webhooks_replay(patch: Patch, _: Path) -> Sequence[str]:
     numbers = dict.fromkeys(("asked", "would_ask", "sent_before", "too_late", "beyond_limit"), 1)
-    patch.setattr(campaigning, "parked", lambda _: None)
+    patch.setattr(sending, "parked", lambda _: None)
     patch.setattr(parked_facts, "replay", lambda *_, **__: numbers | {"endpoints": {EVIL: 1}})
     return ["webhooks", "replay"]
 
