@@ -6,6 +6,7 @@ good signature, looked at by the official library.
 
 from __future__ import annotations
 
+import ssl
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -60,10 +61,14 @@ class LocalEndpoint:
     Args:
         secret: with which requests are signed; empty where they are not.
         manner: says how the nth request is answered, from 0 on.
+        tls: with which it speaks TLS; none if it speaks none.
     """
 
     def __init__(
-        self, secret: str, manner: Callable[[int], Manner] = lambda _: Manner.WELL
+        self,
+        secret: str,
+        manner: Callable[[int], Manner] = lambda _: Manner.WELL,
+        tls: ssl.SSLContext | None = None,
     ) -> None:
         self.received: list[Received] = []
         self.forged = 0
@@ -91,6 +96,8 @@ class LocalEndpoint:
                 del format, args
 
         self._server = _Server(("127.0.0.1", 0), Handler)
+        if tls is not None:
+            self._server.socket = tls.wrap_socket(self._server.socket, server_side=True)
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,))
 
     @property

@@ -5,11 +5,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import queue
+import shutil
 import socket
 import ssl
+import subprocess
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -227,14 +230,47 @@ def test_names_are_resolved() -> None:
     assert found
 
 
-def test_a_certificate_nobody_vouches_for_is_refused() -> None:
-    """The plain server speaks no TLS; what matters is that nothing is sent before TLS is there."""
+def test_nothing_is_sent_before_there_is_tls() -> None:
     with LocalEndpoint(SECRET) as server:
         one = local(server, url=f"https://127.0.0.1:{server.port}/in")
         with outbox(one) as out:
             assert out.ask(one).status is None
     assert server.received == []
-    assert ssl.create_default_context().verify_mode is ssl.CERT_REQUIRED
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl makes the certificate")
+@pytest.mark.parametrize(
+    ("vouched_for", "host", "arrives"),
+    [(True, "crm.example", True), (True, "crm.other", False), (False, "crm.example", False)],
+)
+def test_a_certificate_is_to_be_of_the_name_and_vouched_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, vouched_for: bool, host: str, arrives: bool
+) -> None:
+    async def here(host: str, port: int) -> Sequence[str]:
+        del host, port
+        return ["127.0.0.1"]
+
+    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
+    subprocess.run(
+        [
+            *("openssl", "req", "-x509", "-nodes", "-newkey", "rsa:2048", "-days", "2"),
+            *("-subj", "/CN=crm.example", "-addext", "subjectAltName=DNS:crm.example"),
+            *("-keyout", key, "-out", certificate),
+        ],
+        check=True,
+        capture_output=True,
+    )
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(certificate, key)
+    if vouched_for:
+        monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+    with LocalEndpoint(SECRET, tls=tls) as server:
+        one = local(server, url=f"https://{host}:{server.port}/in")
+        with outbox(one, resolved=here) as out:
+            answer = out.ask(one)
+    assert answer.arrived == arrives, answer.told
+    assert len(server.received) == arrives
+    assert arrives or "certificate" in answer.error.lower()
 
 
 def test_an_error_names_no_secret() -> None:

@@ -89,10 +89,13 @@ def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
         secrets_of(endpoint(secrets=[f"file:{tmp_path}/nowhere"]))
 
 
-def test_no_secret_stands_among_the_settings() -> None:
-    shown = str(effective(Settings.model_validate(declared()), {}))
-    assert "env:CRM" in shown
-    assert SECRET not in shown
+def test_no_secret_stands_among_the_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CRM", SECRET)
+    settings = Settings.model_validate(declared())
+    assert secrets_of(settings.endpoints[0]) == (SECRET,)
+    for shown in (str(effective(settings, {})), as_file(settings), repr(settings)):
+        assert "env:CRM" in shown
+        assert SECRET not in shown
 
 
 def test_an_endpoint_wants_the_campaigns_it_names_or_all() -> None:
