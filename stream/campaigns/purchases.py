@@ -142,12 +142,16 @@ class Purchases:
 
     def pack(self, slot: int, now_ms: int) -> Sequence[Bought]:
         """Orders of a user that are still to be kept."""
-        kept = [one for one in self._of.get(slot, ()) if one.at_ms >= now_ms - self._keep_ms]
+        orders = self._of.get(slot)
+        if not orders:
+            # As with most.
+            return ()
+        kept = [one for one in orders if one.at_ms >= now_ms - self._keep_ms]
         kept = sorted(kept, key=lambda one: one.at_ms)[-MOST:]
         if kept:
             self._of[slot] = kept
         else:
-            self._of.pop(slot, None)
+            del self._of[slot]
         return kept
 
     def load(self, slot: int, rows: npt.NDArray[Any]) -> None:

@@ -55,10 +55,7 @@ commands.add_typer(campaigns_app, name="campaigns")
 
 
 @campaigns_app.command("check", epilog="Example: `segstream campaigns check shop.toml`")
-def check_campaigns(
-    file: CampaignsFile,
-    as_json: AsJson = False,
-) -> None:
+def check_campaigns(file: CampaignsFile, as_json: AsJson = False) -> None:
     """Are the campaigns of a settings file declared so that they can run?"""
     wanted = config_layers.load(file)[0]
     trial.see_that_there_are_some(wanted)
@@ -100,10 +97,7 @@ def list_campaigns(as_json: AsJson = False) -> None:
 
 
 @campaigns_app.command("show", epilog="Example: `segstream campaigns show win-back`")
-def show_campaign(
-    name: CampaignName,
-    as_json: AsJson = False,
-) -> None:
+def show_campaign(name: CampaignName, as_json: AsJson = False) -> None:
     """A campaign whole: what became of changes, and its effect by arm, with intervals."""
     settings = invocation.settings()
     found = campaign_facts.campaigns_facts(settings, roles.campaign_state(settings), name)
