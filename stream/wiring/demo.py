@@ -39,8 +39,9 @@ from stream.insight.run import Audited, Run
 from stream.servers import LocalBroker, LocalStore
 from stream.store.promises import ReaderStore
 from stream.units import DAY_MS, milliseconds
+from stream.wiring import campaigns
 from stream.wiring.processes import Processes
-from stream.wiring.roles import campaign_state, mark_signer, open_store, outlets, wanted
+from stream.wiring.roles import mark_signer, open_store, outlets, wanted
 
 SHOP_DAYS = 42
 USERS_A_SECOND = 300
@@ -347,7 +348,7 @@ def _effects(settings: config.Settings, shop: _Shop) -> list[EffectBesideTruth]:
         if one.goal is not None
     }
     truth = shop.reactions.truth(within_ms, shop.report.last_event_ms)
-    found = campaign_facts.campaigns_facts(settings, campaign_state(settings))
+    found = campaign_facts.campaigns_facts(settings, campaigns.state(settings))
     return [
         {
             "campaign": campaign["name"],

@@ -22,9 +22,6 @@ from typing import TypeVar
 import redis
 
 from consumers.activity import ActivityWorker
-from consumers.audit.report import Check
-from consumers.campaign_audit import KeptPartition
-from consumers.campaign_audit import audit_campaigns as campaign_audit
 from consumers.campaigns import CAMPAIGNS
 from consumers.output import Output
 from consumers.owner import StateLostError
@@ -36,7 +33,6 @@ from producers.models import ModelAnnouncer
 from producers.outbox import OutboxPublisher, changes_outlet
 from producers.rejects import DeadLetters
 from stream import fitness, metrics
-from stream.campaigns.keep import Own, read_own
 from stream.config import ConfigError, Settings
 from stream.errors import BrokerUnavailableError
 from stream.health import Health, HealthServer
@@ -125,41 +121,6 @@ def open_role_store(
         yield store
     finally:
         store.close()
-
-
-def campaign_state(settings: Settings) -> list[Own]:
-    """What the role of campaigns keeps of its partitions; nothing of those that it has not begun.
-
-    Raises:
-        ConfigError, StoreUnavailableError: as `open_store`.
-    """
-    with open_role_store(settings, CAMPAIGNS.name, serving=False) as store:
-        found = [store.own(number) for number in range(settings.topics.partitions)]
-    return [read_own(own) for own in found if own]
-
-
-def audit_campaigns(settings: Settings) -> list[Check]:
-    """Hold the role of campaigns to its topics; see `consumers.campaign_audit`.
-
-    Raises:
-        ConfigError, StoreUnavailableError: as `open_store`.
-        BrokerUnavailableError: the broker does not answer.
-    """
-    with open_store(settings) as opened:
-        key = opened.namespace_key()
-    kept = []
-    with open_role_store(settings, CAMPAIGNS.name, serving=False) as store:
-        for number in range(settings.topics.partitions):
-            before, own, after = store.position(number), store.own(number), store.position(number)
-            while before != after:
-                before, own, after = after, store.own(number), store.position(number)
-            if before is not None and own:
-                waiting = sum(store.outbox_sizes([number]))
-                changes, _, told = before.offsets
-                kept.append(
-                    KeptPartition(number, changes, told, before.clock_ms, waiting, read_own(own))
-                )
-    return campaign_audit(settings, key, kept)
 
 
 def once(settings: Settings) -> Callable[[], None]:

@@ -20,7 +20,8 @@ from stream.events import CHANGED
 from stream.records import change_id
 from stream.store.state import key_of
 from stream.units import iso
-from stream.wiring.roles import audit_campaigns, open_role_store, outlets
+from stream.wiring import campaigns
+from stream.wiring.roles import open_role_store, outlets
 from tests.harness import PARTITIONS, Pipeline, headers, watermark_settings
 from tests.stream.campaigns.making import HOUR_MS, START_MS, campaign, change
 
@@ -160,7 +161,7 @@ def test_each_trigger_is_sent_once_whoever_is_killed_or_frozen(
         pipeline.wait("all", lambda: records() == sent() and not any(store.outbox_sizes(numbers)))
         pipeline.end()
         owns = [json.loads(store.own(n)) for n in numbers]
-    for check in audit_campaigns(settings):
+    for check in campaigns.audit(settings):
         assert (check.ok, check.unjudged, check.offenders) == (True, 0, []), check.name
         assert check.counted > KILLS * CHANGES // 20
     told += oracle.advance(end_ms - HOUR_MS)

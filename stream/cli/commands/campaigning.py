@@ -31,7 +31,7 @@ from stream.cli.terminal import show
 from stream.insight import campaign_facts, trial
 from stream.insight.facts import CheckFacts, ControlFacts
 from stream.units import iso
-from stream.wiring import roles
+from stream.wiring import campaigns, roles
 from stream.wiring.history import opener
 
 TRY_EXAMPLE = (
@@ -92,7 +92,7 @@ def try_campaigns(
 def list_campaigns(as_json: AsJson = False) -> None:
     """What have campaigns sent so far, and did it help?"""
     settings = invocation.settings()
-    facts = campaign_facts.campaigns_facts(settings, roles.campaign_state(settings))
+    facts = campaign_facts.campaigns_facts(settings, campaigns.state(settings))
     show(facts, as_json, lambda shown: campaigns_view.show_list(invocation.out, shown))
 
 
@@ -100,7 +100,7 @@ def list_campaigns(as_json: AsJson = False) -> None:
 def show_campaign(name: CampaignName, as_json: AsJson = False) -> None:
     """A campaign whole: what became of changes, and its effect by arm, with intervals."""
     settings = invocation.settings()
-    found = campaign_facts.campaigns_facts(settings, roles.campaign_state(settings), name)
+    found = campaign_facts.campaigns_facts(settings, campaigns.state(settings), name)
     show(
         found["campaigns"][0], as_json, lambda shown: campaigns_view.show_one(invocation.out, shown)
     )

@@ -22,7 +22,7 @@ from stream.cli.arguments import AsJson
 from stream.cli.invocation import NO, invocation
 from stream.cli.terminal import show
 from stream.masking import mask_facts
-from stream.wiring import roles
+from stream.wiring import campaigns, roles
 
 commands = typer.Typer()
 config_app = typer.Typer(no_args_is_help=True, help="The settings in force.")
@@ -47,7 +47,7 @@ def audit(
     with roles.open_store(settings) as store, auditing.progress(invocation.err, sample) as progress:
         report = run_audit(settings, store, sample=sample, progress=progress)
     if settings.campaigns:
-        more = roles.audit_campaigns(settings)
+        more = campaigns.audit(settings)
         report = replace(
             report,
             checks=[*report.checks, *more],

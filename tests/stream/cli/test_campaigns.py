@@ -26,7 +26,7 @@ from stream.config import Settings
 from stream.insight.trial import Trial
 from stream.store.memory import MemoryStore
 from stream.units import DAY_MS
-from stream.wiring import roles
+from stream.wiring import campaigns, roles
 from tests.stream.campaigns.making import START_MS, campaign, change
 
 SHOP = """
@@ -195,7 +195,7 @@ def test_the_role_runs_only_where_campaigns_are_declared(
 def keeps(monkeypatch: pytest.MonkeyPatch, declared: Campaign, **fields: Any) -> None:
     """Let the role have kept something."""
     kept = Own([declared.model_dump_json(by_alias=True, exclude_defaults=True)], **fields)
-    monkeypatch.setattr(roles, "campaign_state", lambda _settings: [kept])
+    monkeypatch.setattr(campaigns, "state", lambda _settings: [kept])
 
 
 MEASURED = campaign(
@@ -259,7 +259,7 @@ def test_show_has_both_intervals_and_who_is_missing(
 def test_what_nobody_knows_is_refused(
     settings_file: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(roles, "campaign_state", lambda _settings: [])
+    monkeypatch.setattr(campaigns, "state", lambda _settings: [])
     code, _, said = run(capfd, "show", "nothing", "-c", str(settings_file))
     assert (code, "no campaign 'nothing', but win-back" in said) == (1, True)
     code, _, said = run(capfd, "pause", "nothing", "-c", str(settings_file))

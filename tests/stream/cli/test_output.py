@@ -48,11 +48,11 @@ from stream.insight import applying, campaign_facts, explore, members, queries, 
 from stream.insight import plan as planning
 from stream.insight import why as reasons
 from stream.insight.members import Member
+from stream.wiring import campaigns, republish, roles
 from stream.wiring import demo as demonstration
 from stream.wiring import letters as letter_facts
 from stream.wiring import parked as parked_facts
 from stream.wiring import rekey as rekeying
-from stream.wiring import republish, roles
 
 EVIL = "mallory\x1b[2J\x1b]0;owned\x07\x9b31m\u202e\u2066\u200b\x7f\u2028\ud800\r\nFORGED line"
 WRITTEN_OUT = r"mallory\x1b[2J\x1b]0;owned\x07\x9b31m\u202e\u2066\u200b\x7f\u2028\ud800\r\nFORGED"
@@ -332,7 +332,7 @@ def _campaign_state() -> dict[str, Any]:
 
 
 def _campaigns_list(patch: Patch, _: Path) -> Sequence[str]:
-    patch.setattr(roles, "campaign_state", lambda _: [])
+    patch.setattr(campaigns, "state", lambda _: [])
     facts = {"campaigns": [_campaign_state()]}
     patch.setattr(campaign_facts, "campaigns_facts", lambda *_: facts)
     return ["campaigns", "list"]
