@@ -15,7 +15,7 @@ comes back after an hour sends nothing into quiet hours, over a cap, or too late
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from enum import IntEnum
 from typing import Any
@@ -594,7 +594,7 @@ class Decider:
             )
         )
 
-    def tally(self) -> Mapping[str, Mapping[str, int]]:
+    def tally(self) -> dict[str, dict[str, int]]:
         """By campaign and outcome, how many."""
         return {
             campaign.name: {

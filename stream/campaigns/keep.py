@@ -396,7 +396,7 @@ class Keeper:
                 self._versions,
                 [decider.moves[code] for code in range(len(decider.moves))],
                 self._gone_seen | dict(zip(names, decider.pairs_seen.tolist(), strict=True)),
-                self._gone_counts | {name: dict(of) for name, of in decider.tally().items()},
+                self._gone_counts | decider.tally(),
                 decider.zones,
                 self._gone_paused
                 + [name for name, p in zip(names, decider.paused, strict=True) if p],
