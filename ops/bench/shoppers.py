@@ -163,8 +163,8 @@ def looks_of(seen: Watched, wanted: Wanted, days: float) -> Iterator[tuple[Week,
         )  # fmt: skip
 
 
-def judged(seen: Watched, wanted: Wanted, days: float) -> list[dict[str, Any]]:
-    """Every method, on the looks for which each had something to say."""
+def judged(seen: Watched, wanted: Wanted, days: float) -> dict[str, Any] | None:
+    """Every method, on the looks for which each had something to say; None where there are none."""
     pairs = list(looks_of(seen, wanted, days))
     name = f"buy_probability_{days:.0f}d"
     predicted = {OURS: [week.scores.get(name) for week, _ in pairs]}
@@ -177,7 +177,7 @@ def judged(seen: Watched, wanted: Wanted, days: float) -> list[dict[str, Any]]:
         if all(each[place] is not None for each in predicted.values())
     ]
     if not both:
-        return []
+        return None
     bought = np.concatenate([looks[place].bought for place in both])
     rows = []
     for title, each in predicted.items():
@@ -185,16 +185,15 @@ def judged(seen: Watched, wanted: Wanted, days: float) -> list[dict[str, Any]]:
         found = progress.judged(likely, bought)
         if found is not None:
             rows.append({"method": title, **found._asdict()})
-    return [{"looks": len(bought), "base": float(bought.mean()), "rows": rows}]
+    return {"looks": len(bought), "base": float(bought.mean()), "rows": rows}
 
 
 def money(seen: Watched, days: float) -> dict[str, Any] | None:
     """Expected money against what was spent, beside what was spent so far."""
     name, column = f"expected_spend_{days:.0f}d", seen.features.index(REVENUE)
-    by_time = {week.at_ms: week for week in seen.weeks}
     expected, past, spent = [], [], []
     for week in seen.weeks:
-        after = by_time.get(_first_behind(seen, week.at_ms + int(days * DAY_MS)))
+        after = _first_behind(seen, week.at_ms + int(days * DAY_MS))
         if after is None or name not in week.scores:
             continue
         users = int(after.who.max(initial=0)) + 1
@@ -215,9 +214,9 @@ def money(seen: Watched, days: float) -> dict[str, Any] | None:
     return {"captured": ours.captured, "total": ours.total, "captured_by_past": before.captured}
 
 
-def _first_behind(seen: Watched, at_ms: int) -> int:
-    """Time of the first look at or behind a time; 0 for none."""
-    return next((week.at_ms for week in seen.weeks if week.at_ms >= at_ms), 0)
+def _first_behind(seen: Watched, at_ms: int) -> Week | None:
+    """The first look at or behind a time."""
+    return next((week for week in seen.weeks if week.at_ms >= at_ms), None)
 
 
 def report_of(shop: Shop) -> dict[str, Any]:
@@ -228,7 +227,7 @@ def report_of(shop: Shop) -> dict[str, Any]:
     return {
         "shop": shop.name,
         "horizons": {
-            f"{days:.0f}": found[0] for days in DAYS if (found := judged(seen, wanted, days))
+            f"{days:.0f}": found for days in DAYS if (found := judged(seen, wanted, days))
         },
         "money": money(seen, DAYS[-1]),
         "step_ms": 1_000 * seen.seconds / max(seen.steps, 1),
