@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import argparse
 import platform
-import shlex
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -31,7 +30,7 @@ import numpy as np
 from ops.bench import command
 from ops.bench.report import cpu
 from ops.bench.rivals_of_scores import RIVALS, Looks, days_of_orders
-from ops.bench.shops import FILES, Shop, of_file, of_made
+from ops.bench.shops import FILES, Shop, ask_for_shops, asked_for, chosen, of_file, of_made
 from ops.bench.shops_made import MADE
 from producers.mapping import MappingError
 from producers.texts import FileError
@@ -295,21 +294,20 @@ def shops(wanted: argparse.Namespace) -> list[Shop]:
     """The file that was asked for; else all there are, or those whose name has a text in it."""
     if wanted.file is not None:
         return [of_file(wanted.file.name, wanted.file, wanted.mapping, "1d", "7d")]
-    name, file, *_ = FILES[0]
-    found = [of_file(name, file, FILES[0][2], "1d", "7d")] if file.exists() else []
+    found = [of_file(*one) for one in FILES[:1] if one[1].exists()]
     found += [
         of_made(one.scaled(wanted.scale), wanted.seed) for one in MADE if one.name in MADE_SHOPS
     ]
-    return [one for one in found if wanted.only.casefold() in one.name.casefold()]
+    return chosen(found, wanted)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run it; 0 done, 1 it could not be done, 2 wrong use."""
     wanted = parse(arguments)
-    told = f"python -m ops.bench.shoppers --seed {wanted.seed} --scale {wanted.scale:g}"
+    what = asked_for(wanted)
     if wanted.file is not None:
-        told = f"python -m ops.bench.shoppers --file {wanted.file.name} --mapping {wanted.mapping}"
-    told += f" --only {shlex.quote(wanted.only)}" if wanted.only else ""
+        what = f"--file {wanted.file.name} --mapping {wanted.mapping}"
+    told = f"python -m ops.bench.shoppers {what}"
 
     def measure() -> dict[str, Any]:
         reports = []
@@ -341,9 +339,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     add = parser.add_argument
     add("--file", type=Path, help="a file of events, instead of the shops")
     add("--mapping", default="segment", help="of that file")
-    add("--only", default="", help="shops whose name has this in it")
-    add("--seed", type=int, default=1, help="of the shops that are made up")
-    add("--scale", type=float, default=1.0, help="times the users of the shops that are made up")
+    ask_for_shops(parser)
     return parser.parse_args(arguments)
 
 
