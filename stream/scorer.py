@@ -39,7 +39,7 @@ class Scorer:
             they tell what came of earlier looks.
         scores: that are wanted.
         inputs: features that scores are computed from; all of them if None.
-        scoring: the settings of the pipeline; `inputs` goes before `scoring.inputs`.
+        scoring: the settings of the pipeline; its `inputs` are not looked at.
         sample_users: followed are users with the smallest hashes, up to so many.
 
     Raises:

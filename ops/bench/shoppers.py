@@ -42,7 +42,7 @@ from stream.learning.statistics import Sample
 from stream.rehearsal import Rehearsal
 from stream.scores import progress
 from stream.scores.declare import REVENUE, SILENCE, Wanted
-from stream.scores.learner import Learner
+from stream.scores.learner import NOTHING_LEARNED
 from stream.scores.model import Scores, have_ordered, logs_of
 from stream.scores.step import NO_LOOKS, advance, due, published
 from stream.units import DAY_MS
@@ -96,7 +96,7 @@ def watch(shop: Shop) -> Watched:
     features = seen.features = rehearsal.table.names
     ordered = rehearsal.table.codes[PLACED]
     wanted, users = shop.settings.foretold(), shop.settings.learning.sample_users
-    known, looks, scores = Learner(), NO_LOOKS, None
+    known, looks, scores = NOTHING_LEARNED, NO_LOOKS, None
     looked_ms = 0
 
     def saw(events: EventColumns) -> None:
