@@ -16,7 +16,6 @@ numbers mean:
 from __future__ import annotations
 
 import argparse
-import platform
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -28,7 +27,7 @@ from typing import Any
 import numpy as np
 
 from ops.bench import command
-from ops.bench.report import cpu
+from ops.bench.report import measured_on
 from ops.bench.rivals_of_scores import RIVALS, Looks, days_of_orders
 from ops.bench.shops import FILES, Shop, ask_for_shops, asked_for, chosen, of_file, of_made
 from ops.bench.shops_made import MADE
@@ -253,7 +252,7 @@ def section(reports: Sequence[dict[str, Any]], at: datetime, told: str) -> str:
         "",
         f"`{told}`",
         "",
-        f"{cpu()}, Python {platform.python_version()}; {took:.0f} s.",
+        f"{measured_on()}; {took:.0f} s.",
         "",
         "| shop, horizon | looks | bought | method | AUC | log loss | calibration |",
         "|---|---|---|---|---|---|---|",

@@ -21,7 +21,6 @@ through `stream.rehearsal`, an owner and a trainer in memory, and looks at every
 from __future__ import annotations
 
 import argparse
-import platform
 import shlex
 import sys
 import time
@@ -41,7 +40,7 @@ from sklearn.metrics import roc_auc_score
 
 from consumers.decode import Decoder
 from ops.bench import command
-from ops.bench.report import cpu
+from ops.bench.report import measured_on
 from ops.bench.shops_made import MADE, START_MS, Made, columns, made_events
 from ops.bench.year import month_of
 from producers.mapping import MappingError, load_mapping
@@ -485,7 +484,7 @@ def section(reports: Sequence[dict[str, Any]], at: datetime, told: str) -> str:
         "",
         f"`{told}`",
         "",
-        f"{cpu()}, Python {platform.python_version()}; {took:.0f} s.",
+        f"{measured_on()}; {took:.0f} s.",
         "",
         f"| {' | '.join(name for name, _ in COLUMNS)} |",
         f"|{'---|' * len(COLUMNS)}",
