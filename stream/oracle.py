@@ -265,15 +265,15 @@ class Judge:
         return Outcome(Fate.MARK)
 
 
-# -- one user --------------------------------------------------------------------------------
-
-
 def _is_another_type(kind: Any, *, names_event: bool) -> bool:
     """Whether a message of this type is no `track`; one without a type, or of a strange one, may be."""
     if not isinstance(kind, str):
         return False
     name = kind.strip(" \t\n\r\v\f").encode(errors="surrogatepass").lower()
     return name in _OTHER_TYPES or (name not in (b"", b"track") and not names_event)
+
+
+# -- one user --------------------------------------------------------------------------------
 
 
 class Applied(NamedTuple):

@@ -6,7 +6,6 @@ will spend, and why. It is the pipeline's own `stream.scores`; here is what a ca
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from stream.config import Scoring
 from stream.events import Floats
 from stream.hashing import hash_texts
 from stream.learning.statistics import Sample
+from stream.saving import replaced
 from stream.scores.declare import DEFAULT_SCORES, NEEDED, Score, Wanted
 from stream.scores.learner import NOTHING_LEARNED, Learner
 from stream.scores.looks import Looks
@@ -39,7 +39,7 @@ class Scorer:
             they tell what came of earlier looks.
         scores: that are wanted.
         inputs: features that scores are computed from; all of them if None.
-        scoring: the settings of the pipeline; `inputs` goes before `scoring.inputs`.
+        scoring: the settings of the pipeline; its `inputs` are not looked at.
         sample_users: followed are users with the smallest hashes, up to so many.
 
     Raises:
@@ -135,7 +135,10 @@ class Scorer:
         return values
 
     def save(self, file: Path | str) -> None:
-        """Write everything to a file; what `load` gives goes on as if nothing had been."""
+        """Write everything to a file; what `load` gives goes on as if nothing had been.
+
+        What was in the file stays until all is written: a crash leaves the one or the other.
+        """
         told = {
             "format": FORMAT,
             "features": self._features,
@@ -149,13 +152,8 @@ class Scorer:
             "known": self._known,
             "looks": self._looks.pack(),
         }
-        path = Path(file)
-        draft = path.with_name(f".{path.name}.{os.getpid()}")
-        try:
-            draft.write_bytes(msgspec.msgpack.encode(told))
-            draft.replace(path)
-        finally:
-            draft.unlink(missing_ok=True)
+        with replaced(file) as whole:
+            whole.write(msgspec.msgpack.encode(told))
 
     @classmethod
     def load(cls, file: Path | str) -> Scorer:
@@ -180,8 +178,8 @@ class Scorer:
             )
             made._known = msgspec.convert(told["known"], Learner)
             made._looks = Looks.unpack(told["looks"])
+            made._at_ms = told["at_ms"]
         except (msgspec.MsgspecError, OSError, ValueError, TypeError, LookupError) as error:
             raise ValueError(f"{file}: this is no saved scorer ({error})") from None
-        made._at_ms = told["at_ms"]
         made._scores = published(made._known, made._looks, made._wanted)
         return made

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -33,6 +32,7 @@ from stream.learning.statistics import Sampling
 from stream.model import GivenAxes, Model, Segment
 from stream.populations import Population, Populations
 from stream.rows import put_rows, rows_at
+from stream.saving import replaced
 from stream.segments import MOST_MARGIN, Moves, contributions, look
 from stream.shard import Shard, chunks
 
@@ -580,16 +580,8 @@ class Segmenter:
             for column in Shard.KEPT
         }
         arrays["about"] = np.frombuffer(json.dumps(told).encode(), np.uint8)
-        path = Path(file)
-        draft = path.with_name(f".{path.name}.{os.getpid()}")
-        try:
-            with draft.open("wb") as whole:
-                np.savez(whole, **arrays)
-                whole.flush()
-                os.fsync(whole.fileno())
-            draft.replace(path)
-        finally:
-            draft.unlink(missing_ok=True)
+        with replaced(file) as whole:
+            np.savez(whole, **arrays)
 
     @classmethod
     def load(cls, file: Path | str, workers: int | None = None) -> Self:

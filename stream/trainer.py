@@ -324,15 +324,18 @@ class Trainer:
         refitted = model is not None and (before is None or model.epoch != before.epoch)
         if model is not None and model is not before:
             self._publish(model)
+        seconds = time.perf_counter() - started
+        metrics.round_completed(seconds)
+        if refitted:
+            metrics.refitted(seconds)
+        if not self._leads:
+            # The lease was lost while the model was told: what there is now is another's to tell.
+            return
         scores = () if model is None or model.scores is None else model.scores.learned
         metrics.scores_judged(
             {one.name: (one.labels, (one.auc, one.log_loss, one.calibration)) for one in scores},
             len(state.looks),
         )
-        seconds = time.perf_counter() - started
-        metrics.round_completed(seconds)
-        if refitted:
-            metrics.refitted(seconds)
         if model is not None:
             if model is not before:
                 metrics.model_adopted(model.epoch, model.version)

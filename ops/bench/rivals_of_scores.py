@@ -20,7 +20,7 @@ from stream.events import Floats, Ints
 from stream.units import DAY_MS
 
 FIRST = 200
-"""Labels before which a rival says nothing, as the scores."""
+"""Labels before which a rival says nothing; it is judged where the scores have something to say, too."""
 FEWEST_REPEATS = 50
 MONTH_DAYS = 28
 MOST_ROWS = 60_000
@@ -133,8 +133,8 @@ def boosting(weeks: list[Looks], days: float) -> Predicted:
     found: Predicted = []
     model, fitted_ms = None, 0
     for week, known in _complete(weeks, days):
+        k = week.inputs.shape[1] // 2
         if known and (model is None or week.at_ms - fitted_ms >= MONTH_DAYS * DAY_MS):
-            k = week.inputs.shape[1] // 2
             inputs = np.concatenate([one.inputs[:, :k] for one in known])[-MOST_ROWS:]
             bought = np.concatenate([one.bought for one in known])[-MOST_ROWS:]
             if len(bought) >= FIRST and 0 < bought.sum() < len(bought):
@@ -146,7 +146,7 @@ def boosting(weeks: list[Looks], days: float) -> Predicted:
         if model is None:
             found.append(None)
         else:
-            found.append(model.predict_proba(week.inputs[:, : week.inputs.shape[1] // 2])[:, 1])
+            found.append(model.predict_proba(week.inputs[:, :k])[:, 1])
     return found
 
 

@@ -16,8 +16,6 @@ numbers mean:
 from __future__ import annotations
 
 import argparse
-import platform
-import shlex
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -29,9 +27,9 @@ from typing import Any
 import numpy as np
 
 from ops.bench import command
-from ops.bench.report import cpu
+from ops.bench.report import measured_on
 from ops.bench.rivals_of_scores import RIVALS, Looks, days_of_orders
-from ops.bench.shops import FILES, Shop, of_file, of_made
+from ops.bench.shops import FILES, Shop, ask_for_shops, asked_for, chosen, of_file, of_made
 from ops.bench.shops_made import MADE
 from producers.mapping import MappingError
 from producers.texts import FileError
@@ -43,7 +41,7 @@ from stream.learning.statistics import Sample
 from stream.rehearsal import Rehearsal
 from stream.scores import progress
 from stream.scores.declare import REVENUE, SILENCE, Wanted
-from stream.scores.learner import Learner
+from stream.scores.learner import NOTHING_LEARNED
 from stream.scores.model import Scores, have_ordered, logs_of
 from stream.scores.step import NO_LOOKS, advance, due, published
 from stream.units import DAY_MS
@@ -97,7 +95,7 @@ def watch(shop: Shop) -> Watched:
     features = seen.features = rehearsal.table.names
     ordered = rehearsal.table.codes[PLACED]
     wanted, users = shop.settings.foretold(), shop.settings.learning.sample_users
-    known, looks, scores = Learner(), NO_LOOKS, None
+    known, looks, scores = NOTHING_LEARNED, NO_LOOKS, None
     looked_ms = 0
 
     def saw(events: EventColumns) -> None:
@@ -163,8 +161,8 @@ def looks_of(seen: Watched, wanted: Wanted, days: float) -> Iterator[tuple[Week,
         )  # fmt: skip
 
 
-def judged(seen: Watched, wanted: Wanted, days: float) -> list[dict[str, Any]]:
-    """Every method, on the looks for which each had something to say."""
+def judged(seen: Watched, wanted: Wanted, days: float) -> dict[str, Any] | None:
+    """Every method, on the looks for which each had something to say; None where there are none."""
     pairs = list(looks_of(seen, wanted, days))
     name = f"buy_probability_{days:.0f}d"
     predicted = {OURS: [week.scores.get(name) for week, _ in pairs]}
@@ -177,7 +175,7 @@ def judged(seen: Watched, wanted: Wanted, days: float) -> list[dict[str, Any]]:
         if all(each[place] is not None for each in predicted.values())
     ]
     if not both:
-        return []
+        return None
     bought = np.concatenate([looks[place].bought for place in both])
     rows = []
     for title, each in predicted.items():
@@ -185,16 +183,15 @@ def judged(seen: Watched, wanted: Wanted, days: float) -> list[dict[str, Any]]:
         found = progress.judged(likely, bought)
         if found is not None:
             rows.append({"method": title, **found._asdict()})
-    return [{"looks": len(bought), "base": float(bought.mean()), "rows": rows}]
+    return {"looks": len(bought), "base": float(bought.mean()), "rows": rows}
 
 
 def money(seen: Watched, days: float) -> dict[str, Any] | None:
     """Expected money against what was spent, beside what was spent so far."""
     name, column = f"expected_spend_{days:.0f}d", seen.features.index(REVENUE)
-    by_time = {week.at_ms: week for week in seen.weeks}
     expected, past, spent = [], [], []
     for week in seen.weeks:
-        after = by_time.get(_first_behind(seen, week.at_ms + int(days * DAY_MS)))
+        after = _first_behind(seen, week.at_ms + int(days * DAY_MS))
         if after is None or name not in week.scores:
             continue
         users = int(after.who.max(initial=0)) + 1
@@ -215,9 +212,9 @@ def money(seen: Watched, days: float) -> dict[str, Any] | None:
     return {"captured": ours.captured, "total": ours.total, "captured_by_past": before.captured}
 
 
-def _first_behind(seen: Watched, at_ms: int) -> int:
-    """Time of the first look at or behind a time; 0 for none."""
-    return next((week.at_ms for week in seen.weeks if week.at_ms >= at_ms), 0)
+def _first_behind(seen: Watched, at_ms: int) -> Week | None:
+    """The first look at or behind a time."""
+    return next((week for week in seen.weeks if week.at_ms >= at_ms), None)
 
 
 def report_of(shop: Shop) -> dict[str, Any]:
@@ -228,7 +225,7 @@ def report_of(shop: Shop) -> dict[str, Any]:
     return {
         "shop": shop.name,
         "horizons": {
-            f"{days:.0f}": found[0] for days in DAYS if (found := judged(seen, wanted, days))
+            f"{days:.0f}": found for days in DAYS if (found := judged(seen, wanted, days))
         },
         "money": money(seen, DAYS[-1]),
         "step_ms": 1_000 * seen.seconds / max(seen.steps, 1),
@@ -255,7 +252,7 @@ def section(reports: Sequence[dict[str, Any]], at: datetime, told: str) -> str:
         "",
         f"`{told}`",
         "",
-        f"{cpu()}, Python {platform.python_version()}; {took:.0f} s.",
+        f"{measured_on()}; {took:.0f} s.",
         "",
         "| shop, horizon | looks | bought | method | AUC | log loss | calibration |",
         "|---|---|---|---|---|---|---|",
@@ -296,21 +293,20 @@ def shops(wanted: argparse.Namespace) -> list[Shop]:
     """The file that was asked for; else all there are, or those whose name has a text in it."""
     if wanted.file is not None:
         return [of_file(wanted.file.name, wanted.file, wanted.mapping, "1d", "7d")]
-    name, file, *_ = FILES[0]
-    found = [of_file(name, file, FILES[0][2], "1d", "7d")] if file.exists() else []
+    found = [of_file(*one) for one in FILES[:1] if one[1].exists()]
     found += [
         of_made(one.scaled(wanted.scale), wanted.seed) for one in MADE if one.name in MADE_SHOPS
     ]
-    return [one for one in found if wanted.only.casefold() in one.name.casefold()]
+    return chosen(found, wanted)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run it; 0 done, 1 it could not be done, 2 wrong use."""
     wanted = parse(arguments)
-    told = f"python -m ops.bench.shoppers --seed {wanted.seed} --scale {wanted.scale:g}"
+    what = asked_for(wanted)
     if wanted.file is not None:
-        told = f"python -m ops.bench.shoppers --file {wanted.file.name} --mapping {wanted.mapping}"
-    told += f" --only {shlex.quote(wanted.only)}" if wanted.only else ""
+        what = f"--file {wanted.file.name} --mapping {wanted.mapping}"
+    told = f"python -m ops.bench.shoppers {what}"
 
     def measure() -> dict[str, Any]:
         reports = []
@@ -342,9 +338,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     add = parser.add_argument
     add("--file", type=Path, help="a file of events, instead of the shops")
     add("--mapping", default="segment", help="of that file")
-    add("--only", default="", help="shops whose name has this in it")
-    add("--seed", type=int, default=1, help="of the shops that are made up")
-    add("--scale", type=float, default=1.0, help="times the users of the shops that are made up")
+    ask_for_shops(parser)
     return parser.parse_args(arguments)
 
 

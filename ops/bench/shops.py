@@ -21,7 +21,6 @@ through `stream.rehearsal`, an owner and a trainer in memory, and looks at every
 from __future__ import annotations
 
 import argparse
-import platform
 import shlex
 import sys
 import time
@@ -41,7 +40,7 @@ from sklearn.metrics import roc_auc_score
 
 from consumers.decode import Decoder
 from ops.bench import command
-from ops.bench.report import cpu
+from ops.bench.report import measured_on
 from ops.bench.shops_made import MADE, START_MS, Made, columns, made_events
 from ops.bench.year import month_of
 from producers.mapping import MappingError, load_mapping
@@ -485,7 +484,7 @@ def section(reports: Sequence[dict[str, Any]], at: datetime, told: str) -> str:
         "",
         f"`{told}`",
         "",
-        f"{cpu()}, Python {platform.python_version()}; {took:.0f} s.",
+        f"{measured_on()}; {took:.0f} s.",
         "",
         f"| {' | '.join(name for name, _ in COLUMNS)} |",
         f"|{'---|' * len(COLUMNS)}",
@@ -516,17 +515,32 @@ def shops(wanted: argparse.Namespace) -> list[Shop]:
     found = [of_file(*one) for one in FILES if one[1].exists()]
     found += [of_made(one.scaled(wanted.scale), wanted.seed, base) for one in MADE]
     found.append(of_demo(wanted.seed))
-    return [one for one in found if wanted.only.casefold() in one.name.casefold()]
+    return chosen(found, wanted)
+
+
+def ask_for_shops(parser: argparse.ArgumentParser) -> None:
+    """Options that say which shops are played."""
+    add = parser.add_argument
+    add("--only", default="", help="shops whose name has this in it")
+    add("--seed", type=int, default=1, help="of the shops that are made up")
+    add("--scale", type=float, default=1.0, help="times the users of the shops that are made up")
+
+
+def asked_for(wanted: argparse.Namespace) -> str:
+    """The same options, to be typed again."""
+    told = f"--seed {wanted.seed} --scale {wanted.scale:g}"
+    return f"{told} --only {shlex.quote(wanted.only)}" if wanted.only else told
+
+
+def chosen(shops: Sequence[Shop], wanted: argparse.Namespace) -> list[Shop]:
+    """Of some shops, those that were asked for."""
+    return [one for one in shops if wanted.only.casefold() in one.name.casefold()]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run it; 0 done, 1 it could not be done, 2 wrong use."""
     wanted = parse(arguments)
-    told = (
-        f"python -m ops.bench.shops --seed {wanted.seed} --scale {wanted.scale:g} "
-        f"--segments {wanted.segments}"
-    )
-    told += f" --only {shlex.quote(wanted.only)}" if wanted.only else ""
+    told = f"python -m ops.bench.shops --segments {wanted.segments} {asked_for(wanted)}"
 
     def measure() -> dict[str, Any]:
         reports = []
@@ -559,11 +573,8 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         epilog='Example: make bench-shops ARGS="--only grocer --seed 3"',
         append=False,
     )
-    add = parser.add_argument
-    add("--only", default="", help="shops whose name has this in it")
-    add("--seed", type=int, default=1, help="of the shops that are made up")
-    add("--scale", type=float, default=1.0, help="times the users of the shops that are made up")
-    add("--segments", type=int, default=8, help="k")
+    ask_for_shops(parser)
+    parser.add_argument("--segments", type=int, default=8, help="k")
     return parser.parse_args(arguments)
 
 

@@ -1,8 +1,8 @@
 """What a worker pays for many users: ``python -m ops.bench.takeover --users 1,000,000``.
 
 Comes in: a number of users, put into a real Redis by commits. Goes out: a section of
-`results/takeover.md`: how long a partition of them takes to load, what it keeps in memory, and how
-long a sweep over all of them takes, and what the store keeps. The server works on another core.
+`results/takeover.md`: how long a partition of them takes to load, what it keeps in memory, how long
+a sweep over all of them takes, and what the store keeps. The server works on another core.
 """
 
 from __future__ import annotations

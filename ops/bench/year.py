@@ -24,21 +24,19 @@ section to ``results/year.md``. What the numbers mean:
 from __future__ import annotations
 
 import argparse
-import platform
 import sys
 import time
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ops.bench import command
-from ops.bench.report import cpu
+from ops.bench.report import measured_on
 from producers.mapping import Mapping, MappingError, load_mapping
 from producers.tables.opening import stem
 from producers.texts import FileError
@@ -380,7 +378,6 @@ def play(settings: Settings, file: Path, mapping: Mapping) -> dict[str, Any]:
 
 def section(report: dict[str, Any], at: datetime, command: str) -> str:
     """A dated section of the results."""
-    told = ", ".join(f"{name} {version(name)}" for name in ("numpy", "scikit-learn", "scipy"))
     chosen = report["settings"]
     rows = (
         (
@@ -426,7 +423,7 @@ def section(report: dict[str, Any], at: datetime, command: str) -> str:
         "",
         f"`{command}`",
         "",
-        f"{cpu()}, Python {platform.python_version()}, {told}; {report['seconds']:.0f} s.",
+        f"{measured_on('numpy', 'scikit-learn', 'scipy')}; {report['seconds']:.0f} s.",
         "",
         f"{report['users']:,} users, {report['events']:,} events from {days}; {how}.",
         "",

@@ -259,6 +259,6 @@ class Scores:
 
 
 def have_ordered(vectors: Floats, features: Sequence[str]) -> Bools:
-    """Who has an order that was not taken back."""
+    """Who has an order that was not taken back, by the plain count; `rhythm` goes by the decayed one."""
     which: Bools = vectors[:, features.index(ORDERS)] > ORDERED
     return which

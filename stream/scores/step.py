@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+import msgspec
 import numpy as np
 
 from stream.clustering import ALL_HASHES
@@ -17,7 +18,7 @@ from stream.events import Bools, Floats, Hashes, Ints
 from stream.learning.statistics import Sample
 from stream.scores.declare import ORDERS, REVENUE, SILENCE, Wanted
 from stream.scores.learner import FADING, Ahead, Learner
-from stream.scores.looks import Looks, Over, Sight, seen
+from stream.scores.looks import Looks, Over, Sight, Small, seen
 from stream.scores.model import (
     LearnedScore,
     Scores,
@@ -71,9 +72,8 @@ def advance(
     who = followed[_turn(hashes[followed], known.step, today, wanted.look_days)]
     inputs = vectors[who][:, [features.index(name) for name in wanted.inputs]]
     logs = logs_of(inputs).astype(np.float32)
-    known = Learner(
-        known.meaning, today, known.moments.after(logs.astype(float)), known.usual, known.ahead
-    )
+    moments = known.moments.after(logs.astype(float))
+    known = msgspec.structs.replace(known, step=today, moments=moments)
     orders = vectors[who][:, features.index(ORDERS)]
     basket = usual_basket(revenue[who], orders, known.usual)
     more = _looks(known, looks, wanted, sample.at_ms, hashes[who], logs, revenue[who], basket)
@@ -112,7 +112,7 @@ def _learned(known: Learner, over: Sequence[Over]) -> Learner:
         one.after(scale.terms(came.logs), came.bought, came.worth)
         for one, came in zip(known.ahead, over, strict=True)
     )
-    return Learner(known.meaning, known.step, known.moments, known.usual, ahead)
+    return msgspec.structs.replace(known, ahead=ahead)
 
 
 def _with_usual(known: Learner, customers: Floats, features: Sequence[str]) -> Learner:
@@ -122,8 +122,7 @@ def _with_usual(known: Learner, customers: Floats, features: Sequence[str]) -> L
         return known
     now = float(np.maximum(revenue, 0.0).sum() / orders.sum())
     kept = FADING ** len(customers) if known.usual else 0.0
-    usual = kept * known.usual + (1.0 - kept) * now
-    return Learner(known.meaning, known.step, known.moments, usual, known.ahead)
+    return msgspec.structs.replace(known, usual=kept * known.usual + (1.0 - kept) * now)
 
 
 def _looks(
@@ -132,7 +131,7 @@ def _looks(
     wanted: Wanted,
     at_ms: int,
     hashes: Hashes,
-    logs: np.ndarray[tuple[int, ...], np.dtype[np.float32]],
+    logs: Small,
     revenue: Floats,
     basket: Floats,
 ) -> Looks:
@@ -163,11 +162,13 @@ def _baskets(one: Ahead, terms: Floats) -> Floats:
 
 def published(known: Learner, looks: Looks, wanted: Wanted) -> Scores | None:
     """What has been learned; without scores of which too little was seen, None without any."""
-    ahead = {one.days: (column, one) for column, one in enumerate(known.ahead)}
+    if known.meaning != wanted.meaning:
+        return None
     learned = []
     for score in wanted.scores:
-        column, one = ahead.get(score.days, (0, Ahead(score.days)))
-        if known.meaning != wanted.meaning or not one.knows(wanted.least):
+        column = wanted.days.index(score.days)
+        one = known.ahead[column]
+        if not one.knows(wanted.least):
             continue
         past = looks.judged[column]
         past = past[:, np.isfinite(past[0])].astype(float)

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import argparse
+import shlex
+from collections.abc import Callable, Sequence
+from typing import TypeAlias
+
 import numpy as np
 import pytest
 
+from ops.bench import shoppers, shops
 from ops.bench.shops import FEWEST, HORIZON_MS, MonthEnd, Seen, by_share, foretold, wilson
 from ops.bench.shops_made import MADE, made_events
 from stream.units import DAY_MS
+
+Parse: TypeAlias = Callable[[Sequence[str]], argparse.Namespace]
 
 NOW_MS = 1_700_000_000_000
 
@@ -75,3 +83,15 @@ def test_a_made_shop_is_in_order_and_the_same_each_time(shop: object) -> None:
     some = one.between(int(one.time_ms[10]), int(one.time_ms[50]))
     assert (some.time_ms < one.time_ms[50]).all()
     assert some.time_ms[0] == one.time_ms[10]
+
+
+@pytest.mark.parametrize("parse", [shops.parse, shoppers.parse])
+def test_what_was_asked_for_can_be_typed_again(parse: Parse) -> None:
+    for asked in ([], ["--only", "the grocer", "--seed", "3", "--scale", "0.5"]):
+        wanted = parse(asked)
+        assert parse(shlex.split(shops.asked_for(wanted))) == wanted
+
+
+def test_shops_are_chosen_by_a_part_of_their_name() -> None:
+    found = shoppers.shops(shoppers.parse(["--only", "GIFT"]))
+    assert [shop.name for shop in found] == ["yearly gift shop"]

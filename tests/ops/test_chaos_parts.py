@@ -224,9 +224,6 @@ def test_a_store_goes_back_to_what_it_was() -> None:
         server.close()
 
 
-# -- command line ------------------------------------------------------------------------------
-
-
 def test_versions_may_begin_again_where_the_store_goes_back_to_having_nothing() -> None:
     fresh = FreshStarts()
     fresh.begun(5.0)
@@ -242,6 +239,9 @@ def test_versions_may_begin_again_where_the_store_goes_back_to_having_nothing() 
     fresh.put_back(101.0)
     fresh.put_back(102.0)
     assert fresh.allowed == 3
+
+
+# -- command line ------------------------------------------------------------------------------
 
 
 def test_a_plan_can_be_seen_without_a_server(capsys: pytest.CaptureFixture[str]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 from segstream import Score, Scorer
@@ -107,3 +108,10 @@ def test_another_file_is_none(tmp_path: Path) -> None:
             Scorer.load(tmp_path / "file")
     with pytest.raises(ValueError, match="no saved scorer"):
         Scorer.load(tmp_path / "nothing")
+    made().save(tmp_path / "file")
+    told = msgspec.msgpack.decode((tmp_path / "file").read_bytes())
+    for name in told:
+        less = {other: value for other, value in told.items() if other != name}
+        (tmp_path / "file").write_bytes(msgspec.msgpack.encode(less))
+        with pytest.raises(ValueError, match="no saved scorer"):
+            Scorer.load(tmp_path / "file")

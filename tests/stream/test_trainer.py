@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -703,6 +704,7 @@ def test_whoever_does_not_lead_any_more_announces_nothing() -> None:
         trainer.step()
     assert scene.announce.models == []
     assert not trainer.leads
+    assert math.isnan(REGISTRY.get_sample_value("segstream_model_inertia") or 0.0)
     scene.store.release("trainer", "another")
     successor.step()
     assert scene.announce.models == ["1.0"], "its successor does"

@@ -89,14 +89,6 @@ def test_chance_is_not_foretold() -> None:
     assert abs(auc - 0.5) < 0.04
 
 
-def test_what_comes_later_changes_nothing_before(crowd: Crowd) -> None:
-    until = 60
-    other = Crowd([[one for one in days if one <= until] for days in crowd.days], crowd.lucky)
-    ours, theirs = played(crowd, range(1, until)), played(other, range(1, until))
-    assert msgspec.json.encode(ours[0]) == msgspec.json.encode(theirs[0])
-    assert ours[1].pack() == theirs[1].pack()
-
-
 def test_too_little_seen_is_no_score(crowd: Crowd) -> None:
     known, looks = played(crowd, range(1, 10))
     assert published(known, looks, WANTED) is None, "no horizon is over"
