@@ -308,7 +308,7 @@ class Mapping(_Declared):
         close = _near(names, available)
         hint = f" (did you mean {close!r}?)" if close else ""
         wanted = " or ".join(map(repr, names))
-        others = [one.name for one in map(load_mapping, _shipped_names()) if one.fits(available)]
+        others = [one.name for one in map(load_mapping, shipped_names()) if one.fits(available)]
         shipped = f"; of those that ship, {' and '.join(others)} would fit" if others else ""
         raise MappingError(
             f"mapping {self.name}: {key}: the file has no column {wanted}{hint}; "
@@ -376,11 +376,6 @@ def _near(names: Columns, available: Collection[str]) -> str | None:
     return close[0] if close else None
 
 
-def shipped_mappings() -> dict[str, str]:
-    """Name and description of each mapping that ships with segstream."""
-    return {name: load_mapping(name).description for name in _shipped_names()}
-
-
 def load_mapping(name_or_path: str | Path) -> Mapping:
     """A shipped mapping by its name, or anyone's by the path of a TOML file.
 
@@ -388,13 +383,13 @@ def load_mapping(name_or_path: str | Path) -> Mapping:
         MappingError: there is none, or it cannot be read; names file, key and expectation.
     """
     text = str(name_or_path)
-    if text in _shipped_names():
+    if text in shipped_names():
         source = resources.files("producers") / "mappings" / f"{text}.toml"
         return parse_mapping(source.read_text(encoding="utf-8"), text, text)
     path = Path(name_or_path)
     if not (isinstance(name_or_path, Path) or text.endswith(".toml") or path.is_file()):
         raise MappingError(
-            f"there is no mapping {text!r}; shipped are {', '.join(_shipped_names())}; "
+            f"there is no mapping {text!r}; shipped are {', '.join(shipped_names())}; "
             "your own is given by the path of its .toml file"
         )
     try:
@@ -426,7 +421,8 @@ def parse_mapping(content: str, name: str, source: str) -> Mapping:
         raise MappingError(_explain(error, source)) from None
 
 
-def _shipped_names() -> list[str]:
+def shipped_names() -> list[str]:
+    """Names of the mappings that ship with segstream."""
     folder = resources.files("producers") / "mappings"
     names = (entry.name for entry in folder.iterdir())
     return sorted(name.removesuffix(".toml") for name in names if name.endswith(".toml"))

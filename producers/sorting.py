@@ -9,6 +9,7 @@ from __future__ import annotations
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -21,7 +22,6 @@ from stream.units import DAY_MS, iso
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from types import TracebackType
 
 _STAGED = (
     ("time_ms", "BIGINT", np.int64),
@@ -133,21 +133,16 @@ class EventSorter:
 
     def __enter__(self) -> Self:
         self.notes: list[str] = []
-        self._folder = tempfile.TemporaryDirectory(prefix="segstream-")
-        self._open = database_of(self._folder.name)
-        self._database = self._open.__enter__()
-        columns = ", ".join(f"{quoted(name)} {kind}" for name, kind, _ in _STAGED)
-        self._database.execute(f"CREATE TABLE staged ({columns}, order_rows VARCHAR)")
+        with ExitStack() as opened:
+            folder = opened.enter_context(tempfile.TemporaryDirectory(prefix="segstream-"))
+            self._database = opened.enter_context(database_of(folder))
+            columns = ", ".join(f"{quoted(name)} {kind}" for name, kind, _ in _STAGED)
+            self._database.execute(f"CREATE TABLE staged ({columns}, order_rows VARCHAR)")
+            self._opened = opened.pop_all()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._open.__exit__(None, None, None)
-        self._folder.cleanup()
+    def __exit__(self, *_: object) -> None:
+        self._opened.close()
 
     def add(self, events: Sequence[Event], order_rows: str = "lines") -> None:
         if not events:

@@ -107,8 +107,8 @@ def as_file(settings: Settings) -> str:
     """The settings that are not defaults, as `load` reads them from a file."""
     told = settings.model_dump(mode="json", exclude_defaults=True, exclude_none=True)
     # Whatever stands behind a section's head belongs to it, so lists come first.
-    lists = ("features", "kinds", "populations", "scores", "campaigns", "endpoints")
-    lines = [f"{name} = {as_toml(told.pop(name))}" for name in lists if name in told]
+    lists = [name for name, value in told.items() if isinstance(value, list)]
+    lines = [f"{name} = {as_toml(told.pop(name))}" for name in lists]
     for name, section in told.items():
         lines.append(f"[{name}]")
         lines += [f"{key} = {as_toml(value)}" for key, value in section.items()]
@@ -201,9 +201,7 @@ def _see_that_it_is_no_slip(name: str, text: str) -> None:
         ConfigError: it is a setting but for an underscore.
     """
     section, _, key = name.removeprefix(ENVIRONMENT_PREFIX).lower().partition("_")
-    known = Settings.model_fields.get(section)
-    fields = getattr(known.annotation, "model_fields", {}) if known is not None else {}
-    if key in fields and not text.startswith("tcp://"):
+    if _field(f"{section}.{key}") is not None and not text.startswith("tcp://"):
         meant = f"{ENVIRONMENT_PREFIX}{section}__{key}".upper()
         raise ConfigError(f"{name} (from environment): there is no such setting, but {meant}")
 
@@ -263,7 +261,7 @@ def _flatten(layer: Layer, prefix: str = "") -> list[tuple[str, Any]]:
     pairs: list[tuple[str, Any]] = []
     for key, value in layer.items():
         dotted = f"{prefix}{key}"
-        if isinstance(value, dict) and not re.search(r"\.", dotted):
+        if isinstance(value, dict) and "." not in dotted:
             pairs.extend(_flatten(value, f"{dotted}."))
         else:
             pairs.append((dotted, value))

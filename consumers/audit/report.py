@@ -6,8 +6,8 @@ read; the command shows them.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 
 OFFENDERS = 5
 """How many are named in a check; the others are only counted."""
@@ -88,6 +88,15 @@ class AuditReport:
     pending: int
     counts: dict[str, int]
     backlog: dict[str, int]
+
+    def with_checks(self, more: Sequence[Check]) -> AuditReport:
+        """The same report, with further promises that were judged."""
+        return replace(
+            self,
+            checks=[*self.checks, *more],
+            ok=self.ok and all(check.ok for check in more),
+            unjudged=self.unjudged + sum(check.unjudged for check in more),
+        )
 
 
 def explain(report: AuditReport) -> Iterator[str]:

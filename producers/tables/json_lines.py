@@ -7,7 +7,7 @@ bytes of each.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -42,7 +42,7 @@ def read_json_lines(file: Path, mapping: Mapping, refuse: Refuse) -> Iterator[li
         if mapping.each is not None:
             objects = _entries(objects, mapping.each)
         else:
-            objects = _unwrapped(objects, {path[0] for _, path in paths} | set(mapping.columns))
+            objects = _unwrapped(objects, _keys_of(mapping.columns))
         for number, content in objects:
             try:
                 row = [text_at(content, name, path, name in numbers) for name, path in paths]
@@ -53,9 +53,7 @@ def read_json_lines(file: Path, mapping: Mapping, refuse: Refuse) -> Iterator[li
                 seen.update(name for (name, _), text in zip(paths, row, strict=True) if text)
                 if len(others) < 50:  # only shown in a message
                     others.update(content)
-                    lists = lists or [
-                        key for key, found in content.items() if _is_of_objects(found)
-                    ]
+                    lists = lists or _lists_of_objects(content)
             batch.append(Numbered(number, row))
             if len(batch) == BATCH_ROWS:
                 yield batch
@@ -80,7 +78,7 @@ def fitting(file: Path, mapping: Mapping) -> Mapping:
     if mapping.for_json is None:
         return mapping
     other = load_mapping(mapping.for_json)
-    wanted = {name.split(".")[0] for name in (*mapping.columns, *other.columns)}
+    wanted = _keys_of((*mapping.columns, *other.columns))
     with open_utf8_lines(file, mapping.encoding) as lines:
         objects = _unwrapped(_objects(file, lines, mapping, lambda _: None), wanted)
         for _, content in islice(objects, _LOOKED_AT):
@@ -183,8 +181,18 @@ def _numbered(lines: Iterator[bytes]) -> tuple[bytes | None, Iterator[tuple[int,
     return b"".join([first[1], *following, *(line for _, line in numbered)]), iter(())
 
 
-def _is_of_objects(value: Any) -> bool:
-    return isinstance(value, list) and bool(value) and isinstance(value[0], dict)
+def _keys_of(columns: Iterable[str]) -> set[str]:
+    """Keys by which an object may have one of these columns: its name, or where its path begins."""
+    return {key for name in columns for key in (name, name.split(".")[0])}
+
+
+def _lists_of_objects(content: dict[str, Any]) -> list[str]:
+    """Keys under which an object has a list of objects."""
+    return [
+        key
+        for key, found in content.items()
+        if isinstance(found, list) and found and isinstance(found[0], dict)
+    ]
 
 
 def _entries(
@@ -208,7 +216,7 @@ def _unwrapped(
     """
     number = 0
     for place, content in objects:
-        lists = [key for key, found in content.items() if _is_of_objects(found)]
+        lists = _lists_of_objects(content)
         if len(lists) != 1 or not wanted.isdisjoint(content):
             number = max(number + 1, place)
             yield number, content

@@ -5,6 +5,7 @@ Comes in: what a person wrote. Goes out: files with their mappings, times, and a
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated
 
@@ -81,6 +82,12 @@ def see_population(model: Model, population: str | None) -> None:
         raise config.ConfigError(
             f"--population {population}: there is no such population, but {', '.join(names)}"
         )
+
+
+def see_segments(model: Model, segments: Iterable[int]) -> None:
+    """Refuse a segment that there is none of."""
+    if unknown := [one for one in segments if one not in model.by_id]:
+        raise config.ConfigError(f"--segment {unknown[0]}: segstream segments lists them")
 
 
 def see_kind(settings: config.Settings, store: ReaderStore, kind: str | None) -> None:

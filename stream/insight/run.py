@@ -19,7 +19,7 @@ from stream.insight import queries
 from stream.insight.facts import MomentFacts, Record, RunFacts, SegmentsFacts
 from stream.learning.owner_view import OwnerView
 from stream.store.promises import ReaderStore
-from stream.store.state import StoreUnavailableError
+from stream.store.state import Position, StoreUnavailableError
 from stream.units import iso
 
 LAST_MOVES = 8
@@ -98,8 +98,7 @@ class Run:
             shop_ms: how far the shop is, by its own clock.
             now: a clock that only goes forward, in seconds.
         """
-        positions = [p for p in map(self._store.position, self._partitions) if p is not None]
-        events = sum(p.counts.consumed for p in positions)
+        positions, events = self._progress()
         self._taken_in.append((now, events))
         (then, before), (now, after) = self._taken_in[0], self._taken_in[-1]
         clock_ms = min((p.clock_ms for p in positions), default=0)
@@ -143,8 +142,7 @@ class Run:
             complete: whether the shop sent all it had.
         """
         arrivals = self.arrivals
-        positions = [p for p in map(self._store.position, self._partitions) if p is not None]
-        events = sum(p.counts.consumed for p in positions)
+        _, events = self._progress()
         latencies = arrivals.latencies(sent)
         half, most = np.quantile(latencies, [0.5, 0.99]).tolist() if latencies else (None, None)
         facts: RunFacts = {
@@ -169,6 +167,11 @@ class Run:
             facts["users"], facts["segments"] = found["users"], len(found["segments"])
             facts["segment_list"] = found
         return facts
+
+    def _progress(self) -> tuple[list[Position], int]:
+        """Positions of the partitions that have one, and how many messages they have taken in."""
+        positions = [p for p in map(self._store.position, self._partitions) if p is not None]
+        return positions, sum(p.counts.consumed for p in positions)
 
     def _segments(self) -> SegmentsFacts | None:
         with suppress(queries.NoModelError):

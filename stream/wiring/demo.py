@@ -19,7 +19,6 @@ from threading import Event, Thread
 from typing import Any, Protocol
 
 import msgspec
-import numpy as np
 from confluent_kafka import OFFSET_BEGINNING, Consumer, TopicPartition
 
 from consumers.audit.run import audit
@@ -387,6 +386,6 @@ def _marks_sent(settings: config.Settings) -> dict[str, float]:
         if message.key() is None and (value := message.value()):
             with suppress(msgspec.DecodeError):
                 mark = decoder.decode(value)
-                wall = np.datetime64(mark.sentAt.removesuffix("Z"), "ms").astype(np.int64)
-                sent[mark.timestamp] = float(wall) / 1_000
+                wall_ms = milliseconds(datetime.fromisoformat(mark.sentAt))
+                sent[mark.timestamp] = wall_ms / 1_000
     return sent

@@ -22,7 +22,7 @@ from consumers.letters import Letter, _letter_of
 from producers import rejects
 from producers.dead_letters import _message
 from producers.mapped import Event, Refusal
-from producers.mapping import Mapping, load_mapping, parse_mapping, shipped_mappings
+from producers.mapping import Mapping, load_mapping, parse_mapping, shipped_names
 from producers.messages import encoded_message
 from producers.rejects import DeadLetters
 from producers.row_mapper import RowMapper
@@ -201,7 +201,7 @@ rules = [
 
 @lru_cache(maxsize=1)
 def _mappings() -> list[tuple[Mapping, RowMapper]]:
-    mappings = [load_mapping(name) for name in shipped_mappings()]
+    mappings = [load_mapping(name) for name in shipped_names()]
     mappings.append(parse_mapping(_RULES, "rules", "rules"))
     for form in ("auto", "iso", "seconds", "milliseconds", "microseconds"):
         time = {"column": ("at",), "format": form}

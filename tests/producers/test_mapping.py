@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import re
+from pathlib import Path
 
 import pytest
 
-from producers.mapping import MappingError, load_mapping, shipped_mappings
+from producers.mapping import MappingError, load_mapping, shipped_names
 from producers.mapping_help import EXAMPLE_PURCHASES, EXAMPLE_VIEWS, HELP_EXAMPLE
 from stream.units import iso
 from tests.producers.test_row_mapper import RULE, event, mapping, message
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 @pytest.mark.parametrize(
@@ -58,13 +56,21 @@ def test_mappings_are_found_by_name_or_path(tmp_path: Path) -> None:
 
 
 def test_every_shipped_mapping_loads_and_says_what_it_is_for() -> None:
-    found = shipped_mappings()
+    found = {name: load_mapping(name) for name in shipped_names()}
     assert set(found) == {
         "ga4", "matomo", "online_retail", "rees46", "retailrocket", "rudderstack", "segment",
         "shopify", "shopify_api", "simple", "snowplow", "stripe", "stripe_api", "taobao", "woocommerce",
         "woocommerce_api",
     }  # fmt: skip
-    assert all(found.values())
+    assert all(one.description for one in found.values())
+
+
+def test_the_guide_names_every_shipped_mapping_that_people_choose() -> None:
+    page = (Path(__file__).parents[2] / "ops" / "guide" / "files.md").read_text(encoding="utf-8")
+    listed = page[page.index("These ship") : page.index("To change one")]
+    # Those for JSON come along with another of the same source.
+    alone = [name for name in shipped_names() if not name.endswith("_api")]
+    assert sorted(re.findall(r"`(\w+)`", listed)) == alone
 
 
 def test_missing_columns_are_named_with_what_there_is() -> None:

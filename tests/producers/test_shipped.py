@@ -116,7 +116,7 @@ def told(file: Path, mapping: str) -> tuple[list[dict[str, Any]], list[Refusal],
 
 
 def brief(messages: list[dict[str, Any]]) -> list[tuple[Any, ...]]:
-    """Event, user, order, money and currency of each."""
+    """Event, user, order, money and pieces of each."""
     return [
         (
             one["event"].removeprefix("Order "), one["userId"],

@@ -5,7 +5,7 @@ Comes in: settings. Goes out: what holds and what does not, shown.
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from typing import Annotated, Any
 
 import typer
@@ -47,13 +47,7 @@ def audit(
     with roles.open_store(settings) as store, auditing.progress(invocation.err, sample) as progress:
         report = run_audit(settings, store, sample=sample, progress=progress)
     if settings.campaigns:
-        more = campaigns.audit(settings)
-        report = replace(
-            report,
-            checks=[*report.checks, *more],
-            ok=report.ok and all(check.ok for check in more),
-            unjudged=report.unjudged + sum(check.unjudged for check in more),
-        )
+        report = report.with_checks(campaigns.audit(settings))
     show(asdict(report), as_json, lambda shown: auditing.show(invocation.out, shown))
     if not report.ok:
         raise typer.Exit(NO)

@@ -11,12 +11,12 @@ from typing import Annotated, Any
 import typer
 
 from consumers.change_log import ChangeLog, Place
-from stream import config
 from stream.cli import explaining, views
 from stream.cli.arguments import (
     AsJson,
     see_kind,
     see_population,
+    see_segments,
     since_ms,
 )
 from stream.cli.invocation import invocation
@@ -183,8 +183,7 @@ def list_members(
     with roles.open_store(settings) as store:
         reader = queries.Reader(settings, store, settings.table())
         model = queries.model_in_force(store)
-        if unknown := [one for one in segment or () if one not in model.by_id]:
-            raise config.ConfigError(f"--segment {unknown[0]}: segstream segments lists them")
+        see_segments(model, segment or ())
         see_kind(settings, store, kind)
         see_population(model, population)
         begin = since_ms(since, reader)

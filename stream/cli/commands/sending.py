@@ -14,11 +14,10 @@ import typer
 from consumers.letters import letters, survey
 from consumers.parked import parked
 from producers import topics as topic_plans
-from stream import config
 from stream.cli import dlq
 from stream.cli import rekey as rekey_view
 from stream.cli import webhooks as webhooks_view
-from stream.cli.arguments import AsJson, see_kind
+from stream.cli.arguments import AsJson, see_kind, see_segments
 from stream.cli.invocation import NO, invocation
 from stream.cli.terminal import show
 from stream.events import Reason
@@ -61,8 +60,7 @@ def republish_memberships(
     topic_plans.see_partitions(settings)
     with roles.open_store(settings) as store:
         model = queries.model_in_force(store)
-        if segment is not None and segment not in model.by_id:
-            raise config.ConfigError(f"--segment {segment}: segstream segments lists them")
+        see_segments(model, () if segment is None else (segment,))
         see_kind(settings, store, kind)
         with invocation.telling("sending") as tell:
             facts = republish.tell_again(

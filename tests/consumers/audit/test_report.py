@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 
-from consumers.audit.report import explain
+from consumers.audit.report import Check, explain
 from tests.consumers.audit.world import (
     World,
     truthful,
@@ -30,3 +30,16 @@ def test_five_offenders_are_named_and_all_are_counted() -> None:
     world.users(0).clear()
     check = next(c for c in world.audit().checks if c.name == "state_equals_log")
     assert (check.wrong, len(check.offenders)) == (8, 5)
+
+
+def test_further_promises_join_a_report() -> None:
+    report = truthful().audit()
+    assert report.ok
+    kept, broken = Check("kept", unjudged=2), Check("broken")
+    broken.accuse("somebody")
+    assert report.with_checks([kept]).ok
+    whole = report.with_checks([kept, broken])
+    assert not whole.ok
+    assert whole.unjudged == report.unjudged + 2
+    assert whole.checks == [*report.checks, kept, broken]
+    assert not whole.with_checks([kept]).ok
