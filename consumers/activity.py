@@ -267,7 +267,7 @@ class ActivityWorker:
         owner = Owner(number, token, list(position.offsets), self._terms)
         self._partitions.serve(partition, owner)
         self._lag.watch(number, position.offsets)
-        metrics.partition_acquired(number, len(partition), *partition.remembered)
+        metrics.partition_acquired(number, len(partition), *partition.past.counts)
         log.info(
             "partition %d taken over: %d users, commit %d",
             number,
@@ -295,7 +295,7 @@ class ActivityWorker:
         self._lag.forget(number)
         owned = self._partitions.drop(number)
         if owned is not None:
-            owned.partition.release()
+            owned.partition.past.release()
             self._store.abandon(number)
             metrics.partition_released(number)
 

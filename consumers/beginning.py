@@ -85,7 +85,7 @@ class Beginning:
                 f"the position of partition {number} and its users are not of the same moment: "
                 "one was put back without the other"
             )
-        if missing := partition.missing():
+        if missing := partition.past.missing():
             return f"partition {number} has {missing} in the store: the others have vanished"
         return ""
 

@@ -17,11 +17,12 @@ from consumers.model_feed import ROUND_CHECK_SECONDS, ModelFeed
 from consumers.owner import Owner
 from consumers.serving import Guard, Owned, take_rejects
 from stream import metrics
+from stream.acting import Acting, act_together
 from stream.config import Worker
 from stream.events import Counts
 from stream.learning.statistics import PartitionStatistics
 from stream.model import Model
-from stream.partition import Acting, Partition, act_together
+from stream.partition import Partition
 from stream.store.state import Commit
 
 SLICE = 512
@@ -216,7 +217,7 @@ class LiveClock:
         sweep.spent += self._time.monotonic() - started
         if statistics is not None:
             metrics.swept(sweep.spent)
-            metrics.users_counted(partition.number, len(partition), *partition.remembered)
+            metrics.users_counted(partition.number, len(partition), *partition.past.counts)
             sweep.spent = 0.0
         return None if adopting else statistics
 

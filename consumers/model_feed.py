@@ -12,9 +12,10 @@ from consumers.clock import Time
 from stream import metrics
 from stream.learning.owner_view import OwnerView
 from stream.model import Model
-from stream.partition import Partition, SampleRequest
+from stream.partition import Partition
 from stream.store.promises import Models
 from stream.store.state import StoreUnavailableError
+from stream.sweeps import SampleRequest
 
 log = logging.getLogger(__name__)
 

@@ -18,10 +18,10 @@ from confluent_kafka.admin import AdminClient
 from consumers.client import admin_options, read_to_end
 from consumers.group_members import members_of
 from stream.config import Settings
+from stream.delivered import Delivered
 from stream.errors import BrokerUnavailableError, TopicMissingError, kafka_client
 from stream.events import CHANGED, NAMESPACE_HEADER, ORIGIN_HEADER
 from stream.headers import EVENT_ID, EVENT_TYPE, headers_of
-from stream.partition import Delivered
 from stream.trainer import Announced
 
 log = logging.getLogger(__name__)

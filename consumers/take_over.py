@@ -35,11 +35,12 @@ from consumers.owner import NotOursError, new_token
 from consumers.topic_watch import see_same_topics
 from consumers.waiting import Waiting
 from stream.config import Settings
+from stream.delivered import Delivered
 from stream.features import FeatureTable
 from stream.hashing import key_print
 from stream.health import Pulse
 from stream.memory import Memory
-from stream.partition import Delivered, Partition
+from stream.partition import Partition
 from stream.store.promises import OwnerStore
 from stream.store.state import Position
 
@@ -135,7 +136,7 @@ class TakeOver:
         """A partition is not to be served any more."""
         loading = self._loading.pop(number, None)
         if loading is not None:
-            loading.partition.release()
+            loading.partition.past.release()
         self.waiting.forget(number)
 
     def go_on(self, served: AbstractSet[int]) -> None:
@@ -225,7 +226,7 @@ class TakeOver:
             loading = self._loading[number]
             if not self._load_until(deadline, loading):
                 return
-            loading.partition.load_ids(self._store.load_ids(number))
+            loading.partition.past.load_ids(self._store.load_ids(number))
             try:
                 partition = self._see_that_all_are_there(loading)
             except NotOursError as error:
@@ -248,7 +249,9 @@ class TakeOver:
     def _load_until(self, deadline: float, loading: _Loading) -> bool:
         """Load users and orders; False if the deadline came first."""
         partition = loading.partition
-        while partition.load_some(loading.stored) or partition.load_some_orders(loading.orders):
+        while partition.load_some(loading.stored) or partition.past.load_some_orders(
+            loading.orders
+        ):
             self._pulse.beat()
             if self._time.monotonic() > deadline:
                 return False
@@ -267,7 +270,7 @@ class TakeOver:
         if not lack:
             return partition
         self._beginning.accept(lack)
-        partition.release()
+        partition.past.release()
         sequence, begun = self._beginning.again(number, loading.token, position)
         return self._partition(
             sequence,

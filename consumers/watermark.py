@@ -199,7 +199,7 @@ class MarkClock:
         sample = self._feed.sample_request(mark)
         statistics = partition.sweep(mark, sent, acted=touched, sample=sample)
         metrics.swept(self._time.monotonic() - started)
-        metrics.users_counted(partition.number, len(partition), *partition.remembered)
+        metrics.users_counted(partition.number, len(partition), *partition.past.counts)
         commit = partition.commit(
             owned.owner.offsets, counts, mark, mark_ms=mark, statistics=statistics
         )

@@ -14,9 +14,8 @@ A step, and what a crash leaves behind:
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from itertools import islice
 from typing import NamedTuple
 
@@ -24,22 +23,22 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from stream import metrics, records
-from stream.clustering import ALL_HASHES, Statistics, smallest_hashes
+from stream.clustering import smallest_hashes
+from stream.delivered import Delivered, LostChanges, newest_of, put_where_told
 from stream.events import CAUSES, Bools, Cause, Counts, EventColumns, Floats, Hashes, Ints, Rows
 from stream.features import FeatureTable
-from stream.flapping import counted
 from stream.hashing import user_hashes
-from stream.learning.owner_view import OwnerView
-from stream.learning.statistics import PartitionStatistics, Sampling
-from stream.limits import PLACES
+from stream.learning.statistics import PartitionStatistics
+from stream.looking import look_under
 from stream.memory import Memory, Part
 from stream.model import Model, Placed
-from stream.orders import PACKED
+from stream.past_messages import LOADED_AT_ONCE, PastMessages
 from stream.populations import NONE, Populations
+from stream.recording import Recorder
 from stream.rows import ROW_FORMAT, RowFormatError, put_rows, rows_at, whole
-from stream.segments import Look, Moves, PublishRule, columns_of, contributions, look
-from stream.store.state import Commit, MemoryChanges, OutboxEntry, Position
+from stream.segments import Look, Moves, PublishRule, columns_of
+from stream.store.state import Commit, Position
+from stream.sweeps import SampleRequest, Sweep
 from stream.told import WRONG, ToldError
 from stream.turns import (
     KindBook,
@@ -48,112 +47,22 @@ from stream.turns import (
     did_something,
     kinds_told,
     paid,
-    to_tell,
     wanted_kinds,
 )
-from stream.units import iso, isos
 from stream.users import Kind, TextSlots, UserColumns
 
 CHUNK = 2_048
 """Users looked at in one go by a sweep: their rows and vectors stay in the cache (a third faster
 than 8,192)."""
-LOADED_AT_ONCE = 5_000
-"""As many as a page of a scan has."""
 ROOM = 1_024
 GROWTH = 1.25
 """Of a partition's memory when it is full: a row is half a kilobyte, so no more is kept empty."""
-CHANGES_PER_ENTRY = 1_000
-WHY = 3
 
 
 class SchemaMismatchError(ToldError):
     """The stored rows were written by another feature table; says what to do."""
 
     exit_code = WRONG
-
-
-class Delivered(NamedTuple):
-    """A change as the output has it: who went where, and when.
-
-    Attributes:
-        before: segment before; 0 for none. The one after, if that has turned into another kind.
-        kind: that they were told.
-        moved: where they came from when they came to the segment, and when; None if that is not
-            known, as of one record alone.
-        kind_since_ms: when they were told that kind first; 0 if that is not known.
-    """
-
-    user: str
-    incarnation: int
-    version: int
-    before: int
-    after: int
-    at_ms: int
-    kind: str
-    moved: tuple[int, int] | None = None
-    kind_since_ms: int = 0
-
-    def after_all(self, before: Delivered | None) -> Delivered:
-        """With what a user's record before tells of how they came there."""
-        moved = (self.before, self.at_ms) if self.before != self.after else before and before.moved
-        same = before is not None and before.kind == self.kind
-        since_ms = before.kind_since_ms if before is not None and same else self.at_ms
-        return self._replace(moved=moved, kind_since_ms=since_ms)
-
-
-@dataclass(frozen=True)
-class SampleRequest:
-    """Which users the trainer wants to see.
-
-    Attributes:
-        users: of each population.
-        thresholds: the highest hash that is wanted of a population; all, of one that is not here.
-    """
-
-    users: int
-    thresholds: Mapping[str, int] = field(default_factory=dict)
-
-    @staticmethod
-    def of(trainer: OwnerView, at_ms: int, users: int) -> SampleRequest | None:
-        """What the trainer wants with statistics of a time; None for no sample."""
-        if at_ms < trainer.sample_due_ms:
-            return None
-        return SampleRequest(users, trainer.sample_thresholds)
-
-    def sampling(self, populations: Populations, features: int) -> Sampling:
-        """What gathers such a sample."""
-        limits = [self.thresholds.get(name, ALL_HASHES) for name in populations.names]
-        return Sampling(limits, self.users, features)
-
-
-@dataclass
-class _Sweep:
-    """A look at everyone who was there when it began, some at a time.
-
-    Attributes:
-        causes: code in `CAUSES` for each user, of a move that this look brings.
-        sampling: what gathers the sample; None if none is wanted.
-        in_each: users of each population so far.
-        next: the first user not yet looked at.
-        total: of those looked at.
-        scored: what scores come to in each segment, see `Scores.totals`; None for no scores, or
-            no sample.
-        untold: slots of users who are to be told of a turn, and did not act, some at a time.
-    """
-
-    cause: Cause
-    causes: npt.NDArray[np.uint8]
-    sampling: Sampling | None
-    in_each: Ints
-    next: int = 0
-    total: Statistics | None = None
-    scored: Floats | None = None
-    untold: list[Ints] = field(default_factory=list)
-
-    @staticmethod
-    def over(users: int, cause: Cause, sampling: Sampling | None, populations: int) -> _Sweep:
-        causes = np.full(users, CAUSES.index(cause), np.uint8)
-        return _Sweep(cause, causes, sampling, np.zeros(populations, np.int64))
 
 
 class _Looked(NamedTuple):
@@ -211,7 +120,7 @@ class Partition:
                 "worker.remember_purchases_seconds and worker.remember_orders_seconds back, or use "
                 "another store.namespace and another broker.group and replay the log"
             )
-        self._lanes = self._memory.open(number, position.clocks, position.ids, position.orders)
+        self.past = PastMessages(self._memory, number, position)
         self.number = number
         self.sequence = sequence
         self.position = position
@@ -228,19 +137,19 @@ class Partition:
         }
         self._users = UserColumns(kinds, ROOM)
         self._hashed = 0
-        self._pending: list[bytes] = []
-        self._told: Counter[tuple[Cause, str | None, str]] = Counter()
-        self._left: Counter[int] = Counter()
-        self._back: Counter[int] = Counter()
-        self._origin_ms = 0
-        self._sweep: _Sweep | None = None
+        self._sweep: Sweep | None = None
         self._looked_under = position.model
         self._known_to = position.known_to
-        self._delivered: dict[str, Delivered] = {}
-        self._foretold: dict[str, Delivered] = {}
-        self._flapping = position.flapping
-        self._loaded: dict[tuple[int, int, bool], int] = {}
+        self._lost = LostChanges()
         self._kinds = KindBook(position.kinds)
+        self._recorder = Recorder(
+            self._slots,
+            self._kinds,
+            table.names,
+            position.flapping,
+            position.incarnation,
+            key,
+        )
         self._turned_ms = position.turned_ms
         self._scale: tuple[Model, Scale] | None = None
 
@@ -304,69 +213,6 @@ class Partition:
         whole(self._rows)[known : len(self)] = whole(rows)
         return True
 
-    def load_ids(self, stored: Iterable[tuple[int, bytes]]) -> None:
-        """Take in the message ids that the store has remembered; see `Store.load_ids`."""
-        for place, keys in stored:
-            topic, step = self._step_of(place, orders=False)
-            if step is not None:
-                found = np.frombuffer(keys[: len(keys) // 8 * 8], np.uint64)
-                self._loaded[topic, step, False] = len(found)
-                self._memory.ids.load(self._lanes[topic], step, found)
-
-    def load_some_orders(self, stored: Iterator[tuple[int, bytes, bytes]]) -> bool:
-        """Take in a portion of the orders that the store has; False if there was nothing left.
-
-        A store may give one twice.
-        """
-        portion: dict[tuple[int, bytes], bytes] = {}
-        for place, key, packed in islice(stored, LOADED_AT_ONCE):
-            portion[place, key] = packed
-        by_place: dict[int, list[tuple[bytes, bytes]]] = {}
-        for (place, key), packed in portion.items():
-            by_place.setdefault(place, []).append((key, packed))
-        for place, orders in by_place.items():
-            topic, step = self._step_of(place, orders=True)
-            if step is None:
-                continue
-            keys = np.frombuffer(b"".join(key for key, _ in orders), np.uint64)
-            rows = np.frombuffer(b"".join(packed for _, packed in orders), PACKED)
-            new = self._memory.orders.load(self._lanes[topic], step, keys, rows)
-            known = self._loaded.get((topic, step, True), 0)
-            self._loaded[topic, step, True] = known + new
-        return bool(portion)
-
-    def _step_of(self, place: int, *, orders: bool) -> tuple[int, int | None]:
-        """Topic and step of a place in the store; no step if what is there is forgotten."""
-        topic, here = divmod(place, PLACES)
-        lane = self._lanes[topic]
-        counts = (lane.orders if orders else lane.ids).stored
-        return topic, next((step for step in counts if step % PLACES == here), None)
-
-    def missing(self) -> str:
-        """What the store had to have and did not give, in words; empty if nothing is missing."""
-        for topic, lane in enumerate(self._lanes):
-            for orders, steps, what in (
-                (False, lane.ids, "message ids"),
-                (True, lane.orders, "orders"),
-            ):
-                found = sum(self._loaded.get((topic, step, orders), 0) for step in steps.stored)
-                stored = sum(steps.stored.values())
-                if found != stored:
-                    return f"{found} of {stored} remembered {what}"
-        return ""
-
-    def release(self) -> None:
-        """Forget what is remembered for this partition; it is not to be used any more."""
-        self._memory.close(self._lanes)
-
-    @property
-    def remembered(self) -> tuple[int, int]:
-        """How many message ids and orders are remembered."""
-        return (
-            sum(lane.ids.total for lane in self._lanes),
-            sum(lane.orders.total for lane in self._lanes),
-        )
-
     def take_delivered(self, delivered: Sequence[Delivered], *, in_time: bool = False) -> int:
         """Take in changes that were delivered, but that the store has lost: they are true.
 
@@ -382,18 +228,14 @@ class Partition:
         Returns:
             How many users they change.
         """
-        here = self.position.incarnation
-        newest: dict[str, Delivered] = {}
-        for one in delivered:
-            if one.incarnation == here:
-                newest[one.user] = one.after_all(newest.get(one.user))
+        newest = newest_of(delivered, self.position.incarnation)
         if in_time:
-            self._foretold = {
+            self._lost.foretold = {
                 user: one
                 for user, one in newest.items()
                 if user not in self._slots or self._rows["version"][self._slots[user]] < one.version
             }
-            return len(self._foretold)
+            return len(self._lost.foretold)
         known = [one for one in newest.values() if one.user in self._slots]
         slots = np.array([self._slots[one.user] for one in known], np.int64)
         lost = [
@@ -405,24 +247,14 @@ class Partition:
         ]
         for slot, one in lost:
             self._put_where_told(slot, one)
-        self._delivered = {user: one for user, one in newest.items() if user not in self._slots}
-        return len(lost) + len(self._delivered)
+        self._lost.unknown = {user: one for user, one in newest.items() if user not in self._slots}
+        return len(lost) + len(self._lost.unknown)
 
     def _put_where_told(self, slot: int, told: Delivered) -> None:
-        """A user is where a delivered change says; nothing speaks for another segment yet."""
-        row = self._rows[slot : slot + 1]
-        row["version"] = told.version
-        if told.moved is not None:
-            row["previous"], row["since"] = told.moved
-        elif row["segment"] != told.after:
-            row["previous"], row["since"] = row["segment"], told.at_ms
-        row["segment"] = told.after
-        row["candidate"], row["evidence"], row["sign"] = 0, 0, 0
-        self._tell_kind(row, np.array([self._code(told.kind)], np.uint8), told.kind_since_ms)
+        """See `delivered.put_where_told`."""
+        code = self._kinds.code(told.kind, lambda: np.unique(self.rows["kind"]))
+        put_where_told(self._rows[slot : slot + 1], told, code)
         self._dirty[slot] = True
-
-    def _code(self, kind: str) -> int:
-        return self._kinds.code(kind, lambda: np.unique(self.rows["kind"]))
 
     def kinds_of(self, rows: Rows) -> list[str]:
         """The kind that each user was told last; empty for none."""
@@ -435,15 +267,9 @@ class Partition:
             self._scale = model, scale
         return self._scale[1]
 
-    @staticmethod
-    def _tell_kind(rows: Rows, kinds: npt.NDArray[np.uint8], now_ms: int) -> None:
-        """Rows of users who are told of what kind they are."""
-        rows["kind_since"] = np.where(rows["kind"] == kinds, rows["kind_since"], now_ms)
-        rows["kind"] = kinds
-
     def knows_output(self, upto: int) -> None:
         """What the output has before an offset was delivered from this partition's commits."""
-        if not self._delivered and not self._foretold:
+        if not self._lost:
             self._known_to = upto
 
     def find(self, users: Sequence[str]) -> Ints:
@@ -466,9 +292,9 @@ class Partition:
         self._rows["format"][known:users] = ROW_FORMAT
         names = self._slots.names[known:]
         self._hashes[known:users] = user_hashes(names, self._key)
-        if self._delivered:
+        if self._lost.unknown:
             for slot, name in enumerate(names, known):
-                if (told := self._delivered.pop(name.decode(), None)) is not None:
+                if (told := self._lost.unknown.pop(name.decode(), None)) is not None:
                     self._put_where_told(slot, told)
 
     def _reserve(self, users: int) -> None:
@@ -499,7 +325,7 @@ class Partition:
 
     def part(self, events: EventColumns) -> Part:
         """What the memory has to know of the partition, and of the users of events."""
-        return Part(self._lanes, self._hashes[events.slot])
+        return Part(self.past.lanes, self._hashes[events.slot])
 
     @property
     def memory(self) -> Memory:
@@ -559,7 +385,7 @@ class Partition:
         """From now on, `sweep_on` looks at everyone who is there, because time has passed."""
         divided = self.populations
         sampling = None if sample is None else sample.sampling(divided, len(self._table.names))
-        self._sweep = _Sweep.over(len(self), Cause.TIME_PASSED, sampling, len(divided))
+        self._sweep = Sweep.over(len(self), Cause.TIME_PASSED, sampling, len(divided))
 
     def begin_adoption(self, model: Model) -> None:
         """Put a model in force; `sweep_on` looks at everyone under it.
@@ -567,7 +393,7 @@ class Partition:
         Until it is through, commits tell the model before: who takes over begins again.
         """
         self.model = model
-        self._sweep = _Sweep.over(len(self), Cause.MODEL_MOVED, None, len(model.populations))
+        self._sweep = Sweep.over(len(self), Cause.MODEL_MOVED, None, len(model.populations))
 
     @property
     def sweeping(self) -> int | None:
@@ -607,22 +433,15 @@ class Partition:
             vectors = self._table.vectors(rows, now_ms)
             if model is None:
                 none = np.full(len(rows), NONE)
-                self._sample(sweep, slots, vectors, self._populations.divide(vectors, none))
+                sweep.sample(self._hashes[slots], vectors, self._populations.divide(vectors, none))
                 continue
             looked = self._look(model, rows, slots, vectors, causes, now_ms)
             if len(slots) < end - start:
                 put_rows(self._rows, slots, rows)
             self._dirty[slots[looked.answer.changed]] = True
             sweep.untold.append(slots[looked.untold])
-            self._sample(sweep, slots, vectors, looked.placed.populations)
-            counted = _counted(model, looked.placed, looked.answer.columns)
-            sweep.total = counted if sweep.total is None else sweep.total + counted
-            if sweep.sampling is not None and model.scores is not None:
-                # As seldom as a sample: it costs a sixth of a look.
-                scored = model.scores.totals(
-                    vectors, self._table.names, looked.answer.columns, len(model.ids)
-                )
-                sweep.scored = scored if sweep.scored is None else sweep.scored + scored
+            sweep.sample(self._hashes[slots], vectors, looked.placed.populations)
+            sweep.count(model, looked.placed, looked.answer.columns, vectors, self._table.names)
         sweep.next = last
         if last == len(sweep.causes) and model is not None and sweep.untold:
             self._tell_others(model, np.concatenate(sweep.untold), now_ms)
@@ -634,30 +453,18 @@ class Partition:
         if model is not None and sweep.total is not None:
             sizes = dict(zip(model.ids.tolist(), sweep.total.sizes.tolist(), strict=True))
             half_life_ms = self.rule_of(model).revert_ms
-            self._flapping = self._flapping.swept(sizes, now_ms, half_life_ms)
+            self._recorder.swept(sizes, now_ms, half_life_ms)
         statistics = PartitionStatistics(
             at_ms=now_ms,
             model="" if model is None else model.name,
             users=int(np.count_nonzero(self._rows["seen"][:last])),
             updates=self.position.counts.applied,
-            flapping=self._flapping.tallies,
+            flapping=self._recorder.flapping.tallies,
             schema=self._table.schema,
             rules=self.populations.digest,
-            populations=sweep.in_each.tolist(),
         )
-        if sweep.total is not None:
-            statistics.count(sweep.total)
-        if sweep.scored is not None:
-            statistics.scored = sweep.scored.tobytes()
-        if sweep.sampling is not None:
-            statistics.sampled(sweep.sampling.taken())
+        sweep.tell(statistics)
         return statistics
-
-    def _sample(self, sweep: _Sweep, slots: Ints, vectors: Floats, populations: Ints) -> None:
-        """Count users by population, and take those into the sample who belong there."""
-        sweep.in_each += np.bincount(populations, minlength=len(sweep.in_each))
-        if sweep.sampling is not None:
-            sweep.sampling.add(self._hashes[slots], vectors, populations)
 
     def _look(
         self,
@@ -669,10 +476,10 @@ class Partition:
         now_ms: int,
     ) -> _Looked:
         """Look at some users: rows change in place, moves are recorded."""
-        held = self._hold(slots, now_ms) if self._foretold else np.empty(0, np.int64)
+        held = self._hold(slots, now_ms) if self._lost.foretold else np.empty(0, np.int64)
         # They may have been put where they were told just now; the rows here may be a copy.
         kept = rows[held] = self._rows[slots[held]]
-        placed, answer = _under(
+        placed, answer = look_under(
             model, self.rule_of(model), rows, vectors, causes, now_ms, self._looked_under
         )
         moves = answer.moves
@@ -693,21 +500,10 @@ class Partition:
         Args:
             slots: of the users looked at, ascending.
         """
-        found = []
-        for user, told in list(self._foretold.items()):
-            slot = self._slots.get(user)
-            if slot is None:
-                continue
-            if now_ms > told.at_ms:
-                del self._foretold[user]
-                continue
-            place = int(np.searchsorted(slots, slot))
-            if place == len(slots) or slots[place] != slot:
-                continue
-            if now_ms == told.at_ms:
-                self._put_where_told(slot, told)
-            found.append(place)
-        return np.array(found, np.int64)
+        held, due = self._lost.hold(slots, self._slots, now_ms)
+        for slot, told in due:
+            self._put_where_told(slot, told)
+        return held
 
     def rule_of(self, model: Model) -> PublishRule:
         """A person's, if one was applied with the model."""
@@ -734,14 +530,13 @@ class Partition:
         """
         if len(moves) == 0:
             return
-        self._count(moves, self.rule_of(model), now_ms)
-        explained = np.isfinite(moves.margin)
-        why = self._reasons(model, vectors, mapped, moves, explained)
-        rules = self._rules(model, vectors, moves)
         act = CAUSES.index(Cause.USER_MOVED)
         acted = (causes[moves.index] == act) | (moves.cause == act)
         acted &= did_something(rows[moves.index], now_ms, self.position.mark_ms)
-        self._write(model, rows, slots, moves, acted, now_ms, explained, why, rules)
+        self._recorder.moved(
+            model, self.rule_of(model), self._scale_of(model), rows, slots, vectors, mapped,
+            moves, acted, now_ms,
+        )  # fmt: skip
 
     def tell_turns(
         self, model: Model, rows: Rows, slots: Ints, columns: Ints, acted: Bools, now_ms: int
@@ -760,7 +555,10 @@ class Partition:
         wanted = wanted_kinds(rows["kind"], columns, themselves, scale)
         due = np.flatnonzero(wanted != rows["kind"])
         told, untold = due[acted[due]], due[~acted[due]]
-        self._turn(model, rows, slots, told, columns[told], themselves[told], now_ms)
+        self._recorder.turned(
+            model, self.rule_of(model), scale, rows, slots, told, columns[told],
+            themselves[told], now_ms,
+        )  # fmt: skip
         return told, untold
 
     def _tell_others(self, model: Model, slots: Ints, now_ms: int) -> None:
@@ -772,204 +570,36 @@ class Partition:
             slots: of those who were to be told when they were looked at: some may have acted since.
         """
         # Of these it is known where they go.
-        foretold = [self._slots[user] for user in self._foretold if user in self._slots]
-        slots = slots[~np.isin(slots, foretold)]
+        slots = slots[~np.isin(slots, self._lost.slots(self._slots))]
+        rule, scale = self.rule_of(model), self._scale_of(model)
         kinds, nobody = self._rows["kind"][slots], np.zeros(len(slots), np.bool_)
         columns = columns_of(self._rows["segment"][slots], model.ids)
-        due = wanted_kinds(kinds, columns, nobody, self._scale_of(model)) != kinds
+        due = wanted_kinds(kinds, columns, nobody, scale) != kinds
         slots, columns = slots[due], columns[due]
         if len(slots) == 0:
             return
-        rate, mark_ms = self.rule_of(model).turns_per_second, self.position.mark_ms
+        rate, mark_ms = rule.turns_per_second, self.position.mark_ms
         most = allowed(now_ms, self._turned_ms, mark_ms, rate)
         chosen = np.sort(smallest_hashes(self._hashes[slots], most))
         slots, columns = slots[chosen], columns[chosen]
         self._turned_ms = paid(len(slots), now_ms, self._turned_ms, mark_ms, rate)
         rows, everyone = rows_at(self._rows, slots), np.arange(len(slots))
-        self._turn(model, rows, slots, everyone, columns, nobody[: len(slots)], now_ms)
+        self._recorder.turned(
+            model, rule, scale, rows, slots, everyone, columns, nobody[: len(slots)], now_ms
+        )
         put_rows(self._rows, slots, rows)
         self._dirty[slots] = True
 
-    def _turn(
-        self,
-        model: Model,
-        rows: Rows,
-        slots: Ints,
-        index: Ints,
-        columns: Ints,
-        acted: Bools,
-        now_ms: int,
-    ) -> None:
-        """Write records of turns; rows change in place.
-
-        Args:
-            index: places of users who are told.
-            columns, acted: of these.
-        """
-        if len(index) == 0:
-            return
-        rows["version"][index] += 1
-        segments = rows["segment"][index]
-        nobody = np.zeros(len(index), np.bool_)
-        turns = Moves(
-            index=index,
-            before=segments,
-            after=segments,
-            column=columns,
-            column_before=columns,
-            cause=np.full(len(index), CAUSES.index(Cause.SEGMENT_TURNED), np.uint8),
-            margin=np.full(len(index), np.nan),
-            provisional=rows["looks"][index] < self.rule_of(model).provisional_looks,
-            reverted=nobody,
-            crossed=nobody,
-        )
-        self._write(model, rows, slots, turns, acted, now_ms, nobody, [], [])
-
-    def _write(
-        self,
-        model: Model,
-        rows: Rows,
-        slots: Ints,
-        moves: Moves,
-        acted: Bools,
-        now_ms: int,
-        explained: Bools,
-        reasons: Sequence[tuple[list[records.Why], float]],
-        crossings: Sequence[list[records.Why]],
-    ) -> None:
-        """Write records of moves and turns; rows are told of the kinds in them.
-
-        Args:
-            explained: which of them have reasons, in their order.
-            crossings: what took those who crossed to another population, in their order.
-        """
-        who, why, rules = moves.index, iter(reasons), iter(crossings)
-        scale = self._scale_of(model)
-        told = rows["kind"][who]
-        kinds = to_tell(told, scale.kinds[moves.column], acted, scale)
-        some = rows_at(rows, who)
-        self._tell_kind(some, kinds, now_ms)
-        rows["kind"][who], rows["kind_since"][who] = some["kind"], some["kind_since"]
-        version, times = rows["version"][who].tolist(), isos(rows["seen"][who])
-        incarnation, users, name = self.position.incarnation, self._slots.names, model.name
-        at, known = iso(now_ms), model.by_id
-        for (
-            slot,
-            number,
-            seen,
-            old,
-            new,
-            kind_from,
-            kind_to,
-            code,
-            margin,
-            has_why,
-            crossed,
-            provisional,
-        ) in zip(
-            slots[who].tolist(),
-            version,
-            times,
-            moves.before.tolist(),
-            moves.after.tolist(),
-            kinds_told(told, self._kinds.names),
-            kinds_told(kinds, self._kinds.names),
-            moves.cause.tolist(),
-            moves.margin.tolist(),
-            explained.tolist(),
-            moves.crossed.tolist(),
-            moves.provisional.tolist(),
-            strict=True,
-        ):
-            before, after, cause = known.get(old), known[new], CAUSES[code]
-            parts, rest = next(why) if has_why else (next(rules) if crossed else (), None)
-            self._told[cause, kind_from or None, kind_to] += 1
-            record = records.Change(
-                records.change_id(users[slot], self._key, incarnation, number),
-                users[slot].decode(),
-                number,
-                old or None,
-                new,
-                before.name if before else None,
-                after.name,
-                kind_from or None,
-                kind_to,
-                cause,
-                at,
-                seen,
-                name,
-                margin if has_why else None,
-                provisional,
-                parts,
-                rest,
-            )
-            self._pending.append(records.encode(record))
-
-    def _reasons(
-        self, model: Model, vectors: Floats, mapped: Floats, moves: Moves, explained: Bools
-    ) -> list[tuple[list[records.Why], float]]:
-        """The features that contributed most to the margin of each move, and the rest of it.
-
-        Only of moves that have a segment before.
-        """
-        who = moves.index[explained]
-        if len(who) == 0:
-            return []
-        old, new = moves.column_before[explained], moves.column[explained]
-        parts = contributions(
-            mapped[who], model.centroids[old], model.centroids[new], model.weights[new]
-        )
-        top = np.argsort(-parts, axis=1, kind="stable")[:, :WHY]
-        largest = np.take_along_axis(parts, top, axis=1)
-        # Sums are exact before the division, and depend on their order after it.
-        rest = parts.sum(axis=1) - largest.sum(axis=1)
-        gaps = model.gaps[old, new]
-        scale = 2.0 * np.where(gaps > 0, gaps, 1.0)
-        names = self._table.names
-        return [
-            (
-                [records.Why(names[f], value, part) for f, value, part in zip(*one, strict=True)],
-                others,
-            )
-            for *one, others in zip(
-                top.tolist(),
-                np.take_along_axis(vectors[who], top, axis=1).tolist(),
-                (largest / scale[:, None]).tolist(),
-                (rest / scale).tolist(),
-                strict=True,
-            )
-        ]
-
-    def _rules(self, model: Model, vectors: Floats, moves: Moves) -> list[list[records.Why]]:
-        """The features that took users to another population, of each who moved there."""
-        here = np.flatnonzero(moves.crossed)
-        if len(here) == 0:
-            return []
-        names, values = self._table.names, vectors[moves.index[here]]
-        rules = model.crossed_by(moves.before[here], moves.after[here], values)
-        return [
-            [records.Why(names[column], vector[column], None) for column in columns[:WHY]]
-            for columns, vector in zip(rules, values.tolist(), strict=True)
-        ]
-
-    def _count(self, moves: Moves, rule: PublishRule, now_ms: int) -> None:
-        """Who left which segment, and who of them goes back to where they were soon before."""
-        left, back = counted(moves.before), counted(moves.before[moves.reverted])
-        self._flapping = self._flapping.moved(left, back, now_ms, rule.revert_ms)
-        self._left.update(left)
-        self._back.update(back)
-
     def originate(self, origin_ms: int) -> None:
         """What made the moves that wait for a commit happened at, if nothing did before."""
-        if self._pending and not self._origin_ms:
-            self._origin_ms = origin_ms
+        self._recorder.originate(origin_ms)
 
     # -- commit -------------------------------------------------------------------------------
 
     @property
     def uncommitted(self) -> bool:
         """Whether anything but the position has changed since the last commit."""
-        return bool(self._pending) or bool(self._dirty[: len(self)].any())
+        return len(self._recorder) > 0 or bool(self._dirty[: len(self)].any())
 
     def commit(
         self,
@@ -997,13 +627,13 @@ class Partition:
             round_ms=self.position.round_ms if round_ms is None else round_ms,
             model=self._looked_under,
             counts=total,
-            flapping=self._flapping,
+            flapping=self._recorder.flapping,
             known_to=self._known_to,
             users=len(self),
             remember=self._memory.limits.told,
-            clocks=[lane.clock_ms for lane in self._lanes],
-            ids=[lane.ids.told for lane in self._lanes],
-            orders=[lane.orders.told for lane in self._lanes],
+            clocks=[lane.clock_ms for lane in self.past.lanes],
+            ids=[lane.ids.told for lane in self.past.lanes],
+            orders=[lane.orders.told for lane in self.past.lanes],
             kinds=list(self._kinds.names),
             turned_ms=self._turned_ms,
         )
@@ -1014,203 +644,19 @@ class Partition:
             position=position,
             users=[names[slot] for slot in slots.tolist()],
             rows=rows_at(self._rows, slots).tobytes(),
-            outbox=[
-                OutboxEntry(
-                    self._origin_ms,
-                    tuple(self._pending[start : start + CHANGES_PER_ENTRY]),
-                    position.incarnation,
-                )
-                for start in range(0, len(self._pending), CHANGES_PER_ENTRY)
-            ],
+            outbox=self._recorder.entries(),
             statistics=None if statistics is None else statistics.pack(),
-            memory=self._memory_changes(),
+            memory=self.past.changes(),
         )
-
-    def _memory_changes(self) -> MemoryChanges:
-        """What is remembered since the last commit, and what is forgotten."""
-        ids: dict[int, bytes] = {}
-        orders: dict[int, tuple[bytes, bytes]] = {}
-        no_ids: list[int] = []
-        no_orders: list[int] = []
-        for topic, lane in enumerate(self._lanes):
-            base = topic * PLACES
-            no_ids += [base + place for place in lane.ids.vanished()]
-            no_orders += [base + place for place in lane.orders.vanished()]
-            for step, keys in lane.fresh_by_step():
-                ids[base + step % PLACES] = keys
-            for step, found, packed in self._memory.orders.packed(lane):
-                orders[base + step % PLACES] = found.tobytes(), packed.tobytes()
-        return MemoryChanges(no_ids, ids, no_orders, orders)
 
     def committed(self, commit: Commit) -> None:
         """The store has applied the commit."""
         self.sequence = commit.sequence + 1
         self.position = commit.position
         self._dirty[: len(self)] = False
-        for lane in self._lanes:
-            lane.keep()
-        self._pending.clear()
-        self._origin_ms = 0
-        self._tell_changes()
-
-    def _tell_changes(self) -> None:
-        """Count the changes of a commit: now, for those of one that is refused are made again."""
-        for (cause, kind_from, kind_to), users in self._told.items():
-            metrics.changes_committed(cause, kind_from, kind_to, users)
-        metrics.segments_left(self._left, self._back)
-        for counts in (self._told, self._left, self._back):
-            counts.clear()
+        self.past.keep()
+        self._recorder.committed()
 
 
 def _seconds(told: Sequence[int]) -> str:
     return ", ".join(f"{ms / 1_000:g}" for ms in told)
-
-
-class Acting(NamedTuple):
-    """What users of a partition did.
-
-    Attributes:
-        origin_ms: when what made them known was.
-    """
-
-    partition: Partition
-    events: EventColumns
-    origin_ms: int
-
-
-def act_together(acting: Sequence[Acting], now_ms: int) -> list[int]:
-    """Fold a batch into each of some partitions, and look at the users who acted.
-
-    Nothing depends on which partitions come together. It is done in one go because numpy's calls
-    cost the same for one user or a hundred, and in live mode a partition has few at a time.
-
-    Args:
-        acting: at least one, all of one feature table and one memory.
-
-    Returns:
-        The number of duplicates in each.
-    """
-    partitions = [one.partition for one in acting]
-    for one in acting:
-        one.partition.begin_act(one.events.slot, now_ms)
-    # In here, a user's slot is counted on from partition to partition.
-    ends = np.cumsum([len(partition) for partition in partitions])
-    firsts = ends - [len(partition) for partition in partitions]
-
-    def parted(slots: Ints) -> list[tuple[int, int]]:
-        """Where each partition's begin and end."""
-        cuts = np.searchsorted(slots, ends).tolist()
-        return list(zip([0, *cuts], cuts, strict=False))
-
-    def take(slots: Ints) -> Rows:
-        rows = np.empty(len(slots), table.dtype)
-        for one, first, (a, b) in zip(partitions, firsts.tolist(), parted(slots), strict=True):
-            one.take(slots[a:b] - first, rows[a:b])
-        return rows
-
-    table = partitions[0].table
-    events = EventColumns.concatenate(
-        [
-            replace(one.events, slot=one.events.slot + first)
-            for one, first in zip(acting, firsts.tolist(), strict=True)
-        ]
-    )
-    if any(partition.memory is not partitions[0].memory for partition in partitions):
-        raise ValueError("partitions that act together have one memory")
-    parts = [one.partition.part(one.events) for one in acting]
-    sifted = partitions[0].memory.sift(parts, events, table.orders)
-    folded = table.fold(take, sifted.events, sifted.repeats, sifted.shares)
-    spans = parted(folded.touched)
-    slots = [
-        folded.touched[a:b] - first for first, (a, b) in zip(firsts.tolist(), spans, strict=True)
-    ]
-    for group in _alike(partitions):
-        model = partitions[group[0]].model
-        if model is None:
-            continue
-        here = np.concatenate([np.arange(*spans[number]) for number in group])
-        known = folded.rows["seen"][here] > 0
-        # Who is known by what the shop did only is in no segment until they act.
-        here = here[known]
-        if len(here) == 0:
-            continue
-        alone = len(here) == len(folded.rows)
-        rows = folded.rows if alone else rows_at(folded.rows, here)
-        vectors = table.vectors(rows, now_ms)
-        causes = np.full(len(rows), CAUSES.index(Cause.USER_MOVED), np.uint8)
-        rule = partitions[group[0]].rule_of(model)
-        placed, answer = _under(model, rule, rows, vectors, causes, now_ms)
-        begin = 0
-        for number in group:
-            low, high = spans[number]
-            end = begin + int(np.count_nonzero((here >= low) & (here < high)))
-            part, span = partitions[number], slice(begin, end)
-            mine, whose = rows[span], slots[number][here[span] - low]
-            part.record(
-                model, mine, whose, vectors[span], placed.mapped[span],
-                answer.moves.between(begin, end), causes[span], now_ms,
-            )  # fmt: skip
-            everyone = np.ones(len(mine), np.bool_)
-            part.tell_turns(model, mine, whose, answer.columns[span], everyone, now_ms)
-            part.originate(acting[number].origin_ms)
-            begin = end
-        if not alone:
-            put_rows(folded.rows, here, rows)
-    for partition, touched, (a, b) in zip(partitions, slots, spans, strict=True):
-        partition.put(touched, folded.rows[a:b])
-    return [b - a for a, b in parted(folded.duplicates)]
-
-
-def _under(
-    model: Model,
-    rule: PublishRule,
-    rows: Rows,
-    vectors: Floats,
-    causes: npt.NDArray[np.uint8],
-    now_ms: int,
-    looked_under: str = "",
-) -> tuple[Placed, Look]:
-    """Look at users under a model; rows change in place.
-
-    Args:
-        looked_under: the model under which everyone was looked at last; empty for none.
-    """
-    placed = model.place(vectors, rows["segment"])
-    if looked_under and len(model.populations) > 1:
-        # An adoption may find that time has passed, too: no model took them to a population that
-        # was known before.
-        known = model.known_since(looked_under)[placed.populations]
-        by_model = placed.crossing & known & (causes == CAUSES.index(Cause.MODEL_MOVED))
-        causes = np.where(by_model, CAUSES.index(Cause.TIME_PASSED), causes).astype(np.uint8)
-    answer = look(
-        rows, placed.squared, model.ids, model.gaps, rule, causes, now_ms, placed.crossing
-    )
-    return placed, answer
-
-
-def _counted(model: Model, placed: Placed, columns: Ints) -> Statistics:
-    """Of users whose population has been learned.
-
-    Args:
-        columns: of each one's segment, -1 for none.
-    """
-    learned = model.has_learned(placed.populations)
-    mapped, squared = placed.mapped, placed.squared
-    if not learned.all():
-        mapped, squared, columns = mapped[learned], squared[learned], columns[learned]
-    return Statistics.of(mapped, squared, columns)
-
-
-def _alike(partitions: Sequence[Partition]) -> list[list[int]]:
-    """Places of partitions with the same model and rule: all of them, but during an adoption."""
-    groups: list[list[int]] = []
-    for number, one in enumerate(partitions):
-        for group in groups:
-            other = partitions[group[0]]
-            same = one.model is other.model
-            if same and (one.model is None or one.rule_of(one.model) == other.rule_of(one.model)):
-                group.append(number)
-                break
-        else:
-            groups.append([number])
-    return groups

@@ -18,8 +18,9 @@ from stream.features import FeatureTable
 from stream.learning.rounds import learn
 from stream.learning.state import TrainerState
 from stream.memory import Memory
-from stream.partition import Partition, SampleRequest
+from stream.partition import Partition
 from stream.store.state import Position
+from stream.sweeps import SampleRequest
 
 _decode = msgspec.json.Decoder().decode
 

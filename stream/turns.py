@@ -107,6 +107,12 @@ class Scale:
         return Scale(np.array(kinds, np.uint8), rank, instead)
 
 
+def tell_kind(rows: Rows, kinds: Codes, now_ms: int) -> None:
+    """Rows of users who are told of what kind they are; they change in place."""
+    rows["kind_since"] = np.where(rows["kind"] == kinds, rows["kind_since"], now_ms)
+    rows["kind"] = kinds
+
+
 def did_something(rows: Rows, now_ms: int, mark_ms: int) -> Bools:
     """Who of those looked at has done something: what the shop does is no act of theirs.
 

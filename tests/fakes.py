@@ -20,8 +20,8 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # it re-expor
     TopicMetadata,
 )
 
+from stream.delivered import Delivered
 from stream.marks import MarkSigner
-from stream.partition import Delivered
 from stream.store.memory import MemoryStore
 from stream.store.state import Answer, Commit, StoreUnavailableError
 

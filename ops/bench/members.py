@@ -27,10 +27,11 @@ from stream.insight.members import WantedMembers, as_csv, members, once
 from stream.learning.rounds import learn
 from stream.learning.state import TrainerState
 from stream.model import Model
-from stream.partition import Partition, SampleRequest
+from stream.partition import Partition
 from stream.servers import LocalStore, redis_binary
 from stream.store.redis import RedisStore, connect
 from stream.store.state import Commit, Position
+from stream.sweeps import SampleRequest
 
 RESULTS = Path(__file__).parent / "results" / "members.md"
 HEADER = """\

@@ -25,10 +25,11 @@ from stream.events import Rows
 from stream.features import FeatureTable
 from stream.learning.rounds import learn
 from stream.learning.state import TrainerState
-from stream.partition import Partition, SampleRequest
+from stream.partition import Partition
 from stream.servers import LocalStore, redis_binary
 from stream.store.redis import RedisStore, connect
 from stream.store.state import Commit, Position
+from stream.sweeps import SampleRequest
 from stream.units import DAY_MS
 
 RESULTS = Path(__file__).parent / "results" / "takeover.md"

@@ -19,12 +19,12 @@ from consumers.activity import ActivityWorker
 from consumers.decode import Reject
 from consumers.plain import parse_time
 from stream.config import Settings
+from stream.delivered import Delivered
 from stream.errors import BrokerUnavailableError
 from stream.events import LineageRecord
 from stream.features import DEFAULT_FEATURES, FeatureTable
 from stream.health import Health
 from stream.oracle import Marks, Message, Oracle, fold_log
-from stream.partition import Delivered
 from stream.store.memory import MemoryStore
 from stream.store.state import Position
 from stream.trainer import Trainer

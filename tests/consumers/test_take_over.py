@@ -15,8 +15,8 @@ from confluent_kafka import TopicPartition
 from consumers.plain import parse_time
 from consumers.topic_watch import TopicReplacedError
 from stream import partition as partitions
+from stream.delivered import Delivered
 from stream.metrics import REGISTRY
-from stream.partition import Delivered
 from stream.store.state import Answer, Position, StoreUnavailableError
 from tests.consumers.scene import (
     EVERYTHING,

@@ -26,11 +26,12 @@ from producers.mapping import Mapping, load_mapping, parse_mapping, shipped_name
 from producers.messages import encoded_message
 from producers.rejects import DeadLetters
 from producers.row_mapper import RowMapper
+from stream.acting import Acting, act_together
 from stream.config import Money, Settings, Worker
 from stream.events import EventColumns, Reason
 from stream.features import DEFAULT_FEATURES, FeatureTable
 from stream.oracle import Fate, Judge, Marks, Message, Outcome
-from stream.partition import Acting, Partition, act_together
+from stream.partition import Partition
 from stream.segments import PublishRule
 from stream.store.memory import MemoryStore
 from stream.store.state import Position

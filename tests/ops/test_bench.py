@@ -31,9 +31,10 @@ from ops.bench.report import (
 )
 from ops.bench.stage import ROOT, BenchError, Child, await_that
 from ops.kafka.server import why_unavailable
+from stream.acting import act_together
 from stream.config import Worker
 from stream.features import DEFAULT_FEATURES, FeatureTable
-from stream.partition import Partition, act_together
+from stream.partition import Partition
 from stream.store.redis import RedisStore
 from stream.store.redis_partitions import RedisPartitions
 from tests.conftest import unavailable

@@ -18,9 +18,10 @@ from stream.features import FeatureTable
 from stream.learning.rounds import learn
 from stream.learning.state import TrainerState
 from stream.model import Model
-from stream.partition import Partition, SampleRequest
+from stream.partition import Partition
 from stream.segments import PublishRule
 from stream.store.state import Position
+from stream.sweeps import SampleRequest
 from stream.units import DAY_MS
 
 START_MS = 1_764_547_200_000

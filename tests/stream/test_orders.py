@@ -8,13 +8,15 @@ from typing import Any
 import numpy as np
 import pytest
 
+from stream.acting import Acting, act_together
 from stream.config import Publish
 from stream.events import Counts
 from stream.features import DEFAULT_FEATURES, FeatureTable
 from stream.hashing import hash_text
 from stream.oracle import Event
-from stream.partition import Acting, Partition, SampleRequest, act_together
+from stream.partition import Partition
 from stream.store.state import Position
+from stream.sweeps import SampleRequest
 from stream.units import DAY_MS
 from tests.strategies import (
     CANCEL,

@@ -14,8 +14,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from stream.acting import Acting, act_together
 from stream.clustering import ALL_HASHES, FeatureMap, on_grid
 from stream.config import Learning
+from stream.delivered import Delivered
 from stream.events import NO_EVENTS, SEGMENT_CHANGE, Cause, Counts, EventColumns
 from stream.features import DEFAULT_FEATURES, FeatureTable
 from stream.hashing import change_identity, hash_text, user_hashes
@@ -27,18 +29,12 @@ from stream.limits import Limits
 from stream.memory import Memory
 from stream.model import Model, Segment
 from stream.oracle import Event
-from stream.partition import (
-    CHANGES_PER_ENTRY,
-    Acting,
-    Delivered,
-    Partition,
-    SampleRequest,
-    SchemaMismatchError,
-    act_together,
-)
+from stream.partition import Partition, SchemaMismatchError
+from stream.recording import CHANGES_PER_ENTRY
 from stream.segments import PublishRule
 from stream.store.memory import MemoryStore
 from stream.store.state import Answer, Commit, Position
+from stream.sweeps import SampleRequest
 from stream.units import DAY_MS, iso
 from tests.strategies import (
     CART,
@@ -189,11 +185,11 @@ class Owner:
             order = np.random.default_rng(self.shuffle).permutation(len(stored))
             stored = [stored[place] for place in order]
         self.partition.load(stored)
-        self.partition.load_ids(self.store.load_ids(0))
+        self.partition.past.load_ids(self.store.load_ids(0))
         orders = self.store.load_orders(0)
-        while self.partition.load_some_orders(orders):
+        while self.partition.past.load_some_orders(orders):
             pass
-        assert self.partition.missing() == ""
+        assert self.partition.past.missing() == ""
         known = {model.name: model for model in models()}
         self.partition.model = known.get(position.model)
 

@@ -12,13 +12,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from stream.acting import Acting, act_together
 from stream.clustering import FeatureMap, on_grid
+from stream.delivered import Delivered
 from stream.events import CAUSES, SEGMENT_CHANGE, Cause, Counts
 from stream.features import DEFAULT_FEATURES, FeatureTable
 from stream.kinds import DEFAULT_KINDS, Rung, ladder
 from stream.model import Model, Segment
 from stream.oracle import Event
-from stream.partition import Acting, Delivered, Partition, act_together
+from stream.partition import Partition
 from stream.segments import PublishRule
 from stream.store.state import Position
 from stream.turns import (

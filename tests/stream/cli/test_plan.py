@@ -27,9 +27,10 @@ from stream.events import Counts
 from stream.features import FeatureTable
 from stream.insight import applying, plan
 from stream.learning.state import TrainerState
-from stream.partition import Partition, SampleRequest
+from stream.partition import Partition
 from stream.store.memory import MemoryStore
 from stream.store.state import Answer, Commit, Position
+from stream.sweeps import SampleRequest
 from stream.trainer import Trainer
 from stream.tuning import Tuning
 from stream.wiring import roles

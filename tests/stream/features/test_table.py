@@ -160,11 +160,11 @@ def test_a_takeover_between_batches_changes_nothing(
                 0, table, Publish().rule(), taken[1], taken[0], memory=Memory(worker.limits())
             )
             partition.load(store.load(0))
-            partition.load_ids(store.load_ids(0))
+            partition.past.load_ids(store.load_ids(0))
             orders = store.load_orders(0)
-            while partition.load_some_orders(orders):
+            while partition.past.load_some_orders(orders):
                 pass
-            assert partition.missing() == ""
+            assert partition.past.missing() == ""
     assert duplicates == truth(features, events, worker)[1]
     slots = {name.decode(): slot for slot, name in enumerate(partition.names)}
     assert_equal(table, slots, partition.rows, events, worker)

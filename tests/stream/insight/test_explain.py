@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from stream.acting import Acting, act_together
 from stream.clustering import GRID, FeatureMap, distances, on_grid
 from stream.events import Floats, Rows
 from stream.features import Feature
@@ -28,7 +29,7 @@ from stream.insight.explain import (
 from stream.insight.facts import Act
 from stream.model import Model, Segment
 from stream.oracle import Event
-from stream.partition import Acting, Partition, act_together
+from stream.partition import Partition
 from stream.segments import PublishRule
 from stream.store.state import Position
 from stream.units import DAY_MS
@@ -283,7 +284,7 @@ def test_silence_moves_them_when_it_was_said() -> None:
         for _ in range(2):
             partition.sweep(now_ms() + day * DAY_MS, 0)
     happened: dict[str, list[tuple[str, int]]] = {user.decode(): [] for user in steady().rows}
-    for line in partition._pending:
+    for line in partition._recorder._pending:
         change = json.loads(line)
         if change["from"] != change["to"]:
             happened[change["user"]].append((change["at"], change["to"]))
