@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -25,6 +26,9 @@ FALLBACK_RANK = 2
 """Not as good as promising, and no worse than at risk."""
 KIND_SLACK = 0.15
 """Of a limit: more than a centroid moves between two refits, less than two kinds lie apart."""
+APART = 1.5
+"""Times the odds of an order that a kind's customers have beside those of the next one: with fewer,
+which of the two is better is seldom seen in a month's customers."""
 CUSTOMERS = "customers"
 """Share of a segment's members who have ordered, however long ago."""
 OUTLOOK = "outlook"
@@ -232,14 +236,71 @@ def kind_of(
 
 
 def kinds(members: Members, rules: Sequence[KindRule], current: Sequence[str | None]) -> list[str]:
-    """Kind of each segment, from its members and the kind it had, which it keeps without any."""
+    """Kind of each segment, from its members and the kind it had, which it keeps without any.
+
+    Two kinds next to each other whose customers are about as likely to order are one: that of most of
+    their members.
+    """
     usual = dict(zip(members.names, members.usual.tolist(), strict=True))
-    return [
+    profiles, counts = members.profiles(), members.counts.tolist()
+    found = [
         before if before is not None and not count else kind_of(profile, rules, before, usual)
-        for profile, before, count in zip(
-            members.profiles(), current, members.counts.tolist(), strict=True
-        )
+        for profile, before, count in zip(profiles, current, counts, strict=True)
     ]
+    return told_apart(found, profiles, counts, rules, current)
+
+
+def told_apart(
+    found: Sequence[str],
+    profiles: Sequence[Mapping[str, float]],
+    counts: Sequence[int],
+    rules: Sequence[KindRule],
+    current: Sequence[str | None],
+) -> list[str]:
+    """Kinds of segments, without those that their outlook does not tell from the next one.
+
+    Of two such kinds the one with fewer members goes. Segments that have been of one kind stay so a
+    little longer (`KIND_SLACK`).
+
+    Args:
+        found: the kind of each by the rules.
+        counts: of members.
+        current: the kind of each before.
+    """
+    told = list(found)
+    rank = {rule.kind: rule.rank for rule in reversed(rules) if rule.rank and OUTLOOK in rule.when}
+    while True:
+        held: dict[str, list[int]] = {}
+        for place, (kind, profile, count) in enumerate(zip(told, profiles, counts, strict=True)):
+            if kind in rank and OUTLOOK in profile and count:
+                held.setdefault(kind, []).append(place)
+        chain = sorted(held, key=lambda kind: -rank[kind])
+        odds = {
+            kind: _odds([(profiles[p][OUTLOOK], counts[p]) for p in held[kind]]) for kind in chain
+        }
+        alike: tuple[str, str] | None = None
+        for better, worse in pairwise(chain):
+            were_one = len({current[place] for place in held[better] + held[worse]}) == 1
+            least = APART * (1.0 + KIND_SLACK) if were_one and current[held[better][0]] else APART
+            if odds[better] < least * odds[worse]:
+                alike = better, worse
+                break
+        if alike is None:
+            return told
+        few, many = sorted(alike, key=lambda kind: sum(counts[place] for place in held[kind]))
+        for place in held[few]:
+            told[place] = many
+
+
+def _odds(segments: Sequence[tuple[float, int]]) -> float:
+    """Odds of an order, of the members of some segments together.
+
+    Args:
+        segments: outlook and members of each.
+    """
+    likely, counts = zip(*segments, strict=True)
+    share = float(np.average(likely, weights=counts))
+    return share / max(1.0 - share, 1e-9)
 
 
 class Rung(NamedTuple):

@@ -31,7 +31,7 @@ ALIKE = 0.7
 """Two features correlated as much as this over the segments say the same of them."""
 AT_ODDS = 0.4
 """Words for two features correlated as much as this the other way round contradict each other."""
-SAID_AT, KEPT_AT = 0.5, 0.25
+SAID_AT, KEPT_AT = 0.75, 0.5
 """Of the way from the declared share to everyone: a word is said from here on, and kept to there, so
 that it is true until the next look, and does not come and go."""
 ROUNDING = 1e-9

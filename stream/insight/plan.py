@@ -208,9 +208,14 @@ def plan(crowd: Crowd, table: FeatureTable, rule: PublishRule, wanted: Settings)
     divided = wanted.divided()
     populations = divided.divide(vectors, np.full(len(vectors), NONE))
     size = wanted.learning.sample_users
-    sample = Sample.of(crowd.hashes, vectors, populations, crowd.at_ms, size, crowd.limits)
+    segments = crowd.rows["segment"]
+    sample = Sample.of(
+        crowd.hashes, vectors, populations, segments, crowd.at_ms, size, crowd.limits
+    )
     state = _in_each(replace(crowd.state, round_ms=crowd.at_ms), crowd, divided, populations)
-    started = Started(table, wanted.learning, wanted.kinds, wanted.populations)
+    started = Started(
+        table, wanted.learning, wanted.kinds, wanted.populations, wanted.publish.rule()
+    )
     new = retune(state, sample, started, Tuning.of(wanted)).model
     if new is None or not new.parts:
         raise PlanError(f"{crowd.source}: no population has users enough to be learned")

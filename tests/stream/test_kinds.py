@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -11,6 +13,7 @@ from pydantic import ValidationError
 from stream.events import Floats
 from stream.features import DEFAULT_FEATURES, FeatureTable
 from stream.kinds import (
+    APART,
     CHURN_RISK_KINDS,
     CUSTOMERS,
     DEFAULT_KINDS,
@@ -25,6 +28,7 @@ from stream.kinds import (
     kind_of,
     kinds,
     ladder,
+    told_apart,
 )
 
 TABLE = FeatureTable(DEFAULT_FEATURES)
@@ -183,3 +187,68 @@ def test_of_several_rules_of_a_kind_the_first_ranks_it() -> None:
         for share, rank in ((0.5, 3), (0.2, 1))
     ]
     assert ladder(rules)[0] == Rung("good", 3, "")
+
+
+RANKED = ("champion", "loyal", "promising", "at_risk", "dormant")
+
+
+# -- told apart --------------------------------------------------------------------------------------
+
+
+def chances(odds: list[float]) -> list[dict[str, float]]:
+    """Profiles with these odds of an order."""
+    return [{OUTLOOK: one / (1 + one)} for one in odds]
+
+
+@pytest.mark.parametrize(
+    ("odds", "counts", "expected"),
+    [
+        ([2.0, 1.0], [10, 20], ["loyal", "at_risk"]),
+        ([1.4, 1.0], [10, 20], ["at_risk", "at_risk"]),
+        ([1.4, 1.0], [30, 20], ["loyal", "loyal"]),
+        ([0.9, 1.0], [30, 20], ["loyal", "loyal"]),
+        ([1.4, 1.0], [0, 20], ["loyal", "at_risk"]),
+    ],
+)
+def test_two_kinds_that_are_as_likely_to_order_are_one(
+    odds: list[float], counts: list[int], expected: list[str]
+) -> None:
+    kinds_now = ["loyal", "at_risk"]
+    found = told_apart(kinds_now, chances(odds), counts, DEFAULT_KINDS, [None, None])
+    assert found == expected
+    assert kinds_now == ["loyal", "at_risk"], "what is given is left alone"
+
+
+def test_what_was_one_kind_stays_one_a_little_longer() -> None:
+    now = ["loyal", "at_risk"]
+    for odds, one in ((APART * 1.1, True), (APART * (1 + KIND_SLACK) * 1.01, False)):
+        for before in (["loyal", "loyal"], ["loyal", "at_risk"]):
+            found = told_apart(now, chances([odds, 1.0]), [9, 5], DEFAULT_KINDS, before)
+            assert found == (["loyal", "loyal"] if one and len(set(before)) == 1 else now)
+
+
+def test_kinds_that_say_nothing_of_an_order_are_left_alone() -> None:
+    now = ["new", "browsing", "promising"]
+    found = told_apart(now, chances([1.0, 1.0, 1.0]), [9, 9, 9], DEFAULT_KINDS, [None] * 3)
+    assert found == now
+    assert told_apart(now, [{}, {}, {}], [9, 9, 9], DEFAULT_KINDS, [None] * 3) == now
+
+
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(RANKED), st.floats(0.01, 50), st.integers(0, 40)), max_size=9
+    )
+)
+def test_kinds_that_are_left_are_apart_by_what_they_are_likely_to_do(
+    segments: list[tuple[str, float, int]],
+) -> None:
+    now, odds, counts = [list(column) for column in zip(*segments, strict=True)] or [[], [], []]
+    found = told_apart(now, chances(odds), counts, DEFAULT_KINDS, [None] * len(now))
+    shares = [one[OUTLOOK] for one in chances(odds)]
+    means = []
+    for kind in RANKED:
+        here = [place for place, name in enumerate(found) if name == kind and counts[place]]
+        if here:
+            share = np.average([shares[p] for p in here], weights=[counts[p] for p in here])
+            means.append(share / (1 - share))
+    assert all(more >= APART * less * 0.999 for more, less in pairwise(means))

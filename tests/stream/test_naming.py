@@ -14,7 +14,16 @@ from stream.events import Floats
 from stream.features import DEFAULT_FEATURES, Feature, FeatureTable
 from stream.kinds import DEFAULT_KINDS, FALLBACK_KIND, Bounds, Members
 from stream.model import Segment
-from stream.naming import Truth, belied, kept_by, never_said, propose_names, words_of
+from stream.naming import (
+    KEPT_AT,
+    SAID_AT,
+    Truth,
+    belied,
+    kept_by,
+    never_said,
+    propose_names,
+    words_of,
+)
 
 TABLE = FeatureTable(DEFAULT_FEATURES)
 WEIGHTS = np.array([feature.weight for feature in DEFAULT_FEATURES])
@@ -70,7 +79,7 @@ def test_a_word_is_not_said_of_whom_its_limits_do_not_hold() -> None:
 
 
 def test_a_word_has_to_hold_of_nearly_all_members() -> None:
-    least = SHARE + (1 - SHARE) / 2
+    least = SHARE + (1 - SHARE) * SAID_AT
     few, enough = round(100 * least) - 1, round(100 * least)
     for silent, said in ((few, False), (enough, True)):
         mixed = [vector(**SILENT)] * silent + [vector(days_since_seen=29.0)] * (100 - silent)
@@ -87,8 +96,8 @@ def test_a_word_stays_a_little_longer_than_it_takes_to_be_said_and_never_below_t
         truth = truth_of(mixed, [vector(**RECENT)])
         return belied(was, truth, ["browsing", "loyal"])[0]
 
-    assert not stale(round(100 * (SHARE + (1 - SHARE) / 4)))
-    assert stale(round(100 * (SHARE + (1 - SHARE) / 4)) - 1)
+    assert not stale(round(100 * (SHARE + (1 - SHARE) * KEPT_AT)))
+    assert stale(round(100 * (SHARE + (1 - SHARE) * KEPT_AT)) - 1)
 
 
 def test_a_limit_may_look_at_other_features() -> None:
