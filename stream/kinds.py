@@ -115,6 +115,11 @@ _AWAY = (
     "browsing now", "browsed today", "browses a lot", "many visits", "fills carts",
     "browses for long", "buys when visiting",
 )  # fmt: skip
+_ORDERED = (
+    "ordered recently", "no recent order", "ordering now", "few orders lately", "frequent", "rare orders",
+    "spending now", "low spend lately", "high value", "low value", "big baskets", "small baskets",
+)  # fmt: skip
+"""What is said of orders says nothing of who has none."""
 _HERE = ("silent", "no recent order", "few orders lately", "low spend lately", "looks only")
 
 
@@ -130,9 +135,9 @@ def _kind(
 
 
 DEFAULT_KINDS: tuple[KindRule, ...] = (
-    _kind("gone_visitor", 1, _AWAY, customers=(None, 0.5), days_since_seen=(45, None)),
-    _kind("browsing", 2, ("silent", "frequent", "ordering now", "spending now"), customers=(None, 0.5)),
-    _kind("dormant", 1, _AWAY, outlook=(None, 0.12), days_since_order=(30, None)),
+    _kind("gone_visitor", 1, (*_AWAY, *_ORDERED), customers=(None, 0.5), days_since_seen=(45, None)),
+    _kind("browsing", 2, ("silent", *_ORDERED), customers=(None, 0.5)),
+    _kind("dormant", 1, _AWAY, outlook=(None, 0.12), days_since_order=(120, None)),
     _kind("dormant", 1, _AWAY, outlook=(None, 0.3), days_since_order=(180, None)),
     _kind("at_risk", 2, _AWAY, outlook=(None, 0.35), days_since_order=(14, None)),
     _kind("at_risk", 2, _AWAY, outlook=(None, 0.45), days_since_order=(45, None)),
@@ -259,8 +264,8 @@ def told_apart(
 ) -> list[str]:
     """Kinds of segments, without those that their outlook does not tell from the next one.
 
-    Of two such kinds the one with fewer members goes. Segments that have been of one kind stay so a
-    little longer (`KIND_SLACK`).
+    Of two such kinds the one with fewer members goes; but where all have been of one of them before, they
+    stay of it, and a little longer (`KIND_SLACK`).
 
     Args:
         found: the kind of each by the rules.
@@ -278,18 +283,19 @@ def told_apart(
         odds = {
             kind: _odds([(profiles[p][OUTLOOK], counts[p]) for p in held[kind]]) for kind in chain
         }
-        alike: tuple[str, str] | None = None
+        alike: tuple[list[int], str] | None = None
         for better, worse in pairwise(chain):
-            were_one = len({current[place] for place in held[better] + held[worse]}) == 1
-            least = APART * (1.0 + KIND_SLACK) if were_one and current[held[better][0]] else APART
+            before = {current[place] for place in held[better] + held[worse]} - {None}
+            were_one = len(before) == 1 and before <= {better, worse}
+            least = APART * (1.0 + KIND_SLACK) if were_one else APART
             if odds[better] < least * odds[worse]:
-                alike = better, worse
+                many = max(better, worse, key=lambda kind: sum(counts[p] for p in held[kind]))
+                alike = held[better] + held[worse], before.pop() or many if were_one else many
                 break
         if alike is None:
             return told
-        few, many = sorted(alike, key=lambda kind: sum(counts[place] for place in held[kind]))
-        for place in held[few]:
-            told[place] = many
+        for place in alike[0]:
+            told[place] = alike[1]
 
 
 def _odds(segments: Sequence[tuple[float, int]]) -> float:

@@ -36,14 +36,23 @@ class PublishRule:
     apart: float = 0.0
     return_ms: int = 0
 
-    def times(self, nearness: Floats) -> Floats:
-        """How many times the margin is asked for between segments, see `model.Model.nearness`."""
-        found: Floats = np.maximum(self.apart * nearness, 1.0)
-        return found
+    def asked(self, nearness: Floats) -> tuple[Floats, Floats]:
+        """The margins that an act and that silence needs.
 
-    def grown(self, margin: float, times: Floats | float) -> Floats | float:
-        """So many times a margin, but not more than takes a user to the other centroid."""
-        return np.minimum(margin * times, max(margin, MOST_GROWN))
+        Args:
+            nearness: of the segments between which a user is, see `model.Model.nearness`.
+        """
+        times = np.maximum(self.apart * nearness, 1.0)
+        by_act, by_silence = (
+            np.minimum(margin * times, max(margin, MOST_GROWN))
+            for margin in (self.margin, self.by_silence)
+        )
+        return by_act, by_silence
+
+    def asked_between(self, nearness: float) -> tuple[float, float]:
+        """The same for one user."""
+        by_act, by_silence = self.asked(np.array([nearness]))
+        return float(by_act[0]), float(by_silence[0])
 
     @property
     def by_silence(self) -> float:
@@ -187,9 +196,8 @@ def look(
     # For whoever moved by a clock that was ahead, no time has passed; not less than none.
     age = np.maximum(now_ms - rows["since"], 0)
     back = (rows["previous"] > 0) & (rows["previous"] == wanted)
-    times = np.ones(len(rows)) if nearness is None else rule.times(nearness[old, best])
-    margin_asked = rule.grown(rule.margin, times)
-    silence_asked = rule.grown(rule.by_silence, times)
+    near = np.zeros(len(rows)) if nearness is None else nearness[old, best]
+    margin_asked, silence_asked = rule.asked(near)
     by_acts = evidence > margin_asked
     little = so_far <= silence_asked
     # Whom the model carried over the border has a candidate and no evidence.
@@ -269,8 +277,8 @@ def published_then(
     columns = columns_of(segments, ids)
     now = np.where(columns >= 0, columns, best)
     farther = squared[user, now] - squared[user, best]
-    times = 1.0 if nearness is None else rule.times(nearness[now, best])
-    far = farther > 2.0 * gaps[now, best] * rule.grown(rule.margin, times)
+    near = np.zeros(len(best)) if nearness is None else nearness[now, best]
+    far = farther > 2.0 * gaps[now, best] * rule.asked(near)[0]
     return _peopled(np.where(far, best, now), squared)
 
 

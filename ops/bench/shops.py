@@ -333,22 +333,24 @@ def _words_of(part: PopulationModel, seen: Seen, truth: Truth, at_ms: int) -> No
     table, members = truth.axes, truth.members
     for column, segment in enumerate(part.segments):
         here = members.vectors[members.labels == column]
+        if not len(here):
+            continue
         for word in words_of(segment.name):
             if word not in truth.claims:
                 continue
             seen.words += 1
             found = [kept_by(limits, here, members) for limits in truth.claims[word]]
-            if len(here) and not any(
+            if not any(
                 kept_by(limits, members.typical[[column]], members)[0]
                 for limits in truth.claims[word]
             ):
                 seen.wrong.append(FalseWord(at_ms, segment.name, word, "of the median member"))
-            elif len(here) and (share := np.logical_or.reduce(found).mean()) < SHARE:
+            elif (share := np.logical_or.reduce(found).mean()) < SHARE:
                 seen.wrong.append(FalseWord(at_ms, segment.name, word, f"of {share:.0%}"))
             for name, low, high in _plainly(word, members):
                 values = here[:, table.names.index(name)]
                 inside = (values >= low) & (values <= high)
-                median = float(np.median(values)) if len(values) else low
+                median = float(np.median(values))
                 if not low <= median <= high or inside.mean() < SHARE:
                     why = f"{name} is {median:.3g}, in {inside.mean():.0%} within plain sense"
                     seen.wrong.append(FalseWord(at_ms, segment.name, word, why))

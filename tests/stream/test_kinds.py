@@ -48,8 +48,8 @@ _PROFILE = {
     [
         ("gone_visitor", {CUSTOMERS: 0.0, OUTLOOK: 0.0, "days_since_seen": 45}),
         ("browsing", {CUSTOMERS: 0.0, OUTLOOK: 0.0, "days_since_seen": 44, "tenure_days": 3}),
-        ("dormant", {OUTLOOK: 0.12, "days_since_order": 30}),
-        ("at_risk", {OUTLOOK: 0.12, "days_since_order": 29}),
+        ("dormant", {OUTLOOK: 0.12, "days_since_order": 120}),
+        ("at_risk", {OUTLOOK: 0.12, "days_since_order": 119}),
         ("at_risk", {OUTLOOK: 0.35, "days_since_order": 14}),
         (FALLBACK_KIND, {OUTLOOK: 0.2, "days_since_order": 13}),
         ("dormant", {OUTLOOK: 0.3, "days_since_order": 180}),
@@ -82,7 +82,7 @@ def test_who_never_ordered_is_no_customer_at_risk() -> None:
 def test_the_better_the_outlook_the_better_the_kind() -> None:
     rank = {rung.kind: rung.rank for rung in ladder(DEFAULT_KINDS)}
     found = [
-        rank[kind_of(_PROFILE | {OUTLOOK: share, "days_since_order": 60.0}, DEFAULT_KINDS)]
+        rank[kind_of(_PROFILE | {OUTLOOK: share, "days_since_order": 130.0}, DEFAULT_KINDS)]
         for share in np.linspace(0, 1, 101)
     ]
     assert found == sorted(found)
@@ -225,6 +225,13 @@ def test_what_was_one_kind_stays_one_a_little_longer() -> None:
         for before in (["loyal", "loyal"], ["loyal", "at_risk"]):
             found = told_apart(now, chances([odds, 1.0]), [9, 5], DEFAULT_KINDS, before)
             assert found == (["loyal", "loyal"] if one and len(set(before)) == 1 else now)
+
+
+def test_what_has_been_of_one_kind_stays_of_it_whatever_most_members_would_be() -> None:
+    now, counts = ["loyal", "at_risk"], [5, 9]
+    for before, expected in (("loyal", "loyal"), ("at_risk", "at_risk"), ("champion", "at_risk")):
+        found = told_apart(now, chances([1.2, 1.0]), counts, DEFAULT_KINDS, [before, None])
+        assert found == [expected] * 2
 
 
 def test_kinds_that_say_nothing_of_an_order_are_left_alone() -> None:

@@ -51,8 +51,8 @@ def test_a_truthful_shop_has_no_fault() -> None:
     crossings, rehearsal, told, at_ms = played()
     known = [change for change in told if crossings.knows(change)]
     assert {crossings.fault_of(change) for change in known} == {""}
-    assert sum(change["margin"] is None for change in known) > 50
-    assert sum(change["margin"] is not None for change in known) > 50
+    assert sum(change["margin"] is None for change in known) > 20
+    assert sum(change["margin"] is not None for change in known) > 20
     assert crossings.misplaced(rehearsal.partition.rows, at_ms).tolist() == []
 
 
