@@ -68,7 +68,7 @@ lock: ## write requirements.lock anew from pyproject.toml (needs uv)
 	uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-annotate \
 	  --python-version 3.11 --all-extras --group dev pyproject.toml -o requirements.lock
 	uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-annotate \
-	  --python-version 3.11 --extra files --extra fast --constraint requirements.lock pyproject.toml \
+	  --python-version 3.11 --extra files --extra fast --extra webhooks --constraint requirements.lock pyproject.toml \
 	  -o requirements-core.lock
 
 schemas: setup ## write the JSON Schemas of what goes out

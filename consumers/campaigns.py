@@ -1,6 +1,7 @@
 """The role that decides about campaigns: reads changes, sends triggers.
 
-Comes in: records of `segment-changes`. Goes out: rows of users, the partition's own state and triggers for
+Comes in: records of `segment-changes`; orders and refunds of `purchases`, for the effect; and on `campaign-control`
+who gets nothing, in which zone users are, and which campaign is paused. Goes out: rows of users, the partition's own state and triggers for
 `campaign-triggers`, in one commit with the offsets (`consumers.role`).
 
 By the wall clock nothing is decided as of a time that has passed. From mark to mark, time is that of the
@@ -9,20 +10,30 @@ changes, and what was put off is decided a mark later, because the changes of on
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 import msgspec
 import numpy as np
+from msgspec import UNSET
 
 from consumers.decode import Message
 from consumers.plain import parse_time
+from consumers.purchases import PurchaseReader
 from consumers.role import NOTHING, Decided, Decision, OwningRole
 from stream import metrics
+from stream.campaigns.arms import arm_names
+from stream.campaigns.control import read_told
 from stream.campaigns.decide import LAST, Decisions
 from stream.campaigns.keep import Keeper
 from stream.campaigns.triggers import ROLE, encoded, triggers, triggers_outlet
+from stream.campaigns.windows import Sums
 from stream.config import Settings
 from stream.events import Ints
+
+IDLE_MS = 60_000
+"""When no purchase has come for this long, live, there is none that is not read."""
 
 
 class _Sent(msgspec.Struct):
@@ -60,6 +71,8 @@ class Campaigns(Decision):
         self._keeper: Keeper | None = None
         self._delivered: set[str] = set()
         self._corrected: list[int] = []
+        self._reader = PurchaseReader(settings, secret)
+        self._heard_ms: int | None = None
 
     def __len__(self) -> int:
         return len(self._loaded) if self._keeper is None else self._keeper.rows
@@ -83,40 +96,130 @@ class Campaigns(Decision):
     def decide(self, messages: Sequence[Message], now_ms: int) -> Decided:
         keeper = self._keeper
         assert keeper is not None
-        decider = keeper.decider
-        before_counts, before_seen = decider.counts.copy(), decider.pairs_seen.copy()
+        decider, windows = keeper.decider, keeper.windows
+        before = _Before(decider.counts.copy(), decider.pairs_seen.copy(), dict(windows.sums))
         wall_ms = None if self._by_marks else now_ms
-        changes = decider.reader.decode(message.value() or b"" for message in messages)
+        by_topic: dict[str, list[Message]] = defaultdict(list)
+        for message in messages:
+            by_topic[message.topic()].append(message)
+        topics = self._settings.topics
+        told, obeyed = self._obey(by_topic[topics.control])
+        bought = self._take_purchases(by_topic[topics.purchases], now_ms)
+        changes = decider.reader.decode(one.value() or b"" for one in by_topic[topics.changes])
         changes = changes.where(keeper.fresh(changes.slot, changes.incarnation, changes.version))
-        made = [
-            decider.decide(changes, wall_ms),
-            decider.advance(now_ms - self._behind_ms, wall_ms),
-        ]
-        decisions = Decisions.concatenate(made)
+        decisions = Decisions.concatenate(
+            [
+                decider.decide(changes, wall_ms),
+                decider.advance(now_ms - self._behind_ms, wall_ms),
+            ]
+        )
+        keeper.forget(changes.slot)
+        measured = decisions.where(decisions.counted)
+        windows.opened(measured.version, measured.arm, measured.at_ms)
+        known_ms = min(keeper.bought_ms, now_ms)
+        closed = windows.close(known_ms, decider.take_replaced())
         corrected: Ints = np.array(self._corrected, np.int64)
-        touched = np.unique(np.concatenate([changes.slot, decisions.slot, corrected]))
-        if not len(touched):
-            return NOTHING
+        touched = np.unique(
+            np.concatenate([changes.slot, decisions.slot, corrected, told, bought, closed])
+        )
+        if not len(touched) and not obeyed:
+            # That a mark has passed is kept, for it does not come again.
+            passed = self._by_marks and by_topic[topics.purchases]
+            return Decided(own=keeper.own()) if passed else NOTHING
         self._corrected = []
-        packed = keeper.pack(touched)
+        packed = keeper.pack(touched, known_ms)
         records = [
             encoded(record)
             for record in triggers(decider, decisions, self._secret)
             if record["id"] not in self._delivered
         ]
-        seen, counts = decider.pairs_seen - before_seen, decider.counts - before_counts
+        return Decided(packed.users, packed.rows, (), keeper.own(), records, before.teller(keeper))
+
+    # -- steps -----------------------------------------------------------------------------------
+
+    def _obey(self, messages: Sequence[Message]) -> tuple[Ints, bool]:
+        """Take in what people say; returns the users it was about, and whether there was anything."""
+        assert self._keeper is not None
+        decider, slots, obeyed = self._keeper.decider, [], False
+        for message in messages:
+            told = read_told(message.value() or b"")
+            if told is None:
+                metrics.campaign_control_unreadable()
+                continue
+            obeyed = True
+            if told.campaign and told.paused is not None:
+                decider.pause(told.campaign, paused=told.paused)
+            if told.user:
+                slots.append(decider.users.slot_of(told.user))
+                if told.suppressed is not None:
+                    decider.suppress(told.user, suppressed=told.suppressed)
+                if told.zone is not UNSET:
+                    try:
+                        decider.set_zone(told.user, told.zone)
+                    except ValueError:
+                        metrics.campaign_control_unreadable()
+        return np.array(slots, np.int64), obeyed
+
+    def _take_purchases(self, messages: Sequence[Message], now_ms: int) -> Ints:
+        """Take in orders and refunds; returns the users whose they are."""
+        keeper = self._keeper
+        assert keeper is not None
+        if messages:
+            self._heard_ms = now_ms
+            read = self._reader.read(messages)
+            keeper.bought_ms = max(keeper.bought_ms, read.until_ms)
+            if keeper.decider.book.measured.any():
+                return keeper.buy(read)
+        elif not self._by_marks:
+            # Nothing has come for a while: there is nothing that is not read.
+            self._heard_ms = now_ms if self._heard_ms is None else self._heard_ms
+            if now_ms - self._heard_ms >= IDLE_MS:
+                keeper.bought_ms = max(keeper.bought_ms, now_ms)
+        return np.empty(0, np.int64)
+
+
+@dataclass(frozen=True)
+class _Before:
+    """What was counted before a step."""
+
+    counts: Ints
+    seen: Ints
+    sums: Mapping[tuple[int, int], Sums]
+
+    def teller(self, keeper: Keeper) -> Callable[[], None]:
+        """Tells what a step has counted, once it is committed."""
+        decider = keeper.decider
+        seen, counts = decider.pairs_seen - self.seen, decider.counts - self.counts
         names = [campaign.name for campaign in decider.campaigns]
+        sums = {
+            key: (of, self.sums.get(key, Sums()))
+            for key, of in keeper.windows.sums.items()
+            if of is not self.sums.get(key)
+        }
 
         def tell() -> None:
             for number, name in enumerate(names):
                 ended = {outcome.name.lower(): int(counts[number, outcome]) for outcome in LAST}
                 metrics.campaign_decided(name, int(seen[number]), ended)
+            for (number, arm), (now, before) in sums.items():
+                version = decider.book.versions[number]
+                metrics.campaign_measured(
+                    version.name,
+                    arm_names(version)[arm],
+                    now.users - before.users,
+                    now.converted - before.converted,
+                    now.active - before.active,
+                    now.revenue - before.revenue,
+                )
 
-        return Decided(packed.users, packed.rows, (), keeper.own(), records, tell)
+        return tell
 
 
 def change_time(message: Message) -> int:
-    """When a change happened; 0 for what is no change, which must not move the shop's clock."""
+    """When a change happened; 0 for what is no change, which must not move the shop's clock.
+
+    A purchase is none: it may be read long before the changes of its time.
+    """
     try:
         return parse_time(_read_dated(message.value() or b"").at)
     except msgspec.MsgspecError:
@@ -126,8 +229,14 @@ def change_time(message: Message) -> int:
 CAMPAIGNS = OwningRole(
     ROLE,
     "Campaigns: decides what becomes of changes, and sends triggers.",
-    reads=lambda settings: [settings.topics.changes],
+    reads=lambda settings: [
+        settings.topics.changes,
+        settings.topics.purchases,
+        settings.topics.control,
+    ],
     decision=lambda settings, _number, secret: Campaigns(settings, secret),
     outlet=triggers_outlet,
+    # Rows have orders, zones and flags since 2.
+    version="2",
     time_ms=change_time,
 )

@@ -59,7 +59,7 @@ class Decided:
         gone: names of rows to delete.
         own: replaces what is kept of the partition itself; None leaves it.
         records: for the outbox, in order, as JSON without line feeds; see `Outlet` for their fields.
-        tell: called once it is committed, for metrics.
+        tell: called once it is committed, to count it, or to go on with what had to be kept first.
     """
 
     users: Sequence[bytes] = ()
@@ -93,6 +93,10 @@ class Decision(Protocol):
                 says: a store that lost its last second does not know of them. Others are known.
         """
         del own, delivered
+
+    def close(self) -> None:
+        """The partition is served here no more; whoever only decides need not care."""
+        return
 
     def decide(self, messages: Sequence[Message], now_ms: int) -> Decided:
         """Take in messages, in order within each topic, and do what is due by now.
@@ -138,6 +142,7 @@ class OwningRole:
         version: of its rows; those of another version are refused.
         tick_seconds: so often at least it is asked what is due.
         time_ms: when that happened which a message tells of.
+        wall_clock: whether it goes by the wall clock, whatever clock the pipeline has.
     """
 
     name: str
@@ -148,6 +153,7 @@ class OwningRole:
     version: str = "1"
     tick_seconds: float = 1.0
     time_ms: Callable[[Message], int] = event_time
+    wall_clock: bool = False
 
 
 class OutputTopic(Protocol):
@@ -208,7 +214,7 @@ class RoleWorker:
         self._time = time
         self._topics = tuple(role.reads(settings))
         self._outlet = role.outlet(settings) if role.outlet else None
-        self._by_marks = settings.clock.mode == "watermark"
+        self._by_marks = settings.clock.mode == "watermark" and not role.wall_clock
         self._now = SteadyClock(self._wall_ms, time.monotonic)
         self._terms: Terms[RoleCommit] = Terms(
             store,
@@ -510,7 +516,8 @@ class RoleWorker:
     def _forget(self, number: int) -> None:
         """Drop a partition and everything of it that was not committed."""
         self._waiting.forget(number)
-        if self._owned.pop(number, None) is not None:
+        if (owned := self._owned.pop(number, None)) is not None:
+            owned.decision.close()
             self._store.abandon(number)
             metrics.role_partitions(self._role.name, len(self._owned))
 

@@ -206,7 +206,13 @@ def _swapped(form: str) -> str | None:
     return form.replace("%d", "%\0").replace("%m", "%d").replace("%\0", "%m")
 
 
+_LONGEST = 100
+"""Letters of a time. Beyond that, to find out that a text is none takes the square of its length."""
+
+
 def _moment(parse: Parse, text: str, zone: ZoneInfo) -> int | None:
+    if len(text) > _LONGEST:
+        return None
     try:
         return parse(text, zone)
     except (ValueError, OverflowError):

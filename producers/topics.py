@@ -92,9 +92,13 @@ def plan(settings: Settings, outlets: Sequence[Outlet] = ()) -> list[TopicPlan]:
         outlet.topic: kept | sent | {"retention.ms": _retention(outlet.retention_seconds)}
         for outlet in (changes_outlet(settings), *outlets)
     }
+    # What people say of users and campaigns holds until they say something else.
+    told = [topics.control] if topics.triggers in filled else []
+    for_ever = {"retention.ms": _retention(0.0)}
     wanted: list[tuple[str, int, dict[str, str]]] = [
         *((name, topics.partitions, inputs) for name in topics.inputs),
         *((name, topics.partitions, config) for name, config in filled.items()),
+        *((name, topics.partitions, kept | sent | for_ever) for name in told),
         (topics.models, 1, models),
         *((topics.dlq(name), 1, refused) for name in topics.inputs),
     ]

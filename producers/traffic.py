@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
+    from producers.reactions import Reactions
     from stream.config import Settings
     from stream.events import Floats, Ints
     from stream.marks import MarkSigner
@@ -51,6 +52,9 @@ EVENTS = (
 )
 _LISTED, _SEARCHED, _VIEWED, _ADDED, _ORDERED, _REFUNDED = range(len(EVENTS))
 _TOPICS = np.array([topic_of(name) for name in EVENTS])
+
+REACT_EVENTS = 50
+"""So often, in events, it is asked who reacts to a campaign."""
 
 CATEGORIES = (
     "dresses", "shoes", "coats", "knitwear", "shirts", "jeans", "sportswear", "underwear",
@@ -445,6 +449,7 @@ class ShopReport:
         duplicates: records sent a second time.
         malformed: records that no worker can read.
         late: events too old to count.
+        reactions: orders that campaigns brought about.
         marks: ticks of the shop's clock, each written into every partition.
         users: shoppers who came.
         complete: False if it was stopped before the end.
@@ -454,6 +459,7 @@ class ShopReport:
     duplicates: int = 0
     malformed: int = 0
     late: int = 0
+    reactions: int = 0
     marks: int = 0
     users: int = 0
     first_event_ms: int | None = None
@@ -463,7 +469,7 @@ class ShopReport:
 
     @property
     def records(self) -> int:
-        return self.events + self.duplicates + self.malformed + self.late
+        return self.events + self.duplicates + self.malformed + self.late + self.reactions
 
 
 _DUPLICATE, _LATE, _MALFORMED = range(3)
@@ -493,6 +499,7 @@ def run_shop(
     stop: Callable[[], bool] | None = None,
     progress: Callable[[Progress], None] | None = None,
     faults: float = 0.0,
+    reactions: Reactions | None = None,
     start_ms: int = SHOP_START_MS,
     clock: Clock = CLOCK,
     make_producer: Callable[[dict[str, Any]], Producer] = Producer,
@@ -510,6 +517,8 @@ def run_shop(
         progress: is told how far it is, in days.
         faults: share of events that are accompanied by a duplicate, a record that cannot be
             read, or a copy of the event that is too late; the events themselves are as without.
+        reactions: of shoppers to campaigns, whose orders go between the others, and are counted apart;
+            None for shoppers to whom nobody writes.
         start_ms: midnight, UTC, of the first day.
         clock: what time it is.
         make_producer: makes a producer from its options.
@@ -543,6 +552,13 @@ def run_shop(
                     writer.send(*out)
                     report.events += 1
                     came[batch.user[index]] = True
+                    if reactions is not None:
+                        if batch.event[index] == _ORDERED:
+                            reactions.ordered(out.key.decode(), out.time_ms)
+                        if report.events % REACT_EVENTS == 0:
+                            for order in reactions.due(out.time_ms):
+                                writer.send(*order)
+                                report.reactions += 1
                     if kind is not None:
                         mischief.send(writer, out, kind, report)
                     if progress is not None and report.events % 500 == 0:

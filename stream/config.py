@@ -30,6 +30,8 @@ from stream.populations import DEFAULT_POPULATIONS, Population, Populations, che
 from stream.scores.declare import DEFAULT_SCORES, INPUTS, NEEDED, Score, Wanted
 from stream.segments import MOST_MARGIN, PublishRule
 from stream.units import parse_duration
+from stream.webhooks.declare import Endpoint, see_endpoints
+from stream.webhooks.rules import Rules
 
 PLACEHOLDER_IDS = (
     "null",
@@ -118,10 +120,13 @@ class Topics(Section):
     changes: str = setting("segment-changes", "topic of segment changes, one record a change")
     models: str = setting("segment-models", "compacted topic of published models")
     triggers: str = setting("campaign-triggers", "topic of what campaigns decided to send")
+    control: str = setting(
+        "campaign-control", "topic of who gets nothing, in which zone users are, what is paused"
+    )
     dlq_suffix: str = setting(".dlq", "a refused message goes to its topic's name plus this")
     partitions: int = setting(
         12,
-        "partitions of clickstream, purchases, changes and triggers",
+        "partitions of clickstream, purchases, changes, triggers and control",
         "partitions",
         ge=1,
         le=10_000,
@@ -523,6 +528,45 @@ class Publisher(Section):
         return 3 * self.deliver_seconds + 1.0
 
 
+class Webhooks(Section):
+    retry_seconds: tuple[Seconds, ...] = setting(
+        (5.0, 60.0, 300.0, 1_800.0, 7_200.0, 21_600.0, 43_200.0, 86_400.0),
+        "waits after the first attempt at an endpoint, the second, and so on, each longer by up to a "
+        "fifth; after the last one the delivery is parked",
+        "seconds",
+        max_length=32,
+    )
+    open_after: int = setting(
+        5,
+        "failures in a row, of a partition's attempts, after which an endpoint is left alone for a while",
+        "attempts",
+        ge=1,
+    )
+    open_seconds: Seconds = setting(
+        5.0,
+        "it is left alone this long, then one attempt finds out; twice as long each time that it fails",
+        gt=0,
+    )
+    most_open_seconds: Seconds = setting(300.0, "and never longer than this", gt=0)
+    waiting: int = setting(
+        20_000,
+        "deliveries of a partition that wait for one endpoint at the most; more are parked",
+        "deliveries",
+        ge=1,
+    )
+
+    def rules(self, partitions: int) -> Rules:
+        """What holds in each of so many partitions."""
+        return Rules(
+            [round(seconds * 1_000) for seconds in self.retry_seconds],
+            self.open_after,
+            round(self.open_seconds * 1_000),
+            round(self.most_open_seconds * 1_000),
+            self.waiting,
+            1 / partitions,
+        )
+
+
 class Metrics(Section):
     host: str = setting("127.0.0.1", "address of /metrics, /live and /ready")
     port: int = setting(0, "port of /metrics; 0 takes a free one and logs it", ge=0, le=65_535)
@@ -571,6 +615,10 @@ class Settings(Section):
     )
     campaigns: tuple[Campaign, ...] = Field(default=())
     campaign_limits: CampaignLimits = CampaignLimits()
+    endpoints: tuple[Endpoint, ...] = Field(
+        default=(), description="receivers of the triggers of campaigns"
+    )
+    webhooks: Webhooks = Webhooks()
 
     def table(self) -> FeatureTable:
         """The features, compiled."""
@@ -610,8 +658,10 @@ class Settings(Section):
             (topics.changes, "topics.changes"),
             (topics.models, "topics.models"),
             (topics.triggers, "topics.triggers"),
+            (topics.control, "topics.control"),
             (topics.dlq(topics.clickstream), "the dead letters of topics.clickstream"),
             (topics.dlq(topics.purchases), "the dead letters of topics.purchases"),
+            (topics.dlq(topics.triggers), "the parked deliveries of topics.triggers"),
         ]
         known: dict[str, str] = {}
         for name, use in uses:
@@ -659,6 +709,7 @@ class Settings(Section):
                     )
         self._scores_are_known(names)
         see_campaigns(self.campaigns, (rule.kind for rule in self.kinds), names)
+        see_endpoints(self.endpoints, (campaign.name for campaign in self.campaigns))
         return self
 
     def _scores_are_known(self, features: list[str]) -> None:

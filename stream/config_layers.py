@@ -107,7 +107,7 @@ def as_file(settings: Settings) -> str:
     """The settings that are not defaults, as `load` reads them from a file."""
     told = settings.model_dump(mode="json", exclude_defaults=True, exclude_none=True)
     # Whatever stands behind a section's head belongs to it, so lists come first.
-    lists = ("features", "kinds", "populations", "scores", "campaigns")
+    lists = ("features", "kinds", "populations", "scores", "campaigns", "endpoints")
     lines = [f"{name} = {as_toml(told.pop(name))}" for name in lists if name in told]
     for name, section in told.items():
         lines.append(f"[{name}]")

@@ -362,6 +362,44 @@ _campaign_pairs = _counter(
 _campaign_outcomes = _counter(
     "campaign_outcomes_total", "What became of changes in the end.", "campaign", "outcome"
 )
+_campaign_measured = _counter(
+    "campaign_measured_users_total",
+    "Users whose window of effect is over, and of them who converted and who were active.",
+    "campaign",
+    "arm",
+    "what",
+)
+_campaign_revenue = _counter(
+    "campaign_measured_revenue_total", "What they bought within it.", "campaign", "arm"
+)
+_campaign_unreadable = _counter(
+    "campaign_control_unreadable_total", "Records of campaign-control that cannot be obeyed."
+)
+_webhook_attempts = _counter(
+    "webhook_attempts_total",
+    "Attempts at an endpoint, by what they came to: 2xx, 4xx and so on, none without a whole answer.",
+    "endpoint",
+    "answer",
+)
+_webhook_counted = _counter(
+    "webhook_deliveries_total",
+    "Deliveries: taken, and what became of them: delivered, dropped with their user, or the reason for "
+    "which they were parked. Those taken less all others wait.",
+    "endpoint",
+    "outcome",
+)
+_webhook_waits = _gauge(
+    "webhook_waiting_deliveries", "Deliveries that wait or are under way.", "endpoint", "partition"
+)
+_webhook_failed = _gauge(
+    "webhook_endpoint_failed",
+    "1 while an endpoint is left alone, after failures in a row or for it wants nothing any more.",
+    "endpoint",
+    "partition",
+)
+_webhook_unreadable = _counter(
+    "webhook_unreadable_total", "Records passed over, for they cannot be read.", "topic"
+)
 _rounds = _histogram(
     "trainer_round_seconds",
     "How long a trainer round took: merge, move, publish.",
@@ -666,6 +704,48 @@ def campaign_decided(campaign: str, changes: int, ended: Mapping[str, int]) -> N
     _campaign_pairs.labels(campaign).inc(changes)
     for outcome, count in ended.items():
         _campaign_outcomes.labels(campaign, outcome).inc(count)
+
+
+def campaign_measured(
+    campaign: str, arm: str, over: int, converted: int, active: int, revenue: float
+) -> None:
+    """The windows of so many users are over, in a commit that was applied."""
+    for what, count in (("over", over), ("converted", converted), ("active", active)):
+        _campaign_measured.labels(campaign, arm, what).inc(count)
+    # Less than nothing may be left of an order that was refunded twice.
+    _campaign_revenue.labels(campaign, arm).inc(max(revenue, 0.0))
+
+
+def campaign_control_unreadable() -> None:
+    """A record was passed over."""
+    _campaign_unreadable.inc()
+
+
+def webhook_attempts(endpoint: str, answer: str, count: int) -> None:
+    """So many attempts at an endpoint came to an answer of a class, or to none."""
+    _webhook_attempts.labels(endpoint, answer).inc(count)
+
+
+def webhook_counted(endpoint: str, outcome: str, count: int) -> None:
+    """So many deliveries were taken, or came to an end, in a commit that was applied."""
+    _webhook_counted.labels(endpoint, outcome).inc(count)
+
+
+def webhook_waits(endpoint: str, partition: str, waiting: int, is_open: bool) -> None:
+    """So many deliveries of a partition wait for an endpoint, which may be left alone for now."""
+    _webhook_waits.labels(endpoint, partition).set(waiting)
+    _webhook_failed.labels(endpoint, partition).set(is_open)
+
+
+def webhooks_left(partition: str) -> None:
+    """Another process serves the deliveries of a partition."""
+    _webhook_waits.remove_by_labels({"partition": partition})
+    _webhook_failed.remove_by_labels({"partition": partition})
+
+
+def webhook_unreadable(topic: str) -> None:
+    """A record was passed over."""
+    _webhook_unreadable.labels(topic).inc()
 
 
 # -- happenings of the trainer ----------------------------------------------------------------

@@ -34,7 +34,7 @@ RIGHTS: Mapping[str, tuple[str, ...]] = {
 }
 """By role: reader looks, explains and audits; operator also renames, applies and republishes.
 
-A role that is not named here has the rights of an `OWNER`: `campaigns` is one.
+A role that is not named here has the rights of an `OWNER`: `campaigns` and `webhooks` are two.
 """
 
 ASKED = ("info", "select")

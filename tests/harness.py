@@ -89,6 +89,7 @@ def watermark_settings(
             "changes": f"{own}-changes",
             "models": f"{own}-models",
             "triggers": f"{own}-triggers",
+            "control": f"{own}-control",
             "partitions": PARTITIONS,
             "input_retention_seconds": 0.0,
             "changes_retention_seconds": 0.0,

@@ -644,6 +644,101 @@ SEGMENTS = Dashboard(
                 ),
             ),
         ),
+        Row(
+            "Effect of campaigns",
+            (
+                lines(
+                    "Conversion",
+                    "Share of users who did what the goal asks for, by campaign and arm, over a day;"
+                    " whether it is chance, `segstream campaigns show` says.",
+                    "percentunit",
+                    (
+                        (
+                            "sum by (campaign, arm) (rate("
+                            'segstream_campaign_measured_users_total{what="converted"}[1d]))'
+                            " / sum by (campaign, arm) (rate("
+                            'segstream_campaign_measured_users_total{what="over"}[1d]))'
+                        ),
+                        "{{campaign}} {{arm}}",
+                    ),
+                ),
+                lines(
+                    "Revenue a user",
+                    "Within the window, by campaign and arm.",
+                    "short",
+                    (
+                        (
+                            "sum by (campaign, arm) (rate("
+                            "segstream_campaign_measured_revenue_total[1d]))"
+                            " / sum by (campaign, arm) (rate("
+                            'segstream_campaign_measured_users_total{what="over"}[1d]))'
+                        ),
+                        "{{campaign}} {{arm}}",
+                    ),
+                ),
+                lines(
+                    "Records of campaign-control passed over",
+                    "Nobody can obey them: no JSON, or a zone that there is not.",
+                    "cpm",
+                    (
+                        f"60 * sum(rate(segstream_campaign_control_unreadable_total{RATE}))",
+                        "records",
+                    ),
+                ),
+            ),
+        ),
+        Row(
+            "Webhooks",
+            (
+                lines(
+                    "Attempts",
+                    "By endpoint and answer; none is an answer that was not whole, or not in time.",
+                    "cpm",
+                    (
+                        (
+                            "60 * sum by (endpoint, answer)"
+                            f" (rate(segstream_webhook_attempts_total{RATE}))"
+                        ),
+                        "{{endpoint}} {{answer}}",
+                    ),
+                ),
+                lines(
+                    "Deliveries",
+                    "By endpoint: taken, delivered, dropped with their user, and parked by reason:"
+                    " `segstream webhooks list`.",
+                    "cpm",
+                    (
+                        (
+                            "60 * sum by (endpoint, outcome)"
+                            f" (rate(segstream_webhook_deliveries_total{RATE}))"
+                        ),
+                        "{{endpoint}} {{outcome}}",
+                    ),
+                ),
+                lines(
+                    "Waiting",
+                    "Deliveries that wait or are under way, by endpoint.",
+                    "short",
+                    ("sum by (endpoint) (segstream_webhook_waiting_deliveries)", "{{endpoint}}"),
+                ),
+                number(
+                    "Endpoints left alone",
+                    "Partitions whose endpoint failed several times in a row, or said 410.",
+                    "short",
+                    ("sum by (endpoint) (segstream_webhook_endpoint_failed)", "{{endpoint}}"),
+                    limits=(0.5,),
+                ),
+                lines(
+                    "Records passed over",
+                    "By topic, for they cannot be read.",
+                    "cpm",
+                    (
+                        f"60 * sum by (topic) (rate(segstream_webhook_unreadable_total{RATE}))",
+                        "{{topic}}",
+                    ),
+                ),
+            ),
+        ),
     ),
 )
 

@@ -15,8 +15,10 @@ from typing import Any
 from pydantic import TypeAdapter
 from pydantic.json_schema import GenerateJsonSchema
 
+from stream.campaigns.control import CONTROL_RECORD
 from stream.campaigns.triggers import CAMPAIGN_TRIGGER
 from stream.events import LINEAGE_RECORD, MEMBERSHIP_RECORD, PUBLISHED_MODEL, SEGMENT_CHANGE
+from stream.webhooks.letters import WEBHOOK_LETTER
 
 FOLDER = Path(__file__).parent
 
@@ -33,6 +35,14 @@ RECORDS: dict[str, tuple[str, TypeAdapter[Any]]] = {
     "campaign-trigger": (
         "The value of a record on the topic campaign-triggers.",
         CAMPAIGN_TRIGGER,
+    ),
+    "campaign-control": (
+        "The value of a record on the topic campaign-control.",
+        CONTROL_RECORD,
+    ),
+    "webhook-letter": (
+        "The value of a record on the topic campaign-triggers.dlq that tells of a delivery given up.",
+        WEBHOOK_LETTER,
     ),
     "published-model": ("The value of a record on the topic segment-models.", PUBLISHED_MODEL),
 }

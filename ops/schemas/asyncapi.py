@@ -27,6 +27,7 @@ from stream.events import (
     ORIGIN_HEADER,
     Reason,
 )
+from stream.webhooks.letters import PARKED, letters_outlet
 
 FILE = Path(__file__).parent / "asyncapi.yaml"
 TEXT = {"type": "string"}
@@ -38,6 +39,9 @@ DATA: dict[str, tuple[str, str]] = {
 """CloudEvents on the topic of changes: their schema, type and meaning."""
 TRIGGERS = {"campaign-trigger": (TRIGGERED, "A campaign decided that a user is to be treated.")}
 """The same of the topic of triggers."""
+PARKED_DELIVERIES = {"webhook-letter": (PARKED, "A trigger that an endpoint was given up for.")}
+"""The same of the topic of parked deliveries."""
+CONTROL = "campaign-control"
 
 
 def document(settings: Settings, version: str) -> dict[str, Any]:
@@ -50,7 +54,7 @@ def document(settings: Settings, version: str) -> dict[str, Any]:
     inputs = dict(zip(names.inputs, ("browsing", "orders and refunds"), strict=True))
     channels: dict[str, Any] = {}
     operations: dict[str, Any] = {}
-    for plan in topics.plan(settings, [triggers_outlet(settings)]):
+    for plan in topics.plan(settings, [triggers_outlet(settings), letters_outlet(settings)]):
         messages, meaning, action = _channel(settings, plan.name, inputs)
         channels[plan.name] = {
             "address": plan.name,
@@ -96,6 +100,10 @@ def _channel(settings: Settings, name: str, inputs: dict[str, str]) -> tuple[lis
         return list(DATA), "Who moved where and why, by user; told apart by ce_type.", "send"
     if name == names.triggers:
         return list(TRIGGERS), "What campaigns decided to send, by user.", "send"
+    if name == names.control:
+        return [CONTROL], "What people say of users and campaigns, by user.", "receive"
+    if name == names.dlq(names.triggers):
+        return list(PARKED_DELIVERIES), "Triggers that endpoints did not take, by user.", "send"
     if name == names.models:
         return ["published-model"], "Every published model; compacted.", "send"
     source = next(one for one in inputs if names.dlq(one) == name)
@@ -129,8 +137,9 @@ def _messages(settings: Settings) -> dict[str, Any]:
         "segment-change": outlet.extensions,
         "segment-membership": {"kind": "kind"},
         "campaign-trigger": triggers_outlet(settings).extensions,
+        "webhook-letter": letters_outlet(settings).extensions,
     }
-    for name, (kind, meaning) in (DATA | TRIGGERS).items():
+    for name, (kind, meaning) in (DATA | TRIGGERS | PARKED_DELIVERIES).items():
         more = dict.fromkeys(extensions.get(name, {}), "")
         headers = [header for header, _ in cloud_event("", "", kind, "", "", **more)]
         found[name] = {
@@ -141,6 +150,13 @@ def _messages(settings: Settings) -> dict[str, Any]:
             "payload": {"$ref": f"./{name}.json"},
             "bindings": _keyed("the segment" if kind == LINEAGE else "the user"),
         }
+    found[CONTROL] = {
+        "title": CONTROL,
+        "summary": "Who gets nothing, in which zone a user is, which campaign is paused.",
+        "contentType": "application/json",
+        "payload": {"$ref": f"./{CONTROL}.json"},
+        "bindings": _keyed("the user, or the campaign"),
+    }
     found["published-model"] = {
         "title": "published-model",
         "summary": "A model in force from its publication on.",

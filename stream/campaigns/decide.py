@@ -30,6 +30,7 @@ from stream.campaigns.declare import Campaign, Limits
 from stream.campaigns.match import Codes, Moves
 from stream.campaigns.quiet import ZoneClock, not_quiet_from
 from stream.campaigns.state import NEVER, NONE, NOT_DUE, Pairs, Users, one_a_user
+from stream.campaigns.windows import Ended
 from stream.events import Bools, Hashes, Ints
 from stream.units import DAY_MS
 
@@ -46,27 +47,29 @@ class Outcome(IntEnum):
     """The campaign is not concerned."""
     ENDED = 1
     """It is not the campaign's time: before its start, or from its end on."""
-    SUPPRESSED = 2
+    PAUSED = 2
+    """Somebody has paused the campaign."""
+    SUPPRESSED = 3
     """The user gets nothing."""
-    HOLDOUT = 3
+    HOLDOUT = 4
     """The user is measured and never sent to."""
-    OUTRANKED = 4
+    OUTRANKED = 5
     """Another campaign of the group comes first."""
-    COOLING = 5
+    COOLING = 6
     """The user had a trigger of this campaign not long ago, or one is under way."""
-    CAPPED = 6
+    CAPPED = 7
     """The user had as many triggers as they may, over all campaigns."""
-    SETTLING = 7
+    SETTLING = 8
     """Not the last one: it is seen whether it stays true."""
-    UNDONE = 8
+    UNDONE = 9
     """The user moved on before the time was up, or before the quiet hours were over."""
-    QUIET = 9
+    QUIET = 10
     """It was a quiet hour, and the campaign does not wait."""
-    WAITING = 10
+    WAITING = 11
     """Not the last one: for the end of the quiet hours."""
-    EXPIRED = 11
+    EXPIRED = 12
     """It would have been too late."""
-    SENT = 12
+    SENT = 13
     """A trigger."""
 
 
@@ -198,6 +201,8 @@ class Decider:
         pairs_seen: ``(campaigns,)`` changes looked at.
         counts: ``(campaigns, outcomes)`` how many came to each last outcome, and how many are
             settling or waiting now. The sum over outcomes is `pairs_seen`.
+        paused: ``(campaigns,)`` nothing is sent of these.
+        zones: of users, by number.
     """
 
     def __init__(
@@ -225,8 +230,10 @@ class Decider:
             [sum(1 << watched.index(f) for f in set(c.when.reasons)) for c in campaigns], np.uint64
         )
         self._clocks: dict[str, ZoneClock] = {}
-        self._zones: list[str] = []
+        self.zones: list[str] = []
         self.pairs_seen: Ints = np.zeros(len(self.campaigns), np.int64)
+        self.paused: Bools = np.zeros(len(self.campaigns), np.bool_)
+        self._replaced: list[Ended] = []
         self.counts: Ints = np.zeros((len(self.campaigns), len(Outcome)), np.int64)
         self._decided: list[Decisions] = []
 
@@ -236,6 +243,12 @@ class Decider:
         """From now on a user gets nothing, not even what is under way; or does again."""
         self.users.suppressed[self.users.slot_of(user)] = suppressed
 
+    def pause(self, campaign: str, *, paused: bool = True) -> None:
+        """From now on nothing of a campaign is sent, not even what is under way; or is again."""
+        for number, one in enumerate(self.campaigns):
+            if one.name == campaign:
+                self.paused[number] = paused
+
     def set_zone(self, user: str, name: str | None) -> None:
         """A user's own time zone; None for one that is not known.
 
@@ -244,11 +257,19 @@ class Decider:
         """
         number = NONE
         if name is not None:
-            self._clock(name)
-            if name not in self._zones:
-                self._zones.append(name)
-            number = self._zones.index(name)
+            number = self.know_zone(name)
         self.users.zone[self.users.slot_of(user)] = number
+
+    def know_zone(self, name: str) -> int:
+        """The number of a time zone, in the order in which they were first asked for.
+
+        Raises:
+            ValueError: there is no such zone.
+        """
+        self._clock(name)
+        if name not in self.zones:
+            self.zones.append(name)
+        return self.zones.index(name)
 
     def _clock(self, name: str) -> ZoneClock:
         if name not in self._clocks:
@@ -295,7 +316,8 @@ class Decider:
         users.clock_ms[slot] = at_ms
         erased = self.moves.erased[changes.move]
         if erased.any():
-            users.suppressed[slot[erased]] = True
+            users.suppressed[slot[erased]] = users.erased[slot[erased]] = True
+        users.at_risk[slot] = self.moves.at_risk[changes.move]
         busy = users.under_way[slot] > 0
         if busy.any():
             self._undo(slot[busy], changes.move[busy], at_ms[busy])
@@ -339,6 +361,7 @@ class Decider:
         users.clock_ms[slot] = at_ms
         left = self._no_longer_under_way(places, at_ms)
         left = self._decide_those(left, book.ended(left.version, at_ms), Outcome.ENDED)
+        left = self._decide_those(left, self.paused[left.campaign], Outcome.PAUSED)
         left = self._decide_those(left, users.suppressed[left.slot], Outcome.SUPPRESSED)
         left = self._decide_those(left, self._capped(left), Outcome.CAPPED)
         self._send(left)
@@ -380,6 +403,7 @@ class Decider:
             counted=np.zeros(len(row), np.bool_),
         )
         left = self._decide_those(left, book.ended(left.version, left.at_ms), Outcome.ENDED)
+        left = self._decide_those(left, self.paused[left.campaign], Outcome.PAUSED)
         left = self._decide_those(left, users.suppressed[left.slot], Outcome.SUPPRESSED)
         left = self._counted(self._with_arms(left))
         left = self._decide_those(left, left.arm < FIRST_ARM, Outcome.HOLDOUT)
@@ -412,12 +436,35 @@ class Decider:
         before = pairs.counted[place].astype(np.int64) - 1
         ends = pairs.counted_ms[place] + book.window_ms[before]
         begins = (before != version) & ((before < 0) | (left.at_ms[measured] >= ends))
+        self._replace(place[begins], before[begins], ends[begins])
         place, chosen = place[begins], measured[begins]
+        pairs.summed[place] = False
         pairs.counted[place] = left.version[chosen] + 1
         pairs.counted_ms[place] = left.at_ms[chosen]
         pairs.counted_arm[place] = left.arm[chosen]
         left.counted[chosen] = True
         return left
+
+    def _replace(self, places: Ints, versions: Ints, ends_ms: Ints) -> None:
+        """Windows that are over, and not added up yet, make place for others."""
+        pairs = self.pairs
+        lost = (versions >= 0) & ~pairs.summed[places]
+        if lost.any():
+            places = places[lost]
+            self._replaced.append(
+                Ended(
+                    pairs.user[places].astype(np.int64),
+                    versions[lost],
+                    pairs.counted_arm[places].astype(np.int64),
+                    pairs.counted_ms[places],
+                    ends_ms[lost],
+                )
+            )
+
+    def take_replaced(self) -> list[Ended]:
+        """Windows that made place for others since this was last asked; for `windows`."""
+        replaced, self._replaced = self._replaced, []
+        return replaced
 
     def _outranked(self, left: _Open) -> Bools:
         outranked = np.zeros(len(left), np.bool_)
@@ -478,7 +525,7 @@ class Decider:
                 continue
             of_it = left.version == version
             for number in np.unique(zones[of_it]).tolist():
-                name = quiet.zone if number == NONE else self._zones[number]
+                name = quiet.zone if number == NONE else self.zones[number]
                 there = of_it & (zones == number)
                 clock = self._clock(name)
                 until[there] = not_quiet_from(clock, quiet.minutes, left.at_ms[there])

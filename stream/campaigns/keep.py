@@ -11,22 +11,30 @@ many came to each outcome.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
 
 from stream.campaigns import state
+from stream.campaigns.arms import arm_names
 from stream.campaigns.decide import Decider, Outcome
 from stream.campaigns.declare import Campaign, Limits
 from stream.campaigns.match import Move
+from stream.campaigns.purchases import BOUGHT, Purchases, Read
 from stream.campaigns.state import NEVER, NONE, Columns, one_a_user
+from stream.campaigns.windows import Sums, Windows
 from stream.events import Bools, Ints
+from stream.units import DAY_MS
 
+_T = TypeVar("_T")
+
+LOOK_BACK_MS = DAY_MS
+"""Orders are kept for so much longer than the longest window, for changes that come late."""
 MOST_NAMES = 256
 """Campaigns of which users have state, declared or not: a pair has a byte for their number."""
 
@@ -35,9 +43,11 @@ HEAD = np.dtype(
         ("clock_ms", "<i8"),
         ("incarnation", "<i8"),  # of the user's last change
         ("number", "<i4"),  # of the same
-        ("suppressed", "u1"),
+        ("flags", "u1"),
         ("sends", "u1"),  # times of past triggers that follow
         ("pairs", "<u2"),  # pairs that follow them
+        ("bought", "u1"),  # orders that follow these
+        ("zone", "<u2"),  # place among `Own.zones` plus 1; 0 where it is not known
     ]
 )
 KEPT = np.dtype(
@@ -59,7 +69,10 @@ KEPT = np.dtype(
     ]
 )
 """A pair in a row; see `stream.campaigns.state.PAIR`."""
-USED, COUNTED = 1, 2
+SUPPRESSED, AT_RISK, ERASED = 1, 2, 4
+"""Flags of a user."""
+USED, COUNTED, SUMMED = 1, 2, 4
+"""Flags of a pair."""
 _SAME = (
     "incarnation", "changed_ms", "due_ms", "sent_ms", "counted_ms", "move", "number", "arm",
     "counted_arm", "stage",
@@ -77,20 +90,38 @@ class Own(msgspec.Struct):
         moves: by number.
         seen: by campaign, changes looked at.
         counts: by campaign and outcome.
+        zones: of users.
+        paused: names of campaigns.
+        sums: of users whose window is over, by campaign, version and arm.
+        still_open: users whose window is not, likewise.
+        bought_ms: purchases up to here are known.
     """
 
     versions: list[str] = []
     moves: list[Move] = []
     seen: dict[str, int] = {}
     counts: dict[str, dict[str, int]] = {}
+    zones: list[str] = []
+    paused: list[str] = []
+    sums: dict[str, dict[str, dict[str, Sums]]] = {}
+    still_open: dict[str, dict[str, dict[str, int]]] = {}
+    bought_ms: int = 0
 
 
-_read = msgspec.json.Decoder(Own).decode
+read_own = msgspec.json.Decoder(Own).decode
+"""What is kept of a partition, from its bytes."""
 _write = msgspec.json.Encoder().encode
 
 
-def _row(sends: int, pairs: int) -> np.dtype[Any]:
-    return np.dtype([("head", HEAD), ("sends", "<i8", (sends,)), ("pairs", KEPT, (pairs,))])
+def _row(sends: int, pairs: int, bought: int) -> np.dtype[Any]:
+    return np.dtype(
+        [
+            ("head", HEAD),
+            ("sends", "<i8", (sends,)),
+            ("pairs", KEPT, (pairs,)),
+            ("bought", BOUGHT, (bought,)),
+        ]
+    )
 
 
 def _name_digest(name: str) -> int:
@@ -101,8 +132,8 @@ def _name_digest(name: str) -> int:
 def _tables(rows: Mapping[bytes, bytes]) -> list[Table]:
     names = defaultdict(list)
     for name, row in rows.items():
-        _, _, _, _, sends, pairs = np.frombuffer(row, HEAD, 1)[0].item()
-        names[sends, pairs].append(name)
+        head = np.frombuffer(row, HEAD, 1)[0]
+        names[int(head["sends"]), int(head["pairs"]), int(head["bought"])].append(name)
     return [
         (found, np.frombuffer(b"".join(map(rows.__getitem__, found)), _row(*shape)))
         for shape, found in names.items()
@@ -148,6 +179,8 @@ class Keeper:
 
     Attributes:
         rows: how many there are.
+        windows, purchases: of those who are measured.
+        bought_ms: purchases up to here are known.
 
     Raises:
         ValueError: users have state of more campaigns than there may be.
@@ -161,15 +194,26 @@ class Keeper:
         own: bytes = b"",
         rows: Mapping[bytes, bytes] | None = None,
     ) -> None:
-        kept = _read(own) if own else Own()
+        kept = read_own(own) if own else Own()
         tables = _tables(rows or {})
-        earlier = _still_used(map(Campaign.model_validate_json, kept.versions), tables)
+        summed = {(name, version) for name, of in kept.sums.items() for version in of}
+        earlier = _still_used(map(Campaign.model_validate_json, kept.versions), tables, summed)
         self.decider = Decider(campaigns, limits, key, earlier)
         if len(self.decider.campaigns) > MOST_NAMES:
             raise ValueError(
                 f"campaigns: users have state of {len(self.decider.campaigns)} that are or were "
                 f"declared, which is more than {MOST_NAMES}"
             )
+        decider = self.decider
+        for zone in kept.zones:
+            decider.know_zone(zone)
+        for name in kept.paused:
+            decider.pause(name)
+        self._gone_paused = [n for n in kept.paused if n not in {c.name for c in decider.campaigns}]
+        self.bought_ms = kept.bought_ms
+        windows_ms = decider.book.window_ms
+        self.purchases = Purchases(int(windows_ms.max(initial=0)) + LOOK_BACK_MS)
+        self.windows = Windows(decider.users, decider.pairs, self.purchases, windows_ms)
         self._last = _Last()
         versions = self.decider.book.versions
         self._names = np.array([_name_digest(one.name) for one in versions], np.uint64)
@@ -186,10 +230,12 @@ class Keeper:
         self._gone_seen = {name: n for name, n in kept.seen.items() if name not in numbers}
         self._gone_counts = {name: n for name, n in kept.counts.items() if name not in numbers}
         self._take_counts(kept, numbers)
+        self._take_sums(kept.sums)
         for move in kept.moves if _any_under_way(tables) else ():
             self.decider.moves.code(move)
         for names, table in tables:
             self._take(names, table)
+        self.windows.begin()
         self.rows = int(self._last.kept.sum())
 
     def _take_counts(self, kept: Own, numbers: Mapping[str, int]) -> None:
@@ -198,13 +244,24 @@ class Keeper:
             for outcome, count in kept.counts.get(name, {}).items():
                 self.decider.counts[number, Outcome[outcome.upper()]] = count
 
+    def _take_sums(self, sums: Mapping[str, Mapping[str, Mapping[str, Sums]]]) -> None:
+        for number, version in enumerate(self.decider.book.versions):
+            arms = {name: arm for arm, name in enumerate(arm_names(version))}
+            for arm, of in sums.get(version.name, {}).get(version.version, {}).items():
+                self.windows.sums[number, arms[arm]] = of
+
     def _take(self, names: Sequence[bytes], table: npt.NDArray[Any]) -> None:
         users, pairs = self.decider.users, self.decider.pairs
         slots = np.array([users.slot_of(name.decode()) for name in names], np.int64)
         self._last.reach(users.size)
         head = table["head"]
         users.clock_ms[slots] = head["clock_ms"]
-        users.suppressed[slots] = head["suppressed"]
+        users.suppressed[slots] = (head["flags"] & SUPPRESSED) > 0
+        users.at_risk[slots] = (head["flags"] & AT_RISK) > 0
+        users.erased[slots] = (head["flags"] & ERASED) > 0
+        users.zone[slots] = head["zone"].astype(np.int64) - 1
+        for place in np.flatnonzero(head["bought"]).tolist():
+            self.purchases.load(int(slots[place]), table["bought"][place])
         self._last.incarnation[slots] = head["incarnation"]
         self._last.number[slots] = head["number"]
         self._last.kept[slots] = True
@@ -226,6 +283,7 @@ class Keeper:
         for field in _SAME:
             getattr(pairs, field)[places] = kept[field]
         pairs.version[places], pairs.counted[places] = version[there], counted[there]
+        pairs.summed[places] = (kept["flags"] & SUMMED) > 0
         under_way = pairs.stage[places] != state.IDLE
         np.add.at(users.under_way, slot[under_way], 1)
         pairs.due_ms[places[under_way & (campaign >= self.decider.offered)]] = NEVER
@@ -268,8 +326,27 @@ class Keeper:
             users.sends[slot] = np.sort(np.append(users.sends[slot], at_ms))[:0:-1]
         return slot
 
-    def pack(self, slots: Ints) -> Packed:
-        """Rows of distinct users."""
+    def buy(self, read: Read) -> Ints:
+        """Take in purchases; returns the places of the users whose they are."""
+        users = self.decider.users
+        slots = [users.slot_of(one.user) for one in read.purchases]
+        for slot, one in zip(slots, read.purchases, strict=True):
+            # Who is suppressed is measured on: treatment may be why they asked for it.
+            if not users.erased[slot]:
+                self.purchases.take(slot, one)
+        return np.unique(np.array(slots, np.int64))
+
+    def forget(self, slots: Ints) -> None:
+        """Keep nothing more of what erased users bought."""
+        for slot in slots[self.decider.users.erased[slots]].tolist():
+            self.purchases.forget(slot)
+
+    def pack(self, slots: Ints, known_ms: int) -> Packed:
+        """Rows of distinct users.
+
+        Args:
+            known_ms: changes and purchases up to here are known; orders long before are left out.
+        """
         users, pairs, last = self.decider.users, self.decider.pairs, self._last
         places, row = pairs.of_users(users, slots)
         order = np.argsort(row, kind="stable")
@@ -277,9 +354,22 @@ class Keeper:
         begins = np.searchsorted(row, row)
         nth = np.arange(len(row)) - begins
         most = int(nth.max()) + 1 if len(row) else 0
-        table = np.zeros(len(slots), _row(users.sends.shape[1], most))
+        bought = [self.purchases.pack(slot, known_ms) for slot in slots.tolist()]
+        orders = max(map(len, bought), default=0)
+        table = np.zeros(len(slots), _row(users.sends.shape[1], most, orders))
         head = table["head"]
-        head["clock_ms"], head["suppressed"] = users.clock_ms[slots], users.suppressed[slots]
+        head["clock_ms"], head["bought"] = users.clock_ms[slots], orders
+        head["flags"] = (
+            SUPPRESSED * users.suppressed[slots]
+            + AT_RISK * users.at_risk[slots]
+            + ERASED * users.erased[slots]
+        )
+        head["zone"] = users.zone[slots] + 1
+        for place, kept_orders in enumerate(bought):
+            for nth_order, one in enumerate(kept_orders):
+                table["bought"][place, nth_order] = tuple(
+                    getattr(one, name) for name in BOUGHT.names or ()
+                )
         head["incarnation"], head["number"] = last.incarnation[slots], last.number[slots]
         head["sends"], head["pairs"] = users.sends.shape[1], most
         table["sends"] = users.sends[slots]
@@ -291,6 +381,7 @@ class Keeper:
         kept["version"] = self._digests[pairs.version[places]]
         kept["counted"] = np.where(counted >= 0, self._digests[counted], 0)
         kept["flags"] = USED | np.where(counted >= 0, COUNTED, 0)
+        kept["flags"] |= np.where(pairs.summed[places], SUMMED, 0).astype(np.uint8)
         table["pairs"][row, nth] = kept
         self.rows += int((~last.kept[slots]).sum())
         last.kept[slots] = True
@@ -306,12 +397,33 @@ class Keeper:
                 [decider.moves[code] for code in range(len(decider.moves))],
                 self._gone_seen | dict(zip(names, decider.pairs_seen.tolist(), strict=True)),
                 self._gone_counts | {name: dict(of) for name, of in decider.tally().items()},
+                decider.zones,
+                self._gone_paused
+                + [name for name, p in zip(names, decider.paused, strict=True) if p],
+                self._by_name(self.windows.sums),
+                self._by_name(self.windows.still_open),
+                self.bought_ms,
             )
         )
 
+    def _by_name(self, told: Mapping[tuple[int, int], _T]) -> dict[str, dict[str, dict[str, _T]]]:
+        """What is known by number of version and arm, by their names."""
+        found: dict[str, dict[str, dict[str, _T]]] = {}
+        for (number, arm), value in told.items():
+            version = self.decider.book.versions[number]
+            of_version = found.setdefault(version.name, {}).setdefault(version.version, {})
+            of_version[arm_names(version)[arm]] = value
+        return found
 
-def _still_used(versions: Iterable[Campaign], tables: Sequence[Table]) -> list[Campaign]:
-    """Declarations that users are in, and the newest of each campaign that users have state of."""
+
+def _still_used(
+    versions: Iterable[Campaign], tables: Sequence[Table], summed: Collection[tuple[str, str]]
+) -> list[Campaign]:
+    """Declarations that users are in, and the newest of each campaign that users have state of.
+
+    Args:
+        summed: names and versions of those whose effect is known of somebody; they stay as well.
+    """
     used: set[tuple[int, int]] = set()
     names: set[int] = set()
     for _, table in tables:
@@ -326,8 +438,11 @@ def _still_used(versions: Iterable[Campaign], tables: Sequence[Table]) -> list[C
     return [
         one
         for place, one in enumerate(listed)
-        if (digest := _name_digest(one.name)) in names
-        and ((digest, int(one.version, 16)) in used or newest[one.name] == place)
+        if (one.name, one.version) in summed
+        or (
+            (digest := _name_digest(one.name)) in names
+            and ((digest, int(one.version, 16)) in used or newest[one.name] == place)
+        )
     ]
 
 

@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from stream.campaigns.declare import When
 from stream.events import Bools, Cause
+from stream.kinds import CHURN_RISK_KINDS
 
 Codes = npt.NDArray[np.int32]
 _FIRST_ROOM = 64
@@ -76,6 +77,8 @@ class Moves:
         """``(versions, moves)``: the move leaves true what was decided."""
         self.erased: Bools = np.zeros(_FIRST_ROOM, np.bool_)
         """``(moves,)``: the user is no more."""
+        self.at_risk: Bools = np.zeros(_FIRST_ROOM, np.bool_)
+        """``(moves,)``: the user is in a kind of churn risk now."""
 
     def __getitem__(self, code: int) -> Move:
         return self._moves[code]
@@ -96,7 +99,9 @@ class Moves:
                     np.pad(self.still, wider),
                 )
                 self.erased = np.pad(self.erased, wider[1])
+                self.at_risk = np.pad(self.at_risk, wider[1])
             self.concerned[:, code] = [concerns(when, move) for when in self._book]
             self.still[:, code] = [leaves_true(when, move) for when in self._book]
             self.erased[code] = move.cause == Cause.ERASED
+            self.at_risk[code] = move.kind_to in CHURN_RISK_KINDS
         return code

@@ -67,9 +67,13 @@ class Oracle:
         self._users: dict[str, _User] = {}
         self.counts: Counter[tuple[str, str]] = Counter()
         self.seen: Counter[str] = Counter()
+        self._paused: set[str] = set()
 
     def suppress(self, user: str, *, suppressed: bool = True) -> None:
         self._user(user).suppressed = suppressed
+
+    def pause(self, campaign: str, *, paused: bool = True) -> None:
+        (self._paused.add if paused else self._paused.discard)(campaign)
 
     def set_zone(self, user: str, name: str | None) -> None:
         self._user(user).zone = name
@@ -118,6 +122,8 @@ class Oracle:
             outcome = "sending"
             if not _runs(campaign, now):
                 outcome = "ended"
+            elif campaign.name in self._paused:
+                outcome = "paused"
             elif user.suppressed:
                 outcome = "suppressed"
             elif self._is_capped(user, now):
@@ -133,11 +139,14 @@ class Oracle:
         contenders: list[tuple[Campaign, str, bool]] = []
         for campaign in self._campaigns:
             self.seen[campaign.name] += 1
-            if not _matches(campaign, change):
+            if not matches(campaign, change):
                 self.counts[campaign.name, "unmatched"] += 1
                 continue
             if not _runs(campaign, now):
                 told.append(self._tell(change, campaign, "ended", None, now))
+                continue
+            if campaign.name in self._paused:
+                told.append(self._tell(change, campaign, "paused", None, now))
                 continue
             if user.suppressed:
                 told.append(self._tell(change, campaign, "suppressed", None, now))
@@ -213,7 +222,7 @@ class Oracle:
         counted: bool = False,
     ) -> Told:
         self.counts[campaign.name, outcome] += 1
-        shown = "" if arm is None or outcome in ("ended", "suppressed") else arm
+        shown = "" if arm is None or outcome in ("ended", "paused", "suppressed") else arm
         return Told(change["user"], campaign.name, outcome, shown, now, change["id"], counted)
 
     def _is_capped(self, user: _User, now: int) -> bool:
@@ -265,7 +274,8 @@ def _ms(text: str) -> int:
     return round(datetime.fromisoformat(text).timestamp() * 1_000)
 
 
-def _matches(campaign: Campaign, change: Mapping[str, Any]) -> bool:
+def matches(campaign: Campaign, change: Mapping[str, Any]) -> bool:
+    """Whether a change concerns a campaign."""
     when = campaign.when
     checks = [
         change["cause"] in [cause.value for cause in when.cause],

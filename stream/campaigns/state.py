@@ -91,6 +91,8 @@ class Users(Columns):
         hash: see `stream.campaigns.arms`; 0 where nobody has asked for it yet.
         clock_ms: the latest time anything was decided for the user.
         suppressed: gets no trigger.
+        erased: is no more; nothing is kept of what they buy.
+        at_risk: is in a kind of churn risk, since the last change.
         zone: number of the user's own time zone; NONE where it is not known.
         under_way: pairs that are settling or waiting.
         first: the user's first pair.
@@ -100,6 +102,8 @@ class Users(Columns):
     hash: Hashes
     clock_ms: Ints
     suppressed: Bools
+    erased: Bools
+    at_risk: Bools
     zone: npt.NDArray[np.int16]
     under_way: npt.NDArray[np.int16]
     first: npt.NDArray[np.int32]
@@ -111,6 +115,8 @@ class Users(Columns):
                 "hash": (np.uint64, 0, 0),
                 "clock_ms": (np.int64, NEVER, 0),
                 "suppressed": (np.bool_, False, 0),
+                "erased": (np.bool_, False, 0),
+                "at_risk": (np.bool_, False, 0),
                 "zone": (np.int16, NONE, 0),
                 "under_way": (np.int16, 0, 0),
                 "first": (np.int32, NONE, 0),
@@ -142,7 +148,11 @@ class Users(Columns):
 
 
 class Pairs(Columns):
-    """Users and campaigns between whom anything was decided; columns as in `PAIR`."""
+    """Users and campaigns between whom anything was decided; columns as in `PAIR`.
+
+    Attributes:
+        summed: the window of effect is over, and what came of it was added up.
+    """
 
     user: npt.NDArray[np.int32]
     next: npt.NDArray[np.int32]
@@ -159,12 +169,14 @@ class Pairs(Columns):
     arm: npt.NDArray[np.uint8]
     counted_arm: npt.NDArray[np.uint8]
     stage: npt.NDArray[np.uint8]
+    summed: Bools
 
     def __init__(self) -> None:
         blank = {"due_ms": NOT_DUE, "sent_ms": NEVER, "next": NONE}
         assert PAIR.fields is not None
         super().__init__(
             {name: (kind[0], blank.get(name, 0), 0) for name, kind in PAIR.fields.items()}
+            | {"summed": (np.bool_, False, 0)}
         )
 
     def find(self, users: Users, slots: Ints, campaigns: Ints) -> Ints:

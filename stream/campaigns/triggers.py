@@ -22,6 +22,8 @@ from stream.units import iso
 
 TRIGGERED = "segstream.campaign.triggered"
 """Type of the CloudEvents on `campaign-triggers`."""
+SOURCE = "/segstream/campaigns"
+"""Source of the same."""
 ROLE = "campaigns"
 
 CampaignTrigger = TypedDict(
@@ -62,7 +64,7 @@ def triggers_outlet(settings: Settings) -> Outlet:
     return Outlet(
         ROLE,
         settings.topics.triggers,
-        "/segstream/campaigns",
+        SOURCE,
         TRIGGERED,
         extensions={"campaign": "campaign", "arm": "arm"},
         retention_seconds=settings.topics.triggers_retention_seconds,

@@ -1,7 +1,7 @@
 """Follows who was decided for until their window is over: did they buy, for how much, are they active.
 
-Comes in: who is measured from when on, purchases, where users are, what time it is. Goes out: sums by
-version and arm, of users whose window is over; `effect` compares them.
+Comes in: who is measured from when on (`state.Pairs`), orders (`purchases`), where users are, what time it is.
+Goes out: sums by version and arm, of users whose window is over; `effect` compares them.
 
 A user counts once, when their window is over, by what happened within it: an interval that may be looked
 at every day needs users who are independent of each other and all measured alike.
@@ -11,11 +11,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
+from typing import NamedTuple
 
 import numpy as np
 
-from stream.campaigns.state import NONE
-from stream.events import Bools, Floats, Ints
+from stream.campaigns.purchases import Purchases
+from stream.campaigns.state import NOT_DUE, Pairs, Users
+from stream.events import Ints
 
 
 @dataclass(frozen=True)
@@ -40,75 +42,103 @@ class Sums:
         return Sums(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(Sums)))
 
 
+class Ended(NamedTuple):
+    """Windows that are over, a column a field."""
+
+    slot: Ints
+    version: Ints
+    arm: Ints
+    begin_ms: Ints
+    end_ms: Ints
+
+
 class Windows:
-    """Windows that are open, and the sums of those that are over.
+    """Windows of the pairs that are measured, and the sums of those that are over.
+
+    Args:
+        window_ms: length of the window, by version.
 
     Attributes:
         sums: by version and arm.
+        still_open: by version and arm, users whose window is not over.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, users: Users, pairs: Pairs, purchases: Purchases, window_ms: Ints) -> None:
+        self._users, self._pairs, self._purchases = users, pairs, purchases
+        self._window_ms = window_ms
+        self._next_ms = -NOT_DUE
         self.sums: dict[tuple[int, int], Sums] = {}
-        self._slot: Ints = np.empty(0, np.int64)
-        self._key: Ints = np.empty((0, 2), np.int64)
-        self._begin: Ints = np.empty(0, np.int64)
-        self._end: Ints = np.empty(0, np.int64)
-        self._orders: Ints = np.empty(0, np.int64)
-        self._revenue: Floats = np.empty(0, np.float64)
+        self.still_open: dict[tuple[int, int], int] = {}
 
-    def __len__(self) -> int:
-        return len(self._slot)
+    def begin(self) -> None:
+        """Go on with the pairs as they are."""
+        pairs = self._pairs
+        here = slice(0, pairs.size)
+        is_open = (pairs.counted[here] > 0) & ~pairs.summed[here]
+        versions = pairs.counted[here][is_open].astype(np.int64) - 1
+        self._count(versions, pairs.counted_arm[here][is_open].astype(np.int64), 1)
 
-    def open(self, slots: Ints, versions: Ints, arms: Ints, at_ms: Ints, ends_ms: Ints) -> None:
-        """Begin to follow users, each for a version of a campaign and in an arm of it."""
-        # Sorted by user, so that a purchase finds its windows by halving.
-        slot = np.concatenate([self._slot, slots])
-        order = np.argsort(slot, kind="stable")
-        self._slot = slot[order]
-        keys = np.stack([versions, arms], axis=1)
-        self._key = np.concatenate([self._key, keys])[order]
-        self._begin = np.concatenate([self._begin, at_ms])[order]
-        self._end = np.concatenate([self._end, ends_ms])[order]
-        self._orders = np.concatenate([self._orders, np.zeros(len(slots), np.int64)])[order]
-        self._revenue = np.concatenate([self._revenue, np.zeros(len(slots))])[order]
+    def opened(self, versions: Ints, arms: Ints, at_ms: Ints) -> None:
+        """Users are measured from these times on."""
+        if len(versions):
+            ends = at_ms + self._window_ms[versions]
+            self._next_ms = min(self._next_ms, int(ends.min()))
+            self._count(versions, arms, 1)
 
-    def bought(self, slots: Ints, at_ms: Ints, values: Floats, orders: Ints | None = None) -> None:
-        """Count purchases in every open window that they lie in.
+    def close(self, until_ms: int, replaced: Iterable[Ended] = ()) -> Ints:
+        """Add up the windows that are over; returns the places of their users.
 
         Args:
-            values: in the reporting currency; below zero for what was given back.
-            orders: 1 for an order, 0 for what changes only its value, -1 for one that was given back
-                whole; all are orders unless this is said.
+            until_ms: purchases and changes up to here are known.
+            replaced: windows that were over when the user began to be measured for another version.
         """
-        known = slots != NONE
-        counted = np.ones(len(slots), np.int64) if orders is None else orders
-        slots, at_ms, values, counted = slots[known], at_ms[known], values[known], counted[known]
-        first = np.searchsorted(self._slot, slots, side="left")
-        windows = np.searchsorted(self._slot, slots, side="right") - first
-        # A row for each purchase and window of its user.
-        purchase = np.repeat(np.arange(len(slots)), windows)
-        nth = np.arange(len(purchase)) - np.repeat(np.cumsum(windows) - windows, windows)
-        window = first[purchase] + nth
-        inside: Bools = (at_ms[purchase] >= self._begin[window]) & (
-            at_ms[purchase] < self._end[window]
+        ended = list(replaced)
+        if until_ms >= self._next_ms:
+            ended.append(self._due(until_ms))
+        touched = [np.empty(0, np.int64)]
+        for one in ended:
+            self._add(one)
+            touched.append(one.slot)
+        return np.unique(np.concatenate(touched))
+
+    def _count(self, versions: Ints, arms: Ints, each: int) -> None:
+        keys, counts = np.unique(np.stack([versions, arms], axis=1), axis=0, return_counts=True)
+        for (version, arm), count in zip(keys.tolist(), counts.tolist(), strict=True):
+            before = self.still_open.get((version, arm), 0)
+            self.still_open[version, arm] = before + each * count
+
+    def _due(self, until_ms: int) -> Ended:
+        pairs = self._pairs
+        here = slice(0, pairs.size)
+        places = np.flatnonzero((pairs.counted[here] > 0) & ~pairs.summed[here])
+        version = pairs.counted[places].astype(np.int64) - 1
+        ends = pairs.counted_ms[places] + self._window_ms[version]
+        due = ends <= until_ms
+        self._next_ms = int(ends[~due].min(initial=NOT_DUE))
+        places = places[due]
+        pairs.summed[places] = True
+        return Ended(
+            pairs.user[places].astype(np.int64),
+            version[due],
+            pairs.counted_arm[places].astype(np.int64),
+            pairs.counted_ms[places],
+            ends[due],
         )
-        np.add.at(self._orders, window[inside], counted[purchase[inside]])
-        np.add.at(self._revenue, window[inside], values[purchase[inside]])
 
-    def close(self, until_ms: int, at_risk: Bools) -> int:
-        """Add up the windows that ended; returns how many.
-
-        Args:
-            until_ms: purchases up to here have been counted.
-            at_risk: by user, whether they are in a kind of churn risk.
-        """
-        over = self._end <= until_ms
-        if not over.any():
-            return 0
-        keys, revenue = self._key[over], self._revenue[over]
-        converted, active = self._orders[over] > 0, ~at_risk[self._slot[over]]
+    def _add(self, ended: Ended) -> None:
+        self._count(ended.version, ended.arm, -1)
+        converted = np.zeros(len(ended.slot), np.bool_)
+        revenue = np.zeros(len(ended.slot))
+        # Few of them have bought at all.
+        for place in np.flatnonzero(np.isin(ended.slot, self._purchases.slots)).tolist():
+            orders, value = self._purchases.within(
+                int(ended.slot[place]), int(ended.begin_ms[place]), int(ended.end_ms[place])
+            )
+            converted[place], revenue[place] = orders > 0, value
+        active = ~self._users.at_risk[ended.slot]
+        keys = np.stack([ended.version, ended.arm], axis=1)
         for version, arm in np.unique(keys, axis=0).tolist():
-            these = (keys[:, 0] == version) & (keys[:, 1] == arm)
+            these = (ended.version == version) & (ended.arm == arm)
             of_these = revenue[these]
             self.sums[version, arm] = self.sums.get((version, arm), Sums()) + Sums(
                 int(these.sum()),
@@ -117,15 +147,3 @@ class Windows:
                 float(of_these.sum()),
                 float(of_these @ of_these),
             )
-        for name in ("_slot", "_key", "_begin", "_end", "_orders", "_revenue"):
-            setattr(self, name, getattr(self, name)[~over])
-        return int(over.sum())
-
-
-def together(parts: Iterable[dict[tuple[int, int], Sums]]) -> dict[tuple[int, int], Sums]:
-    """Sums of several partitions as one."""
-    whole: dict[tuple[int, int], Sums] = {}
-    for part in parts:
-        for key, sums in part.items():
-            whole[key] = whole.get(key, Sums()) + sums
-    return whole

@@ -1,1 +1,1 @@
-"""The command: wires real parts together; the only place that knows them all."""
+"""The command: arguments in, facts shown. `main` puts it together from `commands`."""

@@ -17,7 +17,7 @@ from rich.text import Text
 
 from stream.cli import views
 from stream.features import DEFAULT_FEATURES, FeatureTable
-from stream.insight.facts import MomentFacts, RunFacts
+from stream.insight.facts import EffectBesideTruth, MomentFacts, RunFacts
 from stream.safe import safe_facts
 from stream.units import readable_duration
 
@@ -79,6 +79,16 @@ def _picture(facts: MomentFacts, table: FeatureTable, columns: int) -> Group:
     return Group(*parts)
 
 
+def _effect_line(effect: EffectBesideTruth) -> str:
+    """What was measured of a campaign, beside what is true."""
+    told = f"campaign {effect['campaign']}: {effect['verdict'].replace('_', ' ')}"
+    if effect["sequence"] is None:
+        return f"{told}, for {effect['users']:,} users are too few"
+    low, high = (f"{100 * end:+.1f}" for end in effect["sequence"])
+    true = "unknown" if effect["true"] is None else f"{100 * effect['true']:+.1f} %"
+    return f"{told}; conversion measured {100 * effect['measured']:+.1f} % ({low} .. {high}), true {true}"
+
+
 def show_summary(console: Console, facts: RunFacts) -> None:
     """The demo's end, for people."""
     if "segment_list" in facts:
@@ -99,6 +109,7 @@ def show_summary(console: Console, facts: RunFacts) -> None:
             f"from mark to change delivered: {readable_duration(half)} (median), "
             f"{readable_duration(most)} (99 %)"
         )
+    lines += map(_effect_line, facts.get("effects", []))
     lines.append(
         f"audit: {facts['lost']} lost, {facts['duplicated']} duplicated, "
         f"{facts['rejected']:,} rejected"

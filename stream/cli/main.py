@@ -22,7 +22,7 @@ from producers.replay import BehindError
 from producers.texts import FileError
 from stream import config
 from stream.cli import logs
-from stream.cli.commands import checking, looking, planning, running, sending
+from stream.cli.commands import campaigning, checking, looking, planning, running, sending
 from stream.cli.invocation import FOR_ALL, NO, WRONG, common, invocation
 from stream.errors import (
     BrokerUnavailableError,
@@ -30,7 +30,7 @@ from stream.errors import (
     ServerStartError,
     TopicMissingError,
 )
-from stream.insight import applying, explore, plan, queries
+from stream.insight import applying, campaign_facts, explore, plan, queries
 from stream.masking import mask
 from stream.partition import SchemaMismatchError
 from stream.safe import safe_lines
@@ -86,7 +86,7 @@ app = typer.Typer(
     ),
 )
 app.callback()(common)
-for _part in (running, planning, looking, sending, checking):
+for _part in (running, planning, looking, sending, campaigning, checking):
     app.add_typer(_part.commands)
 
 
@@ -107,6 +107,7 @@ _ANSWERS: Sequence[tuple[type[Exception], int]] = (
     (explore.ExploreError, NO),
     (plan.PlanError, NO),
     (applying.NotAppliedError, NO),
+    (campaign_facts.NoCampaignError, NO),
     (queries.UnknownUserError, NO),
     (queries.NoModelError, NO),
     (queries.WrongNameError, NO),

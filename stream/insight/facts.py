@@ -539,6 +539,78 @@ class TrialFacts(TypedDict):
     notes: list[str]
 
 
+class DifferenceFacts(TypedDict):
+    """Treated minus held out; each interval is its low and high end, None while there are too few users.
+
+    The sequence holds at all looks together, the plain interval at one that was fixed before.
+    """
+
+    treated: float
+    held_out: float
+    difference: float
+    sequence: list[float] | None
+    plain: list[float] | None
+
+
+class ComparisonFacts(TypedDict):
+    """One arm against the holdout; `missing` users are needed until an effect as hoped for is seen."""
+
+    arm: str
+    users: int
+    held_out_users: int
+    verdict: str
+    missing: int | None
+    conversion: DifferenceFacts
+    revenue: DifferenceFacts
+    active: DifferenceFacts
+
+
+class ArmFacts(TypedDict):
+    """Users of an arm whose window is over, what came of them, and how many windows are open."""
+
+    arm: str
+    users: int
+    converted: int
+    active: int
+    revenue: float
+    still_open: int
+
+
+class EffectFacts(TypedDict):
+    """What is known of a version of a campaign; `declared` is the one in force."""
+
+    version: str
+    declared: bool
+    within_seconds: float
+    hope: float
+    arms: list[ArmFacts]
+    comparisons: list[ComparisonFacts]
+    as_declared: bool
+    ratio_evidence: float
+
+
+class CampaignState(TypedDict):
+    """What a campaign has decided so far, and its effect; the version is None if it is declared no more."""
+
+    name: str
+    version: str | None
+    paused: bool
+    looked_at: int
+    outcomes: dict[str, int]
+    effects: list[EffectFacts]
+
+
+class CampaignsFacts(TypedDict):
+    campaigns: list[CampaignState]
+
+
+class ControlFacts(TypedDict):
+    """What was said of a campaign or a user, and on how many partitions it stands."""
+
+    record: dict[str, Any]
+    partitions: int
+
+
 # -- a run of the pipeline ---------------------------------------------------------------------
 
 
@@ -553,6 +625,19 @@ class MomentFacts(TypedDict):
     churn_risk_moves: int
     last_moves: list[Record]
     segment_list: SegmentsFacts | None
+
+
+class EffectBesideTruth(TypedDict):
+    """What was measured of a campaign's conversion, and what is true, where the shop knows who reacted."""
+
+    campaign: str
+    arm: str
+    users: int
+    held_out_users: int
+    verdict: str
+    measured: float
+    sequence: list[float] | None
+    true: float | None
 
 
 class RunFacts(TypedDict):
@@ -577,4 +662,5 @@ class RunFacts(TypedDict):
     rejected: int
     complete: bool
     checks: list[dict[str, Any]]
+    effects: NotRequired[list[EffectBesideTruth]]
     segment_list: NotRequired[SegmentsFacts]

@@ -26,7 +26,7 @@ from stream.units import iso
 
 BATCH = 2_000
 """Changes decided about at once; any number comes to the same decisions."""
-UNSEEN_ARM = {Outcome.ENDED, Outcome.SUPPRESSED}
+UNSEEN_ARM = {Outcome.ENDED, Outcome.PAUSED, Outcome.SUPPRESSED}
 """Outcomes that are found before it is known which arm the user is in."""
 
 

@@ -24,7 +24,8 @@ from stream.scores.declare import ORDERS, REVENUE
 REACH = 4.0
 """Standard deviations from the mean at which an input's value is cut."""
 MOST_LOG_ODDS = 12.0
-MOST_LOG_BASKETS = 6.0
+MOST_LOG_BASKETS = 2.5
+"""Twelve baskets: beyond them a sum of squares foretells hundreds to whoever has bought often."""
 SHRINK_ORDERS = 3.0
 """A user's own mean order counts as much as the shop's when they have so many orders."""
 LEAST_SPREAD = 1e-6

@@ -12,9 +12,11 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass
+from datetime import datetime
+from functools import partial
 from pathlib import Path
 from threading import Event, Thread
-from typing import Protocol, Self
+from typing import Any, Protocol, Self
 
 import msgspec
 import numpy as np
@@ -24,18 +26,21 @@ from consumers.audit.run import audit
 from consumers.change_log import ChangeLog, parse_record
 from consumers.client import read_to_end, reader_options
 from producers import topics as topic_plans
+from producers.reactions import Reactions
 from producers.replay import Progress
 from producers.traffic import ShopReport, run_shop
 from stream import config, config_layers
 from stream.errors import kafka_client
 from stream.events import Mark
 from stream.features import FeatureTable
-from stream.insight.facts import MomentFacts, RunFacts
+from stream.insight import campaign_facts
+from stream.insight.facts import EffectBesideTruth, MomentFacts, RunFacts
 from stream.insight.run import Audited, Run
 from stream.servers import LocalBroker, LocalStore
 from stream.store.promises import ReaderStore
+from stream.units import DAY_MS, milliseconds
 from stream.wiring.processes import Processes
-from stream.wiring.roles import mark_signer, open_store, outlets, wanted
+from stream.wiring.roles import campaign_state, mark_signer, open_store, outlets, wanted
 
 SHOP_DAYS = 42
 USERS_A_SECOND = 300
@@ -43,6 +48,9 @@ MARKS_A_SECOND = 3
 """More than these, and workers and trainer on two cores fall behind the shop's clock."""
 DRAIN_SECONDS = 90.0
 REFRESH_SECONDS = 0.5
+AHEAD_MS = 2 * DAY_MS
+"""The shop goes on only so far ahead of the newest change: who gets a letter reacts in time."""
+WAIT_SECONDS = 0.02
 
 SETTINGS = """\
 # The settings of the demo's shop. Fashion: who has not come for ten days is drifting away.
@@ -105,7 +113,23 @@ when = {{ orders_30d = {{ min = 0.25 }} }}
 kind = "browsing"
 rank = 2
 when = {{ views_7d = {{ min = 0.5 }} }}
+
+# Two campaigns for who drifts away: shoppers react to the one, and not to the other.
+[[campaigns]]
+name = "coupon"
+when = {{ kind_to = ["at_risk"] }}
+holdout = 0.5
+goal = {{ within = "7d", hope = 0.05, tuned_for = 2_000 }}
+
+[[campaigns]]
+name = "postcard"
+when = {{ kind_to = ["at_risk"] }}
+holdout = 0.5
+goal = {{ within = "7d", hope = 0.05, tuned_for = 2_000 }}
 """
+
+CHANCES = {"coupon": 0.25, "postcard": 0.0}
+"""That a shopper of the demo orders for a trigger who else might not."""
 
 
 class Screen(Protocol):
@@ -137,6 +161,7 @@ class _Shop:
     report: ShopReport | None = None
     error: Exception | None = None
     at_ms: int = 0
+    reactions: Reactions | None = None
 
     def is_settled(self, run: Run) -> bool:
         """Whether all that it sent has come to its end."""
@@ -194,10 +219,12 @@ def _watch(
     shop, table = _Shop(), settings.table()
     run = Run(store, table, settings.topics.partitions)
     started = time.monotonic()
-    traffic = Thread(target=_run_shop, args=(settings, shop, seconds, stop), daemon=True)
+    pace = _Pace(shop, seconds, stop)
+    traffic = Thread(target=_run_shop, args=(settings, shop, seconds, stop, pace), daemon=True)
     traffic.start()
     done_at: float | None = None
-    with _tail_consumer(settings) as consumer, screen.watching(table) as draw:
+    changes = settings.topics.changes
+    with _tail_consumer(settings, changes) as consumer, screen.watching(table) as draw:
         while not stop.is_set():
             deadline = time.monotonic() + REFRESH_SECONDS
             while (left := deadline - time.monotonic()) > 0:
@@ -205,6 +232,7 @@ def _watch(
                     change = parse_record(message.value())
                     if message.error() is None and change is not None:
                         run.arrivals.take(change, time.time())
+                        pace.decided(change["at"])
             draw(run.moment(shop.at_ms, time.monotonic()))
             processes.check()
             if shop.error is not None:
@@ -226,7 +254,8 @@ def _watch(
             checks = [asdict(check) for check in report.checks]
             audited = Audited(report.ok, report.lost, report.duplicated, report.rejected, checks)
             complete = shop.report is not None and shop.report.complete
-            return run.facts(_marks_sent(settings), audited, took, complete=complete)
+            facts = run.facts(_marks_sent(settings), audited, took, complete=complete)
+            return facts | {"effects": _effects(settings, shop)}
 
 
 @contextmanager
@@ -253,31 +282,96 @@ def mark_hours(seconds: float) -> int:
     return next(fits, 24)
 
 
-def _run_shop(settings: config.Settings, shop: _Shop, seconds: float, stop: Event) -> None:
+class _Pace:
+    """Waits where the shop is ahead of what its roles have decided, so that letters come in time.
+
+    A machine that keeps up never waits; one that does not takes twice as long at the most.
+    """
+
+    def __init__(self, shop: _Shop, seconds: float, stop: Event) -> None:
+        self._shop, self._stop = shop, stop
+        self._left = seconds
+        self._newest_ms = 0
+
+    def decided(self, at: str) -> None:
+        """A change as of this time has come."""
+        self._newest_ms = max(self._newest_ms, milliseconds(datetime.fromisoformat(at)))
+
+    def wait(self) -> None:
+        while self._left > 0 and 0 < self._newest_ms < self._shop.at_ms - AHEAD_MS:
+            if self._stop.wait(WAIT_SECONDS):
+                return
+            self._left -= WAIT_SECONDS
+
+
+def _run_shop(
+    settings: config.Settings, shop: _Shop, seconds: float, stop: Event, pace: _Pace
+) -> None:
     def progress(told: Progress) -> None:
         shop.at_ms = told.time_ms or shop.at_ms
 
     try:
-        shop.report = run_shop(
-            settings,
-            mark_signer(settings),
-            seed=7,
-            users=int(USERS_A_SECOND * seconds),
-            days=SHOP_DAYS,
-            seconds=seconds,
-            stop=stop.is_set,
-            progress=progress,
-            faults=0.01,
-        )
+        with _tail_consumer(settings, settings.topics.triggers) as triggers:
+            shop.reactions = Reactions(CHANCES, partial(_listen, triggers, pace))
+            shop.report = run_shop(
+                settings,
+                mark_signer(settings),
+                seed=7,
+                users=int(USERS_A_SECOND * seconds),
+                days=SHOP_DAYS,
+                seconds=seconds,
+                stop=stop.is_set,
+                progress=progress,
+                faults=0.01,
+                reactions=shop.reactions,
+            )
     except Exception as error:  # noqa: BLE001 - raised again in the main thread
         shop.error = error
 
 
-def _tail_consumer(settings: config.Settings) -> _ClosingConsumer:
+def _listen(consumer: Consumer, pace: _Pace) -> Iterator[dict[str, Any]]:
+    """Triggers of campaigns that have come since."""
+    pace.wait()
+    for message in consumer.consume(1_000, 0.0):
+        if message.error() is None:
+            yield msgspec.json.decode(message.value() or b"")
+
+
+def _effects(settings: config.Settings, shop: _Shop) -> list[EffectBesideTruth]:
+    """What was measured of each campaign, and what is true, for the shop knows who reacted."""
+    if shop.reactions is None or shop.report is None or shop.report.last_event_ms is None:
+        return []
+    within_ms = {
+        one.name: round(one.goal.within * 1_000)
+        for one in settings.campaigns
+        if one.goal is not None
+    }
+    truth = shop.reactions.truth(within_ms, shop.report.last_event_ms)
+    found = campaign_facts.campaigns_facts(settings, campaign_state(settings))
+    return [
+        {
+            "campaign": campaign["name"],
+            "arm": comparison["arm"],
+            "users": comparison["users"],
+            "held_out_users": comparison["held_out_users"],
+            "verdict": comparison["verdict"],
+            "measured": comparison["conversion"]["difference"],
+            "sequence": comparison["conversion"]["sequence"],
+            "true": of.conversion
+            if (of := truth.get((campaign["name"], comparison["arm"])))
+            else None,
+        }
+        for campaign in found["campaigns"]
+        for effect in campaign["effects"]
+        for comparison in effect["comparisons"]
+    ]
+
+
+def _tail_consumer(settings: config.Settings, topic: str) -> _ClosingConsumer:
     consumer = kafka_client(_ClosingConsumer, reader_options(settings.broker))
     consumer.assign(
         [
-            TopicPartition(settings.topics.changes, partition, OFFSET_BEGINNING)
+            TopicPartition(topic, partition, OFFSET_BEGINNING)
             for partition in range(settings.topics.partitions)
         ]
     )

@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, closing, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from functools import partial
 from threading import Event
 from typing import TypeVar
@@ -22,6 +22,9 @@ from typing import TypeVar
 import redis
 
 from consumers.activity import ActivityWorker
+from consumers.audit.report import Check
+from consumers.campaign_audit import KeptPartition
+from consumers.campaign_audit import audit_campaigns as campaign_audit
 from consumers.campaigns import CAMPAIGNS
 from consumers.output import Output
 from consumers.owner import StateLostError
@@ -33,6 +36,7 @@ from producers.models import ModelAnnouncer
 from producers.outbox import OutboxPublisher, changes_outlet
 from producers.rejects import DeadLetters
 from stream import fitness, metrics
+from stream.campaigns.keep import Own, read_own
 from stream.config import ConfigError, Settings
 from stream.errors import BrokerUnavailableError
 from stream.health import Health, HealthServer
@@ -48,6 +52,7 @@ from stream.roles.registry import Part, Role
 from stream.store.redis import RedisStore, connect
 from stream.supervise import keep_going
 from stream.trainer import Trainer
+from stream.wiring import webhooks
 
 log = logging.getLogger(__name__)
 _StoreT = TypeVar("_StoreT")
@@ -110,6 +115,59 @@ def open_role_store(settings: Settings, role: str) -> Iterator[RedisRoleStore]:
         namespace=settings.store.namespace,
         partitions=settings.topics.partitions,
         outbox_cap=settings.store.outbox_cap,
+    )
+    try:
+        yield store
+    finally:
+        store.close()
+
+
+def campaign_state(settings: Settings) -> list[Own]:
+    """What the role of campaigns keeps of its partitions; nothing of those that it has not begun.
+
+    Raises:
+        ConfigError, StoreUnavailableError: as `open_store`.
+    """
+    with _campaign_store(settings) as store:
+        found = [store.own(number) for number in range(settings.topics.partitions)]
+    return [read_own(own) for own in found if own]
+
+
+def audit_campaigns(settings: Settings) -> list[Check]:
+    """Hold the role of campaigns to its topics; see `consumers.campaign_audit`.
+
+    Raises:
+        ConfigError, StoreUnavailableError: as `open_store`.
+        BrokerUnavailableError: the broker does not answer.
+    """
+    with open_store(settings) as opened:
+        key = opened.namespace_key()
+    kept = []
+    with _campaign_store(settings) as store:
+        for number in range(settings.topics.partitions):
+            before, own, after = store.position(number), store.own(number), store.position(number)
+            while before != after:
+                before, own, after = after, store.own(number), store.position(number)
+            if before is not None and own:
+                waiting = sum(store.outbox_sizes([number]))
+                changes, _, told = before.offsets
+                kept.append(
+                    KeptPartition(number, changes, told, before.clock_ms, waiting, read_own(own))
+                )
+    return campaign_audit(settings, key, kept)
+
+
+@contextmanager
+def _campaign_store(settings: Settings) -> Iterator[RedisRoleStore]:
+    """The store of the role of campaigns, for whoever only reads."""
+    with open_store(settings):
+        pass
+    server, partitions = settings.store, settings.topics.partitions
+    store = RedisRoleStore(
+        connect(server.url, server.timeout_seconds),
+        CAMPAIGNS.name,
+        namespace=server.namespace,
+        partitions=partitions,
     )
     try:
         yield store
@@ -319,12 +377,14 @@ def owning(
     settings: tuple[str, ...] = (),
     replicas: int = 1,
     wanted: Callable[[Settings], bool] = lambda _: True,
+    opened: Callable[[Settings], AbstractContextManager[OwningRole]] | None = None,
 ) -> Role:
     """A role that owns partitions, with the publisher that empties its outbox beside it.
 
     Args:
         settings: sections that its decisions read.
         wanted: whether settings have anything for it to do.
+        opened: the role with what it needs while it runs; as it is declared unless this is said.
     """
 
     def work(settings: Settings, stop: Event, health: Health) -> None:
@@ -332,11 +392,14 @@ def owning(
 
         def attempt() -> None:
             _see_topics(settings, topics(settings))
-            with open_store(settings) as opened:
-                secret = opened.namespace_key()
-            with open_role_store(settings, role.name) as store:
+            with open_store(settings) as known:
+                secret = known.namespace_key()
+            running = nullcontext(role) if opened is None else opened(settings)
+            with open_role_store(settings, role.name) as store, running as role_here:
                 output = _output_of(settings, role)
-                worker = RoleWorker(role, settings, store, output, health, pulse, secret=secret)
+                worker = RoleWorker(
+                    role_here, settings, store, output, health, pulse, secret=secret
+                )
                 worker.run(stop.is_set)
 
         keep_going(role.name, attempt, stop, health, pulse)
@@ -381,6 +444,14 @@ register(
         CAMPAIGNS,
         settings=("campaigns", "campaign_limits"),
         wanted=lambda settings: bool(settings.campaigns),
+    )
+)
+register(
+    owning(
+        webhooks.WEBHOOKS,
+        settings=("endpoints", "webhooks"),
+        wanted=lambda settings: bool(settings.endpoints),
+        opened=webhooks.opened,
     )
 )
 

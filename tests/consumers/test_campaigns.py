@@ -18,8 +18,10 @@ from consumers.role import Decided
 from stream.campaigns.declare import Campaign, Limits
 from stream.campaigns.oracle import Oracle
 from stream.config import Settings
+from stream.marks import MarkSigner
+from stream.units import iso
 from tests.consumers.test_role import EVERYTHING, START_MS, TOPIC, Scene
-from tests.fakes import FakeMessage
+from tests.fakes import FakeMessage, mark_value
 from tests.stream.campaigns.making import (
     HOUR_MS,
     campaign,
@@ -73,7 +75,9 @@ class Kept:
         assert len(role) == len(self.rows)
 
     def step(self, role: Campaigns, values: Sequence[bytes], now_ms: int) -> None:
-        self.commit(role, role.decide([FakeMessage(value) for value in values], now_ms))
+        self.commit(
+            role, role.decide([FakeMessage(one, topic_name=TOPIC) for one in values], now_ms)
+        )
 
     @property
     def told(self) -> dict[str, Any]:
@@ -220,6 +224,7 @@ def in_memory(monkeypatch: pytest.MonkeyPatch) -> Scene:
     scene = Scene(monkeypatch, clock=MARKS)
     scene.consumer.log.clear()
     scene.role = CAMPAIGNS
+    scene.consumer.partitions = dict.fromkeys(CAMPAIGNS.reads(scene.settings), len(EVERYTHING))
     scene.settings = declare(
         [campaign(settle="2h", arms={"a": 1, "b": 1}), campaign("at-once", holdout=0.2)]
     ).model_copy(
@@ -265,3 +270,190 @@ def test_killed_at_any_step_it_sends_the_same(monkeypatch: pytest.MonkeyPatch) -
     assert steps > 6
     for kill_after in range(steps):
         assert sent(kill_after)[0] == whole
+
+
+# -- purchases -----------------------------------------------------------------------------------
+
+
+def order(user: str, at_ms: int, number: int, total: float, **fields: Any) -> FakeMessage:
+    event = {
+        "type": "track",
+        "event": "Order Completed",
+        "userId": user,
+        "messageId": f"m{number}",
+        "timestamp": iso(at_ms),
+        "properties": {"order_id": f"o{number}", "total": total},
+    }
+    value = json.dumps(event | fields).encode()
+    return FakeMessage(value, topic_name="purchases", timestamp_ms=at_ms)
+
+
+def moved(*changes: dict[str, Any]) -> list[FakeMessage]:
+    return [FakeMessage(one, topic_name=TOPIC) for one in encoded(changes)]
+
+
+MEASURED: dict[str, Any] = {"holdout": 0.4, "goal": {"within": "7d"}}
+
+
+def test_what_users_buy_is_counted_by_arm_when_their_window_is_over() -> None:
+    """Against the sums of the log, with restarts in between, repeats, and purchases read too early."""
+    declared = declare([campaign(**MEASURED)], mode="live")
+    kept, expected = Kept(), dict[str, list[float]]()
+    arms = Oracle(declared.campaigns, declared.campaign_limits, SECRET)
+    spends = {f"u{n}": [] if n % 3 else [7.0 + n, 2.0] for n in range(60)}
+    for number, (user, spent) in enumerate(spends.items()):
+        role = kept.start(declared)
+        at_ms = BEGIN_MS + number * 60_000
+        bought = [
+            order(user, at_ms + 1_000 + place, 10 * number + place, total)
+            for place, total in enumerate(spent)
+        ]
+        late = order(user, at_ms + 8 * 24 * HOUR_MS, 1_000 + number, 100.0)
+        # The topics are read side by side: what was bought may come before the change.
+        for messages in (bought, moved(change(user, at_ms)), bought, [late]):
+            kept.commit(role, role.decide(messages, at_ms))
+        arm = arms.arm(declared.campaigns[0], user)
+        of_arm = expected.setdefault(arm, [0, 0, 0.0])
+        of_arm[0] += 1
+        of_arm[1] += bool(spent)
+        of_arm[2] += sum(spent)
+    role = kept.start(declared)
+    # Nothing is bought any more: after a while it is known that nothing is left to be read.
+    for later in (7 * 24 * HOUR_MS, 7 * 24 * HOUR_MS + 2 * HOUR_MS, 9 * 24 * HOUR_MS):
+        kept.commit(role, role.decide([], BEGIN_MS + later))
+    version = declared.campaigns[0].version
+    sums = kept.told["sums"]["win-back"][version]
+    found = {arm: [of["users"], of["converted"], of["revenue"]] for arm, of in sums.items()}
+    assert found == expected
+    assert set(found) == {"holdout", "sent"}
+    assert not any(kept.told["still_open"]["win-back"][version].values())
+    assert all(of["active"] == 0 for of in sums.values())
+
+
+def test_a_window_is_not_closed_before_its_purchases_are_read() -> None:
+    kept, declared = Kept(), declare([campaign(**MEASURED)], mode="live")
+    role = kept.start(declared)
+    kept.commit(role, role.decide(moved(change("u1")), BEGIN_MS))
+    later = BEGIN_MS + 8 * 24 * HOUR_MS
+    # It was away, and reads on where it was: it goes by the time of what it reads.
+    kept.commit(role, role.decide([order("u1", BEGIN_MS + HOUR_MS, 1, 5.0)], later))
+    assert kept.told["sums"] == {}
+    kept.commit(role, role.decide([order("x", later, 2, 5.0)], later + 1))
+    (of_arm,) = kept.told["sums"]["win-back"][declared.campaigns[0].version].values()
+    assert (of_arm["users"], of_arm["converted"], of_arm["revenue"]) == (1, 1, 5.0)
+
+
+def test_from_mark_to_mark_a_year_is_measured_as_the_year_would_have_been() -> None:
+    """All purchases are read first, as in a replay that is quick; marks end the windows."""
+    declared = declare([campaign(**MEASURED)])
+    signer = MarkSigner(SECRET)
+    kept = Kept()
+    role = kept.start(declared)
+    bought = [order(f"u{n}", BEGIN_MS + n * HOUR_MS + 60_000, n, 3.0) for n in range(20)]
+    mark = FakeMessage(mark_value(END_MS, END_MS, ("purchases", 0), signer), topic_name="purchases")
+    kept.commit(role, role.decide([*bought, mark], 0))
+    role = kept.start(declared)
+    for n in range(20):
+        messages = moved(change(f"u{n}", BEGIN_MS + n * HOUR_MS))
+        kept.commit(role, role.decide(messages, BEGIN_MS + n * HOUR_MS))
+    assert kept.told["sums"] == {}
+    kept.commit(role, role.decide([], END_MS))
+    sums = kept.told["sums"]["win-back"][declared.campaigns[0].version]
+    assert sum(of["users"] for of in sums.values()) == 20
+    assert sum(of["converted"] for of in sums.values()) == 20
+
+
+def test_what_was_measured_of_an_earlier_declaration_is_kept_apart() -> None:
+    kept, later = Kept(), BEGIN_MS + 8 * 24 * HOUR_MS
+    first = declare([campaign(**MEASURED)], mode="live")
+    second = declare([campaign(**MEASURED, cooldown="1d")], mode="live")
+    role = kept.start(first)
+    kept.commit(role, role.decide(moved(change("u1")), BEGIN_MS))
+    role = kept.start(second)
+    # Their window is over when the new one begins, though nobody has looked since.
+    kept.commit(role, role.decide(moved(change("u1", later, 2)), later))
+    sums, opened = kept.told["sums"]["win-back"], kept.told["still_open"]["win-back"]
+    assert set(sums) == {first.campaigns[0].version}
+    assert sum(opened[second.campaigns[0].version].values()) == 1
+    role = kept.start(declare([campaign("another")], mode="live"))
+    kept.commit(role, role.decide(moved(change("u2", later, 1)), later))
+    assert kept.told["sums"]["win-back"] == sums
+
+
+# -- what people say -----------------------------------------------------------------------------
+
+
+def told(**fields: Any) -> FakeMessage:
+    return FakeMessage(json.dumps(fields).encode(), topic_name="campaign-control")
+
+
+def test_a_campaign_is_paused_over_restarts_and_goes_on() -> None:
+    kept, declared = Kept(), declare([campaign(settle="2h"), campaign("at-once")], mode="live")
+    role = kept.start(declared)
+    kept.commit(role, role.decide(moved(change("u1")), BEGIN_MS))
+    kept.commit(role, role.decide([told(campaign="win-back", paused=True)], BEGIN_MS))
+    role = kept.start(declared)
+    messages = moved(change("u2"))
+    kept.commit(role, role.decide(messages, BEGIN_MS + 3 * HOUR_MS))
+    assert kept.told["counts"]["win-back"]["paused"] == 2
+    assert {one["campaign"] for one in kept.triggers} == {"at-once"}
+    kept.commit(role, role.decide([told(campaign="win-back", paused=False)], BEGIN_MS))
+    kept.commit(role, role.decide(moved(change("u3")), BEGIN_MS + 3 * HOUR_MS))
+    kept.commit(role, role.decide([], BEGIN_MS + 6 * HOUR_MS))
+    assert [one["user"] for one in kept.triggers if one["campaign"] == "win-back"] == ["u3"]
+    assert kept.conserves()
+
+
+def test_who_is_suppressed_gets_nothing_until_that_is_taken_back() -> None:
+    kept, declared = Kept(), declare([campaign()], mode="live")
+    role = kept.start(declared)
+    kept.commit(role, role.decide([told(user="u1", suppressed=True)], BEGIN_MS))
+    role = kept.start(declared)
+    kept.commit(role, role.decide(moved(change("u1"), change("u2")), BEGIN_MS))
+    kept.commit(role, role.decide([told(user="u1", suppressed=False)], BEGIN_MS))
+    kept.commit(role, role.decide(moved(change("u1", BEGIN_MS, 2)), BEGIN_MS))
+    assert [one["user"] for one in kept.triggers] == ["u2", "u1"]
+    assert kept.told["counts"]["win-back"]["suppressed"] == 1
+
+
+def test_of_an_erased_user_no_purchase_is_kept_and_a_suppressed_one_is_measured_on() -> None:
+    kept, declared = Kept(), declare([campaign(**MEASURED)], mode="live")
+    role = kept.start(declared)
+    kept.commit(role, role.decide(moved(change("u1"), change("u2")), BEGIN_MS))
+    bought = [order("u1", BEGIN_MS + 1, 1, 5.0), order("u2", BEGIN_MS + 1, 2, 5.0)]
+    kept.commit(role, role.decide(bought, BEGIN_MS + 1))
+    said = [told(user="u2", suppressed=True), *moved(change("u1", BEGIN_MS + 2, 2, cause="erased"))]
+    kept.commit(role, role.decide(said, BEGIN_MS + 2))
+    role = kept.start(declared)
+    later = [order("u1", BEGIN_MS + 3, 3, 5.0), order("u2", BEGIN_MS + 3, 4, 5.0)]
+    kept.commit(role, role.decide(later, BEGIN_MS + 3))
+    end_ms = BEGIN_MS + 8 * 24 * HOUR_MS
+    kept.commit(role, role.decide([order("x", end_ms, 5, 5.0)], end_ms))
+    sums = kept.told["sums"]["win-back"][declared.campaigns[0].version].values()
+    assert sum(of["users"] for of in sums) == 2
+    assert sum(of["revenue"] for of in sums) == 10.0
+
+
+def test_a_users_own_zone_is_kept() -> None:
+    """21:00 in London is the afternoon of New York, and the night of Tokyo."""
+    quiet = {"from": "20:00", "to": "08:00", "zone": "Europe/London", "then": "drop"}
+    kept, declared = Kept(), declare([campaign(quiet=quiet)], mode="live")
+    role = kept.start(declared)
+    zones = {"u1": "America/New_York", "u2": "Asia/Tokyo", "u3": None, "u4": "Nowhere/At_All"}
+    messages = [told(user=user, zone=zone) for user, zone in zones.items()]
+    kept.commit(role, role.decide(messages, BEGIN_MS))
+    role = kept.start(declared)
+    evening = BEGIN_MS + 21 * HOUR_MS
+    kept.commit(role, role.decide(moved(*(change(user, evening) for user in zones)), evening))
+    assert [one["user"] for one in kept.triggers] == ["u1"]
+    assert kept.told["zones"] == ["America/New_York", "Asia/Tokyo"]
+
+
+def test_what_nobody_can_obey_is_passed_over() -> None:
+    kept, declared = Kept(), declare([campaign()], mode="live")
+    role = kept.start(declared)
+    strangers = [b"", b"{", b"\xff", b"[]", b"{}", b'{"user": 1}', b'{"campaign": "x"}']
+    messages = [FakeMessage(one, topic_name="campaign-control") for one in strangers]
+    kept.commit(role, role.decide(messages, BEGIN_MS))
+    kept.commit(role, role.decide(moved(change("u1")), BEGIN_MS))
+    assert len(kept.triggers) == 1

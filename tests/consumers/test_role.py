@@ -144,7 +144,9 @@ class Scene:
 
     def run(self, until: Callable[[], bool] = lambda: False, idle: int = 300) -> Scene:
         if not self.consumer.script:
-            self.consumer.then(self.consumer.give(*EVERYTHING))
+            topics = self.role.reads(self.settings)
+            everything = [(topic, n) for topic in topics for n in range(PARTITIONS)]
+            self.consumer.then(self.consumer.give(*everything))
         self.consumer.idle = 0
         self.consumer.positions.clear()
         self.consumer.paused.clear()

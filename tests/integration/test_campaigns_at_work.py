@@ -1,9 +1,10 @@
-"""The role of campaigns on real servers: kill -9 and rebalances, and each trigger is there once."""
+"""The role of campaigns on real servers: kill -9, a frozen worker, and each trigger is there once."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -12,16 +13,19 @@ from confluent_kafka import Producer
 from consumers.client import read_to_end
 from ops.kafka.server import RealKafka
 from producers import topics
+from producers.cloudevents import cloud_event
 from stream.campaigns.declare import Limits
 from stream.campaigns.oracle import Oracle, Told
+from stream.events import CHANGED
 from stream.records import change_id
 from stream.store.state import key_of
 from stream.units import iso
-from stream.wiring.roles import open_role_store, outlets
+from stream.wiring.roles import audit_campaigns, open_role_store, outlets
 from tests.harness import PARTITIONS, Pipeline, headers, watermark_settings
 from tests.stream.campaigns.making import HOUR_MS, START_MS, campaign, change
 
-WAVES, CHANGES, USERS = 3, 3_000, 400
+KILLS, CHANGES, USERS = 9, 1_000, 400
+VALUE = 12.5
 KINDS = ("at_risk", "loyal", "dormant")
 CAMPAIGNS = (
     campaign(
@@ -37,9 +41,36 @@ CAMPAIGNS = (
 LIMITS = Limits.model_validate({"per_user": {"day": 2, "week": 5}})
 
 
+def measured(owns: list[dict[str, Any]], version: str) -> dict[str, list[float]]:
+    """By arm: users whose window is over, how many of them bought, and for how much."""
+    found: dict[str, list[float]] = {}
+    for own in owns:
+        for arm, of in own["sums"].get("win-back", {}).get(version, {}).items():
+            before = found.setdefault(arm, [0, 0, 0.0])
+            for place, name in enumerate(("users", "converted", "revenue")):
+                before[place] += of[name]
+    return found
+
+
+def expected_effect(told: list[Told], bought: list[tuple[str, int]]) -> dict[str, list[float]]:
+    """The same by the log alone: who was decided for first when, and what they bought within a week."""
+    found: dict[str, list[float]] = {}
+    for one in told:
+        if one.counted and one.campaign == "win-back":
+            orders = sum(
+                user == one.user and 0 <= at_ms - one.at_ms < 7 * 24 * HOUR_MS
+                for user, at_ms in bought
+            )
+            of_arm = found.setdefault(one.arm, [0, 0, 0.0])
+            of_arm[0] += 1
+            of_arm[1] += orders > 0
+            of_arm[2] += VALUE * orders
+    return found
+
+
 @pytest.mark.servers
 @pytest.mark.slow
-def test_each_trigger_is_sent_once_whoever_is_killed(
+def test_each_trigger_is_sent_once_whoever_is_killed_or_frozen(
     kafka: RealKafka, redis_url: str, tmp_path: Path
 ) -> None:
     marks = {"clock": {"mark_seconds": 3_600.0}}
@@ -53,6 +84,25 @@ def test_each_trigger_is_sent_once_whoever_is_killed(
     told: list[Told] = []
     sent_changes = 0
 
+    bought: list[tuple[str, int]] = []
+
+    def buy(user: str, at_ms: int) -> None:
+        bought.append((user, at_ms))
+        value = msgspec.json.encode(
+            {
+                "type": "track",
+                "event": "Order Completed",
+                "userId": user,
+                "messageId": f"m{len(bought)}",
+                "timestamp": iso(at_ms),
+                "properties": {"order_id": f"o{len(bought)}", "total": VALUE},
+            }
+        )
+        # A record that is sent twice counts once.
+        for _ in range(1 + len(bought) % 2):
+            partition = int(user[1:]) % PARTITIONS
+            producer.produce(settings.topics.purchases, value, partition=partition, timestamp=at_ms)
+
     def send(user: str, at_ms: int, number: int, kind: int) -> None:
         nonlocal sent_changes
         one = change(user, at_ms, number, to=kind, kind_to=KINDS[kind])
@@ -60,7 +110,8 @@ def test_each_trigger_is_sent_once_whoever_is_killed(
         told.extend(oracle.change(one))
         value = msgspec.json.encode(one)
         partition = int(user[1:]) % PARTITIONS
-        producer.produce(settings.topics.changes, value, partition=partition)
+        told_of: Any = cloud_event(one["id"], "", CHANGED, one["at"], user)
+        producer.produce(settings.topics.changes, value, partition=partition, headers=told_of)
         sent_changes += 1
 
     stored = open_role_store(settings, "campaigns")
@@ -70,27 +121,48 @@ def test_each_trigger_is_sent_once_whoever_is_killed(
         def records() -> int:
             return sum(position.records for n in numbers if (position := store.position(n)))
 
-        running = pipeline.start("campaigns", "campaigns")
-        for _ in range(WAVES):
-            before = sent_changes
-            for n in range(before, before + CHANGES):
-                send(f"u{n * 7 % USERS}", START_MS + n * HOUR_MS // 30, n + 1, n * 11 % 13 % 3)
+        def wave() -> None:
+            for n in range(sent_changes, sent_changes + CHANGES):
+                at_ms = START_MS + n * HOUR_MS // 30
+                send(f"u{n * 7 % USERS}", at_ms, n + 1, n * 11 % 13 % 3)
+                if n % 5 == 0:
+                    buy(f"u{n * 7 % USERS}", at_ms + HOUR_MS)
             assert producer.flush() == 0
+
+        def sent() -> int:
+            return sent_changes + len(bought) + len(bought[::2])
+
+        running = pipeline.start("campaigns", "campaigns")
+        for _ in range(KILLS):
+            before = records()
+            wave()
             pipeline.wait("records", lambda before=before: records() > before)  # type: ignore[misc]
             running.pop(0).kill()
             (joined,) = pipeline.start("campaigns")
             said = joined.said
             pipeline.wait("a rebalance", lambda said=said: "taken over" in said())  # type: ignore[misc]
             running.append(joined)
+        # Past its session: the other has all partitions, and what it knows is old when it wakes up.
+        pipeline.wait("all of the waves", lambda: records() == sent())
+        frozen, other = running
+        frozen.freeze()
+        wave()
+        pipeline.wait("the take-over", lambda: records() == sent())
+        wave()
+        frozen.thaw()
+        pipeline.wait("all after it", lambda: records() == sent())
+        assert "Traceback" not in frozen.said() + other.said()
         end_ms = START_MS + 30 * 24 * HOUR_MS
         for partition in numbers:
             send(f"u{USERS + partition}", end_ms, 1, 1)
+            buy(f"u{USERS + partition}", end_ms)
         assert producer.flush() == 0
-        pipeline.wait(
-            "all", lambda: records() == sent_changes and not any(store.outbox_sizes(numbers))
-        )
+        pipeline.wait("all", lambda: records() == sent() and not any(store.outbox_sizes(numbers)))
         pipeline.end()
         owns = [json.loads(store.own(n)) for n in numbers]
+    for check in audit_campaigns(settings):
+        assert (check.ok, check.unjudged, check.offenders) == (True, 0, []), check.name
+        assert check.counted > KILLS * CHANGES // 20
     told += oracle.advance(end_ms - HOUR_MS)
     version = {one.name: one.version for one in settings.campaigns}
     expected = {
@@ -101,9 +173,10 @@ def test_each_trigger_is_sent_once_whoever_is_killed(
     messages = list(read_to_end(settings.broker, settings.topics.triggers))
     found = [json.loads(message.value() or b"") for message in messages]
     assert [headers(one)["ce_id"] for one in messages] == [one["id"] for one in found]
-    assert len(expected) > WAVES * CHANGES // 20
+    assert len(expected) > KILLS * CHANGES // 20
     assert len(found) == len({one["id"] for one in found})
     assert {one["id"]: (one["user"], one["arm"], one["at"]) for one in found} == expected
+    assert measured(owns, version["win-back"]) == expected_effect(told, bought)
     for own in owns:
         assert own["seen"] == {name: sum(of.values()) for name, of in own["counts"].items()}
     assert sum(own["seen"]["win-back"] for own in owns) == sent_changes

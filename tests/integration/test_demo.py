@@ -45,6 +45,7 @@ def test_the_demo_ends_by_itself(tmp_path: Path) -> None:
     for key in ("events", "users", "segments", "changes", "churn_risk_moves"):
         assert facts[key] > 0, key
     assert 0 < facts["change_latency_p50_seconds"] <= facts["change_latency_p99_seconds"]
+    assert [one["campaign"] for one in facts["effects"]] == ["coupon", "postcard"]
     assert left_behind(tmp_path) == []
     assert list(tmp_path.iterdir()) == []
 

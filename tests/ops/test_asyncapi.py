@@ -15,6 +15,7 @@ from producers.cloudevents import cloud_event
 from stream.campaigns.triggers import triggers_outlet
 from stream.config import Settings
 from stream.events import LINEAGE, Reason
+from stream.webhooks.letters import letters_outlet
 from tests.fakes import FakeMessage
 
 DOCUMENT: dict[str, Any] = yaml.safe_load(asyncapi.FILE.read_text())
@@ -27,7 +28,7 @@ def test_the_file_is_what_is_declared() -> None:
 
 
 def test_every_topic_is_a_channel_with_its_operation() -> None:
-    plans = topics.plan(Settings(), [triggers_outlet(Settings())])
+    plans = topics.plan(Settings(), [triggers_outlet(Settings()), letters_outlet(Settings())])
     planned = {plan.name: plan.partitions for plan in plans}
     channels = DOCUMENT["channels"]
     found = {name: one["bindings"]["kafka"]["partitions"] for name, one in channels.items()}
@@ -66,12 +67,15 @@ def test_every_message_is_on_a_channel() -> None:
     assert used == MESSAGES.keys()
 
 
-@pytest.mark.parametrize("name", asyncapi.DATA | asyncapi.TRIGGERS)
+EVENTS = asyncapi.DATA | asyncapi.TRIGGERS | asyncapi.PARKED_DELIVERIES
+
+
+@pytest.mark.parametrize("name", EVENTS)
 def test_headers_of_a_cloud_event_are_those_that_are_sent(name: str) -> None:
     sent = dict(cloud_event("1", "/x", LINEAGE, "now", "ann"))
     headers = MESSAGES[name]["headers"]
     assert set(sent) <= set(headers["required"])
-    assert headers["properties"]["ce_type"]["const"] == (asyncapi.DATA | asyncapi.TRIGGERS)[name][0]
+    assert headers["properties"]["ce_type"]["const"] == EVENTS[name][0]
 
 
 def test_headers_of_a_dead_letter_are_those_that_are_filed() -> None:

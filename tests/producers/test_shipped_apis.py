@@ -176,6 +176,7 @@ def test_woocommerce_orders_and_their_refunds(tmp_path: Path) -> None:
         woocommerce(4, "cancelled", "10.00"),
         woocommerce(5, "processing", "12.00", billing={"email": ""}, customer_id=7),
         woocommerce(6, "processing", "12.00", billing={"email": ""}),
+        woocommerce(7, "completed", "1.250", currency="KWD"),
     ]
     file = tmp_path / "orders.json"
     file.write_text(json.dumps(orders))
@@ -187,6 +188,7 @@ def test_woocommerce_orders_and_their_refunds(tmp_path: Path) -> None:
         ("Completed", "u3@shop.example", "703", 80.0, 2.0),
         ("Refunded", "u3@shop.example", "703", 20.0, None),
         ("Completed", "7", "705", 12.0, 2.0),
+        ("Completed", "u7@shop.example", "707", 1.25, 2.0),
     ]
     assert messages[0]["timestamp"] == "2024-03-01T10:22:11.000Z"
     assert [one.reason for one in refused] == ["not_paid", "placeholder_user"]

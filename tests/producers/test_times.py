@@ -200,3 +200,12 @@ def test_a_clock_without_a_zone_is_told_unless_the_mapping_says_one(
         declared = column(form, zone)
         declared.read(text)
         assert "zone" not in (declared.note() or "")
+
+
+def test_a_text_of_any_length_is_told_from_a_time_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No parser sees it: some take the square of its length."""
+    text = "1" * 100_000 + "x"
+    times = column()
+    monkeypatch.setattr("producers.times._NUMBER", None)
+    assert times.read(text) is None
+    assert "no time" in times.why(text)

@@ -94,7 +94,8 @@ def test_each_role_has_its_rights_and_its_place_in_the_demo() -> None:
 
 def test_the_topics_that_are_planned_are_those_of_the_roles() -> None:
     campaign = {"name": "win-back", "when": {"kind_to": ["at_risk"]}}
-    settings = Settings.model_validate({"campaigns": [campaign]})
+    endpoint = {"name": "crm", "url": "https://crm.example/", "secrets": ["env:CRM"]}
+    settings = Settings.model_validate({"campaigns": [campaign], "endpoints": [endpoint]})
     planned = {topic.name for topic in plan(settings, outlets(settings))}
     assert planned == {topic for role in ROLES.values() for topic in role.topics(settings)}
     assert settings.topics.triggers in planned

@@ -5,7 +5,7 @@ Comes in: settings. Goes out: what holds and what does not, shown.
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Annotated, Any
 
 import typer
@@ -46,6 +46,14 @@ def audit(
     settings = invocation.settings()
     with roles.open_store(settings) as store, auditing.progress(invocation.err, sample) as progress:
         report = run_audit(settings, store, sample=sample, progress=progress)
+    if settings.campaigns:
+        more = roles.audit_campaigns(settings)
+        report = replace(
+            report,
+            checks=[*report.checks, *more],
+            ok=report.ok and all(check.ok for check in more),
+            unjudged=report.unjudged + sum(check.unjudged for check in more),
+        )
     show(asdict(report), as_json, lambda shown: auditing.show(invocation.out, shown))
     if not report.ok:
         raise typer.Exit(NO)

@@ -69,7 +69,7 @@ commands = typer.Typer()
 campaigns_app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode="markdown",
-    help="Campaigns: what is declared, and what would be sent.",
+    help="Campaigns: what is declared, what would be sent, what was, and whether it helped.",
 )
 commands.add_typer(campaigns_app, name="campaigns")
 

@@ -64,7 +64,7 @@ def told(decider: Decider, decisions: Decisions) -> Counter[Told]:
                 declared.name,
                 outcome.name.lower(),
                 ""
-                if outcome in (Outcome.ENDED, Outcome.SUPPRESSED)
+                if outcome in (Outcome.ENDED, Outcome.PAUSED, Outcome.SUPPRESSED)
                 else arm_names(declared)[int(decisions.arm[place])],
                 int(decisions.at_ms[place]),
                 f"{user}-{decisions.incarnation[place]}-{decisions.number[place]}",

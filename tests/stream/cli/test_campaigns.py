@@ -16,6 +16,10 @@ import pytest
 from rich.console import Console
 
 from consumers.change_log import ChangeLog
+from producers import control
+from stream.campaigns.declare import Campaign
+from stream.campaigns.keep import Own
+from stream.campaigns.windows import Sums
 from stream.cli import main
 from stream.cli.invocation import invocation
 from stream.config import Settings
@@ -183,3 +187,110 @@ def test_the_role_runs_only_where_campaigns_are_declared(
     assert start("-c", str(settings_file), "run", "all")[0] == 0
     most = ["activity", "trainer", "publisher"]
     assert started == [most, ["campaigns"], [*most, "campaigns"]]
+
+
+# -- the running role ----------------------------------------------------------------------------
+
+
+def keeps(monkeypatch: pytest.MonkeyPatch, declared: Campaign, **fields: Any) -> None:
+    """Let the role have kept something."""
+    kept = Own([declared.model_dump_json(by_alias=True, exclude_defaults=True)], **fields)
+    monkeypatch.setattr(roles, "campaign_state", lambda _settings: [kept])
+
+
+MEASURED = campaign(
+    when={
+        "kind_to": ["at_risk", "dormant", "loyal", "champion", "occasional"],
+        "provisional": True,
+    },
+    holdout=0.3,
+    arms={"coupon": 1, "letter": 1},
+    goal={},
+)
+
+
+@pytest.fixture
+def measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    sums = {
+        "holdout": Sums(3_000, 150, 2_000, 900.0, 9_000.0),
+        "coupon": Sums(3_500, 400, 2_500, 7_000.0, 90_000.0),
+        "letter": Sums(3_500, 160, 2_300, 1_000.0, 10_000.0),
+    }
+    name, version = MEASURED.name, MEASURED.version
+    keeps(
+        monkeypatch,
+        MEASURED,
+        seen={name: 12_000},
+        counts={name: {"sent": 7_000, "unmatched": 5_000, "capped": 0}},
+        sums={name: {version: sums}},
+        paused=[name],
+    )
+
+
+@pytest.mark.usefixtures("measured")
+def test_list_says_which_arm_helps(settings_file: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    code, said, _ = run(capfd, "list", "-c", str(settings_file))
+    assert code == 0
+    coupon, letter = said.splitlines()[1:3]
+    assert coupon.split()[:4] == ["win-back", "(paused)", "coupon", "helps"]
+    assert "+6.4 %" in coupon
+    assert "letter" in letter
+    assert "not enough yet" in letter
+
+
+@pytest.mark.usefixtures("measured")
+def test_show_has_both_intervals_and_who_is_missing(
+    settings_file: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    code, said, _ = run(capfd, "show", "win-back", "-c", str(settings_file))
+    assert code == 0
+    assert "paused" in said
+    assert "holds at all looks" in said
+    assert "at one look" in said
+    assert "coupon against holdout: helps" in said
+    assert "letter against holdout: not enough yet" in said
+    assert "capped" not in said
+    code, said, _ = run(capfd, "show", "win-back", "-c", str(settings_file), "--json")
+    facts = json.loads(said)
+    assert facts["effects"][0]["comparisons"][0]["verdict"] == "helps"
+    assert len(facts["effects"][0]["comparisons"][0]["conversion"]["sequence"]) == 2
+
+
+def test_what_nobody_knows_is_refused(
+    settings_file: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(roles, "campaign_state", lambda _settings: [])
+    code, _, said = run(capfd, "show", "nothing", "-c", str(settings_file))
+    assert (code, "no campaign 'nothing', but win-back" in said) == (1, True)
+    code, _, said = run(capfd, "pause", "nothing", "-c", str(settings_file))
+    assert (code, "no campaign 'nothing', but win-back" in said) == (2, True)
+    code, said, _ = run(capfd, "list", "-c", str(settings_file))
+    assert (code, "not enough yet" in said) == (0, True)
+
+
+def test_pause_resume_and_suppress_say_who_said_so(
+    settings_file: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    records: list[dict[str, Any]] = []
+
+    def say(_settings: Settings, record: dict[str, Any]) -> int:
+        records.append(dict(record))
+        return 1
+
+    monkeypatch.setattr(control, "say", say)
+    for arguments in (
+        ("pause", "win-back", "--by", "ann"),
+        ("resume", "win-back", "--by", "ann"),
+        ("suppress", "u42", "--by", "ann"),
+        ("suppress", "u42", "--undo", "--by", "ann"),
+    ):
+        code, said, _ = run(capfd, *arguments, "-c", str(settings_file))
+        assert code == 0
+        assert arguments[1] in said
+    assert all(one.pop("at") and one.pop("by") == "ann" for one in records)
+    assert records == [
+        {"campaign": "win-back", "paused": True},
+        {"campaign": "win-back", "paused": False},
+        {"user": "u42", "suppressed": True},
+        {"user": "u42", "suppressed": False},
+    ]

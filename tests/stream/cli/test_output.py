@@ -30,6 +30,7 @@ from consumers.change_log import ChangeLog
 from consumers.findings import Finding
 from consumers.letters import Letter, Summary, Survey
 from consumers.owner import NotOursError, StateLostError
+from producers import control
 from producers import topics as topic_plans
 from producers.dead_letters import LetterReport
 from producers.mapped import Refusal
@@ -38,17 +39,18 @@ from producers.topics import Difference, TopicPlan
 from stream import config_layers
 from stream.cli import explore as explore_view
 from stream.cli import main, views
-from stream.cli.commands import checking, running, sending
+from stream.cli.commands import campaigning, checking, running, sending
 from stream.cli.invocation import invocation
 from stream.cli.terminal import SafeConsole, console
 from stream.config import Settings
 from stream.features import DEFAULT_FEATURES
-from stream.insight import applying, explore, members, queries, rule_facts, trial
+from stream.insight import applying, campaign_facts, explore, members, queries, rule_facts, trial
 from stream.insight import plan as planning
 from stream.insight import why as reasons
 from stream.insight.members import Member
 from stream.wiring import demo as demonstration
 from stream.wiring import letters as letter_facts
+from stream.wiring import parked as parked_facts
 from stream.wiring import rekey as rekeying
 from stream.wiring import republish, roles
 
@@ -183,6 +185,10 @@ def demo() -> Any:
         "change_latency_p50_seconds": 0.1, "change_latency_p99_seconds": 0.1, "lost": 0,
         "duplicated": 0, "rejected": 0, "segment_list": segments(),
         "checks": [{"name": EVIL, "ok": False, "offenders": [EVIL], "note": EVIL}],
+        "effects": [{
+            "campaign": EVIL, "arm": EVIL, "users": 1, "held_out_users": 1, "verdict": EVIL,
+            "measured": 0.1, "sequence": [0.0, 0.2], "true": 0.1,
+        }],
     }  # fmt: skip
 
 
@@ -294,6 +300,72 @@ def _campaigns_try(patch: Patch, folder: Path) -> Sequence[str]:
     patch.setattr(trial, "see_that_there_are_some", lambda _: None)
     patch.setattr(trial, "on_changes", lambda *_: facts)
     return ["campaigns", "try", str(_settings_file(folder)), "--live"]
+
+
+def _campaign_state() -> dict[str, Any]:
+    difference = {
+        "treated": 0.2,
+        "held_out": 0.1,
+        "difference": 0.1,
+        "sequence": [0.0, 0.2],
+        "plain": None,
+    }
+    comparison = {
+        "arm": EVIL,
+        "users": 1,
+        "held_out_users": 1,
+        "verdict": "not_enough_yet",
+        "missing": 3,
+    }
+    effect = {
+        "version": EVIL, "declared": True, "within_seconds": 60.0, "hope": 0.1, "as_declared": False,
+        "ratio_evidence": 2_000.0,
+        "arms": [{"arm": EVIL, "users": 1, "converted": 1, "active": 1, "revenue": 1.0, "still_open": 1}],
+        "comparisons": [
+            comparison | dict.fromkeys(("conversion", "active", "revenue"), difference)
+        ],
+    }  # fmt: skip
+    return {
+        "name": EVIL, "version": EVIL, "paused": True, "looked_at": 1, "outcomes": {EVIL: 1},
+        "effects": [effect],
+    }  # fmt: skip
+
+
+def _campaigns_list(patch: Patch, _: Path) -> Sequence[str]:
+    patch.setattr(roles, "campaign_state", lambda _: [])
+    facts = {"campaigns": [_campaign_state()]}
+    patch.setattr(campaign_facts, "campaigns_facts", lambda *_: facts)
+    return ["campaigns", "list"]
+
+
+def _campaigns_show(patch: Patch, folder: Path) -> Sequence[str]:
+    _campaigns_list(patch, folder)
+    return ["campaigns", "show", EVIL]
+
+
+def _campaigns_say(patch: Patch, *arguments: str) -> Sequence[str]:
+    patch.setattr(campaigning, "_see_declared", lambda _: None)
+    patch.setattr(control, "say", lambda *_: 1)
+    return ["campaigns", *arguments]
+
+
+def _webhooks_list(patch: Patch, _: Path) -> Sequence[str]:
+    reason = dict.fromkeys(("endpoint", "reason", "first", "last", "detail", "example"), EVIL)
+    facts = {"letters": 1, "reasons": [reason | {"letters": 1, "replayed": 0}]}
+    patch.setattr(campaigning, "parked", lambda _: None)
+    patch.setattr(parked_facts, "parked_facts", lambda _: facts)
+    return ["webhooks", "list"]
+
+
+def _webhooks_replay(patch: Patch, _: Path) -> Sequence[str]:
+    numbers = dict.fromkeys(("asked", "would_ask", "sent_before", "too_late", "beyond_limit"), 1)
+    patch.setattr(campaigning, "parked", lambda _: None)
+    patch.setattr(parked_facts, "replay", lambda *_, **__: numbers | {"endpoints": {EVIL: 1}})
+    return ["webhooks", "replay"]
+
+
+def _run_webhooks(patch: Patch, folder: Path) -> Sequence[str]:
+    return [*_run_campaigns(patch, folder)[:1], "webhooks"]
 
 
 def _apply(patch: Patch, folder: Path) -> Sequence[str]:
@@ -416,6 +488,7 @@ DRIVES: dict[str, Drive] = {
     "run trainer": lambda patch, folder: [*_roles(patch, folder)[:1], "trainer"],
     "run publisher": lambda patch, folder: [*_roles(patch, folder)[:1], "publisher"],
     "run campaigns": _run_campaigns,
+    "run webhooks": _run_webhooks,
     "run all": lambda patch, folder: [*_roles(patch, folder)[:1], "all"],
     "topics apply": _topics,
     "replay": _replay,
@@ -424,6 +497,13 @@ DRIVES: dict[str, Drive] = {
     "apply": _apply,
     "campaigns check": _campaigns_check,
     "campaigns try": _campaigns_try,
+    "campaigns list": _campaigns_list,
+    "campaigns show": _campaigns_show,
+    "campaigns pause": lambda patch, _: _campaigns_say(patch, "pause", EVIL),
+    "campaigns resume": lambda patch, _: _campaigns_say(patch, "resume", EVIL),
+    "campaigns suppress": lambda patch, _: _campaigns_say(patch, "suppress", EVIL),
+    "webhooks list": _webhooks_list,
+    "webhooks replay": _webhooks_replay,
     "segments": _segments,
     "segments rename": _rename,
     "user": _user,

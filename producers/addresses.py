@@ -1,0 +1,40 @@
+"""Says which addresses may be called: not those inside, unless that was declared.
+
+Comes in: an IP address that a name was resolved to. Goes out: why it may not be called, or None. Who can
+write a receiver's name into the settings, or into its DNS, must not reach what only this network reaches.
+"""
+
+from __future__ import annotations
+
+from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
+
+_TRANSLATED = IPv6Network("64:ff9b::/96")
+"""IPv4 addresses behind NAT64, in the last four bytes."""
+_METADATA = IPv6Address("fd00:ec2::254")
+"""Where a cloud tells its machines' credentials; among addresses that are otherwise private."""
+
+
+def refusal(address: str, *, private: bool) -> str | None:
+    """Why an address may not be called; None if it may.
+
+    Args:
+        private: private and loopback addresses may be called. Others that are not public never: at
+            link-local ones clouds tell their machines' credentials.
+    """
+    ip = _meant(ip_address(address.partition("%")[0]))
+    if ip.is_link_local or ip.is_multicast or ip.is_unspecified or ip == _METADATA:
+        return f"{ip} is an address that is never called"
+    if ip.is_global:
+        return None
+    if not (ip.is_loopback or (ip.is_private and not ip.is_reserved)):
+        return f"{ip} is no public address"
+    return None if private else f"{ip} is a private address, and the endpoint is not private"
+
+
+def _meant(ip: IPv4Address | IPv6Address) -> IPv4Address | IPv6Address:
+    """The IPv4 address that an IPv6 address stands for, where it does."""
+    if isinstance(ip, IPv4Address):
+        return ip
+    if ip in _TRANSLATED:
+        return IPv4Address(int(ip) & 0xFFFFFFFF)
+    return ip.ipv4_mapped or ip.sixtofour or ip

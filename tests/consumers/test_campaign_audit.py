@@ -1,0 +1,164 @@
+"""The audit of campaigns finds nothing where nothing is wrong, and each fault where there is one."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from consumers.campaign_audit import KeptPartition, audit_campaigns
+from consumers.campaigns import Campaigns
+from producers.cloudevents import cloud_event
+from stream.campaigns.keep import read_own
+from stream.campaigns.triggers import TRIGGERED
+from stream.config import Settings
+from stream.events import CHANGED
+from stream.records import change_id
+from tests.consumers.test_campaigns import Kept, declare
+from tests.fakes import FakeMessage
+from tests.stream.campaigns.making import HOUR_MS, START_MS, campaign, change, encoded
+
+KEY = b"secret of the namespace"
+DECLARED = [
+    campaign(settle="2h", holdout=0.3, arms={"a": 1, "b": 1}, cooldown="1d", goal={}),
+    campaign("all", when={"kind_to": ["at_risk", "dormant"]}, priority=1),
+]
+
+
+class Scene:
+    """A role that has decided about a log, and the topics."""
+
+    def __init__(self, settings: Settings | None = None) -> None:
+        self.settings = settings or declare(DECLARED)
+        self.changes = []
+        for n in range(120):
+            one = change(f"u{n * 7 % 20}", START_MS + n * HOUR_MS // 3, n + 1)
+            one["kind_to"] = ("at_risk", "loyal", "dormant")[n * 11 % 13 % 3]
+            one["id"] = change_id(one["user"].encode(), KEY, 1, n + 1)
+            self.changes.append(one)
+        self.kept = Kept()
+        role: Campaigns = self.kept.start(self.settings)
+        for at in range(0, 120, 10):
+            some = self.changes[at : at + 10]
+            now_ms = START_MS + (at + 9) * HOUR_MS // 3
+            messages = [FakeMessage(one, topic_name="segment-changes") for one in encoded(some)]
+            self.kept.commit(role, role.decide(messages, now_ms))
+        self.clock_ms = START_MS + 119 * HOUR_MS // 3
+        self.triggers = list(self.kept.triggers)
+        self.part = KeptPartition(0, 120, 0, self.clock_ms, 0, read_own(self.kept.own))
+
+    def _read(self, _: Any, topic: str) -> Sequence[FakeMessage]:
+        kind, records = (
+            (CHANGED, self.changes) if topic == "segment-changes" else (TRIGGERED, self.triggers)
+        )
+        headers = cloud_event("", "", kind, "", "")
+        return [
+            FakeMessage(json.dumps(one).encode(), topic_name=topic, place=place, told=headers)
+            for place, one in enumerate(records)
+        ] + [FakeMessage(b"of somebody else", topic_name=topic)]
+
+    def audit(self) -> dict[str, Any]:
+        found = audit_campaigns(self.settings, KEY, [self.part], self._read)
+        return {check.name.removeprefix("campaigns: "): check for check in found}
+
+
+def test_nothing_is_found_where_nothing_is_wrong() -> None:
+    scene = Scene()
+    assert len(scene.triggers) > 20
+    scene.triggers.append(dict(scene.triggers[0]))
+    for check in scene.audit().values():
+        assert (check.ok, check.unjudged, check.offenders) == (True, 0, [])
+        assert check.counted > 20
+
+
+def _lose(scene: Scene) -> None:
+    del scene.triggers[3]
+
+
+def _invent(scene: Scene) -> None:
+    scene.triggers.append(scene.triggers[0] | {"id": f"all-{DECLARED[1].version}-{'0' * 32}-1-7"})
+
+
+def _say_twice(scene: Scene) -> None:
+    scene.triggers.append(scene.triggers[0] | {"name_to": "another"})
+
+
+def _treat_otherwise(scene: Scene) -> None:
+    (one, *_) = [one for one in scene.triggers if one["campaign"] == "win-back"]
+    one["arm"] = {"a": "b", "b": "a"}[one["arm"]]
+
+
+def _concern_nobody(scene: Scene) -> None:
+    scene.triggers[0]["change"] = next(
+        one["id"] for one in scene.changes if one["kind_to"] == "loyal"
+    )
+
+
+def _come_late(scene: Scene) -> None:
+    scene.triggers[0]["valid_until"] = scene.triggers[0]["changed_at"]
+    scene.triggers[0]["at"] = "2026-01-01T00:00:00.000Z"
+
+
+def _miscount(scene: Scene) -> None:
+    scene.part.own.counts["all"]["sent"] += 1
+
+
+@pytest.mark.parametrize(
+    ("spoil", "found_by"),
+    [
+        (_lose, "the log comes"),
+        (_invent, "the log comes"),
+        (_say_twice, "one payload"),
+        (_treat_otherwise, "one payload"),
+        (_concern_nobody, "a trigger follows"),
+        (_come_late, "a trigger follows"),
+        (_miscount, "every change"),
+    ],
+)
+def test_a_fault_is_found(spoil: Callable[[Scene], None], found_by: str) -> None:
+    scene = Scene()
+    spoil(scene)
+    (check,) = [check for name, check in scene.audit().items() if name.startswith(found_by)]
+    assert not check.ok
+    assert check.offenders
+
+
+def test_what_is_newer_than_what_was_read_is_not_accused() -> None:
+    scene = Scene()
+    early = Scene()
+    early.changes, early.triggers = scene.changes, scene.triggers
+    early.kept = Kept()
+    role = early.kept.start(early.settings)
+    for at in range(0, 60, 10):
+        messages = [
+            FakeMessage(one, topic_name="segment-changes")
+            for one in encoded(scene.changes[at : at + 10])
+        ]
+        early.kept.commit(role, role.decide(messages, START_MS + (at + 9) * HOUR_MS // 3))
+    clock_ms = START_MS + 59 * HOUR_MS // 3
+    early.part = KeptPartition(0, 60, 0, clock_ms, 0, read_own(early.kept.own))
+    found = early.audit()
+    assert all(check.ok for check in found.values())
+    assert found["the log comes to the same triggers"].counted > 10
+
+
+@pytest.mark.parametrize(
+    ("other", "why"),
+    [({"told_to": 1}, "campaign-control has records"), ({"read_to": 119}, "no more")],
+)
+def test_what_no_log_tells_is_not_judged(other: dict[str, Any], why: str) -> None:
+    scene = Scene()
+    scene.part = replace(scene.part, **other)
+    check = scene.audit()["the log comes to the same triggers"]
+    assert (check.ok, check.counted) == (True, 0)
+    assert why in check.note
+
+
+def test_live_it_is_not_known_when_the_role_was_awake() -> None:
+    scene = Scene(declare(DECLARED, mode="live"))
+    check = scene.audit()["the log comes to the same triggers"]
+    assert (check.ok, check.unjudged) == (True, len(scene.triggers))
+    assert "awake" in check.note

@@ -1,0 +1,264 @@
+"""Requests to endpoints: signed, to addresses that were looked at, and one answer each, however rude."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import queue
+import socket
+import ssl
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+
+from producers.addresses import refusal
+from producers.webhooks import Sender, resolve
+from stream.webhooks.declare import Endpoint
+from stream.webhooks.queue import Attempt
+from stream.webhooks.schedule import Answer
+from tests.endpoint import LocalEndpoint, Manner
+from tests.stream.webhooks.making import OTHER_SECRET, SECRET, endpoint, trigger
+
+PATIENCE_SECONDS = 20.0
+
+
+class Outbox:
+    """Sends, and waits for the answers."""
+
+    def __init__(self, sender: Sender) -> None:
+        self._sender = sender
+        self._answers: queue.Queue[tuple[str, Answer]] = queue.Queue()
+
+    def begin(self, one: Endpoint, numbers: Sequence[int]) -> None:
+        attempts = [Attempt(one, f"{one.name}/{n}", trigger(n)) for n in numbers]
+        self._sender.send(attempts, lambda key, answer: self._answers.put((key, answer)))
+
+    def next(self) -> tuple[str, Answer]:
+        return self._answers.get(timeout=PATIENCE_SECONDS)
+
+    def ask(self, one: Endpoint, number: int = 1) -> Answer:
+        self.begin(one, [number])
+        return self.next()[1]
+
+
+@contextmanager
+def outbox(
+    *endpoints: Endpoint, secrets: Sequence[str] = (SECRET,), **more: Any
+) -> Iterator[Outbox]:
+    known = {one.name: secrets for one in endpoints}
+    with Sender(endpoints, known, **more) as sender:
+        yield Outbox(sender)
+
+
+def local(server: LocalEndpoint, **fields: Any) -> Endpoint:
+    told: dict[str, Any] = {"url": server.url, "private": True, "timeout": 5}
+    return endpoint(**(told | fields))
+
+
+def test_a_receiver_that_has_the_secret_knows_it_by_the_official_library() -> None:
+    with LocalEndpoint(SECRET) as server, outbox(local(server)) as out:
+        assert out.ask(local(server)) == Answer(200)
+    (found,) = server.received
+    assert found.id == trigger()["id"]
+    assert found.body["data"] == trigger()
+    assert found.headers["host"] == f"127.0.0.1:{server.port}"
+    assert server.forged == 0
+
+
+def test_one_secret_takes_the_others_place() -> None:
+    with (
+        LocalEndpoint(OTHER_SECRET) as server,
+        outbox(local(server), secrets=[SECRET, OTHER_SECRET]) as out,
+    ):
+        assert out.ask(local(server)).arrived
+    assert len(server.received[0].headers["webhook-signature"].split()) == 2
+
+
+def test_another_secret_is_no_good_signature() -> None:
+    with (
+        LocalEndpoint(OTHER_SECRET) as server,
+        outbox(local(server), secrets=[SECRET]) as out,
+    ):
+        out.ask(local(server))
+    assert (server.forged, server.received) == (1, [])
+
+
+@pytest.mark.parametrize(
+    ("manner", "answer"),
+    [
+        (Manner.WELL, Answer(200)),
+        (Manner.SLOW, Answer(200)),
+        (Manner.BROKEN, Answer(500)),
+        (Manner.BUSY, Answer(429, "1")),
+        (Manner.GONE, Answer(410)),
+        (Manner.ELSEWHERE, Answer(302)),
+        (Manner.ENDLESS, Answer(200)),
+    ],
+)
+def test_each_manner_comes_to_an_answer(manner: Manner, answer: Answer) -> None:
+    with LocalEndpoint(SECRET, lambda _: manner) as server, outbox(local(server)) as out:
+        assert out.ask(local(server)) == answer
+    assert [one.path for one in server.received] == ["/in"]
+
+
+@pytest.mark.parametrize(
+    ("manner", "said"),
+    [(Manner.HALF, "ClientPayloadError"), (Manner.NEVER, "no answer in 0.5 s")],
+)
+def test_an_answer_that_is_not_whole_is_none(manner: Manner, said: str) -> None:
+    with LocalEndpoint(SECRET, lambda _: manner) as server:
+        one = local(server, timeout=0.5)
+        with outbox(one) as out:
+            answer = out.ask(one)
+    assert answer.status is None
+    assert said in answer.error
+
+
+def test_nobody_there_is_no_answer() -> None:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        one = endpoint(url=f"http://127.0.0.1:{unused.getsockname()[1]}/", private=True)
+        with outbox(one) as out:
+            assert out.ask(one).status is None
+
+
+def test_an_endpoint_that_never_answers_delays_no_other() -> None:
+    with (
+        LocalEndpoint(SECRET, lambda _: Manner.NEVER) as dead,
+        LocalEndpoint(SECRET) as alive,
+    ):
+        one, other = local(dead), local(alive, name="mail")
+        with outbox(one, other) as out:
+            out.begin(one, range(50))
+            out.begin(other, range(50))
+            keys = {out.next()[0] for _ in range(50)}
+    assert keys == {f"mail/{n}" for n in range(50)}
+
+
+def test_connections_are_used_again() -> None:
+    with LocalEndpoint(SECRET) as server, outbox(local(server)) as out:
+        for number in range(20):
+            assert out.ask(local(server), number).arrived
+        assert server.connections == 1
+
+
+# -- addresses ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("address", "public", "private"),
+    [
+        ("93.184.216.34", True, True),
+        ("2606:2800:220:1::1", True, True),
+        ("127.0.0.1", False, True),
+        ("::1", False, True),
+        ("10.1.2.3", False, True),
+        ("172.16.0.1", False, True),
+        ("192.168.1.1", False, True),
+        ("fd12:3456::1", False, True),
+        ("::ffff:10.1.2.3", False, True),
+        ("::ffff:93.184.216.34", True, True),
+        ("64:ff9b::a01:203", False, True),
+        ("2002:a01:203::1", False, True),
+        ("169.254.169.254", False, False),
+        ("::ffff:169.254.169.254", False, False),
+        ("64:ff9b::a9fe:a9fe", False, False),
+        ("fe80::1%eth0", False, False),
+        ("fd00:ec2::254", False, False),
+        ("0.0.0.0", False, False),  # noqa: S104 - nobody listens here
+        ("::", False, False),
+        ("224.0.0.1", False, False),
+        ("255.255.255.255", False, False),
+        ("240.0.0.1", False, False),
+        ("100.100.100.200", False, False),
+    ],
+)
+def test_which_addresses_may_be_called(address: str, public: bool, private: bool) -> None:
+    assert (refusal(address, private=False) is None) == public
+    assert (refusal(address, private=True) is None) == private
+
+
+def test_an_address_inside_is_not_called_unless_declared() -> None:
+    with LocalEndpoint(SECRET) as server:
+        one = endpoint(url=f"https://127.0.0.1:{server.port}/in")
+        with outbox(one) as out:
+            answer = out.ask(one)
+    assert answer.status is None
+    assert "is a private address" in answer.error
+    assert server.received == []
+
+
+def test_a_name_is_looked_at_at_each_attempt() -> None:
+    """It leads outside at first, and inside later: nothing inside is called."""
+    asked: list[str] = []
+
+    async def rebound(host: str, port: int) -> Sequence[str]:
+        del port
+        asked.append(host)
+        return ["127.0.0.1"] if len(asked) == 1 else ["127.0.0.1", "169.254.169.254"]
+
+    with LocalEndpoint(SECRET) as server:
+        one = local(server, url=f"http://crm.example:{server.port}/in")
+        with outbox(one, resolved=rebound) as out:
+            assert out.ask(one).arrived
+            assert "is an address that is never called" in out.ask(one).error
+        assert server.received[0].headers["host"] == f"crm.example:{server.port}"
+    assert asked == ["crm.example"] * 2
+    assert len(server.received) == 1
+
+
+def test_the_next_address_is_tried_where_the_first_cannot_be_connected_to() -> None:
+    async def both(host: str, port: int) -> Sequence[str]:
+        del host, port
+        return ["::1", "127.0.0.1"]
+
+    with LocalEndpoint(SECRET) as server:
+        one = local(server, url=f"http://crm.example:{server.port}/in")
+        with outbox(one, resolved=both) as out:
+            assert out.ask(one).arrived
+
+
+def test_names_are_resolved() -> None:
+    found = asyncio.run(resolve("localhost", 80))
+    assert set(found) <= {"127.0.0.1", "::1"}
+    assert found
+
+
+def test_a_certificate_nobody_vouches_for_is_refused() -> None:
+    """The plain server speaks no TLS; what matters is that nothing is sent before TLS is there."""
+    with LocalEndpoint(SECRET) as server:
+        one = local(server, url=f"https://127.0.0.1:{server.port}/in")
+        with outbox(one) as out:
+            assert out.ask(one).status is None
+    assert server.received == []
+    assert ssl.create_default_context().verify_mode is ssl.CERT_REQUIRED
+
+
+def test_an_error_names_no_secret() -> None:
+    one = endpoint(format="klaviyo", url="https://127.0.0.1:1/in?key=hush-hush", private=True)
+    with outbox(one, secrets=["pk_hush-hush"]) as out:
+        assert "hush-hush" not in out.ask(one).told
+
+
+def test_requests_are_not_logged(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    with LocalEndpoint(SECRET) as server:
+        one = local(server, url=f"{server.url}?key=hush-hush")
+        with outbox(one) as out:
+            assert out.ask(one).arrived
+    assert "hush-hush" not in caplog.text
+
+
+def test_an_attempt_under_way_ends_with_the_sender() -> None:
+    began = time.monotonic()
+    with LocalEndpoint(SECRET, lambda _: Manner.NEVER) as server:
+        one = local(server, timeout=300)
+        with outbox(one) as out:
+            out.begin(one, range(3))
+            while len(server.received) < 3:
+                assert time.monotonic() - began < PATIENCE_SECONDS
+                time.sleep(0.01)
+    assert time.monotonic() - began < PATIENCE_SECONDS
