@@ -379,6 +379,8 @@ class PlainUser:
             return self.move(nearest, ACTED if by_acts else cause, now)
         # What is kept is rounded down.
         self.evidence = Fraction(int(self.evidence * EVIDENCE), EVIDENCE)
+        if not self.evidence:
+            self.sign = None  # an act of which nothing is kept does not speak for the next one
         if cause is MODEL and margin > silence and little:
             self.forget()
             self.models, self.candidate = True, nearest
@@ -422,6 +424,9 @@ _PLACES = st.one_of(
 )
 @example(
     [(0.0, ACTED, 0), (0.0, ACTED, 50), (0.6875, TIME, 0), (0.0, MODEL, 0), (0.5, ACTED, 0)], _EXACT
+)
+@example(
+    [(0.0, ACTED, 0), (0.6875, MODEL, 50), (0.5 + 1 / GRID, ACTED, 0), (0.625, ACTED, 10)], _EXACT
 )
 @settings(max_examples=200, deadline=None)
 def test_the_rule_is_the_plain_one(
