@@ -381,9 +381,9 @@ def watch(shop: Shop) -> Seen:
             seen.orders.append((events.slot[which], events.time_ms[which]))
 
     names: dict[int, str] = {}
+    step_ms = round(shop.settings.clock.mark_seconds * 1_000)
+    looked_ms = 0
     for at_ms in shop.play(rehearsal, saw):
-        if seen.last_ms and month_of(seen.last_ms) != month_of(at_ms):
-            look(shop, seen, rehearsal, seen.last_ms)
         for change in rehearsal.mark(at_ms).changes:
             _kind_change(seen, change, ranked)
         seen.last_ms = at_ms
@@ -391,7 +391,12 @@ def watch(shop: Shop) -> Seen:
             now = {segment.id: segment.name for segment in model.segments}
             seen.renamed += sum(now[one] != names[one] for one in now.keys() & names.keys())
             names = now
-    look(shop, seen, rehearsal, seen.last_ms)
+        if month_of(at_ms) != month_of(at_ms + step_ms):
+            # Not when the next month has begun: what is folded by then nobody has looked at.
+            look(shop, seen, rehearsal, at_ms)
+            looked_ms = at_ms
+    if looked_ms != seen.last_ms:
+        look(shop, seen, rehearsal, seen.last_ms)
     return seen
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
+from ops.bench import shops
 from ops.bench.shops import (
     FEWEST,
     HORIZON_MS,
@@ -15,17 +17,21 @@ from ops.bench.shops import (
     PLAIN_TIMES,
     MonthEnd,
     Seen,
+    Shop,
     by_share,
     crossed_share,
     foretold,
     of_made,
+    settings_of,
     too_few,
     watch,
     wilson,
 )
-from ops.bench.shops_made import JUDGED, MADE, Made, made_events
+from ops.bench.shops_made import JUDGED, MADE, START_MS, Made, made_events
 from stream.config import Settings
+from stream.events import EventColumns
 from stream.features import DEFAULT_FEATURES
+from stream.rehearsal import Rehearsal
 from stream.units import DAY_MS
 
 NOW_MS = 1_700_000_000_000
@@ -129,6 +135,23 @@ def test_every_default_word_has_a_plain_sense() -> None:
 def played(name: str, share: float, days: int, seed: int = 1) -> Seen:
     made = next(one for one in (*MADE, *JUDGED) if one.name == name)
     return watch(of_made(replace(made.scaled(share), days=days), seed))
+
+
+def test_a_month_is_looked_at_before_anything_of_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    happened: list[str] = []
+
+    def play(_rehearsal: Rehearsal, _saw: Callable[[EventColumns], None]) -> Iterator[int]:
+        for day in range(29, 33):
+            happened.append(f"events until {day}")
+            yield START_MS + day * DAY_MS
+
+    def looked(_shop: Shop, _seen: Seen, _rehearsal: Rehearsal, at_ms: int) -> None:
+        happened.append(f"look at {(at_ms - START_MS) // DAY_MS}")
+
+    monkeypatch.setattr(shops, "look", looked)
+    watch(Shop("any", settings_of("1d", "7d"), play))
+    until = [f"events until {day}" for day in range(29, 33)]
+    assert happened == [*until[:2], "look at 30", *until[2:], "look at 32"]
 
 
 def test_where_most_are_gone_at_most_two_segments_are_dormant() -> None:
