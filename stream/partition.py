@@ -604,14 +604,15 @@ class Partition:
             vectors = self._table.vectors(rows, now_ms)
             if model is None:
                 none = np.full(len(rows), NONE)
-                self._sample(sweep, slots, vectors, self._populations.divide(vectors, none))
+                divided = self._populations.divide(vectors, none)
+                self._sample(sweep, slots, vectors, divided, rows["segment"])
                 continue
             looked = self._look(model, rows, slots, vectors, causes, now_ms)
             if len(slots) < end - start:
                 put_rows(self._rows, slots, rows)
             self._dirty[slots[looked.answer.changed]] = True
             sweep.untold.append(slots[looked.untold])
-            self._sample(sweep, slots, vectors, looked.placed.populations)
+            self._sample(sweep, slots, vectors, looked.placed.populations, rows["segment"])
             counted = _counted(model, looked.placed, looked.answer.columns)
             sweep.total = counted if sweep.total is None else sweep.total + counted
             if sweep.sampling is not None and model.scores is not None:
@@ -650,11 +651,18 @@ class Partition:
             statistics.sampled(sweep.sampling.taken())
         return statistics
 
-    def _sample(self, sweep: _Sweep, slots: Ints, vectors: Floats, populations: Ints) -> None:
+    def _sample(
+        self,
+        sweep: _Sweep,
+        slots: Ints,
+        vectors: Floats,
+        populations: Ints,
+        segments: npt.NDArray[np.int32],
+    ) -> None:
         """Count users by population, and take those into the sample who belong there."""
         sweep.in_each += np.bincount(populations, minlength=len(sweep.in_each))
         if sweep.sampling is not None:
-            sweep.sampling.add(self._hashes[slots], vectors, populations)
+            sweep.sampling.add(self._hashes[slots], vectors, populations, segments)
 
     def _look(
         self,
@@ -1180,8 +1188,9 @@ def _under(
         by_model = placed.crossing & known & (causes == CAUSES.index(Cause.MODEL_MOVED))
         causes = np.where(by_model, CAUSES.index(Cause.TIME_PASSED), causes).astype(np.uint8)
     answer = look(
-        rows, placed.squared, model.ids, model.gaps, rule, causes, now_ms, placed.crossing
-    )
+        rows, placed.squared, model.ids, model.gaps, rule, causes, now_ms, placed.crossing,
+        model.nearness,
+    )  # fmt: skip
     return placed, answer
 
 
