@@ -15,6 +15,7 @@ from typing import Generic, Protocol, TypeVar
 from consumers.clock import Time
 from stream import metrics
 from stream.store.state import Answer, Step, StoreUnavailableError
+from stream.told import ToldError
 
 RETRY_SECONDS = 0.05
 LOST_REMEDY = (
@@ -26,7 +27,7 @@ StepT = TypeVar("StepT", bound=Step)
 StepT_contra = TypeVar("StepT_contra", bound=Step, contravariant=True)
 
 
-class StateLostError(Exception):
+class StateLostError(ToldError):
     """The store has lost a partition's state; the message says what can be done."""
 
 

@@ -16,6 +16,7 @@ from typing import Any, Protocol
 from stream import metrics
 from stream.config import Topics, Worker
 from stream.events import Reason
+from stream.told import ToldError
 
 log = logging.getLogger(__name__)
 
@@ -27,7 +28,7 @@ NAMED = 3
 """How many reasons are told, the commonest first."""
 
 
-class TooManyRejectsError(Exception):
+class TooManyRejectsError(ToldError):
     """More messages were refused than the limits allow; says which limit, and the reasons."""
 
 

@@ -15,6 +15,7 @@ from consumers.group_namespace import see_group
 from stream.config import Settings
 from stream.errors import BrokerUnavailableError, TopicMissingError
 from stream.store.state import Position
+from stream.told import ToldError
 
 log = logging.getLogger(__name__)
 
@@ -22,7 +23,7 @@ COMPARE_SECONDS = 10.0
 """Between two looks at whether an input topic is still the same; a deleted one shows at once."""
 
 
-class TopicReplacedError(Exception):
+class TopicReplacedError(ToldError):
     """An input topic was deleted and made anew: its offsets are not those of the state."""
 
 

@@ -2,8 +2,11 @@
 
 Comes in: `settings.broker`. Goes out: librdkafka options. *Delivered* means that every in-sync
 copy has the record and that a repeated request did not write it twice: ``acks=all`` with
-idempotence, told by a delivery report without an error. Whatever stands in
-``broker.properties`` comes last and wins.
+idempotence, told by a delivery report without an error. One exception is the broker's: started
+again, it has forgotten producers whose last record is older than a day by the record's own time,
+so a request that was on its way then may be written twice. That is a replay of the past; the same
+id and the same bytes tell such a repeat. Whatever stands in ``broker.properties`` comes last and
+wins.
 """
 
 from __future__ import annotations

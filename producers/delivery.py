@@ -14,6 +14,8 @@ from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
+from stream.told import ToldError
+
 Headers = list[tuple[str, str | bytes | None]]
 
 PURGE_SECONDS = 1.0
@@ -36,7 +38,7 @@ class Record:
     timestamp_ms: int | None = None
 
 
-class DeliveryError(Exception):
+class DeliveryError(ToldError):
     """At least one record was not confirmed in time; some of them may have arrived.
 
     Attributes:

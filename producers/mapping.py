@@ -28,12 +28,15 @@ from pydantic import (
 
 from producers.amounts import Decimal, is_currency
 from producers.times import FORMATS_EXPECTED, is_format
+from stream.told import WRONG, ToldError
 
 OrderRows = Literal["lines", "total", "repeats"]
 
 
-class MappingError(Exception):
+class MappingError(ToldError):
     """A mapping that cannot be used; the message names file, key and expectation."""
+
+    exit_code = WRONG
 
 
 def _several(value: Any) -> Any:

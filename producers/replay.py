@@ -50,6 +50,7 @@ from producers.texts import FileError
 from stream.config import ConfigError, Settings
 from stream.errors import BrokerUnavailableError, TopicMissingError, kafka_client
 from stream.log_end import LogEnd
+from stream.told import ToldError
 from stream.units import iso, milliseconds
 
 if TYPE_CHECKING:
@@ -524,7 +525,7 @@ class Refusals:
             self._file.write(msgspec.json.encode(refusal._asdict()) + b"\n")
 
 
-class BehindError(Exception):
+class BehindError(ToldError):
     """A file that lies before the pipeline's clock, or is in the topics; says what to do."""
 
 

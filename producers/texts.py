@@ -19,6 +19,8 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, cast
 
+from stream.told import WRONG, ToldError
+
 _SAMPLE = 1 << 20
 _MARKS = (
     (b"\xef\xbb\xbf", "utf-8-sig"),
@@ -38,8 +40,10 @@ WORKBOOK_ADVICE = (
 )
 
 
-class FileError(Exception):
+class FileError(ToldError):
     """A file that cannot be read; the message names the file and what is wrong with it."""
+
+    exit_code = WRONG
 
 
 def is_packed(file: Path) -> bool:

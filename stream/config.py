@@ -29,6 +29,7 @@ from stream.limits import Limits
 from stream.populations import DEFAULT_POPULATIONS, Population, Populations, check
 from stream.scores.declare import DEFAULT_SCORES, INPUTS, NEEDED, Score, Wanted
 from stream.segments import MOST_MARGIN, PublishRule
+from stream.told import WRONG, ToldError
 from stream.units import parse_duration
 from stream.webhooks.declare import Endpoint, see_endpoints
 from stream.webhooks.rules import Rules
@@ -71,8 +72,10 @@ Seconds = Annotated[
 ]
 
 
-class ConfigError(Exception):
+class ConfigError(ToldError):
     """A setting that cannot be read; the message names key, value and expectation."""
+
+    exit_code = WRONG
 
 
 class Section(BaseModel):

@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 from confluent_kafka import KafkaError, KafkaException
 
 from stream.config import ConfigError
+from stream.told import ToldError
 
 BROKER_LOG = logging.getLogger("segstream.broker")
 # Without a handler Python prints warnings to stderr by itself, into the middle of a progress bar.
@@ -27,19 +28,19 @@ LIBRARY_LOG.setLevel(logging.CRITICAL)
 QUIET_SECONDS = 10.0
 
 
-class BrokerUnavailableError(Exception):
+class BrokerUnavailableError(ToldError):
     """The broker does not answer; what was asked of it may or may not have happened."""
 
 
-class TopicMissingError(Exception):
+class TopicMissingError(ToldError):
     """A topic that should exist does not."""
 
 
-class OffsetOutOfRangeError(Exception):
+class OffsetOutOfRangeError(ToldError):
     """A partition no longer has, or does not yet have, the offset to read from."""
 
 
-class ServerStartError(Exception):
+class ServerStartError(ToldError):
     """A server of our own could not be started."""
 
 

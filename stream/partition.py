@@ -40,6 +40,7 @@ from stream.populations import NONE, Populations
 from stream.rows import ROW_FORMAT, RowFormatError, put_rows, rows_at, whole
 from stream.segments import Look, Moves, PublishRule, columns_of, contributions, look
 from stream.store.state import Commit, MemoryChanges, OutboxEntry, Position
+from stream.told import WRONG, ToldError
 from stream.turns import (
     KindBook,
     Scale,
@@ -65,8 +66,10 @@ CHANGES_PER_ENTRY = 1_000
 WHY = 3
 
 
-class SchemaMismatchError(Exception):
+class SchemaMismatchError(ToldError):
     """The stored rows were written by another feature table; says what to do."""
+
+    exit_code = WRONG
 
 
 class Delivered(NamedTuple):

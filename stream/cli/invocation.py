@@ -23,8 +23,6 @@ from stream import config, config_layers
 from stream.cli import logs
 from stream.cli.terminal import console
 
-NO, WRONG = 1, 2
-"""Exit codes, beside 0: no, or something is off; wrong use or wrong configuration."""
 FOR_ALL = "For every command"
 
 

@@ -8,39 +8,38 @@ from __future__ import annotations
 
 import errno
 import sys
-from collections.abc import Sequence
+from importlib import import_module
 from typing import Any, NoReturn
 
 import typer
 from rich.text import Text
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 from typer.exceptions import TyperException
 
-from producers.delivery import DeliveryError
-from producers.mapping import MappingError
-from producers.replay import BehindError
-from producers.texts import FileError
-from stream import config
 from stream.cli import logs
-from stream.cli.commands import campaigning, checking, looking, planning, running, sending
-from stream.cli.invocation import FOR_ALL, NO, WRONG, common, invocation
-from stream.errors import (
-    BrokerUnavailableError,
-    OffsetOutOfRangeError,
-    ServerStartError,
-    TopicMissingError,
-)
-from stream.insight import applying, campaign_facts, explore, plan, queries
+from stream.cli.catalogue import CATALOGUE
+from stream.cli.invocation import FOR_ALL, common, invocation
 from stream.masking import mask
-from stream.partition import SchemaMismatchError
 from stream.safe import safe_lines
-from stream.store.state import StoreRefusedError, StoreUnavailableError
-from stream.wiring import roles
-from stream.wiring.processes import ProcessEndedError
+from stream.told import NO, ToldError
 
 
 class _App(TyperGroup):
-    """A command whose options for every command may stand before a command or after it."""
+    """A command whose parts are loaded when they are called.
+
+    Its options for every command may stand before a command or after it.
+    """
+
+    def __init__(self, **attributes: Any) -> None:
+        super().__init__(**attributes)
+        for name, entry in CATALOGUE.items():
+            self.add_command(TyperCommand(name, help=entry.meaning))
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        if args and args[0] in CATALOGUE:
+            module = import_module(f"stream.cli.commands.{CATALOGUE[args[0]].module}")
+            self.commands.update(typer.main.get_group(module.commands).commands)
+        return super().resolve_command(ctx, args)
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         invocation.forget()
@@ -69,7 +68,6 @@ app = typer.Typer(
     cls=_App,
     no_args_is_help=True,
     rich_markup_mode="markdown",
-    add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
     help=(
@@ -86,41 +84,6 @@ app = typer.Typer(
     ),
 )
 app.callback()(common)
-for _part in (running, planning, campaigning, looking, sending, checking):
-    app.add_typer(_part.commands)
-
-
-STORE_HINTS: Sequence[tuple[type[Exception], str]] = (
-    (StoreUnavailableError, "; is the store up, and is store.url right? `segstream doctor` looks"),
-    (
-        StoreRefusedError,
-        "; `segstream doctor` looks at it, ops/guide/redis.md has each role's rights",
-    ),
-)
-
-_ANSWERS: Sequence[tuple[type[Exception], int]] = (
-    (config.ConfigError, WRONG),
-    (MappingError, WRONG),
-    (FileError, WRONG),
-    (BehindError, NO),
-    (SchemaMismatchError, WRONG),
-    (explore.ExploreError, NO),
-    (plan.PlanError, NO),
-    (applying.NotAppliedError, NO),
-    (campaign_facts.NoCampaignError, NO),
-    (queries.UnknownUserError, NO),
-    (queries.NoModelError, NO),
-    (queries.WrongNameError, NO),
-    (BrokerUnavailableError, NO),
-    (StoreUnavailableError, NO),
-    (StoreRefusedError, NO),
-    (TopicMissingError, NO),
-    (OffsetOutOfRangeError, NO),
-    (ServerStartError, NO),
-    (ProcessEndedError, NO),
-    (DeliveryError, NO),
-    *((error, NO) for role in roles.ROLES.values() for error in role.errors),
-)
 
 
 _NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
@@ -129,15 +92,13 @@ _NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 def main() -> NoReturn:
     """Run the command; tell every error that a user can cause in a sentence."""
-    known = tuple(kind for kind, _ in _ANSWERS)
     try:
         code = app(prog_name="segstream", standalone_mode=False) or 0
     except TyperException as error:
         code = _tell_wrong_use(error)
-    except known as error:
-        hint = next((text for kind, text in STORE_HINTS if isinstance(error, kind)), "")
-        _tell(f"{error}{hint}")
-        code = next(code for kind, code in _ANSWERS if isinstance(error, kind))
+    except ToldError as error:
+        _tell(f"{error}{error.hint}")
+        code = error.exit_code
     except KeyboardInterrupt:
         code = 130
     except BrokenPipeError:

@@ -15,13 +15,14 @@ from stream.insight.facts import AppliedFacts, PlanFacts
 from stream.insight.queries import model_in_force
 from stream.model import Model
 from stream.store.promises import ReaderStore
+from stream.told import ToldError
 from stream.tuning import Tuning
 
 POLL_SECONDS = 0.1
 """A round's lineage stands in its model; in live mode rounds are seconds apart."""
 
 
-class NotAppliedError(Exception):
+class NotAppliedError(ToldError):
     """It was left for the trainer, and is not in force within the time given."""
 
 

@@ -23,9 +23,10 @@ from stream.insight.facts import (
     DifferenceFacts,
     EffectFacts,
 )
+from stream.told import ToldError
 
 
-class NoCampaignError(Exception):
+class NoCampaignError(ToldError):
     """There is no campaign of that name, neither declared nor known of before."""
 
 

@@ -61,6 +61,7 @@ from stream.rows import RowFormatError
 from stream.segments import PublishRule, columns_of
 from stream.store.promises import ReaderStore
 from stream.store.state import Position
+from stream.told import ToldError
 from stream.turns import KindBook, recoded
 from stream.units import iso, milliseconds
 
@@ -74,7 +75,7 @@ BOOTSTRAP_STARTS = 3
 than too high."""
 
 
-class ExploreError(Exception):
+class ExploreError(ToldError):
     """There is nothing to look at; the message says why."""
 
 

@@ -33,6 +33,7 @@ from stream.populations import NONE, Populations
 from stream.segments import PublishRule, columns_of
 from stream.store.promises import ReaderStore
 from stream.store.state import Position
+from stream.told import ToldError
 from stream.tuning import Started, Tuning
 from stream.units import apportion, iso, percent
 
@@ -54,7 +55,7 @@ ALL_AT_ONCE = 1e9
 _decode = msgspec.json.Decoder().decode
 
 
-class PlanError(Exception):
+class PlanError(ToldError):
     """It cannot be planned; the message says why, and what to do."""
 
 

@@ -38,19 +38,20 @@ from stream.partition import SchemaMismatchError
 from stream.populations import Population
 from stream.store.promises import OperatorStore, ReaderStore
 from stream.store.state import Position
+from stream.told import ToldError
 from stream.turns import kinds_told
 from stream.units import iso, milliseconds, parse_duration
 
 
-class UnknownUserError(Exception):
+class UnknownUserError(ToldError):
     """Nobody has heard of this user."""
 
 
-class WrongNameError(Exception):
+class WrongNameError(ToldError):
     """A segment cannot be called that."""
 
 
-class NoModelError(Exception):
+class NoModelError(ToldError):
     """No model has been learned yet."""
 
 

@@ -19,6 +19,7 @@ import msgspec
 from stream.events import Counts
 from stream.flapping import Flapping
 from stream.limits import PLACES, TOPICS
+from stream.told import ToldError
 
 KEY_BYTES = 32
 MEMORY_PLACES = TOPICS * PLACES
@@ -47,15 +48,19 @@ class Answer(StrEnum):
     """The outbox has reached its cap; nothing was written, try again later."""
 
 
-class StoreUnavailableError(Exception):
+class StoreUnavailableError(ToldError):
     """The store does not answer, or refuses to write (out of memory, read-only)."""
 
+    hint = "; is the store up, and is store.url right? `segstream doctor` looks"
 
-class StoreRefusedError(Exception):
+
+class StoreRefusedError(ToldError):
     """The store answers, and will never do what was asked: a right, a key or a server is wrong.
 
     To repeat helps nobody, so it is no `StoreUnavailableError`; the message is the whole story.
     """
+
+    hint = "; `segstream doctor` looks at it, ops/guide/redis.md has each role's rights"
 
 
 class Position(msgspec.Struct):

@@ -15,12 +15,13 @@ from pathlib import Path
 from typing import Self
 
 from stream.roles.registry import Role
+from stream.told import ToldError
 
 TO_A_FILE = ("--set", "log.format=text")
 """What a role says is shown to a person if it fails."""
 
 
-class ProcessEndedError(Exception):
+class ProcessEndedError(ToldError):
     """A role has ended by itself; the message says which, with the end of what it said."""
 
 

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 from typer.core import TyperGroup
-from typer.main import get_command
 from typer.testing import CliRunner
 
 from consumers.change_log import ChangeLog, Place
@@ -21,6 +20,7 @@ from stream.config_layers import as_file
 from stream.hashing import partition_of
 from stream.learning.refit import USERS_PER_SEGMENT
 from tests import harness
+from tests.command import whole_command
 from tests.conftest import NOWHERE
 from tests.harness import Reference
 from tests.integration.processes import Said, segstream
@@ -60,9 +60,7 @@ def commands(group: TyperGroup, path: tuple[str, ...] = ()) -> Iterator[tuple[st
 
 
 def test_every_command_has_help_with_an_example() -> None:
-    group = get_command(app)
-    assert isinstance(group, TyperGroup)
-    found = list(commands(group))
+    found = list(commands(whole_command()))
     assert {("demo",), ("topics", "apply"), ("run", "activity"), ("run", "all")} <= set(found)
     for path in found:
         answer = CliRunner().invoke(app, [*path, "--help"])

@@ -9,14 +9,13 @@ from typing import Any
 
 import pytest
 import yaml
-from typer.main import get_command
 
 from ops.grafana.panels import NEEDED
-from stream.cli.main import app
 from stream.config import Settings
 from stream.events import Reason
 from stream.store.state import Answer
 from stream.wiring.roles import OTHER_ERROR, ROLES
+from tests.command import whole_command
 from tests.ops.queries import (
     ROOT,
     RULES,
@@ -121,7 +120,7 @@ def _understand(line: str) -> None:
     Raises:
         AssertionError: there is no such command or option.
     """
-    command: Any = get_command(app)
+    command: Any = whole_command()
     words = iter(line.split()[1:])
     options: set[str] = {"-c", "--version", "--help"}
     for word in words:

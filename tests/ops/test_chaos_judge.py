@@ -47,8 +47,8 @@ class Shop:
     waiting: int = 0
     fresh_starts: int = 0
 
-    def judged(self) -> list[Check]:
-        return judge(self.evidence(), self.sent, by_marks=True, fresh_starts=self.fresh_starts)
+    def judged(self, *, by_marks: bool = True) -> list[Check]:
+        return judge(self.evidence(), self.sent, by_marks=by_marks, fresh_starts=self.fresh_starts)
 
     def broken(self) -> dict[str, list[str]]:
         return {check.promise: check.findings for check in self.judged() if check.findings}
@@ -403,6 +403,9 @@ def test_a_message_that_is_there_once_more_is_a_repeat_but_another_is_a_fault() 
     shop.sent[Sort.DUPLICATE] -= 1
     assert shop.broken() == {}
     assert {check.promise: check.repeats for check in shop.judged()}[promise] == 1
+    # Records of now have a producer that the broker remembers.
+    live = {check.promise: check.findings for check in shop.judged(by_marks=False)}
+    assert f"{shop.sent[Sort.DUPLICATE]} duplicate sent" in str(live[promise])
     shop.sent[Sort.LATE] -= 1
     assert list(shop.broken()) == [promise]
 

@@ -15,17 +15,16 @@ import pytest
 import redis
 import yaml
 from prometheus_client import CollectorRegistry
-from typer.main import get_command
 
 from consumers.doctor import examine
 from consumers.findings import Finding
 from ops.kafka.server import RealKafka, why_unavailable
-from stream.cli.main import app
 from stream.config import ConfigError, Settings
 from stream.config_layers import load
 from stream.health import Health, HealthServer
 from stream.servers import LocalStore, redis_binary
 from stream.wiring import roles
+from tests.command import whole_command
 from tests.conftest import SettingsFor, unavailable
 
 ROOT = Path(__file__).parent.parent.parent
@@ -172,7 +171,7 @@ def test_an_unknown_setting_would_be_refused() -> None:
 
 @pytest.mark.parametrize("name", OURS)
 def test_commands_exist(name: str) -> None:
-    command: Any = get_command(app)
+    command: Any = whole_command()
     for word in SERVICES[name]["command"]:
         command = command.commands[word]
     assert command.callback is not None

@@ -19,9 +19,10 @@ from producers import topics as topic_plans
 from stream import config_layers
 from stream.cli import auditing, views
 from stream.cli.arguments import AsJson
-from stream.cli.invocation import NO, invocation
+from stream.cli.invocation import invocation
 from stream.cli.terminal import show
 from stream.masking import mask_facts
+from stream.told import NO
 from stream.wiring import campaigns, roles
 
 commands = typer.Typer()

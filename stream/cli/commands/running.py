@@ -21,13 +21,14 @@ from producers.replay import parse_speed, progress_bar, replay
 from stream import config
 from stream.cli import demo as demo_view
 from stream.cli.arguments import AsJson, KeepOutliers, Local, with_mappings
-from stream.cli.invocation import NO, invocation
+from stream.cli.invocation import invocation
 from stream.cli.terminal import show
 from stream.cli.waiting import catching_up_bar
 from stream.insight.facts import RunFacts
 from stream.insight.waiting import wait_until_caught_up
 from stream.roles.registry import Role
 from stream.servers import LocalBroker, LocalStore
+from stream.told import NO
 from stream.wiring import demo as demonstration
 from stream.wiring import roles
 

@@ -18,11 +18,12 @@ from stream.cli import dlq
 from stream.cli import rekey as rekey_view
 from stream.cli import webhooks as webhooks_view
 from stream.cli.arguments import AsJson, see_kind, see_segments
-from stream.cli.invocation import NO, invocation
+from stream.cli.invocation import invocation
 from stream.cli.terminal import show
 from stream.events import Reason
 from stream.insight import queries
 from stream.membership import Wanted
+from stream.told import NO
 from stream.units import milliseconds
 from stream.wiring import letters as letter_facts
 from stream.wiring import parked as parked_facts
