@@ -453,6 +453,18 @@ class Publish(Section):
         ge=0,
         le=MOST_MARGIN,
     )
+    apart: float = setting(
+        25.0,
+        "two segments nearer than this ask for a margin greater in the measure in which they are "
+        "nearer, up to .45: their squared distance over the mean squared distance of users to their "
+        "centroid, a feature; 0 asks the same between all",
+        ge=0,
+    )
+    return_seconds: Seconds = setting(
+        30 * 86_400.0,
+        "within this time neither time nor a model takes a user back to the segment before, only acts "
+        "and a population's rule do; 0 holds nobody",
+    )
     sign_gap_seconds: Seconds = setting(
         1_800.0,
         "acts within this of one whose margin was added are the same sign, and add nothing more",
@@ -483,6 +495,8 @@ class Publish(Section):
             int(self.sign_gap_seconds * 1_000),
             self.silence_margin,
             self.turns_per_second,
+            self.apart,
+            int(self.return_seconds * 1_000),
         )
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -25,6 +26,9 @@ FALLBACK_RANK = 2
 """Not as good as promising, and no worse than at risk."""
 KIND_SLACK = 0.15
 """Of a limit: more than a centroid moves between two refits, less than two kinds lie apart."""
+APART = 1.5
+"""Times the odds of an order that a kind's customers have beside those of the next one: with fewer,
+which of the two is better is seldom seen in a month's customers."""
 CUSTOMERS = "customers"
 """Share of a segment's members who have ordered, however long ago."""
 OUTLOOK = "outlook"
@@ -111,6 +115,11 @@ _AWAY = (
     "browsing now", "browsed today", "browses a lot", "many visits", "fills carts",
     "browses for long", "buys when visiting",
 )  # fmt: skip
+_ORDERED = (
+    "ordered recently", "no recent order", "ordering now", "few orders lately", "frequent", "rare orders",
+    "spending now", "low spend lately", "high value", "low value", "big baskets", "small baskets",
+)  # fmt: skip
+"""What is said of orders says nothing of who has none."""
 _HERE = ("silent", "no recent order", "few orders lately", "low spend lately", "looks only")
 
 
@@ -126,9 +135,9 @@ def _kind(
 
 
 DEFAULT_KINDS: tuple[KindRule, ...] = (
-    _kind("gone_visitor", 1, _AWAY, customers=(None, 0.5), days_since_seen=(45, None)),
-    _kind("browsing", 2, ("silent", "frequent", "ordering now", "spending now"), customers=(None, 0.5)),
-    _kind("dormant", 1, _AWAY, outlook=(None, 0.12), days_since_order=(30, None)),
+    _kind("gone_visitor", 1, (*_AWAY, *_ORDERED), customers=(None, 0.5), days_since_seen=(45, None)),
+    _kind("browsing", 2, ("silent", *_ORDERED), customers=(None, 0.5)),
+    _kind("dormant", 1, _AWAY, outlook=(None, 0.12), days_since_order=(120, None)),
     _kind("dormant", 1, _AWAY, outlook=(None, 0.3), days_since_order=(180, None)),
     _kind("at_risk", 2, _AWAY, outlook=(None, 0.35), days_since_order=(14, None)),
     _kind("at_risk", 2, _AWAY, outlook=(None, 0.45), days_since_order=(45, None)),
@@ -232,14 +241,72 @@ def kind_of(
 
 
 def kinds(members: Members, rules: Sequence[KindRule], current: Sequence[str | None]) -> list[str]:
-    """Kind of each segment, from its members and the kind it had, which it keeps without any."""
+    """Kind of each segment, from its members and the kind it had, which it keeps without any.
+
+    Two kinds next to each other whose customers are about as likely to order are one: that of most of
+    their members.
+    """
     usual = dict(zip(members.names, members.usual.tolist(), strict=True))
-    return [
+    profiles, counts = members.profiles(), members.counts.tolist()
+    found = [
         before if before is not None and not count else kind_of(profile, rules, before, usual)
-        for profile, before, count in zip(
-            members.profiles(), current, members.counts.tolist(), strict=True
-        )
+        for profile, before, count in zip(profiles, current, counts, strict=True)
     ]
+    return told_apart(found, profiles, counts, rules, current)
+
+
+def told_apart(
+    found: Sequence[str],
+    profiles: Sequence[Mapping[str, float]],
+    counts: Sequence[int],
+    rules: Sequence[KindRule],
+    current: Sequence[str | None],
+) -> list[str]:
+    """Kinds of segments, without those that their outlook does not tell from the next one.
+
+    Of two such kinds the one with fewer members goes; but where all have been of one of them before, they
+    stay of it, and a little longer (`KIND_SLACK`).
+
+    Args:
+        found: the kind of each by the rules.
+        counts: of members.
+        current: the kind of each before.
+    """
+    told = list(found)
+    rank = {rule.kind: rule.rank for rule in reversed(rules) if rule.rank and OUTLOOK in rule.when}
+    while True:
+        held: dict[str, list[int]] = {}
+        for place, (kind, profile, count) in enumerate(zip(told, profiles, counts, strict=True)):
+            if kind in rank and OUTLOOK in profile and count:
+                held.setdefault(kind, []).append(place)
+        chain = sorted(held, key=lambda kind: -rank[kind])
+        odds = {
+            kind: _odds([(profiles[p][OUTLOOK], counts[p]) for p in held[kind]]) for kind in chain
+        }
+        alike: tuple[list[int], str] | None = None
+        for better, worse in pairwise(chain):
+            before = {current[place] for place in held[better] + held[worse]} - {None}
+            were_one = len(before) == 1 and before <= {better, worse}
+            least = APART * (1.0 + KIND_SLACK) if were_one else APART
+            if odds[better] < least * odds[worse]:
+                many = max(better, worse, key=lambda kind: sum(counts[p] for p in held[kind]))
+                alike = held[better] + held[worse], before.pop() or many if were_one else many
+                break
+        if alike is None:
+            return told
+        for place in alike[0]:
+            told[place] = alike[1]
+
+
+def _odds(segments: Sequence[tuple[float, int]]) -> float:
+    """Odds of an order, of the members of some segments together.
+
+    Args:
+        segments: outlook and members of each.
+    """
+    likely, counts = zip(*segments, strict=True)
+    share = float(np.average(likely, weights=counts))
+    return share / max(1.0 - share, 1e-9)
 
 
 class Rung(NamedTuple):

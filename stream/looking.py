@@ -36,6 +36,7 @@ def look_under(
         by_model = placed.crossing & known & (causes == CAUSES.index(Cause.MODEL_MOVED))
         causes = np.where(by_model, CAUSES.index(Cause.TIME_PASSED), causes).astype(np.uint8)
     answer = look(
-        rows, placed.squared, model.ids, model.gaps, rule, causes, now_ms, placed.crossing
-    )
+        rows, placed.squared, model.ids, model.gaps, rule, causes, now_ms, placed.crossing,
+        model.nearness,
+    )  # fmt: skip
     return placed, answer

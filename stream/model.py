@@ -25,6 +25,8 @@ from stream.units import iso
 
 DECLARED = "declared"
 """Of a number of segments that a person chose."""
+LEAST_EXPLAINED = 1e-3
+"""A split that explains less than this explains nothing."""
 
 
 class Axes(Protocol):
@@ -91,6 +93,8 @@ class PopulationModel:
         inertia: mean squared distance of a user to the nearest centroid.
         silhouette: of the last refit's sample.
         choice: how its number of segments came about: `DECLARED`, or how firm the suggestion is.
+        separations: ``(k, k)`` share of the variance on the line between two centroids that their split
+            explained at the last refit; None where a version before this one made it.
     """
 
     population: str
@@ -103,6 +107,7 @@ class PopulationModel:
     inertia: float = 0.0
     silhouette: float | None = None
     choice: str = DECLARED
+    separations: Floats | None = None
 
     @cached_property
     def ids(self) -> npt.NDArray[np.int32]:
@@ -113,9 +118,32 @@ class PopulationModel:
         """``(k, k)`` squared distances between centroids."""
         return separated(self.centroids, self.map.weights)
 
+    @cached_property
+    def nearness(self) -> Floats:
+        """``(k, k)`` how near centroids are; see `nearness_of`."""
+        if self.separations is None:
+            return np.zeros_like(self.gaps)
+        return nearness_of(self.separations)
+
     def natural(self) -> Floats:
         """Centroids in natural units, ``(k, features)``."""
         return self.map.invert(self.centroids)
+
+
+def nearness_of(separations: Floats) -> Floats:
+    """How near centroids are; 0 is infinitely far.
+
+    It is the variance of users about their centroids, on the line between the two, over the square of its
+    length. A user's place trembles in the measure in which users of a segment differ, so that a margin between
+    two centroids means less the nearer they are.
+
+    Args:
+        separations: see `PopulationModel`; of the variance on a line, the square of half its length is
+            explained.
+    """
+    explained = np.maximum(separations, LEAST_EXPLAINED)
+    found: Floats = (1.0 - explained) / (4.0 * explained)
+    return found
 
 
 class Placed(NamedTuple):
@@ -210,6 +238,14 @@ class Model:
         found = np.full((len(self.ids), len(self.ids)), np.inf)
         for part, span in zip(self.parts, self.spans, strict=True):
             found[span, span] = part.gaps
+        return found
+
+    @cached_property
+    def nearness(self) -> Floats:
+        """``(k, k)`` how near centroids are; 0 between populations."""
+        found = np.zeros((len(self.ids), len(self.ids)))
+        for part, span in zip(self.parts, self.spans, strict=True):
+            found[span, span] = part.nearness
         return found
 
     @cached_property
@@ -423,6 +459,9 @@ class Model:
                         "since": part.since,
                         "map": part.map.to_json(),
                         "centroids": part.centroids.tolist(),
+                        "separations": None
+                        if part.separations is None
+                        else part.separations.tolist(),
                     }
                     for part in self.parts
                 ],
@@ -486,6 +525,7 @@ class Model:
                 inertia=told["inertia"],
                 silhouette=told["silhouette"],
                 choice=told["choice"],
+                separations=_square(kept.get("separations")),
             )
             for told, kept in zip(data["populations"], geometry["parts"], strict=True)
         )
@@ -513,6 +553,10 @@ class Model:
             ladder=tuple(Rung(**rung) for rung in geometry.get("kinds", ())),
             scores=Scores.from_json(geometry["scores"]) if "scores" in geometry else None,
         )  # fmt: skip
+
+
+def _square(rows: list[list[float]] | None) -> Floats | None:
+    return None if rows is None else np.array(rows, dtype=float)
 
 
 def _of_one_population(data: PublishedModel) -> PublishedModel:

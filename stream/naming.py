@@ -31,9 +31,15 @@ ALIKE = 0.7
 """Two features correlated as much as this over the segments say the same of them."""
 AT_ODDS = 0.4
 """Words for two features correlated as much as this the other way round contradict each other."""
-SAID_AT, KEPT_AT = 0.5, 0.25
+SAID_AT, KEPT_AT = 0.75, 0.5
 """Of the way from the declared share to everyone: a word is said from here on, and kept to there, so
 that it is true until the next look, and does not come and go."""
+FEWEST = 20
+"""Of fewer members nothing is said: they are others at the next look, as visitors of a shop in which nearly
+everyone orders on the second day."""
+FEW = 0.25
+"""Over the root of a segment's members: so much more of them a word has to hold for. Of thirty, three who
+come or go before the next look are a tenth."""
 ROUNDING = 1e-9
 UNMARKED = "Average"
 """Name of a segment that has no kind and that nothing marks."""
@@ -66,7 +72,11 @@ class Truth:
         """Whether a word may be said of a segment, or stay in its name."""
         typical, shares = self._of(word.casefold())
         step = KEPT_AT if kept else SAID_AT
-        least = self.share + step * (1.0 - self.share) - ROUNDING
+        members = int(self.members.counts[column])
+        if members < FEWEST:
+            return False
+        few = FEW / members**0.5
+        least = min(self.share + step * (1.0 - self.share) + few, 1.0) - ROUNDING
         return bool(typical[column] and shares[column] >= least)
 
     @cached_property

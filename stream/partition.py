@@ -433,14 +433,15 @@ class Partition:
             vectors = self._table.vectors(rows, now_ms)
             if model is None:
                 none = np.full(len(rows), NONE)
-                sweep.sample(self._hashes[slots], vectors, self._populations.divide(vectors, none))
+                divided = self._populations.divide(vectors, none)
+                sweep.sample(self._hashes[slots], vectors, divided, rows["segment"])
                 continue
             looked = self._look(model, rows, slots, vectors, causes, now_ms)
             if len(slots) < end - start:
                 put_rows(self._rows, slots, rows)
             self._dirty[slots[looked.answer.changed]] = True
             sweep.untold.append(slots[looked.untold])
-            sweep.sample(self._hashes[slots], vectors, looked.placed.populations)
+            sweep.sample(self._hashes[slots], vectors, looked.placed.populations, rows["segment"])
             sweep.count(model, looked.placed, looked.answer.columns, vectors, self._table.names)
         sweep.next = last
         if last == len(sweep.causes) and model is not None and sweep.untold:

@@ -86,6 +86,7 @@ class Rehearsal:
         state = learn(
             state, [statistics], at_ms, self._table, settings.learning, settings.kinds,
             populations=settings.populations, scores=settings.foretold(),
+            publish=settings.publish.rule(),
         )  # fmt: skip
         if state.model is not None and state.model is not self.state.model:
             partition.adopt(state.model, at_ms, at_ms)

@@ -93,7 +93,7 @@ class Scorer:
         hashes = hash_texts([str(user) for user in users])
         chosen = smallest_hashes(hashes, self._sample_users)
         nobody = np.zeros(len(chosen), np.int64)
-        sample = Sample(hashes[chosen], values[chosen], nobody, at_ms)
+        sample = Sample(hashes[chosen], values[chosen], nobody, nobody.astype(np.int32), at_ms)
         self._known, self._looks = advance(
             self._known, self._looks, sample, self._features, self._wanted, self._sample_users
         )

@@ -42,8 +42,9 @@ FORMAT = 3
 LEARNING = Learning(
     refit_seconds=0, refit_updates=10_000, first_model_users=200, move_threshold=0.03
 )
-PUBLISH = Publish(sign_gap_seconds=0, silence_margin=MOST_MARGIN)
-"""Each update is a sign of its own, whatever unit time is in; and time alone moves nobody here."""
+PUBLISH = Publish(sign_gap_seconds=0, return_seconds=0, silence_margin=MOST_MARGIN)
+"""Each update is a sign of its own, whatever unit time is in, and nobody knows what is soon in it; and
+time alone moves nobody here."""
 MOST_WEIGHT = 4.0
 """The pipeline's limit on a feature's weight, too."""
 EARLIEST, LATEST = (datetime(year, 1, 1, tzinfo=UTC).timestamp() for year in (1, 9999))
@@ -121,8 +122,8 @@ class Segmenter:
     -62,135,596,800 and 253,370,764,800, which are the years 1 to 9998 in seconds; lineage tells it
     as such a date. Everything that is a time is in its unit: `forget_after` and `drop_after`, and
     `learning.refit_seconds`, `publish.dwell_seconds`, `publish.revert_seconds` and
-    `publish.sign_gap_seconds` (1,800 in a `publish` of one's own that does not say) too, whatever
-    they are called.
+    `publish.sign_gap_seconds` (1,800 in a `publish` of one's own that does not say) and
+    `publish.return_seconds` (30 days in such a one) too, whatever they are called.
 
     Args:
         features: a name for each feature, or how many there are.
@@ -336,7 +337,7 @@ class Segmenter:
             self._flapping = self._flapping.swept(in_each, self._age(now), self._rule.revert_ms)
         self._state = learn(
             self._state, parts, round_ms, self._features, self._learning, self._kinds,
-            populations=self._declared,
+            populations=self._declared, publish=self._rule,
         )  # fmt: skip
         model = self._model
         if model is None or model is before:
@@ -393,6 +394,7 @@ class Segmenter:
             np.full(len(slots), CAUSES.index(cause), np.uint8),
             now,
             model.crossing(rows["segment"], shard.populations[slots]),
+            model.nearness,
         ).moves
         put_rows(shard.rows, slots, rows)
         parts = np.full((len(moves), mapped.shape[1]), np.nan)

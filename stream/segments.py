@@ -16,6 +16,8 @@ from stream.events import CAUSES, Bools, Cause, Floats, Ints, Rows
 from stream.rows import put_rows, rows_at
 
 MOST_MARGIN = 16.0
+MOST_GROWN = 0.45
+"""Who stands at the other centroid, at .5, moves at once, however near the two are."""
 EVIDENCE = 4_096
 """A row's `evidence` counts in these parts of a margin, and holds up to `MOST_MARGIN`."""
 
@@ -31,6 +33,26 @@ class PublishRule:
     sign_gap_ms: int = 0
     silence_margin: float = MOST_MARGIN
     turns_per_second: float = 200.0
+    apart: float = 0.0
+    return_ms: int = 0
+
+    def asked(self, nearness: Floats) -> tuple[Floats, Floats]:
+        """The margins that an act and that silence needs.
+
+        Args:
+            nearness: of the segments between which a user is, see `model.Model.nearness`.
+        """
+        times = np.maximum(self.apart * nearness, 1.0)
+        by_act, by_silence = (
+            np.minimum(margin * times, max(margin, MOST_GROWN))
+            for margin in (self.margin, self.by_silence)
+        )
+        return by_act, by_silence
+
+    def asked_between(self, nearness: float) -> tuple[float, float]:
+        """The same for one user."""
+        by_act, by_silence = self.asked(np.array([nearness]))
+        return float(by_act[0]), float(by_silence[0])
 
     @property
     def by_silence(self) -> float:
@@ -104,6 +126,7 @@ def look(
     causes: npt.NDArray[np.uint8],
     now_ms: int,
     crossing: Bools | None = None,
+    nearness: Floats | None = None,
 ) -> Look:
     """Look at users once and move whom the publish rule lets move; rows change in place.
 
@@ -121,6 +144,9 @@ def look(
     without chance, so there is nothing to wait for. Who was farther over it than that when they last
     acted, or when the model last moved, was not carried there by time, and needs the full margin.
 
+    The margin asked for grows where the two segments are near, because there a user's place trembles
+    across. Time and models take nobody back to the segment that they left not long ago: only acts do.
+
     Args:
         rows: ``(n,)`` users.
         distances: ``(n, k)`` squared distances to the model's centroids, infinite to those of other
@@ -131,6 +157,7 @@ def look(
         now_ms: the time of the look.
         crossing: ``(n,)`` who belongs to another population than their segment is of. Where that one
             has no segments yet, they stay. None for nobody.
+        nearness: ``(k, k)`` see `model.Model.nearness`; None where all segments are far apart.
     """
     best = distances.argmin(axis=1)
     columns = place = columns_of(rows["segment"], ids)
@@ -166,15 +193,19 @@ def look(
     gap = now_ms - rows["sign"]  # below 0 if a clock was ahead, which must not hold up signs
     sign = acted & (margin > 0) & ~(same & (gap >= 0) & (gap < rule.sign_gap_ms))
     evidence = np.where(margin > 0, so_far + np.where(sign, margin, 0.0), 0.0)
-    by_acts = evidence > rule.margin
-    little = so_far <= rule.by_silence
-    # Whom the model carried over the border has a candidate and no evidence.
-    models = same & (rows["candidate"] > 0) & (rows["evidence"] == 0)
-    carried = (causes == CAUSES.index(Cause.MODEL_MOVED)) & (margin > rule.by_silence) & little
-    by_time = (causes == CAUSES.index(Cause.TIME_PASSED)) & ~models & little
-    due = by_acts | (margin > np.where(by_time, rule.by_silence, rule.margin))
     # For whoever moved by a clock that was ahead, no time has passed; not less than none.
     age = np.maximum(now_ms - rows["since"], 0)
+    back = (rows["previous"] > 0) & (rows["previous"] == wanted)
+    near = np.zeros(len(rows)) if nearness is None else nearness[old, best]
+    margin_asked, silence_asked = rule.asked(near)
+    by_acts = evidence > margin_asked
+    little = so_far <= silence_asked
+    # Whom the model carried over the border has a candidate and no evidence.
+    models = same & (rows["candidate"] > 0) & (rows["evidence"] == 0)
+    carried = (causes == CAUSES.index(Cause.MODEL_MOVED)) & (margin > silence_asked) & little
+    by_time = (causes == CAUSES.index(Cause.TIME_PASSED)) & ~models & little
+    held = ~acted & back & (age < rule.return_ms)
+    due = by_acts | (~held & (margin > np.where(by_time, silence_asked, margin_asked)))
     stayed = age >= rule.dwell_ms
     moved = ((first | retired) & ~nowhere) | crossed | (due & stayed)
 
@@ -191,8 +222,7 @@ def look(
     changed[open_] |= signed != rows["sign"]
 
     index = np.flatnonzero(moved)
-    back = (rows["previous"] > 0) & (rows["previous"] == wanted)
-    soon = age < rule.revert_ms
+    flapped = back & (age < rule.revert_ms)
     moves = Moves(
         index=open_[index],
         before=current[index].copy(),
@@ -202,7 +232,7 @@ def look(
         cause=cause[index],
         margin=np.where(rival[index], margin[index], np.nan),
         provisional=provisional[open_[index]],
-        reverted=(back & soon)[index],
+        reverted=flapped[index],
         crossed=crossed[index],
     )
     rows["candidate"], rows["evidence"], rows["sign"] = candidate, kept, signed
@@ -213,6 +243,50 @@ def look(
     put_rows(everyone, open_, rows)
     columns[moves.index] = moves.column
     return Look(moves, np.flatnonzero(changed), columns)
+
+
+def published_now(
+    segments: npt.NDArray[np.int32], ids: npt.NDArray[np.int32], squared: Floats
+) -> Ints:
+    """Column of the segment that each user is published in; the nearest, of whom it is not known.
+
+    A segment that nobody has come to yet is taken to have those nearest to it.
+
+    Args:
+        segments: ids, 0 for none.
+        ids, squared: of the model in force, see `look`.
+    """
+    return _peopled(columns_of(segments, ids), squared)
+
+
+def published_then(
+    segments: npt.NDArray[np.int32],
+    ids: npt.NDArray[np.int32],
+    squared: Floats,
+    gaps: Floats,
+    rule: PublishRule,
+    nearness: Floats | None = None,
+) -> Ints:
+    """Column of the segment that each user will be published in when a model has been adopted.
+
+    Args:
+        segments: ids of the segments that they are in before, 0 for none.
+        ids, squared, gaps, nearness: of the model to come, see `look`.
+    """
+    best, user = squared.argmin(axis=1), np.arange(len(squared))
+    columns = columns_of(segments, ids)
+    now = np.where(columns >= 0, columns, best)
+    farther = squared[user, now] - squared[user, best]
+    near = np.zeros(len(best)) if nearness is None else nearness[now, best]
+    far = farther > 2.0 * gaps[now, best] * rule.asked(near)[0]
+    return _peopled(np.where(far, best, now), squared)
+
+
+def _peopled(columns: Ints, squared: Floats) -> Ints:
+    """Columns of users, those nearest to a segment without anybody put there; -1 is nowhere yet."""
+    best = squared.argmin(axis=1)
+    peopled = np.bincount(columns[columns >= 0], minlength=squared.shape[1]) > 0
+    return np.where((columns < 0) | ~peopled[best], best, columns)
 
 
 def columns_of(segments: npt.NDArray[np.int32], ids: npt.NDArray[np.int32]) -> Ints:

@@ -162,7 +162,12 @@ class Shard:
             populations=in_each.tolist(),
         )
         if sampling is not None:
-            sampling.add(self._hashes[living], self.vectors[living], self.populations[living])
+            sampling.add(
+                self._hashes[living],
+                self.vectors[living],
+                self.populations[living],
+                self.rows["segment"][living],
+            )
             part.sampled(sampling.taken())
         if model is not None:
             total = self._counted(living[:CHUNK], model)

@@ -74,11 +74,17 @@ class Sweep:
         causes = np.full(users, CAUSES.index(cause), np.uint8)
         return Sweep(cause, causes, sampling, np.zeros(populations, np.int64))
 
-    def sample(self, hashes: Hashes, vectors: Floats, populations: Ints) -> None:
+    def sample(
+        self,
+        hashes: Hashes,
+        vectors: Floats,
+        populations: Ints,
+        segments: npt.NDArray[np.int32],
+    ) -> None:
         """Count users by population, and take those into the sample who belong there."""
         self.in_each += np.bincount(populations, minlength=len(self.in_each))
         if self.sampling is not None:
-            self.sampling.add(hashes, vectors, populations)
+            self.sampling.add(hashes, vectors, populations, segments)
 
     def count(
         self, model: Model, placed: Placed, columns: Ints, vectors: Floats, names: Sequence[str]

@@ -314,6 +314,7 @@ class Trainer:
             wanted=self._wanted(),
             populations=self._settings.populations,
             scores=self._settings.foretold(),
+            publish=self._settings.publish.rule(),
         )
         if not self._put(state):
             return

@@ -21,18 +21,24 @@ from stream.model import Axes, GivenAxes
 from stream.populations import Population, Populations
 from stream.segments import PublishRule
 
+DEFAULT_RULE = Publish().rule()
 OWNERS_SHARE = frozenset({"sample_users"})
 """Settings of learning that workers have to agree with: they stay those the roles were started with."""
 
 
 @dataclass(frozen=True)
 class Started:
-    """What a round goes by, as the trainer was started or as a person wants it."""
+    """What a round goes by, as the trainer was started or as a person wants it.
+
+    Attributes:
+        publish: the rule that owners go by, which says who will be in which segment.
+    """
 
     axes: Axes
     learning: Learning
     rules: Sequence[KindRule]
     populations: Sequence[Population] = ()
+    publish: PublishRule = DEFAULT_RULE
 
     def divided(self) -> Populations:
         """The populations, compiled."""
@@ -121,6 +127,7 @@ class Tuning(msgspec.Struct, frozen=True):
             Learning.model_validate(values),
             [KindRule.model_validate(rule) for rule in self.kinds],
             populations,
+            self.rule(),
         )
 
 

@@ -68,8 +68,13 @@ def of_everyone(
 
 
 def with_only(model: Model, **changed: Any) -> Model:
-    """A model of one population, changed in what was learned of it."""
+    """A model of one population, changed in what was learned of it.
+
+    Of other centroids nobody knows how well they are separated.
+    """
     (part,) = model.parts
+    if "centroids" in changed:
+        changed.setdefault("separations", None)
     return replace(model, parts=(replace(part, **changed),))
 
 

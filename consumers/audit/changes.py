@@ -13,6 +13,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from consumers.audit.chains import Chain, Chains, Step
+from consumers.audit.crossings import PopulationsCheck
 from consumers.audit.reading import bytes_of, digest_of, place_of, texts_of
 from consumers.audit.report import Check
 from consumers.audit.sample import Sample
@@ -43,10 +44,17 @@ class ChangesCheck:
 
     Args:
         key: the namespace's secret, see `hashing`.
-        chains: takes in the changes of users.
+        chains, populations: take in the changes of users.
     """
 
-    def __init__(self, key: bytes, snapshots: Snapshots, sample: Sample, chains: Chains) -> None:
+    def __init__(
+        self,
+        key: bytes,
+        snapshots: Snapshots,
+        sample: Sample,
+        chains: Chains,
+        populations: PopulationsCheck,
+    ) -> None:
         self.valid = Check("change_records_are_valid")
         self.payload = Check("one_payload_an_id")
         self.once = Check("each_change_is_delivered_once")
@@ -57,6 +65,7 @@ class ChangesCheck:
         self._snapshots = snapshots
         self._sample = sample
         self._chains = chains
+        self._populations = populations
         self._digests: dict[str, bytes] = {}
         self._lineage: dict[str, bytes] = {}
 
@@ -199,3 +208,4 @@ class ChangesCheck:
         kinds = change["kind_from"] or "", change["kind_to"]
         step = Step(change["version"], change["from"], change["to"], change["at"], where, kinds)
         self._chains.take(chain, step)
+        self._populations.take(partition, change, where)

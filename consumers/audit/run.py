@@ -11,6 +11,7 @@ from dataclasses import asdict
 from consumers.audit.assignment import AssignmentCheck
 from consumers.audit.chains import Chains
 from consumers.audit.changes import ChangesCheck
+from consumers.audit.crossings import PopulationsCheck
 from consumers.audit.letters import LettersCheck
 from consumers.audit.log import FoldedLog
 from consumers.audit.reading import Reading
@@ -60,6 +61,8 @@ def audit(
     for partition in range(topics.partitions):
         reading.tell("partitions of the store", partition, topics.partitions)
         snapshots.take(partition)
+    populations = PopulationsCheck(settings, table, snapshots)
+    populations.read(store)
 
     log = FoldedLog(settings, key, snapshots, judged)
     for index, topic in enumerate(topics.inputs):
@@ -69,7 +72,7 @@ def audit(
         dlq = topics.dlq(topic)
         letters.compare(topic, dlq, reading.records_if_there(dlq))
     chains = Chains()
-    changes = ChangesCheck(key, snapshots, judged, chains)
+    changes = ChangesCheck(key, snapshots, judged, chains, populations)
     changes.read(topics.changes, reading.records(topics.changes))
     snapshots.note_movement()
 
@@ -85,11 +88,13 @@ def audit(
     chains.compare()
     assignment = AssignmentCheck(table, snapshots, log, chains)
     assignment.compare()
+    populations.compare()
 
     _note(snapshots, changes, log, assignment, judged)
     checks = [
         log.complete, state.check, log.conservation, letters.check, changes.valid,
         changes.payload, changes.once, chains.versions, chains.links, assignment.check,
+        populations.check,
     ]  # fmt: skip
     counts = Counts()
     for snapshot in snapshots.values():

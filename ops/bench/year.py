@@ -15,6 +15,10 @@ section to ``results/year.md``. What the numbers mean:
   within thirty days of it. First assignments are no changes here, nor are
   turns of kind, which move nobody.
 - *changes a user and day*: by users known at each mark, and the time to the mark before.
+- *changes of kind a user and year*: of what users were told. Beside it *a plain grid*: how often
+  their cell changes from mark to mark, if cells are three bands of days since the last order (30 and 90)
+  by three of orders (1, up to 4, more), and one of those who never ordered.
+- *found*: the segments at the end, with what marks the typical member, the median of those published.
 - *ARI against batch*: published segments at a quarter's end against ``KMeans(n_init=10)`` with as
   many segments on all users' mapped vectors, all living users; beside it *nearest*, each user in
   the segment whose centroid is nearest, and *batch again*, another seed against the first: no more
@@ -46,6 +50,7 @@ from stream.events import Cause, Floats, Ints, Lineage, SegmentChange
 from stream.kinds import CHURN_RISK_KINDS
 from stream.model import Model
 from stream.rehearsal import Marked, Rehearsal
+from stream.rhythm import LIFETIME, SILENCE
 from stream.segments import columns_of
 from stream.units import DAY_MS, iso
 from stream.wiring.history import open_history
@@ -54,6 +59,18 @@ RESULTS = Path(__file__).parent / "results" / "year.md"
 DATA = Path(__file__).parents[3] / "shared" / "data" / "online_retail_uk.csv.gz"
 REVERT_CHANGES = 5
 REVERT_MS = 30 * DAY_MS
+TOLD_OF = (
+    "days_since_seen",
+    "days_since_order",
+    "tenure_days",
+    "orders_total",
+    "orders_30d",
+    "orders_180d",
+    "revenue_180d",
+    "basket_value",
+    "views_7d",
+)
+"""Features of which the typical member of a segment is told."""
 
 HEADER = """\
 # A shop's year, measured
@@ -174,6 +191,11 @@ class Changes:
     def total(self) -> int:
         return self.causes.total()
 
+    @property
+    def of_kind(self) -> int:
+        """Records, turns among them, that tell another kind than the one before."""
+        return sum(count for (before, after), count in self.kinds.items() if before != after)
+
 
 # -- the year ------------------------------------------------------------------------------------
 
@@ -195,9 +217,12 @@ class Year:
     lineage: Counter[str] = field(default_factory=Counter)
     ends: list[dict[str, Any]] = field(default_factory=list)
     user_days: float = 0.0
+    grid_changes: int = 0
+    found: list[dict[str, Any]] = field(default_factory=list)
     marks: int = 0
     first_ms: int = 0
     _first: set[int] = field(default_factory=set)
+    _cells: Ints = field(default_factory=lambda: np.empty(0, np.int64))
     _model: Model | None = None
     _month: Snapshot | None = None
     _last_ms: int = 0
@@ -210,14 +235,29 @@ class Year:
         self.changes.add(marked.changes, at_ms)
         if model is not None and self._model is not None:
             self.user_days += len(rehearsal.partition) * (at_ms - self._last_ms) / DAY_MS
+            self._see_grid(rehearsal, at_ms)
         if model is not None and model is not self._model:
             self._published(self._model, model)
         before_ms, self._last_ms, self._model = self._last_ms, at_ms, model
         if before_ms and month_of(before_ms) != month_of(at_ms):
             self._month_ended(rehearsal, at_ms, quarter=month_of(at_ms)[1] % 3 == 1)
 
+    def _see_grid(self, rehearsal: Rehearsal, at_ms: int) -> None:
+        """Take in everyone's cells."""
+        table = rehearsal.table
+        if not {SILENCE, LIFETIME} <= set(table.names):
+            return
+        vectors = table.vectors(rehearsal.partition.rows, at_ms)
+        cells = grid(
+            vectors[:, table.names.index(SILENCE)], vectors[:, table.names.index(LIFETIME)]
+        )
+        self.grid_changes += int((cells[: len(self._cells)] != self._cells).sum())
+        self._cells = cells
+
     def end(self, rehearsal: Rehearsal) -> None:
         """There are no more marks: what is left of the last month and quarter counts as one."""
+        now = snapshot(rehearsal, self._last_ms)
+        self.found = [] if now is None else found_in(now, rehearsal.table.names)
         if not self.ends or self.ends[-1]["at"] != iso(self._last_ms):
             self._month_ended(rehearsal, self._last_ms, quarter=True)
 
@@ -292,6 +332,10 @@ class Year:
                 for cause, count in sorted(changes.causes.items())
             },
             "changes_per_user_day": share(changes.total, self.user_days),
+            "kind_changes": changes.of_kind,
+            "kind_changes_per_user_year": share(changes.of_kind * 365.0, self.user_days),
+            "grid_changes_per_user_year": share(self.grid_changes * 365.0, self.user_days),
+            "found": self.found,
             "into_risk": into,
             "into_risk_total": sum(into.values()),
             "silent_days_when_at_risk": np.quantile(changes.silences, (0.25, 0.5, 0.75)).tolist()
@@ -299,6 +343,42 @@ class Year:
             else None,
             "quarters": self.ends,
         }
+
+
+GRID_DAYS, GRID_ORDERS = (30, 90), (2, 5)
+
+
+def grid(silence: Floats, orders: Floats) -> Ints:
+    """Cell of each user in a plain grid of recency by orders, -1 for who never ordered.
+
+    Args:
+        silence: days since the last order.
+        orders: ever placed.
+    """
+    cells = 3 * np.digitize(silence, GRID_DAYS) + np.digitize(orders, GRID_ORDERS)
+    return np.where(orders >= 1, cells, -1)
+
+
+def found_in(now: Snapshot, names: Sequence[str]) -> list[dict[str, Any]]:
+    """Each segment with its members and what is typical of them, in natural units."""
+    shown = [name for name in TOLD_OF if name in names]
+    columns = [names.index(name) for name in shown]
+    users = max(int(np.count_nonzero(now.segments > 0)), 1)
+    found = []
+    for segment in now.model.segments:
+        here = now.vectors[now.segments == segment.id]
+        typical = np.median(here, axis=0)[columns].tolist() if len(here) else []
+        found.append(
+            {
+                "population": segment.population,
+                "name": segment.name,
+                "kind": segment.kind,
+                "users": len(here),
+                "share": len(here) / users,
+                "typical": dict(zip(shown, typical, strict=False)),
+            }
+        )
+    return found
 
 
 def month_of(at_ms: int) -> tuple[int, int]:
@@ -402,6 +482,12 @@ def section(report: dict[str, Any], at: datetime, command: str) -> str:
         ("told that their segment has turned", f"{report['turned']:,}"),
         ("by cause", _listed(report["causes"], "{:.0%}")),
         ("changes a user and day", f"{report['changes_per_user_day'] or 0.0:.4f}"),
+        (
+            "changes of kind a user and year (of a plain grid)",
+            _and_of_grid(
+                report["kind_changes_per_user_year"], report["grid_changes_per_user_year"]
+            ),
+        ),
         ("reverted", _percent(report["reverted"])),
         ("reverted, by cause", _listed(report["reverted_by_cause"], "{:.0%}")),
         (f"moves into {' or '.join(CHURN_RISK_KINDS)}", f"{report['into_risk_total']:,}"),
@@ -434,8 +520,28 @@ def section(report: dict[str, Any], at: datetime, command: str) -> str:
         "| quarter's end | users | ARI against batch | nearest | batch again |",
         "|---|---|---|---|---|",
         *ends,
+        "",
+        *found_table(report["found"]),
     ]
     return "\n".join(lines) + "\n"
+
+
+def _and_of_grid(ours: float | None, of_grid: float | None) -> str:
+    return f"{ours or 0.0:.1f} ({of_grid or 0.0:.1f})"
+
+
+def found_table(found: Sequence[dict[str, Any]]) -> list[str]:
+    """The segments that were found, in Markdown."""
+    names = list(dict.fromkeys(name for one in found for name in one["typical"]))
+    lines = [
+        f"| population | found | users | {' | '.join(names)} |",
+        f"|---|---|---|{'---|' * len(names)}",
+    ]
+    for one in found:
+        cells = [f"{one['typical'].get(name, float('nan')):.3g}" for name in names]
+        users = f"{one['users']:,} ({one['share']:.0%})"
+        lines.append(f"| {one['population']} | {one['name']} | {users} | {' | '.join(cells)} |")
+    return lines
 
 
 def _days(quartiles: list[float] | None) -> str:
@@ -458,19 +564,19 @@ def _listed(numbers: dict[str, float], form: str) -> str:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run it; 0 done, 1 it could not be done, 2 wrong use."""
     wanted = parse(arguments)
+    learning = {"refit_seconds": wanted.refit}
+    if wanted.segments is not None:
+        learning["segments"] = wanted.segments
+    clock = {"mode": "watermark", "mark_seconds": wanted.mark}
     try:
-        settings = Settings.model_validate(
-            {
-                "clock": {"mode": "watermark", "mark_seconds": wanted.mark},
-                "learning": {"refit_seconds": wanted.refit, "segments": wanted.segments},
-            }
-        )
+        settings = Settings.model_validate({"clock": clock, "learning": learning})
     except ValueError as error:
         return command.failed("bench-year", str(error), 2)
     told = (
         f"python -m ops.bench.year {wanted.file.name} --mapping {Path(wanted.mapping).name} "
-        f"--mark {wanted.mark} --refit {wanted.refit} --segments {wanted.segments}"
+        f"--mark {wanted.mark} --refit {wanted.refit}"
     )
+    told += "" if wanted.segments is None else f" --segments {wanted.segments}"
     return command.run(
         "bench-year",
         lambda: play(settings, wanted.file, load_mapping(wanted.mapping)),
@@ -496,7 +602,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     add("--mapping", default="online_retail", help="a shipped mapping's name, or a TOML file")
     add("--mark", default="1d", help="shop time from mark to mark")
     add("--refit", default="7d", help="shop time from refit to refit, at the latest")
-    add("--segments", type=int, default=8, help="k")
+    add("--segments", type=int, help="k; else the default")
     return parser.parse_args(arguments)
 
 

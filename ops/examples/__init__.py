@@ -38,7 +38,7 @@ ROOT = Path(__file__).parent.parent.parent
 PAGES = {"change": ROOT / "README.md", "why": ROOT / "ops" / "guide" / "changes.md"}
 """Where each example stands."""
 SEED, SHOPPERS, DAYS = 7, 700, 42
-WHO = "shopper-000094"
+WHO = "shopper-000114"
 """Of whom there is much to say: one feature would move them, acts lead elsewhere, silence too."""
 COLUMNS = 100
 """What stands on a page without being folded."""

@@ -94,8 +94,8 @@ def _show_margin(
     console.print(_margin_table(border, known))
     z, limit = border["z"], facts["margin_needed"]
     silence = facts["silence_margin_needed"]
-    by_time = f", or over {silence:g} by silence alone" if silence < limit else ""
-    verdict = "due to move" if z > limit else f"moves over {limit:g}{by_time}"
+    by_time = f", or over {silence:.2g} by silence alone" if silence < limit else ""
+    verdict = "due to move" if z > limit else f"moves over {limit:.2g}{by_time}"
     console.print(
         f"z {z:.2f} towards {border['other']}, {names[border['other']]}: 0 is the border; {verdict}"
     )

@@ -149,7 +149,7 @@ def _steps(
         return steps
     squared = distances(mapped[None], centroids, weights)[0]
     needed = np.zeros(len(centroids))
-    needed[own] = 2.0 * rule.margin * _gap(part, own, target)
+    needed[own] = 2.0 * _asked(part, own, target, rule) * _gap(part, own, target)
     rivals = np.arange(len(centroids)) != target
     # For each rival and feature: lack + slope * step > 0 must hold.
     lack = (squared - squared[target] - needed)[rivals][:, None]
@@ -186,7 +186,12 @@ def _enough(
     rivals = np.arange(len(part.centroids)) != target
     nearest = squared[:, target] < squared[:, rivals].min(axis=1)
     z = (squared[:, own] - squared[:, target]) / (2.0 * _gap(part, own, target))
-    return np.asarray(nearest & (z > rule.margin))
+    return np.asarray(nearest & (z > _asked(part, own, target, rule)))
+
+
+def _asked(part: PopulationModel, own: int, target: int, rule: PublishRule) -> float:
+    """The margin that an act needs from one segment to another."""
+    return rule.asked_between(float(part.nearness[own, target]))[0]
 
 
 def how(feature: Feature, *, rises: bool) -> How:
@@ -255,8 +260,9 @@ def acts(row: Rows, table: FeatureTable, model: Model, rule: PublishRule, now_ms
     causes = np.full(len(rows), CAUSES.index(Cause.USER_MOVED), np.uint8)
     causes[0] = CAUSES.index(Cause.TIME_PASSED)
     moves = look(
-        rows, placed.squared, model.ids, model.gaps, rule, causes, now_ms, placed.crossing
-    ).moves
+        rows, placed.squared, model.ids, model.gaps, rule, causes, now_ms, placed.crossing,
+        model.nearness,
+    ).moves  # fmt: skip
     if 0 in moves.index:
         return []
     found: dict[int, Act] = {}
@@ -334,8 +340,9 @@ def departures(
     for day, at_ms in enumerate(times):
         here = model.place(vectors[day : day + 1], row["segment"])
         moves = look(
-            row, here.squared, model.ids, model.gaps, rule, causes, at_ms, here.crossing
-        ).moves
+            row, here.squared, model.ids, model.gaps, rule, causes, at_ms, here.crossing,
+            model.nearness,
+        ).moves  # fmt: skip
         if len(moves):
             to = int(moves.after[0])
             found.append({"days": day, "at": iso(at_ms), **segment_facts(model, to)})

@@ -209,17 +209,22 @@ def plan(crowd: Crowd, table: FeatureTable, rule: PublishRule, wanted: Settings)
     divided = wanted.divided()
     populations = divided.divide(vectors, np.full(len(vectors), NONE))
     size = wanted.learning.sample_users
-    sample = Sample.of(crowd.hashes, vectors, populations, crowd.at_ms, size, crowd.limits)
+    # All who will be told, though the rate allows only some at once.
+    rule = replace(rule, turns_per_second=ALL_AT_ONCE)
+    settled, kinds, due = _looked_at(crowd, crowd.rows, crowd.kinds, table, rule, None)
+    segments = settled["segment"]
+    sample = Sample.of(
+        crowd.hashes, vectors, populations, segments, crowd.at_ms, size, crowd.limits
+    )
     state = _in_each(replace(crowd.state, round_ms=crowd.at_ms), crowd, divided, populations)
-    started = Started(table, wanted.learning, wanted.kinds, wanted.populations)
+    started = Started(
+        table, wanted.learning, wanted.kinds, wanted.populations, wanted.publish.rule()
+    )
     new = retune(state, sample, started, Tuning.of(wanted)).model
     if new is None or not new.parts:
         raise PlanError(f"{crowd.source}: no population has users enough to be learned")
 
-    # All who will be told, though the rate allows only some at once.
-    rule = replace(rule, turns_per_second=ALL_AT_ONCE)
     new = replace(new, rule=new.rule and replace(new.rule, turns_per_second=ALL_AT_ONCE))
-    settled, kinds, due = _looked_at(crowd, crowd.rows, crowd.kinds, table, rule, None)
     moved, _, changes = _looked_at(crowd, settled, kinds, table, rule, new)
     return Plan(
         crowd=crowd,

@@ -36,21 +36,23 @@ def why(reader: Reader, name: str) -> WhyFacts | None:
     part = model.part_of(own)[0]
     declared = model.populations.declared[model.populations.names.index(part.population)]
     targets: dict[int, str] = {}
-    border = None
+    border, near = None, 0.0
     if len(part.ids) > 1:
         border = margin(vector, model, table.features, own)
         nearest = nearest_other(vector, model, own)
+        near = float(model.nearness[own, nearest])
         targets[nearest] = "nearest"
         back = int(columns_of(row["previous"], model.ids)[0])
         if back == nearest:
             targets[nearest] = "nearest, and where they were before"
         elif back >= 0 and model.part_of(back)[0] is part:
             targets[back] = "where they were before"
+    by_act, by_silence = rule.asked_between(near)
     return {
         "population": {"name": declared.name, "when": limits(declared)},
         "margin": border,
-        "margin_needed": rule.margin,
-        "silence_margin_needed": rule.by_silence,
+        "margin_needed": by_act,
+        "silence_margin_needed": by_silence,
         "evidence": _evidence(row),
         "moves": [
             {

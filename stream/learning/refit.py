@@ -45,9 +45,10 @@ from stream.learning.choosing import Groups, KMeans, Space, explained, merge_to,
 from stream.learning.state import Learned, TrainerState
 from stream.learning.statistics import Sample
 from stream.lineage import Anchor, Heritage, inherit, others_people
-from stream.model import DECLARED, Axes, Model, PopulationModel, Segment
+from stream.model import DECLARED, Axes, Model, PopulationModel, Segment, nearness_of
 from stream.naming import Truth, called
 from stream.populations import AUTO, Population, Populations
+from stream.segments import PublishRule, published_then
 from stream.units import iso
 
 USERS_PER_SEGMENT = 20
@@ -68,6 +69,8 @@ ANCHOR_REFITS = 12
 enough for most of its people to be still about."""
 LEFT = 0.75
 """Of the distance to the nearest other centroid: farther than this is another place."""
+SEPARATION_DIGITS = 4
+"""More say nothing of a sample, and cost bytes in each record of a model."""
 SILHOUETTE_USERS = 512
 """Silhouette (Rousseeuw 1987) is quadratic in users; 512 of a uniform sample tell the mean to about
 .02."""
@@ -81,6 +84,7 @@ class Refitting:
         settings: with the number of segments where a population says nothing of its own.
         populations: to be learned.
         challenge: populations in which others may challenge the centroids there are.
+        publish: the rule that owners go by.
         resize: whether there shall be as many segments as the settings say.
         merged: everyone's under the model before; None where they are not known.
     """
@@ -90,6 +94,7 @@ class Refitting:
     rules: Sequence[KindRule]
     populations: Populations
     challenge: Collection[str]
+    publish: PublishRule
     resize: bool = False
     merged: Statistics | None = None
 
@@ -103,7 +108,7 @@ class _Refit:
         learned: what is known of it.
         part: what there is of it; None before the first.
         settings: with its own number of segments.
-        challenge, resize: see `Refitting`.
+        challenge, publish, resize: see `Refitting`.
         merged: of its users.
         map: learned from the sample.
         mapped: the sample under that map, ``(users, features)``.
@@ -119,6 +124,7 @@ class _Refit:
     settings: Learning
     rules: Sequence[KindRule]
     challenge: bool
+    publish: PublishRule
     resize: bool
     merged: Statistics | None
     map: FeatureMap
@@ -313,6 +319,7 @@ def _given(
         settings=by.settings.model_copy(update={"segments": k}),
         rules=by.rules,
         challenge=population.name in by.challenge,
+        publish=by.publish,
         resize=by.resize or suggests,
         merged=merged,
         map=new_map,
@@ -339,8 +346,13 @@ def _refitted(given: _Refit, next_id: int, since: str) -> _Refitted:
         identified = _first_ids(given, len(placed.centroids), next_id)
     else:
         identified = _inherited_ids(given, before, placed.centroids, labels, next_id)
+    gaps = separated(placed.centroids, given.map.weights)
+    ids = np.array(identified.ids, np.int32)
+    separations = separated_by(given.space, labels, placed.centroids)
+    nearness = nearness_of(separations)
+    published = published_then(sample.segments, ids, squared, gaps, given.publish, nearness)
     members = Members(
-        sample.vectors, labels, given.axes.names, len(placed.centroids), state.customers_seen
+        sample.vectors, published, given.axes.names, len(placed.centroids), state.customers_seen
     )
     segments, turns = _segments(given, placed.centroids, members, identified)
     part = PopulationModel(
@@ -354,6 +366,7 @@ def _refitted(given: _Refit, next_id: int, since: str) -> _Refitted:
         inertia=float(away.mean()),
         silhouette=_silhouette(given.mapped, labels, given.map.weights),
         choice=learned.firmness or DECLARED,
+        separations=separations,
     )
     unfit = misfits(part, given.mapped, squared, None, given.settings)
     known = msgspec.structs.replace(
@@ -646,6 +659,11 @@ def measured(segments: tuple[Segment, ...], flapping: Tallies) -> tuple[Segment,
     return tuple(replace(s, flapping=flapping.get(s.id, Tally()).rates()) for s in segments)
 
 
+def separated_by(space: Space, labels: Ints, centroids: Floats) -> Floats:
+    """Of each pair of segments, the share of the variance between them that their split explains."""
+    return np.round(explained(space, labels, centroids), SEPARATION_DIGITS)
+
+
 # -- what the next rounds go by ------------------------------------------------------------------
 
 
@@ -661,7 +679,7 @@ def misfits(
     counts = np.bincount(labels, minlength=len(part.ids)) if merged is None else merged.counts
     small = counts < settings.small_share * counts.sum()
     found = [f"small {i}" for i in part.ids[small].tolist()]
-    shares = explained(Space(mapped, part.map.weights), labels, part.centroids)
+    shares = separated_by(Space(mapped, part.map.weights), labels, part.centroids)
     for a, b in zip(*np.nonzero(np.triu(shares < settings.separation, 1)), strict=True):
         found.append(f"close {part.ids[a]} {part.ids[b]}")
     return found

@@ -15,7 +15,7 @@ from typing import Literal
 import msgspec
 import numpy as np
 
-from stream.clustering import Statistics, assign, distances, nearest
+from stream.clustering import Statistics, distances, nearest
 from stream.config import Learning
 from stream.drift import Drift
 from stream.events import Floats
@@ -40,7 +40,8 @@ from stream.scores.declare import NOTHING_WANTED, Wanted
 from stream.scores.learner import NOTHING_LEARNED
 from stream.scores.model import Scores
 from stream.scores.step import NO_LOOKS, advance, due, published
-from stream.tuning import Started, Tuning
+from stream.segments import PublishRule, published_now
+from stream.tuning import DEFAULT_RULE, Started, Tuning
 
 LIBRARIES = ("sklearn.cluster", "sklearn.metrics", "scipy.optimize", "river.drift")
 NEVER = (1 << 63) - 1
@@ -68,6 +69,7 @@ def learn(
     wanted: Tuning | None = None,
     populations: Sequence[Population] = (),
     scores: Wanted = NOTHING_WANTED,
+    publish: PublishRule = DEFAULT_RULE,
 ) -> TrainerState:
     """One round; the model of the answer is the same object if it need not be published anew.
 
@@ -80,8 +82,9 @@ def learn(
             there is a sample, and rounds after that go by it.
         populations: as declared; everyone is in one if there are none.
         scores: that are wanted of each customer.
+        publish: the rule that owners were started with.
     """
-    untuned = Started(axes, settings, rules, populations)
+    untuned = Started(axes, settings, rules, populations, publish)
     if state.tuning is not None and state.tuning.schema != axes.schema:
         state = replace(state, tuning=None)
     by = untuned if state.tuning is None else state.tuning.over(untuned)
@@ -113,7 +116,7 @@ def learn(
                 chosen = {name: one for name, one in samples.items() if name in why}
                 challenge = {name for name, reason in why.items() if reason == "due"}
                 refitting = Refitting(
-                    by.axes, settings, by.rules, divided, challenge, merged=merged
+                    by.axes, settings, by.rules, divided, challenge, by.publish, merged=merged
                 )
                 return _looked(_with(refit(state, chosen, refitting), found), sample, settings)
             state = _looked(state, sample, settings)
@@ -289,7 +292,8 @@ def _called_in(
     Args:
         others: names of those of other populations.
     """
-    labels = assign(part.map.apply(sample.vectors), part.centroids, part.map.weights)
+    squared = distances(part.map.apply(sample.vectors), part.centroids, part.map.weights)
+    labels = published_now(sample.segments, part.ids, squared)
     members = Members(
         sample.vectors, labels, by.axes.names, len(part.segments), state.customers_seen
     )
@@ -362,7 +366,10 @@ def rehearse_refit(state: TrainerState, sample: Sample, by: Started) -> TrainerS
     divided = by.divided()
     among = {name: sample.among(place) for place, name in enumerate(divided.names)}
     samples = {name: one for name, one in among.items() if len(one) >= _least(divided)}
-    refitting = Refitting(by.axes, by.learning, by.rules, divided, set(divided.names), resize=True)
+    everywhere = set(divided.names)
+    refitting = Refitting(
+        by.axes, by.learning, by.rules, divided, everywhere, by.publish, resize=True
+    )
     return refit(state, samples, refitting)
 
 

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import msgspec
 import numpy as np
+import numpy.typing as npt
 
 from stream.clustering import ALL_HASHES, Statistics, living, smallest_hashes
 from stream.events import Floats, Hashes, Ints
@@ -31,6 +32,8 @@ class PartitionStatistics(msgspec.Struct):
         sample_hashes: user hashes in the sample, packed uint64; None if none was asked for.
         sample_vectors: their vectors in natural units, packed float64.
         sample_populations: places of their populations, packed uint8.
+        sample_segments: ids of the segments they are published in, packed int32, 0 for none; empty
+            from an owner of an older version.
         sample_limits: of each population, the hash up to which all of its users are in the sample.
         flapping: by segment id.
         schema: of the vectors, see `FeatureTable.schema`; empty if nobody else could have another.
@@ -51,6 +54,7 @@ class PartitionStatistics(msgspec.Struct):
     sample_hashes: bytes | None = None
     sample_vectors: bytes = b""
     sample_populations: bytes = b""
+    sample_segments: bytes = b""
     sample_limits: list[int] = []
     flapping: dict[int, Tally] = {}
     schema: str = ""
@@ -75,6 +79,7 @@ class PartitionStatistics(msgspec.Struct):
         """Tell of a sample."""
         self.sample_hashes, self.sample_vectors = sample.hashes.tobytes(), sample.vectors.tobytes()
         self.sample_populations = sample.populations.astype(np.uint8).tobytes()
+        self.sample_segments = sample.segments.astype(np.int32).tobytes()
         self.sample_limits = list(sample.limits)
 
     def statistics(self) -> Statistics:
@@ -91,12 +96,14 @@ class Sampled(NamedTuple):
     """Of each population the users with the smallest hashes, in no order.
 
     Attributes:
+        segments: ids of the segments they are published in, 0 for none.
         limits: of each population, the hash up to which all of its users are here.
     """
 
     hashes: Hashes
     vectors: Floats
     populations: Ints
+    segments: npt.NDArray[np.int32]
     limits: tuple[int, ...]
 
 
@@ -111,13 +118,21 @@ class Sampling:
     def __init__(self, thresholds: Sequence[int], users: int, features: int) -> None:
         self._limits = np.array(thresholds, np.uint64)
         self._users = users
-        self._parts = [(np.empty(0, np.uint64), np.empty((0, features)), np.empty(0, np.int64))]
+        nobody = np.empty(0, np.uint64), np.empty((0, features)), np.empty(0, np.int64)
+        self._parts = [(*nobody, np.empty(0, np.int32))]
         self._held = 0
 
-    def add(self, hashes: Hashes, vectors: Floats, populations: Ints) -> None:
+    def add(
+        self,
+        hashes: Hashes,
+        vectors: Floats,
+        populations: Ints,
+        segments: npt.NDArray[np.int32],
+    ) -> None:
         """Take in those of some users who are wanted."""
         wanted = np.flatnonzero(hashes <= self._limits[populations])
-        self._parts.append((hashes[wanted], vectors[wanted], populations[wanted]))
+        columns = hashes[wanted], vectors[wanted], populations[wanted], segments[wanted]
+        self._parts.append(columns)
         self._held += len(wanted)
         # This happens seldom: each time, most of what is held is let go.
         if self._held > 4 * self._users * len(self._limits):
@@ -130,7 +145,7 @@ class Sampling:
 
     def _let_go(self) -> None:
         """Keep the smallest hashes of each population; who comes later must have smaller ones."""
-        hashes, vectors, populations = (
+        hashes, vectors, populations, segments = (
             np.concatenate(columns) for columns in zip(*self._parts, strict=True)
         )
         kept = []
@@ -141,7 +156,8 @@ class Sampling:
                 self._limits[place] = min(self._limits[place], hashes[chosen[-1]])
             kept.append(chosen)
         places = np.concatenate(kept)
-        self._parts = [(hashes[places], vectors[places], populations[places])]
+        columns = hashes[places], vectors[places], populations[places], segments[places]
+        self._parts = [columns]
         self._held = len(places)
 
 
@@ -151,27 +167,31 @@ class Sample:
 
     Attributes:
         populations: ``(n,)`` place of each user's population.
+        segments: ``(n,)`` id of the segment each is published in, 0 for none.
     """
 
     hashes: Hashes
     vectors: Floats
     populations: Ints
+    segments: npt.NDArray[np.int32]
     at_ms: int
 
     @staticmethod
     def merge(parts: Sequence[PartitionStatistics], populations: Populations, size: int) -> Sample:
         """The sample of all partitions, by hash."""
         divided = [_divided(part, populations) for part in parts]
-        hashes, vectors, places, limits = (
+        hashes, vectors, places, segments, limits = (
             np.concatenate(columns) for columns in zip(*divided, strict=True)
         )
-        return _chosen(hashes, vectors, places, limits, max(part.at_ms for part in parts), size)
+        at_ms = max(part.at_ms for part in parts)
+        return _chosen(Sample(hashes, vectors, places, segments, at_ms), limits, size)
 
     @staticmethod
     def of(
         hashes: Hashes,
         vectors: Floats,
         populations: Ints,
+        segments: npt.NDArray[np.int32],
         at_ms: int,
         size: int,
         limits: Hashes | None = None,
@@ -184,21 +204,31 @@ class Sample:
         """
         if limits is None:
             limits = np.full(len(hashes), ALL_HASHES, np.uint64)
-        return _chosen(hashes, vectors, populations, limits, at_ms, size)
+        everyone = Sample(hashes, vectors, populations, segments, at_ms)
+        return _chosen(everyone, limits, size)
 
     def __len__(self) -> int:
         return len(self.hashes)
 
     def among(self, place: int) -> Sample:
         """That of one population."""
-        here = np.flatnonzero(self.populations == place)
-        return Sample(self.hashes[here], self.vectors[here], self.populations[here], self.at_ms)
+        return self.where(np.flatnonzero(self.populations == place))
+
+    def where(self, places: Ints) -> Sample:
+        """Some of the users."""
+        return Sample(
+            self.hashes[places],
+            self.vectors[places],
+            self.populations[places],
+            self.segments[places],
+            self.at_ms,
+        )
 
 
 def _divided(
     part: PartitionStatistics, populations: Populations
-) -> tuple[Hashes, Floats, Ints, Hashes]:
-    """Hashes, vectors and populations of a partition's sample; and the limit of where each was.
+) -> tuple[Hashes, Floats, Ints, npt.NDArray[np.int32], Hashes]:
+    """Hashes, vectors, populations and segments of a sample; and the limit of where each was.
 
     Where its owner goes by other rules, users are divided anew.
     """
@@ -207,15 +237,20 @@ def _divided(
     was = np.frombuffer(part.sample_populations, np.uint8).astype(np.int64)
     if not len(was):
         was = np.zeros(len(hashes), np.int64)
+    segments = np.frombuffer(part.sample_segments, np.int32)
+    if not len(segments):
+        segments = np.zeros(len(hashes), np.int32)
     limits = np.array(part.sample_limits or [ALL_HASHES], np.uint64)[was]
-    if part.rules == populations.digest or len(populations) == 1:
-        return hashes, vectors, was if len(populations) > 1 else np.zeros_like(was), limits
-    return hashes, vectors, populations.divide(vectors, np.full(len(vectors), NONE)), limits
+    if len(populations) == 1:
+        places = np.zeros_like(was)
+    elif part.rules == populations.digest:
+        places = was
+    else:
+        places = populations.divide(vectors, np.full(len(vectors), NONE))
+    return hashes, vectors, places, segments, limits
 
 
-def _chosen(
-    hashes: Hashes, vectors: Floats, populations: Ints, limits: Hashes, at_ms: int, size: int
-) -> Sample:
+def _chosen(everyone: Sample, limits: Hashes, size: int) -> Sample:
     """The smallest hashes of each population, up to which all of its users are known.
 
     Args:
@@ -224,13 +259,12 @@ def _chosen(
             more of some than of others.
     """
     kept = [np.empty(0, np.int64)]
-    for place in np.unique(populations).tolist():
-        members = np.flatnonzero(populations == place)
-        members = members[hashes[members] <= limits[members].min()]
-        chosen = members[smallest_hashes(hashes[members], size)]
-        kept.append(chosen[living(vectors[chosen])])
-    places = np.concatenate(kept)
-    return Sample(hashes[places], vectors[places], populations[places], at_ms)
+    for place in np.unique(everyone.populations).tolist():
+        members = np.flatnonzero(everyone.populations == place)
+        members = members[everyone.hashes[members] <= limits[members].min()]
+        chosen = members[smallest_hashes(everyone.hashes[members], size)]
+        kept.append(chosen[living(everyone.vectors[chosen])])
+    return everyone.where(np.concatenate(kept))
 
 
 def merge(parts: Sequence[PartitionStatistics]) -> Statistics | None:

@@ -33,5 +33,7 @@ def replayed() -> Scene:
     """A fortnight and a silent one, replayed at once by a worker and a trainer that nothing happens to."""
     with pytest.MonkeyPatch.context() as patch:
         scene = Scene(patch, mode="watermark")
-        write_marked(scene, events(2))
+        # Time takes nobody back within `publish.return_seconds`, and this is a month: in this one there
+        # are enough whom it takes elsewhere.
+        write_marked(scene, events(3))
         return scene.run()

@@ -306,6 +306,7 @@ class _Geometry:
         }
         self._centroids = np.zeros((len(looks), most, width))
         self._part = np.zeros((len(looks), most), np.int64)
+        self._separations = np.ones((len(looks), most, most))
         for number, there in enumerate(published):
             column = 0
             for place, part in enumerate(there):
@@ -314,6 +315,7 @@ class _Geometry:
                 end = column + len(part["centroids"])
                 self._centroids[number, column:end] = part["centroids"]
                 self._part[number, column:end] = place
+                self._separations[number, column:end, column:end] = part["separations"]
                 column = end
 
     def distances(self, vectors: Floats, start: int) -> list[list[float]]:
@@ -331,6 +333,15 @@ class _Geometry:
         """Squared distance between two centroids of a population."""
         apart = (self._centroids[look, one] - self._centroids[look, other]) ** 2
         return float(apart @ self._map["weights"][look, self._part[look, one]])
+
+    def asked(self, look: int, one: int, other: int, rule: Publish) -> tuple[float, float]:
+        """The margins that an act and silence need from one segment to another."""
+        explained = float(self._separations[look, one, other])
+        times = max(1.0, rule.apart * (1 - explained) / (4 * explained))
+        by_act, by_silence = (
+            min(margin * times, max(margin, 0.45)) for margin in (rule.margin, rule.silence_margin)
+        )
+        return by_act, by_silence
 
 
 # -- populations -------------------------------------------------------------------------------
@@ -387,7 +398,7 @@ def _walk(
     """Follow one user from look to look."""
     moves: list[Move] = []
     segment, acts, leaning, evidence = 0, 0, 0, 0.0
-    done, seen, touched = 0, 0, 0
+    done, seen, touched, moved_ms = 0, 0, 0, 0
     for number, (look, user, squared) in enumerate(
         zip(looks[start:], users, distances, strict=True), start
     ):
@@ -417,19 +428,20 @@ def _walk(
             gap = geometry.gap(number, here, best)
             margin = (squared[here] - squared[best]) / (2 * gap)
             total = so_far if towards == target else 0.0
+            asked, by_silence = geometry.asked(number, here, best, rule)
+            soon = look.at_ms - moved_ms < rule.return_seconds * 1_000
+            held = soon and cause != "user_moved" and moves[-1].before == target
             # Leaning for no reason of their own: the model did that.
             models = towards == target and total == 0
-            little, silence = total <= rule.silence_margin, cause == "time_passed"
+            little, silence = total <= by_silence, cause == "time_passed"
             if cause == "user_moved":
                 total += margin
             kept = int(total * 4_096) / 4_096
-            if total > rule.margin:
+            if total > asked:
                 reason = "user_moved"
-            elif margin > rule.margin or (
-                silence and little and not models and margin > rule.silence_margin
-            ):
+            elif not held and margin > (by_silence if silence and little and not models else asked):
                 reason = cause
-            elif cause == "model_moved" and little and margin > rule.silence_margin:
+            elif cause == "model_moved" and little and margin > by_silence:
                 leaning = target
             elif kept or models:
                 leaning, evidence = target, kept
@@ -447,7 +459,7 @@ def _walk(
                     acts < rule.provisional_looks,
                 )
             )
-            segment = target
+            segment, moved_ms = target, look.at_ms
         acts += cause == "user_moved"
     return moves
 

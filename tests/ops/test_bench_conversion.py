@@ -43,9 +43,9 @@ def test_a_segment_is_a_groups_own_if_most_in_it_are_of_it() -> None:
     assert (mixed.share["best"], mixed.largest["best"]) == (0.125 * 2, 0.0)
 
 
-def each_has_its_own(found: Found) -> None:
+def each_has_its_own(found: Found, least: float = 0.9) -> None:
     """Nearly all of each group are in segments of its own, and most of all in one of these."""
-    assert min(found.share.values()) > 0.9, found
+    assert min(found.share.values()) > least, found
     assert min(found.largest.values()) > 0, found
 
 
@@ -71,7 +71,20 @@ def test_with_a_segment_a_group_each_has_its_majority_in_its_own(rate: float) ->
 @pytest.mark.slow
 @pytest.mark.parametrize("rate", RATES)
 def test_at_every_rate_each_group_has_segments_of_its_own_in_the_pipeline(rate: float) -> None:
-    each_has_its_own(in_pipeline(rate, seed=7, users=USERS, settings={}))
+    found = in_pipeline(rate, seed=7, users=USERS, settings={})
+    if rate > min(RATES):
+        each_has_its_own(found)
+    else:
+        # Of 30 who ordered once, the model before the last took six to the best, and none takes them back
+        # within `publish.return_seconds`: see the next test. A majority is what has to be.
+        each_has_its_own(found, 0.5)
+        assert min(found.largest.values()) > 0.5, found
+
+
+@pytest.mark.slow
+def test_at_the_lowest_rate_only_the_time_of_return_keeps_some_elsewhere() -> None:
+    settings = {"publish": {"return_seconds": 0}}
+    each_has_its_own(in_pipeline(min(RATES), seed=7, users=USERS, settings=settings))
 
 
 @pytest.mark.slow

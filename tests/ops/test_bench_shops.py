@@ -4,20 +4,44 @@ from __future__ import annotations
 
 import argparse
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import TypeAlias
 
 import numpy as np
 import pytest
+from sklearn.metrics import roc_auc_score
 
 from ops.bench import shoppers, shops
-from ops.bench.shops import FEWEST, HORIZON_MS, MonthEnd, Seen, by_share, foretold, wilson
-from ops.bench.shops_made import MADE, made_events
+from ops.bench.shops import (
+    FEWEST,
+    HORIZON_MS,
+    PLAIN_SENSE,
+    PLAIN_TIMES,
+    MonthEnd,
+    Seen,
+    Shop,
+    by_share,
+    crossed_share,
+    foretold,
+    of_made,
+    settings_of,
+    too_few,
+    watch,
+    wilson,
+)
+from ops.bench.shops_made import JUDGED, MADE, START_MS, Made, made_events
+from stream.config import Settings
+from stream.events import EventColumns
+from stream.features import DEFAULT_FEATURES
+from stream.rehearsal import Rehearsal
 from stream.units import DAY_MS
 
 Parse: TypeAlias = Callable[[Sequence[str]], argparse.Namespace]
 
 NOW_MS = 1_700_000_000_000
+ENOUGH = 2 * Settings().learning.first_model_users
+"""Shoppers of a shop that soon has a model: with fewer than half of them it never says a word."""
 
 
 def seen_of(kinds: dict[str, tuple[int, int]]) -> Seen:
@@ -71,15 +95,19 @@ def test_an_interval_has_the_share_in_it_and_shrinks() -> None:
     assert wilson(100, 300)[1] - wilson(100, 300)[0] < wilson(10, 30)[1] - wilson(10, 30)[0]
 
 
-@pytest.mark.parametrize("shop", MADE, ids=lambda shop: shop.name)
-def test_a_made_shop_is_in_order_and_the_same_each_time(shop: object) -> None:
-    small = next(one for one in MADE if one is shop).scaled(0.05)
+@pytest.mark.parametrize("shop", [*MADE, *JUDGED], ids=lambda shop: shop.name)
+def test_a_made_shop_is_in_order_and_the_same_each_time(shop: Made) -> None:
+    small = shop.scaled(0.05)
     one, other = made_events(small, 3), made_events(small, 3)
     assert all(np.array_equal(a, b) for a, b in zip(one, other, strict=True))
     assert (np.diff(one.time_ms) >= 0).all()
     users = sum(habit.users for habit in small.habits)
     assert len(set(one.user.tolist())) == users
     assert (one.value > 0).tolist() == (one.kind == 2).tolist()
+    orders, back = one.order[one.kind == 2], one.order[one.kind == 3]
+    assert len(set(orders.tolist())) == len(orders)
+    assert set(back.tolist()) <= set(orders.tolist())
+    assert bool(len(back)) == bool(small.refunds)
     some = one.between(int(one.time_ms[10]), int(one.time_ms[50]))
     assert (some.time_ms < one.time_ms[50]).all()
     assert some.time_ms[0] == one.time_ms[10]
@@ -95,3 +123,68 @@ def test_what_was_asked_for_can_be_typed_again(parse: Parse) -> None:
 def test_shops_are_chosen_by_a_part_of_their_name() -> None:
     found = shoppers.shops(shoppers.parse(["--only", "GIFT"]))
     assert [shop.name for shop in found] == ["yearly gift shop"]
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "few"),
+    [((8, 40), (10, 40), True), ((200, 1_000), (220, 1_000), False), ((0, 30), (0, 30), True)],
+)
+def test_so_few_that_a_difference_would_not_show(
+    one: tuple[int, int], other: tuple[int, int], few: bool
+) -> None:
+    assert too_few(one, other) == few
+
+
+def test_a_share_among_the_others_gains_nothing_by_many_cells() -> None:
+    rng = np.random.default_rng(4)
+    bought, cells = rng.random(2_000) < 0.5, rng.integers(0, 400, 2_000)
+    assert roc_auc_score(bought, by_share(cells, bought)) > 0.7
+    assert roc_auc_score(bought, crossed_share(cells, bought)) < 0.52
+    told = bought.astype(np.int64)
+    assert roc_auc_score(bought, crossed_share(told, bought)) == 1.0
+
+
+def test_every_default_word_has_a_plain_sense() -> None:
+    words = {word for feature in DEFAULT_FEATURES for word in feature.words if word}
+    assert words == PLAIN_SENSE.keys() | PLAIN_TIMES.keys()
+
+
+def played(name: str, share: float, days: int, seed: int = 1) -> Seen:
+    made = next(one for one in (*MADE, *JUDGED) if one.name == name)
+    return watch(of_made(replace(made.scaled(share), days=days), seed))
+
+
+def test_a_month_is_looked_at_before_anything_of_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    happened: list[str] = []
+
+    def play(_rehearsal: Rehearsal, _saw: Callable[[EventColumns], None]) -> Iterator[int]:
+        for day in range(29, 33):
+            happened.append(f"events until {day}")
+            yield START_MS + day * DAY_MS
+
+    def looked(_shop: Shop, _seen: Seen, _rehearsal: Rehearsal, at_ms: int) -> None:
+        happened.append(f"look at {(at_ms - START_MS) // DAY_MS}")
+
+    monkeypatch.setattr(shops, "look", looked)
+    watch(Shop("any", settings_of("1d", "7d"), play))
+    until = [f"events until {day}" for day in range(29, 33)]
+    assert happened == [*until[:2], "look at 30", *until[2:], "look at 32"]
+
+
+def test_where_most_are_gone_at_most_two_segments_are_dormant() -> None:
+    seen = played("most gone", 0.12, 420)
+    assert seen.dormant in {1, 2}
+    kinds = [kind for kind in seen.ends[-1].kinds if kind]
+    assert kinds.count("dormant") > 0.5 * len(kinds), "most of the shop is"
+    assert seen.wrong == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("made", [*MADE, *JUDGED], ids=lambda made: made.name)
+def test_no_word_is_false_in_any_shop(made: Made) -> None:
+    users = sum(habit.users for habit in made.habits)
+    share = max(0.1, ENOUGH / users)
+    seen = played(made.name, share, min(made.days, 330), seed=11)
+    assert len(seen.ends) >= 6, "there is a model for most of the year"
+    assert seen.words > 0
+    assert seen.wrong == []

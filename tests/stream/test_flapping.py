@@ -83,7 +83,13 @@ def test_the_setting_reaches_the_rule() -> None:
     settings = Settings.model_validate({"publish": {"revert_seconds": "2d"}})
     assert settings.publish.rule().revert_ms == 2 * DAY_MS
     usual = Settings().publish.rule()
-    assert usual == replace(RULE, revert_ms=WEEK, sign_gap_ms=1_800_000, silence_margin=0.1)
+    assert usual == replace(
+        RULE, revert_ms=WEEK, sign_gap_ms=1_800_000, silence_margin=0.1, apart=25.0,
+        return_ms=30 * DAY_MS,
+    )  # fmt: skip
+    told = {"publish": {"apart": 4.0, "return_seconds": "5d"}}
+    rule = Settings.model_validate(told).publish.rule()
+    assert (rule.apart, rule.return_ms) == (4.0, 5 * DAY_MS)
 
 
 # -- the tallies ---------------------------------------------------------------------------------

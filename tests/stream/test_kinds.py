@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -11,6 +13,7 @@ from pydantic import ValidationError
 from stream.events import Floats
 from stream.features import DEFAULT_FEATURES, FeatureTable
 from stream.kinds import (
+    APART,
     CHURN_RISK_KINDS,
     CUSTOMERS,
     DEFAULT_KINDS,
@@ -25,6 +28,7 @@ from stream.kinds import (
     kind_of,
     kinds,
     ladder,
+    told_apart,
 )
 
 TABLE = FeatureTable(DEFAULT_FEATURES)
@@ -44,8 +48,8 @@ _PROFILE = {
     [
         ("gone_visitor", {CUSTOMERS: 0.0, OUTLOOK: 0.0, "days_since_seen": 45}),
         ("browsing", {CUSTOMERS: 0.0, OUTLOOK: 0.0, "days_since_seen": 44, "tenure_days": 3}),
-        ("dormant", {OUTLOOK: 0.12, "days_since_order": 30}),
-        ("at_risk", {OUTLOOK: 0.12, "days_since_order": 29}),
+        ("dormant", {OUTLOOK: 0.12, "days_since_order": 120}),
+        ("at_risk", {OUTLOOK: 0.12, "days_since_order": 119}),
         ("at_risk", {OUTLOOK: 0.35, "days_since_order": 14}),
         (FALLBACK_KIND, {OUTLOOK: 0.2, "days_since_order": 13}),
         ("dormant", {OUTLOOK: 0.3, "days_since_order": 180}),
@@ -78,7 +82,7 @@ def test_who_never_ordered_is_no_customer_at_risk() -> None:
 def test_the_better_the_outlook_the_better_the_kind() -> None:
     rank = {rung.kind: rung.rank for rung in ladder(DEFAULT_KINDS)}
     found = [
-        rank[kind_of(_PROFILE | {OUTLOOK: share, "days_since_order": 60.0}, DEFAULT_KINDS)]
+        rank[kind_of(_PROFILE | {OUTLOOK: share, "days_since_order": 130.0}, DEFAULT_KINDS)]
         for share in np.linspace(0, 1, 101)
     ]
     assert found == sorted(found)
@@ -183,3 +187,75 @@ def test_of_several_rules_of_a_kind_the_first_ranks_it() -> None:
         for share, rank in ((0.5, 3), (0.2, 1))
     ]
     assert ladder(rules)[0] == Rung("good", 3, "")
+
+
+RANKED = ("champion", "loyal", "promising", "at_risk", "dormant")
+
+
+# -- told apart --------------------------------------------------------------------------------------
+
+
+def chances(odds: list[float]) -> list[dict[str, float]]:
+    """Profiles with these odds of an order."""
+    return [{OUTLOOK: one / (1 + one)} for one in odds]
+
+
+@pytest.mark.parametrize(
+    ("odds", "counts", "expected"),
+    [
+        ([2.0, 1.0], [10, 20], ["loyal", "at_risk"]),
+        ([1.4, 1.0], [10, 20], ["at_risk", "at_risk"]),
+        ([1.4, 1.0], [30, 20], ["loyal", "loyal"]),
+        ([0.9, 1.0], [30, 20], ["loyal", "loyal"]),
+        ([1.4, 1.0], [0, 20], ["loyal", "at_risk"]),
+    ],
+)
+def test_two_kinds_that_are_as_likely_to_order_are_one(
+    odds: list[float], counts: list[int], expected: list[str]
+) -> None:
+    kinds_now = ["loyal", "at_risk"]
+    found = told_apart(kinds_now, chances(odds), counts, DEFAULT_KINDS, [None, None])
+    assert found == expected
+    assert kinds_now == ["loyal", "at_risk"], "what is given is left alone"
+
+
+def test_what_was_one_kind_stays_one_a_little_longer() -> None:
+    now = ["loyal", "at_risk"]
+    for odds, one in ((APART * 1.1, True), (APART * (1 + KIND_SLACK) * 1.01, False)):
+        for before in (["loyal", "loyal"], ["loyal", "at_risk"]):
+            found = told_apart(now, chances([odds, 1.0]), [9, 5], DEFAULT_KINDS, before)
+            assert found == (["loyal", "loyal"] if one and len(set(before)) == 1 else now)
+
+
+def test_what_has_been_of_one_kind_stays_of_it_whatever_most_members_would_be() -> None:
+    now, counts = ["loyal", "at_risk"], [5, 9]
+    for before, expected in (("loyal", "loyal"), ("at_risk", "at_risk"), ("champion", "at_risk")):
+        found = told_apart(now, chances([1.2, 1.0]), counts, DEFAULT_KINDS, [before, None])
+        assert found == [expected] * 2
+
+
+def test_kinds_that_say_nothing_of_an_order_are_left_alone() -> None:
+    now = ["new", "browsing", "promising"]
+    found = told_apart(now, chances([1.0, 1.0, 1.0]), [9, 9, 9], DEFAULT_KINDS, [None] * 3)
+    assert found == now
+    assert told_apart(now, [{}, {}, {}], [9, 9, 9], DEFAULT_KINDS, [None] * 3) == now
+
+
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(RANKED), st.floats(0.01, 50), st.integers(0, 40)), max_size=9
+    )
+)
+def test_kinds_that_are_left_are_apart_by_what_they_are_likely_to_do(
+    segments: list[tuple[str, float, int]],
+) -> None:
+    now, odds, counts = [list(column) for column in zip(*segments, strict=True)] or [[], [], []]
+    found = told_apart(now, chances(odds), counts, DEFAULT_KINDS, [None] * len(now))
+    shares = [one[OUTLOOK] for one in chances(odds)]
+    means = []
+    for kind in RANKED:
+        here = [place for place, name in enumerate(found) if name == kind and counts[place]]
+        if here:
+            share = np.average([shares[p] for p in here], weights=[counts[p] for p in here])
+            means.append(share / (1 - share))
+    assert all(more >= APART * less * 0.999 for more, less in pairwise(means))

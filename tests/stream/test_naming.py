@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from math import ceil
 
 import numpy as np
 import pytest
@@ -14,7 +15,18 @@ from stream.events import Floats
 from stream.features import DEFAULT_FEATURES, Feature, FeatureTable
 from stream.kinds import DEFAULT_KINDS, FALLBACK_KIND, Bounds, Members
 from stream.model import Segment
-from stream.naming import Truth, belied, kept_by, never_said, propose_names, words_of
+from stream.naming import (
+    FEW,
+    FEWEST,
+    KEPT_AT,
+    SAID_AT,
+    Truth,
+    belied,
+    kept_by,
+    never_said,
+    propose_names,
+    words_of,
+)
 
 TABLE = FeatureTable(DEFAULT_FEATURES)
 WEIGHTS = np.array([feature.weight for feature in DEFAULT_FEATURES])
@@ -36,7 +48,7 @@ def truth_of(*groups: list[Floats], table: FeatureTable = TABLE) -> Truth:
 
 def alike(*profiles: dict[str, float]) -> Truth:
     """Segments whose members are all the same."""
-    return truth_of(*([vector(**profile)] * 10 for profile in profiles))
+    return truth_of(*([vector(**profile)] * FEWEST for profile in profiles))
 
 
 def centroids_of(truth: Truth) -> Floats:
@@ -70,11 +82,11 @@ def test_a_word_is_not_said_of_whom_its_limits_do_not_hold() -> None:
 
 
 def test_a_word_has_to_hold_of_nearly_all_members() -> None:
-    least = SHARE + (1 - SHARE) / 2
-    few, enough = round(100 * least) - 1, round(100 * least)
+    least = SHARE + (1 - SHARE) * SAID_AT + FEW / 10
+    few, enough = ceil(100 * least) - 1, ceil(100 * least)
     for silent, said in ((few, False), (enough, True)):
         mixed = [vector(**SILENT)] * silent + [vector(days_since_seen=29.0)] * (100 - silent)
-        truth = truth_of(mixed, [vector(**RECENT)] * 10)
+        truth = truth_of(mixed, [vector(**RECENT)] * FEWEST)
         name, _ = names_of(truth, ["browsing", "loyal"])
         assert name == ("Browsing: silent" if said else "Browsing")
 
@@ -87,8 +99,9 @@ def test_a_word_stays_a_little_longer_than_it_takes_to_be_said_and_never_below_t
         truth = truth_of(mixed, [vector(**RECENT)])
         return belied(was, truth, ["browsing", "loyal"])[0]
 
-    assert not stale(round(100 * (SHARE + (1 - SHARE) / 4)))
-    assert stale(round(100 * (SHARE + (1 - SHARE) / 4)) - 1)
+    kept = ceil(100 * (SHARE + (1 - SHARE) * KEPT_AT + FEW / 10))
+    assert not stale(kept)
+    assert stale(kept - 1)
 
 
 def test_a_limit_may_look_at_other_features() -> None:
@@ -101,7 +114,7 @@ def test_a_limit_may_look_at_other_features() -> None:
 
 
 def test_money_is_much_or_little_beside_what_is_usual_in_the_shop() -> None:
-    baskets = [[vector(basket_value=value)] * 10 for value in (10.0, 100.0, 100.0, 200.0)]
+    baskets = [[vector(basket_value=value)] * FEWEST for value in (10.0, 100.0, 100.0, 200.0)]
     names = names_of(truth_of(*baskets), ["promising"] * 4)
     assert names == [
         "Promising: small baskets",
@@ -118,7 +131,7 @@ def test_a_word_of_a_feature_without_limits_is_never_said() -> None:
         "limits": ({"tenure_days": {"max": 30}}, {}),
     }  # fmt: skip
     table = FeatureTable([Feature.model_validate(seen), Feature.model_validate(tenure)])
-    groups = [[np.array([2.0, 900.0])] * 5, [np.array([90.0, 3.0])] * 5]
+    groups = [[np.array([2.0, 900.0])] * FEWEST, [np.array([90.0, 3.0])] * FEWEST]
     truth = truth_of(*groups, table=table)
     names = propose_names(centroids_of(truth), np.ones(2), truth, ["loyal", "loyal"])
     assert names == ["Loyal", "Loyal: newcomers"]
@@ -240,3 +253,20 @@ def test_equal_segments_get_a_plain_name_and_a_number(k: int) -> None:
         "New",
         *(f"New ({n})" for n in range(2, k + 1)),
     ]
+
+
+def test_the_fewer_members_the_more_of_them_a_word_has_to_hold_for() -> None:
+    for members, said in ((20, False), (400, True)):
+        silent = round(0.97 * members)
+        mixed = [vector(**SILENT)] * silent + [vector(days_since_seen=29.0)] * (members - silent)
+        name, _ = names_of(truth_of(mixed, [vector(**RECENT)] * FEWEST), ["browsing", "loyal"])
+        assert name == ("Browsing: silent" if said else "Browsing")
+
+
+def test_of_a_handful_nothing_is_said() -> None:
+    for members, said in ((FEWEST - 1, False), (FEWEST, True)):
+        truth = truth_of([vector(**SILENT)] * members, [vector(**RECENT)] * FEWEST)
+        name, _ = names_of(truth, ["browsing", "loyal"])
+        assert name == ("Browsing: silent" if said else "Browsing")
+        was = [Segment(1, "Browsing: silent", "browsing", 1, "1.0"), None]
+        assert belied(was, truth, ["browsing", "loyal"])[0] is not said

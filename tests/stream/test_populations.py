@@ -183,7 +183,8 @@ def told(hashes: Hashes, vectors: Floats, divided: Populations, **rest: Any) -> 
     populations = divided.divide(vectors, np.full(len(vectors), NONE))
     for begin in range(0, len(hashes), 37):
         some = slice(begin, begin + 37)
-        sampling.add(hashes[some], vectors[some], populations[some])
+        nowhere = np.zeros(len(hashes[some]), np.int32)
+        sampling.add(hashes[some], vectors[some], populations[some], nowhere)
     part = PartitionStatistics(1, "", len(hashes), rules=divided.digest)
     part.sampled(sampling.taken())
     return part

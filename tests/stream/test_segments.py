@@ -25,6 +25,8 @@ from stream.segments import (
     columns_of,
     contributions,
     look,
+    published_now,
+    published_then,
 )
 
 TABLE = FeatureTable(DEFAULT_FEATURES)
@@ -33,6 +35,8 @@ LINE = np.array([[0.0], [1.0]])
 IDS = np.array([7, 9], np.int32)
 RULE = PublishRule(margin=0.2, provisional_looks=3, dwell_ms=0)
 NOW = 1_000_000
+NEARNESS = 0.25
+"""Of the two on the line, where it matters: a rule with `apart` 8 asks for twice the margin."""
 ACTED, TIME, MODEL = Cause.USER_MOVED, Cause.TIME_PASSED, Cause.MODEL_MOVED
 
 
@@ -54,6 +58,7 @@ def look_at(
     now: int = NOW,
     centroids: Floats = LINE,
     ids: Sequence[int] = (7, 9),
+    nearness: float = 0.0,
 ) -> Look:
     """Look once at users who stand at these places."""
     mapped = np.array(places, float)[:, None]
@@ -65,6 +70,7 @@ def look_at(
         rule,
         np.full(len(rows), CAUSES.index(cause), np.uint8),
         now,
+        nearness=np.full((len(ids), len(ids)), nearness),
     )
 
 
@@ -338,6 +344,7 @@ class PlainUser:
     """The publish rule for one user on the line, in words that read like it."""
 
     segment: int = 0
+    previous: int = 0
     since: int = 0
     candidate: int = 0
     evidence: Fraction = Fraction(0)
@@ -355,17 +362,25 @@ class PlainUser:
         if margin <= 0:
             self.forget()
             return None
-        silence = Fraction(min(rule.silence_margin, rule.margin))
+        soon = self.previous == nearest and now - self.since < rule.return_ms
+        held = soon and cause is not ACTED
+        times = max(1.0, rule.apart * NEARNESS)
+        asked, silence = (
+            min(Fraction(one) * Fraction(times), max(Fraction(one), Fraction(0.45)))
+            for one in (rule.margin, min(rule.silence_margin, rule.margin))
+        )
         little = self.evidence <= silence
         if cause is ACTED and (self.sign is None or now - self.sign >= rule.sign_gap_ms):
             self.candidate, self.evidence, self.sign = nearest, self.evidence + margin, now
-        by_acts = self.evidence > Fraction(rule.margin)
+        by_acts = self.evidence > asked
         by_time = cause is TIME and little and not self.models
-        due = by_acts or margin > (silence if by_time else Fraction(rule.margin))
+        due = by_acts or (not held and margin > (silence if by_time else asked))
         if due and now - self.since >= rule.dwell_ms:
             return self.move(nearest, ACTED if by_acts else cause, now)
         # What is kept is rounded down.
         self.evidence = Fraction(int(self.evidence * EVIDENCE), EVIDENCE)
+        if not self.evidence:
+            self.sign = None  # an act of which nothing is kept does not speak for the next one
         if cause is MODEL and margin > silence and little:
             self.forget()
             self.models, self.candidate = True, nearest
@@ -379,7 +394,7 @@ class PlainUser:
         self.candidate, self.evidence, self.sign, self.models = 0, Fraction(0), None, False
 
     def move(self, to: int, cause: Cause, now: int) -> Cause:
-        self.segment, self.since = to, now
+        self.segment, self.previous, self.since = to, self.segment, now
         self.forget()
         self.version += 1
         return cause
@@ -387,6 +402,13 @@ class PlainUser:
 
 _EXACT = PublishRule(
     margin=0.25, provisional_looks=3, dwell_ms=50, sign_gap_ms=25, silence_margin=0.125
+)
+_RULES = (
+    _EXACT,
+    replace(_EXACT, return_ms=100),
+    replace(_EXACT, return_ms=200, dwell_ms=0),
+    replace(_EXACT, apart=5.0),
+    replace(_EXACT, apart=32.0, return_ms=100),
 )
 _PLACES = st.one_of(
     st.sampled_from([0.0, 0.25, 0.375, 0.5, 0.625, 0.6875, 0.75, 0.8125, 1.0]),
@@ -397,17 +419,25 @@ _PLACES = st.one_of(
 @given(
     st.lists(
         st.tuples(_PLACES, st.sampled_from([ACTED, TIME, MODEL]), st.integers(0, 60)), max_size=30
-    )
+    ),
+    st.sampled_from(_RULES),
 )
-@example([(0.0, ACTED, 0), (0.0, ACTED, 50), (0.6875, TIME, 0), (0.0, MODEL, 0), (0.5, ACTED, 0)])
-@settings(max_examples=80, deadline=None)
-def test_the_rule_is_the_plain_one(looks: list[tuple[float, Cause, int]]) -> None:
+@example(
+    [(0.0, ACTED, 0), (0.0, ACTED, 50), (0.6875, TIME, 0), (0.0, MODEL, 0), (0.5, ACTED, 0)], _EXACT
+)
+@example(
+    [(0.0, ACTED, 0), (0.6875, MODEL, 50), (0.5 + 1 / GRID, ACTED, 0), (0.625, ACTED, 10)], _EXACT
+)
+@settings(max_examples=200, deadline=None)
+def test_the_rule_is_the_plain_one(
+    looks: list[tuple[float, Cause, int]], rule: PublishRule
+) -> None:
     rows, plain, now = users(0), PlainUser(), NOW
     for place, cause, wait in looks:
         now += wait
         before = rows.copy()
-        answer = look_at(rows, [place], rule=_EXACT, cause=cause, now=now)
-        told = plain.look(Fraction(place), cause, now, _EXACT)
+        answer = look_at(rows, [place], rule=rule, cause=cause, now=now, nearness=NEARNESS)
+        told = plain.look(Fraction(place), cause, now, rule)
         assert [c for _, _, c in moved(answer)] == ([] if told is None else [told])
         assert rows["segment"].tolist() == [plain.segment]
         assert rows["version"].tolist() == [plain.version]
@@ -474,3 +504,29 @@ def test_contributions_add_up_to_the_difference_exactly(seed: int, features: int
         to_both = distances(mapped[user : user + 1], np.array([old[user], new[user]]), weights)[0]
         total = sum((Fraction(part) for part in parts[user].tolist()), Fraction(0))
         assert total == Fraction(to_both[0]) - Fraction(to_both[1])
+
+
+# -- who will be where -----------------------------------------------------------------------------
+
+
+@given(st.lists(st.tuples(st.sampled_from([0, 7, 9, 11, 5]), st.floats(-1, 3)), max_size=30))
+def test_who_will_be_where_is_what_an_adoption_makes_of_them(
+    people: list[tuple[int, float]],
+) -> None:
+    # One in each segment to begin with: none is without anybody.
+    segments, places = zip(*[(7, 0.0), (9, 1.0), (11, 2.0), *people], strict=True)
+    rows = users(*segments)
+    centroids, ids = np.array([[0.0], [1.0], [2.0]]), np.array([7, 9, 11], np.int32)
+    squared = distances(np.array(places)[:, None], centroids, ONE)
+    foretold = published_then(rows["segment"], ids, squared, separated(centroids, ONE), RULE)
+    answer = look_at(rows, places, cause=MODEL, centroids=centroids, ids=ids.tolist())
+    assert answer.columns.tolist() == foretold.tolist()
+    assert published_now(rows["segment"], ids, squared).tolist() == foretold.tolist()
+
+
+def test_a_segment_without_anybody_has_those_nearest_to_it() -> None:
+    places = np.array([0.0, 0.6, 0.1])
+    squared = distances(places[:, None], LINE, ONE)
+    everyone = np.array([7, 7, 7], np.int32)
+    assert published_now(everyone, IDS, squared).tolist() == [0, 1, 0]
+    assert published_now(np.array([7, 7, 9], np.int32), IDS, squared).tolist() == [0, 0, 1]

@@ -1094,7 +1094,9 @@ def test_there_are_no_more_segments_than_different_users() -> None:
     shop = a_shop()
     state = first_state(shop)
     few = np.repeat(shop.vectors[:6], 20, axis=0)
-    sample = Sample(np.sort(shop.hashes[:120]), few, np.zeros(120, np.int64), 2)
+    sample = Sample(
+        np.sort(shop.hashes[:120]), few, np.zeros(120, np.int64), np.zeros(120, np.int32), 2
+    )
     nine = LEARNING.model_copy(update={"segments": 9})
     found = rehearse_refit(state, sample, Started(TABLE, nine, DEFAULT_KINDS))
     assert found.model is not None

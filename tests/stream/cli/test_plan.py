@@ -159,7 +159,8 @@ def test_fewer_segments_live(
     [gone] = {row["id"] for row in facts["before"]} - {row["id"] for row in facts["after"]}
     [event] = [event for event in facts["lineage"] if event["segment"] == gone]
     assert event["event"] == "absorbed"
-    assert facts["causes"]["segment_retired"] == 60
+    [inside] = [row["users"] for row in facts["before"] if row["id"] == gone]
+    assert facts["causes"]["segment_retired"] == inside
     assert facts["moving"] == 60
     assert facts["records"] == sum(facts["causes"].values())
     assert f"3 segments become 2; segment {gone} retired" in facts["verdict"]

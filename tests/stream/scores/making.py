@@ -68,4 +68,5 @@ class Crowd:
             silence = day - past[-1] if past else 400.0
             vectors[row] = (silence, len(past), self.price * len(past), self.lucky[user])
         at_ms = START_MS + round(day * DAY_MS)
-        return Sample(self.hashes[who], vectors, np.zeros(len(who), np.int64), at_ms)
+        nobody = np.zeros(len(who), np.int64)
+        return Sample(self.hashes[who], vectors, nobody, nobody.astype(np.int32), at_ms)
