@@ -15,7 +15,7 @@ from typing import Literal
 import msgspec
 import numpy as np
 
-from stream.clustering import Statistics, distances, nearest
+from stream.clustering import Statistics, assign, distances, nearest
 from stream.config import Learning
 from stream.drift import Drift
 from stream.events import Floats
