@@ -146,8 +146,14 @@ class Block:
     rejects: dict[int, Reject]
     marks: dict[int, tuple[int, int]]
 
+    @property
+    def applied(self) -> Bools:
+        """Whether each message is an event that counts, as far as is known."""
+        applied: Bools = self.fate == _Fate.APPLIED
+        return applied
+
     def applies(self, place: int) -> bool:
-        """Whether a message is an event that counts, as far as is known."""
+        """The same of one message."""
         return bool(self.fate[place] == _Fate.APPLIED)
 
     def refuse(self, place: int, reason: Reason, detail: str) -> None:
