@@ -154,8 +154,9 @@ class Sender:
             if why := refusal(address, private=endpoint.private):
                 raise RefusedAddressError(why)
         headers, content = self._request(attempt, url)
-        # The certificate is to be of the name, whatever address it leads to.
-        name = None if url.scheme == "http" or _is_address(host) else host
+        # The certificate is to be of the name, whatever address it leads to. A name that ends in a dot
+        # is the same name, and no certificate has it.
+        name = None if url.scheme == "http" or _is_address(host) else host.rstrip(".")
         while True:
             try:
                 return await self._answer(

@@ -241,7 +241,12 @@ def test_nothing_is_sent_before_there_is_tls() -> None:
 
 @pytest.mark.parametrize(
     ("vouched_for", "host", "arrives"),
-    [(True, "crm.example", True), (True, "crm.other", False), (False, "crm.example", False)],
+    [
+        (True, "crm.example", True),
+        (True, "crm.example.", True),
+        (True, "crm.other", False),
+        (False, "crm.example", False),
+    ],
 )
 def test_a_certificate_is_to_be_of_the_name_and_vouched_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, vouched_for: bool, host: str, arrives: bool
@@ -264,6 +269,9 @@ def test_a_certificate_is_to_be_of_the_name_and_vouched_for(
     )
     tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     tls.load_cert_chain(certificate, key)
+    # A server with several names chooses its certificate by the one that it is asked for.
+    asked: list[str | None] = []
+    tls.sni_callback = lambda _socket, name, _context: asked.append(name)
     if vouched_for:
         monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
     with LocalEndpoint(SECRET, tls=tls) as server:
@@ -272,6 +280,7 @@ def test_a_certificate_is_to_be_of_the_name_and_vouched_for(
             answer = out.ask(one)
     assert answer.arrived == arrives, answer.told
     assert len(server.received) == arrives
+    assert set(asked) == {host.rstrip(".")}
     assert arrives or "certificate" in answer.error.lower()
 
 
