@@ -47,6 +47,11 @@ class Reason(StrEnum):
     """The endpoint is declared no more."""
 
 
+TAKEN, DELIVERED, DROPPED = "taken", "delivered", "dropped"
+OUTCOMES = (TAKEN, DELIVERED, DROPPED, *(reason.value for reason in Reason))
+"""What is counted of deliveries: those taken less all others wait."""
+
+
 class Delivery(msgspec.Struct, array_like=True):
     """What is kept of a trigger for an endpoint.
 
@@ -211,7 +216,7 @@ class Queue:
         self._suppressed.add(name)
         self._touched.add(name)
         for one in [one for one in self._all.values() if one.trigger["user"] == user]:
-            self._count(one.endpoint, "dropped")
+            self._count(one.endpoint, DROPPED)
             self._remove(one)
 
     def allow(self, user: str) -> None:
@@ -234,7 +239,7 @@ class Queue:
         self._doomed |= one.endpoint in self._gone
         if answer.arrived:
             line.circuit.arrived()
-            self._count(one.endpoint, "delivered")
+            self._count(one.endpoint, DELIVERED)
             self._remove(one)
             return
         one.attempts += 1
@@ -339,9 +344,9 @@ class Queue:
     def _accept(self, one: Delivery, line: _Line, now_ms: int) -> None:
         if one.key in self._all:
             return
-        self._count(one.endpoint, "taken")
+        self._count(one.endpoint, TAKEN)
         if self._suppressed and self._name_of(one.trigger["user"]) in self._suppressed:
-            self._count(one.endpoint, "dropped")
+            self._count(one.endpoint, DROPPED)
             return
         self._add(one)
         self._fresh.append(one)

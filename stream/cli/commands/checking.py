@@ -13,7 +13,6 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from consumers.audit.run import audit as run_audit
 from consumers.doctor import examine
 from producers import topics as topic_plans
 from stream import config_layers
@@ -23,7 +22,8 @@ from stream.cli.invocation import invocation
 from stream.cli.terminal import show
 from stream.masking import mask_facts
 from stream.told import NO
-from stream.wiring import campaigns, roles
+from stream.wiring import roles
+from stream.wiring.auditing import audit as run_audit
 
 commands = typer.Typer()
 config_app = typer.Typer(no_args_is_help=True, help="The settings in force.")
@@ -47,8 +47,6 @@ def audit(
     settings = invocation.settings()
     with roles.open_store(settings) as store, auditing.progress(invocation.err, sample) as progress:
         report = run_audit(settings, store, sample=sample, progress=progress)
-    if settings.campaigns:
-        report = report.with_checks(campaigns.audit(settings))
     show(asdict(report), as_json, lambda shown: auditing.show(invocation.out, shown))
     if not report.ok:
         raise typer.Exit(NO)

@@ -359,7 +359,8 @@ def _webhooks_list(patch: Patch, _: Path) -> Sequence[str]:
 
 
 def _webhooks_replay(patch: Patch, _: Path) -> Sequence[str]:
-    numbers = dict.fromkeys(("asked", "would_ask", "sent_before", "too_late", "beyond_limit"), 1)
+    counts = ("asked", "would_ask", "sent_before", "too_late", "undeclared", "beyond_limit")
+    numbers = dict.fromkeys(counts, 1)
     patch.setattr(sending, "parked", lambda _: None)
     patch.setattr(parked_facts, "replay", lambda *_, **__: numbers | {"endpoints": {EVIL: 1}})
     return ["webhooks", "replay"]
