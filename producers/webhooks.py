@@ -11,6 +11,7 @@ not used, and of an answer no more is read than it takes to use the connection a
 from __future__ import annotations
 
 import asyncio
+import logging
 import socket
 import ssl
 import threading
@@ -30,6 +31,8 @@ from stream.webhooks.bodies import body
 from stream.webhooks.declare import SIGNED, Endpoint
 from stream.webhooks.queue import Attempt
 from stream.webhooks.schedule import Answer
+
+log = logging.getLogger(__name__)
 
 ANSWER_BYTES = 65_536
 """Of an answer's body that are read; the connection of one that goes on is closed."""
@@ -143,6 +146,12 @@ class Sender:
         except (aiohttp.ClientError, OSError, RefusedAddressError) as error:
             said = masking.mask(str(error))
             answer = Answer(None, error=f"{type(error).__name__}: {said}" if said else "no answer")
+        except Exception as error:
+            # Without an answer the delivery would be under way for ever.
+            log.exception(
+                "%s: an attempt failed in a way that is not foreseen", attempt.endpoint.name
+            )
+            answer = Answer(None, error=type(error).__name__)
         done(attempt.key, answer)
 
     async def _ask(self, attempt: Attempt) -> Answer:

@@ -225,6 +225,16 @@ def test_the_next_address_is_tried_where_the_first_cannot_be_connected_to() -> N
             assert out.ask(one).arrived
 
 
+def test_an_attempt_has_an_answer_whatever_happens(caplog: pytest.LogCaptureFixture) -> None:
+    async def broken(host: str, port: int) -> Sequence[str]:
+        raise ValueError(f"{host}:{port} is not foreseen")
+
+    one = endpoint(url="https://crm.example/in")
+    with outbox(one, resolved=broken) as out:
+        assert out.ask(one) == Answer(None, error="ValueError")
+    assert "not foreseen" in caplog.text
+
+
 def test_names_are_resolved() -> None:
     found = asyncio.run(resolve("localhost", 80))
     assert set(found) <= {"127.0.0.1", "::1"}
