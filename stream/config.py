@@ -27,7 +27,7 @@ from stream.features import DEFAULT_FEATURES, SHOP_EVENTS, Feature, FeatureTable
 from stream.kinds import DEFAULT_KINDS, DERIVED, FALLBACK_KIND, KindRule
 from stream.limits import Limits
 from stream.populations import DEFAULT_POPULATIONS, Population, Populations, check
-from stream.scores.declare import DEFAULT_SCORES, INPUTS, NEEDED, Score, Wanted
+from stream.scores.declare import DEFAULT_SCORES, HABITS, INPUTS, NEEDED, Score, Wanted
 from stream.segments import MOST_MARGIN, PublishRule
 from stream.told import WRONG, ToldError
 from stream.units import parse_duration
@@ -422,6 +422,10 @@ class Scoring(Section):
         INPUTS,
         "features that scores are computed from; of the default ones, those that are declared",
     )
+    habits: tuple[str, ...] = setting(
+        HABITS,
+        "features in which somebody may be unusual; of the default ones, those that are declared",
+    )
     users: int = setting(
         4_096, "customers of the sample who are followed, at the most", "users", ge=100, le=65_536
     )
@@ -600,7 +604,8 @@ class Settings(Section):
     scores: tuple[Score, ...] = Field(
         default=DEFAULT_SCORES,
         description="what is foretold of each customer. By default the probability of an order within "
-        "30 and 90 days and the expected spend of 90, if there are features to tell it from",
+        "30 and 90 days and the expected spend of 90, if there are features to tell it from; and how "
+        "unusual somebody is",
     )
     campaigns: tuple[Campaign, ...] = Field(default=())
     campaign_limits: CampaignLimits = CampaignLimits()
@@ -621,8 +626,10 @@ class Settings(Section):
         """The scores, and what they are learned from."""
         names = {feature.name for feature in self.features}
         told = self.scoring
-        inputs = tuple(name for name in told.inputs if name in names)
-        return Wanted(self.scores, inputs, told.users, told.look_days, told.labels)
+        inputs, habits = (
+            tuple(name for name in some if name in names) for some in (told.inputs, told.habits)
+        )
+        return Wanted(self.scores, inputs, told.users, told.look_days, told.labels, habits)
 
     @model_validator(mode="before")
     @classmethod
@@ -634,8 +641,12 @@ class Settings(Section):
         rules = {feature for one in DEFAULT_POPULATIONS for feature in one.when}
         if "populations" not in data and not rules <= names:
             data = data | {"populations": ()}
-        if "scores" not in data and not names.issuperset(NEEDED):
-            data = data | {"scores": ()}
+        if "scores" not in data:
+            told = names.issuperset(NEEDED)
+            scores = [one for one in DEFAULT_SCORES if told or one.of == "unusual"]
+            if not names.intersection(HABITS):
+                scores = [one for one in scores if one.of != "unusual"]
+            data = data | {"scores": tuple(scores)}
         return data
 
     @model_validator(mode="after")
@@ -707,11 +718,17 @@ class Settings(Section):
             if names.count(name) > 1 or name in features:
                 raise ValueError(f"scores: the name {name!r} is used twice")
         missing = [name for name in NEEDED if name not in features]
-        if self.scores and missing:
+        if missing and any(score.days for score in self.scores):
             raise ValueError(f"scores: the feature {missing[0]!r} is needed, and is not declared")
-        for name in self.scoring.inputs:
-            if name not in features and name not in INPUTS:
-                raise ValueError(f"scoring.inputs: {name!r} is no feature")
+        unusual = [score.name for score in self.scores if score.of == "unusual"]
+        if len(unusual) > 1:
+            raise ValueError(f"scores: {unusual[1]!r} is unusual, as {unusual[0]!r} is already")
+        if unusual and not set(self.scoring.habits) & set(features):
+            raise ValueError(f"scores: {unusual[0]!r} needs scoring.habits, of features there are")
+        for section, known in (("inputs", INPUTS), ("habits", HABITS)):
+            for name in getattr(self.scoring, section):
+                if name not in features and name not in known:
+                    raise ValueError(f"scoring.{section}: {name!r} is no feature")
 
 
 def _name_of(feature: Any) -> Any:

@@ -42,7 +42,8 @@ from stream.rehearsal import Rehearsal
 from stream.scores import progress
 from stream.scores.declare import REVENUE, SILENCE, Wanted
 from stream.scores.learner import NOTHING_LEARNED
-from stream.scores.model import Scores, have_ordered, logs_of
+from stream.scores.logs import logs_of
+from stream.scores.model import Scores, have_ordered
 from stream.scores.step import NO_LOOKS, advance, due, published
 from stream.units import DAY_MS
 

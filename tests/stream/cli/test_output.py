@@ -96,7 +96,7 @@ def segments() -> dict[str, Any]:
     flapping = {"changes_per_user_day": 0.1, "reverted_share": 0.2, "user_days": 9.0}
     one = {"id": 1, "name": EVIL, "kind": EVIL, "size": 3, "profile": profile, "flapping": flapping,
            "population": EVIL, "scores": [
-               {"score": EVIL, "unit": EVIL, "customers": 2, "mean": 0.5, "total": 1.0}]}  # fmt: skip
+               {"score": EVIL, "unit": EVIL, "users": 2, "mean": 0.5, "total": 1.0}]}  # fmt: skip
     populations = [{"name": name, "when": {}, "users": 3, "segments": ids, "choice": EVIL}
                    for name, ids in ((EVIL, [1]), (f"{EVIL} too", []))]  # fmt: skip
     return {
@@ -133,7 +133,7 @@ def user() -> dict[str, Any]:
         "features": [{"feature": FEATURE, "value": 1.0, "unit": EVIL}], "version": 2,
         "segment": {"id": 1, "name": EVIL, "kind": EVIL, "since": EVIL}, "changes": [change()],
         "model": EVIL, "distances": [{"segment": 1, "name": EVIL, "distance": 0.1}],
-        "scores": [{"score": EVIL, "value": 0.5, "unit": EVIL}],
+        "scores": [{"score": EVIL, "value": 0.5, "unit": unit} for unit in (EVIL, views.FARTHER)],
     }  # fmt: skip
 
 
@@ -152,6 +152,8 @@ def why() -> dict[str, Any]:
         "silence": [{**to, "days": 3, "at": EVIL}],
         "scores": [score() | {"value": 0.5, "log_odds": 0.0, "average": 0.5, "parts": [
             {"feature": FEATURE, "value": 1.0, "unit": EVIL, "log_odds": -0.5}]}],
+        "unusual": {**to, "value": 0.99, "distance": 2.0, "parts": [
+            {"feature": FEATURE, "value": 1.0, "usual": 2.0, "unit": EVIL, "squared": 4.0}]},
     }  # fmt: skip
 
 
