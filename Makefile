@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 .DEFAULT_GOAL := help
 
-.PHONY: help setup demo test check fast fuzz chaos lint types bench bench-learning bench-year bench-shops bench-shoppers bench-campaigns bench-effect lock schemas dashboards examples up clean
+.PHONY: help setup demo test check fast fuzz chaos lint types bench bench-learning bench-year bench-shops bench-shoppers bench-unusual bench-campaigns bench-effect lock schemas dashboards examples up clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -60,6 +60,9 @@ bench-effect: setup ## 300 simulated campaigns: may the measured effect be belie
 
 bench-shoppers: setup ## who buys again: scores against what shoppers did, and against rivals
 	@$(BIN)/python -m ops.bench.shoppers $(ARGS)
+
+bench-unusual: setup ## who is unusual: injected bots and others, and the first of a real shop
+	@$(BIN)/python -m ops.bench.unusual $(ARGS)
 
 bench-shops: setup ## names and kinds in shops of many rhythms: are they true?
 	@$(BIN)/python -m ops.bench.shops $(ARGS)
