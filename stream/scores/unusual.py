@@ -27,12 +27,11 @@ FEWEST_USERS = 200
 FEWEST_OF_SEGMENT = 50
 """Of a sample: what fewer do is not yet what people do. Bots that are fewer are no kind of people."""
 WINSOR = (0.05, 0.95)
-"""Of each input within a segment. One shopper in 25 of a segment may be none of its people; with 0.01 and 0.99
-card testers and serial returners of the simulated shop are less far by a fifth."""
+"""Of each input within a segment: one shopper in 25 there may be none of its people, and changes nothing."""
 LEAST_SHARE = 0.7
 """Of the spread that is usual within segments: a segment in which all do nothing of something is no reason
-to tell whoever does it once. Weighed on two seeds of the simulated shop: .1 loses 10 of 20 resellers among
-ordinary shoppers, 1.0 tells 2 % of ordinary heavy buyers to be one in a hundred, .7 none."""
+to tell whoever does it once. Weighed on two seeds of the simulated shop: with .1 half of the resellers are not
+among the farthest hundredth, with 1.0 two in a hundred ordinary heavy buyers are, with .7 less than one."""
 LEAST_LOG = 0.1
 """Spread in logs below which nobody is told apart."""
 BELIEF = 50.0
