@@ -61,6 +61,7 @@ class Sender:
 
     Args:
         secrets: by endpoint, as `declare.secrets_of` gives them.
+        source: of triggers as CloudEvents.
         resolved: gives the addresses of a name.
     """
 
@@ -68,10 +69,12 @@ class Sender:
         self,
         endpoints: Sequence[Endpoint],
         secrets: Mapping[str, Sequence[str]],
+        source: str,
         resolved: Resolve = resolve,
     ) -> None:
         self._endpoints = endpoints
         self._secrets = secrets
+        self._source = source
         self._resolve = resolved
         self._signers = {
             one.name: [Webhook(secret) for secret in secrets[one.name]]
@@ -197,7 +200,7 @@ class Sender:
 
     def _request(self, attempt: Attempt, url: URL) -> tuple[dict[str, str], bytes]:
         endpoint, trigger = attempt.endpoint, attempt.trigger
-        made = body(endpoint.format, trigger, self._secrets[endpoint.name])
+        made = body(endpoint.format, trigger, self._secrets[endpoint.name], self._source)
         headers = {
             # The address in the URL is the one that was looked at.
             "host": url.authority,

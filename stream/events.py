@@ -17,6 +17,8 @@ import numpy.typing as npt
 from pydantic import Field, TypeAdapter
 from typing_extensions import TypedDict
 
+from stream.headers import schema_uri
+
 Floats: TypeAlias = npt.NDArray[np.float64]
 Ints: TypeAlias = npt.NDArray[np.int64]
 Hashes: TypeAlias = npt.NDArray[np.uint64]
@@ -346,6 +348,12 @@ LINEAGE = "segstream.segment.lineage"
 MEMBERSHIP = "segstream.segment.membership"
 """Types of the CloudEvents on `segment-changes`: a user's move, what became of a segment, and where
 a user is, told again."""
+CHANGE_SCHEMA = schema_uri("segment-change")
+LINEAGE_SCHEMA = schema_uri("segment-lineage")
+MEMBERSHIP_SCHEMA = schema_uri("segment-membership")
+"""What their data keep to."""
+MODEL_SCHEMA = schema_uri("published-model")
+"""The same of a published model."""
 
 
 class Profile(TypedDict):

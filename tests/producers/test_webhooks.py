@@ -27,6 +27,7 @@ from tests.endpoint import LocalEndpoint, Manner
 from tests.stream.webhooks.making import OTHER_SECRET, SECRET, endpoint, trigger
 
 PATIENCE_SECONDS = 20.0
+SOURCE = "/segstream/shop/campaigns"
 
 
 class Outbox:
@@ -53,7 +54,7 @@ def outbox(
     *endpoints: Endpoint, secrets: Sequence[str] = (SECRET,), **more: Any
 ) -> Iterator[Outbox]:
     known = {one.name: secrets for one in endpoints}
-    with Sender(endpoints, known, **more) as sender:
+    with Sender(endpoints, known, SOURCE, **more) as sender:
         yield Outbox(sender)
 
 
