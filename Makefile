@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 .DEFAULT_GOAL := help
 
-.PHONY: help setup demo test check fast fuzz chaos lint types bench bench-learning bench-year bench-shops bench-shoppers bench-campaigns bench-effect lock schemas dashboards examples up clean
+.PHONY: help setup demo test check fast fuzz chaos lint types bench bench-learning bench-year bench-shops bench-shoppers bench-reviews bench-campaigns bench-effect lock schemas dashboards examples up clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -60,6 +60,9 @@ bench-effect: setup ## 300 simulated campaigns: may the measured effect be belie
 
 bench-shoppers: setup ## who buys again: scores against what shoppers did, and against rivals
 	@$(BIN)/python -m ops.bench.shoppers $(ARGS)
+
+bench-reviews: setup ## sentiment of reviews, learned in one pass: are bad ones ranked below good ones?
+	@$(BIN)/python -m ops.bench.reviews $(ARGS)
 
 bench-shops: setup ## names and kinds in shops of many rhythms: are they true?
 	@$(BIN)/python -m ops.bench.shops $(ARGS)

@@ -182,7 +182,9 @@ def of_demo(seed: int) -> Shop:
     settings = Settings.model_validate(tomllib.loads(text))
 
     def play(rehearsal: Rehearsal, saw: Callable[[EventColumns], None]) -> Iterator[int]:
-        decoder = Decoder(rehearsal.table, settings.worker, money=settings.money)
+        decoder = Decoder(
+            rehearsal.table, settings.worker, money=settings.money, ratings=settings.reviews
+        )
         step_ms = round(settings.clock.mark_seconds * 1_000)
         mark_ms = 0
         for batch in simulate(seed, DEMO_USERS, DEMO_DAYS):
