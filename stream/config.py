@@ -15,6 +15,7 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    ValidationError,
     field_validator,
     model_validator,
 )
@@ -23,7 +24,13 @@ from pydantic.config import JsonDict
 from stream import rhythm
 from stream.campaigns.declare import Campaign, see_campaigns
 from stream.campaigns.declare import Limits as CampaignLimits
-from stream.features import DEFAULT_FEATURES, SHOP_EVENTS, Feature, FeatureTable
+from stream.features import (
+    DEFAULT_FEATURES,
+    REVIEW_FEATURES,
+    SHOP_EVENTS,
+    Feature,
+    FeatureTable,
+)
 from stream.kinds import DEFAULT_KINDS, DERIVED, FALLBACK_KIND, KindRule
 from stream.limits import Limits
 from stream.populations import DEFAULT_POPULATIONS, Population, Populations, check
@@ -351,6 +358,22 @@ class Money(Section):
         return self
 
 
+class Reviews(Section):
+    enabled: bool = setting(
+        False,
+        "read the ratings and texts of reviews: there are two features more, reviews_180d and "
+        "sentiment_90d, unless features of these names are declared",
+    )
+    worst_rating: float = setting(1.0, "the worst rating that a review can give")
+    best_rating: float = setting(5.0, "the best one; what lies halfway is neutral")
+
+    @model_validator(mode="after")
+    def _has_a_range(self) -> Reviews:
+        if not self.worst_rating < self.best_rating:
+            raise ValueError("worst_rating is not below best_rating")
+        return self
+
+
 class Learning(Section):
     segments: int = setting(
         6,
@@ -602,6 +625,7 @@ class Settings(Section):
     clock: Clock = Clock()
     worker: Worker = Worker()
     money: Money = Money()
+    reviews: Reviews = Reviews()
     learning: Learning = Learning()
     scoring: Scoring = Scoring()
     publish: Publish = Publish()
@@ -644,6 +668,22 @@ class Settings(Section):
             tuple(name for name in some if name in names) for some in (told.inputs, told.habits)
         )
         return Wanted(self.scores, inputs, told.users, told.look_days, told.labels, habits)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _with_those_of_reviews(cls, data: Any) -> Any:
+        """The features of reviews behind the others, where reviews are read."""
+        told = data.get("reviews") if isinstance(data, dict) else None
+        try:
+            enabled = told is not None and Reviews.model_validate(told).enabled
+        except ValidationError:
+            return data  # it is told with its key
+        features = data.get("features", DEFAULT_FEATURES) if enabled else None
+        if not isinstance(features, (list, tuple)):
+            return data
+        names = {_name_of(feature) for feature in features}
+        more = [feature for feature in REVIEW_FEATURES if feature.name not in names]
+        return data | {"features": [*features, *more]}
 
     @model_validator(mode="before")
     @classmethod

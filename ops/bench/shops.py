@@ -211,7 +211,9 @@ def of_demo(seed: int, batches: Iterable[EventBatch] | None = None) -> Shop:
     settings = Settings.model_validate(tomllib.loads(text))
 
     def play(rehearsal: Rehearsal, saw: Callable[[EventColumns], None]) -> Iterator[int]:
-        decoder = Decoder(rehearsal.table, settings.worker, money=settings.money)
+        decoder = Decoder(
+            rehearsal.table, settings.worker, money=settings.money, ratings=settings.reviews
+        )
         step_ms = round(settings.clock.mark_seconds * 1_000)
         mark_ms = 0
         for batch in batches or simulate(seed, DEMO_USERS, DEMO_DAYS):
