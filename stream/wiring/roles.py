@@ -281,6 +281,7 @@ ROLES: dict[str, Role] = {
                 "publish",
                 "publisher",
                 "features",
+                "reviews",
                 "populations",
             ),
             rights=RIGHTS["activity"],

@@ -33,9 +33,9 @@ def written(file: Path, count: int) -> Path:
 
 def test_texts_that_say_it_are_told_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reviews, "SEEN", (100, 1_000))
-    file = written(tmp_path / "reviews.csv", 400)
+    file = written(tmp_path / "reviews.csv", 900)
     report = measure(file, ["title", "body"], "stars")
-    assert report["texts"] == 400, "those with a text and a rating"
+    assert report["texts"] == 900, "those with a text and a rating"
     assert min(report["auc"], report["auc_tenth"], report["auc_no_blanks"]) > 0.9
     assert report["auc_after"].keys() == {100}, "as far as there are texts"
     told = section(report, datetime.now(UTC))

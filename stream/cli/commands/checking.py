@@ -18,6 +18,7 @@ from rich.text import Text
 
 from consumers.doctor import examine
 from producers import topics as topic_plans
+from producers.texts import FileError
 from stream import config_layers
 from stream.cli import auditing, views
 from stream.cli.arguments import AsJson
@@ -94,10 +95,13 @@ def write_schemas(
     """
     settings = invocation.settings()
     told = json.dumps(asyncapi.document(settings, version("segstream")), indent=2) + "\n"
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, text in {**schemas(), "asyncapi.json": told}.items():
-        (folder / name).write_text(text, encoding="utf-8")
-        invocation.err.print(f"wrote {safe(str(folder / name))}", soft_wrap=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, text in {**schemas(), "asyncapi.json": told}.items():
+            (folder / name).write_text(text, encoding="utf-8")
+            invocation.err.print(f"wrote {safe(str(folder / name))}", soft_wrap=True)
+    except OSError as error:
+        raise FileError(f"{folder}: cannot be written: {error.strerror}") from None
 
 
 @config_app.command("show", epilog="Example: `segstream --set learning.segments=6 config show`")

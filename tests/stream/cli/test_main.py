@@ -105,3 +105,11 @@ def test_a_shell_completes_commands_and_options() -> None:
         return done.stdout
 
     assert completed("segstream re").split() == ["replay", "republish", "rekey"]
+
+
+def test_a_folder_that_cannot_be_written_is_told_in_a_sentence(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    ended = segstream("schemas", str(tmp_path / "file" / "contracts"), stdout=subprocess.DEVNULL)
+    assert ended.returncode == 2
+    assert "cannot be written" in ended.stderr
+    assert "Traceback" not in ended.stderr
