@@ -387,7 +387,8 @@ _campaign_revenue = _counter(
     "campaign_measured_revenue_total", "What they bought within it.", "campaign", "arm"
 )
 _campaign_unreadable = _counter(
-    "campaign_control_unreadable_total", "Records of campaign-control that cannot be obeyed."
+    "campaign_control_unreadable_total",
+    "Records of campaign-control that cannot be obeyed, or lie in another partition than their user's.",
 )
 # What this process last found out about campaigns.
 _effects = Effects({}, {})

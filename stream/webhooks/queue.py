@@ -96,6 +96,15 @@ class Own(msgspec.Struct):
     counts: dict[str, dict[str, int]] = {}
 
 
+class Tally(NamedTuple):
+    """What became of the deliveries of an endpoint in a partition: taken = ended + waiting."""
+
+    endpoint: str
+    taken: int
+    ended: int
+    waiting: int
+
+
 class Kept(NamedTuple):
     """What a step changes of what is kept: rows of one length, names of rows that go, letters."""
 
@@ -112,6 +121,20 @@ _SUPPRESSED = b"/"
 _read_row = msgspec.json.Decoder(Delivery).decode
 _read_own = msgspec.json.Decoder(Own).decode
 _write = msgspec.json.Encoder().encode
+
+
+def tallies(own: bytes, rows: Iterable[tuple[bytes, bytes]]) -> list[Tally]:
+    """What was kept of a partition in one commit, by endpoint."""
+    counts = _read_own(own).counts if own else {}
+    kept = dict(rows)
+    waiting = Counter(
+        _read_row(row).endpoint for name, row in kept.items() if not name.startswith(_SUPPRESSED)
+    )
+    found = []
+    for name in sorted({*counts, *waiting}):
+        of = Counter(counts.get(name, {}))
+        found.append(Tally(name, of[TAKEN], of.total() - of[TAKEN], waiting[name]))
+    return found
 
 
 class _Line:

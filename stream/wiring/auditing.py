@@ -9,9 +9,12 @@ from collections.abc import Callable
 
 from consumers.audit.report import AuditReport, Progress
 from consumers.audit.run import audit as audit_pipeline
+from consumers.webhook_audit import audit_webhooks
 from stream.config import Settings
 from stream.store.promises import ReaderStore
 from stream.wiring import campaigns
+from stream.wiring.roles import open_role_store
+from stream.wiring.webhooks import WEBHOOKS
 
 
 def audit(
@@ -21,10 +24,16 @@ def audit(
     sample: float = 1.0,
     progress: Callable[[Progress], None] | None = None,
 ) -> AuditReport:
-    """Hold the pipeline and its campaigns to their topics; see `consumers.audit.run.audit`.
+    """Hold pipeline, campaigns and deliveries to what they promise; see `consumers.audit.run.audit`.
 
     Raises:
         StoreUnavailableError, BrokerUnavailableError, TopicMissingError: as `consumers.audit.run.audit`.
     """
     report = audit_pipeline(settings, store, sample=sample, progress=progress)
-    return report.with_checks(campaigns.audit(settings)) if settings.campaigns else report
+    if settings.campaigns:
+        report = report.with_checks(campaigns.audit(settings))
+    if settings.endpoints:
+        with open_role_store(settings, WEBHOOKS.name, serving=False) as role_store:
+            checks = [audit_webhooks(role_store, settings.topics.partitions)]
+        report = report.with_checks(checks)
+    return report
