@@ -7,8 +7,10 @@ import logging
 import queue
 import shutil
 import socket
+import socketserver
 import ssl
 import subprocess
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -234,6 +236,54 @@ def test_an_attempt_has_an_answer_whatever_happens(caplog: pytest.LogCaptureFixt
     with outbox(one, resolved=broken) as out:
         assert out.ask(one) == Answer(None, error="ValueError")
     assert "not foreseen" in caplog.text
+
+
+@contextmanager
+def saying(answer: bytes) -> Iterator[int]:
+    """A server that says the same to whoever connects, and hangs up; its port."""
+
+    class Handler(socketserver.StreamRequestHandler):
+        def handle(self) -> None:
+            self.connection.recv(65_536)
+            self.wfile.write(answer)
+
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+        thread.start()
+        yield server.server_address[1]
+        server.shutdown()
+        thread.join()
+
+
+OK = b"HTTP/1.1 200 OK\r\n"
+
+
+@pytest.mark.parametrize(
+    ("said", "arrives"),
+    [
+        (b"", False),
+        (b"what do you want\r\n\r\n", False),
+        (b"HTTP/1.1 two hundred\r\n\r\n", False),
+        (b"HTTP/1.1 99999 OK\r\n\r\n", False),
+        (b"HTTP/1.1 100 Continue\r\n\r\n" * 50, False),
+        (OK + b"content-length: -5\r\n\r\n", False),
+        (OK + b"content-length: five\r\n\r\n", False),
+        (OK + b"x: " + b"y" * 100_000 + b"\r\n\r\n", False),
+        (OK + b"transfer-encoding: chunked\r\n\r\nzz\r\nno", False),
+        (OK + b"content-encoding: gzip\r\ncontent-length: 3\r\n\r\nabc", True),
+        (OK + b"retry-after: \xff\xfe\r\ncontent-length: 0\r\n\r\n", True),
+    ],
+)
+def test_whatever_is_said_is_an_answer_or_none(
+    said: bytes, arrives: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    with saying(said) as port:
+        one = endpoint(url=f"http://127.0.0.1:{port}/in", private=True, timeout=5)
+        with outbox(one) as out:
+            answer = out.ask(one)
+    assert answer.arrived == arrives, answer
+    # It was foreseen.
+    assert "Traceback" not in caplog.text
 
 
 def test_names_are_resolved() -> None:
