@@ -18,6 +18,7 @@ from stream.events import CAUSES, Cause, Floats, Ints
 from stream.levels.book import Codes, LevelBook
 from stream.levels.steps import KnownLevel, Levels, Places, Values
 from stream.records import Why
+from stream.scores.model import Scores
 
 REASONS = 3
 ACT, MODEL = CAUSES.index(Cause.USER_MOVED), CAUSES.index(Cause.MODEL_MOVED)
@@ -164,11 +165,22 @@ def reasons(
             for number, value in zip(numbers, theirs[:, column].tolist(), strict=True):
                 answer[number] = [Why(name, value, None)], None
         elif levels.scores is not None:
+            if all(score.of == "unusual" for score in levels.scores.learned if score.name == name):
+                for number, vector in zip(numbers, theirs, strict=True):
+                    answer[number] = _of_unusual(levels.scores, vector, features), None
+                continue
             rises = np.array([found.told[number].rises for number in numbers])
             each = _of_score(levels, name, theirs, features, np.where(rises, 1.0, -1.0))
             for number, one in zip(numbers, each, strict=True):
                 answer[number] = one
     return answer
+
+
+def _of_unusual(scores: Scores, vector: Floats, features: Sequence[str]) -> list[Why]:
+    """The features in which a user is farthest from people like them."""
+    far = scores.how_unusual(vector, features)
+    parts = [] if far is None else sorted(far.parts, key=lambda name: (-far.parts[name], name))
+    return [Why(name, float(vector[features.index(name)]), None) for name in parts[:REASONS]]
 
 
 def _of_score(

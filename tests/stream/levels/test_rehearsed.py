@@ -122,5 +122,5 @@ def test_segments_are_what_they_are_without_levels(marked: list[Marked]) -> None
     assert plain(without) == plain(marked)
     assert not any(mark.crossings for mark in without)
     assert model_of(without[-1].state).levels.known == ()
-    centroids = (model_of(one[-1].state).centroids for one in (marked, without))
-    assert np.array_equal(*centroids)
+    one, other = (model_of(all_of_them[-1].state) for all_of_them in (marked, without))
+    assert np.array_equal(one.centroids, other.centroids)
