@@ -44,6 +44,7 @@ class ChangeLog:
         partitions: list[int] | None = None,
         *,
         lineage: bool = False,
+        levels: bool = False,
         place: Place | None = None,
     ) -> Iterator[dict[str, Any]]:
         """Changes in topic order, each once.
@@ -51,18 +52,24 @@ class ChangeLog:
         Args:
             partitions: None for all.
             lineage: what became of segments, too.
+            levels: crossings of levels, too.
             place: how far somebody has read, who reads on from here.
         """
         place = Place() if place is None else place
         for message in read_to_end(self._broker, self._topic, partitions):
             place.ends[message.partition() or 0] = (message.offset() or 0) + 1
-            record = parse_record(message.value(), lineage=lineage)
+            record = parse_record(message.value(), lineage=lineage, levels=levels)
             if record is not None and record["id"] not in place.seen:
                 place.seen.add(record["id"])
                 yield record
 
     def follow(
-        self, stop: Callable[[], bool], place: Place, *, lineage: bool = False
+        self,
+        stop: Callable[[], bool],
+        place: Place,
+        *,
+        lineage: bool = False,
+        levels: bool = False,
     ) -> Iterator[dict[str, Any]]:
         """Changes as they come, each once; see `read`.
 
@@ -80,7 +87,7 @@ class ChangeLog:
             while not stop():
                 for message in consumer.consume(500, 0.2):
                     value = None if message.error() else message.value()
-                    record = parse_record(value, lineage=lineage)
+                    record = parse_record(value, lineage=lineage, levels=levels)
                     if record is not None and record["id"] not in place.seen:
                         place.seen.add(record["id"])
                         yield record
@@ -88,8 +95,10 @@ class ChangeLog:
             consumer.close()
 
 
-def parse_record(value: bytes | None, *, lineage: bool = False) -> dict[str, Any] | None:
-    """A change on the change topic, or what became of a segment if wanted; None for all else."""
+def parse_record(
+    value: bytes | None, *, lineage: bool = False, levels: bool = False
+) -> dict[str, Any] | None:
+    """A change of a segment; a crossing of a level, or what became of a segment, if wanted; else None."""
     if not value:
         return None
     try:
@@ -98,5 +107,5 @@ def parse_record(value: bytes | None, *, lineage: bool = False) -> dict[str, Any
         return None
     if not isinstance(parsed, dict):
         return None
-    known = "kind_to" in parsed or (lineage and "event" in parsed)
+    known = "kind_to" in parsed or (levels and "level" in parsed) or (lineage and "event" in parsed)
     return parsed if known else None

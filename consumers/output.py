@@ -20,7 +20,7 @@ from consumers.group_members import members_of
 from stream.config import Settings
 from stream.delivered import Delivered
 from stream.errors import BrokerUnavailableError, TopicMissingError, kafka_client
-from stream.events import CHANGED, NAMESPACE_HEADER, ORIGIN_HEADER
+from stream.events import CHANGED, LEVEL_CHANGED, NAMESPACE_HEADER, ORIGIN_HEADER
 from stream.headers import EVENT_ID, EVENT_TYPE, headers_of
 from stream.trainer import Announced
 
@@ -31,15 +31,17 @@ UNKNOWN_ID = "AAAAAAAAAAAAAAAAAAAAAA"
 
 
 class _Change(msgspec.Struct, rename={"from_": "from"}):
-    """The fields of a change that an owner takes in."""
+    """The fields of a change that an owner takes in; those behind the first four are of a segment."""
 
     id: str
     user: str
     version: int
-    from_: int | None
-    to: int
     at: str
-    kind_to: str
+    from_: int | None = None
+    to: int = 0
+    kind_to: str = ""
+    level: str = ""
+    step_to: str | None = None
 
 
 class Output:
@@ -47,13 +49,18 @@ class Output:
 
     Args:
         topic: another one than that of changes, such as a role's.
-        kind: of the records that are looked at, a type of CloudEvents.
+        kinds: of the records that are looked at, types of CloudEvents.
     """
 
-    def __init__(self, settings: Settings, topic: str | None = None, kind: str = CHANGED) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        topic: str | None = None,
+        kinds: Sequence[str] = (CHANGED, LEVEL_CHANGED),
+    ) -> None:
         self._settings = settings
         self._topic = settings.topics.changes if topic is None else topic
-        self._kind = kind.encode()
+        self._kinds = {kind.encode() for kind in kinds}
         self._admin: AdminClient | None = None
         self._timeout = settings.store.timeout_seconds
         # The client gives up a request after `_timeout`, and we wait no longer. Its operation lasts
@@ -90,7 +97,7 @@ class Output:
     def _records(
         self, starts: Mapping[int, int], short: list[int]
     ) -> Iterator[tuple[int, str, bytes]]:
-        """Partition, id and value of records of our kind."""
+        """Partition, id and value of records of our kinds."""
         if not starts:
             return
         broker, topic = self._settings.broker, self._topic
@@ -98,7 +105,7 @@ class Output:
         for message in messages:
             headers = dict(headers_of(message) or ())
             name, value = headers.get(EVENT_ID), message.value()
-            if headers.get(EVENT_TYPE) != self._kind:
+            if headers.get(EVENT_TYPE) not in self._kinds:
                 continue
             if isinstance(name, bytes) and isinstance(value, bytes):
                 yield message.partition() or 0, name.decode(errors="replace"), value
@@ -172,9 +179,11 @@ def _delivered(name: str, value: bytes) -> Delivered | None:
         change = msgspec.json.decode(value, type=_Change)
         _, incarnation, version = name.split("-")
         at_ms = round(datetime.fromisoformat(change.at).timestamp() * 1_000)
+        if not (change.level or change.to):
+            raise ValueError("it names no segment and no level")
         told = Delivered(
             change.user, int(incarnation), change.version, change.from_ or 0, change.to, at_ms,
-            change.kind_to,
+            change.kind_to, steps=((change.level, change.step_to),) if change.level else (),
         )  # fmt: skip
         return told if int(version) == change.version else None
     except (msgspec.MsgspecError, ValueError) as error:

@@ -27,10 +27,10 @@ from producers.delivery import DeliveryError, Record, deliver
 from stream import metrics
 from stream.config import Settings
 from stream.errors import BrokerUnavailableError, TopicMissingError, kafka_client
-from stream.events import CHANGE_SCHEMA, CHANGED
+from stream.events import CHANGE_SCHEMA, CHANGED, LEVEL_CHANGED, LEVEL_SCHEMA
 from stream.headers import event_source
 from stream.roles.leader import Lease
-from stream.roles.outlet import Outlet
+from stream.roles.outlet import Further, Outlet
 from stream.store.promises import PublisherStore
 from stream.store.state import OutboxEntry, StoreUnavailableError
 from stream.units import iso
@@ -46,7 +46,7 @@ COMPARE_SECONDS = 5.0
 
 
 def changes_outlet(settings: Settings) -> Outlet:
-    """Of the changes of segments."""
+    """Of the changes of segments and levels."""
     return Outlet(
         "publisher",
         settings.topics.changes,
@@ -54,6 +54,9 @@ def changes_outlet(settings: Settings) -> Outlet:
         CHANGED,
         CHANGE_SCHEMA,
         extensions={"kindto": "kind_to"},
+        further=(
+            Further("level", LEVEL_CHANGED, LEVEL_SCHEMA, {"level": "level", "stepto": "step_to"}),
+        ),
         retention_seconds=settings.topics.changes_retention_seconds,
         remedy="`segstream republish` sends everybody's present segment",
     )
@@ -330,14 +333,19 @@ class OutboxPublisher:
 
     def _record(self, partition: int, change: bytes, envelope: Any) -> Record:
         outlet = self._outlet
-        more = {name: getattr(envelope, name) for name in outlet.extensions}
+        kind, schema, extensions = outlet.kind, outlet.schema, outlet.extensions
+        for one in outlet.further:
+            if getattr(envelope, one.marker) is not None:
+                kind, schema, extensions = one.kind, one.schema, one.extensions
+        told = {name: getattr(envelope, name) for name in extensions}
+        more = {name: value for name, value in told.items() if value is not None}
         headers = cloud_event(
             envelope.id,
             outlet.source,
-            outlet.kind,
+            kind,
             envelope.at,
             envelope.subject,
-            outlet.schema,
+            schema,
             **more,
         )
         return Record(outlet.topic, change, envelope.subject.encode(), partition, headers)
@@ -364,5 +372,14 @@ class OutboxPublisher:
 
 def _envelope(outlet: Outlet) -> type[Any]:
     """The fields of a record that its headers repeat."""
-    names = {"id": "id", "at": "at", "subject": outlet.subject, **outlet.extensions}
-    return msgspec.defstruct("Envelope", [(name, str) for name in names], rename=names)
+    names = {"id": "id", "at": "at", "subject": outlet.subject}
+    fields: list[Any] = [(name, str) for name in names]
+    extensions = dict(outlet.extensions)
+    for one in outlet.further:
+        extensions |= one.extensions
+    if not outlet.further:
+        fields += [(name, str) for name in extensions]
+    else:
+        # Which of them a record has depends on its type.
+        fields += [(name, str | None, None) for name in extensions]
+    return msgspec.defstruct("Envelope", fields, rename=names | extensions)

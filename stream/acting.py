@@ -13,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from stream.events import CAUSES, Cause, EventColumns, Ints, Rows
+from stream.levels.owned import anyone_crosses
 from stream.looking import look_under
 from stream.partition import Partition
 from stream.reviews.judge import sentiments
@@ -95,6 +96,8 @@ def act_together(acting: Sequence[Acting], now_ms: int) -> list[int]:
         causes = np.full(len(rows), CAUSES.index(Cause.USER_MOVED), np.uint8)
         rule = partitions[group[0]].rule_of(model)
         placed, answer = look_under(model, rule, rows, vectors, causes, now_ms)
+        owned = [partitions[n].owned_levels(model) for n in group] if model.levels.known else []
+        crossing = bool(owned) and anyone_crosses(model, owned, rows, vectors, causes, table.names)
         begin = 0
         for number in group:
             low, high = spans[number]
@@ -107,6 +110,8 @@ def act_together(acting: Sequence[Acting], now_ms: int) -> list[int]:
             )  # fmt: skip
             everyone = np.ones(len(mine), np.bool_)
             part.tell_turns(model, mine, whose, answer.columns[span], everyone, now_ms)
+            if crossing:
+                part.tell_levels(model, mine, whose, vectors[span], causes[span], now_ms)
             part.originate(acting[number].origin_ms)
             begin = end
         if not alone:

@@ -32,6 +32,9 @@ from stream.features import (
     FeatureTable,
 )
 from stream.kinds import DEFAULT_KINDS, DERIVED, FALLBACK_KIND, KindRule
+from stream.levels.book import layout
+from stream.levels.declare import Level
+from stream.levels.declare import check as check_levels
 from stream.limits import Limits
 from stream.populations import DEFAULT_POPULATIONS, Population, Populations, check
 from stream.scores.declare import DEFAULT_SCORES, HABITS, INPUTS, NEEDED, Score, Wanted
@@ -645,6 +648,10 @@ class Settings(Section):
         "30 and 90 days and the expected spend of 90, if there are features to tell it from; and how "
         "unusual somebody is",
     )
+    levels: tuple[Level, ...] = Field(
+        default=(),
+        description="where each shopper stands by steps of a feature or score; crossing a limit is told",
+    )
     campaigns: tuple[Campaign, ...] = Field(default=())
     campaign_limits: CampaignLimits = CampaignLimits()
     endpoints: tuple[Endpoint, ...] = Field(
@@ -654,7 +661,8 @@ class Settings(Section):
 
     def table(self) -> FeatureTable:
         """The features, compiled."""
-        return FeatureTable(self.features, self.worker.shop_events)
+        beside = [layout()] if self.levels else []
+        return FeatureTable(self.features, self.worker.shop_events, beside)
 
     def divided(self) -> Populations:
         """The populations, compiled."""
@@ -667,7 +675,11 @@ class Settings(Section):
         inputs, habits = (
             tuple(name for name in some if name in names) for some in (told.inputs, told.habits)
         )
-        return Wanted(self.scores, inputs, told.users, told.look_days, told.labels, habits)
+        absent = {feature.name: feature.absent for feature in self.features}
+        return Wanted(
+            self.scores, inputs, told.users, told.look_days, told.labels, habits, self.levels,
+            absent,
+        )  # fmt: skip
 
     @model_validator(mode="before")
     @classmethod
@@ -762,6 +774,7 @@ class Settings(Section):
                         "feature declared before it"
                     )
         self._scores_are_known(names)
+        check_levels(self.levels, names, {score.name: score.of for score in self.scores})
         see_campaigns(self.campaigns, (rule.kind for rule in self.kinds), names)
         see_endpoints(self.endpoints, (campaign.name for campaign in self.campaigns))
         return self

@@ -25,6 +25,7 @@ class Delivered(NamedTuple):
         moved: where they came from when they came to the segment, and when; None if that is not
             known, as of one record alone.
         kind_since_ms: when they were told that kind first; 0 if that is not known.
+        steps: of levels, the steps they were told, in this order; None for none any more.
     """
 
     user: str
@@ -36,13 +37,25 @@ class Delivered(NamedTuple):
     kind: str
     moved: tuple[int, int] | None = None
     kind_since_ms: int = 0
+    steps: tuple[tuple[str, str | None], ...] = ()
+
+    @property
+    def of_level(self) -> bool:
+        """Whether it tells of levels alone, and nothing of a segment."""
+        return self.after == 0
 
     def after_all(self, before: Delivered | None) -> Delivered:
-        """With what a user's record before tells of how they came there."""
+        """With what a user's records before tell of how they came there."""
+        steps = self.steps if before is None else (*before.steps, *self.steps)
+        if self.of_level:
+            told = self if before is None else before
+            return told._replace(version=self.version, at_ms=self.at_ms, steps=steps)
+        if before is not None and before.of_level:
+            before = None
         moved = (self.before, self.at_ms) if self.before != self.after else before and before.moved
         same = before is not None and before.kind == self.kind
         since_ms = before.kind_since_ms if before is not None and same else self.at_ms
-        return self._replace(moved=moved, kind_since_ms=since_ms)
+        return self._replace(moved=moved, kind_since_ms=since_ms, steps=steps)
 
 
 def newest_of(delivered: Iterable[Delivered], incarnation: int) -> dict[str, Delivered]:
@@ -63,9 +76,11 @@ def put_where_told(rows: Rows, told: Delivered, kind: int) -> None:
 
     Args:
         rows: the user's alone; it changes in place.
-        kind: code of the one that they were told.
+        kind: code of the one that they were told; of no meaning where levels alone are told.
     """
     rows["version"] = told.version
+    if told.of_level:
+        return
     if told.moved is not None:
         rows["previous"], rows["since"] = told.moved
     elif rows["segment"] != told.after:

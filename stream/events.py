@@ -398,12 +398,60 @@ NAMESPACE_HEADER = "segstream-namespace"
 """Header of a published model: whose it is."""
 ORIGIN_HEADER = "segstream-origin"
 """Header of a published model: what its trainer began with, as `stream.trainer.Origin` in JSON."""
+
+
+class LevelChange(TypedDict):
+    """A user's crossing from one step of a level to another."""
+
+    id: Annotated[str, _described("identity of the change: user, incarnation, version")]
+    user: Annotated[str, _described("the user who crossed a limit")]
+    version: Annotated[
+        int, _described("goes on from the user's change before, of a segment or of a level")
+    ]
+    level: Annotated[str, _described("name of the level, such as churn_risk")]
+    step_from: Annotated[
+        str | None, _described("step before; null for none, such as before the first order")
+    ]
+    step_to: Annotated[
+        str | None, _described("step after; null for none, as when the only order is taken back")
+    ]
+    of: Annotated[str, _described("feature or score whose limit was crossed")]
+    value: Annotated[
+        float | None, _described("of that, at the crossing; null where the user has none any more")
+    ]
+    limit: Annotated[
+        float,
+        _described("that was crossed; by the level's slack, if the user was on a step before"),
+    ]
+    cause: Annotated[Cause, _described("why: the user, time, or the model")]
+    at: Annotated[str, _described("when, by the clock in use; ISO 8601")]
+    last_event_at: Annotated[str, _described("time of the user's newest event; ISO 8601")]
+    model: Annotated[str, _described("epoch.version of the model that decided")]
+    why: Annotated[
+        list[Contribution],
+        _described(
+            "of a score, the features that carry it most in the direction of the crossing, in "
+            "log-odds of an order; of a feature, that one, with null"
+        ),
+    ]
+    rest: Annotated[
+        float | None,
+        _described(
+            "log-odds that all else comes to: with the parts, those of an order; null of a feature"
+        ),
+    ]
+
+
+LEVEL_CHANGE: TypeAdapter[Any] = TypeAdapter(LevelChange)
+LEVEL_CHANGED = "segstream.level.changed"
+"""Type of the CloudEvents that tell of a user's crossing from one step of a level to another."""
 CHANGED = "segstream.segment.changed"
 LINEAGE = "segstream.segment.lineage"
 MEMBERSHIP = "segstream.segment.membership"
 """Types of the CloudEvents on `segment-changes`: a user's move, what became of a segment, and where
 a user is, told again."""
 CHANGE_SCHEMA = schema_uri("segment-change")
+LEVEL_SCHEMA = schema_uri("level-change")
 LINEAGE_SCHEMA = schema_uri("segment-lineage")
 MEMBERSHIP_SCHEMA = schema_uri("segment-membership")
 """What their data keep to."""

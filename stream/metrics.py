@@ -331,6 +331,15 @@ _changes = _counter(
     "kind_from",
     "kind_to",
 )
+_crossings = _counter(
+    "level_changes_total",
+    "Crossings from one step of a level to another committed, by cause.",
+    "level",
+    "step_from",
+    "step_to",
+    "cause",
+)
+_level_users = _gauge("level_users", "Users on each step of a level.", "level", "step")
 _left = _counter("segment_changes_total", "Changes by the segment that was left.", "segment")
 _reverted = _counter(
     "segment_reversions_total",
@@ -606,6 +615,20 @@ def swept(seconds: float) -> None:
 def changes_committed(cause: Cause, kind_from: str | None, kind_to: str, times: int = 1) -> None:
     """Users' moves from one kind of segment to another were applied; no kind before their first."""
     _changes.labels(cause.value, kind_from or _NONE, kind_to).inc(times)
+
+
+def level_crossed(
+    level: str, step_from: str | None, step_to: str | None, cause: Cause, times: int = 1
+) -> None:
+    """Users' crossings from one step of a level to another were applied."""
+    _crossings.labels(level, step_from or _NONE, step_to or _NONE, cause.value).inc(times)
+
+
+def level_users(found: Mapping[tuple[str, str], int]) -> None:
+    """So many users are on each step, by level and step."""
+    _level_users.clear()
+    for (level, step), users in found.items():
+        _level_users.labels(level, step).set(users)
 
 
 def segments_left(changes: Mapping[int, int], reverted: Mapping[int, int]) -> None:

@@ -18,6 +18,7 @@ from stream.clustering import FeatureMap, distances, separated
 from stream.events import Bools, Floats, Ints, Lineage, PublishedModel, PublishedSegment
 from stream.flapping import NOTHING_TO_TELL, Rates
 from stream.kinds import Bounds, Rung
+from stream.levels.steps import NO_LEVELS, Levels
 from stream.populations import EVERYONE, NONE, Population, Populations
 from stream.scores.model import Scores
 from stream.segments import PublishRule, columns_of
@@ -178,6 +179,7 @@ class Model:
         rule: that comes with it, in place of what owners were started with.
         ladder: the kinds there are, see `kinds.ladder`.
         scores: what is foretold of each customer; None as long as too little was seen.
+        levels: with limits that are known.
     """
 
     epoch: int
@@ -193,6 +195,7 @@ class Model:
     rule: PublishRule | None = None
     ladder: tuple[Rung, ...] = ()
     scores: Scores | None = None
+    levels: Levels = NO_LEVELS
 
     @property
     def name(self) -> str:
@@ -468,6 +471,7 @@ class Model:
                 "kinds": [rung._asdict() for rung in self.ladder],
                 **self._tuned(),
                 **({} if self.scores is None else {"scores": self.scores.to_json()}),
+                **({"levels": self.levels.to_json()} if self.levels.known else {}),
             },
         }
 
@@ -529,6 +533,7 @@ class Model:
             )
             for told, kept in zip(data["populations"], geometry["parts"], strict=True)
         )
+        scores = Scores.from_json(geometry["scores"]) if "scores" in geometry else None
         return Model(
             epoch=data["epoch"],
             version=data["version"],
@@ -551,7 +556,8 @@ class Model:
             tuning=geometry.get("tuning", ""),
             rule=PublishRule(**geometry["publish"]) if "publish" in geometry else None,
             ladder=tuple(Rung(**rung) for rung in geometry.get("kinds", ())),
-            scores=Scores.from_json(geometry["scores"]) if "scores" in geometry else None,
+            scores=scores,
+            levels=Levels.from_json(geometry.get("levels", ()), scores),
         )  # fmt: skip
 
 

@@ -29,6 +29,8 @@ from stream.events import CAUSES, Bools, Cause, Counts, EventColumns, Floats, Ha
 from stream.features import FeatureTable
 from stream.hashing import user_hashes
 from stream.learning.statistics import PartitionStatistics
+from stream.levels.book import FIELD
+from stream.levels.owned import NOBODY, OwnedLevels
 from stream.looking import look_under
 from stream.memory import Memory, Part
 from stream.model import Model, Placed
@@ -143,6 +145,7 @@ class Partition:
         self._known_to = position.known_to
         self._lost = LostChanges()
         self._kinds = KindBook(position.kinds)
+        self._levels = OwnedLevels(position)
         self._recorder = Recorder(
             self._slots,
             self._kinds,
@@ -253,8 +256,14 @@ class Partition:
 
     def _put_where_told(self, slot: int, told: Delivered) -> None:
         """See `delivered.put_where_told`."""
-        code = self._kinds.code(told.kind, lambda: np.unique(self.rows["kind"]))
-        put_where_told(self._rows[slot : slot + 1], told, code)
+        code = 0
+        if not told.of_level:
+            code = self._kinds.code(told.kind, lambda: np.unique(self.rows["kind"]))
+        row = self._rows[slot : slot + 1]
+        put_where_told(row, told, code)
+        for level, step in told.steps:
+            if (found := self._levels.book.code(level, step)) is not None:
+                row[FIELD][:, found.place] = found.code
         self._dirty[slot] = True
 
     def kinds_of(self, rows: Rows) -> list[str]:
@@ -388,6 +397,7 @@ class Partition:
         divided = self.populations
         sampling = None if sample is None else sample.sampling(divided, len(self._table.names))
         self._sweep = Sweep.over(len(self), Cause.TIME_PASSED, sampling, len(divided))
+        self._levels.begin_sweep()
 
     def begin_adoption(self, model: Model) -> None:
         """Put a model in force; `sweep_on` looks at everyone under it.
@@ -396,6 +406,7 @@ class Partition:
         """
         self.model = model
         self._sweep = Sweep.over(len(self), Cause.MODEL_MOVED, None, len(model.populations))
+        self._levels.begin_sweep()
 
     @property
     def sweeping(self) -> int | None:
@@ -443,6 +454,8 @@ class Partition:
                 put_rows(self._rows, slots, rows)
             self._dirty[slots[looked.answer.changed]] = True
             sweep.untold.append(slots[looked.untold])
+            if model.levels.known:
+                self._levels.count(rows)
             sweep.sample(self._hashes[slots], vectors, looked.placed.populations, rows["segment"])
             sweep.count(model, looked.placed, looked.answer.columns, vectors, self._table.names)
         sweep.next = last
@@ -467,6 +480,9 @@ class Partition:
             rules=self.populations.digest,
         )
         sweep.tell(statistics)
+        if model is not None and model.levels.known:
+            self.owned_levels(model)
+            statistics.levels = self._levels.end_sweep(model)
         return statistics
 
     def _look(
@@ -495,6 +511,12 @@ class Partition:
         acted[held] = False
         told, untold = self.tell_turns(model, rows, slots, answer.columns, acted, now_ms)
         self._dirty[slots[told]] = True
+        if model.levels.known:
+            silent = self._levels.include_silent(model, now_ms)
+            crossed = self.tell_levels(
+                model, rows, slots, vectors, causes, now_ms, held, silent=silent
+            )
+            self._dirty[slots[crossed]] = True
         return _Looked(placed, answer, untold)
 
     def _hold(self, slots: Ints, now_ms: int) -> Ints:
@@ -563,6 +585,42 @@ class Partition:
             themselves[told], now_ms,
         )  # fmt: skip
         return told, untold
+
+    def tell_levels(
+        self,
+        model: Model,
+        rows: Rows,
+        slots: Ints,
+        vectors: Floats,
+        causes: npt.NDArray[np.uint8],
+        now_ms: int,
+        held: Ints = NOBODY,
+        *,
+        silent: bool = True,
+    ) -> Ints:
+        """Tell users who have crossed a limit of a level; rows change in place.
+
+        Args:
+            rows, slots, vectors, causes: of everyone who was looked at.
+            held: places of those of whom it is known already what they are told.
+            silent: whether to look at those, too, who did not act.
+
+        Returns:
+            Places of those who were told.
+        """
+        owned, names = self.owned_levels(model), self._table.names
+        found = owned.crossings(model, rows, vectors, causes, names, held, silent=silent)
+        if len(found):
+            self._recorder.crossed(model, found, rows, slots, vectors, causes, now_ms)
+        return found.index
+
+    def owned_levels(self, model: Model) -> OwnedLevels:
+        """With a place for each level of a model; one that takes the place of another begins anew."""
+        for place in self._levels.take_in(model):
+            told = self._rows[FIELD][: len(self), place]
+            self._dirty[: len(self)] |= told > 0
+            told[:] = 0
+        return self._levels
 
     def _tell_others(self, model: Model, slots: Ints, now_ms: int) -> None:
         """Tell others that their segment has turned, so many as the rate allows, by their hashes.
@@ -639,6 +697,9 @@ class Partition:
             orders=[lane.orders.told for lane in self.past.lanes],
             words=self.past.told_of_words,
             kinds=list(self._kinds.names),
+            levels=self._levels.kept,
+            levels_ms=self._levels.looked_ms,
+            levels_by=self._levels.looked_by,
             turned_ms=self._turned_ms,
         )
         slots = np.flatnonzero(self._dirty[: len(self)])

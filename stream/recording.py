@@ -10,10 +10,13 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+import numpy.typing as npt
 
 from stream import metrics, records
 from stream.events import CAUSES, Bools, Cause, Floats, Ints, Rows
 from stream.flapping import Flapping, counted
+from stream.levels.book import FIELD
+from stream.levels.told import Crossings, reasons
 from stream.model import Model
 from stream.rows import rows_at
 from stream.segments import Moves, PublishRule, contributions
@@ -54,6 +57,7 @@ class Recorder:
         self._key = key
         self._pending: list[bytes] = []
         self._told: Counter[tuple[Cause, str | None, str]] = Counter()
+        self._crossed: Counter[tuple[str, str | None, str | None, Cause]] = Counter()
         self._left: Counter[int] = Counter()
         self._back: Counter[int] = Counter()
         self._origin_ms = 0
@@ -204,6 +208,58 @@ class Recorder:
             )
             self._pending.append(records.encode(record))
 
+    def crossed(
+        self,
+        model: Model,
+        found: Crossings,
+        rows: Rows,
+        slots: Ints,
+        vectors: Floats,
+        causes: npt.NDArray[np.uint8],
+        now_ms: int,
+    ) -> None:
+        """Write a record of each crossing of a level's limit; rows are told of the steps in them.
+
+        Args:
+            rows, slots, vectors, causes: of everyone who was looked at.
+        """
+        who = found.index
+        rows[FIELD][who, found.place] = found.after
+        # One look may take a user over limits of several levels: each is a version of its own.
+        versions = rows["version"][who] + found.turn + 1
+        np.add.at(rows["version"], who, 1)
+        times, at = isos(rows["seen"][who]), iso(now_ms)
+        users = self._users.names
+        for slot, version, seen, code, told, (why, rest) in zip(
+            slots[who].tolist(),
+            versions.tolist(),
+            times,
+            causes[who].tolist(),
+            found.told,
+            reasons(model.levels, found, vectors[who], self._names),
+            strict=True,
+        ):
+            cause = CAUSES[code]
+            self._crossed[told.level, told.step_from, told.step_to, cause] += 1
+            record = records.LevelChange(
+                records.change_id(users[slot], self._key, self._incarnation, version),
+                users[slot].decode(),
+                version,
+                told.level,
+                told.step_from,
+                told.step_to,
+                told.of,
+                told.value,
+                told.limit,
+                cause,
+                at,
+                seen,
+                model.name,
+                why,
+                rest,
+            )
+            self._pending.append(records.encode(record))
+
     def _reasons(
         self, model: Model, vectors: Floats, mapped: Floats, moves: Moves, explained: Bools
     ) -> list[tuple[list[records.Why], float]]:
@@ -284,6 +340,8 @@ class Recorder:
         self._origin_ms = 0
         for (cause, kind_from, kind_to), users in self._told.items():
             metrics.changes_committed(cause, kind_from, kind_to, users)
+        for (level, step_from, step_to, cause), users in self._crossed.items():
+            metrics.level_crossed(level, step_from, step_to, cause, users)
         metrics.segments_left(self._left, self._back)
-        for counts in (self._told, self._left, self._back):
+        for counts in (self._told, self._crossed, self._left, self._back):
             counts.clear()

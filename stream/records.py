@@ -1,6 +1,6 @@
 """The one builder of records that strangers read: changes, memberships, what became of segments.
 
-Comes in: who is where, and under which model. Goes out: records, each under its identity, and their JSON;
+Comes in: who is where, on which step of a level, and under which model. Goes out: records, each under its identity, and their JSON;
 an outbox or a publisher is next. `events` declares the same records as types, for the schemas that
 strangers get; a test holds the two together.
 """
@@ -43,6 +43,26 @@ class Change(msgspec.Struct, gc=False, rename={"from_": "from"}):
     margin: float | None
     provisional: bool
     why: list[Why] | tuple[()]
+    rest: float | None
+
+
+class LevelChange(msgspec.Struct, gc=False):
+    """`events.LevelChange` as it is written."""
+
+    id: str
+    user: str
+    version: int
+    level: str
+    step_from: str | None
+    step_to: str | None
+    of: str
+    value: float | None
+    limit: float
+    cause: str
+    at: str
+    last_event_at: str
+    model: str
+    why: list[Why]
     rest: float | None
 
 

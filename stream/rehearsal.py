@@ -7,13 +7,14 @@ the model of each mark, the same as a worker and a trainer in watermark mode wou
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import msgspec
 import numpy as np
 
 from stream.config import Settings
-from stream.events import Counts, EventColumns, Ints, SegmentChange
+from stream.events import Counts, EventColumns, Ints, LevelChange, SegmentChange
 from stream.features import FeatureTable
 from stream.learning.rounds import learn
 from stream.learning.state import TrainerState
@@ -32,11 +33,13 @@ class Marked:
     Attributes:
         changes: records of who moved, in no order between users.
         state: the trainer's, after its round.
+        crossings: records of who crossed a limit of a level, as `changes`.
     """
 
     at_ms: int
     changes: list[SegmentChange]
     state: TrainerState
+    crossings: list[LevelChange] = field(default_factory=list)
 
 
 class Rehearsal:
@@ -81,7 +84,7 @@ class Rehearsal:
         self._touched.clear()
         sample = SampleRequest.of(state.owner_view, at_ms, self._settings.learning.sample_users)
         statistics = partition.sweep(at_ms, at_ms, acted=touched, sample=sample)
-        changes = self._commit(at_ms)
+        records = self._commit(at_ms)
         settings = self._settings
         state = learn(
             state, [statistics], at_ms, self._table, settings.learning, settings.kinds,
@@ -90,11 +93,12 @@ class Rehearsal:
         )  # fmt: skip
         if state.model is not None and state.model is not self.state.model:
             partition.adopt(state.model, at_ms, at_ms)
-            changes += self._commit(at_ms)
+            records += self._commit(at_ms)
         self.state = state
-        return Marked(at_ms, changes, state)
+        changes = [one for one in records if "level" not in one]
+        return Marked(at_ms, changes, state, [one for one in records if "level" in one])
 
-    def _commit(self, at_ms: int) -> list[SegmentChange]:
+    def _commit(self, at_ms: int) -> list[Any]:
         commit = self.partition.commit([0, 0], Counts(), at_ms, mark_ms=at_ms)
         self.partition.committed(commit)
         return [_decode(change) for entry in commit.outbox for change in entry.changes]

@@ -12,10 +12,11 @@ identity   the fold: when the user was first and last seen; and which format the
 published  the publish rule: where the user is, and what speaks for another segment
 told       turns: which kind the user was told of last
 folded     the fold: what features are read from; the parts of the features follow these
+levels     `stream.levels`: the step of each level that the user was told last, where any is declared
 ========== =====================================================================================
 
-A thing known of a user that is neither folded from their events nor decided by the publish rule, such as
-a score that is learned, is a group of its own behind these.
+A thing known of a user that is neither folded from their events nor decided by the publish rule is a group of
+its own behind these, as levels are.
 """
 
 from __future__ import annotations

@@ -19,6 +19,8 @@ from stream.campaigns.control import CONTROL_RECORD
 from stream.campaigns.triggers import CAMPAIGN_TRIGGER, TRIGGER_SCHEMA
 from stream.events import (
     CHANGE_SCHEMA,
+    LEVEL_CHANGE,
+    LEVEL_SCHEMA,
     LINEAGE_RECORD,
     LINEAGE_SCHEMA,
     MEMBERSHIP_RECORD,
@@ -58,6 +60,11 @@ RECORDS: Mapping[str, Declared] = {
     for one in (
         Declared(
             CHANGE_SCHEMA, "The value of a record on the topic segment-changes.", SEGMENT_CHANGE
+        ),
+        Declared(
+            LEVEL_SCHEMA,
+            "The value of a record on the topic segment-changes that tells who crossed a limit of a level.",
+            LEVEL_CHANGE,
         ),
         Declared(
             LINEAGE_SCHEMA,

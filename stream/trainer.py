@@ -347,6 +347,13 @@ class Trainer:
                 {name: (known.users, inertia.get(name)) for name, known in state.learned.items()}
             )
             metrics.model_judged(model.inertia, model.silhouette)
+            metrics.level_users(
+                {
+                    (level, step): users
+                    for level, counts in state.on_steps.items()
+                    for step, users in counts.items()
+                }
+            )
 
     def _wanted(self) -> Tuning | None:
         """What a person wants; None as well for what cannot be read, which must not stop rounds."""

@@ -15,6 +15,8 @@ from consumers.audit.log import FoldedLog
 from consumers.audit.report import Check, segment_name, user_name
 from consumers.audit.snapshot import Snapshots
 from stream.features import FeatureTable
+from stream.levels.book import FIELD
+from stream.store.state import Position
 from stream.units import isos
 
 
@@ -47,7 +49,7 @@ class AssignmentCheck:
                     row = np.frombuffer(blob, dtype=self._table.dtype)[0]
                     chain = (partition, user, snapshot.position.incarnation)
                     assigned.add(chain)
-                    self._compare_user(chain, row, snapshot.position.kinds)
+                    self._compare_user(chain, row, snapshot.position)
         for chain, steps in self._chains.steps.items():
             if chain in assigned:
                 continue
@@ -73,11 +75,11 @@ class AssignmentCheck:
         known = user in self._log.oracles[partition].users
         return incarnation > snapshot.position.incarnation or not known
 
-    def _compare_user(self, chain: Chain, row: Any, kinds: list[str]) -> None:
+    def _compare_user(self, chain: Chain, row: Any, position: Position) -> None:
         """A user's row against the last changes of theirs.
 
         Args:
-            kinds: names of the codes of rows.
+            position: of their partition, which names the codes of rows.
         """
         partition, user, _ = chain
         version, segment = int(row["version"]), int(row["segment"])
@@ -100,21 +102,31 @@ class AssignmentCheck:
             return
         self._count_lost(steps, version, self._chains.not_there(chain, steps))
         self.check.counted += 1
-        last = max(steps, key=lambda step: step.version, default=Step(0, None, 0, "", ""))
-        if (last.version, last.after) != (version, segment):
+        newest = max((step.version for step in steps), default=0)
+        of_segments = [step for step in steps if not step.level]
+        last = max(of_segments, key=lambda step: step.version, default=Step(0, None, 0, "", ""))
+        if not of_segments and steps and self._chains.not_there(chain, steps):
+            # What brought the user to their segment is not on the topic any more.
+            last = Step(0, None, segment, "", "")
+        if (newest, last.after) != (version, segment):
             self.check.accuse(
                 f"{user_name(partition, user)}: the store says {segment_name(segment)}, version {version};"
-                f" the changes say {segment_name(last.after)}, version {last.version}"
+                f" the changes say {segment_name(last.after)}, version {newest}"
             )
             return
-        kind = "" if not row["kind"] else kinds[row["kind"] - 1]
+        if fault := self._other_step(row, position.levels, steps, chain):
+            self.check.accuse(f"{user_name(partition, user)}: {fault}")
+            return
+        if not of_segments:
+            return
+        kind = "" if not row["kind"] else position.kinds[row["kind"] - 1]
         if last.kinds[1] != kind:
             self.check.accuse(
                 f"{user_name(partition, user)}: the store says kind {kind or 'none'}; the last change "
                 f"says {last.kinds[1] or 'none'}"
             )
             return
-        moved = [step for step in steps if not step.turn]
+        moved = [step for step in of_segments if not step.turn]
         if last.turn and not moved:
             # The change that brought the user there is not on the topic any more.
             return
@@ -125,6 +137,24 @@ class AssignmentCheck:
                 f"{user_name(partition, user)}: the store says from {segment_name(before or None)}, "
                 f"{since}; the last move says from {segment_name(move.before)}, {move.at}"
             )
+
+    def _other_step(
+        self, row: Any, levels: dict[str, list[str]], steps: list[Step], chain: Chain
+    ) -> str:
+        """The first level whose last change says another step than the row, in words."""
+        told = {step.level: step.steps[1] for step in steps if step.level}
+        cut = self._chains.not_there(chain, steps)
+        for place, (level, names) in enumerate(levels.items()):
+            code = int(row[FIELD][place])
+            stored = names[code - 1] if code else None
+            if level not in told and (cut or stored is None):
+                continue
+            if told.get(level) != stored:
+                return (
+                    f"the store says {level} {stored or 'none'}; the last change says "
+                    f"{told.get(level) or 'none'}"
+                )
+        return ""
 
     def _count_lost(self, steps: list[Step], version: int, not_there: int = 0) -> None:
         known = {step.version for step in steps}

@@ -21,6 +21,8 @@ class Step:
 
     Attributes:
         kinds: that the user was told before, empty for none, and is told now.
+        level: that it is of; empty for a change of the segment.
+        steps: of the level, before and after; None for none.
     """
 
     version: int
@@ -29,11 +31,13 @@ class Step:
     at: str
     where: str
     kinds: tuple[str, str] = ("", "")
+    level: str = ""
+    steps: tuple[str | None, str | None] = (None, None)
 
     @property
     def turn(self) -> bool:
         """Whether the segment has become another, with the user in it."""
-        return self.before == self.after
+        return not self.level and self.before == self.after
 
 
 class Chains:
@@ -68,12 +72,16 @@ class Chains:
             partition, user, _ = chain
             who = user_name(partition, user)
             version, segment, kind = 0, None, ""
+            on_steps: dict[str, str | None] = {}
             if missing := self.not_there(chain, steps):
                 # Earlier changes cannot be on the topic; where the user was told again, their segment is
                 # known all the same.
                 self.versions.unjudged += missing
                 told = self.told_again.get(chain)
-                version, segment, kind = missing, steps[0].before, steps[0].kinds[0]
+                first = next((step for step in steps if not step.level), None)
+                version = missing
+                if first is not None:
+                    segment, kind = first.before, first.kinds[0]
                 if told is not None and told.version == version:
                     segment, kind = told.after, told.kinds[1]
             for step in steps:
@@ -84,7 +92,16 @@ class Chains:
                     )
                 else:
                     self.links.counted += 1
-                    if step.before != segment:
+                    if step.level:
+                        # The first one known goes on from wherever it says.
+                        known = on_steps.get(step.level, step.steps[0])
+                        if step.steps[0] != known or step.steps[1] == known:
+                            self.links.accuse(
+                                f"{who}: version {step.version} takes {step.level} from "
+                                f"{step.steps[0] or 'none'} to {step.steps[1] or 'none'}, but the user "
+                                f"was told {known or 'none'} ({step.where})"
+                            )
+                    elif step.before != segment:
                         self.links.accuse(
                             f"{who}: version {step.version} is from {segment_name(step.before)}, but "
                             f"the user was in {segment_name(segment)} ({step.where})"
@@ -94,7 +111,11 @@ class Chains:
                             f"{who}: version {step.version} is from kind {step.kinds[0] or 'none'}, "
                             f"but the user was told {kind or 'none'} ({step.where})"
                         )
-                version, segment, kind = step.version, step.after, step.kinds[1]
+                version = step.version
+                if step.level:
+                    on_steps[step.level] = step.steps[1]
+                else:
+                    segment, kind = step.after, step.kinds[1]
 
     def not_there(self, chain: Chain, steps: list[Step]) -> int:
         """How many of a user's first changes are rightly not on the topic.

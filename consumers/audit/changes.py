@@ -21,6 +21,8 @@ from consumers.audit.snapshot import Snapshots
 from consumers.records import Record
 from stream.events import (
     CHANGED,
+    LEVEL_CHANGE,
+    LEVEL_CHANGED,
     LINEAGE,
     LINEAGE_RECORD,
     MEMBERSHIP,
@@ -30,7 +32,8 @@ from stream.events import (
 from stream.hashing import change_identity
 from stream.headers import EVENT_ID, EVENT_SPEC, EVENT_TYPE, SPEC_VERSION
 
-CHANGE_HEADERS = {EVENT_SPEC: SPEC_VERSION, EVENT_TYPE: CHANGED}
+NAMES_LEVEL = b'"level":"'
+"""A record that has this is of a level: within a text, its quotes would be escaped."""
 
 
 class ChangesCheck:
@@ -133,8 +136,9 @@ class ChangesCheck:
 
     def _valid_change(self, payload: bytes, where: str, *, own: bool) -> dict[str, Any] | None:
         """A change record; None if it is none, or of before the state began under another key."""
+        kind = LEVEL_CHANGE if NAMES_LEVEL in payload else SEGMENT_CHANGE
         try:
-            change: dict[str, Any] = SEGMENT_CHANGE.validate_json(payload, strict=True)
+            change: dict[str, Any] = kind.validate_json(payload, strict=True)
         except ValidationError as error:
             self.valid.counted += 1
             problem = error.errors()[0]
@@ -195,7 +199,12 @@ class ChangesCheck:
     def _check_envelope(
         self, record: Record, headers: dict[str, str], change: dict[str, Any], where: str
     ) -> None:
-        for name, value in {**CHANGE_HEADERS, EVENT_ID: change["id"]}.items():
+        promised = {
+            EVENT_SPEC: SPEC_VERSION,
+            EVENT_TYPE: LEVEL_CHANGED if "level" in change else CHANGED,
+            EVENT_ID: change["id"],
+        }
+        for name, value in promised.items():
             if headers.get(name) != value:
                 self.valid.accuse(f"{where}: header {name} is {headers.get(name)!r}, not {value!r}")
                 return
@@ -205,7 +214,16 @@ class ChangesCheck:
     def _take_change(self, partition: int, change: dict[str, Any], where: str) -> None:
         """Put a change at the end of its user's chain."""
         chain: Chain = (partition, change["user"], self._incarnation(change) or 0)
+        if "level" in change:
+            self._chains.take(chain, _level_step(change, where))
+            return
         kinds = change["kind_from"] or "", change["kind_to"]
         step = Step(change["version"], change["from"], change["to"], change["at"], where, kinds)
         self._chains.take(chain, step)
         self._populations.take(partition, change, where)
+
+
+def _level_step(change: dict[str, Any], where: str) -> Step:
+    """A crossing from one step of a level to another."""
+    steps = change["step_from"], change["step_to"]
+    return Step(change["version"], None, 0, change["at"], where, level=change["level"], steps=steps)

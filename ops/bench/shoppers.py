@@ -9,6 +9,9 @@ numbers mean:
   over: *progressive*. All methods are judged by the same looks: those for which each had something to say.
 - *AUC*: how well predictions rank who orders within the horizon; *log loss*; *calibration*: the mean
   distance of prediction and share over 15 quantile bins, which ``results/calibration-*.svg`` shows.
+- *levels*: whoever will not order for 100 days, from an order on when levels were there already, and how long they had been
+  silent when they were told that their churn risk is high (the median; `levels_told`); who orders within 30 days of being
+  told; crossings a customer and year. `--levels` plays for these alone, without rivals.
 - *capture*: of all money spent within 90 days, the share that the tenth with the highest predictions
   spent; *total*: all that was predicted over all that was spent. *ms a step* is the processor's time.
 """
@@ -27,6 +30,8 @@ from typing import Any
 import numpy as np
 
 from ops.bench import calibration, command
+from ops.bench.levels_told import LevelsJudged, LevelsWatch
+from ops.bench.levels_told import judged as judged_levels
 from ops.bench.report import measured_on
 from ops.bench.rivals_of_scores import RIVALS, Looks, days_of_orders
 from ops.bench.shops import FILES, Shop, ask_for_shops, asked_for, chosen, of_file, of_made
@@ -88,18 +93,22 @@ class Watched:
     steps: int = 0
     seconds: float = 0.0
     kept: int = 0
+    levels: LevelsWatch | None = None
 
 
 def watch(shop: Shop) -> Watched:
-    """Play a shop; learn from a sample a day, and look at everyone once a week."""
+    """Play a shop; learn from a sample a day, and look at everyone once a week, at their levels every day."""
     rehearsal, seen = Rehearsal(shop.settings), Watched()
+    levels = seen.levels = LevelsWatch(shop.settings)
+    acted: list[Ints] = []
     features = seen.features = rehearsal.table.names
     ordered = rehearsal.table.codes[PLACED]
     wanted, users = shop.settings.foretold(), shop.settings.learning.sample_users
     known, looks, scores = NOTHING_LEARNED, NO_LOOKS, None
-    looked_ms = 0
+    looked_ms, no_slots = 0, np.empty(0, np.int64)
 
     def saw(events: EventColumns) -> None:
+        acted.append(events.slot)
         which = events.kind == ordered
         if which.any():
             seen.orders.append((events.slot[which], events.time_ms[which]))
@@ -107,6 +116,9 @@ def watch(shop: Shop) -> Watched:
     for at_ms in shop.play(rehearsal, saw):
         seen.last_ms = at_ms
         partition = rehearsal.partition
+        everyone = rehearsal.table.vectors(partition.rows, at_ms)
+        levels.look(everyone, features, np.concatenate([*acted, no_slots]), at_ms)
+        acted.clear()
         if due(known, wanted, at_ms):
             who = np.sort(smallest_hashes(partition.hashes, users))
             vectors = rehearsal.table.vectors(partition.rows[who], at_ms)
@@ -118,6 +130,7 @@ def watch(shop: Shop) -> Watched:
             scores = published(known, looks, wanted)
             seen.seconds += time.process_time() - began
             seen.steps += 1
+            levels.adopt(everyone, features, vectors, scores, at_ms)
         if at_ms - looked_ms >= WEEK_DAYS * DAY_MS:
             looked_ms = at_ms
             seen.weeks.append(_look(rehearsal, scores, at_ms))
@@ -220,16 +233,24 @@ def _first_behind(seen: Watched, at_ms: int) -> Week | None:
     return next((week for week in seen.weeks if week.at_ms >= at_ms), None)
 
 
-def report_of(shop: Shop) -> dict[str, Any]:
-    """A shop, played and judged."""
+def report_of(shop: Shop, *, rivals: bool = True) -> dict[str, Any]:
+    """A shop, played and judged.
+
+    Args:
+        rivals: whether scores are held against other methods, which takes most of the time.
+    """
     began = time.perf_counter()
     seen = watch(shop)
     wanted = shop.settings.foretold()
+    days_judged = DAYS if rivals else ()
+    assert seen.levels is not None
+    slots, times = (np.concatenate(column) for column in zip(*seen.orders, strict=True))
     return {
         "shop": shop.name,
         "horizons": {
-            f"{days:.0f}": found for days in DAYS if (found := judged(seen, wanted, days))
+            f"{days:.0f}": found for days in days_judged if (found := judged(seen, wanted, days))
         },
+        "levels": judged_levels(seen.levels, slots, times, seen.last_ms),
         "money": money(seen, DAYS[-1]),
         "step_ms": 1_000 * seen.seconds / max(seen.steps, 1),
         "kept_bytes": seen.kept,
@@ -289,12 +310,33 @@ def section(reports: Sequence[dict[str, Any]], at: datetime, told: str) -> str:
             f"| {one['shop']} | {told_money} | {one['step_ms']:.1f} | "
             f"{one['kept_bytes'] / 1e6:.1f} MB |"
         )
+    lines += [
+        "",
+        "| shop | long silences | told high after | of them the best | told after | soon ordered | crossings a year | by models |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    lines += [f"| {one['shop']} | {_of_levels(one['levels'])} |" for one in reports]
     pictures = ", ".join(
         f"[{one['shop']}]({calibration.file_of(one['shop'])})" for one in reports if one["horizons"]
     )
     if pictures:
         lines += ["", f"Predictions and what came of them, as of the last run of each: {pictures}."]
     return "\n".join(lines) + "\n"
+
+
+def _of_levels(found: LevelsJudged | None) -> str:
+    if found is None:
+        return " | | | | | | "
+    days = [
+        "never" if early.days is None else f"{early.days:.0f} d"
+        for early in (found.all, found.best)
+    ]
+    a_year = ", ".join(f"{name} {count:.2f}" for name, count in found.a_year.items())
+    soon = "" if found.soon is None else f"{found.soon:.3f}"
+    return (
+        f"{found.all.silences:,} | {days[0]} | {found.best.silences:,} | {days[1]} | {soon} | {a_year} | "
+        f"{found.by_models:.3f}"
+    )
 
 
 def shops(wanted: argparse.Namespace) -> list[Shop]:
@@ -311,7 +353,7 @@ def shops(wanted: argparse.Namespace) -> list[Shop]:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run it; 0 done, 1 it could not be done, 2 wrong use."""
     wanted = parse(arguments)
-    what = asked_for(wanted)
+    what = asked_for(wanted) + (" --levels" if wanted.levels else "")
     if wanted.file is not None:
         what = f"--file {wanted.file.name} --mapping {wanted.mapping}"
     told = f"python -m ops.bench.shoppers {what}"
@@ -319,7 +361,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     def measure() -> dict[str, Any]:
         reports = []
         for shop in shops(wanted):
-            reports.append(report_of(shop))
+            reports.append(report_of(shop, rivals=not wanted.levels))
             if wanted.append:
                 calibration.write(RESULTS.parent, reports[-1])
             command.say(f"{shop.name}: {reports[-1]['seconds']} s")
@@ -348,6 +390,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     add = parser.add_argument
     add("--file", type=Path, help="a file of events, instead of the shops")
     add("--mapping", default="segment", help="of that file")
+    add("--levels", action="store_true", help="scores are not held against rivals")
     ask_for_shops(parser)
     return parser.parse_args(arguments)
 

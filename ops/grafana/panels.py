@@ -859,6 +859,22 @@ LEARNING = Dashboard(
                     ),
                 ),
                 lines(
+                    "Levels: users",
+                    "Users on each step of each level, as of their owners' last looks.",
+                    "short",
+                    ("max by (level, step) (segstream_level_users)", "{{level}} {{step}}"),
+                ),
+                lines(
+                    "Levels: crossings an hour",
+                    "Crossings to each step of a level, by what they were caused by. Many that a model"
+                    " causes, day by day: the level's slack is too small for the shop.",
+                    "short",
+                    (
+                        "3600 * sum by (level, step_to, cause) (rate(segstream_level_changes_total[1h]))",
+                        "{{level}} {{step_to}}, {{cause}}",
+                    ),
+                ),
+                lines(
                     "Scores: learned from",
                     "Looks at customers that each score was learned from, and those of which it is not"
                     " known yet what came of them.",

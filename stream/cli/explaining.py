@@ -10,12 +10,14 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from stream.cli.views import KIND_STYLES
+from stream.cli.views import KIND_STYLES, level_line
 from stream.features import Feature, FeatureTable
 from stream.insight.explain import MOST_ACTS
 from stream.insight.facts import (
     Act,
     Condition,
+    LevelAct,
+    LevelWhy,
     Margin,
     Move,
     NamedSegment,
@@ -78,6 +80,19 @@ def show_why(console: Console, facts: WhyFacts | None, table: FeatureTable) -> N
     if not facts["silence"]:
         console.print("  they stay where they are for two years and longer")
     _show_scores(console, facts, known)
+    for level in facts["levels"]:
+        _show_level(console, level, table)
+
+
+def _show_level(console: Console, level: LevelWhy, table: FeatureTable) -> None:
+    """What would take them to another step of a level."""
+    console.print(Text(level_line(level), style="bold"))
+    for act in level["acts"]:
+        console.print(f"  {_act(act, table)}: {act['step'] or 'none'}")
+    for turn in level["silence"]:
+        console.print(f"  {_days(turn['days'])} of silence: {turn['step'] or 'none'}")
+    if not level["silence"]:
+        console.print("  silence leaves them there for two years and longer")
 
 
 def _show_scores(console: Console, facts: WhyFacts, known: dict[str, Feature]) -> None:
@@ -220,7 +235,7 @@ def _going_to(when: str, facts: NamedSegment) -> Text:
     )
 
 
-def _act(act: Act, table: FeatureTable) -> str:
+def _act(act: Act | LevelAct, table: FeatureTable) -> str:
     """Such as ``2 x Order Completed, 17.5 money each``."""
     units: dict[str | None, str] = {
         feature.of: feature.unit for feature in table.features if act["event"] in feature.on

@@ -15,7 +15,14 @@ from rich.text import Text
 from stream.events import SegmentChange
 from stream.features import FeatureTable
 from stream.insight import foretold
-from stream.insight.facts import Record, ScoreFacts, SegmentFacts, SegmentsFacts, UserFacts
+from stream.insight.facts import (
+    LevelFacts,
+    Record,
+    ScoreFacts,
+    SegmentFacts,
+    SegmentsFacts,
+    UserFacts,
+)
 from stream.insight.members import Member
 from stream.insight.queries import is_young, marks_of
 from stream.insight.values import exact, natural, reading
@@ -183,6 +190,14 @@ def show_segments(console: Console, facts: SegmentsFacts, table: FeatureTable) -
         )
     for score in facts["scores"]:
         console.print(f"  {score_line(score)}")
+    for level in dict.fromkeys(one["level"] for one in facts["levels"]):
+        told = [
+            f"{one['step']} {one['users']:,}"
+            + ("" if one["least"] is None else f" (from {one['of']} {natural(one['least'])} on)")
+            for one in facts["levels"]
+            if one["level"] == level
+        ]
+        console.print(f"  {level}: {', '.join(told)}")
     for event in facts["lineage"]:
         console.print(f"  lineage: {lineage_line(event)}")
 
@@ -222,6 +237,8 @@ def show_user(console: Console, facts: UserFacts, table: FeatureTable) -> None:
             console.print(
                 f"{one['score']}: farther from what people like them do than {share} of all"
             )
+    for level in facts.get("levels", []):
+        console.print(level_line(level))
     features = Table(title="Features now", title_justify="left")
     features.add_column("feature")
     features.add_column("value", justify="right")
@@ -243,6 +260,14 @@ def show_user(console: Console, facts: UserFacts, table: FeatureTable) -> None:
         console.print(Text("Last changes", style="italic"))
         for change in facts["changes"]:
             console.print(change_line(change))
+
+
+def level_line(level: LevelFacts) -> str:
+    """Where somebody stands, with what that looks at."""
+    values = ", ".join(
+        f"{name} {natural(value)}" for name, value in level["looks_at"].items() if value is not None
+    )
+    return f"{level['level']}: {level['step'] or 'none'}" + (f" ({values})" if values else "")
 
 
 def record_line(record: Record) -> Text:
@@ -270,7 +295,9 @@ def member_line(member: Member) -> Text:
 
 
 def change_line(change: Record | SegmentChange) -> Text:
-    """One change as a sentence."""
+    """One change of a segment or level as a sentence."""
+    if "level" in change:
+        return _crossing_line(change)
     kind_to = change["kind_to"]
     line = Text(f"{change['at'][:16].replace('T', ' ')}  ", style="dim")
     line.append(f"{change['user']}", style="bold")
@@ -290,4 +317,15 @@ def change_line(change: Record | SegmentChange) -> Text:
     ]
     if reasons:
         line.append("  " + ", ".join(reasons), "dim")
+    return line
+
+
+def _crossing_line(change: Mapping[str, Any]) -> Text:
+    line = Text(f"{change['at'][:16].replace('T', ' ')}  ", style="dim")
+    line.append(change["user"], style="bold")
+    line.append(f"  {change['level']} {change['step_from'] or 'none'} -> ")
+    line.append(f"{change['step_to'] or 'none'}  ", "bold")
+    line.append(change["cause"].replace("_", " "), "italic")
+    value = "none" if change["value"] is None else natural(change["value"])
+    line.append(f"  {change['of']} {value}, limit {natural(change['limit'])}", "dim")
     return line

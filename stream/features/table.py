@@ -24,7 +24,7 @@ from stream.features.declare import Feature
 from stream.features.part import Parts, Reading
 from stream.features.sums import Sums, Windows
 from stream.features.terms import PLACED, SHOP_EVENTS, TAKES_BACK, UPDATED, meant
-from stream.rows import ROW_FORMAT, blank_rows, row_type, unpacked
+from stream.rows import ROW_FORMAT, Layout, blank_rows, row_type, unpacked
 
 
 @dataclass(frozen=True)
@@ -49,10 +49,16 @@ class FeatureTable:
         uses_review: per code, whether rating and text of such an event are ever read.
         orders: codes of orders and refunds; None where no feature watches orders.
         schema: digest of the layout and its meaning; rows of another schema are not read.
+
+    Args:
+        beside: what rows keep that is neither of a feature nor of everyone, such as levels.
     """
 
     def __init__(
-        self, features: Sequence[Feature], shop_events: Sequence[str] = SHOP_EVENTS
+        self,
+        features: Sequence[Feature],
+        shop_events: Sequence[str] = SHOP_EVENTS,
+        beside: Sequence[Layout] = (),
     ) -> None:
         self.features = tuple(features)
         self.names = tuple(f.name for f in self.features)
@@ -80,7 +86,7 @@ class FeatureTable:
         order = sorted(range(len(kinds)), key=lambda column: kinds[column].of_features)
         self._readers = [(column, readers[column]) for column in order]
 
-        self.dtype = row_type(self._parts.fields())
+        self.dtype = row_type([*self._parts.fields(), *beside])
         meaning = repr(
             [f.model_dump(exclude={"unit", "weight", "words", "limits"}) for f in self.features]
         )

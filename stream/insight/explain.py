@@ -7,12 +7,12 @@ what is said about silence is said by looking with it, ahead of time.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 
 from stream.clustering import GRID, FeatureMap, distances
-from stream.events import CAUSES, Bools, Cause, EventColumns, Floats, Rows
+from stream.events import CAUSES, Bools, Cause, EventColumns, Floats, Ints, Rows
 from stream.features import Feature, FeatureTable
 from stream.insight.facts import Act, Departure, Margin, Part, Proposal
 from stream.insight.queries import segment_facts
@@ -228,6 +228,54 @@ def acts(row: Rows, table: FeatureTable, model: Model, rule: PublishRule, now_ms
     Returns:
         Empty also if the user is due already, without any act.
     """
+    tried = tried_acts(row, table, model, now_ms)
+    now_ms = tried.now_ms
+    rows = np.concatenate([row, tried.rows])
+    placed = model.place(table.vectors(rows, now_ms), rows["segment"])
+    causes = np.full(len(rows), CAUSES.index(Cause.USER_MOVED), np.uint8)
+    causes[0] = CAUSES.index(Cause.TIME_PASSED)
+    moves = look(
+        rows, placed.squared, model.ids, model.gaps, rule, causes, now_ms, placed.crossing,
+        model.nearness,
+    ).moves  # fmt: skip
+    if 0 in moves.index:
+        return []
+    found: dict[int, Act] = {}
+    for place, to in zip((moves.index - 1).tolist(), moves.after.tolist(), strict=True):
+        number = int(tried.kind[place])
+        if number not in found:
+            found[number] = {
+                "event": tried.events[number],
+                "times": int(tried.times[place]),
+                "value": tried.values[number],
+                "quantity": tried.quantities[number],
+                "to": to,
+                **segment_facts(model, to),
+            }
+    return sorted(found.values(), key=lambda act: act["times"])
+
+
+class TriedActs(NamedTuple):
+    """What becomes of a user who acts once, twice and so on, for each kind of event.
+
+    Attributes:
+        events, values, quantities: by kind, with the numbers that each of its events carries.
+        kind, times: of each row: which kind of event, and how often.
+        rows: the user after that.
+        now_ms: when they acted.
+    """
+
+    events: list[str]
+    values: list[float | None]
+    quantities: list[float | None]
+    kind: Ints
+    times: Ints
+    rows: Rows
+    now_ms: int
+
+
+def tried_acts(row: Rows, table: FeatureTable, model: Model, now_ms: int) -> TriedActs:
+    """Fold acts into copies of a user's row; see `acts`."""
     now_ms = max(now_ms, int(row["seen"][0]))
     vector = table.vectors(row, now_ms)[0]
     typical = model.typical
@@ -255,29 +303,7 @@ def acts(row: Rows, table: FeatureTable, model: Model, rule: PublishRule, now_ms
         recorded_ms=np.full(len(slot), now_ms, np.int64),
     )
     folded = table.fold(lambda slots: np.repeat(row, len(slots)), events).rows
-    rows = np.concatenate([row, folded])
-    placed = model.place(table.vectors(rows, now_ms), rows["segment"])
-    causes = np.full(len(rows), CAUSES.index(Cause.USER_MOVED), np.uint8)
-    causes[0] = CAUSES.index(Cause.TIME_PASSED)
-    moves = look(
-        rows, placed.squared, model.ids, model.gaps, rule, causes, now_ms, placed.crossing,
-        model.nearness,
-    ).moves  # fmt: skip
-    if 0 in moves.index:
-        return []
-    found: dict[int, Act] = {}
-    for place, to in zip((moves.index - 1).tolist(), moves.after.tolist(), strict=True):
-        number = int(kinds[place])
-        if number not in found:
-            found[number] = {
-                "event": tried[number],
-                "times": int(times[place]),
-                "value": values[number],
-                "quantity": quantities[number],
-                "to": to,
-                **segment_facts(model, to),
-            }
-    return sorted(found.values(), key=lambda act: act["times"])
+    return TriedActs(tried, values, quantities, kinds, times, folded, now_ms)
 
 
 def _different_events(table: FeatureTable) -> list[str]:

@@ -155,6 +155,16 @@ class PopulationFacts(TypedDict):
     silhouette: float | None
 
 
+class LevelStep(TypedDict):
+    """A step of a level: from which value of what on, None for the last, and the users on it."""
+
+    level: str
+    step: str
+    of: str | None
+    least: float | None
+    users: int
+
+
 class SegmentsFacts(TypedDict):
     """All segments, in the order of the model."""
 
@@ -167,6 +177,7 @@ class SegmentsFacts(TypedDict):
     segments: list[SegmentFacts]
     lineage: list[Lineage]
     scores: list[ScoreFacts]
+    levels: list[LevelStep]
     rules: NotRequired[RulesFacts]
 
 
@@ -337,6 +348,39 @@ class UnusualWhy(NamedSegment):
     parts: list[UnusualPart]
 
 
+class LevelFacts(TypedDict):
+    """The step of a level that a user was told last, None for none, and what its steps look at as of now."""
+
+    level: str
+    step: str | None
+    looks_at: dict[str, float | None]
+
+
+class LevelTurn(TypedDict):
+    """A step that silence alone takes a user to, so many days from now; None for none any more."""
+
+    days: int
+    at: str
+    step: str | None
+
+
+class LevelAct(TypedDict):
+    """The fewest events of one kind, all of them now, that take a user to another step."""
+
+    event: str
+    times: int
+    value: float | None
+    quantity: float | None
+    step: str | None
+
+
+class LevelWhy(LevelFacts):
+    """Where a user stands, and what would take them to another step."""
+
+    silence: list[LevelTurn]
+    acts: list[LevelAct]
+
+
 class WhyFacts(TypedDict):
     """What holds a user, and what would move them.
 
@@ -353,6 +397,7 @@ class WhyFacts(TypedDict):
     silence: list[Departure]
     scores: list[ScoreWhy]
     unusual: UnusualWhy | None
+    levels: list[LevelWhy]
 
 
 class UserFacts(TypedDict):
@@ -373,6 +418,7 @@ class UserFacts(TypedDict):
     model: NotRequired[str]
     distances: NotRequired[list[Distance]]
     scores: NotRequired[list[ScoreValue]]
+    levels: NotRequired[list[LevelFacts]]
     why: NotRequired[WhyFacts | None]
 
 

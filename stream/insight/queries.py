@@ -21,7 +21,7 @@ from stream.events import Profile, PublishedSegment, Rows
 from stream.features import FeatureTable
 from stream.flapping import Tally
 from stream.hashing import partition_of
-from stream.insight import foretold
+from stream.insight import foretold, standing
 from stream.insight.facts import (
     Distance,
     NamedSegment,
@@ -105,6 +105,7 @@ def segments(state: TrainerState, table: FeatureTable) -> SegmentsFacts:
         ],
         "lineage": published["lineage"],
         "scores": foretold.learned(model),
+        "levels": standing.declared(model, state.on_steps),
     }
 
 
@@ -257,6 +258,11 @@ class Reader:
         now_ms = time.time_ns() // 1_000_000 if live else position.clock_ms
         return partition, np.frombuffer(raw, dtype=self.table.dtype), now_ms, position.kinds
 
+    def codes_of_levels(self, partition: int) -> dict[str, list[str]]:
+        """What the codes of rows of a partition mean; codes are never given another meaning."""
+        position = self.store.position(partition)
+        return {} if position is None else position.levels
+
     def user(self, name: str, changes_in: ChangesIn) -> UserFacts:
         """Facts of a user.
 
@@ -300,6 +306,9 @@ class Reader:
             }
         facts["model"] = model.name
         facts["scores"] = foretold.of_user(model, vectors[0], self.table)
+        facts["levels"] = standing.on_steps(
+            model, row, self.codes_of_levels(partition), vectors[0], self.table
+        )
         facts["distances"] = sorted(
             (
                 Distance(segment=s.id, name=s.name, distance=float(np.sqrt(max(d, 0.0))))

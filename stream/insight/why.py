@@ -7,10 +7,18 @@ Comes in: a reader of the store, and a user's id. Goes out: facts; `explain` wor
 from __future__ import annotations
 
 from stream.events import Rows
-from stream.insight import foretold
-from stream.insight.explain import acts, departures, margin, nearest_other, proposals
-from stream.insight.facts import Evidence, WhyFacts
+from stream.insight import foretold, standing
+from stream.insight.explain import (
+    acts,
+    departures,
+    margin,
+    nearest_other,
+    proposals,
+    tried_acts,
+)
+from stream.insight.facts import Evidence, LevelAct, LevelWhy, WhyFacts
 from stream.insight.queries import NoModelError, Reader, limits, model_in_force, segment_facts
+from stream.model import Model
 from stream.segments import EVIDENCE, columns_of
 
 PROPOSALS = 3
@@ -22,7 +30,7 @@ def why(reader: Reader, name: str) -> WhyFacts | None:
     Raises:
         UnknownUserError: no event of that user has been applied.
     """
-    _, row, now_ms, _ = reader.row_of(name)
+    partition, row, now_ms, _ = reader.row_of(name)
     try:
         model = model_in_force(reader.store)
     except NoModelError:
@@ -66,7 +74,29 @@ def why(reader: Reader, name: str) -> WhyFacts | None:
         "silence": departures(row, table, model, rule, now_ms),
         "scores": foretold.why(model, vector, table),
         "unusual": foretold.why_unusual(model, vector, table),
+        "levels": _levels(reader, model, row, partition, now_ms),
     }
+
+
+def _levels(reader: Reader, model: Model, row: Rows, partition: int, now_ms: int) -> list[LevelWhy]:
+    """Where the user stands, and what would take them elsewhere."""
+    if not model.levels.known:
+        return []
+    tried = tried_acts(row, reader.table, model, now_ms)
+    acted: list[tuple[LevelAct, Rows]] = []
+    for place, (kind, times) in enumerate(
+        zip(tried.kind.tolist(), tried.times.tolist(), strict=True)
+    ):
+        act: LevelAct = {
+            "event": tried.events[kind],
+            "times": times,
+            "value": tried.values[kind],
+            "quantity": tried.quantities[kind],
+            "step": None,
+        }
+        acted.append((act, tried.rows[place : place + 1]))
+    codes = reader.codes_of_levels(partition)
+    return standing.why(model, row, codes, reader.table, tried.now_ms, acted)
 
 
 def _evidence(row: Rows) -> Evidence | None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from importlib import import_module
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import msgspec
 import numpy as np
@@ -32,6 +32,8 @@ from stream.learning.refit import (
 )
 from stream.learning.state import Learned, TrainerState
 from stream.learning.statistics import PartitionStatistics, Sample, merge, stands_for
+from stream.levels.limits import followed, known_levels
+from stream.levels.steps import NO_LEVELS, Levels
 from stream.model import Axes, Model, PopulationModel, Segment
 from stream.naming import Truth, called
 from stream.populations import Population, Populations
@@ -64,6 +66,41 @@ def warm_up() -> None:
     """
     for module in LIBRARIES:
         import_module(module)
+
+
+class _Foretold(NamedTuple):
+    """What a model has of each shopper, beside segments."""
+
+    scores: Scores | None
+    levels: Levels
+
+    def with_scores(self, scores: Scores | None) -> _Foretold:
+        return _Foretold(scores, followed(self.levels, scores))
+
+    def with_levels(
+        self,
+        state: TrainerState,
+        sample: Sample,
+        divided: Populations,
+        wanted: Wanted,
+        *,
+        refits: bool,
+    ) -> _Foretold:
+        """With levels as they are declared now; limits that are not found anew stay.
+
+        Args:
+            refits: whether they may be.
+        """
+        if not wanted.levels:
+            return _Foretold(self.scores, NO_LEVELS)
+        levels = known_levels(
+            wanted.levels, self.levels, sample.vectors, _stands_for(state, sample, divided),
+            divided.features, wanted.absent, self.scores, sample.at_ms, refits=refits,
+        )  # fmt: skip
+        return _Foretold(self.scores, levels)
+
+
+_NOTHING_FORETOLD = _Foretold(None, NO_LEVELS)
 
 
 def learn(
@@ -101,8 +138,8 @@ def learn(
     merged = _everyone(model, parts)
     if merged is not None:
         state = replace(state, sizes=tuple(merged.sizes.tolist()))
-    state = replace(state, scored=_scored(state, parts))
-    found = None if model is None else model.scores
+    state = replace(state, scored=_scored(state, parts), on_steps=_on_steps(parts))
+    found = _NOTHING_FORETOLD if model is None else _Foretold(model.scores, model.levels)
 
     if wanted is not None and not wanted.new_to(state.tuning, axes.schema):
         wanted = None
@@ -117,9 +154,11 @@ def learn(
             state = _learned_rhythm(state, sample, divided)
             state, found = _learned_scores(state, sample, divided, scores, settings)
         if samples and wanted is not None:
+            found = found.with_levels(state, sample, divided, scores, refits=True)
             return _looked(_with(retune(state, sample, untuned, wanted), found), sample, settings)
         if samples:
             why, state = _why_refit(state, samples, merged, divided, settings)
+            found = found.with_levels(state, sample, divided, scores, refits=bool(why))
             if why:
                 chosen = {name: one for name, one in samples.items() if name in why}
                 challenge = {name for name, reason in why.items() if reason == "due"}
@@ -144,13 +183,16 @@ def _learned_scores(
     divided: Populations,
     wanted: Wanted,
     settings: Learning,
-) -> tuple[TrainerState, Scores | None]:
-    """With what the sample shows of earlier looks, if a step is due; and the scores to publish."""
+) -> tuple[TrainerState, _Foretold]:
+    """With what the sample shows of earlier looks, if a step is due; and what to publish."""
+    model = state.model
+    before = _NOTHING_FORETOLD if model is None else _Foretold(model.scores, model.levels)
     if not wanted.scores:
-        return replace(state, scorer=NOTHING_LEARNED, looks=NO_LOOKS), None
-    now = None if state.model is None else state.model.scores
+        nothing = replace(state, scorer=NOTHING_LEARNED, looks=NO_LOOKS)
+        return nothing, before.with_scores(None)
+    now = before.scores
     if not due(state.scorer, wanted, sample.at_ms):
-        return state, now
+        return state, before
     told = now if now is None else now.without_unusual()
     if wanted.readable(divided.features):
         known, looks = advance(
@@ -165,7 +207,7 @@ def _learned_scores(
     people = _usual(state, sample, divided, wanted)
     if wanted.unusual is not None and people is not None:
         told = (told or NOTHING_FORETOLD).with_unusual(wanted.unusual, people)
-    return state, told
+    return state, before.with_scores(told)
 
 
 def _usual(
@@ -199,11 +241,23 @@ def _scored(state: TrainerState, parts: Sequence[PartitionStatistics]) -> Mappin
     return dict(zip(model.ids.tolist(), sums.tolist(), strict=True))
 
 
-def _with(state: TrainerState, scores: Scores | None) -> TrainerState:
-    """With scores in a model that has just been refitted."""
-    return replace(
-        state, model=None if state.model is None else replace(state.model, scores=scores)
-    )
+def _on_steps(parts: Sequence[PartitionStatistics]) -> Mapping[str, Mapping[str, int]]:
+    """Of each level, users on each step, by what owners told last."""
+    found: dict[str, dict[str, int]] = {}
+    for part in parts:
+        for level, users in part.levels.items():
+            here = found.setdefault(level, {})
+            for step, count in users.items():
+                here[step] = here.get(step, 0) + count
+    return found
+
+
+def _with(state: TrainerState, found: _Foretold) -> TrainerState:
+    """With scores and levels in a model that has just been refitted."""
+    model = state.model
+    if model is not None:
+        model = replace(model, scores=found.scores, levels=found.levels)
+    return replace(state, model=model)
 
 
 def _learned_rhythm(state: TrainerState, sample: Sample, divided: Populations) -> TrainerState:
@@ -347,7 +401,7 @@ def _moved(
     state: TrainerState,
     model: Model,
     segments: tuple[Segment, ...],
-    scores: Scores | None,
+    found: _Foretold,
     merged: Statistics | None,
     settings: Learning,
 ) -> TrainerState:
@@ -355,14 +409,15 @@ def _moved(
 
     Args:
         segments: the model's, as they are called now.
-        scores: as they are learned now.
+        found: scores and levels, as they are now.
     """
     segments = tuple(replace(s, name=state.given.get(s.id, s.name)) for s in segments)
     name = f"{model.epoch}.{model.version + 1}"
     lineage = tuple(turns_of(model.segments, segments, state.round_ms, name))
     centroids = model.centroids if merged is None else merged.means(model.centroids)
     shift = np.sqrt((model.weights * (centroids - model.centroids) ** 2).sum(axis=1)).max()
-    if shift <= settings.move_threshold and not lineage and scores == model.scores:
+    same = found == _Foretold(model.scores, model.levels)
+    if shift <= settings.move_threshold and not lineage and same:
         return state
     segments = measured(_sized(segments, state.sizes), state.flapping)
     parts = tuple(
@@ -382,7 +437,8 @@ def _moved(
         parts=parts,
         users=state.users,
         lineage=lineage,
-        scores=scores,
+        scores=found.scores,
+        levels=found.levels,
     )
     return replace(state, model=moved)
 

@@ -69,6 +69,7 @@ class TrainerState:
         scorer: what was learned of scores; the model has what it came to.
         scored: what scores come to in each segment, by its id: customers, users, and the sum of each
             score over those of them who have it, in the order of the model's.
+        on_steps: of each level, users on each step.
         looks: what scores are yet to be learned from; it is large, and is stored beside the rest.
         tuning: that a person wanted, from the refit on that was made for it.
         epochs_before: epochs that were told before this state began; none of them comes again.
@@ -91,6 +92,7 @@ class TrainerState:
     customers_seen: Seen = NOTHING_SEEN
     scorer: Learner = NOTHING_LEARNED
     scored: Mapping[int, list[float]] = field(default_factory=dict)
+    on_steps: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     looks: Looks = NO_LOOKS
     tuning: Tuning | None = None
     epochs_before: int = 0
@@ -137,6 +139,7 @@ class _Packed(msgspec.Struct):
     customers_seen: Seen = NOTHING_SEEN
     scorer: Learner = NOTHING_LEARNED
     scored: dict[int, list[float]] = {}
+    on_steps: dict[str, dict[str, int]] = {}
     tuning: Tuning | None = None
     epochs_before: int = 0
     ids_before: int = 0

@@ -41,6 +41,7 @@ class PartitionStatistics(msgspec.Struct):
         populations: users of each population; empty for one of everyone.
         scored: of each segment, customers, users, and the sum of each score over those of them who have
             it, packed float64, ``(k, 2 + scores)``; empty without a sample.
+        levels: of each level, users on each step.
     """
 
     at_ms: int
@@ -61,6 +62,7 @@ class PartitionStatistics(msgspec.Struct):
     rules: str = ""
     populations: list[int] = []
     scored: bytes = b""
+    levels: dict[str, dict[str, int]] = {}
 
     def pack(self) -> bytes:
         """Bytes for the store; the first eight tell the time without decoding the rest."""

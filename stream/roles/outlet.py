@@ -11,6 +11,22 @@ from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
+class Further:
+    """Another type of records in the same outbox.
+
+    Attributes:
+        marker: field that these records have, and no others; an extension of the same name repeats it.
+        kind: of the CloudEvents.
+        extensions, schema: see `Outlet`.
+    """
+
+    marker: str
+    kind: str
+    schema: str = ""
+    extensions: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Outlet:
     """Where an outbox is emptied to.
 
@@ -23,6 +39,7 @@ class Outlet:
         schema: that the records keep to, see `stream.headers.schema_uri`; empty for none.
         subject: the field that is the subject, and the key of the record.
         extensions: further attributes: name of the attribute, and the field it repeats.
+        further: other types of records in it.
         retention_seconds: how long the topic keeps records; 0 for ever.
         remedy: what brings back what the topic has lost.
     """
@@ -34,5 +51,6 @@ class Outlet:
     schema: str = ""
     subject: str = "user"
     extensions: Mapping[str, str] = field(default_factory=dict)
+    further: tuple[Further, ...] = ()
     retention_seconds: float = 0.0
     remedy: str = "What it had is not sent again"

@@ -6,13 +6,15 @@ they are learned; `step` does that.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from hashlib import blake2b
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from stream.levels.declare import Level
 
 ORDERS, REVENUE, SILENCE = "orders_total", "revenue_total", "days_since_order"
 """Features that tell what came of a look: orders ever, money ever, and days since the last order."""
@@ -93,6 +95,8 @@ class Wanted:
         look_days: days from one look at a customer to the next.
         least: labels of a horizon from which it has a score.
         habits: features that unusual is computed from.
+        levels: that are to be made of scores and features.
+        absent: of each feature, the value of whoever has done nothing; levels begin there.
     """
 
     scores: tuple[Score, ...]
@@ -101,6 +105,8 @@ class Wanted:
     look_days: int
     least: int
     habits: tuple[str, ...] = ()
+    levels: tuple[Level, ...] = ()
+    absent: Mapping[str, float] = field(default_factory=dict)
 
     @cached_property
     def days(self) -> tuple[float, ...]:

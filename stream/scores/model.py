@@ -11,7 +11,7 @@ buys at all takes home. How unusual somebody is comes from `unusual`, and is a c
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import Any, Literal, NamedTuple
@@ -193,6 +193,11 @@ class Scores:
         habits = self.people.inputs if self._of_everyone and self.people is not None else ()
         return {*orders, *habits} <= set(features)
 
+    def only(self, names: Collection[str]) -> Scores | None:
+        """Those of some names; None for none of them."""
+        learned = tuple(score for score in self.learned if score.name in names)
+        return replace(self, learned=learned) if learned else None
+
     def evaluate(self, vectors: Floats, features: Sequence[str]) -> Floats:
         """Scores of users, ``(n, scores)``; of whoever has not ordered NaN, but for unusual.
 
@@ -262,18 +267,27 @@ class Scores:
         if not self._of_orders or not have_ordered(vectors, features)[0]:
             return {}
         values = self._of_customers(vectors, features)[0].tolist()
-        terms = self._terms(vectors, features)[0]
-        k, found = len(self.inputs), {}
+        found = {}
+        for column in self._of_orders:
+            name, value = self.learned[column].name, values[column]
+            carried, base = self.carried(name, vectors, features)
+            parts = dict(zip(self.inputs, carried[0].tolist(), strict=True))
+            found[name] = Explained(value, base + sum(parts.values()), base, parts)
+        return found
+
+    def carried(self, name: str, vectors: Floats, features: Sequence[str]) -> tuple[Floats, float]:
+        """What each input adds to a score's log-odds, ``(n, inputs)``; and those of an average customer.
+
+        Args:
+            vectors: ``(n, features)`` of customers, in natural units.
+        """
+        terms, k = self._terms(vectors, features), len(self.inputs)
+        buy, _ = self._weights[self.names.index(name)]
         # An input at the mean has a square of nothing, and so a term for it.
         level = np.sqrt(0.5)
-        for column in self._of_orders:
-            score, value, (buy, _) = self.learned[column], values[column], self._weights[column]
-            own = buy[1 : 1 + k] * terms[1 : 1 + k]
-            square = buy[1 + k :] * (terms[1 + k :] + level)
-            base = float(buy[0] - level * buy[1 + k :].sum())
-            parts = dict(zip(self.inputs, (own + square).tolist(), strict=True))
-            found[score.name] = Explained(value, base + sum(parts.values()), base, parts)
-        return found
+        own = buy[1 : 1 + k] * terms[:, 1 : 1 + k]
+        square = buy[1 + k :] * (terms[:, 1 + k :] + level)
+        return own + square, float(buy[0] - level * buy[1 + k :].sum())
 
     def how_unusual(self, vector: Floats, features: Sequence[str]) -> Farness | None:
         """How unusual one user is, and what makes it; None if that is no score here."""

@@ -93,6 +93,9 @@ class Position(msgspec.Struct):
             that some that vanish are missed.
         orders: the same of orders.
         kinds: names of the kinds that rows have codes of, from code 1 on.
+        levels: of each level that rows have a place for, in their order, the names of its codes from 1 on.
+        levels_ms: when everyone's levels were looked at last.
+        levels_by: digest of the levels that they were looked at by.
         turned_ms: up to when telling users of turns is paid for, see `turns.allowed`.
         words: what rated texts have taught, by topic, see `Wording.told`; empty where there were none.
     """
@@ -118,6 +121,9 @@ class Position(msgspec.Struct):
     ids: list[list[tuple[int, int]]] = []
     orders: list[list[tuple[int, int]]] = []
     kinds: list[str] = []
+    levels: dict[str, list[str]] = {}
+    levels_ms: int = 0
+    levels_by: str = ""
     turned_ms: int = 0
     words: list[list[float]] = []
 

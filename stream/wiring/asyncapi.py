@@ -20,6 +20,7 @@ from stream.events import (
     LETTER_RECEIPT,
     LETTER_REPLAYED_FROM,
     LETTER_TRUNCATED,
+    LEVEL_CHANGED,
     LINEAGE,
     MEMBERSHIP,
     NAMESPACE_HEADER,
@@ -60,6 +61,12 @@ def events(settings: Settings) -> dict[str, Event]:
             changes.source,
             "A user's move from one segment to another.",
             extensions=tuple(changes.extensions),
+        ),
+        "level-change": Event(
+            LEVEL_CHANGED,
+            changes.source,
+            "A user's crossing from one step of a level to another; stepto only if it is one.",
+            extensions=tuple(changes.further[0].extensions),
         ),
         "segment-lineage": Event(
             LINEAGE,
@@ -165,7 +172,7 @@ def _channel(settings: Settings, name: str) -> Channel:
     letters = {names.dlq(one): one for one in inputs}
     known = {
         names.changes: Channel(
-            ("segment-change", "segment-lineage", "segment-membership"),
+            ("segment-change", "level-change", "segment-lineage", "segment-membership"),
             "Who moved where and why, by user; told apart by ce_type. Campaigns read it.",
             (SEND, RECEIVE),
         ),

@@ -283,6 +283,7 @@ ROLES: dict[str, Role] = {
                 "features",
                 "reviews",
                 "populations",
+                "levels",
             ),
             rights=RIGHTS["activity"],
             replicas=2,
@@ -303,6 +304,7 @@ ROLES: dict[str, Role] = {
                 "populations",
                 "kinds",
                 "scores",
+                "levels",
             ),
             rights=RIGHTS["trainer"],
         ),
@@ -412,7 +414,7 @@ def owning(
 
 def _output_of(settings: Settings, role: OwningRole) -> Output:
     outlet = None if role.outlet is None else role.outlet(settings)
-    return Output(settings) if outlet is None else Output(settings, outlet.topic, outlet.kind)
+    return Output(settings) if outlet is None else Output(settings, outlet.topic, [outlet.kind])
 
 
 register(

@@ -118,6 +118,7 @@ def _letter() -> Any:
 
 SENT: dict[str, Callable[[], Any]] = {
     "segment-change": lambda: _by(changes_outlet(SETTINGS), kind_to="at_risk"),
+    "level-change": lambda: _by(changes_outlet(SETTINGS), level="churn_risk", step_to="high"),
     "segment-lineage": lambda: dict(models.ModelAnnouncer(SETTINGS)._event(_lineage()).headers),
     "segment-membership": lambda: dict(
         membership._record(SETTINGS, 0, Membership("1", b"ann", "at_risk", b"{}"), 0).headers

@@ -10,8 +10,11 @@ import numpy as np
 import pytest
 
 from ops.bench import calibration
+from ops.bench.levels_told import Early, LevelsJudged, LevelsWatch, Told, judged
 from ops.bench.rivals_of_scores import RIVALS, Looks, bg_nbd, days_of_orders
 from ops.bench.shoppers import section
+from stream.config import Settings
+from stream.events import Cause
 from stream.scores import progress
 from stream.units import DAY_MS
 
@@ -89,9 +92,11 @@ def test_a_section_tells_every_method_and_the_money() -> None:
     report = {
         "shop": "a shop", "horizons": {"30": {"looks": 1_200, "base": 0.25, "rows": [row]}},
         "money": {"captured": 0.5, "total": 1.02, "captured_by_past": 0.4},
+        "levels": LevelsJudged(Early(40, 31.2), Early(3, None), 0.18, {"churn_risk": 1.9}, 0.02),
         "step_ms": 2.0, "kept_bytes": 1_500_000, "seconds": 3.0,
     }  # fmt: skip
-    text = section([report, report | {"money": None}], datetime.now(UTC), "told")
+    text = section([report, report | {"money": None, "levels": None}], datetime.now(UTC), "told")
+    assert "| a shop | 40 | 31 d | 3 | never | 0.180 | churn_risk 1.90 | 0.020 |" in text
     assert "| a shop, 30 d | 1,200 | 0.250 | one | 0.750 | 0.500 | 0.010 |" in text
     assert "| a shop | 0.500 | 0.400 | 1.02 | 2.0 | 1.5 MB |" in text
 
@@ -109,3 +114,31 @@ def test_a_picture_shows_every_method_and_is_the_same_again(tmp_path: Path) -> N
     assert file.read_bytes() == first
     calibration.write(tmp_path, {"shop": "empty", "horizons": {}})
     assert [one.name for one in tmp_path.iterdir()] == [file.name]
+
+
+def test_what_was_told_is_held_against_the_orders_that_came() -> None:
+    watch = LevelsWatch(Settings(), since_ms=START_MS)
+
+    def told(slot: int, day: int, step_from: str | None, step_to: str, cause: Cause) -> None:
+        at_ms = START_MS + day * DAY_MS
+        watch.told.append(Told(at_ms, slot, "churn_risk", step_from, step_to, cause))
+
+    # Who orders on days 1 and 30, and then no more, is told high 20 days after the last order.
+    told(0, 1, None, "low", Cause.USER_MOVED)
+    told(0, 50, "low", "high", Cause.TIME_PASSED)
+    # Who orders every ten days, twelve times, and then no more, is never told.
+    told(1, 1, None, "low", Cause.USER_MOVED)
+    # Who is told high on day 40 orders on day 60; that was soon.
+    told(2, 1, None, "low", Cause.USER_MOVED)
+    told(2, 40, "low", "high", Cause.MODEL_MOVED)
+    days = [(0, 1), (0, 30), *((1, 1 + 10 * n) for n in range(12)), (2, 1), (2, 60)]
+    slots, times = (np.array(column) for column in zip(*days, strict=True))
+    found = judged(watch, slots, START_MS + times * DAY_MS, START_MS + 366 * DAY_MS)
+    assert found is not None
+    # The last order of each: two were told, one after 20 days, one before it.
+    assert found.all == Early(3, 20.0)
+    assert found.best == Early(1, None)
+    assert found.soon == 0.5
+    assert found.a_year == {"churn_risk": pytest.approx(2 / 3)}
+    assert found.by_models == 0.5
+    assert judged(LevelsWatch(Settings()), slots, times, 0) is None

@@ -21,7 +21,7 @@ from producers.client import producer_options
 from producers.outbox import OutboxPublisher, changes_outlet
 from stream.config import Settings
 from stream.errors import BrokerUnavailableError
-from stream.events import CHANGED
+from stream.events import CHANGED, LEVEL_CHANGED, LINEAGE
 from stream.metrics import REGISTRY
 from stream.store.memory import MemoryStore
 from stream.store.state import Answer, Commit, OutboxEntry, Position, StoreUnavailableError
@@ -153,6 +153,32 @@ def test_a_change_is_a_cloud_event(scene: Scene) -> None:
         )
     ]
     assert scene.broker.producers[0].options["enable.idempotence"] is True
+
+
+def test_a_crossing_is_a_cloud_event_of_its_own_type_in_the_same_order(scene: Scene) -> None:
+    def crossing(number: int, step_to: str | None) -> bytes:
+        told = {"level": "churn_risk", "step_to": step_to}
+        return json.dumps(
+            {"id": f"{number:016x}-1-2", "user": "ann", "at": "2025-12-01T00:00:00.000Z", **told}
+        ).encode()
+
+    found = scene.store.acquire(0, "owner")
+    assert found is not None
+    told = change(0), crossing(1, "high"), crossing(2, None), change(3)
+    commit = Commit(found[0], found[1], outbox=[OutboxEntry(1_000, told, found[1].incarnation)])
+    assert scene.store.commit(0, "owner", commit) is Answer.OK
+    scene.publisher().step()
+    assert [sent.value for sent in scene.broker.sent] == list(told)
+    heads = [
+        tuple(sent.headers.get(name) for name in ("ce_type", "ce_level", "ce_stepto", "ce_kindto"))
+        for sent in scene.broker.sent
+    ]
+    assert heads == [
+        ("segstream.segment.changed", None, None, "at_risk"),
+        ("segstream.level.changed", "churn_risk", "high", None),
+        ("segstream.level.changed", "churn_risk", None, None),
+        ("segstream.segment.changed", None, None, "at_risk"),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -527,7 +553,7 @@ def test_ids_are_read_from_what_kafka_still_has(
     producer = Producer(producer_options(settings.broker))
     for number in range(9):
         headers: list[tuple[str, str | bytes | None]] = [
-            ("ce_type", "segstream.segment.lineage" if number == 8 else CHANGED),
+            ("ce_type", {8: LINEAGE, 7: LEVEL_CHANGED}.get(number, CHANGED)),
             ("ce_id", f"{number}"),
         ]
         producer.produce(topic, b"{}", partition=0, headers=headers)

@@ -6,6 +6,7 @@ Comes in: whom or what to look at. Goes out: facts of `insight`, shown. One give
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from functools import partial
 from typing import Annotated, Any
 
 import typer
@@ -90,7 +91,7 @@ def user(
     settings = invocation.settings()
     with roles.open_store(settings) as store:
         reader = queries.Reader(settings, store, settings.table())
-        facts = reader.user(user_id, ChangeLog(settings).read)
+        facts = reader.user(user_id, partial(ChangeLog(settings).read, levels=True))
         if why:
             facts["why"] = reasons.why(reader, user_id)
 
@@ -120,6 +121,9 @@ def changes(
     lineage: Annotated[
         bool, typer.Option("--lineage", help="Also what became of segments, one record for all.")
     ] = False,
+    levels: Annotated[
+        bool, typer.Option("--levels", help="Also who crossed a limit of a level.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="JSON lines.")] = False,
 ) -> None:
     """The changes, oldest first, over all users and partitions."""
@@ -148,11 +152,11 @@ def changes(
 
         log, place = ChangeLog(settings), Place()
         with invocation.telling("reading"):
-            there = chosen(log.read(lineage=lineage, place=place))
+            there = chosen(log.read(lineage=lineage, levels=levels, place=place))
             records = queries.in_time_order(there, tail)
         tell(records)
         if stop is not None:
-            tell(chosen(log.follow(stop.is_set, place, lineage=lineage)))
+            tell(chosen(log.follow(stop.is_set, place, lineage=lineage, levels=levels)))
     if not found:
         invocation.err.print("no changes")
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 import pytest
 
-from stream.events import MEMBERSHIP, Cause
+from stream.events import CHANGED, MEMBERSHIP, Cause
 from stream.hashing import change_identity
+from stream.levels.declare import Level
 from stream.units import DAY_MS, iso
 from tests.consumers.audit.world import (
     ASSIGNED,
@@ -156,3 +159,98 @@ def test_a_row_that_came_when_its_segment_turned_is_named() -> None:
     world = turned()
     world.edit(0, "ann", "since", lambda _: START_MS + 2 * DAY_MS)
     assert "the last move says" in failed(world.audit())[ASSIGNED][0]
+
+
+# -- levels ----------------------------------------------------------------------------------------
+
+STAGE = Level.model_validate(
+    {
+        "name": "stage",
+        "of": "orders_ever",
+        "steps": [{"name": "customer", "least": 1}, {"name": "prospect"}],
+    }
+)
+
+
+def with_levels(*crossings: tuple[int, str | None, str | None], last: int = 4) -> World:
+    """Ann's segment changes are versions 1 and 3."""
+    world = World(levels=(STAGE,))
+    world.click(0, "ann", 0)
+    records = {1: world.change("ann", 1, None, 3), 3: world.change("ann", 3, 3, 1)}
+    records |= {number: world.crossing("ann", number, *steps) for number, *steps in crossings}
+    for number in sorted(records):
+        world.announce(0, records[number])
+    world.process(0, {"ann": (last, 1)})
+    return world
+
+
+def test_segments_and_levels_are_one_chain() -> None:
+    world = with_levels((2, "prospect", "customer"), (4, "customer", "prospect"))
+    report = world.audit()
+    assert failed(report) == {}
+    assert report.changes == 4
+
+
+def test_a_crossing_begins_on_the_step_where_the_one_before_ended() -> None:
+    broken = with_levels((2, "prospect", "customer"), (4, "prospect", "customer"))
+    assert failed(broken.audit()).keys() == {FROM}
+    nowhere = with_levels((2, "prospect", "prospect"), (4, "prospect", "customer"))
+    assert failed(nowhere.audit()).keys() == {FROM}
+
+
+def test_a_crossing_that_is_missing_breaks_the_versions() -> None:
+    world = with_levels((4, "prospect", "customer"))
+    assert VERSIONS in failed(world.audit())
+    assert world.audit().lost == 1
+
+
+@pytest.mark.parametrize("code", [0, 2])
+def test_the_store_has_everyone_on_the_step_that_was_told_last(code: int) -> None:
+    world = with_levels((2, "prospect", "customer"), (4, "customer", "prospect"), last=4)
+    assert failed(world.audit()) == {}
+
+    def other(levels: Any) -> Any:
+        levels[0] = 0 if code == 0 else 1
+        return levels
+
+    world.edit(0, "ann", "levels", other)
+    (told,) = failed(world.audit())[ASSIGNED]
+    assert "the last change says prospect" in told
+
+
+def test_a_step_that_nobody_was_told_is_found() -> None:
+    world = World(levels=(STAGE,))
+    world.click(0, "ann", 0)
+    world.announce(0, world.change("ann", 1, None, 3))
+    world.process(0, {"ann": (1, 3)})
+    assert failed(world.audit()) == {}
+
+    def customer(levels: Any) -> Any:
+        levels[0] = 1
+        return levels
+
+    world.edit(0, "ann", "levels", customer)
+    (told,) = failed(world.audit())[ASSIGNED]
+    assert "stage customer; the last change says none" in told
+
+
+def test_a_crossing_that_waits_is_known_and_its_type_is_looked_at() -> None:
+    world = World(levels=(STAGE,))
+    world.click(0, "ann", 0)
+    world.announce(0, world.change("ann", 1, None, 3))
+    waiting = world.crossing("ann", 2, "prospect", "customer")
+    world.process(0, {"ann": (2, 3)}, (waiting,))
+    assert (failed(world.audit()), world.audit().pending) == ({}, 1)
+    record = world.announce(0, waiting)
+    assert (failed(world.audit()), world.audit().pending) == ({}, 0)
+    record.told[-1] = ("ce_type", CHANGED.encode())
+    assert failed(world.audit()).keys() == {"change_records_are_valid"}
+
+
+def test_where_retention_has_deleted_the_moves_crossings_are_judged_all_the_same() -> None:
+    world = with_levels((2, "prospect", "customer"), (4, "customer", "prospect"))
+    topic = world.settings.topics.changes
+    world.topics[topic] = [one for one in world.topics[topic] if one.at_offset >= 3]
+    assert failed(world.audit()) == {}
+    world.edit(0, "ann", "levels", lambda levels: levels * 0)
+    assert failed(world.audit()).keys() == {ASSIGNED}

@@ -14,9 +14,10 @@ from consumers.audit.report import AuditReport
 from consumers.audit.run import audit
 from stream.config import Broker, Clock, Publish, Settings, Topics, Worker
 from stream.errors import TopicMissingError
-from stream.events import Cause, Reason
-from stream.features import Feature, FeatureTable
+from stream.events import CHANGED, LEVEL_CHANGED, Cause, Reason
+from stream.features import Feature
 from stream.hashing import change_identity
+from stream.levels.declare import Level
 from stream.memory import Memory
 from stream.oracle import Marks, Message, Oracle
 from stream.partition import Partition
@@ -32,6 +33,9 @@ from tests.strategies import (
     columns,
     encoded,
 )
+
+STEPS = ("customer", "prospect")
+"""Of the first level that is declared."""
 
 
 @dataclass
@@ -67,7 +71,9 @@ class FakeRecord:
 class World:
     """Two partitions, a few shoppers, everything as it should be."""
 
-    def __init__(self, features: tuple[Feature, ...] = EVERY_AGGREGATE) -> None:
+    def __init__(
+        self, features: tuple[Feature, ...] = EVERY_AGGREGATE, levels: tuple[Level, ...] = ()
+    ) -> None:
         self.settings = Settings(
             topics=Topics(partitions=2),
             clock=Clock(mode="watermark"),
@@ -75,8 +81,9 @@ class World:
             worker=Worker(misplaced="accept"),
             features=features,
             kinds=(),
+            levels=levels,
         )
-        self.table = FeatureTable(features)
+        self.table = self.settings.table()
         self.store = MemoryStore()
         topics = self.settings.topics
         self.topics: dict[str, list[FakeRecord]] = {
@@ -149,14 +156,41 @@ class World:
             }
         )
 
+    def crossing(
+        self, user: str, version: int, before: str | None, after: str | None, **rest: Any
+    ) -> bytes:
+        """Of the first level that is declared."""
+        key, level = self.store.namespace_key(), self.settings.levels[0]
+        return msgspec.json.encode(
+            {
+                "id": f"{change_identity(user.encode(), key)}-1-{version}",
+                "user": user,
+                "version": version,
+                "level": level.name,
+                "step_from": before,
+                "step_to": after,
+                "of": level.of,
+                "value": 1.0,
+                "limit": 1.0,
+                "cause": Cause.USER_MOVED,
+                "at": iso(START_MS + version * DAY_MS),
+                "last_event_at": iso(START_MS),
+                "model": "1.4",
+                "why": [],
+                "rest": None,
+                **rest,
+            }
+        )
+
     def announce(self, partition: int, payload: bytes) -> FakeRecord:
         record = self.send(self.settings.topics.changes, partition, payload)
         change = json.loads(payload)
         record.about = change["user"].encode()
+        kind = LEVEL_CHANGED if "level" in change else CHANGED
         record.told = [
             ("ce_specversion", b"1.0"),
             ("ce_id", change["id"].encode()),
-            ("ce_type", b"segstream.segment.changed"),
+            ("ce_type", kind.encode()),
         ]
         return record
 
@@ -193,10 +227,17 @@ class World:
             slot = owner.names.index(user.encode())
             row = rows[slot : slot + 1]
             row["version"], row["segment"], row["kind"] = version, segment, version > 0
-            for change in told:
-                if (change.get("user"), change.get("version")) == (user, version):
+            mine = [one for one in told if one.get("user") == user]
+            moved = version
+            for change in mine:
+                if "level" in change:
+                    row["levels"][0, 0] = 1 + STEPS.index(change["step_to"])
+                    if change["version"] == version:
+                        moved = max(one["version"] for one in mine if "level" not in one)
+            for change in mine:
+                if change.get("version") == moved:
                     row["previous"] = change["from"] or 0
-                    row["since"] = START_MS + version * DAY_MS
+                    row["since"] = START_MS + moved * DAY_MS
         commit = owner.commit(offsets, oracle.counts, START_MS + DAY_MS)
         position = msgspec.structs.replace(
             commit.position,
@@ -205,6 +246,7 @@ class World:
             output=output,
             users=0,
             kinds=["at_risk"],
+            levels={one.name: list(STEPS) for one in self.settings.levels},
         )
         self.store.create(partition, "owner", position)
         entries = [OutboxEntry(0, outbox, incarnation)] if outbox else []

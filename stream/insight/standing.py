@@ -1,0 +1,134 @@
+"""Where users stand by levels: on which step, when silence will take them to another, and what an act would do.
+
+Comes in: a model with levels, a user's row, and what its partition knows of codes. Goes out: facts. Nothing is
+decided here: what is said of time and acts is said by looking ahead as owners look.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from stream.events import Floats, Rows
+from stream.features import FeatureTable
+from stream.insight.facts import LevelAct, LevelFacts, LevelStep, LevelTurn, LevelWhy
+from stream.levels.book import FIELD, LevelBook
+from stream.levels.steps import NOWHERE, KnownLevel
+from stream.model import Model
+from stream.units import DAY_MS, iso
+
+SILENCE_DAYS = 730
+
+
+def on_steps(
+    model: Model, row: Rows, kept: Mapping[str, Sequence[str]], vector: Floats, table: FeatureTable
+) -> list[LevelFacts]:
+    """The step of each level that a user was told last, with what its steps look at as of now.
+
+    Args:
+        row: ``(1,)`` the user.
+        kept: names of the codes of rows, by level in the order of their places.
+        vector: ``(features,)`` in natural units.
+    """
+    values = model.levels.values(vector[None, :], table.names)
+    found: list[LevelFacts] = []
+    for level in model.levels.known:
+        looked_at = {name: float(values[name][0]) for name in (*level.inputs, *level.asked)}
+        found.append(
+            {
+                "level": level.name,
+                "step": _told(level, row, kept),
+                "looks_at": {
+                    name: None if np.isnan(value) else value for name, value in looked_at.items()
+                },
+            }
+        )
+    return found
+
+
+def _told(level: KnownLevel, row: Rows, kept: Mapping[str, Sequence[str]]) -> str | None:
+    book = LevelBook(kept)
+    code = int(row[FIELD][0, book.place(level.name)]) if level.name in kept else 0
+    return book.name_of(level, code) if code else level.rest or None
+
+
+def declared(model: Model, users: Mapping[str, Mapping[str, int]]) -> list[LevelStep]:
+    """Every step of every level, with its limit in this shop and the users on it."""
+    return [
+        {
+            "level": level.name,
+            "step": step.name,
+            "of": step.of or None,
+            "least": step.least if step.of else None,
+            "users": users.get(level.name, {}).get(step.name, 0),
+        }
+        for level in model.levels.known
+        for step in level.steps
+    ]
+
+
+def why(
+    model: Model,
+    row: Rows,
+    kept: Mapping[str, Sequence[str]],
+    table: FeatureTable,
+    now_ms: int,
+    acted: Sequence[tuple[LevelAct, Rows]],
+) -> list[LevelWhy]:
+    """Where silence takes a user, step by step, and the fewest acts of each kind that take them elsewhere.
+
+    Args:
+        row: ``(1,)`` the user; it stays as it is.
+        acted: acts, each with the user's row after it, the fewest of a kind first.
+    """
+    if not model.levels.known:
+        return []
+    times = [now_ms + day * DAY_MS for day in range(SILENCE_DAYS + 1)]
+    later = np.concatenate([table.vectors(row, at_ms) for at_ms in times])
+    after = np.concatenate([table.vectors(rows, now_ms) for _, rows in acted] or [later[:0]])
+    in_time = model.levels.values(later, table.names)
+    by_act = model.levels.values(after, table.names)
+    facts = on_steps(model, row, kept, later[0], table)
+    found: list[LevelWhy] = []
+    for level, one in zip(model.levels.known, facts, strict=True):
+        here = level.names.index(one["step"]) if one["step"] in level.names else NOWHERE
+        found.append(
+            {
+                **one,
+                "silence": _in_time(level, {n: in_time[n] for n in in_time}, here, times),
+                "acts": _by_act(level, by_act, here, [act for act, _ in acted]),
+            }
+        )
+    return found
+
+
+def _in_time(
+    level: KnownLevel, values: Mapping[str, Floats], here: int, times: Sequence[int]
+) -> list[LevelTurn]:
+    """The coming steps of a user who does nothing any more, a look a day; day 0 is the next look."""
+    nobody = np.zeros(1, np.bool_)
+    turns: list[LevelTurn] = []
+    for day, at_ms in enumerate(times):
+        one = {name: column[day : day + 1] for name, column in values.items()}
+        now = int(level.now(one, np.array([here], np.int8), nobody, nobody)[0])
+        if now != here:
+            step = level.names[now] if now != NOWHERE else None
+            turns.append({"days": day, "at": iso(at_ms), "step": step})
+            here = now
+    return turns
+
+
+def _by_act(
+    level: KnownLevel, values: Mapping[str, Floats], here: int, acts: Sequence[LevelAct]
+) -> list[LevelAct]:
+    if not acts:
+        return []
+    everyone, nobody = np.ones(len(acts), np.bool_), np.zeros(len(acts), np.bool_)
+    now = level.now(values, np.full(len(acts), here, np.int8), everyone, nobody)
+    first: dict[str, LevelAct] = {}
+    for act, place in zip(acts, now.tolist(), strict=True):
+        if place != here:
+            step = level.names[place] if place != NOWHERE else None
+            first.setdefault(act["event"], {**act, "step": step})
+    return sorted(first.values(), key=lambda act: act["times"])

@@ -1,0 +1,464 @@
+"""Crossings of limits are told in the user's own chain: by acts, by time, and whoever owns the partition."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from stream.delivered import Delivered
+from stream.events import LEVEL_CHANGE, Cause, Floats
+from stream.levels.steps import KnownLevel, KnownRule, Levels
+from stream.oracle import Event
+from stream.units import DAY_MS
+from tests.strategies import START_MS
+from tests.stream.levels.making import (
+    BACK,
+    LEVELS,
+    RISK,
+    SCORES,
+    STAGE,
+    TABLE,
+    Shop,
+    model,
+    of_levels,
+    order,
+    view,
+)
+
+ACT, TIME, MODEL = Cause.USER_MOVED, Cause.TIME_PASSED, Cause.MODEL_MOVED
+
+
+def days(seed: int, users: int = 12, length: int = 80) -> list[list[Event]]:
+    """What users do on each day: some order often, some once, some never."""
+    random = np.random.default_rng(seed)
+    found, number = [], 0
+    for day in range(length):
+        here = []
+        for user in range(users):
+            for _ in range(int(random.random() < 0.5 / (1 + user))):
+                number += 1
+                at_ms = START_MS + day * DAY_MS + int(random.integers(DAY_MS // 2))
+                what = order if random.random() < 0.5 else view
+                here.append(what(f"user {user}", at_ms, number))
+        found.append(sorted(here, key=lambda one: one.time_ms))
+    return found
+
+
+def play(shop: Shop, history: list[list[Event]], kill_on: int = -1) -> None:
+    """Each day acts, a sweep and a commit; another model every tenth day."""
+    for number, events in enumerate(history):
+        now = START_MS + (number + 1) * DAY_MS
+        if number % 10 == 5:
+            lower = Levels.of(LEVELS.known, shifted(0.2 * np.sin(number)))
+            shop.adopt(replace(model(number), levels=lower), now - 1)
+        shop.act(events, now)
+        if number == kill_on:
+            shop.kill()
+            shop.act(events, now)
+        shop.sweep(now)
+        shop.commit(now)
+
+
+def shifted(by: float) -> Any:
+    (score,) = SCORES.learned
+    buy = (score.buy[0] + float(by), *score.buy[1:])
+    return replace(SCORES, learned=(replace(score, buy=buy),))
+
+
+# -- one look --------------------------------------------------------------------------------------
+
+
+def test_a_first_order_takes_a_prospect_on_and_gives_a_risk() -> None:
+    shop = Shop()
+    shop.act([view("ann", START_MS, 1)], START_MS)
+    shop.adopt(model(), START_MS)
+    assert of_levels(shop.commit(START_MS)) == []
+    shop.act([order("ann", START_MS + 1, 2)], START_MS + 1)
+    found = of_levels(shop.commit(START_MS + 1))
+    assert [(one["level"], one["step_from"], one["step_to"], one["cause"]) for one in found] == [
+        ("churn_risk", None, "low", ACT),
+        ("purchase_stage", "prospect", "first_time", ACT),
+    ]
+    assert [one["version"] for one in found] == [2, 3]
+    for one in found:
+        assert LEVEL_CHANGE.validate_python(one)
+    risk, stage = found
+    assert (risk["of"], risk["limit"]) == (BACK, 0.6)
+    assert risk["value"] >= 0.6
+    assert (stage["of"], stage["value"], stage["limit"]) == ("orders_total", 1.0, 1.0)
+    assert stage["why"] == [{"feature": "orders_total", "value": 1.0, "contribution": None}]
+
+
+def test_silence_raises_the_risk_step_by_step_with_reasons_that_add_up() -> None:
+    shop = Shop()
+    shop.act([order("ann", START_MS, 1)], START_MS)
+    shop.adopt(model(), START_MS)
+    shop.commit(START_MS)
+    for day in range(1, 120):
+        shop.sweep(START_MS + day * DAY_MS)
+        shop.commit(START_MS + day * DAY_MS)
+    risks = [one for one in of_levels(shop.records) if one["level"] == "churn_risk"]
+    assert [(one["step_from"], one["step_to"]) for one in risks] == [
+        (None, "low"),
+        ("low", "medium"),
+        ("medium", "high"),
+    ]
+    assert {one["cause"] for one in risks[1:]} == {TIME}
+    for one in risks[1:]:
+        assert one["value"] < one["limit"] * 0.9
+        log_odds = np.log(one["value"] / (1 - one["value"]))
+        told = sum(part["contribution"] for part in one["why"]) + one["rest"]
+        assert told == pytest.approx(log_odds)
+        assert one["why"][0]["feature"] == "days_since_order"
+
+
+def test_whoever_stays_within_the_slack_is_told_nothing() -> None:
+    values = {BACK: np.array([0.33, 0.27, 0.26, 0.34])}
+    on_medium = RISK.now(values, places(1, 1, 1, 1), yes(4), no(4))
+    assert on_medium.tolist() == [1, 1, 2, 1]
+    on_high = RISK.now(values, places(2, 2, 2, 2), yes(4), no(4))
+    assert on_high.tolist() == [1, 2, 2, 1]
+
+
+def test_time_and_a_model_take_nobody_up_by_a_score_and_a_model_down_at_twice_the_slack() -> None:
+    values = {BACK: np.full(3, 0.9)}
+    assert RISK.now(values, places(2, 1, -1), no(3), no(3)).tolist() == [2, 1, 0]
+    assert RISK.now(values, places(2, 1, -1), no(3), yes(3)).tolist() == [2, 1, 0]
+    falls = {BACK: np.array([0.5, 0.47])}
+    assert RISK.now(falls, places(0, 0), no(2), no(2)).tolist() == [1, 1]
+    assert RISK.now(falls, places(0, 0), no(2), yes(2)).tolist() == [0, 1]
+
+
+def test_what_is_of_a_feature_rises_with_time() -> None:
+    silent = replace(
+        STAGE,
+        steps=(replace(STAGE.steps[0], of="days_since_seen", least=30.0), STAGE.steps[-1]),
+    )
+    assert silent.now({"days_since_seen": np.array([31.0])}, places(1), no(1), no(1)) == [0]
+
+
+def test_a_rule_comes_before_all_steps_and_is_left_by_the_slack() -> None:
+    rule = KnownRule("high", (("orders_total", 10.0, None), ("silence_in_gaps", 2.0, None)))
+    level = replace(RISK, rules=(rule,))
+
+    def step(orders: float, gaps: float, before: int) -> int:
+        values = {
+            BACK: np.array([0.9]),
+            "orders_total": np.array([orders]),
+            "silence_in_gaps": np.array([gaps]),
+        }
+        now = level.now(values, places(before), no(1), no(1))
+        by = level.decided(before, int(now[0]), lambda name: float(values[name][0]))
+        assert by == (("silence_in_gaps", 2.0) if before == 0 and now[0] == 2 else by)
+        return int(now[0])
+
+    assert [step(10, 1.9, 0), step(9, 2.1, 0), step(10, 2.1, 0)] == [0, 0, 2]
+    assert [step(10, 1.9, 2), step(9.5, 1.9, 2)] == [2, 2]
+    values = {BACK: np.array([0.9]), "orders_total": np.array([11.0])}
+    back = level.now(values | {"silence_in_gaps": np.array([0.1])}, places(2), yes(1), no(1))
+    assert back.tolist() == [0]
+
+
+def places(*these: int) -> Any:
+    return np.array(these, np.int8)
+
+
+def yes(users: int) -> Any:
+    return np.ones(users, np.bool_)
+
+
+def no(users: int) -> Any:
+    return np.zeros(users, np.bool_)
+
+
+def test_who_has_no_order_any_more_has_no_risk() -> None:
+    shop = Shop()
+    refund = Event("ann", 1, "Order Refunded", START_MS + 5, 2, 0.0, 0.0, 0, order=7, whole=True)
+    shop.act([order("ann", START_MS, 1)._replace(order=7)], START_MS)
+    shop.adopt(model(), START_MS)
+    shop.commit(START_MS)
+    shop.act([refund], START_MS + 5)
+    found = of_levels(shop.commit(START_MS + 5))
+    assert [(one["level"], one["step_to"], one["value"]) for one in found] == [
+        ("churn_risk", None, None),
+        ("purchase_stage", "prospect", 0.0),
+    ]
+
+
+# -- a history -------------------------------------------------------------------------------------
+
+
+class Slowly:
+    """Every crossing, user by user and look by look, as it is said in words.
+
+    Attributes:
+        events: of each user so far.
+        levels: in force.
+        told: user, level, steps before and after, and cause of each crossing.
+    """
+
+    def __init__(self) -> None:
+        self.events: dict[str, list[Event]] = {}
+        self.levels = Levels((), None)
+        self.told: list[tuple[str, str, str | None, str | None, Cause]] = []
+        self._on: dict[tuple[str, str], str | None] = {}
+
+    def play(self, history: list[list[Event]]) -> None:
+        for number, events in enumerate(history):
+            now = START_MS + (number + 1) * DAY_MS
+            if number % 10 == 5:
+                self.levels = Levels.of(LEVELS.known, shifted(0.2 * np.sin(number)))
+                self.look(list(self.events), now - 1, MODEL)
+            for one in events:
+                self.events.setdefault(one.user, []).append(one)
+            self.look(sorted({one.user for one in events}), now, ACT)
+            self.look(list(self.events), now, TIME)
+
+    def look(self, users: list[str], now: int, cause: Cause) -> None:
+        for user in users:
+            orders = [one.time_ms for one in self.events[user] if one.topic == 1]
+            vector = {
+                "days_since_order": (now - max(orders)) / DAY_MS if orders else 400.0,
+                "orders_total": float(len(orders)),
+            }
+            for level in self.levels.known:
+                before = self._on.get((user, level.name), level.rest or None)
+                after = self.step(level, before, vector, cause)
+                if after != before:
+                    self._on[user, level.name] = after
+                    self.told.append((user, level.name, before, after, cause))
+
+    def step(
+        self, level: KnownLevel, before: str | None, vector: dict[str, float], cause: Cause
+    ) -> str | None:
+        values = [value_of(step.of, vector, self.levels) for step in level.steps[:-1]]
+        place = None if before is None else level.names.index(before)
+        if None in values:
+            return None
+        for number, (step, value) in enumerate(zip(level.steps, values, strict=False)):
+            assert value is not None
+            edge, band = step.least, step.least * level.slack
+            if place is not None and place <= number:
+                edge -= band * (2 if step.learned and cause == MODEL else 1)
+            elif place is not None:
+                edge += band
+            may = place is None or place <= number or cause == ACT or not step.learned
+            if may and value >= edge:
+                return step.name
+        return level.steps[-1].name
+
+
+def value_of(of: str, vector: dict[str, float], levels: Levels) -> float | None:
+    if of in vector:
+        return vector[of]
+    if not vector["orders_total"]:
+        return None
+    assert levels.scores is not None
+    (score,) = levels.scores.learned
+    z = [
+        (np.log1p(vector[name]) - centre) / spread
+        for name, centre, spread in zip(
+            levels.scores.inputs, levels.scores.centre, levels.scores.spread, strict=True
+        )
+    ]
+    z = np.clip(z, -4, 4)
+    squares = (z**2 - 1) * np.sqrt(0.5)
+    log_odds = score.buy[0] + np.dot(score.buy[1:3], z) + np.dot(score.buy[3:], squares)
+    return float(1 / (1 + np.exp(-log_odds)))
+
+
+def key(one: dict[str, Any]) -> tuple[Any, ...]:
+    return one["user"], one["level"], one["step_from"], one["step_to"], one["cause"]
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_history_is_told_as_one_goes_through_it_by_hand(seed: int) -> None:
+    history = days(seed)
+    shop = Shop()
+    play(shop, history)
+    slowly = Slowly()
+    slowly.play(history)
+    found = [key(one) for one in of_levels(shop.records)]
+    assert len(found) > 30
+    assert sorted(found, key=str) == sorted(slowly.told, key=str)
+    assert {cause for *_, cause in found} == {ACT, TIME, MODEL}
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_versions_and_steps_make_one_chain_with_segments(seed: int) -> None:
+    shop = Shop()
+    play(shop, days(seed))
+    versions: dict[str, int] = {}
+    steps: dict[tuple[str, str], str | None] = {}
+    for one in shop.records:
+        assert one["version"] == versions.get(one["user"], 0) + 1
+        versions[one["user"]] = one["version"]
+        if "level" in one:
+            here = one["user"], one["level"]
+            assert one["step_from"] == steps.get(here, one["step_from"])
+            assert one["step_from"] != one["step_to"]
+            steps[here] = one["step_to"]
+    rows = shop.steps()
+    assert {(user, level) for user, told in rows.items() for level in told} == {
+        here for here, step in steps.items() if step is not None
+    }
+    assert all(rows[user][level] == step for (user, level), step in steps.items() if step)
+
+
+@pytest.mark.parametrize("kill_on", [3, 15, 47])
+def test_whoever_takes_over_goes_on_as_if_nothing_had_happened(kill_on: int) -> None:
+    one, other = Shop(), Shop()
+    play(one, days(1))
+    play(other, days(1), kill_on=kill_on)
+    assert other.records == one.records
+    assert other.steps() == one.steps()
+
+
+def test_four_partitions_tell_what_one_does() -> None:
+    one, four = Shop(), Shop(partitions=4)
+    play(one, days(2))
+    play(four, days(2))
+    assert sorted(one.records, key=str) == sorted(four.records, key=str)
+    assert one.steps() == four.steps()
+
+
+def test_a_model_without_levels_changes_nothing() -> None:
+    shop = Shop()
+    for number, events in enumerate(days(1)):
+        now = START_MS + (number + 1) * DAY_MS
+        if number == 5:
+            shop.adopt(replace(model(), levels=Levels((), None)), now)
+        shop.act(events, now)
+        shop.sweep(now)
+        shop.commit(now)
+    assert of_levels(shop.records) == []
+    assert not any(row["levels"].any() for row in shop.parts[0].rows)
+
+
+# -- what was delivered is true ----------------------------------------------------------------------
+
+
+def test_a_crossing_that_was_delivered_and_lost_is_taken_from_the_output() -> None:
+    shop = Shop()
+    shop.act([order("ann", START_MS, 1)], START_MS)
+    shop.adopt(model(), START_MS)
+    version = shop.commit(START_MS)[-1]["version"]
+    told = Delivered(
+        "ann", 1, version + 1, 0, 0, START_MS + DAY_MS, "", steps=(("churn_risk", "high"),)
+    )
+    assert shop.take_delivered([told]) == 1
+    shop.sweep(START_MS + 2 * DAY_MS)
+    shop.commit(START_MS + 2 * DAY_MS)
+    assert shop.steps()["ann"]["churn_risk"] == "high"
+    row = shop.parts[0].rows[0]
+    assert (row["version"], row["segment"]) == (version + 1, 1)
+
+
+def test_of_several_delivered_the_segment_and_each_level_count() -> None:
+    segment = Delivered("ann", 1, 5, 1, 2, START_MS + 1, "loyal")
+    risk = Delivered("ann", 1, 6, 0, 0, START_MS + 2, "", steps=(("churn_risk", "low"),))
+    stage = Delivered("ann", 1, 7, 0, 0, START_MS + 3, "", steps=(("purchase_stage", None),))
+    whole = stage.after_all(risk.after_all(segment.after_all(None)))
+    assert (whole.version, whole.after, whole.kind) == (7, 2, "loyal")
+    assert whole.moved == (1, START_MS + 1)
+    assert whole.steps == (("churn_risk", "low"), ("purchase_stage", None))
+    later = Delivered("ann", 1, 8, 2, 3, START_MS + 4, "gone").after_all(
+        stage.after_all(risk.after_all(None))
+    )
+    assert (later.after, later.steps) == (3, whole.steps)
+
+
+def test_who_is_held_until_the_time_of_a_crossing_is_told_nothing_before() -> None:
+    shop = Shop()
+    shop.act([order("ann", START_MS, 1)], START_MS)
+    shop.adopt(model(), START_MS)
+    version = shop.commit(START_MS)[-1]["version"]
+    at_ms = START_MS + 90 * DAY_MS
+    told = Delivered("ann", 1, version + 2, 0, 0, at_ms, "", steps=(("churn_risk", "high"),))
+    assert shop.take_delivered([told], in_time=True) == 1
+    for day in range(10, 91, 10):
+        shop.sweep(START_MS + day * DAY_MS)
+    assert of_levels(shop.commit(at_ms)) == []
+    assert shop.steps()["ann"]["churn_risk"] == "high"
+
+
+# -- the book ---------------------------------------------------------------------------------------
+
+
+def test_a_step_that_is_no_more_keeps_its_name_in_what_is_told_next() -> None:
+    shop = Shop()
+    shop.act([order("ann", START_MS, 1)], START_MS)
+    shop.adopt(model(), START_MS)
+    shop.commit(START_MS)
+    renamed = replace(
+        RISK, steps=tuple(replace(step, name=f"{step.name}_now") for step in RISK.steps)
+    )
+    shop.adopt(model(1, Levels.of((renamed, STAGE), SCORES)), START_MS + 1)
+    (one,) = of_levels(shop.commit(START_MS + 1))
+    assert (one["step_from"], one["step_to"]) == ("low", "low_now")
+
+
+def test_a_ninth_level_takes_the_place_of_one_that_is_no_more() -> None:
+    shop = Shop()
+    shop.act([order("ann", START_MS, 1)], START_MS)
+    eight = [replace(STAGE, name=f"stage_{number}") for number in range(8)]
+    shop.adopt(model(0, Levels.of(eight, None)), START_MS)
+    shop.commit(START_MS)
+    shop.adopt(model(1, Levels.of([*eight[1:], replace(STAGE, name="ninth")], None)), START_MS)
+    (one,) = of_levels(shop.commit(START_MS))
+    assert (one["level"], one["step_from"], one["step_to"]) == ("ninth", "prospect", "first_time")
+    assert shop.steps()["ann"].keys() == {"ninth", *(level.name for level in eight[1:])}
+
+
+def test_values_are_those_of_the_scores() -> None:
+    shop = Shop()
+    shop.act([order("ann", START_MS, 1), view("bob", START_MS, 2)], START_MS)
+    vectors: Floats = TABLE.vectors(shop.parts[0].rows, START_MS + DAY_MS)
+    values = LEVELS.values(vectors, TABLE.names)
+    assert LEVELS.inputs == (BACK, "orders_total")
+    expected = SCORES.evaluate(vectors, TABLE.names)[:, 0]
+    assert values[BACK].tolist() == pytest.approx(expected.tolist(), nan_ok=True)
+    assert np.isnan(values[BACK]).tolist() == [False, True]
+    assert values["orders_total"].tolist() == [1.0, 0.0]
+
+
+# -- when the silent are looked at -------------------------------------------------------------------
+
+
+def test_levels_of_the_silent_are_looked_at_once_an_hour_and_those_of_who_acts_at_once() -> None:
+    shop = Shop()
+    shop.act([order(user, START_MS, 1) for user in ("ann", "bob")], START_MS)
+    shop.adopt(model(), START_MS)
+    shop.commit(START_MS)
+    (part,) = shop.parts
+    stored = part.rows.copy()
+    later = START_MS + 100 * DAY_MS
+    shop.sweep(later)
+    assert {one["user"] for one in of_levels(shop.commit(later))} == {"ann", "bob"}
+    # As if nobody had been told: the same sweep again, within the hour.
+    slots = part.slots(["ann", "bob"])
+    part.put(slots, stored)
+    shop.sweep(later + 60_000)
+    assert of_levels(shop.commit(later + 60_000)) == []
+    shop.kill()
+    shop.sweep(later + 120_000)
+    assert of_levels(shop.commit(later + 120_000)) == []
+    shop.parts[0].sweep(later + 180_000, 0, acted=shop.parts[0].slots(["bob"]))
+    assert {one["user"] for one in of_levels(shop.commit(later))} == {"bob"}
+    shop.sweep(later + 3_600_000)
+    assert {one["user"] for one in of_levels(shop.commit(later))} == {"ann"}
+
+
+def test_other_limits_are_looked_at_at_once() -> None:
+    shop = Shop()
+    shop.act([order("ann", START_MS, 1)], START_MS)
+    shop.adopt(model(), START_MS)
+    shop.commit(START_MS)
+    stage = replace(
+        STAGE, steps=(*STAGE.steps[:1], replace(STAGE.steps[1], least=2.0), STAGE.steps[2])
+    )
+    shop.adopt(model(1, Levels.of((RISK, stage), SCORES)), START_MS + 1)
+    assert [one["step_to"] for one in of_levels(shop.commit(START_MS + 1))] == ["prospect"]
