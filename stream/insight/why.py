@@ -10,7 +10,7 @@ from stream.events import Rows
 from stream.insight import foretold
 from stream.insight.explain import acts, departures, margin, nearest_other, proposals
 from stream.insight.facts import Evidence, WhyFacts
-from stream.insight.queries import NoModelError, Reader, limits, model_in_force, segment_facts
+from stream.insight.queries import NoModelError, Reader, limits, segment_facts
 from stream.segments import EVIDENCE, columns_of
 
 PROPOSALS = 3
@@ -24,7 +24,7 @@ def why(reader: Reader, name: str) -> WhyFacts | None:
     """
     _, row, now_ms, _ = reader.row_of(name)
     try:
-        model = model_in_force(reader.store)
+        model = reader.model()
     except NoModelError:
         return None
     own = int(columns_of(row["segment"], model.ids)[0])
