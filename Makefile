@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 .DEFAULT_GOAL := help
 
-.PHONY: help setup demo test check fast fuzz chaos lint types bench bench-learning bench-year bench-shops bench-shoppers bench-unusual bench-reviews bench-campaigns bench-webhooks bench-effect lock schemas dashboards examples up clean
+.PHONY: help setup demo test check fast fuzz chaos lint types bench bench-learning bench-year bench-shops bench-shoppers bench-unusual bench-reviews bench-campaigns bench-webhooks bench-effect bench-api lock schemas dashboards examples up clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -73,11 +73,14 @@ bench-reviews: setup ## sentiment of reviews, learned in one pass: are bad ones 
 bench-shops: setup ## names and kinds in shops of many rhythms: are they true?
 	@$(BIN)/python -m ops.bench.shops $(ARGS)
 
+bench-api: setup ## looking users up over HTTP: how long it takes, and how many a second on one core
+	@$(BIN)/python -m ops.bench.api $(ARGS)
+
 lock: ## write requirements.lock anew from pyproject.toml (needs uv)
 	uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-annotate \
 	  --python-version 3.11 --all-extras --group dev pyproject.toml -o requirements.lock
 	uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-annotate \
-	  --python-version 3.11 --extra files --extra fast --extra webhooks --constraint requirements.lock pyproject.toml \
+	  --python-version 3.11 --extra api --extra files --extra fast --extra webhooks --constraint requirements.lock pyproject.toml \
 	  -o requirements-core.lock
 
 schemas: setup ## write the JSON Schemas of what goes out

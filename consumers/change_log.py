@@ -6,7 +6,7 @@ of segments where it is wanted; `stream.insight` and the command are next.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, MutableSet
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -28,7 +28,36 @@ class Place:
     """
 
     ends: dict[int, int] = field(default_factory=dict)
-    seen: set[str] = field(default_factory=set)
+    seen: MutableSet[str] = field(default_factory=set)
+
+
+class LatestIds(MutableSet[str]):
+    """Ids of the latest records, for whoever reads for ever: the oldest are forgotten.
+
+    Args:
+        most: so many are known.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._ids: dict[str, None] = {}
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._ids
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._ids)
+
+    def __len__(self) -> int:
+        return len(self._ids)
+
+    def add(self, value: str) -> None:
+        self._ids[value] = None
+        if len(self._ids) > self._most:
+            del self._ids[next(iter(self._ids))]
+
+    def discard(self, value: str) -> None:
+        self._ids.pop(value, None)
 
 
 class ChangeLog:
@@ -46,6 +75,7 @@ class ChangeLog:
         lineage: bool = False,
         levels: bool = False,
         place: Place | None = None,
+        last: int | None = None,
     ) -> Iterator[dict[str, Any]]:
         """Changes in topic order, each once.
 
@@ -54,9 +84,10 @@ class ChangeLog:
             lineage: what became of segments, too.
             levels: crossings of levels, too.
             place: how far somebody has read, who reads on from here.
+            last: of each partition, only about so many records before its end.
         """
         place = Place() if place is None else place
-        for message in read_to_end(self._broker, self._topic, partitions):
+        for message in read_to_end(self._broker, self._topic, partitions, last=last):
             place.ends[message.partition() or 0] = (message.offset() or 0) + 1
             record = parse_record(message.value(), lineage=lineage, levels=levels)
             if record is not None and record["id"] not in place.seen:
@@ -76,6 +107,18 @@ class ChangeLog:
         Args:
             place: how far somebody has read already.
         """
+        for some in self.follow_in_batches(stop, place, lineage=lineage, levels=levels):
+            yield from some
+
+    def follow_in_batches(
+        self,
+        stop: Callable[[], bool],
+        place: Place,
+        *,
+        lineage: bool = False,
+        levels: bool = False,
+    ) -> Iterator[list[dict[str, Any]]]:
+        """The same, what has come at a time; perhaps nothing."""
         consumer = kafka_client(Consumer, reader_options(self._broker))
         consumer.assign(
             [
@@ -85,12 +128,16 @@ class ChangeLog:
         )
         try:
             while not stop():
+                some = []
                 for message in consumer.consume(500, 0.2):
-                    value = None if message.error() else message.value()
-                    record = parse_record(value, lineage=lineage, levels=levels)
+                    if message.error():
+                        continue
+                    place.ends[message.partition() or 0] = (message.offset() or 0) + 1
+                    record = parse_record(message.value(), lineage=lineage, levels=levels)
                     if record is not None and record["id"] not in place.seen:
                         place.seen.add(record["id"])
-                        yield record
+                        some.append(record)
+                yield some
         finally:
             consumer.close()
 

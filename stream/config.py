@@ -22,6 +22,7 @@ from pydantic import (
 from pydantic.config import JsonDict
 
 from stream import rhythm
+from stream.access import Client, is_loopback
 from stream.campaigns.declare import Campaign, see_campaigns
 from stream.campaigns.declare import Limits as CampaignLimits
 from stream.features import (
@@ -600,6 +601,47 @@ class Webhooks(Section):
         )
 
 
+class Api(Section):
+    host: str = setting("127.0.0.1", "address of the API; another than loopback needs api.clients")
+    port: int = setting(
+        8_080, "port of the API; 0 takes a free one and logs it", "port", ge=0, le=65_535
+    )
+    clients: tuple[Client, ...] = setting(
+        (),
+        "who may ask, each with a name, where its token is (env:NAME or file:PATH) and scopes: read, "
+        "rename, pause; none: whoever is on this machine may read, and nobody may change anything",
+        max_length=100,
+    )
+    recent_changes: int = setting(
+        20_000,
+        "of the newest changes so many are kept in memory for the feed; one or two kilobytes each",
+        "changes",
+        ge=100,
+        le=10_000_000,
+    )
+    readers: int = setting(
+        200, "who may follow the feed of changes at a time; one more is refused", "readers", ge=1
+    )
+    reader_waits: int = setting(
+        10_000,
+        "changes that wait for one reader of the feed; a reader who is slower is dropped",
+        "changes",
+        ge=1,
+    )
+
+    @model_validator(mode="after")
+    def _is_guarded(self) -> Api:
+        names = [client.name for client in self.clients]
+        if len(set(names)) < len(names):
+            raise ValueError("api.clients: two have the same name")
+        if not self.clients and not is_loopback(self.host):
+            raise ValueError(
+                f"api.host: {self.host} can be reached from other machines; declare api.clients, or "
+                "listen on 127.0.0.1"
+            )
+        return self
+
+
 class Metrics(Section):
     host: str = setting("127.0.0.1", "address of /metrics, /live and /ready")
     port: int = setting(0, "port of /metrics; 0 takes a free one and logs it", ge=0, le=65_535)
@@ -658,6 +700,7 @@ class Settings(Section):
         default=(), description="receivers of the triggers of campaigns"
     )
     webhooks: Webhooks = Webhooks()
+    api: Api = Api()
 
     def table(self) -> FeatureTable:
         """The features, compiled."""

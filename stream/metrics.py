@@ -441,6 +441,21 @@ _webhook_failed = _gauge(
 _webhook_unreadable = _counter(
     "webhook_unreadable_total", "Records passed over, for they cannot be read.", "topic"
 )
+_api_answers = _counter(
+    "api_requests_total",
+    "Requests that were answered, by operation and status.",
+    "operation",
+    "status",
+)
+_api_seconds = _histogram(
+    "api_request_seconds",
+    "From a request to the beginning of its answer.",
+    (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0),
+)
+_api_readers = _gauge("api_feed_readers", "Who follow the feed of changes.")
+_api_dropped = _counter(
+    "api_feed_dropped_total", "Readers of the feed that did not keep up, and were dropped."
+)
 _rounds = _histogram(
     "trainer_round_seconds",
     "How long a trainer round took: merge, move, publish.",
@@ -815,6 +830,22 @@ def webhooks_left(partition: str) -> None:
 def webhook_unreadable(topic: str) -> None:
     """A record was passed over."""
     _webhook_unreadable.labels(topic).inc()
+
+
+def api_answered(operation: str, status: int, seconds: float) -> None:
+    """A request was answered."""
+    _api_answers.labels(operation, str(status)).inc()
+    _api_seconds.observe(seconds)
+
+
+def api_readers(readers: int) -> None:
+    """So many follow the feed of changes."""
+    _api_readers.set(readers)
+
+
+def api_reader_dropped() -> None:
+    """A reader of the feed did not keep up."""
+    _api_dropped.inc()
 
 
 # -- happenings of the trainer ----------------------------------------------------------------

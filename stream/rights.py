@@ -29,10 +29,12 @@ RIGHTS: Mapping[str, tuple[str, ...]] = {
     "trainer": (*SCRIPTS, *LEASE, "getrange", "hget", "hgetall", "hmget", "hset"),
     "publisher": (*SCRIPTS, *LEASE, "exists", "hget", "hmget", "hset", "xdel", "xlen", "xread"),
     "reader": READ,
+    "api": ("get", "hget", "hgetall", "hmget", "hscan", "hset", "xlen"),
     "operator": (*READ, "hset", "set"),
     "doctor": (*SCRIPTS, "get", "set", "del", "hget", "config|get"),
 }
-"""By role: reader looks, explains and audits; operator also renames, applies and republishes.
+"""By role: reader looks, explains and audits; operator also renames, applies and republishes;
+api looks, and renames.
 
 A role that is not named here has the rights of an `OWNER`: `campaigns` and `webhooks` are two.
 """

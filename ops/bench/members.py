@@ -23,12 +23,14 @@ from ops.bench.takeover import AT_ONCE, NOW_MS, SECONDS, some_rows
 from stream.config import Settings
 from stream.errors import ServerStartError
 from stream.features import FeatureTable
+from stream.hashing import partitions_of
 from stream.insight.members import WantedMembers, as_csv, members, once
 from stream.learning.rounds import learn
 from stream.learning.state import TrainerState
 from stream.model import Model
 from stream.partition import Partition
 from stream.servers import LocalStore, redis_binary
+from stream.store.promises import OwnerStore
 from stream.store.redis import RedisStore, connect
 from stream.store.state import Commit, Position
 from stream.sweeps import SampleRequest
@@ -45,33 +47,41 @@ QUIET_SECONDS = 3.0
 MOST_SECONDS = 300.0
 
 
-def a_model(table: FeatureTable, settings: Settings) -> Model:
+def a_state(table: FeatureTable, settings: Settings, users: int = 2_000) -> TrainerState:
     """What a trainer makes of some of the users."""
     partition = Partition(0, table, settings.publish.rule(), Position([0, 0], table.schema), 0)
-    rows = some_rows(table, 2_000, 0)
+    rows = some_rows(table, users, 0)
     partition.load((b"user-%d" % number, row.tobytes()) for number, row in enumerate(rows))
-    part = partition.sweep(NOW_MS, NOW_MS, sample=SampleRequest(2_000))
-    model = learn(TrainerState(), [part], NOW_MS, table, settings.learning, settings.kinds).model
+    part = partition.sweep(NOW_MS, NOW_MS, sample=SampleRequest(users))
+    return learn(TrainerState(), [part], NOW_MS, table, settings.learning, settings.kinds)
+
+
+def a_model(table: FeatureTable, settings: Settings) -> Model:
+    """The model of `a_state`."""
+    model = a_state(table, settings).model
     assert model is not None
     return model
 
 
-def fill(store: RedisStore, table: FeatureTable, model: Model, users: int) -> None:
+def fill(store: OwnerStore, table: FeatureTable, model: Model, users: int) -> None:
     """Put users into the partitions, each in a segment and of a kind, some a commit."""
     kinds = list(dict.fromkeys(segment.kind for segment in model.segments))
     codes = np.array([1 + kinds.index(segment.kind) for segment in model.segments], np.uint8)
+    names = [b"user-%d" % number for number in range(users)]
+    partitions = partitions_of(names, PARTITIONS)
     for number in range(PARTITIONS):
         store.create(number, "bench", Position([0, 0], table.schema))
-        mine = users // PARTITIONS
-        for sequence, first in enumerate(range(0, mine, AT_ONCE)):
-            some = min(AT_ONCE, mine - first)
-            rows = some_rows(table, some, sequence)
-            column = np.arange(some) % len(model.segments)
+        mine = np.flatnonzero(partitions == number).tolist()
+        for sequence, first in enumerate(range(0, len(mine), AT_ONCE)):
+            some = [names[place] for place in mine[first : first + AT_ONCE]]
+            rows = some_rows(table, len(some), sequence)
+            column = np.arange(len(some)) % len(model.segments)
             rows["segment"], rows["kind"] = model.ids[column], codes[column]
             rows["version"], rows["since"], rows["kind_since"] = 1, rows["first"], rows["seen"]
-            names = [b"user-%d-%d" % (number, first + place) for place in range(some)]
-            position = Position([0, 0], table.schema, users=first + some, kinds=kinds)
-            store.commit(number, "bench", Commit(sequence, position, names, rows.tobytes()))
+            position = Position(
+                [0, 0], table.schema, clock_ms=NOW_MS, users=first + len(some), kinds=kinds
+            )
+            store.commit(number, "bench", Commit(sequence, position, some, rows.tobytes()))
 
 
 def write_rows(url: str, seconds: float, row: bytes, ready: Any, stop: Any, told: Any) -> None:
@@ -134,7 +144,7 @@ def measure(users: int) -> dict[str, Any]:
         report["one_listed"] = sum(map(len, members(settings, table, store, model, wanted, NOW_MS)))
         report["one_seconds"] = time.monotonic() - began
         store.close()
-    assert report["listed"] == users // PARTITIONS * PARTITIONS
+    assert report["listed"] == users
     return report
 
 

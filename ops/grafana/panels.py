@@ -761,6 +761,33 @@ SEGMENTS = Dashboard(
                 ),
             ),
         ),
+        Row(
+            "API",
+            (
+                lines(
+                    "Requests",
+                    "Answered, by operation and status.",
+                    "reqps",
+                    (
+                        f"sum by (operation, status) (rate(segstream_api_requests_total{RATE}))",
+                        "{{operation}} {{status}}",
+                    ),
+                ),
+                lines(
+                    "From request to answer",
+                    "Until its answer begins.",
+                    "s",
+                    *quantiles("segstream_api_request_seconds"),
+                ),
+                lines(
+                    "Who follow the feed",
+                    "And how many a minute are dropped, for they do not keep up.",
+                    "short",
+                    ("sum(segstream_api_feed_readers)", "readers"),
+                    (f"60 * sum(rate(segstream_api_feed_dropped_total{RATE}))", "dropped a minute"),
+                ),
+            ),
+        ),
     ),
 )
 

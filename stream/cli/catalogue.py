@@ -25,6 +25,10 @@ CATALOGUE = {
     "demo": Entry(
         "running", "A simulated shop on a local broker and store, all roles as real processes."
     ),
+    "dashboard": Entry(
+        "running",
+        "The page of the API, in a browser: what needs attention, segments, flows, one shopper's story.",
+    ),
     "replay": Entry("running", "Send the history in files onto the topics, in event-time order."),
     "topics": Entry("running", "The topics: create or check them."),
     "run": Entry("running", "Run the roles, each as a process of its own."),

@@ -43,6 +43,10 @@ class LiveScreen:
         with Live(console=self._console, refresh_per_second=4, transient=True) as live:
             yield lambda facts: live.update(_picture(safe_facts(facts), table, self._console.width))
 
+    def serving(self, address: str) -> None:
+        """Say where the page is."""
+        self._console.print(f"the page: {address}", soft_wrap=True)
+
     def kept(self, file: Path) -> None:
         """Say how to look around."""
         self._console.print(

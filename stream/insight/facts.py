@@ -9,7 +9,7 @@ is on the topic (`stream.events.SegmentChange`), with whatever a later version p
 
 from __future__ import annotations
 
-from typing import Any, NotRequired, TypeAlias
+from typing import Any, Literal, NotRequired, Required, TypeAlias
 
 from typing_extensions import TypedDict
 
@@ -179,6 +179,139 @@ class SegmentsFacts(TypedDict):
     scores: list[ScoreFacts]
     levels: list[LevelStep]
     rules: NotRequired[RulesFacts]
+
+
+class ModelFacts(TypedDict):
+    """The model in force, without its segments."""
+
+    model: str
+    at: str
+    round: str
+    users: int
+    inertia: float
+    silhouette: float | None
+    features: list[str]
+    populations: list[PopulationFacts]
+    scores: list[ScoreFacts]
+
+
+class MemberFacts(TypedDict):
+    """A member of a segment; see `members.Member`."""
+
+    user: str
+    segment: int
+    name: str
+    kind: str
+    since: str
+    kind_since: str
+    last_seen: str
+    value: float | None
+
+
+class MembersFacts(TypedDict):
+    """Some members; `next` is where to go on, None at the end."""
+
+    members: list[MemberFacts]
+    next: str | None
+
+
+class KindFlow(TypedDict):
+    """Users who were told one kind and then another; no kind before for who is new."""
+
+    kind_from: str | None
+    kind_to: str
+    changes: int
+    by_cause: dict[str, int]
+
+
+class SegmentFlow(TypedDict):
+    """Users who came to a segment and left it; of those who came, who came back from churn risk."""
+
+    segment: int
+    came: int
+    left: int
+    came_back: int
+
+
+class FlowsFacts(TypedDict):
+    """Flows between kinds, and to and from segments, within a time.
+
+    `since` is when they begin, and `known_since` when what is remembered does: later, where less is
+    remembered than was asked for; None if nothing is.
+    """
+
+    within: str
+    at: str
+    since: str
+    known_since: str | None
+    changes: int
+    came_back: int
+    flows: list[KindFlow]
+    segments: list[SegmentFlow]
+
+
+class MapSegment(TypedDict):
+    """The centroid of a segment on the map."""
+
+    segment: int
+    x: float
+    y: float
+
+
+class MapShopper(TypedDict):
+    """A shopper on the map; no segment for who is in none."""
+
+    user: str
+    segment: int | None
+    x: float
+    y: float
+
+
+class MapAxis(TypedDict):
+    """What a direction of the map is: the features that count most in it, with their share."""
+
+    share: float
+    features: list[str]
+
+
+class MapFacts(TypedDict):
+    """Shoppers and centroids in the plane in which the centroids lie farthest apart, in sd.
+
+    `shown` is the share of the distances between centroids that is seen in it.
+    """
+
+    model: str
+    at: str
+    shown: float
+    axes: list[MapAxis]
+    segments: list[MapSegment]
+    shoppers: list[MapShopper]
+
+
+class Attention(TypedDict):
+    """Something that a person should look at; `what` is short, `how` is what to do."""
+
+    severity: Literal["warning", "critical"]
+    what: str
+    how: str
+
+
+FeedState: TypeAlias = Literal["up", "starting", "down"]
+
+
+class StandingFacts(TypedDict):
+    """Whether a pipeline is well, as far as its store tells; what needs attention comes worst first."""
+
+    at: str
+    model: str | None
+    round: str | None
+    users: int
+    partitions: int
+    partitions_begun: int
+    waiting_entries: int
+    feed: FeedState
+    latest_change: str | None
+    attention: list[Attention]
 
 
 # -- a user ------------------------------------------------------------------------------------
@@ -400,8 +533,18 @@ class WhyFacts(TypedDict):
     levels: list[LevelWhy]
 
 
-class UserFacts(TypedDict):
-    """A user as of now; `model`, `distances` and `scores` only once there is a model.
+class PlacedFacts(TypedDict, total=False):
+    """Where the newest model sees a user; nothing as long as there is none."""
+
+    segment: Required[Membership | None]
+    model: str
+    distances: list[Distance]
+    scores: list[ScoreValue]
+    levels: list[LevelFacts]
+
+
+class UserFacts(PlacedFacts):
+    """A user as of now; `model`, `distances`, `scores` and `levels` only once there is a model.
 
     Nothing is foretold of who has not ordered, nor of anybody as long as too little was seen.
     """
@@ -412,13 +555,8 @@ class UserFacts(TypedDict):
     first_seen: str | None
     last_seen: str | None
     features: list[Value]
-    segment: Membership | None
     version: int
     changes: list[Record]
-    model: NotRequired[str]
-    distances: NotRequired[list[Distance]]
-    scores: NotRequired[list[ScoreValue]]
-    levels: NotRequired[list[LevelFacts]]
     why: NotRequired[WhyFacts | None]
 
 

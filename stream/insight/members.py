@@ -11,6 +11,7 @@ import csv
 import io
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import msgspec
 import numpy as np
@@ -18,12 +19,13 @@ import numpy as np
 from stream.config import Settings
 from stream.events import Bools, Floats, Rows
 from stream.features import FeatureTable
-from stream.insight.queries import stored_partitions
+from stream.insight.queries import see_schema, stored_partitions
 from stream.membership import Wanted
 from stream.model import Model
 from stream.partition import SchemaMismatchError
 from stream.rows import RowFormatError
 from stream.store.promises import ReaderStore
+from stream.store.state import Position
 from stream.turns import kinds_told
 from stream.units import isos
 
@@ -98,20 +100,95 @@ def members(
     Raises:
         SchemaMismatchError: the rows were written by another feature table.
     """
-    column = next((table.names.index(name) for name in VALUES if name in table.names), None)
-    names = {segment: known.name for segment, known in model.by_id.items()}
+    show = _Show.of(table, model)
     for number, position, portions in stored_partitions(settings, table, store):
         for portion in portions:
-            try:
-                rows = table.unpacked(b"".join(row for _, row in portion))
-            except RowFormatError as error:
-                raise SchemaMismatchError(f"partition {number}: {error}") from None
-            chosen = np.flatnonzero(wanted.among(rows, model, position.kinds))
-            if len(chosen):
-                rows = rows[chosen]
-                users = [portion[place][0].decode() for place in chosen.tolist()]
-                worth = None if column is None else table.vectors(rows, at_ms)[:, column]
-                yield _members(users, rows, names, position.kinds, worth)
+            if found := show.chosen(number, position, portion, wanted, at_ms):
+                yield found
+
+
+LOOKED_AT = 50_000
+"""A page ends when it has looked at so many users, even if few of them were wanted."""
+MOST_AT_ONCE = 5_000
+"""As many rows are asked for at once, so that whoever else waits for the store is answered soon."""
+
+
+class Page(NamedTuple):
+    """Some members, and the place to go on from: partition and cursor of the store; None at the end."""
+
+    members: list[Member]
+    next: tuple[int, int] | None
+
+
+def page(
+    settings: Settings,
+    table: FeatureTable,
+    store: ReaderStore,
+    model: Model,
+    wanted: WantedMembers,
+    at_ms: int,
+    place: tuple[int, int],
+    about: int,
+) -> Page:
+    """About so many members from a place on; (0, 0) is the beginning.
+
+    From the beginning to the end everybody comes who is there all the time, some perhaps twice.
+
+    Raises:
+        SchemaMismatchError: the rows were written by another feature table.
+    """
+    show, found, looked_at = _Show.of(table, model), list[Member](), 0
+    number, cursor = place
+    while number < settings.topics.partitions:
+        position = store.position(number)
+        if position is not None:
+            see_schema(number, position, table)
+            at_once = min(max(about, 10), MOST_AT_ONCE)
+            cursor, portion = store.page(number, cursor, at_once)
+            found += show.chosen(number, position, portion, wanted, at_ms)
+            looked_at += len(portion)
+        if position is None or cursor == 0:
+            number, cursor = number + 1, 0
+        if len(found) >= about or looked_at >= LOOKED_AT:
+            break
+    return Page(found, (number, cursor) if number < settings.topics.partitions else None)
+
+
+@dataclass(frozen=True)
+class _Show:
+    """Makes members of rows."""
+
+    table: FeatureTable
+    model: Model
+    column: int | None
+    names: dict[int, str]
+
+    @staticmethod
+    def of(table: FeatureTable, model: Model) -> _Show:
+        column = next((table.names.index(name) for name in VALUES if name in table.names), None)
+        return _Show(table, model, column, {id_: one.name for id_, one in model.by_id.items()})
+
+    def chosen(
+        self,
+        number: int,
+        position: Position,
+        portion: Sequence[tuple[bytes, bytes]],
+        wanted: WantedMembers,
+        at_ms: int,
+    ) -> list[Member]:
+        """Those of a portion who are wanted."""
+        try:
+            rows = self.table.unpacked(b"".join(row for _, row in portion))
+        except RowFormatError as error:
+            raise SchemaMismatchError(f"partition {number}: {error}") from None
+        chosen = np.flatnonzero(wanted.among(rows, self.model, position.kinds))
+        if not len(chosen):
+            return []
+        rows = rows[chosen]
+        users = [portion[place][0].decode() for place in chosen.tolist()]
+        column = self.column
+        worth = None if column is None else self.table.vectors(rows, at_ms)[:, column]
+        return _members(users, rows, self.names, position.kinds, worth)
 
 
 def _members(

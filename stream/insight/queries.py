@@ -17,14 +17,16 @@ from typing import NamedTuple, TypeAlias
 import numpy as np
 
 from stream.config import Settings
-from stream.events import Profile, PublishedSegment, Rows
+from stream.events import Floats, Profile, PublishedSegment, Rows
 from stream.features import FeatureTable
 from stream.flapping import Tally
 from stream.hashing import partition_of
 from stream.insight import foretold, standing
 from stream.insight.facts import (
     Distance,
+    ModelFacts,
     NamedSegment,
+    PlacedFacts,
     PopulationFacts,
     Record,
     SegmentFacts,
@@ -33,9 +35,10 @@ from stream.insight.facts import (
 )
 from stream.kinds import CHURN_RISK_KINDS, FALLBACK_KIND
 from stream.learning.state import TrainerState
-from stream.model import Model
+from stream.model import Model, Segment
 from stream.partition import SchemaMismatchError
 from stream.populations import Population
+from stream.rows import RowFormatError
 from stream.store.promises import OperatorStore, ReaderStore
 from stream.store.state import Position
 from stream.told import ToldError
@@ -106,6 +109,22 @@ def segments(state: TrainerState, table: FeatureTable) -> SegmentsFacts:
         "lineage": published["lineage"],
         "scores": foretold.learned(model),
         "levels": standing.declared(model, state.on_steps),
+    }
+
+
+def model_facts(state: TrainerState, table: FeatureTable) -> ModelFacts:
+    """The model in force, without its segments."""
+    model = _model(state)
+    return {
+        "model": model.name,
+        "at": iso(model.at_ms),
+        "round": iso(state.round_ms),
+        "users": state.users,
+        "inertia": model.inertia,
+        "silhouette": model.silhouette,
+        "features": list(table.names),
+        "populations": [_population(state, model, one) for one in model.populations.declared],
+        "scores": foretold.learned(model),
     }
 
 
@@ -182,10 +201,16 @@ def rename(store: OperatorStore, segment: int, name: str) -> str:
 
 def kinds_of(settings: Settings, store: ReaderStore) -> list[str]:
     """Kinds that a change may be into: of the rules, and of the segments there are."""
-    known = [rule.kind for rule in settings.kinds] + [FALLBACK_KIND]
+    segments: Iterable[Segment] = ()
     with suppress(NoModelError):
-        known += [segment.kind for segment in model_in_force(store).segments]
-    return list(dict.fromkeys(known))
+        segments = model_in_force(store).segments
+    return kinds_among(settings, segments)
+
+
+def kinds_among(settings: Settings, segments: Iterable[Segment]) -> list[str]:
+    """Kinds of the rules and of segments."""
+    known = [rule.kind for rule in settings.kinds] + [FALLBACK_KIND]
+    return list(dict.fromkeys(known + [segment.kind for segment in segments]))
 
 
 PORTION = 5_000
@@ -211,7 +236,7 @@ def stored_partitions(
     for number in range(settings.topics.partitions):
         position = store.position(number)
         if position is not None:
-            _see_schema(number, position, table)
+            see_schema(number, position, table)
             yield StoredPartition(number, position, _portions(store.load(number)))
 
 
@@ -221,7 +246,12 @@ def _portions(rows: Iterable[tuple[bytes, bytes]]) -> Iterator[Sequence[tuple[by
         yield portion
 
 
-def _see_schema(partition: int, position: Position, table: FeatureTable) -> None:
+def see_schema(partition: int, position: Position, table: FeatureTable) -> None:
+    """Refuse rows of another feature table.
+
+    Raises:
+        SchemaMismatchError: they are.
+    """
     if position.schema != table.schema:
         raise SchemaMismatchError(
             f"partition {partition} holds rows of feature table {position.schema}, but the settings "
@@ -233,6 +263,15 @@ ChangesIn: TypeAlias = Callable[[list[int]], Iterable[Record]]
 """Changes of partitions in topic order, each once."""
 
 
+CHANGES_TOLD = 5
+"""So many of a user's changes are told with the user, the latest."""
+
+
+def unknown(name: str) -> UnknownUserError:
+    """What is said of a user whom nobody has heard of."""
+    return UnknownUserError(f"user {name!r} is unknown: no event of theirs was applied")
+
+
 @dataclass(frozen=True)
 class Reader:
     """Reads users."""
@@ -241,6 +280,14 @@ class Reader:
     store: ReaderStore
     table: FeatureTable
 
+    def model(self) -> Model:
+        """The newest model.
+
+        Raises:
+            NoModelError: there is no model yet.
+        """
+        return model_in_force(self.store)
+
     def row_of(self, name: str) -> tuple[int, Rows, int, list[str]]:
         """A user's partition, row ``(1,)``, the time by the clock in use, and the names of kinds.
 
@@ -248,15 +295,11 @@ class Reader:
             UnknownUserError: no event of that user has been applied.
             SchemaMismatchError: the row was written by another feature table.
         """
-        partition = partition_of(name.encode(), self.settings.topics.partitions)
-        raw = self.store.row(partition, name.encode())
-        position = self.store.position(partition)
-        if raw is None or position is None:
-            raise UnknownUserError(f"user {name!r} is unknown: no event of theirs was applied")
-        _see_schema(partition, position, self.table)
-        live = self.settings.clock.mode == "live"
-        now_ms = time.time_ns() // 1_000_000 if live else position.clock_ms
-        return partition, np.frombuffer(raw, dtype=self.table.dtype), now_ms, position.kinds
+        (found,) = self._rows_of([name])
+        if found is None:
+            raise unknown(name)
+        partition, raw, position = found
+        return partition, self._unpacked([raw]), self._time_of(position), position.kinds
 
     def codes_of_levels(self, partition: int) -> dict[str, list[str]]:
         """What the codes of rows of a partition mean; codes are never given another meaning."""
@@ -273,51 +316,130 @@ class Reader:
             UnknownUserError: no event of that user has been applied.
             SchemaMismatchError: the row was written by another feature table.
         """
-        partition, row, now_ms, kinds = self.row_of(name)
-        vectors = self.table.vectors(row, now_ms)
-        facts: UserFacts = {
+        (facts,) = self.users([name])
+        if facts is None:
+            raise unknown(name)
+        changes = changes_in([facts["partition"]])
+        facts["changes"] = [one for one in changes if one["user"] == name][-CHANGES_TOLD:]
+        return facts
+
+    def users(self, names: Sequence[str]) -> list[UserFacts | None]:
+        """Facts of many users without their changes, in the order asked for; None for the unknown.
+
+        Raises:
+            SchemaMismatchError: a row was written by another feature table.
+        """
+        found = self._rows_of(names)
+        facts: list[UserFacts | None] = [None] * len(names)
+        try:
+            model = self.model()
+        except NoModelError:
+            model = None
+        # By the wall clock all are of one time; otherwise each partition has its own.
+        by_time: dict[int, list[int]] = {}
+        for place, known in enumerate(found):
+            if known is not None:
+                by_time.setdefault(self._time_of(known[2]), []).append(place)
+        for now_ms, places in by_time.items():
+            known_here = [one for place in places if (one := found[place]) is not None]
+            rows = self._unpacked([raw for _, raw, _ in known_here])
+            vectors = self.table.vectors(rows, now_ms)
+            squared = None if model is None else model.place(vectors, rows["segment"]).squared
+            for number, (place, (partition, _, position)) in enumerate(
+                zip(places, known_here, strict=True)
+            ):
+                row, vector = rows[number : number + 1], vectors[number]
+                told = self._facts(names[place], partition, row, vector, now_ms)
+                if model is not None and squared is not None:
+                    placed = self._placed(model, row, vector, squared[number], position)
+                    told = {**told, **placed}
+                facts[place] = told
+        return facts
+
+    def vectors_of(self, names: Sequence[str]) -> tuple[list[str], Rows, Floats, int]:
+        """Those of the users who are known, their rows and vectors, all as of the latest time there is.
+
+        Raises:
+            SchemaMismatchError: a row was written by another feature table.
+        """
+        found = {
+            name: known
+            for name, known in zip(names, self._rows_of(names), strict=True)
+            if known is not None
+        }
+        times = [self._time_of(position) for _, _, position in found.values()]
+        now_ms = max(times, default=0)
+        rows = self._unpacked([raw for _, raw, _ in found.values()])
+        return list(found), rows, self.table.vectors(rows, now_ms), now_ms
+
+    def _rows_of(self, names: Sequence[str]) -> list[tuple[int, bytes, Position] | None]:
+        asked = []
+        for name in names:
+            user = name.encode()
+            asked.append((partition_of(user, self.settings.topics.partitions), user))
+        found: list[tuple[int, bytes, Position] | None] = []
+        for (partition, _), known in zip(asked, self.store.rows(asked), strict=True):
+            if known is not None:
+                see_schema(partition, known[1], self.table)
+            found.append(None if known is None else (partition, *known))
+        return found
+
+    def _unpacked(self, packed: Sequence[bytes]) -> Rows:
+        try:
+            return self.table.unpacked(b"".join(packed))
+        except RowFormatError as error:
+            raise SchemaMismatchError(str(error)) from None
+
+    def _time_of(self, position: Position) -> int:
+        live = self.settings.clock.mode == "live"
+        return time.time_ns() // 1_000_000 if live else position.clock_ms
+
+    def _facts(
+        self, name: str, partition: int, row: Rows, vector: Floats, now_ms: int
+    ) -> UserFacts:
+        # A user known only by what the shop did has not been seen yet.
+        seen = bool(row["seen"][0])
+        return {
             "user": name,
             "partition": partition,
             "at": iso(now_ms),
-            # A user known only by what the shop did has not been seen yet.
-            "first_seen": iso(int(row["first"][0])) if row["seen"][0] else None,
-            "last_seen": iso(int(row["seen"][0])) if row["seen"][0] else None,
+            "first_seen": iso(int(row["first"][0])) if seen else None,
+            "last_seen": iso(int(row["seen"][0])) if seen else None,
             "features": [
-                {"feature": feature.name, "value": float(value), "unit": feature.unit}
-                for feature, value in zip(self.table.features, vectors[0], strict=True)
+                {"feature": feature.name, "value": value, "unit": feature.unit}
+                for feature, value in zip(self.table.features, vector.tolist(), strict=True)
             ],
             "segment": None,
             "version": int(row["version"][0]),
-            "changes": [one for one in changes_in([partition]) if one["user"] == name][-5:],
+            "changes": [],
         }
-        try:
-            model = model_in_force(self.store)
-        except NoModelError:
-            return facts
-        squared = model.place(vectors, row["segment"]).squared[0]
+
+    def _placed(
+        self, model: Model, row: Rows, vector: Floats, squared: Floats, position: Position
+    ) -> PlacedFacts:
         current = model.by_id.get(int(row["segment"][0]))
-        if current is not None:
-            facts["segment"] = {
+        return {
+            "segment": None
+            if current is None
+            else {
                 "id": current.id,
                 "name": current.name,
-                "kind": kinds_told(row["kind"], kinds)[0],
+                "kind": kinds_told(row["kind"], position.kinds)[0],
                 "since": iso(int(row["since"][0])),
                 "kind_since": iso(int(row["kind_since"][0])),
-            }
-        facts["model"] = model.name
-        facts["scores"] = foretold.of_user(model, vectors[0], self.table)
-        facts["levels"] = standing.on_steps(
-            model, row, self.codes_of_levels(partition), vectors[0], self.table
-        )
-        facts["distances"] = sorted(
-            (
-                Distance(segment=s.id, name=s.name, distance=float(np.sqrt(max(d, 0.0))))
-                for s, d in zip(model.segments, squared, strict=True)
-                if np.isfinite(d)
+            },
+            "model": model.name,
+            "scores": foretold.of_user(model, vector, self.table),
+            "levels": standing.on_steps(model, row, position.levels, vector, self.table),
+            "distances": sorted(
+                (
+                    Distance(segment=s.id, name=s.name, distance=max(d, 0.0) ** 0.5)
+                    for s, d in zip(model.segments, squared.tolist(), strict=True)
+                    if d < np.inf
+                ),
+                key=lambda entry: entry["distance"],
             ),
-            key=lambda entry: entry["distance"],
-        )
-        return facts
+        }
 
     def now_ms(self) -> int:
         """What time it is by the clock in use."""

@@ -17,7 +17,7 @@ from stream.insight.explain import (
     tried_acts,
 )
 from stream.insight.facts import Evidence, LevelAct, LevelWhy, WhyFacts
-from stream.insight.queries import NoModelError, Reader, limits, model_in_force, segment_facts
+from stream.insight.queries import NoModelError, Reader, limits, segment_facts
 from stream.model import Model
 from stream.segments import EVIDENCE, columns_of
 
@@ -32,7 +32,7 @@ def why(reader: Reader, name: str) -> WhyFacts | None:
     """
     partition, row, now_ms, _ = reader.row_of(name)
     try:
-        model = model_in_force(reader.store)
+        model = reader.model()
     except NoModelError:
         return None
     own = int(columns_of(row["segment"], model.ids)[0])

@@ -33,6 +33,7 @@ class Role:
         replicas: so many of it run side by side in the demo.
         errors: that end it, and are told in a sentence: a person is needed.
         wanted: whether settings have anything for it to do; the demo starts no other.
+        by_name: whether it runs where it is asked for by its name, wanted or not.
     """
 
     name: str
@@ -45,3 +46,4 @@ class Role:
     replicas: int = 1
     errors: tuple[type[Exception], ...] = ()
     wanted: Callable[[Settings], bool] = lambda _: True
+    by_name: bool = False

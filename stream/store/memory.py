@@ -72,6 +72,22 @@ class MemoryStore(MemoryPartitions[_Partition, Position, Commit]):
         state = self._partitions.get(partition)
         return None if state is None else state.users.get(user)
 
+    def rows(self, users: Sequence[tuple[int, bytes]]) -> list[tuple[bytes, Position] | None]:
+        found = []
+        for partition, user in users:
+            row, position = self.row(partition, user), self.position(partition)
+            found.append(None if row is None or position is None else (row, position))
+        return found
+
+    def page(
+        self, partition: int, cursor: int, about: int
+    ) -> tuple[int, list[tuple[bytes, bytes]]]:
+        state = self._partitions.get(partition)
+        users = [] if state is None else list(state.users.items())
+        # Users are only ever added, and behind those who are there.
+        end = cursor + about
+        return (end if end < len(users) else 0), users[cursor:end]
+
     def begin(self, partitions: int) -> int:
         self._begun_with = self._begun_with or partitions
         return self._begun_with

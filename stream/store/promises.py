@@ -255,6 +255,26 @@ class ReaderStore(Namespace, Partitions, Models, Outboxes, Output, Wishes, Proto
         """One user's row; None if there is none."""
         ...
 
+    def rows(self, users: Sequence[tuple[int, bytes]]) -> list[tuple[bytes, Position] | None]:
+        """Rows of users, each in a partition, in one exchange; None for whom there is none.
+
+        With each comes the position of its partition, of the row's moment or a later one.
+        """
+        ...
+
+    def page(
+        self, partition: int, cursor: int, about: int
+    ) -> tuple[int, list[tuple[bytes, bytes]]]:
+        """Some users of a partition with their rows, and the cursor to go on with; 0 is begin and end.
+
+        From 0 to 0 every user comes who is there all the time, some perhaps twice. Any number may be
+        given as a cursor: it gives somebody or nobody.
+
+        Args:
+            about: how many; there may be more or fewer.
+        """
+        ...
+
 
 class OperatorStore(ReaderStore, OutputNotes, Protocol):
     """What is promised to a person at work.

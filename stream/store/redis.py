@@ -185,6 +185,34 @@ class RedisStore(RedisPartitions[Position, Commit]):
         found: bytes | None = self._call(self._client.hget, self._key(partition, "users"), user)
         return found
 
+    def rows(self, users: Sequence[tuple[int, bytes]]) -> list[tuple[bytes, Position] | None]:
+        partitions = sorted({partition for partition, _ in users})
+        pipeline = self._client.pipeline(transaction=False)
+        for partition, user in users:
+            pipeline.hget(self._key(partition, "users"), user)
+        for partition in partitions:
+            pipeline.hget(self._key(partition, "meta"), "position")
+        found: list[bytes | None] = self._call(pipeline.execute)
+        positions = {
+            partition: self._position(partition, raw)
+            for partition, raw in zip(partitions, found[len(users) :], strict=True)
+            if raw is not None
+        }
+        return [
+            (row, positions[partition])
+            if row is not None and user != NOBODY and partition in positions
+            else None
+            for (partition, user), row in zip(users, found, strict=False)
+        ]
+
+    def page(
+        self, partition: int, cursor: int, about: int
+    ) -> tuple[int, list[tuple[bytes, bytes]]]:
+        key = self._key(partition, "users")
+        cursor, found = self._call(self._client.hscan, key, cursor, count=about)
+        found.pop(NOBODY, None)
+        return int(cursor), list(found.items())
+
     def begin(self, partitions: int) -> int:
         if not (found := self.partitions()):
             name = f"{self._namespace}:partitions"

@@ -10,19 +10,16 @@ from __future__ import annotations
 
 import base64
 import binascii
-import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from enum import StrEnum
 from hashlib import blake2b
-from pathlib import Path
-from typing import Annotated
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from stream import masking
 from stream.campaigns.declare import Period
+from stream.secret_places import SecretPlace, read_secret
 
 MOST_ENDPOINTS = 32
 SECRET_PREFIX = "whsec_"  # noqa: S105 - what a secret begins with is none
@@ -31,9 +28,6 @@ SHORTEST_SECRET, LONGEST_SECRET = 24, 64
 
 _VISIBLE = re.compile(r"[!-~]+")
 _FIT_FOR_HEADERS = re.compile(r"[ -~]+")
-
-SecretPlace = Annotated[str, Field(pattern=r"^(env:[A-Za-z_][A-Za-z0-9_]*|file:.+)$")]
-"""``env:NAME`` or ``file:PATH``."""
 
 
 class Format(StrEnum):
@@ -156,9 +150,8 @@ def secrets_of(endpoint: Endpoint, environment: Mapping[str, str] | None = None)
     Raises:
         ValueError: one is not there, or is none; the message names its place, and not the secret.
     """
-    found = tuple(_secret(place, environment) for place in endpoint.secrets)
+    found = tuple(read_secret(place, environment) for place in endpoint.secrets)
     for place, secret in zip(endpoint.secrets, found, strict=True):
-        masking.learn("secret", secret)
         if endpoint.format in SIGNED:
             _see_that_it_signs(endpoint.name, place, secret)
         elif _FIT_FOR_HEADERS.fullmatch(secret) is None:
@@ -166,21 +159,6 @@ def secrets_of(endpoint: Endpoint, environment: Mapping[str, str] | None = None)
                 f"endpoint {endpoint.name}: {place} has characters that no header can carry"
             )
     return found
-
-
-def _secret(place: str, environment: Mapping[str, str] | None) -> str:
-    kind, _, where = place.partition(":")
-    if kind == "env":
-        secret = (os.environ if environment is None else environment).get(where, "")
-    else:
-        try:
-            secret = Path(where).read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            why = error.strerror if isinstance(error, OSError) else "it is no text"
-            raise ValueError(f"{place} cannot be read: {why}") from None
-    if not secret.strip():
-        raise ValueError(f"{place} is empty")
-    return secret.strip()
 
 
 def _see_that_it_signs(name: str, place: str, secret: str) -> None:

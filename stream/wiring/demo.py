@@ -34,13 +34,13 @@ from stream.features import FeatureTable
 from stream.insight import campaign_facts
 from stream.insight.facts import EffectBesideTruth, MomentFacts, RunFacts
 from stream.insight.run import Audited, Run
-from stream.servers import LocalBroker, LocalStore
+from stream.servers import LocalBroker, LocalStore, free_port
 from stream.store.promises import ReaderStore
 from stream.units import DAY_MS, milliseconds
-from stream.wiring import campaigns
+from stream.wiring import api, campaigns
 from stream.wiring.auditing import audit
 from stream.wiring.processes import Processes
-from stream.wiring.roles import mark_signer, open_store, outlets, wanted
+from stream.wiring.roles import ROLES, mark_signer, open_store, outlets, wanted
 
 SHOP_DAYS = 42
 USERS_A_SECOND = 300
@@ -149,6 +149,10 @@ class Screen(Protocol):
         """What it came to."""
         ...
 
+    def serving(self, address: str) -> None:
+        """The page is to be seen there."""
+        ...
+
     def kept(self, file: Path) -> None:
         """The servers stay, with these settings."""
         ...
@@ -173,18 +177,22 @@ class _Shop:
         )
 
 
-def run(seconds: float, *, keep: bool, stop: Event, screen: Screen) -> bool:
+def run(seconds: float, *, keep: bool, serve: bool, stop: Event, screen: Screen) -> bool:
     """Run the demo to its end, or until told to stop; leaves no process behind.
 
     Args:
         keep: whether the servers stay until told to stop.
+        serve: whether the API is one of the roles, and stays with the servers.
 
     Returns:
         Whether the audit is clean.
 
     Raises:
         ProcessEndedError: a role has ended by itself.
+        ConfigError: the API is not installed.
     """
+    if serve:
+        api.see_that_it_is_installed()
     with ExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="segstream-")))
         with screen.doing("starting a broker and a store"):
@@ -198,11 +206,16 @@ def run(seconds: float, *, keep: bool, stop: Event, screen: Screen) -> bool:
         )
         settings = config_layers.load(file, environment={})[0]
         topic_plans.apply(settings, create=True, outlets=outlets(settings))
+        if serve:
+            file.write_text(f"{file.read_text()}\n[api]\nport = {free_port()}\n")
+            settings = config_layers.load(file, environment={})[0]
+            stack.enter_context(Processes(file, directory, [ROLES["api"]]))
+            screen.serving(api.address_of(settings))
         processes = stack.enter_context(Processes(file, directory, wanted(settings)))
         store = stack.enter_context(open_store(settings))
         facts = _watch(settings, store, processes, seconds, stop, screen)
         screen.ended(facts)
-        if keep and not stop.is_set():
+        if (keep or serve) and not stop.is_set():
             screen.kept(file)
             stop.wait()
     return facts["ok"]

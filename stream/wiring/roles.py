@@ -48,7 +48,7 @@ from stream.roles.registry import Part, Role
 from stream.store.redis import RedisStore, connect
 from stream.supervise import keep_going
 from stream.trainer import Trainer
-from stream.wiring import campaign_effects, webhooks
+from stream.wiring import api, campaign_effects, webhooks
 
 log = logging.getLogger(__name__)
 _StoreT = TypeVar("_StoreT")
@@ -66,6 +66,21 @@ SILENCE_SECONDS = 60.0
 """A role whose loop has not turned for this long is no longer alive."""
 
 
+def store_of(settings: Settings) -> RedisStore:
+    """A store that nothing has been asked of yet.
+
+    Raises:
+        ConfigError: its address means nothing.
+    """
+    return RedisStore(
+        connect(settings.store.url, settings.store.timeout_seconds),
+        namespace=settings.store.namespace,
+        partitions=settings.topics.partitions,
+        outbox_cap=settings.store.outbox_cap,
+        namespace_key=settings.store.namespace_key,
+    )
+
+
 @contextmanager
 def open_store(settings: Settings, *, serving: bool = False) -> Iterator[RedisStore]:
     """A new connection to the store.
@@ -78,24 +93,32 @@ def open_store(settings: Settings, *, serving: bool = False) -> Iterator[RedisSt
         ConfigError: the settings are not those of the namespace.
         StoreUnavailableError: the store does not answer.
     """
-    client = connect(settings.store.url, settings.store.timeout_seconds)
-    if serving:
-        fitness.require(client)
-    store = RedisStore(
-        client,
-        namespace=settings.store.namespace,
-        partitions=settings.topics.partitions,
-        outbox_cap=settings.store.outbox_cap,
-        namespace_key=settings.store.namespace_key,
-    )
+    store = store_of(settings)
     try:
         if serving:
+            with closing(connect(settings.store.url, settings.store.timeout_seconds)) as client:
+                fitness.require(client)
             see_partitions(settings, store.partitions())
         else:
             see_namespace(settings, store)
         yield store
     finally:
         store.close()
+
+
+def role_store_of(settings: Settings, role: str) -> RedisRoleStore:
+    """The store of a role that owns partitions, that nothing has been asked of yet.
+
+    Raises:
+        ConfigError: its address means nothing.
+    """
+    return RedisRoleStore(
+        connect(settings.store.url, settings.store.timeout_seconds),
+        role,
+        namespace=settings.store.namespace,
+        partitions=settings.topics.partitions,
+        outbox_cap=settings.store.outbox_cap,
+    )
 
 
 @contextmanager
@@ -113,13 +136,7 @@ def open_role_store(
     # Checks the server and the namespace, which are the same for every role.
     with open_store(settings, serving=serving):
         pass
-    store = RedisRoleStore(
-        connect(settings.store.url, settings.store.timeout_seconds),
-        role,
-        namespace=settings.store.namespace,
-        partitions=settings.topics.partitions,
-        outbox_cap=settings.store.outbox_cap,
-    )
+    store = role_store_of(settings, role)
     try:
         yield store
     finally:
@@ -431,6 +448,25 @@ register(
         settings=("endpoints", "webhooks"),
         wanted=lambda settings: bool(settings.endpoints),
         opened=webhooks.opened,
+    )
+)
+
+
+def _see_that_it_may_start(settings: Settings) -> None:
+    with open_store(settings, serving=True):
+        pass
+
+
+register(
+    Role(
+        "api",
+        "The API: facts of users, segments, changes and campaigns over HTTP.",
+        (api.part(api.Opened(_see_that_it_may_start, store_of, role_store_of)),),
+        topics=lambda settings: [settings.topics.changes, settings.topics.control],
+        settings=("api", "clock", "worker", "learning", "features", "kinds", "campaigns"),
+        rights=RIGHTS["api"],
+        wanted=lambda settings: bool(settings.api.clients),
+        by_name=True,
     )
 )
 

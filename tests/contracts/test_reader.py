@@ -7,7 +7,7 @@ from stream.store.state import (
     KEY_BYTES,
     Answer,
 )
-from tests.contracts.parts import InMemory, OnServers, commit
+from tests.contracts.parts import START, InMemory, OnServers, commit
 
 
 class Promises:
@@ -17,6 +17,9 @@ class Promises:
         assert store.acquire(0, "a") is None
         assert store.position(0) is None
         assert store.row(0, b"ann") is None
+        assert store.rows([(0, b"ann"), (1, b"bob")]) == [None, None]
+        assert store.rows([]) == []
+        assert store.page(0, 0, 10) == (0, [])
         assert list(store.load(0)) == []
         assert store.statistics([0, 1]) == [None, None]
         assert store.statistics_times([0, 1]) == [0, 0]
@@ -25,6 +28,40 @@ class Promises:
         assert store.commit(0, "a", commit(0, users=[b"ann"], rows=b"row")) is Answer.LOST
         assert store.position(0) is None
         assert list(store.load(0)) == []
+
+    def test_rows_of_many_come_in_the_order_asked_for_each_with_its_position(
+        self, store: Store
+    ) -> None:
+        for partition in (0, 1):
+            assert store.create(partition, "a", START)
+            users = [b"%d-%d" % (partition, user) for user in range(3)]
+            done = commit(0, users=users, rows=b"".join(b"r" + user for user in users))
+            assert store.commit(partition, "a", done) is Answer.OK
+        first, nobody, second, again, unbegun, unnamed = store.rows(
+            [(1, b"1-2"), (0, b"1-2"), (0, b"0-0"), (1, b"1-2"), (3, b"1-2"), (0, b"")]
+        )
+        assert first == again
+        assert (nobody, unbegun, unnamed) == (None, None, None)
+        assert first is not None
+        assert second is not None
+        assert (first[0], second[0]) == (b"r1-2", b"r0-0")
+        assert (first[1], second[1]) == (store.position(1), store.position(0))
+
+    def test_pages_have_every_user_and_come_to_an_end(self, store: Store) -> None:
+        assert store.create(0, "a", START)
+        users = [b"user-%04d" % number for number in range(2_000)]
+        rows = b"".join(b"row%04d" % number for number in range(2_000))
+        assert store.commit(0, "a", commit(0, users=users, rows=rows)) is Answer.OK
+        cursor, pages, found = 0, 0, dict[bytes, bytes]()
+        while pages == 0 or cursor:
+            cursor, page = store.page(0, cursor, 100)
+            found.update(page)
+            pages += 1
+        assert pages > 10
+        assert found == {user: rows[place * 7 : place * 7 + 7] for place, user in enumerate(users)}
+        for odd in (1, 12_345_678_901_234_567, 2**64 - 1):
+            _, some = store.page(0, odd, 10)
+            assert found.items() >= dict(some).items()
 
     def test_names_that_persons_gave_are_kept(self, store: Store) -> None:
         assert store.given_names() == {}

@@ -19,6 +19,7 @@ from prometheus_client import CollectorRegistry
 from consumers.doctor import examine
 from consumers.findings import Finding
 from ops.kafka.server import RealKafka, why_unavailable
+from stream.access import Scope
 from stream.config import ConfigError, Settings
 from stream.config_layers import load
 from stream.health import Health, HealthServer
@@ -65,6 +66,8 @@ def _composed() -> tuple[dict[str, Service], set[str]]:
 SERVICES, VOLUMES = _composed()
 LASTING = sorted(SERVICES.keys() - {"topics"})
 OURS = ("topics", *ROLES)
+PUBLISHED = {"api": ["127.0.0.1:8080:8080"]}
+"""Ports of roles that answer others than Prometheus."""
 
 
 def _segstream_settings(service: str) -> Settings:
@@ -188,7 +191,7 @@ def test_roles_have_few_rights(name: str) -> None:
 @pytest.mark.parametrize("name", ROLES)
 def test_roles_can_be_scaled(name: str) -> None:
     assert "container_name" not in SERVICES[name]
-    assert "ports" not in SERVICES[name]
+    assert SERVICES[name].get("ports") == PUBLISHED.get(name)
 
 
 @pytest.mark.parametrize("name", ROLES)
@@ -197,8 +200,14 @@ def test_metrics_are_reachable_inside_the_network_only(name: str) -> None:
     assert metrics.host == "0.0.0.0"  # noqa: S104 - all addresses of the container
     assert SERVICES[name]["expose"] == [str(metrics.port)]
     assert f'127.0.0.1", {metrics.port},' in SERVICES[name]["healthcheck"]["test"][-1]
-    assert "ports" not in SERVICES[name]
+    assert str(metrics.port) not in str(SERVICES[name].get("ports"))
     assert Settings().metrics.host == "127.0.0.1"
+
+
+def test_the_api_listens_where_it_is_published_and_asks_for_a_token() -> None:
+    told = _segstream_settings("api").api
+    assert PUBLISHED["api"] == [f"127.0.0.1:{told.port}:{told.port}"]
+    assert [client.scopes for client in told.clients] == [(Scope.READ,)]
 
 
 @pytest.mark.parametrize(("is_ready", "code"), [(True, 0), (False, 1)])

@@ -31,7 +31,10 @@ ALLOWED = {
 ABOVE = {
     "stream.cli": ("stream.cli", "stream.__main__", "ops", "tests"),
     "stream.wiring": ("stream.wiring", "stream.cli", "ops", "tests"),
-    "stream.insight": ("stream.insight", "stream.wiring", "stream.cli", "ops", "tests"),
+    "stream.api": ("stream.api", "stream.wiring", "ops", "tests"),
+    "stream.insight": (
+        *("stream.insight", "stream.api", "stream.wiring", "stream.cli", "ops", "tests"),
+    ),
 }
 """Who may import what stands above the pipeline."""
 
@@ -99,6 +102,10 @@ def test_imports_point_one_way(file: Path) -> None:
         ("stream.insight.plan", "from stream.cli import views", "stream.cli.views"),
         ("stream.insight.plan", "from stream.wiring import history", "stream.wiring.history"),
         ("stream.insight.plan", "from consumers import decode", "consumers.decode"),
+        ("stream.insight.plan", "from stream.api import recent", "stream.api.recent"),
+        ("stream.cli.views", "from stream.api import recent", "stream.api.recent"),
+        ("stream.api.recent", "from stream.cli import views", "stream.cli.views"),
+        ("stream.api.recent", "from consumers import change_log", "consumers.change_log"),
         ("stream.wiring.history", "from stream.cli import views", "stream.cli.views"),
         ("stream.partition", "from stream.insight import queries", "stream.insight.queries"),
         ("consumers.lag", "from stream.insight.queries import Reader", "stream.insight.queries"),
@@ -123,13 +130,13 @@ def test_all_of_the_program_was_looked_at() -> None:
 # -- without the command ----------------------------------------------------------------------
 
 
-def test_an_api_could_be_added_beside_the_command() -> None:
+def test_the_api_stands_beside_the_command() -> None:
     """All that is told of segments and users is there without the command."""
     rooms = sorted(
         module for module in map(_module, SOURCES)
-        if any(_under(module, room) for room in ("stream.insight", "stream.wiring"))
+        if any(_under(module, room) for room in ("stream.insight", "stream.api", "stream.wiring"))
     )  # fmt: skip
-    assert {"stream.insight.queries", "stream.insight.report", "stream.wiring.history"} <= {*rooms}
+    assert {"stream.insight.queries", "stream.api.application", "stream.wiring.api"} <= {*rooms}
     look = (
         f"import sys, {', '.join(rooms)}; "
         "print([m for m in sys.modules if m == 'typer' or m.startswith('stream.cli')])"

@@ -140,6 +140,19 @@ def reader(store: RedisStore) -> None:
     store.output()
 
 
+def api(store: RedisStore) -> None:
+    store.partitions()
+    store.position(0)
+    assert store.rows([(0, b"ann")])[0] is not None
+    store.page(0, 0, 10)
+    store.round()
+    store.model()
+    store.outbox_sizes(range(2))
+    store.output()
+    store.given_names()
+    store.give_name(3, "Regulars")
+
+
 def operator(store: RedisStore) -> None:
     reader(store)
     store.give_name(3, "Regulars")
@@ -152,6 +165,7 @@ WORK: dict[str, Callable[[RedisStore], None]] = {
     "trainer": trainer,
     "publisher": publisher,
     "reader": reader,
+    "api": api,
     "operator": operator,
 }
 

@@ -5,6 +5,7 @@ Comes in: arguments. Goes out: processes at work, and what became of them.
 
 from __future__ import annotations
 
+import webbrowser
 from contextlib import ExitStack
 from dataclasses import asdict
 from datetime import datetime
@@ -29,8 +30,8 @@ from stream.insight.waiting import wait_until_caught_up
 from stream.roles.registry import Role
 from stream.servers import LocalBroker, LocalStore
 from stream.told import NO
+from stream.wiring import api, roles
 from stream.wiring import demo as demonstration
-from stream.wiring import roles
 
 commands = typer.Typer()
 topics_app = typer.Typer(no_args_is_help=True, help="The topics: create or check them.")
@@ -45,6 +46,10 @@ def demo(
     keep: Annotated[
         bool, typer.Option("--keep", help="Keep the servers running, to look around.")
     ] = False,
+    serve: Annotated[
+        bool,
+        typer.Option("--serve", help="Show the page beside it, and keep it running until Ctrl-C."),
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """A simulated shop on a local broker and store, all roles as real processes."""
@@ -54,8 +59,24 @@ def demo(
         show(facts, as_json, lambda shown: demo_view.show_summary(invocation.out, shown))
 
     screen = demo_view.LiveScreen(invocation.err, ended)
-    if not demonstration.run(seconds, keep=keep, stop=stop, screen=screen):
+    if not demonstration.run(seconds, keep=keep, serve=serve, stop=stop, screen=screen):
         raise typer.Exit(NO)
+
+
+@commands.command(epilog="Example: `segstream -c shop.toml dashboard`")
+def dashboard(
+    show_only: Annotated[
+        bool, typer.Option("--address", help="Only say where it is; open no browser.")
+    ] = False,
+) -> None:
+    """The page of the API, in a browser: what needs attention, segments, flows, one shopper's story."""
+    settings = invocation.settings()
+    address = api.address_of(settings)
+    api.see_that_it_answers(address)
+    if show_only or not webbrowser.open(address):
+        invocation.out.print(address, soft_wrap=True)
+    else:
+        invocation.err.print(f"opened {address}", soft_wrap=True)
 
 
 def _add_role(role: Role) -> None:
@@ -89,6 +110,8 @@ def _run(names: list[str], *, local: bool) -> None:
             more = {"broker": {"bootstrap": broker.bootstrap}, "store": {"url": store.url}}
         settings = invocation.settings(**more)
         wanted = [role.name for role in roles.wanted(settings)]
+        if len(names) == 1:
+            wanted += [name for name in names if roles.ROLES[name].by_name]
         if not (names := [name for name in names if name in wanted]):
             raise config.ConfigError(
                 f"{', '.join(invocation.roles)}: nothing is declared for it in "

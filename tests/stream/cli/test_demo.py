@@ -22,6 +22,7 @@ def drawn(moment: MomentFacts) -> str:
     screen = LiveScreen(console, lambda _: None)
     with screen.watching(FeatureTable(DEFAULT_FEATURES)) as draw:
         draw(moment)
+    screen.serving("http://127.0.0.1:8080")
     screen.kept(Path("demo.toml"))
     return told.getvalue()
 

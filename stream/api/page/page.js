@@ -1,0 +1,349 @@
+// The page: asks the API for facts, shows them, and follows the changes.
+
+import { ago, amount, badge, colour, count, day, empty, h, money, safe, scroll, share, signed, when, words } from "/page/parts.js";
+import { flows, interval, pulls, ShopperMap } from "/page/drawings.js";
+
+const EVERY_MS = 5_000;
+const SHOWN = 60;
+const byId = (id) => document.getElementById(id);
+const state = { now: null, segments: [], features: new Map(), held: false, waiting: [], user: null, lastId: null };
+
+// -- asking -----------------------------------------------------------------------------------
+
+class Refused extends Error {
+  constructor(status, problem) {
+    super(problem?.detail || problem?.title || `the API answers ${status}`);
+    this.status = status;
+    this.type = problem?.type ?? "";
+  }
+}
+
+function headers(more = {}) {
+  const token = sessionStorage.getItem("token");
+  return token ? { ...more, Authorization: `Bearer ${token}` } : more;
+}
+
+async function ask(path) {
+  let answer;
+  try {
+    answer = await fetch(path, { headers: headers(), cache: "no-store" });
+  } catch {
+    throw new Refused(0, { detail: "The API does not answer." });
+  }
+  if (answer.ok) return answer.json();
+  const refused = new Refused(answer.status, await answer.json().catch(() => null));
+  if (refused.status === 401) gate(sessionStorage.getItem("token") ? "That token is not known." : "");
+  throw refused;
+}
+
+/** Fill a part of the page; what goes wrong is told there, and nowhere else breaks. */
+async function fill(id, make) {
+  const place = byId(id);
+  try {
+    const made = await make();
+    if (made) place.replaceChildren(...[made].flat());
+  } catch (error) {
+    if (!(error instanceof Refused)) throw error;
+    if (error.status === 401) return;
+    const text = error.type.endsWith(":no-model") ? empty("No model has been learned yet. It comes with the first few hundred shoppers.")
+      : h("p", { class: "error", role: "alert" }, safe(error.message));
+    place.replaceChildren(place.tagName === "UL" ? h("li", {}, text) : text);
+  }
+}
+
+function gate(said = "") {
+  byId("gate").hidden = false;
+  byId("facts").hidden = true;
+  byId("gate-error").textContent = said;
+  byId("attention-body").replaceChildren(empty("Facts are shown to whoever has a token."));
+  live("down", "signed out");
+}
+
+function live(how, text) {
+  byId("live").dataset.state = how;
+  if (byId("live").textContent !== text) byId("live").textContent = text;
+}
+
+// -- what needs attention -----------------------------------------------------------------------
+
+async function attention() {
+  const facts = await ask("/v1/standing");
+  state.now = facts.at;
+  byId("health").replaceChildren(...[
+    ["Shoppers", count(facts.users)],
+    ["Model", facts.model ?? "none yet"],
+    ["Last round", facts.round ? ago(facts.round, facts.at) : "none yet"],
+    ["Partitions at work", `${facts.partitions_begun} of ${facts.partitions}`],
+    ["Waiting to be sent", count(facts.waiting_entries)],
+    ["Latest change", facts.latest_change ? ago(facts.latest_change, facts.at) : "none yet"],
+  ].map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", {}, value))));
+  if (!facts.attention.length) return h("p", { class: "well" }, "All is well: nothing needs you.");
+  return facts.attention.map((one) => h("div", { class: `alert ${one.severity}` },
+    h("strong", {}, `${one.severity === "critical" ? "Now: " : ""}${one.what}`),
+    h("span", { class: "how" }, one.how.replaceAll("`", ""))));
+}
+
+// -- segments ------------------------------------------------------------------------------------
+
+async function segments(moves) {
+  const facts = await ask("/v1/segments");
+  state.segments = facts.segments;
+  kinds(facts.segments);
+  const of = new Map(moves.segments.map((one) => [one.segment, one]));
+  return [...facts.segments].sort((a, b) => b.size - a.size).map((one) => {
+    const move = of.get(one.id) ?? { came: 0, left: 0, came_back: 0 };
+    const spend = one.scores.find((score) => score.unit === "money"), buy = one.scores.find((score) => score.unit !== "money");
+    const earned = one.profile.find((entry) => entry.feature.startsWith("revenue"));
+    const marks = [...one.profile].sort((a, b) => Math.abs(b.z) - Math.abs(a.z)).slice(0, 3);
+    return h("li", { class: `card ${colour(one.kind)}` },
+      badge(one.kind),
+      h("h3", {}, safe(one.name)),
+      h("div", { class: "size" }, count(one.size), h("small", {}, `shoppers, ${share(facts.users ? one.size / facts.users : 0)}`)),
+      h("p", { class: "meta" }, h("b", {}, signed(move.came - move.left, count)), ` net: ${count(move.came)} came, ${count(move.left)} left`),
+      move.came_back ? h("p", { class: "meta" }, h("b", {}, count(move.came_back)), " came back") : null,
+      spend ? h("p", { class: "meta" }, "expected to spend ", h("b", {}, money(spend.total)), `, ${money(spend.mean)} each`)
+        : earned ? h("p", { class: "meta" }, "typically spent ", h("b", {}, money(earned.value))) : null,
+      buy ? h("p", { class: "meta" }, "will buy again: ", h("b", {}, share(buy.mean))) : null,
+      h("ul", { class: "marks", "aria-label": "What marks it" }, marks.map((mark) => h("li", {}, `${words(mark.feature)}: ${amount(mark.value)} ${mark.unit}`))));
+  });
+}
+
+function kinds(known) {
+  const select = byId("kind"), there = new Set([...select.options].map((one) => one.value));
+  for (const kind of new Set(known.map((one) => one.kind))) {
+    if (!there.has(kind)) select.append(h("option", { value: kind }, words(kind)));
+  }
+}
+
+// -- the feed ------------------------------------------------------------------------------------
+
+const CAUSES = {
+  user_moved: "acted", time_passed: "fell silent", model_moved: "the model moved", segment_retired: "the segment ended",
+  identity_merged: "two ids are one", erased: "erased", segment_turned: "the segment turned",
+};
+
+function change(one) {
+  const why = (one.why ?? []).slice(0, 2).map((part) => `${words(part.feature)} ${amount(part.value)}`).join(", ");
+  return h("li", {},
+    h("button", { type: "button", class: "plain", onclick: () => pick(one.user) }, safe(one.user)), " ",
+    one.kind_from && one.kind_from !== one.kind_to ? [badge(one.kind_from), " to "] : null, badge(one.kind_to), " ",
+    h("span", {}, safe(one.name_to ?? "")), " ", when(one.at, state.now ?? one.at),
+    h("div", { class: "why" }, CAUSES[one.cause] ?? words(one.cause ?? ""), why ? `; ${why}` : ""));
+}
+
+function show(changes) {
+  if (state.held) {
+    state.waiting = [...state.waiting, ...changes].slice(-SHOWN);
+    byId("hold").textContent = `Go on (${state.waiting.length})`;
+    return;
+  }
+  const feed = byId("feed");
+  feed.querySelector(".empty")?.remove();
+  feed.prepend(...changes.slice(-SHOWN).reverse().map(change));
+  while (feed.children.length > SHOWN) feed.lastChild.remove();
+}
+
+let following = null;
+
+/** Follow the changes: the newest there are, then as they come. Comes back by itself. */
+async function follow() {
+  following?.abort();
+  const mine = (following = new AbortController());
+  const kind = byId("kind").value, filter = kind ? `kind=${encodeURIComponent(kind)}` : "";
+  state.lastId = null;
+  byId("feed").replaceChildren();
+  for (let wait = 500; !mine.signal.aborted; wait = Math.min(wait * 2, 10_000)) {
+    try {
+      if (state.lastId === null) {
+        const { changes } = await ask(`/v1/changes?limit=${SHOWN}${filter && "&"}${filter}`);
+        if (mine.signal.aborted) return;
+        state.lastId = changes.at(-1)?.id ?? "";
+        show(changes);
+        if (!changes.length) byId("feed").replaceChildren(h("li", { class: "empty" }, "No changes yet."));
+      }
+      const more = state.lastId ? { "Last-Event-ID": state.lastId } : {};
+      const answer = await fetch(`/v1/changes/events?${filter}`, { headers: headers(more), signal: mine.signal, cache: "no-store" });
+      if (!answer.ok) throw new Refused(answer.status, await answer.json().catch(() => null));
+      live("up", "live");
+      wait = 500;
+      await read(answer.body.pipeThrough(new TextDecoderStream()).getReader());
+    } catch (error) {
+      if (mine.signal.aborted || error.status === 401) return;
+    }
+    live("down", "connecting again");
+    await new Promise((done) => setTimeout(done, wait));
+  }
+}
+
+async function read(reader) {
+  for (let rest = ""; ;) {
+    const { value, done } = await reader.read();
+    if (done) return;
+    const events = (rest + value).split("\n\n");
+    rest = events.pop();
+    const changes = [];
+    for (const event of events) {
+      const lines = event.split("\n");
+      const data = lines.find((line) => line.startsWith("data: ")), id = lines.find((line) => line.startsWith("id: "));
+      if (lines[0].startsWith("event: gap")) { state.lastId = null; return; }
+      if (data) changes.push(JSON.parse(data.slice(6)));
+      if (id) state.lastId = id.slice(4);
+    }
+    if (changes.length) show(changes);
+  }
+}
+
+// -- one shopper ---------------------------------------------------------------------------------
+
+function pick(user) {
+  state.user = user;
+  byId("user").value = user;
+  byId("story").replaceChildren(empty("Looking ..."));
+  return fill("story", () => story(user));
+}
+
+async function story(user) {
+  const path = `/v1/users/${encodeURIComponent(user)}`;
+  const [facts, why, { changes }] = await Promise.all([ask(path), ask(`${path}/why`), ask(`${path}/changes?limit=50`)]);
+  if (state.user !== user) return null;
+  const segment = facts.segment, names = new Map(state.segments.map((one) => [one.id, one.name]));
+  const next = why?.silence?.[0], told = why?.acts ?? [];
+  return [
+    h("h3", {}, safe(facts.user)),
+    h("p", { class: "meta" }, segment ? [badge(segment.kind), " ", h("b", {}, safe(segment.name)), " since ", when(segment.since, facts.at)] : "In no segment yet.",
+      facts.last_seen ? [" Last seen ", when(facts.last_seen, facts.at), "."] : null),
+    (facts.scores ?? []).length ? h("dl", { class: "strip" }, facts.scores.map((one) => h("div", {}, h("dt", {}, words(one.score)), h("dd", {}, one.unit === "money" ? money(one.value) : share(one.value))))) : null,
+    h("h4", {}, "What comes next"),
+    h("p", {}, next ? `If nothing happens: ${safe(next.name)} in ${next.days} ${next.days === 1 ? "day" : "days"} (${words(next.kind)}).` : "Silence alone moves them nowhere soon."),
+    told.length ? h("ul", {}, told.slice(0, 4).map((act) => h("li", {}, `${act.times} \u00d7 ${act.event}${act.value ? ` of ${amount(act.value)}` : ""} now: ${safe(act.name)}`))) : null,
+    why?.margin ? [h("h4", {}, "Why they are there"), scroll("What holds this shopper", pulls(why.margin, safe(names.get(why.margin.other) ?? `segment ${why.margin.other}`)))] : null,
+    h("h4", {}, "What happened"),
+    changes.length ? h("ol", { class: "timeline" }, [...changes].reverse().map((one) => h("li", {},
+      when(one.at), " ", badge(one.kind_to), ` ${safe(one.name_to ?? "")}: ${CAUSES[one.cause] ?? words(one.cause ?? "")}`))) : empty("No change of theirs is in memory."),
+    h("details", {}, h("summary", {}, `All ${facts.features.length} features`), scroll("All features", h("table", {},
+      h("tbody", {}, facts.features.map((one) => h("tr", {}, h("th", { scope: "row" }, words(one.feature)), h("td", { class: "number" }, `${amount(one.value)} ${one.unit}`))))))),
+  ].flat().filter(Boolean);
+}
+
+// -- campaigns and the model ---------------------------------------------------------------------
+
+const VERDICTS = { helps: "It helps", harms: "It does harm", unclear: "Not known yet" };
+
+async function campaigns() {
+  const { campaigns: all } = await ask("/v1/campaigns");
+  if (!all.length) return empty("No campaigns are declared.");
+  const rows = all.flatMap((campaign) => {
+    const sent = campaign.outcomes.sent ?? 0, name = [safe(campaign.name), campaign.paused ? " (paused)" : ""].join("");
+    const compared = campaign.effects.filter((one) => one.declared).flatMap((one) => one.comparisons);
+    if (!compared.length) return [h("tr", {}, h("th", { scope: "row" }, name), h("td", { class: "number" }, count(campaign.looked_at)), h("td", { class: "number" }, count(sent)), h("td", { colspan: 3 }, "Nothing measured yet."))];
+    return compared.map((one) => h("tr", {}, h("th", { scope: "row" }, name), h("td", { class: "number" }, count(campaign.looked_at)), h("td", { class: "number" }, count(sent)),
+      h("td", {}, `${VERDICTS[one.verdict] ?? words(one.verdict)}${one.missing ? `; ${count(one.missing)} more shoppers needed` : ""}`),
+      h("td", { class: "number" }, `${share(one.conversion.treated)} against ${share(one.conversion.held_out)}`), h("td", {}, interval(one.conversion))));
+  });
+  return scroll("Campaigns and their effect", h("table", {}, h("caption", {}, "Buyers among those treated and those held out; intervals may be looked at every day"),
+    h("thead", {}, h("tr", {}, [["Campaign"], ["Changes seen", 1], ["Sent", 1], ["Does it help?"], ["Bought", 1], ["Difference in points"]].map(([text, number]) => h("th", { scope: "col", class: number ? "number" : null }, text)))),
+    h("tbody", {}, rows)));
+}
+
+async function model() {
+  const [facts, history] = await Promise.all([ask("/v1/model"), ask("/v1/lineage")]);
+  const names = new Map(state.segments.map((one) => [one.id, one.name]));
+  const name = (id) => safe(names.get(id) ?? `segment ${id}`);
+  const known = new Set(), events = [];
+  for (const one of [...history.records, ...history.lineage]) {
+    const key = `${one.event} ${one.segment} ${one.model}`;
+    if (!known.has(key)) { known.add(key); events.push(one); }
+  }
+  events.sort((a, b) => (a.at < b.at ? 1 : -1));
+  return [
+    h("dl", { class: "strip" }, [["Model", facts.model], ["Learned", ago(facts.at, facts.round)], ["Shoppers", count(facts.users)],
+      ["Silhouette", facts.silhouette === null ? "not known" : amount(facts.silhouette)], ["Inertia", amount(facts.inertia)]]
+      .map(([title, value]) => h("div", {}, h("dt", {}, title), h("dd", {}, value)))),
+    h("h3", { class: "small" }, "Populations"),
+    h("ul", {}, facts.populations.map((one) => h("li", {}, `${words(one.name)}: ${count(one.users)} shoppers in ${one.segments.length} segments`))),
+    h("h3", { class: "small" }, "What became of segments"),
+    events.length ? h("ol", { class: "timeline" }, events.slice(0, 30).map((one) => h("li", {}, when(one.at), ` ${one.name ? safe(one.name) : name(one.segment)} `,
+      h("b", {}, words(one.event)), one.others.length ? ` with ${one.others.map(name).join(", ")}` : "", ` (model ${one.model})`))) : empty("Nothing yet: segments are as they began."),
+  ];
+}
+
+// -- at work -------------------------------------------------------------------------------------
+
+const map = new ShopperMap(byId("map"), pick);
+let slow = 0;
+
+async function refresh() {
+  await fill("attention-body", attention);
+  if (!byId("gate").hidden) return;
+  const within = byId("within").value;
+  let moves = { segments: [] };
+  await fill("flows", async () => {
+    moves = await ask(`/v1/flows?within=${within}`);
+    const open = byId("flows").querySelector("details")?.open, made = flows(moves, byId("flows").clientWidth);
+    if (open) made.find((one) => one.tagName === "DETAILS")?.setAttribute("open", "");
+    return made;
+  });
+  await fill("segments", () => segments(moves));
+  await fill("map", async () => { map.show(await ask("/v1/map?limit=400"), state.segments); });
+  if (slow++ % 3 === 0) {
+    await fill("campaigns", campaigns);
+    await fill("model", model);
+  }
+}
+
+async function keepFresh() {
+  for (;;) {
+    await new Promise((done) => setTimeout(done, EVERY_MS));
+    if (document.visibilityState === "visible" && byId("gate").hidden) await refresh();
+  }
+}
+
+function theme(chosen) {
+  const dark = (chosen ?? (matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light")) === "dark";
+  if (chosen) document.documentElement.dataset.theme = chosen;
+  byId("theme").setAttribute("aria-pressed", String(dark));
+}
+
+byId("theme").addEventListener("click", () => {
+  const chosen = byId("theme").getAttribute("aria-pressed") === "true" ? "light" : "dark";
+  localStorage.setItem("theme", chosen);
+  theme(chosen);
+});
+byId("within").addEventListener("change", refresh);
+byId("kind").addEventListener("change", follow);
+byId("hold").addEventListener("click", () => {
+  state.held = !state.held;
+  byId("hold").setAttribute("aria-pressed", String(state.held));
+  byId("hold").textContent = state.held ? "Go on" : "Hold";
+  if (!state.held) show(state.waiting.splice(0));
+});
+byId("story-form").addEventListener("submit", (event) => {
+  event.preventDefault();
+  pick(byId("user").value);
+});
+byId("gate-form").addEventListener("submit", (event) => {
+  event.preventDefault();
+  sessionStorage.setItem("token", byId("token").value.trim());
+  byId("token").value = "";
+  start();
+});
+byId("sign").addEventListener("click", () => {
+  sessionStorage.removeItem("token");
+  following?.abort();
+  gate();
+});
+
+function start() {
+  byId("gate").hidden = true;
+  byId("facts").hidden = false;
+  byId("sign").hidden = !sessionStorage.getItem("token");
+  slow = 0;
+  refresh().then(() => {
+    document.body.dataset.shown = "true";
+    if (byId("gate").hidden) follow();
+  });
+}
+
+theme(localStorage.getItem("theme"));
+start();
+keepFresh();
