@@ -830,15 +830,15 @@ class Settings(Section):
         missing = [name for name in NEEDED if name not in features]
         if missing and any(score.days for score in self.scores):
             raise ValueError(f"scores: the feature {missing[0]!r} is needed, and is not declared")
+        for section, known in (("inputs", INPUTS), ("habits", HABITS)):
+            for name in getattr(self.scoring, section):
+                if name not in features and name not in known:
+                    raise ValueError(f"scoring.{section}: {name!r} is no feature")
         unusual = [score.name for score in self.scores if score.of == "unusual"]
         if len(unusual) > 1:
             raise ValueError(f"scores: {unusual[1]!r} is unusual, as {unusual[0]!r} is already")
         if unusual and not set(self.scoring.habits) & set(features):
             raise ValueError(f"scores: {unusual[0]!r} needs scoring.habits, of features there are")
-        for section, known in (("inputs", INPUTS), ("habits", HABITS)):
-            for name in getattr(self.scoring, section):
-                if name not in features and name not in known:
-                    raise ValueError(f"scoring.{section}: {name!r} is no feature")
 
 
 def _name_of(feature: Any) -> Any:

@@ -15,7 +15,7 @@ from typing import Literal, NamedTuple
 import msgspec
 import numpy as np
 
-from stream.clustering import Statistics, assign, distances, nearest
+from stream.clustering import Statistics, distances, nearest
 from stream.config import Learning
 from stream.drift import Drift
 from stream.events import Floats
@@ -215,17 +215,13 @@ def _usual(
 ) -> unusual.Usual | None:
     """What is usual in the segments in force; None where that is not wanted, or too little was seen."""
     model = state.model
-    if model is None or wanted.unusual is None or model.populations.digest != divided.digest:
+    if model is None or wanted.unusual is None:
         return None
     order = np.argsort(sample.hashes, kind="stable")
-    vectors, populations = sample.vectors[order], sample.populations[order]
-    segments = np.zeros(len(order), np.int64)
-    for part in model.parts:
-        those = np.flatnonzero(populations == divided.names.index(part.population))
-        mapped = part.map.apply(vectors[those])
-        segments[those] = part.ids[assign(mapped, part.centroids, part.map.weights)]
+    published = sample.segments[order]
+    segments = np.where(np.isin(published, model.ids), published, 0).astype(np.int64)
     each = _stands_for(state, sample, divided)[order]
-    return unusual.learn(vectors, divided.features, segments, each, wanted.habits)
+    return unusual.learn(sample.vectors[order], divided.features, segments, each, wanted.habits)
 
 
 def _scored(state: TrainerState, parts: Sequence[PartitionStatistics]) -> Mapping[int, list[float]]:

@@ -589,3 +589,36 @@ def test_a_wrong_word_about_reviews_is_told_by_its_key() -> None:
     assert said.startswith("reviews.enabled = 'perhaps' (from flag): ")
     said = complaint(flags={"reviews": {"worst_rating": 5}})
     assert "worst_rating is not below best_rating" in said
+
+
+FORETOLD = {"name": "soon", "of": "buy", "days": 7}
+ODD = {"name": "odd", "of": "unusual"}
+
+
+@pytest.mark.parametrize(
+    ("data", "told"),
+    [
+        ({"scores": [ODD | {"days": 7}]}, "odd: unusual has no days"),
+        ({"scores": [FORETOLD | {"days": None}]}, "soon: give days"),
+        ({"scores": [ODD, ODD | {"name": "strange"}]}, "'strange' is unusual, as 'odd' is"),
+        ({"scoring": {"habits": ["views_9d"]}}, "scoring.habits: 'views_9d' is no feature"),
+        ({"scores": [ODD], "scoring": {"habits": []}}, "'odd' needs scoring.habits"),
+    ],
+)
+def test_what_unusual_needs_is_said(data: dict[str, Any], told: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(told)):
+        Settings.model_validate(data)
+
+
+def test_unusual_needs_no_orders_and_goes_where_there_is_nothing_to_be_unusual_in() -> None:
+    views = {"name": "views_7d", "aggregate": "count", "half_life": "7d"}
+    seen = {"name": "days_since_seen", "aggregate": "last"}
+    named = [
+        [score.name for score in Settings.model_validate({"features": some, "kinds": []}).scores]
+        for some in ([views], [seen])
+    ]
+    assert named == [["unusual"], []]
+    wanted = Settings.model_validate({"features": [views], "kinds": []}).foretold()
+    assert wanted.unusual == "unusual"
+    assert wanted.habits == ("views_7d",)
+    assert not wanted.readable(("views_7d",)), "nothing is foretold"

@@ -54,6 +54,25 @@ def test_it_says_why(scorer: Scorer) -> None:
     assert told.log_odds == pytest.approx(told.base + sum(told.parts.values()))
 
 
+def test_it_says_who_is_unusual_and_goes_on_saying_so(crowd: Crowd, tmp_path: Path) -> None:
+    habits = ("orders_total", "revenue_total")
+    odd = Scorer(FEATURES, [Score(name="odd", of="unusual")], habits=habits)
+    assert odd.how_unusual([3.0, 6.0, 120.0, 1.0]) is None
+    assert look(odd, crowd, 40)
+    usual, twenty_times = np.array([[3.0, 4.0, 80.0, 1.0], [3.0, 4.0, 1_600.0, 1.0]])
+    low, high = odd.scores(np.array([usual, twenty_times]))["odd"].tolist()
+    assert low < 0.9
+    assert high > 0.995
+    told = odd.how_unusual(twenty_times)
+    assert told is not None
+    assert told.value == high
+    assert max(told.parts, key=told.parts.__getitem__) == "revenue_total"
+    odd.save(tmp_path / "odd")
+    assert Scorer.load(tmp_path / "odd").scores(crowd.sample(41).vectors)["odd"].tolist() == (
+        odd.scores(crowd.sample(41).vectors)["odd"].tolist()
+    )
+
+
 def test_before_there_is_enough_it_says_nothing(crowd: Crowd) -> None:
     new = made()
     assert new.scores(crowd.sample(3).vectors) == {}

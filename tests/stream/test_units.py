@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from stream.units import (
     DAY_MS,
     apportion,
+    exact_share,
     iso,
     isos,
     parse_duration,
@@ -103,6 +104,17 @@ def test_a_readable_duration_is_nearly_the_duration(seconds: float) -> None:
 )  # fmt: skip
 def test_a_share_is_written_as_people_read_it(share: float | None, text: str) -> None:
     assert percent(share) == text
+
+
+@pytest.mark.parametrize(
+    ("share", "text"),
+    [
+        (0.0, "0 %"), (0.42, "42 %"), (0.984, "98 %"), (0.994, "99.4 %"), (0.9989, "99.89 %"),
+        (0.99987, "99.987 %"), (0.9999999, ">99.998 %"), (1.0, "100 %"),
+    ],
+)  # fmt: skip
+def test_the_nearer_to_all_the_finer_a_share_is_told(share: float, text: str) -> None:
+    assert exact_share(share) == text
 
 
 @given(st.lists(st.integers(0, 10**9), max_size=20), st.integers(0, 10**6))

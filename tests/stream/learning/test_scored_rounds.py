@@ -50,9 +50,11 @@ def told(
             part.sample_vectors = sample.vectors[mine].tobytes()
         if model is not None:
             part.model = model.name
+            columns = model.place(sample.vectors[mine], np.zeros(mine.sum(), np.int32))
+            nearest = columns.squared.argmin(axis=1)
+            if sampled:
+                part.sample_segments = model.ids[nearest].tobytes()
             if model.scores is not None:
-                columns = model.place(sample.vectors[mine], np.zeros(mine.sum(), np.int32))
-                nearest = columns.squared.argmin(axis=1)
                 segments = len(model.ids)
                 totals = model.scores.totals(sample.vectors[mine], FEATURES, nearest, segments)
                 part.scored = totals.tobytes()
