@@ -6,7 +6,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
@@ -100,6 +100,7 @@ def test_a_kind_is_kept_while_its_loosened_limits_hold() -> None:
 
 
 @given(st.floats(-100, 100), st.floats(-100, 100), st.floats(-200, 200))
+@settings(deadline=None)
 def test_slack_only_ever_loosens(low: float, high: float, value: float) -> None:
     for bounds in (Bounds(min=low), Bounds(max=high), Bounds(min=low, max=high)):
         assert bounds.hold(value, 0.15) or not bounds.hold(value)
