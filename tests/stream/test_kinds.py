@@ -107,6 +107,7 @@ def test_slack_only_ever_loosens(low: float, high: float, value: float) -> None:
 
 
 @given(st.floats(0, 9), st.floats(-50, 50), st.floats(-200, 200))
+@settings(deadline=None)
 def test_a_limit_may_be_a_multiple_of_what_is_usual(
     times: float, usual: float, value: float
 ) -> None:
@@ -247,6 +248,7 @@ def test_kinds_that_say_nothing_of_an_order_are_left_alone() -> None:
         st.tuples(st.sampled_from(RANKED), st.floats(0.01, 50), st.integers(0, 40)), max_size=9
     )
 )
+@settings(deadline=None)
 def test_kinds_that_are_left_are_apart_by_what_they_are_likely_to_do(
     segments: list[tuple[str, float, int]],
 ) -> None:
