@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 .DEFAULT_GOAL := help
 
-.PHONY: help setup demo test check fast fuzz chaos lint types bench bench-learning bench-year bench-shops bench-shoppers bench-campaigns bench-effect lock schemas dashboards examples up clean
+.PHONY: help setup demo test check fast fuzz chaos lint types bench bench-learning bench-year bench-shops bench-shoppers bench-unusual bench-reviews bench-campaigns bench-webhooks bench-effect lock schemas dashboards examples up clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -52,14 +52,23 @@ chaos: setup ## kills, freezes, losses and cuts under live traffic, and a judge 
 bench-year: setup ## a shop's year in memory: do segments keep their meaning?
 	@$(BIN)/python -m ops.bench.year $(ARGS)
 
-bench-campaigns: setup ## changes a second that campaigns are decided about, on one core
+bench-campaigns: setup ## changes a second decided about on one core, and how soon a trigger is there
 	@$(BIN)/python -m ops.bench.campaigns $(ARGS)
+
+bench-webhooks: setup ## webhooks a second on one core, and what a dead endpoint does to the others
+	@$(BIN)/python -m ops.bench.webhooks $(ARGS)
 
 bench-effect: setup ## 300 simulated campaigns: may the measured effect be believed?
 	@$(BIN)/python -m ops.bench.effect $(ARGS)
 
 bench-shoppers: setup ## who buys again: scores against what shoppers did, and against rivals
 	@$(BIN)/python -m ops.bench.shoppers $(ARGS)
+
+bench-unusual: setup ## who is unusual: injected bots and others, and the first of a real shop
+	@$(BIN)/python -m ops.bench.unusual $(ARGS)
+
+bench-reviews: setup ## sentiment of reviews, learned in one pass: are bad ones ranked below good ones?
+	@$(BIN)/python -m ops.bench.reviews $(ARGS)
 
 bench-shops: setup ## names and kinds in shops of many rhythms: are they true?
 	@$(BIN)/python -m ops.bench.shops $(ARGS)

@@ -84,7 +84,9 @@ class ActivityWorker:
         table, worker = settings.table(), settings.worker
         by_marks = settings.clock.mode == "watermark"
         signer = MarkSigner(store.namespace_key()) if by_marks else None
-        decoder = Decoder(table, worker, signer, settings.clock.mark_seconds, settings.money)
+        decoder = Decoder(
+            table, worker, signer, settings.clock.mark_seconds, settings.money, settings.reviews
+        )
         log.info("decoder: %s", decoder.way)
         now = SteadyClock(self._wall_ms, time.monotonic)
         self._terms: Terms[Commit] = Terms(

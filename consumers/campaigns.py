@@ -31,6 +31,7 @@ from stream.campaigns.triggers import ROLE, encoded, triggers, triggers_outlet
 from stream.campaigns.windows import Sums
 from stream.config import Settings
 from stream.events import Ints
+from stream.hashing import partitions_of
 
 IDLE_MS = 60_000
 """When no purchase has come for this long, live, there is none that is not read."""
@@ -150,6 +151,9 @@ class Campaigns(Decision):
             if told.campaign and told.paused is not None:
                 decider.pause(told.campaign, paused=told.paused)
             if told.user:
+                if self._is_misplaced(told.user, message.partition()):
+                    # It is obeyed here, where the user may not be: nobody else reads it.
+                    metrics.campaign_control_unreadable()
                 slots.append(decider.users.slot_of(told.user))
                 if told.suppressed is not None:
                     decider.suppress(told.user, suppressed=told.suppressed)
@@ -159,6 +163,13 @@ class Campaigns(Decision):
                     except ValueError:
                         metrics.campaign_control_unreadable()
         return np.array(slots, np.int64), obeyed
+
+    def _is_misplaced(self, user: str, partition: int) -> bool:
+        """Whether a record lies in another partition than its user's, as far as users have one."""
+        if self._settings.worker.misplaced == "accept":
+            return False
+        home = partitions_of([user.encode()], self._settings.topics.partitions)
+        return int(home[0]) != partition
 
     def _take_purchases(self, messages: Sequence[Message], now_ms: int) -> Ints:
         """Take in orders and refunds; returns the users whose they are."""

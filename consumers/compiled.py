@@ -16,6 +16,7 @@ look for the end of the text.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, TypeVar, cast
 
 import numba
@@ -62,6 +63,7 @@ class CompiledParser:
                 fields.takes_back,
                 fields.cancels,
                 fields.refunds,
+                fields.uses_review,
             ]
         )
         self._placeholders = _table(dict.fromkeys(fields.placeholders.short, 0))
@@ -101,9 +103,12 @@ class CompiledParser:
         rest = self._plain.parse([values[place] for place in places])
         for place, user in zip(places, rest.users, strict=True):
             users[place] = user
-        for column, found in zip(columns, rest[2:], strict=True):
+        for column, found in zip(columns, rest[2:-1], strict=True):
             column[left] = found
-        return Parsed(users, rest.odd.moved(places), *columns)
+        reviews = rest.reviews
+        if reviews is not None:
+            reviews = replace(reviews, places=left[reviews.places])
+        return Parsed(users, rest.odd.moved(places), *columns)._replace(reviews=reviews)
 
 
 def _joined(values: Sequence[bytes]) -> tuple[bytes, Ints]:
@@ -932,8 +937,8 @@ def _parse(
         names: table of the codes of watched events, by name.
         folds: table of the same, by folded name and alias.
         uses: by code, whether value and quantity are wanted, whether the order is, whether
-            such an event takes one back, whether it cancels one, and whether it does that or
-            refunds one.
+            such an event takes one back, whether it cancels one, whether it does that or
+            refunds one, and whether it is a review, which is left.
         placeholders: table of ids that are none, folded.
         long_placeholders: table of those that are not folded.
         currencies: table of the known ones, folded; empty where nobody looks at them.
@@ -1013,6 +1018,7 @@ def _parse(
             plain = (
                 plain
                 and is_plain
+                and not uses[5, code]
                 and not ((uses_value or uses_order) and unusual & _NUMBERS_READ)
                 and _find_listed(starts[_TYPE], ends[_TYPE], _TRACK) >= 0
                 and is_none == 0

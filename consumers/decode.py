@@ -23,8 +23,19 @@ import numpy.typing as npt
 from consumers.fields import UNWATCHED, Fields
 from consumers.plain import Odd, Parsed, PlainParser, parse_time
 from consumers.timing import TimeRules
+from stream import config
 from stream.config import ConfigError, Money, Worker
-from stream.events import NO_EVENTS, Bools, Counts, EventColumns, Floats, Ints, Mark, Reason
+from stream.events import (
+    NO_EVENTS,
+    Bools,
+    Counts,
+    EventColumns,
+    Floats,
+    Ints,
+    Mark,
+    Reason,
+    Reviews,
+)
 from stream.features import FeatureTable
 from stream.marks import MarkSigner
 from stream.partition import Partition
@@ -78,6 +89,7 @@ class Batch:
     order: npt.NDArray[np.uint64]
     whole: Bools
     recorded_ms: Ints
+    reviews: Reviews | None
     counts: Counts
     rejects: list[Reject]
     marks: list[tuple[int, int]]
@@ -105,6 +117,7 @@ class Batch:
             self.order,
             self.whole,
             self.recorded_ms,
+            self.reviews,
         )
 
 
@@ -140,14 +153,21 @@ class Block:
     category: npt.NDArray[np.uint64]
     order: npt.NDArray[np.uint64]
     whole: Bools
+    reviews: Reviews | None
     fate: npt.NDArray[np.uint8]
     appended_ms: Ints
     clamped: Bools
     rejects: dict[int, Reject]
     marks: dict[int, tuple[int, int]]
 
+    @property
+    def applied(self) -> Bools:
+        """Whether each message is an event that counts, as far as is known."""
+        applied: Bools = self.fate == _Fate.APPLIED
+        return applied
+
     def applies(self, place: int) -> bool:
-        """Whether a message is an event that counts, as far as is known."""
+        """The same of one message."""
         return bool(self.fate[place] == _Fate.APPLIED)
 
     def refuse(self, place: int, reason: Reason, detail: str) -> None:
@@ -191,10 +211,13 @@ class Block:
         if applied < end - start:
             keep = start + np.flatnonzero(self.fate[here] == _Fate.APPLIED)
             users = [self.users[place] for place in keep.tolist()]
+        reviews = self.reviews
+        if reviews is not None:
+            reviews = reviews.where(np.arange(len(self.kind))[keep])
         return Batch(
             topic, users, self.slots[keep], self.kind[keep], self.time_ms[keep], self.id[keep],
             self.value[keep], self.quantity[keep], self.category[keep], self.order[keep],
-            self.whole[keep], self.appended_ms[keep], counts, rejects,
+            self.whole[keep], self.appended_ms[keep], reviews, counts, rejects,
             [self.marks[place] for place in sorted(self.marks) if start <= place < end],
             self.messages[end - 1].offset() + 1,
             int(self.appended_ms[keep].min()) if applied else 0,
@@ -239,12 +262,15 @@ def _joined(first: Parsed, second: Parsed) -> Parsed:
     """The messages of both, in this order."""
     odd, behind = first.odd, len(first.users)
     more = second.odd.moved(range(behind, behind + len(second.users)))
-    columns: Any = zip(first[2:], second[2:], strict=True)
-    return Parsed(
+    pairs: Any = zip(first[2:-1], second[2:-1], strict=True)
+    columns: Any = map(np.concatenate, pairs)
+    both = Parsed(
         first.users + second.users,
         Odd(odd.refused | more.refused, odd.marks | more.marks, odd.ignored | more.ignored),
-        *map(np.concatenate, columns),
+        *columns,
     )
+    reviews = [(first.reviews, behind), (second.reviews, len(second.users))]
+    return both._replace(reviews=Reviews.concatenate(reviews))
 
 
 class Decoder:
@@ -258,6 +284,7 @@ class Decoder:
             and marks are ignored.
         mark_seconds: shop time from one mark to the next.
         money: the reporting currency, and what others are worth in it.
+        ratings: which there are.
 
     Raises:
         ConfigError: the compiled parser is demanded and cannot be had.
@@ -270,11 +297,13 @@ class Decoder:
         marks: MarkSigner | None = None,
         mark_seconds: float = 0.0,
         money: Money | None = None,
+        ratings: config.Reviews | None = None,
     ) -> None:
         self._signer = marks
         self._step_ms = int(mark_seconds * 1_000)
         self._times = TimeRules(worker)
-        plain = PlainParser(table, worker.message_bytes, Fields(table, worker, money or Money()))
+        fields = Fields(table, worker, money or Money(), ratings)
+        plain = PlainParser(table, worker.message_bytes, fields)
         self._parser: Parser = plain
         self.way: Literal["plain", "compiled"] = "plain"
         if worker.decoder == "plain":
@@ -326,6 +355,7 @@ class Decoder:
             category=parsed.category,
             order=parsed.order,
             whole=parsed.whole,
+            reviews=parsed.reviews,
             fate=fate,
             appended_ms=timed.recorded_ms,
             clamped=timed.clamped & (fate == _Fate.APPLIED),

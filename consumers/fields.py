@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
-from stream.config import Money, Worker
+from stream.config import Money, Reviews, Worker
 from stream.events import (
     ALIASES,
     ORDER_CANCELLED,
@@ -28,7 +28,7 @@ from stream.events import (
     Reason,
 )
 from stream.features import FeatureTable
-from stream.hashing import hash_texts
+from stream.hashing import hash_text, hash_texts
 from stream.placeholders import Placeholders, folded
 
 LARGEST_NUMBER = 1e12
@@ -103,6 +103,7 @@ class Fields:
         codes: of events, by name.
         uses_value: by code, whether value and quantity of such an event are read.
         uses_order: by code, whether its order id is.
+        uses_review: by code, whether its rating and its text are.
         takes_back: by code, whether it takes back what an order brought.
         cancels: by code, whether it takes back all of an order, whatever products it lists.
         refunds: by code, whether it takes back an order, and no other event does.
@@ -112,9 +113,13 @@ class Fields:
         usual_rate: of a message that names no currency.
     """
 
-    def __init__(self, table: FeatureTable, worker: Worker, money: Money) -> None:
+    def __init__(
+        self, table: FeatureTable, worker: Worker, money: Money, reviews: Reviews | None = None
+    ) -> None:
         self.codes = Codes(table)
         self.uses_value = table.uses_value
+        self.uses_review = table.uses_review
+        self._ratings = reviews or Reviews()
         taken = {*REFUND_EVENTS, *(name for f in table.features for name in f.minus)}
         self.takes_back = _mask(table, taken)
         self._takes_back: list[bool] = self.takes_back.tolist()
@@ -150,6 +155,33 @@ class Fields:
             if text is not None and text not in self.placeholders:
                 return text
         return ""
+
+    # -- reviews ------------------------------------------------------------------------------
+
+    def review_id(self, raw: Any) -> int:
+        """Hash of what a review is known by, whatever message tells of it; 0 if it has no id."""
+        text = text_of_id(raw)
+        if text is None or text in self.placeholders:
+            return 0
+        return hash_text(b"review " + text.encode(errors="backslashreplace"))
+
+    def rating(self, raw: Any) -> float:
+        """A rating, from -1 for the worst to 1 for the best; NaN for none.
+
+        Raises:
+            RefusedError: it is no number, or none that a review can give.
+        """
+        if is_absent(raw):
+            return math.nan
+        found = number(raw, "rating")
+        worst, best = self._ratings.worst_rating, self._ratings.best_rating
+        if not worst <= found <= best:
+            raise RefusedError(
+                Reason.OUT_OF_RANGE,
+                f"rating {found:g} is not within {worst:g} to {best:g}: say in reviews.worst_rating "
+                "and reviews.best_rating which there are",
+            )
+        return (2.0 * found - worst - best) / (best - worst)
 
     # -- amounts ------------------------------------------------------------------------------
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from consumers.fields import UNWATCHED, Fields
 from consumers.plain import PlainParser
-from stream.config import Money, Worker
+from stream.config import Money, Reviews, Worker
 from stream.events import NativeLine, NoEvent, Track
 from stream.features import FeatureTable
 
@@ -23,8 +23,11 @@ feature watches, without a user or a time."""
 class NativeReader:
     """Reads for one feature table."""
 
-    def __init__(self, table: FeatureTable, worker: Worker, money: Money) -> None:
-        self._parser = PlainParser(table, worker.message_bytes, Fields(table, worker, money))
+    def __init__(
+        self, table: FeatureTable, worker: Worker, money: Money, ratings: Reviews | None = None
+    ) -> None:
+        fields = Fields(table, worker, money, ratings)
+        self._parser = PlainParser(table, worker.message_bytes, fields)
         # Where there is a reporting currency, others are converted or refused, and need not be told.
         tells = table.uses_value & (not money.currency)
         self._tells_currency: list[bool] = tells.tolist()

@@ -117,7 +117,8 @@ class Users:
     def __init__(self, settings: Settings) -> None:
         table, worker = settings.table(), settings.worker
         # Where a user belongs does not depend on what a currency is worth.
-        self._parser = PlainParser(table, worker.message_bytes, Fields(table, worker, Money()))
+        fields = Fields(table, worker, Money(), settings.reviews)
+        self._parser = PlainParser(table, worker.message_bytes, fields)
 
     def of(self, values: Sequence[bytes | None]) -> list[str | None]:
         """The user of each; None of what is counted for nobody."""

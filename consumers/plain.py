@@ -42,11 +42,13 @@ from stream.events import (
     Product,
     Properties,
     Reason,
+    Reviews,
     Track,
 )
 from stream.features import FeatureTable
 from stream.hashing import hash_text, letters_of
 from stream.placeholders import folded
+from stream.reviews.words import words_of
 from stream.times import EARLIEST_MS, LATEST_MS
 from stream.units import iso
 
@@ -92,8 +94,22 @@ class Parsed(NamedTuple):
     category: Hashes
     order: Hashes
     whole: Bools
+    reviews: Reviews | None = None
 
 
+class _ReviewProperties(msgspec.Struct, gc=False):
+    """What only reviews say, of any type."""
+
+    review_id: Any = None
+    review_body: Any = None
+    rating: Any = None
+
+
+class _Review(msgspec.Struct, gc=False):
+    properties: _ReviewProperties | None = None
+
+
+_NO_REVIEW = _ReviewProperties()
 _BLANK = Track("", "2000-01-01T00:00:00.000Z")
 BOM = b"\xef\xbb\xbf"
 
@@ -144,6 +160,8 @@ class PlainParser:
         self._any = msgspec.json.Decoder().decode
         self._code = self.fields.codes.__getitem__
         self._looked_at = self.fields.uses_value | self.fields.uses_order
+        self._uses_review = self.fields.uses_review if self.fields.uses_review.any() else None
+        self._review = msgspec.json.Decoder(_Review).decode
         self._category = _CategoryHashes().__getitem__
         self._bytes = message_bytes
 
@@ -173,17 +191,20 @@ class PlainParser:
         if len(looked_at):
             orders = self._amounts(looked_at, kind, properties, odd, value, quantity, whole)
             order[looked_at] = self.fields.ids(orders)
+        ids = self.fields.ids([track.messageId or "" for track in tracks])
+        reviews = None if self._uses_review is None else self._reviews(values, kind, odd, ids)
         parsed = Parsed(
             users=users,
             odd=odd,
             kind=kind,
             time_ms=time,
-            id=self.fields.ids([track.messageId or "" for track in tracks]),
+            id=ids,
             value=value,
             quantity=quantity,
             category=self._categories([one.category for one in properties]),
             order=order,
             whole=whole,
+            reviews=reviews,
         )
         return parsed, tracks
 
@@ -284,6 +305,42 @@ class PlainParser:
             found.append(amounts)
         value[places], quantity[places], whole[places] = zip(*found, strict=True)
         return orders
+
+    def _reviews(
+        self, values: Sequence[Any], kind: npt.NDArray[np.uint8], odd: Odd, ids: Hashes
+    ) -> Reviews | None:
+        """What reviews say; the ids of those that have one are put in place of their messages'."""
+        assert self._uses_review is not None
+        places: list[int] = []
+        ratings: list[float] = []
+        words: list[Ints] = []
+        for place in np.flatnonzero(self._uses_review[kind]).tolist():
+            if place in odd.refused:
+                continue
+            said = self._review_of(values[place])
+            try:
+                rating = self.fields.rating(said.rating)
+            except RefusedError as refused:
+                odd.refused[place] = refused.reason, refused.detail
+                continue
+            ids[place] = self.fields.review_id(said.review_id) or ids[place]
+            text = said.review_body if isinstance(said.review_body, str) else ""
+            places.append(place)
+            ratings.append(rating)
+            words.append(np.array(words_of(text), np.int64))
+        return Reviews.of(np.array(places, np.int64), np.array(ratings), words)
+
+    def _review_of(self, value: bytes) -> _ReviewProperties:
+        """A second look at a message: what only reviews say is no burden to the others."""
+        try:
+            value.decode()
+            return self._review(value).properties or _NO_REVIEW
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+            parsed = self._parse(value.removeprefix(BOM))
+            said = parsed.get("properties") if isinstance(parsed, dict) else None
+            if not isinstance(said, dict):
+                return _NO_REVIEW
+            return _ReviewProperties(*(said.get(n) for n in _ReviewProperties.__struct_fields__))
 
     def _categories(self, raw: list[Any]) -> Hashes:
         """Hashes of categories, 0 where there is none."""
@@ -386,7 +443,8 @@ class PlainParser:
         if not EARLIEST_MS <= parse_time(timestamp) < LATEST_MS:
             return Reason.BAD_TIME, _why_no_time(timestamp)
         properties = parsed.get("properties")
-        if self._looked_at[code] and not isinstance(properties, dict | None) and properties != []:
+        looked_at = self._looked_at[code] or self.fields.uses_review[code]
+        if looked_at and not isinstance(properties, dict | None) and properties != []:
             return Reason.WRONG_TYPE, f"properties are {shown(properties)}, and no object"
         return None
 

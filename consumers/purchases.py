@@ -1,14 +1,16 @@
 """Reads orders and refunds for whoever measures what users buy, as the activity workers read them.
 
-Comes in: messages of the topic of purchases. Goes out: `Purchase`s, and up to when all of them are known.
+Comes in: messages of the topic of purchases. Goes out: columns, and up to when all of them are known.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from consumers.decode import Block, Decoder, Message
-from stream.campaigns.purchases import Purchase, Read
+from stream.campaigns.purchases import PurchaseColumns, Read
 from stream.config import Settings
 from stream.features import DEFAULT_FEATURES, FeatureTable
 from stream.marks import MarkSigner
@@ -40,22 +42,20 @@ class PurchaseReader:
         """What messages say; those that cannot be read are told of by the activity workers."""
         block = self._decoder.decode(messages)
         kinds = self._kinds
-        placed = (kinds.completed, kinds.updated)
-        purchases = []
-        for place, kind in enumerate(block.kind.tolist()):
-            if block.applies(place) and (kind in placed or kinds.takes_back[kind]):
-                purchases.append(
-                    Purchase(
-                        block.users[place],
-                        int(block.order[place]),
-                        int(block.id[place]),
-                        int(block.time_ms[place]),
-                        float(block.value[place]),
-                        bool(block.whole[place]),
-                        kind not in placed,
-                    )
-                )
-        return Read(purchases, self._until(block))
+        said = np.flatnonzero(block.applied)
+        kind = block.kind[said]
+        placed = (kind == kinds.completed) | (kind == kinds.updated)
+        of_orders = placed | kinds.takes_back[kind]
+        said, placed = said[of_orders], placed[of_orders]
+        purchases = PurchaseColumns(
+            block.order[said],
+            block.id[said],
+            block.time_ms[said],
+            block.value[said],
+            block.whole[said],
+            ~placed,
+        )
+        return Read([block.users[place] for place in said.tolist()], purchases, self._until(block))
 
     def _until(self, block: Block) -> int:
         """Live the time of the newest record; else the last mark, or event where a log has no marks."""

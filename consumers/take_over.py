@@ -227,6 +227,7 @@ class TakeOver:
             if not self._load_until(deadline, loading):
                 return
             loading.partition.past.load_ids(self._store.load_ids(number))
+            loading.partition.past.load_words(self._store.load_words(number))
             try:
                 partition = self._see_that_all_are_there(loading)
             except NotOursError as error:

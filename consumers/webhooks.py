@@ -23,7 +23,7 @@ from stream.campaigns.triggers import CampaignTrigger
 from stream.config import Settings
 from stream.headers import event_type
 from stream.webhooks.letters import ENABLE, REPLAY, Enable, Replay
-from stream.webhooks.queue import Attempt, Queue
+from stream.webhooks.queue import OUTCOMES, Attempt, Queue
 from stream.webhooks.schedule import Answer
 
 log = logging.getLogger(__name__)
@@ -55,6 +55,8 @@ class Webhooks(Decision):
         self._send = send
         rules = settings.webhooks.rules(topics.partitions)
         self._queue = Queue(settings.endpoints, rules, key)
+        for endpoint in settings.endpoints:
+            metrics.webhook_declared(endpoint.name, OUTCOMES)
         # Filled by the sender's thread.
         self._answers: deque[tuple[str, Answer]] = deque()
 

@@ -10,14 +10,23 @@ from stream.headers import SPEC_VERSION, attribute
 
 
 def cloud_event(
-    name: str, source: str, kind: str, time: str, subject: str, /, **extensions: str
+    name: str,
+    source: str,
+    kind: str,
+    time: str,
+    subject: str,
+    /,
+    dataschema: str = "",
+    **extensions: str,
 ) -> Headers:
     """Headers of a JSON event.
 
     Args:
         name: its id.
+        source: see `stream.headers.event_source`.
         kind: its type.
         time: ISO 8601.
+        dataschema: see `stream.headers.schema_uri`; empty for a record that has none.
         extensions: further attributes, by their names.
     """
     attributes = {
@@ -27,6 +36,7 @@ def cloud_event(
         "type": kind,
         "time": time,
         "subject": subject,
+        **({"dataschema": dataschema} if dataschema else {}),
         **extensions,
     }
     headers: Headers = [(attribute(named), value) for named, value in attributes.items()]

@@ -20,14 +20,14 @@ from producers.cloudevents import cloud_event
 from producers.delivery import DeliveryError, Record, deliver
 from stream.config import Settings
 from stream.errors import BrokerUnavailableError, kafka_client
-from stream.events import MEMBERSHIP
+from stream.events import MEMBERSHIP, MEMBERSHIP_SCHEMA
+from stream.headers import event_source
 from stream.membership import Membership, Wanted, memberships
 from stream.model import Model
 from stream.partition import SchemaMismatchError
 from stream.store.promises import ReaderStore
 from stream.units import iso
 
-SOURCE = "/segstream/republish"
 PORTION = 2_000
 """Users taken from the store and delivered at once."""
 
@@ -113,5 +113,14 @@ def _of_partition(
 
 
 def _record(settings: Settings, partition: int, one: Membership, at_ms: int) -> Record:
-    headers = cloud_event(one.id, SOURCE, MEMBERSHIP, iso(at_ms), one.user.decode(), kind=one.kind)
+    source = event_source(settings.store.namespace, "republish")
+    headers = cloud_event(
+        one.id,
+        source,
+        MEMBERSHIP,
+        iso(at_ms),
+        one.user.decode(),
+        MEMBERSHIP_SCHEMA,
+        kind=one.kind,
+    )
     return Record(settings.topics.changes, one.record, one.user, partition, headers)

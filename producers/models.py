@@ -15,10 +15,17 @@ from producers.cloudevents import cloud_event
 from producers.delivery import DeliveryError, Headers, Record, deliver
 from stream.config import Settings
 from stream.errors import BrokerUnavailableError, kafka_client
-from stream.events import LINEAGE, LINEAGE_RECORD, NAMESPACE_HEADER, ORIGIN_HEADER, LineageRecord
+from stream.events import (
+    LINEAGE,
+    LINEAGE_RECORD,
+    LINEAGE_SCHEMA,
+    NAMESPACE_HEADER,
+    ORIGIN_HEADER,
+    LineageRecord,
+)
+from stream.headers import event_source
 
 KEY = b"current"
-SOURCE = "/segstream/trainer"
 
 
 class ModelAnnouncer:
@@ -26,6 +33,7 @@ class ModelAnnouncer:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
+        self._source = event_source(settings.store.namespace, "trainer")
         self._producer: Producer | None = None
 
     def __call__(self, model: bytes, lineage: Sequence[LineageRecord], origin: bytes) -> None:
@@ -61,5 +69,7 @@ class ModelAnnouncer:
             self._settings.topics.changes,
             LINEAGE_RECORD.dump_json(told),
             subject.encode(),
-            headers=cloud_event(told["id"], SOURCE, LINEAGE, told["at"], subject),
+            headers=cloud_event(
+                told["id"], self._source, LINEAGE, told["at"], subject, LINEAGE_SCHEMA
+            ),
         )

@@ -27,7 +27,8 @@ from producers.delivery import DeliveryError, Record, deliver
 from stream import metrics
 from stream.config import Settings
 from stream.errors import BrokerUnavailableError, TopicMissingError, kafka_client
-from stream.events import CHANGED
+from stream.events import CHANGE_SCHEMA, CHANGED
+from stream.headers import event_source
 from stream.roles.leader import Lease
 from stream.roles.outlet import Outlet
 from stream.store.promises import PublisherStore
@@ -49,8 +50,9 @@ def changes_outlet(settings: Settings) -> Outlet:
     return Outlet(
         "publisher",
         settings.topics.changes,
-        "/segstream/activity",
+        event_source(settings.store.namespace, "activity"),
         CHANGED,
+        CHANGE_SCHEMA,
         extensions={"kindto": "kind_to"},
         retention_seconds=settings.topics.changes_retention_seconds,
         remedy="`segstream republish` sends everybody's present segment",
@@ -330,7 +332,13 @@ class OutboxPublisher:
         outlet = self._outlet
         more = {name: getattr(envelope, name) for name in outlet.extensions}
         headers = cloud_event(
-            envelope.id, outlet.source, outlet.kind, envelope.at, envelope.subject, **more
+            envelope.id,
+            outlet.source,
+            outlet.kind,
+            envelope.at,
+            envelope.subject,
+            outlet.schema,
+            **more,
         )
         return Record(outlet.topic, change, envelope.subject.encode(), partition, headers)
 

@@ -19,7 +19,17 @@ from producers.cloudevents import cloud_event
 from producers.delivery import Record, deliver
 from stream.config import Settings
 from stream.errors import kafka_client
-from stream.webhooks.letters import ENABLE, REPLAY, SOURCE, Enable, Letter, Replay, topic_of
+from stream.webhooks.letters import (
+    ENABLE,
+    ENABLE_SCHEMA,
+    REPLAY,
+    REPLAY_SCHEMA,
+    Enable,
+    Letter,
+    Replay,
+    letter_source,
+    topic_of,
+)
 
 PORTION = 1_000
 
@@ -52,12 +62,15 @@ def replay(
     producer = kafka_client(make_producer, producer_options(settings.broker, linger_seconds=0.0))
     seconds, topic = settings.publisher.deliver_seconds, topic_of(settings)
     endpoints = sorted({letter["endpoint"] for letter in letters})
-    deliver(producer, list(_enabling(endpoints, topic, settings.topics.partitions, now)), seconds)
+    deliver(producer, list(_enabling(settings, endpoints, topic, now)), seconds)
     left, asked = iter(letters), 0
     while portion := list(islice(left, PORTION)):
         deliver(
             producer,
-            [_request(one, topic, partitions[one["id"]], now, late=late) for one in portion],
+            [
+                _request(settings, one, topic, partitions[one["id"]], now, late=late)
+                for one in portion
+            ],
             seconds,
         )
         asked += len(portion)
@@ -65,15 +78,22 @@ def replay(
     return asked
 
 
-def _enabling(endpoints: Sequence[str], topic: str, partitions: int, now: str) -> Iterable[Record]:
+def _enabling(
+    settings: Settings, endpoints: Sequence[str], topic: str, now: str
+) -> Iterable[Record]:
+    source = letter_source(settings)
     for endpoint in endpoints:
         told: Enable = {"id": f"{endpoint}/{now}", "at": now, "endpoint": endpoint}
-        headers = cloud_event(told["id"], SOURCE, ENABLE, now, endpoint)
-        for number in range(partitions):
+        headers = cloud_event(told["id"], source, ENABLE, now, endpoint, ENABLE_SCHEMA)
+        for number in range(settings.topics.partitions):
             yield Record(topic, _encode(told), endpoint.encode(), number, headers)
 
 
-def _request(letter: Letter, topic: str, partition: int, now: str, *, late: bool) -> Record:
+def _request(
+    settings: Settings, letter: Letter, topic: str, partition: int, now: str, *, late: bool
+) -> Record:
     asked: Replay = {"id": f"{letter['id']}/{now}", "at": now, "letter": letter, "late": late}
-    headers = cloud_event(asked["id"], SOURCE, REPLAY, now, letter["user"])
+    headers = cloud_event(
+        asked["id"], letter_source(settings), REPLAY, now, letter["user"], REPLAY_SCHEMA
+    )
     return Record(topic, _encode(asked), letter["user"].encode(), partition, headers)

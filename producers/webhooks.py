@@ -11,6 +11,7 @@ not used, and of an answer no more is read than it takes to use the connection a
 from __future__ import annotations
 
 import asyncio
+import logging
 import socket
 import ssl
 import threading
@@ -30,6 +31,8 @@ from stream.webhooks.bodies import body
 from stream.webhooks.declare import SIGNED, Endpoint
 from stream.webhooks.queue import Attempt
 from stream.webhooks.schedule import Answer
+
+log = logging.getLogger(__name__)
 
 ANSWER_BYTES = 65_536
 """Of an answer's body that are read; the connection of one that goes on is closed."""
@@ -58,6 +61,7 @@ class Sender:
 
     Args:
         secrets: by endpoint, as `declare.secrets_of` gives them.
+        source: of triggers as CloudEvents.
         resolved: gives the addresses of a name.
     """
 
@@ -65,10 +69,12 @@ class Sender:
         self,
         endpoints: Sequence[Endpoint],
         secrets: Mapping[str, Sequence[str]],
+        source: str,
         resolved: Resolve = resolve,
     ) -> None:
         self._endpoints = endpoints
         self._secrets = secrets
+        self._source = source
         self._resolve = resolved
         self._signers = {
             one.name: [Webhook(secret) for secret in secrets[one.name]]
@@ -143,6 +149,12 @@ class Sender:
         except (aiohttp.ClientError, OSError, RefusedAddressError) as error:
             said = masking.mask(str(error))
             answer = Answer(None, error=f"{type(error).__name__}: {said}" if said else "no answer")
+        except Exception as error:
+            # Without an answer the delivery would be under way for ever.
+            log.exception(
+                "%s: an attempt failed in a way that is not foreseen", attempt.endpoint.name
+            )
+            answer = Answer(None, error=type(error).__name__)
         done(attempt.key, answer)
 
     async def _ask(self, attempt: Attempt) -> Answer:
@@ -154,8 +166,9 @@ class Sender:
             if why := refusal(address, private=endpoint.private):
                 raise RefusedAddressError(why)
         headers, content = self._request(attempt, url)
-        # The certificate is to be of the name, whatever address it leads to.
-        name = None if url.scheme == "http" or _is_address(host) else host
+        # The certificate is to be of the name, whatever address it leads to. A name that ends in a dot
+        # is the same name, and no certificate has it.
+        name = None if url.scheme == "http" or _is_address(host) else host.rstrip(".")
         while True:
             try:
                 return await self._answer(
@@ -187,7 +200,7 @@ class Sender:
 
     def _request(self, attempt: Attempt, url: URL) -> tuple[dict[str, str], bytes]:
         endpoint, trigger = attempt.endpoint, attempt.trigger
-        made = body(endpoint.format, trigger, self._secrets[endpoint.name])
+        made = body(endpoint.format, trigger, self._secrets[endpoint.name], self._source)
         headers = {
             # The address in the URL is the one that was looked at.
             "host": url.authority,

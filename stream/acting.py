@@ -15,6 +15,7 @@ import numpy as np
 from stream.events import CAUSES, Cause, EventColumns, Ints, Rows
 from stream.looking import look_under
 from stream.partition import Partition
+from stream.reviews.judge import sentiments
 from stream.rows import put_rows, rows_at
 
 
@@ -71,7 +72,9 @@ def act_together(acting: Sequence[Acting], now_ms: int) -> list[int]:
         raise ValueError("partitions that act together have one memory")
     parts = [one.partition.part(one.events) for one in acting]
     sifted = partitions[0].memory.sift(parts, events, table.orders)
-    folded = table.fold(take, sifted.events, sifted.repeats, sifted.shares)
+    learned = [(one.partition.past.wordings, len(one.events)) for one in acting]
+    feels = sentiments(learned, sifted.events, sifted.repeats)
+    folded = table.fold(take, sifted.events, sifted.repeats, sifted.shares, feels)
     spans = parted(folded.touched)
     slots = [
         folded.touched[a:b] - first for first, (a, b) in zip(firsts.tolist(), spans, strict=True)

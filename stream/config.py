@@ -15,6 +15,7 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    ValidationError,
     field_validator,
     model_validator,
 )
@@ -23,11 +24,17 @@ from pydantic.config import JsonDict
 from stream import rhythm
 from stream.campaigns.declare import Campaign, see_campaigns
 from stream.campaigns.declare import Limits as CampaignLimits
-from stream.features import DEFAULT_FEATURES, SHOP_EVENTS, Feature, FeatureTable
+from stream.features import (
+    DEFAULT_FEATURES,
+    REVIEW_FEATURES,
+    SHOP_EVENTS,
+    Feature,
+    FeatureTable,
+)
 from stream.kinds import DEFAULT_KINDS, DERIVED, FALLBACK_KIND, KindRule
 from stream.limits import Limits
 from stream.populations import DEFAULT_POPULATIONS, Population, Populations, check
-from stream.scores.declare import DEFAULT_SCORES, INPUTS, NEEDED, Score, Wanted
+from stream.scores.declare import DEFAULT_SCORES, HABITS, INPUTS, NEEDED, Score, Wanted
 from stream.segments import MOST_MARGIN, PublishRule
 from stream.told import WRONG, ToldError
 from stream.units import parse_duration
@@ -351,6 +358,22 @@ class Money(Section):
         return self
 
 
+class Reviews(Section):
+    enabled: bool = setting(
+        False,
+        "read the ratings and texts of reviews: there are two features more, reviews_180d and "
+        "sentiment_90d, unless features of these names are declared",
+    )
+    worst_rating: float = setting(1.0, "the worst rating that a review can give")
+    best_rating: float = setting(5.0, "the best one; what lies halfway is neutral")
+
+    @model_validator(mode="after")
+    def _has_a_range(self) -> Reviews:
+        if not self.worst_rating < self.best_rating:
+            raise ValueError("worst_rating is not below best_rating")
+        return self
+
+
 class Learning(Section):
     segments: int = setting(
         6,
@@ -421,6 +444,10 @@ class Scoring(Section):
     inputs: tuple[str, ...] = setting(
         INPUTS,
         "features that scores are computed from; of the default ones, those that are declared",
+    )
+    habits: tuple[str, ...] = setting(
+        HABITS,
+        "features in which somebody may be unusual; of the default ones, those that are declared",
     )
     users: int = setting(
         4_096, "customers of the sample who are followed, at the most", "users", ge=100, le=65_536
@@ -598,6 +625,7 @@ class Settings(Section):
     clock: Clock = Clock()
     worker: Worker = Worker()
     money: Money = Money()
+    reviews: Reviews = Reviews()
     learning: Learning = Learning()
     scoring: Scoring = Scoring()
     publish: Publish = Publish()
@@ -614,7 +642,8 @@ class Settings(Section):
     scores: tuple[Score, ...] = Field(
         default=DEFAULT_SCORES,
         description="what is foretold of each customer. By default the probability of an order within "
-        "30 and 90 days and the expected spend of 90, if there are features to tell it from",
+        "30 and 90 days and the expected spend of 90, if there are features to tell it from; and how "
+        "unusual somebody is",
     )
     campaigns: tuple[Campaign, ...] = Field(default=())
     campaign_limits: CampaignLimits = CampaignLimits()
@@ -635,8 +664,26 @@ class Settings(Section):
         """The scores, and what they are learned from."""
         names = {feature.name for feature in self.features}
         told = self.scoring
-        inputs = tuple(name for name in told.inputs if name in names)
-        return Wanted(self.scores, inputs, told.users, told.look_days, told.labels)
+        inputs, habits = (
+            tuple(name for name in some if name in names) for some in (told.inputs, told.habits)
+        )
+        return Wanted(self.scores, inputs, told.users, told.look_days, told.labels, habits)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _with_those_of_reviews(cls, data: Any) -> Any:
+        """The features of reviews behind the others, where reviews are read."""
+        told = data.get("reviews") if isinstance(data, dict) else None
+        try:
+            enabled = told is not None and Reviews.model_validate(told).enabled
+        except ValidationError:
+            return data  # it is told with its key
+        features = data.get("features", DEFAULT_FEATURES) if enabled else None
+        if not isinstance(features, (list, tuple)):
+            return data
+        names = {_name_of(feature) for feature in features}
+        more = [feature for feature in REVIEW_FEATURES if feature.name not in names]
+        return data | {"features": [*features, *more]}
 
     @model_validator(mode="before")
     @classmethod
@@ -648,8 +695,12 @@ class Settings(Section):
         rules = {feature for one in DEFAULT_POPULATIONS for feature in one.when}
         if "populations" not in data and not rules <= names:
             data = data | {"populations": ()}
-        if "scores" not in data and not names.issuperset(NEEDED):
-            data = data | {"scores": ()}
+        if "scores" not in data:
+            told = names.issuperset(NEEDED)
+            scores = [one for one in DEFAULT_SCORES if told or one.of == "unusual"]
+            if not names.intersection(HABITS):
+                scores = [one for one in scores if one.of != "unusual"]
+            data = data | {"scores": tuple(scores)}
         return data
 
     @model_validator(mode="after")
@@ -721,11 +772,17 @@ class Settings(Section):
             if names.count(name) > 1 or name in features:
                 raise ValueError(f"scores: the name {name!r} is used twice")
         missing = [name for name in NEEDED if name not in features]
-        if self.scores and missing:
+        if missing and any(score.days for score in self.scores):
             raise ValueError(f"scores: the feature {missing[0]!r} is needed, and is not declared")
-        for name in self.scoring.inputs:
-            if name not in features and name not in INPUTS:
-                raise ValueError(f"scoring.inputs: {name!r} is no feature")
+        unusual = [score.name for score in self.scores if score.of == "unusual"]
+        if len(unusual) > 1:
+            raise ValueError(f"scores: {unusual[1]!r} is unusual, as {unusual[0]!r} is already")
+        if unusual and not set(self.scoring.habits) & set(features):
+            raise ValueError(f"scores: {unusual[0]!r} needs scoring.habits, of features there are")
+        for section, known in (("inputs", INPUTS), ("habits", HABITS)):
+            for name in getattr(self.scoring, section):
+                if name not in features and name not in known:
+                    raise ValueError(f"scoring.{section}: {name!r} is no feature")
 
 
 def _name_of(feature: Any) -> Any:

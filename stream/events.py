@@ -7,6 +7,7 @@ known here.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from enum import StrEnum
 from typing import Annotated, Any, NamedTuple, TypeAlias
@@ -16,6 +17,8 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field, TypeAdapter
 from typing_extensions import TypedDict
+
+from stream.headers import schema_uri
 
 Floats: TypeAlias = npt.NDArray[np.float64]
 Ints: TypeAlias = npt.NDArray[np.int64]
@@ -191,6 +194,52 @@ CAUSES: tuple[Cause, ...] = tuple(Cause)
 
 
 @dataclass(frozen=True)
+class Reviews:
+    """What the reviews among a batch of events say; of the text, its hashed words are all there is.
+
+    Attributes:
+        places: of these events in the batch, ascending.
+        rating: of each, from -1 for the worst to 1 for the best; NaN where none is said.
+        words: of each text, see `reviews.words`; none where there is no text.
+    """
+
+    places: Ints
+    rating: Floats
+    words: tuple[Ints, ...]
+
+    @staticmethod
+    def of(places: Ints, rating: Floats, words: Sequence[Ints]) -> Reviews | None:
+        """None where there are none, as in most batches."""
+        return Reviews(places, rating, tuple(words)) if len(places) else None
+
+    def where(self, picked: Ints) -> Reviews | None:
+        """Those among the events at some places, in that order."""
+        at = np.minimum(np.searchsorted(self.places, picked), len(self.places) - 1)
+        here = np.flatnonzero(self.places[at] == picked)
+        return Reviews.of(here, self.rating[at[here]], [self.words[one] for one in at[here]])
+
+    @staticmethod
+    def concatenate(parts: Sequence[tuple[Reviews | None, int]]) -> Reviews | None:
+        """Those of batches that come one after the other.
+
+        Args:
+            parts: reviews of each, and how many events it has.
+        """
+        found, begin = [], 0
+        for reviews, count in parts:
+            if reviews is not None:
+                found.append((reviews, begin))
+            begin += count
+        if not found:
+            return None
+        return Reviews(
+            np.concatenate([reviews.places + begin for reviews, begin in found]),
+            np.concatenate([reviews.rating for reviews, _ in found]),
+            tuple(words for reviews, _ in found for words in reviews.words),
+        )
+
+
+@dataclass(frozen=True)
 class EventColumns:
     """A batch of events of one partition, a column a field, all of one length.
 
@@ -201,7 +250,7 @@ class EventColumns:
     or a cancellation that it names no amount: it takes back what is left of its order; and of an
     order that it says no value: where the order is known, it corrects none.
     `recorded_ms` is the time of the record in the log. Of a refund or a cancellation, `value` and
-    `quantity` are never negative.
+    `quantity` are never negative. `reviews` is no column: few events have any.
     """
 
     slot: npt.NDArray[np.int64]
@@ -215,24 +264,32 @@ class EventColumns:
     order: Hashes
     whole: Bools
     recorded_ms: Ints
+    reviews: Reviews | None = None
 
     def __len__(self) -> int:
         return len(self.slot)
 
     def where(self, keep: npt.NDArray[Any]) -> EventColumns:
         """The events a mask or an index picks, in that order."""
-        return EventColumns(*(getattr(self, f.name)[keep] for f in fields(self)))
+        reviews = self.reviews
+        if reviews is not None:
+            reviews = reviews.where(np.arange(len(self))[keep])
+        columns: dict[str, Any] = {name: getattr(self, name)[keep] for name in _COLUMNS}
+        return EventColumns(**columns, reviews=reviews)
 
     @staticmethod
     def concatenate(parts: list[EventColumns]) -> EventColumns:
         """All events, in the order given; no parts make no events."""
         if not parts:
             return NO_EVENTS
-        return EventColumns(
-            *(np.concatenate([getattr(p, f.name) for p in parts]) for f in fields(EventColumns))
-        )
+        columns: dict[str, Any] = {
+            name: np.concatenate([getattr(part, name) for part in parts]) for name in _COLUMNS
+        }
+        reviews = Reviews.concatenate([(part.reviews, len(part)) for part in parts])
+        return EventColumns(**columns, reviews=reviews)
 
 
+_COLUMNS = tuple(field.name for field in fields(EventColumns) if field.name != "reviews")
 NO_EVENTS = EventColumns(
     np.empty(0, np.int64),
     np.empty(0, np.uint8),
@@ -346,6 +403,12 @@ LINEAGE = "segstream.segment.lineage"
 MEMBERSHIP = "segstream.segment.membership"
 """Types of the CloudEvents on `segment-changes`: a user's move, what became of a segment, and where
 a user is, told again."""
+CHANGE_SCHEMA = schema_uri("segment-change")
+LINEAGE_SCHEMA = schema_uri("segment-lineage")
+MEMBERSHIP_SCHEMA = schema_uri("segment-membership")
+"""What their data keep to."""
+MODEL_SCHEMA = schema_uri("published-model")
+"""The same of a published model."""
 
 
 class Profile(TypedDict):

@@ -19,7 +19,25 @@ def attribute(name: str) -> str:
     return f"ce_{name}"
 
 
-EVENT_ID, EVENT_TYPE, EVENT_SPEC = map(attribute, ("id", "type", "specversion"))
+EVENT_ID, EVENT_TYPE, EVENT_SPEC, EVENT_SOURCE, EVENT_SCHEMA = map(
+    attribute, ("id", "type", "specversion", "source", "dataschema")
+)
+
+
+def event_source(namespace: str, part: str) -> str:
+    """Source of the CloudEvents that a part of a pipeline sends: two pipelines may share a topic."""
+    return f"/segstream/{namespace}/{part}"
+
+
+def schema_uri(name: str, version: int = 1) -> str:
+    """Name of a JSON Schema, and `dataschema` of the CloudEvents that keep to it.
+
+    Args:
+        name: of its file, without the ending.
+        version: goes up when readers of the version before would misread a record. A field more is
+            no other version: readers ignore what they do not know.
+    """
+    return f"urn:segstream:schema:{name}:{version}"
 
 
 class WithHeaders(Protocol):

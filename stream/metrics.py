@@ -92,6 +92,20 @@ class _Told(Collector):
         yield family
 
 
+@dataclass(frozen=True)
+class Effects:
+    """What is known of campaigns over all partitions.
+
+    Attributes:
+        compared: by campaign, arm, ``conversion``, ``active`` or ``revenue``, and ``difference``, ``low`` or
+            ``high``.
+        evidence: by campaign, that users do not stand in their arms as declared.
+    """
+
+    compared: Mapping[tuple[str, str, str, str], float]
+    evidence: Mapping[str, float]
+
+
 class _Deadlines:
     """For each label whether its deadline lies ahead, told when asked; see `_Told`."""
 
@@ -373,7 +387,25 @@ _campaign_revenue = _counter(
     "campaign_measured_revenue_total", "What they bought within it.", "campaign", "arm"
 )
 _campaign_unreadable = _counter(
-    "campaign_control_unreadable_total", "Records of campaign-control that cannot be obeyed."
+    "campaign_control_unreadable_total",
+    "Records of campaign-control that cannot be obeyed, or lie in another partition than their user's.",
+)
+# What this process last found out about campaigns.
+_effects = Effects({}, {})
+
+_Told(
+    "campaign_effect",
+    "Treated less held out, of all partitions and the declaration in force: the difference, and the ends "
+    "of the interval that holds at all looks; none while there are too few users.",
+    ("campaign", "arm", "what", "value"),
+    lambda: list(_effects.compared.items()),
+)
+_Told(
+    "campaign_ratio_evidence",
+    "How many times likelier users stand in their arms in other shares than declared; by chance one "
+    "campaign in a thousand ever has 1,000.",
+    ("campaign",),
+    lambda: [((name,), evidence) for name, evidence in _effects.evidence.items()],
 )
 _webhook_attempts = _counter(
     "webhook_attempts_total",
@@ -716,9 +748,23 @@ def campaign_measured(
     _campaign_revenue.labels(campaign, arm).inc(max(revenue, 0.0))
 
 
+def campaign_effects(effects: Effects) -> None:
+    """What all partitions together say of campaigns was worked out anew."""
+    global _effects  # noqa: PLW0603 - what is told is this module's to know
+    _effects = effects
+
+
 def campaign_control_unreadable() -> None:
     """A record was passed over."""
     _campaign_unreadable.inc()
+
+
+def webhook_declared(endpoint: str, outcomes: Iterable[str]) -> None:
+    """There is an endpoint: what never happened to it is counted from 0 on, so that a first time shows."""
+    for outcome in outcomes:
+        _webhook_counted.labels(endpoint, outcome)
+    for answer in ("2xx", "none"):
+        _webhook_attempts.labels(endpoint, answer)
 
 
 def webhook_attempts(endpoint: str, answer: str, count: int) -> None:

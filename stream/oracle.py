@@ -44,7 +44,7 @@ from hashlib import blake2b, sha256
 from time import time_ns
 from typing import Any, NamedTuple
 
-from stream.config import Money, Worker
+from stream.config import Money, Reviews, Worker
 from stream.events import Counts, Reason
 from stream.features import BUCKETS, SAME_OCCASION_DAYS, SESSION_GAP_MS, Feature
 from stream.hashing import partition_of
@@ -67,6 +67,8 @@ EIGHTHS = 8
 """Of the time that something is remembered; it is forgotten an eighth after another."""
 REACHED = 1.0 - 1e-9
 """Of an order's value: parts that add up to this much have taken all of it back."""
+RATED_TEXTS = 10
+"""Of good reviews, and of bad ones, before anything is said of a text without a rating."""
 NEAR_NOTHING = 1e-6
 """A mean or ratio over this little or less has nothing to tell."""
 
@@ -104,6 +106,8 @@ class Event(NamedTuple):
         order: hash of the order id, 0 for none.
         whole: whether it takes back what is left of its order.
         recorded_ms: time of its record; 0 if that has none.
+        rating: of a review, from -1 to 1; None for none.
+        words: of the text of a review, as buckets.
     """
 
     user: str
@@ -118,6 +122,8 @@ class Event(NamedTuple):
     order: int = 0
     whole: bool = False
     recorded_ms: int = 0
+    rating: float | None = None
+    words: tuple[int, ...] = ()
 
 
 class Marks(NamedTuple):
@@ -159,6 +165,7 @@ class Judge:
         now_ms: by the wall clock, when the log was read; None asks the machine's.
         partitions: how many a topic has; 0 where nobody looks where users lie.
         money: the reporting currency, and what others are worth in it.
+        ratings: which there are.
     """
 
     def __init__(
@@ -169,13 +176,15 @@ class Judge:
         now_ms: int | None = None,
         partitions: int = 0,
         money: Money | None = None,
+        ratings: Reviews | None = None,
     ) -> None:
         self._marks = marks
         self._now_ms = now_ms
         self._partitions = partitions if worker.misplaced == "refuse" else 0
         self._reader = Reader(
-            features, names_of(features), names_read(features), worker, money or Money()
-        )
+            features, names_of(features), names_read(features), worker, money or Money(),
+            ratings or Reviews(),
+        )  # fmt: skip
         self._worker = worker
 
     def judge(self, message: Message) -> Outcome:
@@ -219,6 +228,8 @@ class Judge:
             order=said.order,
             whole=said.whole,
             recorded_ms=recorded_ms,
+            rating=said.rating,
+            words=said.words,
         )
         return Outcome(Fate.APPLIED, event=event)
 
@@ -286,6 +297,7 @@ class Applied(NamedTuple):
         is_order: whether it tells of an order, whose amounts are kept with the order.
         is_update: whether it corrects an order, and counts by itself only where it is named.
         arrived: whether a message says so itself; of an order, a correction may be all there is.
+        sentiment: of a review; None for none that is known.
     """
 
     name: str
@@ -300,6 +312,7 @@ class Applied(NamedTuple):
     is_update: bool = False
     topic: int = CLICKSTREAM
     arrived: bool = True
+    sentiment: float | None = None
 
 
 class Amounts(NamedTuple):
@@ -459,11 +472,14 @@ class OracleUser:
         """Newest time at which the user did something; 0 if only the shop did."""
         return max((event.time_ms for event in self.events if event.acts), default=0)
 
-    def fold_event(self, event: Event, step: int, rules: Rules) -> bool:
+    def fold_event(
+        self, event: Event, step: int, rules: Rules, sentiment: float | None = None
+    ) -> bool:
         """Count an event that did not come before; False if it says nothing new of its order.
 
         Args:
             step: of the topic's clock, by which orders are remembered.
+            sentiment: of a review.
         """
         acts = event.name not in rules.shop
         if rules.orders and event.name in (PLACED, UPDATED):
@@ -472,12 +488,18 @@ class OracleUser:
         else:
             if rules.orders and event.name in (REFUNDED, CANCELLED):
                 self._refund(event, step)
-            self._happen(event, acts)
+            self._happen(event, acts, sentiment=sentiment)
         self.as_of_ms = max(self.as_of_ms, event.time_ms)
         return True
 
     def _happen(
-        self, event: Event, acts: bool, *, is_order: bool = False, is_update: bool = False
+        self,
+        event: Event,
+        acts: bool,
+        *,
+        is_order: bool = False,
+        is_update: bool = False,
+        sentiment: float | None = None,
     ) -> None:
         opens, browsed = False, 0.0
         if event.topic == CLICKSTREAM and acts:
@@ -495,6 +517,7 @@ class OracleUser:
                 is_order,
                 is_update,
                 event.topic,
+                sentiment=sentiment,
             )
         )
 
@@ -614,7 +637,8 @@ class OracleUser:
                 return self._mean_gap(feature)
             case "mean":
                 top = _timed(feature, self._contributions(feature), aged_to)
-                counts = feature.model_copy(update={"aggregate": "count", "of": None})
+                of = "opinions" if feature.of == "sentiment" else None
+                counts = feature.model_copy(update={"aggregate": "count", "of": of})
                 bottom = _timed(feature, self._contributions(counts, bottom=True), aged_to)
                 return _divide(top, bottom, feature.absent)
             case _:
@@ -638,6 +662,10 @@ class OracleUser:
             elif feature.of == "browse_seconds":
                 counts, amount = _watches(feature.on, event), event.browsed_seconds
                 counts = counts and amount > 0
+            elif feature.of in ("sentiment", "opinions"):
+                counts = _watches(feature.on, event) and event.sentiment is not None
+                if feature.of == "sentiment":
+                    amount = event.sentiment or 0.0
             else:
                 counts = event.name in minus or _watches(feature.on, event)
                 counts = counts and not event.is_order
@@ -648,7 +676,7 @@ class OracleUser:
             if counts:
                 sign = -1.0 if event.name in minus else 1.0
                 found.append(_Amount(event.time_ms, sign * amount, abs(amount)))
-        if feature.of in ("sessions", "browse_seconds") or (
+        if feature.of in ("sessions", "browse_seconds", "sentiment", "opinions") or (
             feature.on and PLACED not in feature.on
         ):
             return found
@@ -806,6 +834,50 @@ class Rules(NamedTuple):
     shop: frozenset[str]
 
 
+# -- reviews ---------------------------------------------------------------------------------
+
+
+class OracleWording:
+    """What the rated texts of a topic have taught so far: `likely_good` is a sum over words.
+
+    AdaGrad on the logistic loss: a word's weight goes by the share of it that was wrong, over the root
+    of what it has gone so far; weights are rounded, so that no order of adding up matters.
+    """
+
+    def __init__(self) -> None:
+        self.weights: dict[int, float] = {}
+        self.squares: dict[int, float] = {}
+        self.level, self.level_squares = 0.0, 1e-2
+        self.rated = {True: 0, False: 0}
+
+    def likely_good(self, words: Sequence[int]) -> float:
+        total = math.fsum(self.weights.get(word, 0.0) for word in words)
+        if words:
+            total *= 1.0 / math.sqrt(len(words))
+        return 1.0 / (1.0 + math.exp(-min(max(total + self.level, -30.0), 30.0)))
+
+    def sentiment(self, rating: float | None, words: Sequence[int]) -> float | None:
+        """Of a review that counts; None if nothing is known of it."""
+        if rating is None:
+            seen_both = min(self.rated.values()) >= RATED_TEXTS
+            return 2.0 * self.likely_good(words) - 1.0 if words and seen_both else None
+        if words and rating != 0.0:
+            self._learn(words, 1.0 if rating > 0 else 0.0)
+            self.rated[rating > 0] += 1
+        return rating
+
+    def _learn(self, words: Sequence[int], label: float) -> None:
+        wrong = self.likely_good(words) - label
+        step = wrong * (1.0 / math.sqrt(len(words)))
+        for word in words:
+            squares = self.squares.get(word, 1e-2) + step * step
+            moved = 0.3 * step / math.sqrt(squares)
+            self.squares[word] = squares
+            self.weights[word] = self.weights.get(word, 0.0) - round(moved * 2**20) / 2**20
+        self.level_squares += wrong * wrong
+        self.level -= 0.3 * wrong / math.sqrt(self.level_squares)
+
+
 # -- a whole log -----------------------------------------------------------------------------
 
 
@@ -815,7 +887,10 @@ class Oracle:
     The messages of a topic come in offset order; how the two topics mix makes no difference.
 
     Args:
-        marks, now_ms, partitions, money: see `Judge`.
+        marks, now_ms, partitions, money, ratings: see `Judge`.
+
+    Attributes:
+        wordings: what reviews have taught, by topic.
     """
 
     def __init__(
@@ -826,12 +901,15 @@ class Oracle:
         now_ms: int | None = None,
         partitions: int = 0,
         money: Money | None = None,
+        ratings: Reviews | None = None,
     ) -> None:
         self.users: dict[str, OracleUser] = {}
         self.counts = Counts()
         seconds = (worker.remember_clicks_seconds, worker.remember_purchases_seconds)
         self.topics = [Topic(round(one * 1_000)) for one in seconds]
-        self._judge = Judge(features, worker, marks, now_ms, partitions, money)
+        self._reads_reviews = any(feature.of == "sentiment" for feature in features)
+        self.wordings = [OracleWording() for _ in self.topics]
+        self._judge = Judge(features, worker, marks, now_ms, partitions, money, ratings)
         self._rules = Rules(PLACED in names_of(features), frozenset(worker.shop_events))
         self._most = worker.remembered_ids
         self._order_step_ms = round(worker.remember_orders_seconds * 1_000) // EIGHTHS
@@ -859,7 +937,15 @@ class Oracle:
         return outcome
 
     def pass_over(self, message: Message) -> None:
-        """A message of a user who is not looked at still moves the clock of its topic."""
+        """A message of a user who is not looked at still moves the clock of its topic.
+
+        Where reviews are read, theirs teach what the words of others say, so these are counted.
+        """
+        if self._reads_reviews:
+            event = self._judge.judge(message).event
+            if event is not None and (event.rating is not None or event.words):
+                self.fold(event)
+                return
         recorded_ms = message.timestamp_ms
         if recorded_ms is not None and _FIRST_MS <= recorded_ms < _END_MS:
             self.topics[message.topic].tick(recorded_ms, self._most)
@@ -872,7 +958,9 @@ class Oracle:
         user.arrivals[event.topic] += 1
         if event.id and topic.came_before(event.user, event.id):
             return False
-        return user.fold_event(event, topic.clock_ms // self._order_step_ms, self._rules)
+        sentiment = self.wordings[event.topic].sentiment(event.rating, event.words)
+        step = topic.clock_ms // self._order_step_ms
+        return user.fold_event(event, step, self._rules, sentiment)
 
     def orders_remembered(self, topic: int) -> list[tuple[str, OracleOrder]]:
         """Users and their orders that the topic's clock has not left behind."""

@@ -1,7 +1,7 @@
 """Reads one message for the oracle: what it says, or why it says nothing that can be counted.
 
 Comes in: the bytes of a message. Goes out: `Said`; `oracle` is next. Nothing here is shared with the
-parsers it judges but the declared names, the settings and the hash of a text: it is written again,
+parsers it judges but the declared names, the settings and the hashes of texts: it is written again,
 one field after the other, and never looks at more than one message.
 """
 
@@ -14,10 +14,11 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
-from stream.config import Money, Worker
+from stream.config import Money, Reviews, Worker
 from stream.events import ALIASES, Reason
 from stream.features import Feature
 from stream.hashing import hash_text
+from stream.reviews.words import words_of
 
 LARGEST_NUMBER = 1e12
 LONGEST_USER_BYTES = 256
@@ -57,6 +58,8 @@ class Said(NamedTuple):
     Attributes:
         id: hash of the message id, 0 for none; so `category` and `order`.
         whole: whether it takes back an order and names no amount, or is one and names no value.
+        rating: from -1 to 1; None for none.
+        words: of the text of a review, as buckets.
     """
 
     user: str
@@ -68,6 +71,8 @@ class Said(NamedTuple):
     category: int
     order: int
     whole: bool
+    rating: float | None = None
+    words: tuple[int, ...] = ()
 
 
 class Reader:
@@ -79,6 +84,7 @@ class Reader:
         worth: those whose value or quantity they read.
         worker: knows which ids are none.
         money: the reporting currency, and what others are worth in it.
+        ratings: which there are.
     """
 
     def __init__(
@@ -88,7 +94,12 @@ class Reader:
         worth: Collection[str],
         worker: Worker,
         money: Money,
+        ratings: Reviews,
     ) -> None:
+        self._ratings = ratings
+        self._reviews = {
+            name for feature in features if feature.of == "sentiment" for name in feature.on
+        }
         self._names = _spellings(watched)
         self._watched = frozenset(watched)
         self._worth = frozenset(worth)
@@ -122,21 +133,41 @@ class Reader:
             properties = {}
         is_order = name in _ORDERS or name in self._refunds
         if not isinstance(properties, dict):
-            if name in self._worth or is_order:
+            if name in self._worth or is_order or name in self._reviews:
                 raise RefusedError(Reason.WRONG_TYPE)
             properties = {}
         value, quantity, whole = self._worth_of(name, properties)
+        rating: float | None = None
+        words: tuple[int, ...] = ()
+        message = self._hash(_id(track.get("messageId")))
+        if name in self._reviews:
+            rating = self._rating(properties.get("rating"))
+            body, review = properties.get("review_body"), _id(properties.get("review_id"))
+            words = tuple(words_of(body)) if isinstance(body, str) else ()
+            if review is not None and not self._is_none(review):
+                message = hash_text(f"review {review}".encode(errors="backslashreplace"))
         return Said(
             user=user,
             name=name,
             time_ms=time_ms,
-            id=self._hash(_id(track.get("messageId"))),
+            id=message,
             value=value,
             quantity=quantity,
             category=_hash_category(properties.get("category")),
             order=self._order(properties) if is_order else 0,
             whole=whole,
+            rating=rating,
+            words=words,
         )
+
+    def _rating(self, raw: Any) -> float | None:
+        """How far above or below the middle a rating is; the worst is -1, the best 1."""
+        if _is_blank(raw):
+            return None
+        given, low, high = _number(raw), self._ratings.worst_rating, self._ratings.best_rating
+        if given < low or given > high:
+            raise RefusedError(Reason.OUT_OF_RANGE)
+        return (2.0 * given - low - high) / (high - low)
 
     def _is_none(self, text: str) -> bool:
         if len(text.encode(errors="surrogatepass")) > LONGEST_FOLDED_BYTES:

@@ -35,6 +35,7 @@ from stream.model import Model, Placed
 from stream.past_messages import LOADED_AT_ONCE, PastMessages
 from stream.populations import NONE, Populations
 from stream.recording import Recorder
+from stream.reviews.judge import sentiments
 from stream.rows import ROW_FORMAT, RowFormatError, put_rows, rows_at, whole
 from stream.segments import Look, Moves, PublishRule, columns_of
 from stream.store.state import Commit, Position
@@ -319,7 +320,8 @@ class Partition:
     def fold(self, events: EventColumns) -> tuple[Ints, int]:
         """Fold a batch in; returns the touched slots and the number of duplicates."""
         sifted = self._memory.sift([self.part(events)], events, self._table.orders)
-        folded = self._table.fold(self.take, sifted.events, sifted.repeats, sifted.shares)
+        feels = sentiments([(self.past.wordings, len(events))], sifted.events, sifted.repeats)
+        folded = self._table.fold(self.take, sifted.events, sifted.repeats, sifted.shares, feels)
         self.put(folded.touched, folded.rows)
         return folded.touched, len(folded.duplicates)
 
@@ -635,6 +637,7 @@ class Partition:
             clocks=[lane.clock_ms for lane in self.past.lanes],
             ids=[lane.ids.told for lane in self.past.lanes],
             orders=[lane.orders.told for lane in self.past.lanes],
+            words=self.past.told_of_words,
             kinds=list(self._kinds.names),
             turned_ms=self._turned_ms,
         )

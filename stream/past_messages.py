@@ -1,7 +1,7 @@
-"""What a partition remembers of past messages, as the store keeps it.
+"""What a partition remembers of past messages, and learned from them, as the store keeps it.
 
-Comes in: message ids and orders as stored, by place. Goes out: lanes of the worker's `Memory`, and what a commit
-remembers and forgets. `memory` looks messages up.
+Comes in: message ids, orders and words as stored, by place. Goes out: lanes of the worker's `Memory`, what reviews
+have taught, and what a commit remembers and forgets. `memory` looks messages up, `reviews` judges texts.
 """
 
 from __future__ import annotations
@@ -11,9 +11,10 @@ from itertools import islice
 
 import numpy as np
 
-from stream.limits import PLACES
+from stream.limits import PLACES, TOPICS
 from stream.memory import Memory
 from stream.orders import PACKED
+from stream.reviews.wording import Wording
 from stream.store.state import MemoryChanges, Position
 
 LOADED_AT_ONCE = 5_000
@@ -25,11 +26,13 @@ class PastMessages:
 
     Attributes:
         lanes: of the partition, by topic.
+        wordings: what rated texts have taught, by topic.
     """
 
     def __init__(self, memory: Memory, number: int, position: Position) -> None:
         self._memory = memory
         self.lanes = memory.open(number, position.clocks, position.ids, position.orders)
+        self.wordings = [Wording(told) for told in position.words or [[]] * TOPICS]
         self._loaded: dict[tuple[int, int, bool], int] = {}
 
     def load_ids(self, stored: Iterable[tuple[int, bytes]]) -> None:
@@ -63,6 +66,11 @@ class PastMessages:
             self._loaded[topic, step, True] = known + new
         return bool(portion)
 
+    def load_words(self, stored: Iterable[tuple[int, bytes, bytes]]) -> None:
+        """Take in what the store has of words that were learned; see `Store.load_words`."""
+        for topic, key, packed in stored:
+            self.wordings[topic].load(key, packed)
+
     def _step_of(self, place: int, *, orders: bool) -> tuple[int, int | None]:
         """Topic and step of a place in the store; no step if what is there is forgotten."""
         topic, here = divmod(place, PLACES)
@@ -81,6 +89,10 @@ class PastMessages:
                 stored = sum(steps.stored.values())
                 if found != stored:
                     return f"{found} of {stored} remembered {what}"
+            wording = self.wordings[topic]
+            if wording.missing:
+                found = wording.stored - wording.missing
+                return f"{found} of {wording.stored} words that reviews have taught"
         return ""
 
     def release(self) -> None:
@@ -94,6 +106,12 @@ class PastMessages:
             sum(lane.ids.total for lane in self.lanes),
             sum(lane.orders.total for lane in self.lanes),
         )
+
+    @property
+    def told_of_words(self) -> list[list[float]]:
+        """What a position keeps of what was learned; nothing in a shop without rated texts."""
+        told = [wording.told for wording in self.wordings]
+        return told if any(told) else []
 
     def changes(self) -> MemoryChanges:
         """What is remembered since the last commit, and what is forgotten."""
@@ -109,9 +127,16 @@ class PastMessages:
                 ids[base + step % PLACES] = keys
             for step, found, packed in self._memory.orders.packed(lane):
                 orders[base + step % PLACES] = found.tobytes(), packed.tobytes()
-        return MemoryChanges(no_ids, ids, no_orders, orders)
+        words = {
+            topic: changed
+            for topic, wording in enumerate(self.wordings)
+            if (changed := wording.changes()) is not None
+        }
+        return MemoryChanges(no_ids, ids, no_orders, orders, words)
 
     def keep(self) -> None:
         """A commit with the changes was applied."""
         for lane in self.lanes:
             lane.keep()
+        for wording in self.wordings:
+            wording.keep()

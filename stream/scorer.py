@@ -1,7 +1,7 @@
 """Scores of anything with feature vectors, without Kafka and without Redis: the library's other half.
 
 Comes in: looks at everyone, with their vectors as of then. Goes out: how likely each is to buy, what they
-will spend, and why. It is the pipeline's own `stream.scores`; here is what a caller needs around it.
+will spend, how unusual they are, and why. It is the pipeline's own `stream.scores`; here is what a caller needs around it.
 """
 
 from __future__ import annotations
@@ -23,10 +23,11 @@ from stream.saving import replaced
 from stream.scores.declare import DEFAULT_SCORES, NEEDED, Score, Wanted
 from stream.scores.learner import NOTHING_LEARNED, Learner
 from stream.scores.looks import Looks
-from stream.scores.model import Explained, Scores
+from stream.scores.model import NOTHING_FORETOLD, Explained, Scores
 from stream.scores.step import NO_LOOKS, advance, due, published
+from stream.scores.unusual import Farness, Usual, learn
 
-FORMAT = 1
+FORMAT = 2
 
 
 class Scorer:
@@ -39,6 +40,7 @@ class Scorer:
             they tell what came of earlier looks.
         scores: that are wanted.
         inputs: features that scores are computed from; all of them if None.
+        habits: features in which somebody may be unusual; if None, those of the settings that there are.
         scoring: the settings of the pipeline; its `inputs` are not looked at.
         sample_users: followed are users with the smallest hashes, up to so many.
 
@@ -52,22 +54,27 @@ class Scorer:
         scores: Sequence[Score] = DEFAULT_SCORES,
         *,
         inputs: Sequence[str] | None = None,
+        habits: Sequence[str] | None = None,
         scoring: Scoring | None = None,
         sample_users: int = 4_096,
     ) -> None:
         names = tuple(features)
         scoring = scoring or Scoring()
         chosen = names if inputs is None else tuple(inputs)
-        for name in (*NEEDED, *chosen):
+        unusual = habits
+        if unusual is None:
+            unusual = [name for name in scoring.habits if name in names]
+        for name in (*NEEDED, *chosen, *unusual):
             if name not in names:
                 raise ValueError(f"features: {name!r} is needed, and is not among them")
         self._features = names
         self._sample_users = sample_users
         self._wanted = Wanted(
-            tuple(scores), chosen, scoring.users, scoring.look_days, scoring.labels
+            tuple(scores), chosen, scoring.users, scoring.look_days, scoring.labels, tuple(unusual)
         )
         self._known: Learner = NOTHING_LEARNED
         self._looks: Looks = NO_LOOKS
+        self._people: Usual | None = None
         self._scores: Scores | None = None
         self._at_ms = 0
 
@@ -97,8 +104,22 @@ class Scorer:
         self._known, self._looks = advance(
             self._known, self._looks, sample, self._features, self._wanted, self._sample_users
         )
-        self._scores = published(self._known, self._looks, self._wanted)
+        self._people = self._usual(sample)
+        self._scores = self._told()
         return True
+
+    def _usual(self, sample: Sample) -> Usual | None:
+        """What is usual among all: a scorer knows of no segments."""
+        if self._wanted.unusual is None:
+            return None
+        all_alike, each = np.ones(len(sample), np.int64), np.ones(len(sample))
+        return learn(sample.vectors, self._features, all_alike, each, self._wanted.habits)
+
+    def _told(self) -> Scores | None:
+        found = published(self._known, self._looks, self._wanted)
+        if self._wanted.unusual is None or self._people is None:
+            return found
+        return (found or NOTHING_FORETOLD).with_unusual(self._wanted.unusual, self._people)
 
     @property
     def learned(self) -> Scores | None:
@@ -106,7 +127,7 @@ class Scorer:
         return self._scores
 
     def scores(self, vectors: npt.ArrayLike) -> dict[str, Floats]:
-        """Each learned score of users, by name; NaN of whoever has not ordered.
+        """Each learned score of users, by name; of whoever has not ordered NaN, but for unusual.
 
         Raises:
             ValueError: vectors of another shape.
@@ -118,13 +139,22 @@ class Scorer:
         return dict(zip(self._scores.names, found.T, strict=True))
 
     def explain(self, vector: npt.ArrayLike) -> dict[str, Explained]:
-        """What carries each score of one user: parts that add up, in log-odds.
+        """What carries each score of one user that is foretold: parts that add up, in log-odds.
 
         Raises:
             ValueError: a vector of another shape.
         """
         values = self._vectors(np.asarray(vector, dtype=float)[None])[0]
         return {} if self._scores is None else self._scores.explain(values, self._features)
+
+    def how_unusual(self, vector: npt.ArrayLike) -> Farness | None:
+        """How unusual one user is, and what makes it; None as long as too little was seen.
+
+        Raises:
+            ValueError: a vector of another shape.
+        """
+        values = self._vectors(np.asarray(vector, dtype=float)[None])[0]
+        return None if self._scores is None else self._scores.how_unusual(values, self._features)
 
     def _vectors(self, vectors: npt.ArrayLike) -> Floats:
         values = np.asarray(vectors, dtype=float)
@@ -147,10 +177,12 @@ class Scorer:
             "users": self._wanted.users,
             "look_days": self._wanted.look_days,
             "labels": self._wanted.least,
+            "habits": self._wanted.habits,
             "sample_users": self._sample_users,
             "at_ms": self._at_ms,
             "known": self._known,
             "looks": self._looks.pack(),
+            "people": self._people,
         }
         with replaced(file) as whole:
             whole.write(msgspec.msgpack.encode(told))
@@ -173,13 +205,15 @@ class Scorer:
                 told["features"],
                 [Score.model_validate(one) for one in told["scores"]],
                 inputs=told["inputs"],
+                habits=told["habits"],
                 scoring=scoring,
                 sample_users=told["sample_users"],
             )
             made._known = msgspec.convert(told["known"], Learner)
             made._looks = Looks.unpack(told["looks"])
+            made._people = msgspec.convert(told["people"], Usual | None)
             made._at_ms = told["at_ms"]
         except (msgspec.MsgspecError, OSError, ValueError, TypeError, LookupError) as error:
             raise ValueError(f"{file}: this is no saved scorer ({error})") from None
-        made._scores = published(made._known, made._looks, made._wanted)
+        made._scores = made._told()
         return made

@@ -71,6 +71,16 @@ def percent(share: float | None) -> str:
     return ">99 %" if 0.995 <= share < 1 else f"{100 * share:.0f} %"
 
 
+def exact_share(share: float) -> str:
+    """``42 %``, ``99.4 %``, ``99.97 %``: the nearer to all, the finer."""
+    if share >= 1.0:
+        return "100 %"
+    for digits, least in ((0, 0.985), (1, 0.9985), (2, 0.99985), (3, 0.999985)):
+        if share < least:
+            return f"{100 * share:.{digits}f} %"
+    return ">99.998 %"
+
+
 def percents(counts: Sequence[int]) -> list[str]:
     """What share of their sum each is, rounded so that all together are 100 %."""
     total = sum(counts)

@@ -17,7 +17,7 @@ import numpy as np
 from hypothesis import strategies as st
 
 from stream.clustering import FeatureMap
-from stream.events import EventColumns, Floats, Reason
+from stream.events import EventColumns, Floats, Reason, Reviews
 from stream.features import BROWSE, DEFAULT_FEATURES, SESSION_GAP_MS, Feature, FeatureTable
 from stream.hashing import hash_text
 from stream.model import Model, PopulationModel, Segment
@@ -34,6 +34,7 @@ ORDER, REFUND, VIEW, CART = (
     "Product Added",
 )
 UPDATE, CANCEL, SHIP = "Order Updated", "Order Cancelled", "Order Shipped"
+REVIEW = "Product Reviewed"
 
 
 def feature(name: str, aggregate: Any, **rest: Any) -> Feature:
@@ -110,6 +111,9 @@ EVERY_AGGREGATE: tuple[Feature, ...] = (
     feature("browsed_1h", "sum", of="browse_seconds", window="1h", tiles=1),
     feature("sessions_7d", "count", of="sessions", window="7d", tiles=7),
     feature("conversion", "ratio", numerator="orders_1d", denominator="sessions_1d", absent=2.0),
+    feature("reviews_7d", "count", on=(REVIEW,), half_life="7d"),
+    feature("feels_7d", "mean", on=(REVIEW,), of="sentiment", half_life="7d", absent=-3.0),
+    feature("felt_7d", "sum", on=(REVIEW,), of="sentiment", window="7d"),
     feature("net_rate", "ratio", numerator="net_1h", denominator="all_7d"),
 )
 """A table in which no part of the row layout is missing."""
@@ -137,7 +141,9 @@ _RECORD_STEPS = st.one_of(
 _WHAT = st.tuples(
     st.sampled_from([0, 0, 0, 0, 1, 2]),  # user: one does most
     st.sampled_from([0, 0, 0, 1]),  # topic: clicks are many
-    st.sampled_from([ORDER, ORDER, ORDER, REFUND, REFUND, CANCEL, UPDATE, SHIP, VIEW, VIEW, CART]),
+    st.sampled_from(
+        [ORDER, ORDER, ORDER, REFUND, REFUND, CANCEL, UPDATE, SHIP, VIEW, VIEW, CART, REVIEW]
+    ),
     _STEPS,
     st.one_of(st.none(), st.none(), st.integers(0, 10)),  # a new id, none, or one of before
     _AMOUNTS,
@@ -146,6 +152,10 @@ _WHAT = st.tuples(
     st.sampled_from([0, 0, 1, 1, 1, 2, 3]),  # order, 0 for none
     st.sampled_from([False, False, True]),  # whether a message says no amount
     _RECORD_STEPS,
+    st.tuples(
+        st.sampled_from([None, -1.0, -0.5, 0.0, 1.0, 1.0]),
+        st.lists(st.integers(0, 9), max_size=4, unique=True).map(sorted).map(tuple),
+    ),  # rating, and words of the text
 )
 
 
@@ -155,9 +165,9 @@ def histories(draw: st.DrawFn, max_events: int = 60) -> list[Event]:
     count = draw(st.integers(1, max_events))
     time = recorded = START_MS
     events: list[Event] = []
-    for user, topic, name, step, back, value, quantity, category, order, silent, later in draw(
-        st.lists(_WHAT, min_size=count, max_size=count)
-    ):
+    for what in draw(st.lists(_WHAT, min_size=count, max_size=count)):
+        user, topic, name, step, back, value, quantity, category, order, silent, later, said = what
+        rating, words = said if name == REVIEW else (None, ())
         time, recorded = max(time + step, START_MS), max(recorded + later, START_MS)
         message = hash_text(b"message %d" % len(events))
         if back is not None:
@@ -178,6 +188,8 @@ def histories(draw: st.DrawFn, max_events: int = 60) -> list[Event]:
                 order=hash_text(b"order %d" % order) if order else 0,
                 whole=whole,
                 recorded_ms=recorded,
+                rating=rating,
+                words=words,
             )
         )
     return events
@@ -203,6 +215,7 @@ def cuts(events: Sequence[Event]) -> st.SearchStrategy[list[list[Event]]]:
 
 def columns(table: FeatureTable, slots: dict[str, int], events: Sequence[Event]) -> EventColumns:
     """A batch as the fold takes it; unknown users get the next slot."""
+    reviews = [at for at, e in enumerate(events) if e.rating is not None or e.words]
     return EventColumns(
         slot=np.array([slots.setdefault(e.user, len(slots)) for e in events], np.int64),
         topic=np.array([e.topic for e in events], np.uint8),
@@ -215,6 +228,11 @@ def columns(table: FeatureTable, slots: dict[str, int], events: Sequence[Event])
         order=np.array([e.order for e in events], np.uint64),
         whole=np.array([e.whole for e in events], np.bool_),
         recorded_ms=np.array([e.recorded_ms or e.time_ms for e in events], np.int64),
+        reviews=Reviews.of(
+            np.array(reviews, np.int64),
+            np.array([events[at].rating for at in reviews], np.float64),
+            [np.array(events[at].words, np.int64) for at in reviews],
+        ),
     )
 
 

@@ -87,12 +87,10 @@ class FoldedLog:
         clock, partitions = settings.clock, settings.topics.partitions
         marks = Marks(key, clock.mark_seconds) if clock.mode == "watermark" else None
         declared = settings.features, settings.worker, marks
-        self._judge = Judge(*declared, self._now_ms, partitions, settings.money)
+        told = settings.money, settings.reviews
+        self._judge = Judge(*declared, self._now_ms, partitions, *told)
         self.oracles = {
-            partition: Oracle(
-                *declared, now_ms=self._now_ms, partitions=partitions, money=settings.money
-            )
-            for partition in snapshots
+            partition: Oracle(*declared, self._now_ms, partitions, *told) for partition in snapshots
         }
 
     def fold(self, index: int, topic: str, records: Iterable[Record]) -> None:

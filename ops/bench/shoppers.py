@@ -8,7 +8,7 @@ numbers mean:
 - every prediction is made before anything is known of what came of it, and is judged when its horizon is
   over: *progressive*. All methods are judged by the same looks: those for which each had something to say.
 - *AUC*: how well predictions rank who orders within the horizon; *log loss*; *calibration*: the mean
-  distance of prediction and share over 15 quantile bins.
+  distance of prediction and share over 15 quantile bins, which ``results/calibration-*.svg`` shows.
 - *capture*: of all money spent within 90 days, the share that the tenth with the highest predictions
   spent; *total*: all that was predicted over all that was spent. *ms a step* is the processor's time.
 """
@@ -26,7 +26,7 @@ from typing import Any
 
 import numpy as np
 
-from ops.bench import command
+from ops.bench import calibration, command
 from ops.bench.report import measured_on
 from ops.bench.rivals_of_scores import RIVALS, Looks, days_of_orders
 from ops.bench.shops import FILES, Shop, ask_for_shops, asked_for, chosen, of_file, of_made
@@ -42,7 +42,8 @@ from stream.rehearsal import Rehearsal
 from stream.scores import progress
 from stream.scores.declare import REVENUE, SILENCE, Wanted
 from stream.scores.learner import NOTHING_LEARNED
-from stream.scores.model import Scores, have_ordered, logs_of
+from stream.scores.logs import logs_of
+from stream.scores.model import Scores, have_ordered
 from stream.scores.step import NO_LOOKS, advance, due, published
 from stream.units import DAY_MS
 
@@ -183,7 +184,8 @@ def judged(seen: Watched, wanted: Wanted, days: float) -> dict[str, Any] | None:
         likely = np.concatenate([one for place in both if (one := each[place]) is not None])
         found = progress.judged(likely, bought)
         if found is not None:
-            rows.append({"method": title, **found._asdict()})
+            bins = progress.bins(likely, bought)
+            rows.append({"method": title, **found._asdict(), "bins": [list(b) for b in bins]})
     return {"looks": len(bought), "base": float(bought.mean()), "rows": rows}
 
 
@@ -287,6 +289,11 @@ def section(reports: Sequence[dict[str, Any]], at: datetime, told: str) -> str:
             f"| {one['shop']} | {told_money} | {one['step_ms']:.1f} | "
             f"{one['kept_bytes'] / 1e6:.1f} MB |"
         )
+    pictures = ", ".join(
+        f"[{one['shop']}]({calibration.file_of(one['shop'])})" for one in reports if one["horizons"]
+    )
+    if pictures:
+        lines += ["", f"Predictions and what came of them, as of the last run of each: {pictures}."]
     return "\n".join(lines) + "\n"
 
 
@@ -313,6 +320,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         reports = []
         for shop in shops(wanted):
             reports.append(report_of(shop))
+            if wanted.append:
+                calibration.write(RESULTS.parent, reports[-1])
             command.say(f"{shop.name}: {reports[-1]['seconds']} s")
         return {"shops": reports}
 

@@ -32,7 +32,7 @@ import sys
 import time
 import tomllib
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import pairwise
@@ -51,7 +51,7 @@ from ops.bench.shops_made import JUDGED, MADE, START_MS, Made, columns, made_eve
 from ops.bench.year import grid, month_of
 from producers.mapping import MappingError, load_mapping
 from producers.texts import FileError
-from producers.traffic import encode, simulate
+from producers.traffic import EventBatch, encode, simulate
 from stream.config import ConfigError, Settings
 from stream.events import Bools, EventColumns, Floats, Ints
 from stream.features.terms import PLACED
@@ -201,15 +201,22 @@ def of_made(made: Made, seed: int, base: dict[str, Any] | None = None) -> Shop:
     return Shop(made.name, settings, play)
 
 
-def of_demo(seed: int) -> Shop:
+def of_demo(seed: int, batches: Iterable[EventBatch] | None = None) -> Shop:
+    """The demo's shop.
+
+    Args:
+        batches: what happens there, a batch a day; None for what the seed makes happen.
+    """
     text = demo.SETTINGS.format(bootstrap="none:1", url="redis://none", mark_hours=6)
     settings = Settings.model_validate(tomllib.loads(text))
 
     def play(rehearsal: Rehearsal, saw: Callable[[EventColumns], None]) -> Iterator[int]:
-        decoder = Decoder(rehearsal.table, settings.worker, money=settings.money)
+        decoder = Decoder(
+            rehearsal.table, settings.worker, money=settings.money, ratings=settings.reviews
+        )
         step_ms = round(settings.clock.mark_seconds * 1_000)
         mark_ms = 0
-        for batch in simulate(seed, DEMO_USERS, DEMO_DAYS):
+        for batch in batches or simulate(seed, DEMO_USERS, DEMO_DAYS):
             messages = encode(batch, seed)
             mark_ms = mark_ms or int(batch.time_ms[0]) // step_ms * step_ms + step_ms
             place = 0

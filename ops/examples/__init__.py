@@ -58,7 +58,9 @@ def shop() -> Shop:
     text = SETTINGS.format(bootstrap="", url="redis://127.0.0.1", mark_hours=24)
     settings = Settings.model_validate(tomllib.loads(text) | {"topics": {"partitions": 1}})
     rehearsal = Rehearsal(settings)
-    decoder = Decoder(rehearsal.table, settings.worker, money=settings.money)
+    decoder = Decoder(
+        rehearsal.table, settings.worker, money=settings.money, ratings=settings.reviews
+    )
     changes: list[SegmentChange] = []
     at_ms = 0
     for day in simulate(SEED, SHOPPERS, DAYS):

@@ -677,6 +677,28 @@ SEGMENTS = Dashboard(
                     ),
                 ),
                 lines(
+                    "Difference in conversion",
+                    "Treated less held out, of the declaration in force, with the ends of the interval that"
+                    " holds at all looks: above 0 the campaign helps, below it harms.",
+                    "percentunit",
+                    (
+                        (
+                            "max by (campaign, arm, value)"
+                            ' (segstream_campaign_effect{what="conversion"})'
+                        ),
+                        "{{campaign}} {{arm}} {{value}}",
+                    ),
+                    from_zero=False,
+                ),
+                number(
+                    "Evidence that arms are not as declared",
+                    "By chance one campaign in a thousand ever has 1,000. From there on believe nothing of"
+                    " its effect.",
+                    "short",
+                    ("max by (campaign) (segstream_campaign_ratio_evidence)", "{{campaign}}"),
+                    limits=(20, 1_000),
+                ),
+                lines(
                     "Records of campaign-control passed over",
                     "Nobody can obey them: no JSON, or a zone that there is not.",
                     "cpm",

@@ -5,8 +5,8 @@ from __future__ import annotations
 import sys
 from importlib.metadata import version
 
-from ops.schemas import asyncapi, schemas
+from ops.schemas import files
 
-for path, text in (schemas() | {asyncapi.FILE: asyncapi.text(version("segstream"))}).items():
+for path, text in files(version("segstream")).items():
     path.write_text(text, encoding="utf-8")
     print(f"wrote {path.name}", file=sys.stderr)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 import numpy as np
@@ -24,6 +24,12 @@ class _Why(msgspec.Struct, gc=False):
     feature: str
 
 
+Moment = Annotated[datetime, msgspec.Meta(tz=True)]
+"""Without a zone it would be read by that of the machine."""
+MOST_INCARNATION, MOST_NUMBER = 1 << 62, (1 << 31) - 1
+"""Beyond them there is no room in a row."""
+
+
 class _Change(msgspec.Struct, gc=False):
     """The fields of a change that campaigns need."""
 
@@ -34,12 +40,16 @@ class _Change(msgspec.Struct, gc=False):
     name_to: str
     kind_to: str
     cause: str
-    at: datetime
+    at: Moment
     provisional: bool
     why: list[_Why]
     origin: int | None = msgspec.field(name="from", default=None)
     name_from: str | None = None
     kind_from: str | None = None
+
+
+def _fits(digits: str, most: int) -> bool:
+    return digits.isdecimal() and len(digits) < 20 and int(digits) <= most
 
 
 @dataclass(frozen=True)
@@ -109,14 +119,14 @@ class ChangeReader:
         slots, times, incarnations, versions, moves, reasons = [], [], [], [], [], []
         slot_of, code_of, bits = self._users.slot_of, self._moves.code, self._bits
         for one in changes:
-            parts = one.id.rsplit("-", 2)
-            if len(parts) != 3 or not (parts[1].isdecimal() and parts[2].isdecimal()):
+            _, incarnation, number = (*one.id.rsplit("-", 2), "", "")[:3]
+            if not (_fits(incarnation, MOST_INCARNATION) and _fits(number, MOST_NUMBER)):
                 self.unreadable += 1
                 continue
             slots.append(slot_of(one.user))
             times.append(one.at.timestamp())
-            incarnations.append(int(parts[1]))
-            versions.append(int(parts[2]))
+            incarnations.append(int(incarnation))
+            versions.append(int(number))
             moves.append(
                 code_of(
                     Move(

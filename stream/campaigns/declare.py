@@ -35,6 +35,8 @@ CONTROL = "holdout"
 EVERYWHERE = "global_holdout"
 """Arms that are never sent to: of one campaign, and of all of them."""
 RESERVED_ARMS = (CONTROL, EVERYWHERE)
+NAME = r"^[a-z0-9][a-z0-9_-]{0,63}$"
+"""Of campaigns, arms and groups: they are headers, labels and parts of ids."""
 MOST_CAMPAIGNS = 64
 MOST_SENDS = 16
 """The highest cap: so many times of past triggers are kept of each user."""
@@ -54,14 +56,18 @@ class Trigger(StrEnum):
 OWN_MOVES = (Trigger.USER_MOVED, Trigger.TIME_PASSED)
 """Nobody gets a coupon because a centroid moved: other causes trigger only where they are asked for."""
 
-Duration = Annotated[float, BeforeValidator(parse_duration), Field(ge=0, allow_inf_nan=False)]
+LONGEST_SECONDS = 3_650 * DAY_SECONDS
+Duration = Annotated[
+    float, BeforeValidator(parse_duration), Field(ge=0, le=LONGEST_SECONDS, allow_inf_nan=False)
+]
 Period = Annotated[
-    float, BeforeValidator(parse_duration), Field(gt=0, le=3_650 * DAY_SECONDS, allow_inf_nan=False)
+    float, BeforeValidator(parse_duration), Field(gt=0, le=LONGEST_SECONDS, allow_inf_nan=False)
 ]
 Share = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
+SegmentId = Annotated[int, Field(ge=0, lt=1 << 31)]
 Weight = Annotated[float, Field(gt=0, le=1e6, allow_inf_nan=False)]
 
-_TIME_OF_DAY = re.compile(r"^([01]\d|2[0-3]):([0-5]\d)$")
+_TIME_OF_DAY = re.compile(r"([01]\d|2[0-3]):([0-5]\d)")
 
 
 def _as_moment(value: Any) -> Any:
@@ -115,8 +121,10 @@ class When(_Declared):
         default=(), description="kinds of the segment after the change"
     )
     kind_from: tuple[str, ...] = Field(default=(), description="kinds of the segment before it")
-    segment_to: tuple[int, ...] = Field(default=(), description="ids of segments after the change")
-    segment_from: tuple[int, ...] = Field(default=(), description="ids of segments before it")
+    segment_to: tuple[SegmentId, ...] = Field(
+        default=(), description="ids of segments after the change"
+    )
+    segment_from: tuple[SegmentId, ...] = Field(default=(), description="ids of segments before it")
     cause: tuple[Trigger, ...] = Field(
         default=OWN_MOVES,
         min_length=1,
@@ -151,7 +159,7 @@ class Quiet(_Declared):
     @field_validator("begin", "end")
     @classmethod
     def _is_a_time(cls, text: str) -> str:
-        if _TIME_OF_DAY.match(text) is None:
+        if _TIME_OF_DAY.fullmatch(text) is None:
             raise ValueError("expected a time of the day such as 21:00")
         return text
 
@@ -164,7 +172,7 @@ class Quiet(_Declared):
     @property
     def minutes(self) -> tuple[int, int]:
         """Begin and end in minutes since midnight."""
-        first, last = (_TIME_OF_DAY.match(text) for text in (self.begin, self.end))
+        first, last = (_TIME_OF_DAY.fullmatch(text) for text in (self.begin, self.end))
         assert first is not None
         assert last is not None
         return int(first[1]) * 60 + int(first[2]), int(last[1]) * 60 + int(last[2])
@@ -196,9 +204,7 @@ class Goal(_Declared):
 class Campaign(_Declared):
     """One campaign."""
 
-    name: str = Field(
-        pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$", description="for good: arms hang on it"
-    )
+    name: str = Field(pattern=NAME, description="for good: arms hang on it")
     when: When
     settle: Duration = Field(default=0.0, description="still true after this, or nothing is sent")
     holdout: Share = Field(
@@ -222,7 +228,7 @@ class Campaign(_Declared):
     )
     group: str | None = Field(
         default=None,
-        pattern=r"^[a-z0-9][a-z0-9_-]*$",
+        pattern=NAME,
         description="of several of a group that a change concerns, the first alone may be sent",
     )
     start: Moment | None = Field(default=None, description="nothing is sent before; a date is UTC")
@@ -235,7 +241,7 @@ class Campaign(_Declared):
     @classmethod
     def _are_names(cls, arms: dict[str, float]) -> dict[str, float]:
         for name in arms:
-            if re.fullmatch(r"[a-z0-9][a-z0-9_-]*", name) is None or name in RESERVED_ARMS:
+            if re.fullmatch(NAME, name) is None or name in RESERVED_ARMS:
                 raise ValueError(f"{name!r} is no name for an arm")
         return arms
 
@@ -267,6 +273,12 @@ class PerUser(_Declared):
 
     day: int | None = Field(default=None, ge=1, le=MOST_SENDS)
     week: int | None = Field(default=None, ge=1, le=MOST_SENDS)
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> PerUser:
+        if self.day is not None and self.week is not None and self.day > self.week:
+            raise ValueError("day: expected no more than week")
+        return self
 
 
 class Limits(_Declared):

@@ -260,8 +260,7 @@ class Keeper:
         users.at_risk[slots] = (head["flags"] & AT_RISK) > 0
         users.erased[slots] = (head["flags"] & ERASED) > 0
         users.zone[slots] = head["zone"].astype(np.int64) - 1
-        for place in np.flatnonzero(head["bought"]).tolist():
-            self.purchases.load(int(slots[place]), table["bought"][place])
+        self.purchases.load(slots, table["bought"])
         self._last.incarnation[slots] = head["incarnation"]
         self._last.number[slots] = head["number"]
         self._last.kept[slots] = True
@@ -329,17 +328,15 @@ class Keeper:
     def buy(self, read: Read) -> Ints:
         """Take in purchases; returns the places of the users whose they are."""
         users = self.decider.users
-        slots = [users.slot_of(one.user) for one in read.purchases]
-        for slot, one in zip(slots, read.purchases, strict=True):
-            # Who is suppressed is measured on: treatment may be why they asked for it.
-            if not users.erased[slot]:
-                self.purchases.take(slot, one)
-        return np.unique(np.array(slots, np.int64))
+        slots: Ints = np.array([users.slot_of(user) for user in read.users], np.int64)
+        # Who is suppressed is measured on: treatment may be why they asked for it.
+        there = ~users.erased[slots]
+        self.purchases.take(slots[there], read.purchases.where(there))
+        return np.unique(slots)
 
     def forget(self, slots: Ints) -> None:
         """Keep nothing more of what erased users bought."""
-        for slot in slots[self.decider.users.erased[slots]].tolist():
-            self.purchases.forget(slot)
+        self.purchases.forget(np.unique(slots[self.decider.users.erased[slots]]))
 
     def pack(self, slots: Ints, known_ms: int) -> Packed:
         """Rows of distinct users.
@@ -354,8 +351,8 @@ class Keeper:
         begins = np.searchsorted(row, row)
         nth = np.arange(len(row)) - begins
         most = int(nth.max()) + 1 if len(row) else 0
-        bought = [self.purchases.pack(slot, known_ms) for slot in slots.tolist()]
-        orders = max(map(len, bought), default=0)
+        bought = self.purchases.pack(slots, known_ms)
+        orders = int(bought.nth.max(initial=-1)) + 1
         table = np.zeros(len(slots), _row(users.sends.shape[1], most, orders))
         head = table["head"]
         head["clock_ms"], head["bought"] = users.clock_ms[slots], orders
@@ -365,11 +362,7 @@ class Keeper:
             + ERASED * users.erased[slots]
         )
         head["zone"] = users.zone[slots] + 1
-        for place, kept_orders in enumerate(bought):
-            for nth_order, one in enumerate(kept_orders):
-                table["bought"][place, nth_order] = tuple(
-                    getattr(one, name) for name in BOUGHT.names or ()
-                )
+        table["bought"][bought.row, bought.nth] = bought.orders
         head["incarnation"], head["number"] = last.incarnation[slots], last.number[slots]
         head["sends"], head["pairs"] = users.sends.shape[1], most
         table["sends"] = users.sends[slots]

@@ -1,22 +1,27 @@
 """Keeps the orders of users as long as a window of effect may reach back to them.
 
-Comes in: orders and refunds, in the order of their topic. Goes out: how many orders of a user lie within a
-window and what is left of their value. `windows` asks.
+Comes in: orders and refunds as columns, in the order of their topic. Goes out: how many orders of a user lie
+within a window and what is left of their value. `windows` asks.
 
 An order is one thing however often it is said: a message that comes again changes nothing, a second message of
 an order corrects it, and what was given back is taken off it. All orders within the time are kept, for changes
 come by another topic, and a purchase may be read before the change that it followed. A refund of an order that
 is not known waits for it.
+
+The orders of a user are a chain, as their pairs are (`state`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+
+from stream.campaigns.state import NONE, Columns, of_chains, one_a_user
+from stream.events import Bools, Floats, Hashes, Ints
 
 BOUGHT = np.dtype(
     [
@@ -36,8 +41,9 @@ WHOLE = 1.0 - 1e-9
 """Of an order's value: parts that were refunded come to the whole but for rounding."""
 
 
-class Purchase(NamedTuple):
-    """What a message says of an order.
+@dataclass(frozen=True)
+class PurchaseColumns:
+    """What messages say of orders, a column a field; those of a user stand in their order.
 
     Attributes:
         order: hash of its id; 0 for none.
@@ -46,131 +52,218 @@ class Purchase(NamedTuple):
         given_back: whether it is a refund or a cancellation.
     """
 
-    user: str
-    order: int
-    message: int
-    at_ms: int
-    value: float
-    whole: bool
-    given_back: bool
+    order: Hashes
+    message: Hashes
+    at_ms: Ints
+    value: Floats
+    whole: Bools
+    given_back: Bools
+
+    def where(self, keep: npt.NDArray[Any]) -> PurchaseColumns:
+        """The purchases a mask or an index picks, in that order."""
+        return PurchaseColumns(*(getattr(self, field.name)[keep] for field in fields(self)))
 
 
 class Read(NamedTuple):
-    """What messages say, and up to when all purchases are known by them; 0 for not at all."""
+    """What messages say, whose purchases they are, and up to when all are known by them; 0 for not at all."""
 
-    purchases: Sequence[Purchase]
+    users: Sequence[str]
+    purchases: PurchaseColumns
     until_ms: int
 
 
-@dataclass(slots=True)
-class Bought:
-    """An order; fields as in `BOUGHT`."""
+class Packed(NamedTuple):
+    """Orders for rows: of which row each is, which one there, and the orders."""
 
-    order: int
-    message: int
-    at_ms: int
-    value: float = 0.0
-    refunded: float = 0.0
-    flags: int = USED
-
-    @property
-    def left(self) -> float | None:
-        """Value that nothing has taken back; None if the order does not count."""
-        if not self.flags & PLACED or self.flags & ALL_BACK:
-            return None
-        if 0.0 < self.refunded >= WHOLE * self.value:
-            return None
-        return self.value - self.refunded
+    row: Ints
+    nth: Ints
+    orders: npt.NDArray[Any]
 
 
-class Purchases:
-    """Orders by place of the user.
+class Purchases(Columns):
+    """Orders; columns as in `BOUGHT`, and the chains of users.
 
     Args:
         keep_ms: how long they are kept, by the newest time that was said.
     """
 
+    order: Hashes
+    message: Hashes
+    at_ms: Ints
+    value: Floats
+    refunded: Floats
+    flags: npt.NDArray[np.uint8]
+    next: npt.NDArray[np.int32]
+
     def __init__(self, keep_ms: int) -> None:
+        assert BOUGHT.fields is not None
+        super().__init__(
+            {name: (kind[0], 0, 0) for name, kind in BOUGHT.fields.items()}
+            | {"next": (np.int32, NONE, 0)}
+        )
         self._keep_ms = keep_ms
-        self._of: dict[int, list[Bought]] = {}
+        self._first: npt.NDArray[np.int32] = np.empty(0, np.int32)
+        self._free: Ints = np.empty(0, np.int64)
 
-    @property
-    def slots(self) -> npt.NDArray[np.int64]:
-        """Of whom there are orders."""
-        return np.fromiter(self._of, np.int64, len(self._of))
+    def take(self, slots: Ints, said: PurchaseColumns) -> None:
+        """Orders were placed, or said again; or they, or parts of them, go back."""
+        self._reach(slots)
+        for turn in one_a_user(slots):
+            self._take(slots[turn], said.where(turn))
 
-    def take(self, slot: int, said: Purchase) -> None:
-        """An order was placed, or said again; or it, or a part of it, goes back."""
-        if said.given_back:
-            self._give_back(slot, said)
-            return
-        one = self._find(slot, said.order or said.message, said.at_ms)
-        known = bool(one.flags & PLACED)
-        if known and said.message and said.message == one.message:
-            return
-        one.value = one.value if known and said.whole else said.value
-        # Of a refund that came first it is not known when its order was placed.
-        one.at_ms = min(one.at_ms, said.at_ms) if known else said.at_ms
-        one.message = said.message
-        one.flags |= PLACED
+    def within(self, slots: Ints, begin_ms: Ints, end_ms: Ints) -> tuple[Ints, Floats]:
+        """How many orders lie in the window of each user, and what is left of their value."""
+        places, owner = self._of(slots)
+        at_ms, left = self.at_ms[places], self._left(places)
+        there = (begin_ms[owner] <= at_ms) & (at_ms < end_ms[owner]) & ~np.isnan(left)
+        owner, left = owner[there], left[there]
+        orders: Ints = np.bincount(owner, minlength=len(slots)).astype(np.int64)
+        values: Floats = np.bincount(owner, left, minlength=len(slots)).astype(np.float64)
+        return orders, values
 
-    def _give_back(self, slot: int, said: Purchase) -> None:
-        """One without an id takes from the user's newest order."""
-        one = self._find(slot, said.order, said.at_ms) if said.order else self._newest(slot)
-        if one is None or (said.message and said.message == one.message):
-            return
-        one.message = said.message
-        if said.whole:
-            one.flags |= ALL_BACK
-        else:
-            one.refunded += said.value
-
-    def within(self, slot: int, begin_ms: int, end_ms: int) -> tuple[int, float]:
-        """How many orders lie in a window, and what is left of their value."""
-        left = [
-            value
-            for one in self._of.get(slot, ())
-            if begin_ms <= one.at_ms < end_ms and (value := one.left) is not None
-        ]
-        return len(left), sum(left)
-
-    def forget(self, slot: int) -> None:
-        """Forget everything of a user."""
-        self._of.pop(slot, None)
+    def forget(self, slots: Ints) -> None:
+        """Forget everything of users."""
+        places, _ = self._of(slots)
+        self._first[slots] = NONE
+        self._give_up(places)
 
     # -- rows --------------------------------------------------------------------------------
 
-    def pack(self, slot: int, now_ms: int) -> Sequence[Bought]:
-        """Orders of a user that are still to be kept."""
-        orders = self._of.get(slot)
-        if not orders:
-            # As with most.
-            return ()
-        kept = [one for one in orders if one.at_ms >= now_ms - self._keep_ms]
-        kept = sorted(kept, key=lambda one: one.at_ms)[-MOST:]
-        if kept:
-            self._of[slot] = kept
-        else:
-            del self._of[slot]
-        return kept
+    def pack(self, slots: Ints, now_ms: int) -> Packed:
+        """Orders of distinct users that are still to be kept; the others are forgotten."""
+        places, owner = self._of(slots)
+        last = np.searchsorted(owner, owner, side="right")
+        kept = self.at_ms[places] >= now_ms - self._keep_ms
+        kept &= last - np.arange(len(owner)) <= MOST
+        self._first[slots] = NONE
+        self._give_up(places[~kept])
+        places, owner = places[kept], owner[kept]
+        self._link(slots[owner], places)
+        orders = np.zeros(len(places), BOUGHT)
+        for name in BOUGHT.names or ():
+            orders[name] = getattr(self, name)[places]
+        return Packed(owner, np.arange(len(owner)) - np.searchsorted(owner, owner), orders)
 
-    def load(self, slot: int, rows: npt.NDArray[Any]) -> None:
-        """Take in orders of a row; those without an order are its blanks."""
-        found = [Bought(*row) for row in rows.tolist() if row[-1]]
-        if found:
-            self._of[slot] = found
+    def load(self, slots: Ints, rows: npt.NDArray[Any]) -> None:
+        """Take in orders of rows, ``(users, orders)``; those without flags are blanks.
+
+        Nothing may be known of these users.
+        """
+        self._reach(slots)
+        row, nth = np.nonzero(rows["flags"])
+        places = self._places(len(row))
+        for name in BOUGHT.names or ():
+            getattr(self, name)[places] = rows[name][row, nth]
+        self._link(slots[row], places)
 
     # -- steps -------------------------------------------------------------------------------
 
-    def _find(self, slot: int, order: int, at_ms: int) -> Bought:
-        orders = self._of.setdefault(slot, [])
-        for one in orders:
-            if order and one.order == order:
-                return one
-        # Whatever has no id at all is an order of its own.
-        orders.append(Bought(order, 0, at_ms))
-        return orders[-1]
+    def _take(self, slots: Ints, said: PurchaseColumns) -> None:
+        """Purchases of distinct users."""
+        by_message = (said.order == 0) & ~said.given_back
+        key = np.where(by_message, said.message, said.order)
+        place = self._find(slots, key)
+        unnamed = said.given_back & (key == 0)
+        place[unnamed] = self._newest(slots[unnamed])
+        fresh = (place == NONE) & ~unnamed
+        place[fresh] = self._add(slots[fresh], key[fresh], said.at_ms[fresh])
+        known = place != NONE
+        placed, back = known & ~said.given_back, known & said.given_back
+        self._place(place[placed], said.where(placed))
+        self._give_back(place[back], said.where(back))
 
-    def _newest(self, slot: int) -> Bought | None:
-        left = [one for one in self._of.get(slot, ()) if one.left is not None]
-        return max(left, key=lambda one: one.at_ms, default=None)
+    def _place(self, place: Ints, said: PurchaseColumns) -> None:
+        known = (self.flags[place] & PLACED) > 0
+        fresh = ~(known & self._is_repeat(place, said))
+        place, said, known = place[fresh], said.where(fresh), known[fresh]
+        self.value[place] = np.where(known & said.whole, self.value[place], said.value)
+        # Of a refund that came first it is not known when its order was placed.
+        earliest = np.minimum(self.at_ms[place], said.at_ms)
+        self.at_ms[place] = np.where(known, earliest, said.at_ms)
+        self.message[place] = said.message
+        self.flags[place] |= PLACED
+
+    def _give_back(self, place: Ints, said: PurchaseColumns) -> None:
+        fresh = ~self._is_repeat(place, said)
+        place, said = place[fresh], said.where(fresh)
+        self.message[place] = said.message
+        self.flags[place[said.whole]] |= ALL_BACK
+        self.refunded[place] += np.where(said.whole, 0.0, said.value)
+
+    def _is_repeat(self, place: Ints, said: PurchaseColumns) -> Bools:
+        repeat: Bools = (said.message != 0) & (said.message == self.message[place])
+        return repeat
+
+    def _left(self, places: Ints) -> Floats:
+        """Value that nothing has taken back; NaN of orders that do not count."""
+        flags, value, refunded = self.flags[places], self.value[places], self.refunded[places]
+        gone = ((flags & PLACED) == 0) | ((flags & ALL_BACK) > 0)
+        gone |= (refunded > 0) & (refunded >= WHOLE * value)
+        left: Floats = np.where(gone, np.nan, value - refunded)
+        return left
+
+    def _find(self, slots: Ints, keys: Hashes) -> Ints:
+        """The order of each user with a key; NONE if there is none. Whatever has no key is new."""
+        found = np.where(keys == 0, NONE, self._first[slots]).astype(np.int64)
+        walking = np.flatnonzero(found != NONE)
+        while len(walking):
+            walking = walking[self.order[found[walking]] != keys[walking]]
+            found[walking] = self.next[found[walking]]
+            walking = walking[found[walking] != NONE]
+        return found
+
+    def _newest(self, slots: Ints) -> Ints:
+        """The newest order of each user of which anything is left; NONE if there is none."""
+        places, owner = self._of(slots)
+        there = ~np.isnan(self._left(places))
+        newest = np.full(len(slots), NONE, np.int64)
+        # They stand by their time, so the last one stays.
+        newest[owner[there]] = places[there]
+        return newest
+
+    def _of(self, slots: Ints) -> tuple[Ints, Ints]:
+        """Places of the orders of users, by user and time, and for each which of the users it is of."""
+        self._reach(slots)
+        places, owner = of_chains(self._first[slots], self.next)
+        # By value, too: whichever way the chains were made, sums come out the same to the bit.
+        by = np.lexsort((self.value[places], self.order[places], self.at_ms[places], owner))
+        return places[by], owner[by]
+
+    # -- places ------------------------------------------------------------------------------
+
+    def _reach(self, slots: Ints) -> None:
+        more = int(slots.max(initial=-1)) + 1 - len(self._first)
+        if more > 0:
+            # Half as many again, for users come one by one.
+            more = max(more, len(self._first) // 2)
+            self._first = np.append(self._first, np.full(more, NONE, np.int32))
+
+    def _places(self, count: int) -> Ints:
+        """Places that nothing is at, the given up ones first."""
+        again, self._free = self._free[:count], self._free[count:]
+        more = count - len(again)
+        self.make_room(more)
+        places = np.append(again, np.arange(self.size, self.size + more))
+        self.size += more
+        return places
+
+    def _add(self, slots: Ints, keys: Hashes, at_ms: Ints) -> Ints:
+        """Take in an order of each of distinct users; returns their places."""
+        places = self._places(len(slots))
+        self.order[places], self.at_ms[places] = keys, at_ms
+        self.message[places], self.flags[places] = 0, USED
+        self.value[places], self.refunded[places] = 0.0, 0.0
+        self.next[places] = self._first[slots]
+        self._first[slots] = places
+        return places
+
+    def _link(self, slots: Ints, places: Ints) -> None:
+        """Make the chains of users, whose orders stand together."""
+        last = np.append(slots[1:] != slots[:-1], True)[: len(slots)]
+        after = np.append(places[1:], NONE)[: len(slots)]
+        self.next[places] = np.where(last, NONE, after)
+        first = np.append(True, last)[: len(slots)]
+        self._first[slots[first]] = places[first]
+
+    def _give_up(self, places: Ints) -> None:
+        self._free = np.append(self._free, places)

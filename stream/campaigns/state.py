@@ -55,6 +55,24 @@ def one_a_user(slots: Ints) -> Iterator[Ints]:
         yield np.sort(order[begins[lengths > turn] + turn])
 
 
+def of_chains(first: npt.NDArray[np.int32], after: npt.NDArray[np.int32]) -> tuple[Ints, Ints]:
+    """Places on chains, and for each on which of them it is.
+
+    Args:
+        first: where each chain begins; NONE where there is none.
+        after: of each place the next one on its chain; NONE ends it.
+    """
+    places, owners = [_NO_PLACES], [_NO_PLACES]
+    here, owner = first.astype(np.int64), np.arange(len(first))
+    while len(here):
+        there = here != NONE
+        here, owner = here[there], owner[there]
+        places.append(here)
+        owners.append(owner)
+        here = after[here].astype(np.int64)
+    return np.concatenate(places), np.concatenate(owners)
+
+
 class Columns:
     """Columns that grow together."""
 
@@ -192,15 +210,7 @@ class Pairs(Columns):
 
     def of_users(self, users: Users, slots: Ints) -> tuple[Ints, Ints]:
         """Places of all pairs of distinct users, and for each which of the users it is of."""
-        places, owners = [_NO_PLACES], [_NO_PLACES]
-        here, owner = users.first[slots].astype(np.int64), np.arange(len(slots))
-        while len(here):
-            there = here != NONE
-            here, owner = here[there], owner[there]
-            places.append(here)
-            owners.append(owner)
-            here = self.next[here].astype(np.int64)
-        return np.concatenate(places), np.concatenate(owners)
+        return of_chains(users.first[slots], self.next)
 
     def add(self, users: Users, slots: Ints, campaigns: Ints) -> Ints:
         """Take in distinct pairs that are not there; returns their places."""

@@ -16,15 +16,22 @@ from typing_extensions import TypedDict
 from stream.campaigns.arms import arm_names
 from stream.campaigns.decide import Decider, Decisions, Outcome
 from stream.config import Settings
+from stream.headers import event_source, schema_uri
 from stream.records import change_id
 from stream.roles.outlet import Outlet
 from stream.units import iso
 
 TRIGGERED = "segstream.campaign.triggered"
 """Type of the CloudEvents on `campaign-triggers`."""
-SOURCE = "/segstream/campaigns"
-"""Source of the same."""
+TRIGGER_SCHEMA = schema_uri("campaign-trigger")
+"""What their data keep to."""
 ROLE = "campaigns"
+
+
+def trigger_source(settings: Settings) -> str:
+    """Source of the CloudEvents on `campaign-triggers`."""
+    return event_source(settings.store.namespace, ROLE)
+
 
 CampaignTrigger = TypedDict(
     "CampaignTrigger",
@@ -64,8 +71,9 @@ def triggers_outlet(settings: Settings) -> Outlet:
     return Outlet(
         ROLE,
         settings.topics.triggers,
-        SOURCE,
+        trigger_source(settings),
         TRIGGERED,
+        TRIGGER_SCHEMA,
         extensions={"campaign": "campaign", "arm": "arm"},
         retention_seconds=settings.topics.triggers_retention_seconds,
     )

@@ -127,14 +127,8 @@ class Windows:
 
     def _add(self, ended: Ended) -> None:
         self._count(ended.version, ended.arm, -1)
-        converted = np.zeros(len(ended.slot), np.bool_)
-        revenue = np.zeros(len(ended.slot))
-        # Few of them have bought at all.
-        for place in np.flatnonzero(np.isin(ended.slot, self._purchases.slots)).tolist():
-            orders, value = self._purchases.within(
-                int(ended.slot[place]), int(ended.begin_ms[place]), int(ended.end_ms[place])
-            )
-            converted[place], revenue[place] = orders > 0, value
+        orders, revenue = self._purchases.within(ended.slot, ended.begin_ms, ended.end_ms)
+        converted = orders > 0
         active = ~self._users.at_risk[ended.slot]
         keys = np.stack([ended.version, ended.arm], axis=1)
         for version, arm in np.unique(keys, axis=0).tolist():

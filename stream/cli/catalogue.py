@@ -70,5 +70,9 @@ CATALOGUE = {
     "doctor": Entry(
         "checking", "Can the broker and the store be reached, and are they set up safely?"
     ),
+    "schemas": Entry(
+        "checking",
+        "Write the JSON Schemas of all records, and an AsyncAPI document of all topics.",
+    ),
     "config": Entry("checking", "The settings in force."),
 }

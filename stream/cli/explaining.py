@@ -24,10 +24,11 @@ from stream.insight.facts import (
     RulesFacts,
     ScoreWhy,
     Shares,
+    UnusualWhy,
     WhyFacts,
 )
 from stream.insight.values import exact, natural, reading
-from stream.units import percent
+from stream.units import exact_share, percent
 
 PARTS = 8
 
@@ -80,10 +81,12 @@ def show_why(console: Console, facts: WhyFacts | None, table: FeatureTable) -> N
 
 
 def _show_scores(console: Console, facts: WhyFacts, known: dict[str, Feature]) -> None:
-    """What carries each probability; money follows from one of them."""
+    """What carries each probability, for money follows from one of them; and what makes them unusual."""
     for score in facts["scores"]:
         if score["of"] == "buy":
             console.print(_score_table(score, known))
+    if (unusual := facts["unusual"]) and unusual["distance"] > 0:
+        console.print(_unusual_table(unusual, known))
 
 
 def _show_margin(
@@ -123,6 +126,32 @@ def _score_table(score: ScoreWhy, known: dict[str, Feature]) -> Table:
         shown.add_row(f"{len(rest)} others", "", "", f"{others:+.3f}")
     shown.add_section()
     shown.add_row("all", "", "", f"{score['log_odds']:+.3f}", style="bold")
+    return shown
+
+
+def _unusual_table(unusual: UnusualWhy, known: dict[str, Feature]) -> Table:
+    """What a user does that people like them do not."""
+    shown = Table(
+        title=f"Farther from what people like them do than {exact_share(unusual['value'])} of all: held "
+        f"against {unusual['segment']}, {unusual['name']}",
+        title_justify="left",
+    )
+    shown.add_column("feature")
+    shown.add_column("theirs", justify="right")
+    shown.add_column("usual there", justify="right")
+    shown.add_column("unit")
+    shown.add_column("makes", justify="right")
+    all_parts = unusual["distance"] ** 2
+    for part in unusual["parts"][:PARTS]:
+        if part["squared"] > 0 and all_parts > 0:
+            feature = known[part["feature"]]
+            shown.add_row(
+                part["feature"],
+                exact(part["value"], feature),
+                exact(part["usual"], feature),
+                part["unit"],
+                f"{part['squared'] / all_parts:.0%}",
+            )
     return shown
 
 

@@ -14,14 +14,16 @@ from rich.text import Text
 
 from stream.events import SegmentChange
 from stream.features import FeatureTable
+from stream.insight import foretold
 from stream.insight.facts import Record, ScoreFacts, SegmentFacts, SegmentsFacts, UserFacts
 from stream.insight.members import Member
 from stream.insight.queries import is_young, marks_of
 from stream.insight.values import exact, natural, reading
 from stream.model import DECLARED
 from stream.safe import safe
-from stream.units import percent, percents
+from stream.units import exact_share, percent, percents
 
+FARTHER = foretold.UNITS["unusual"]
 KIND_STYLES = {
     "champion": "bold green",
     "loyal": "green",
@@ -113,11 +115,15 @@ def _scores_in(segment: SegmentFacts, names: list[str]) -> list[str]:
 
 
 def _score(value: float, unit: str) -> str:
+    if unit == FARTHER:
+        return exact_share(value)
     return percent(value) if unit == "probability" else natural(value)
 
 
 def score_line(score: ScoreFacts) -> str:
     """How good a score was so far."""
+    if score["days"] is None:
+        return f"{score['score']}: held against {score['labels']:,} users"
     learned = f"{score['score']}: learned from {score['labels']:,} looks"
     if score["captured"] is not None and score["total"] is not None:
         return (
@@ -202,11 +208,20 @@ def show_user(console: Console, facts: UserFacts, table: FeatureTable) -> None:
         console.print("not seen yet: only the shop has acted")
     else:
         console.print(f"first seen {facts['first_seen']}, last seen {facts['last_seen']}")
-    if scores := facts.get("scores"):
-        console.print(
-            "foretold: "
-            + ", ".join(f"{one['score']} {_score(one['value'], one['unit'])}" for one in scores)
-        )
+    scores = facts.get("scores", [])
+    told = [
+        f"{one['score']} {_score(one['value'], one['unit'])}"
+        for one in scores
+        if one["unit"] != FARTHER
+    ]
+    if told:
+        console.print(f"foretold: {', '.join(told)}")
+    for one in scores:
+        if one["unit"] == FARTHER:
+            share = exact_share(one["value"])
+            console.print(
+                f"{one['score']}: farther from what people like them do than {share} of all"
+            )
     features = Table(title="Features now", title_justify="left")
     features.add_column("feature")
     features.add_column("value", justify="right")
@@ -221,8 +236,8 @@ def show_user(console: Console, facts: UserFacts, table: FeatureTable) -> None:
         near.add_column("segment", justify="right")
         near.add_column("name")
         near.add_column("distance, sd", justify="right")
-        for one in facts["distances"][:4]:
-            near.add_row(str(one["segment"]), one["name"], f"{one['distance']:.2f}")
+        for there in facts["distances"][:4]:
+            near.add_row(str(there["segment"]), there["name"], f"{there['distance']:.2f}")
         console.print(near)
     if facts["changes"]:
         console.print(Text("Last changes", style="italic"))

@@ -15,6 +15,7 @@ from stream.wiring.parked import ParkedFacts, ReplayedFacts
 _OTHERS = {
     "sent_before": "were asked for before; --again asks once more",
     "too_late": "are of triggers that are no longer valid; --late sends them all the same",
+    "undeclared": "are of endpoints that are declared no more",
     "beyond_limit": "are left, because of --limit",
 }
 

@@ -11,7 +11,7 @@ seen*, opens no session, and makes nobody known.
 
 from stream.features.aggregates import BUCKETS, SAME_OCCASION_DAYS
 from stream.features.batch import SESSION_GAP_MS, OrderKinds, Shares, starts_of
-from stream.features.declare import DEFAULT_FEATURES, Feature
+from stream.features.declare import DEFAULT_FEATURES, REVIEW_FEATURES, Feature
 from stream.features.table import FeatureTable
 from stream.features.terms import BROWSE, SHOP_EVENTS
 
@@ -19,6 +19,7 @@ __all__ = [
     "BROWSE",
     "BUCKETS",
     "DEFAULT_FEATURES",
+    "REVIEW_FEATURES",
     "SAME_OCCASION_DAYS",
     "SESSION_GAP_MS",
     "SHOP_EVENTS",

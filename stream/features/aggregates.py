@@ -18,8 +18,8 @@ import numpy.typing as npt
 from stream.events import Floats, Ints
 from stream.features.batch import Batch, newest_before, starts_of
 from stream.features.part import Part, Parts, Read, Reading, index_of
-from stream.features.sums import Measure, Sums, Windows, timed
-from stream.features.terms import Declared
+from stream.features.sums import OPINIONS, Measure, Sums, Windows, timed
+from stream.features.terms import ORDER_FAMILY, Declared
 from stream.units import DAY_MS
 
 SAME_OCCASION_DAYS = 0.5
@@ -76,7 +76,7 @@ class Count(Aggregate):
 
 
 class Sum(Aggregate):
-    """What events are worth, or how many pieces, or seconds of browsing, they come to."""
+    """What events are worth, or how many pieces, seconds of browsing or much sentiment they come to."""
 
     name = "sum"
 
@@ -85,7 +85,13 @@ class Sum(Aggregate):
         super().validate(feature)
         if feature.of in (None, "sessions", "category"):
             raise ValueError(
-                f"{feature.name}: a {cls.name} needs of = value, quantity or browse_seconds"
+                f"{feature.name}: a {cls.name} needs of = value, quantity, browse_seconds or sentiment"
+            )
+        if feature.of == "sentiment" and (
+            not feature.on or feature.minus or ORDER_FAMILY.intersection(feature.on)
+        ):
+            raise ValueError(
+                f"{feature.name}: sentiment needs on, of events that are no orders, and takes no minus"
             )
 
     @classmethod
@@ -101,7 +107,7 @@ class Mean(Sum):
     @classmethod
     def allot(cls, feature: Declared, parts: Parts) -> Read:
         measure = Measure.declared(feature)
-        count = measure._replace(of=None, minus=())
+        count = measure._replace(of=OPINIONS if feature.of == "sentiment" else None, minus=())
         top, bottom = (
             timed(feature, one, parts.of(Sums), parts.of(Windows)) for one in (measure, count)
         )

@@ -89,6 +89,7 @@ class Batch:
         counts, left, acts, tells: see `Shares`; None where each event counts once, as it is.
         codes: of events.
         arrived: which are messages, not what one brings about elsewhere; None for all of them.
+        sentiment: of each, NaN where none is known; None where there is no review.
         opens: which clicks open a session.
         browsed: seconds browsed since the click before.
         who: places of users who have events here, ascending; the following are theirs.
@@ -110,6 +111,7 @@ class Batch:
     mine: Rows
     codes: Codes
     arrived: Bools | None = None
+    sentiment: Floats | None = None
     opens: Bools = field(init=False)
     browsed: Floats = field(init=False)
     who: Ints = field(init=False)

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, model_validator
 
 from stream.features.aggregates import AGGREGATES
-from stream.features.terms import BROWSE, PLACED, REFUNDED, Declared
+from stream.features.terms import BROWSE, PLACED, REFUNDED, REVIEWED, Declared
 from stream.kinds import Bounds
 
 
@@ -124,3 +124,17 @@ DEFAULT_FEATURES: tuple[Feature, ...] = (
        limits=(_least(sessions_30d=1) | _most(orders_30d=0.05),
                _least(conversion_30d=0.5, orders_30d=0.5))),
 )  # fmt: skip
+
+_REVIEW = (REVIEWED,)
+_SOME_REVIEW = Bounds(min=0.25)
+"""One of them within a year: what is said of a mean is said of who has one."""
+
+REVIEW_FEATURES: tuple[Feature, ...] = (
+    _f("reviews_180d", "count", on=_REVIEW, half_life="180d", unit="reviews", weight=0.25,
+       words=("", "writes reviews"), limits=({}, _least(reviews_180d=1))),
+    _f("sentiment_90d", "mean", on=_REVIEW, of="sentiment", half_life="90d", unit="from -1 to 1",
+       weight=0.25, words=("unhappy", "happy"),
+       limits=({"reviews_180d": _SOME_REVIEW} | _most(sentiment_90d=-0.25),
+               {"reviews_180d": _SOME_REVIEW} | _least(sentiment_90d=0.5))),
+)  # fmt: skip
+"""Of a shop that has reviews; see `config.Reviews`."""

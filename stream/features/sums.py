@@ -16,6 +16,8 @@ from stream.features.batch import Batch, Codes, starts_of
 from stream.features.part import Part, Read, Reading, index_of
 from stream.features.terms import PLACED, TAKES_BACK, Declared, meant
 
+OPINIONS = "opinions"
+"""What a mean of sentiment divides by: events that have one."""
 NOTHING_LEFT = 1e-12
 """Of what a sum was made of: what is less after a correction is rounding, and nothing is left."""
 
@@ -48,6 +50,12 @@ class Measure(NamedTuple):
         mask = codes.watched(self.on)
         return mask | codes.watched(self.minus) if self.minus else mask
 
+    def uses_review(self, codes: Codes) -> Bools:
+        """By code, whether rating and text of such an event are read."""
+        if self.of != "sentiment":
+            return np.zeros(256, dtype=np.bool_)
+        return codes.watched(self.on)
+
     def column(self, batch: Batch) -> Column:
         """Events that are counted, and the amount of each."""
         if self.of == "sessions":
@@ -57,6 +65,11 @@ class Measure(NamedTuple):
         if self.of == "browse_seconds":
             which = np.flatnonzero(mask[batch.kind] & (batch.browsed > 0))
             return which, batch.browsed[which]
+        if self.of in ("sentiment", OPINIONS):
+            if batch.sentiment is None:
+                return np.empty(0, np.int64), np.empty(0)
+            which = np.flatnonzero(mask[batch.kind] & np.isfinite(batch.sentiment))
+            return which, batch.sentiment[which] if self.of == "sentiment" else np.ones(len(which))
         if self.minus:
             mask = mask | batch.codes.watched(self.minus)
         which = np.flatnonzero(mask[batch.kind])

@@ -46,6 +46,7 @@ class FeatureTable:
         dtype: one user's row; what the store keeps is its bytes.
         codes: event name to code, for every event that a feature watches.
         uses_value: per code, whether value or quantity of such an event is ever read.
+        uses_review: per code, whether rating and text of such an event are ever read.
         orders: codes of orders and refunds; None where no feature watches orders.
         schema: digest of the layout and its meaning; rows of another schema are not read.
     """
@@ -87,6 +88,7 @@ class FeatureTable:
         layout = f"{ROW_FORMAT} {self.dtype.descr} {meaning} {shop}"
         self.schema = hashlib.blake2b(layout.encode(), digest_size=8).hexdigest()
         self.uses_value = self._uses_value()
+        self.uses_review = self._uses_review()
 
     def _uses_value(self) -> Bools:
         measures = [*self._parts.of(Sums).measures, *self._parts.of(Windows).measures]
@@ -99,6 +101,12 @@ class FeatureTable:
             # What is left of an order is known only from all that is said of it.
             family = [name for name in (PLACED, UPDATED, *TAKES_BACK) if name in self.codes]
             used |= self.codes.mask(family)
+        return used
+
+    def _uses_review(self) -> Bools:
+        used = np.zeros(256, dtype=np.bool_)
+        for measure in (*self._parts.of(Sums).measures, *self._parts.of(Windows).measures):
+            used |= measure.uses_review(self.codes)
         return used
 
     # -- folding ------------------------------------------------------------------------------
@@ -121,6 +129,7 @@ class FeatureTable:
         events: EventColumns,
         repeats: Bools | None = None,
         shares: Shares | None = None,
+        sentiment: Floats | None = None,
     ) -> Folded:
         """Fold a batch into the rows of the users it touches.
 
@@ -129,6 +138,7 @@ class FeatureTable:
             events: none of them late or refused; of each topic in offset order.
             repeats: which of them came before: they count as arrivals only.
             shares: what each counts; None where each counts once, as it is.
+            sentiment: of each, see `reviews.judge`; None where there is no review.
         """
         if len(events) == 0:
             empty = np.empty(0, np.int64)
@@ -153,11 +163,17 @@ class FeatureTable:
             duplicates = slot[known]
             order, user = order[~known], user[~known]
         if len(order):
-            self._parts.fold(self._batch(mine, events, order, user, shares))
+            self._parts.fold(self._batch(mine, events, order, user, shares, sentiment))
         return Folded(touched, mine, duplicates)
 
     def _batch(
-        self, mine: Rows, events: EventColumns, order: Ints, user: Ints, shares: Shares | None
+        self,
+        mine: Rows,
+        events: EventColumns,
+        order: Ints,
+        user: Ints,
+        shares: Shares | None,
+        sentiment: Floats | None,
     ) -> Batch:
         """Events in an order, for the rows of their users."""
         kind = events.kind[order]
@@ -170,7 +186,7 @@ class FeatureTable:
         return Batch(
             user, events.topic[order], kind, events.time_ms[order], events.category[order],
             counts, events.value[order], events.quantity[order], left, acts, tells, mine, self.codes,
-            arrived,
+            arrived, None if sentiment is None else sentiment[order],
         )  # fmt: skip
 
     # -- reading ------------------------------------------------------------------------------

@@ -36,6 +36,9 @@ SHOP_EVENTS = (
 )
 """What the shop does, not the customer; see `config.Worker.shop_events`."""
 
+REVIEWED = "Product Reviewed"
+ORDER_FAMILY = frozenset((PLACED, UPDATED, REFUNDED, CANCELLED))
+
 _Duration = Annotated[float, BeforeValidator(parse_duration), Field(gt=0)]
 
 
@@ -48,7 +51,9 @@ class Declared(BaseModel):
     aggregate: str
     on: tuple[str, ...] = Field((), description="event names; empty: every event any feature names")
     minus: tuple[str, ...] = Field((), description="event names that count negatively")
-    of: Literal["value", "quantity", "browse_seconds", "sessions", "category"] | None = None
+    of: (
+        Literal["value", "quantity", "browse_seconds", "sessions", "category", "sentiment"] | None
+    ) = None
     half_life: _Duration | None = Field(
         None, description="seconds; a decayed sum. With neither this nor a window: for life"
     )

@@ -37,14 +37,14 @@ class Flapping(SegmentFlapping):
 
 
 class SegmentScore(TypedDict):
-    """What a score comes to in a segment, over the customers in it.
+    """What a score comes to in a segment, over the `users` in it who have the score.
 
     Of a probability the `total` is how many of them are expected to buy.
     """
 
     score: str
     unit: str
-    customers: int
+    users: int
     mean: float
     total: float
 
@@ -55,12 +55,13 @@ class ScoreFacts(TypedDict):
     `base` is the share of customers who bought within its days, lately. `auc`, `log_loss` and
     `calibration` are of the last predictions of an order, each made before it was known what came of it;
     None of too few. So are, of money, `captured`, the share of it that the tenth with the highest
-    predictions spent, and `total`, all that was predicted over all that was spent.
+    predictions spent, and `total`, all that was predicted over all that was spent. Unusual is no
+    prediction: it has no `days`, and `labels` are the users of the sample it was learned from.
     """
 
     score: str
     of: str
-    days: float
+    days: float | None
     unit: str
     labels: int
     base: float
@@ -311,6 +312,31 @@ class ScoreWhy(ScoreFacts):
     parts: list[ScorePart]
 
 
+class UnusualPart(TypedDict):
+    """What a feature adds to the squared distance; one that goes along with others may take some away.
+
+    `usual` is the value that is usual in the segment.
+    """
+
+    feature: str
+    value: float
+    usual: float
+    unit: str
+    squared: float
+
+
+class UnusualWhy(NamedSegment):
+    """How far a user is from the people of the segment who are most like them.
+
+    `value` is the share of all users who are less far, `distance` is in spreads of what people there do;
+    its square is what all parts come to.
+    """
+
+    value: float
+    distance: float
+    parts: list[UnusualPart]
+
+
 class WhyFacts(TypedDict):
     """What holds a user, and what would move them.
 
@@ -326,12 +352,13 @@ class WhyFacts(TypedDict):
     acts: list[Act]
     silence: list[Departure]
     scores: list[ScoreWhy]
+    unusual: UnusualWhy | None
 
 
 class UserFacts(TypedDict):
     """A user as of now; `model`, `distances` and `scores` only once there is a model.
 
-    Who has not ordered has no scores, nor has anybody as long as too little was seen.
+    Nothing is foretold of who has not ordered, nor of anybody as long as too little was seen.
     """
 
     user: str

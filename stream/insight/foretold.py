@@ -6,17 +6,18 @@ yet there is no score, and not one of zero.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import numpy as np
 
 from stream.events import Floats
 from stream.features import FeatureTable
-from stream.insight.facts import ScoreFacts, ScoreValue, ScoreWhy, SegmentScore
+from stream.insight.facts import ScoreFacts, ScoreValue, ScoreWhy, SegmentScore, UnusualWhy
 from stream.model import Model
 from stream.scores.model import LearnedScore, Scores
 
-UNITS = {"buy": "probability", "spend": "money"}
+UNITS = {"buy": "probability", "spend": "money", "unusual": "share who are less far"}
 
 
 def learned(model: Model) -> list[ScoreFacts]:
@@ -42,7 +43,7 @@ def _learned(score: LearnedScore) -> ScoreFacts:
 
 
 def of_user(model: Model, vector: Floats, table: FeatureTable) -> list[ScoreValue]:
-    """Scores of a user; none of whoever has not ordered."""
+    """Scores of a user; of whoever has not ordered, only how unusual they are."""
     scores = _readable(model, table)
     if scores is None:
         return []
@@ -55,7 +56,7 @@ def of_user(model: Model, vector: Floats, table: FeatureTable) -> list[ScoreValu
 
 
 def why(model: Model, vector: Floats, table: FeatureTable) -> list[ScoreWhy]:
-    """What carries each score of a user, the largest part of either sign first."""
+    """What carries each score of a user that is foretold, the largest part of either sign first."""
     scores = _readable(model, table)
     if scores is None:
         return []
@@ -80,22 +81,55 @@ def why(model: Model, vector: Floats, table: FeatureTable) -> list[ScoreWhy]:
     ]
 
 
+def why_unusual(model: Model, vector: Floats, table: FeatureTable) -> UnusualWhy | None:
+    """What makes a user unusual, the largest part first; None as long as too little was seen."""
+    scores = _readable(model, table)
+    found = None if scores is None else scores.how_unusual(vector, table.names)
+    if found is None:
+        return None
+    units = dict(zip(table.names, table.units, strict=True))
+    values = dict(zip(table.names, vector.tolist(), strict=True))
+    like = model.by_id[found.segment]
+    return {
+        "segment": like.id,
+        "name": like.name,
+        "kind": like.kind,
+        "value": found.value,
+        "distance": math.sqrt(max(found.squared, 0.0)),
+        "parts": [
+            {
+                "feature": name,
+                "value": values[name],
+                "usual": found.usual[name],
+                "unit": units[name],
+                "squared": part,
+            }
+            for name, part in sorted(found.parts.items(), key=lambda item: (-item[1], item[0]))
+        ],
+    }
+
+
 def of_segment(model: Model, scored: Mapping[int, list[float]], segment: int) -> list[SegmentScore]:
-    """What scores come to in a segment, over all customers in it, as owners counted them last."""
+    """What scores come to in a segment, over all in it who have them, as owners counted them last."""
     scores, counted = model.scores, scored.get(segment, [])
-    if scores is None or len(counted) != 1 + len(scores.learned) or counted[0] <= 0:
+    if scores is None or len(counted) != 2 + len(scores.learned):
         return []
-    customers, *sums = counted
-    return [
-        {
-            "score": score.name,
-            "unit": UNITS[score.of],
-            "customers": int(customers),
-            "mean": total / customers,
-            "total": total,
-        }
-        for score, total in zip(scores.learned, sums, strict=True)
-    ]
+    customers, users, *sums = counted
+    found: list[SegmentScore] = []
+    for score, total in zip(scores.learned, sums, strict=True):
+        members = users if score.of == "unusual" else customers
+        if members <= 0:
+            continue
+        found.append(
+            {
+                "score": score.name,
+                "unit": UNITS[score.of],
+                "users": int(members),
+                "mean": total / members,
+                "total": total,
+            }
+        )
+    return found
 
 
 def _readable(model: Model, table: FeatureTable) -> Scores | None:

@@ -65,6 +65,7 @@ def why(reader: Reader, name: str) -> WhyFacts | None:
         "acts": acts(row, table, model, rule, now_ms),
         "silence": departures(row, table, model, rule, now_ms),
         "scores": foretold.why(model, vector, table),
+        "unusual": foretold.why_unusual(model, vector, table),
     }
 
 

@@ -15,7 +15,7 @@ from typing import Literal
 import msgspec
 import numpy as np
 
-from stream.clustering import Statistics, distances, nearest
+from stream.clustering import Statistics, assign, distances, nearest
 from stream.config import Learning
 from stream.drift import Drift
 from stream.events import Floats
@@ -36,14 +36,22 @@ from stream.model import Axes, Model, PopulationModel, Segment
 from stream.naming import Truth, called
 from stream.populations import Population, Populations
 from stream.rhythm import customers, have_ordered, in_shop, readable, seen
+from stream.scores import unusual
 from stream.scores.declare import NOTHING_WANTED, Wanted
-from stream.scores.learner import NOTHING_LEARNED
-from stream.scores.model import Scores
+from stream.scores.learner import NOTHING_LEARNED, Learner
+from stream.scores.model import NOTHING_FORETOLD, Scores
 from stream.scores.step import NO_LOOKS, advance, due, published
 from stream.segments import PublishRule, published_now
 from stream.tuning import DEFAULT_RULE, Started, Tuning
+from stream.units import DAY_MS
 
-LIBRARIES = ("sklearn.cluster", "sklearn.metrics", "scipy.optimize", "river.drift")
+LIBRARIES = (
+    "sklearn.cluster",
+    "sklearn.covariance",
+    "sklearn.metrics",
+    "scipy.optimize",
+    "river.drift",
+)
 NEVER = (1 << 63) - 1
 CUSTOMERS_SEEN = 2_048
 """Customers of the sample that are followed from look to look; the state tells of each in 13 bytes."""
@@ -107,7 +115,7 @@ def learn(
         samples = _enough(state, sample, divided, settings)
         if samples:
             state = _learned_rhythm(state, sample, divided)
-            state, found = _learned_scores(state, sample, divided.features, scores, settings)
+            state, found = _learned_scores(state, sample, divided, scores, settings)
         if samples and wanted is not None:
             return _looked(_with(retune(state, sample, untuned, wanted), found), sample, settings)
         if samples:
@@ -133,22 +141,49 @@ def learn(
 def _learned_scores(
     state: TrainerState,
     sample: Sample,
-    features: Sequence[str],
+    divided: Populations,
     wanted: Wanted,
     settings: Learning,
 ) -> tuple[TrainerState, Scores | None]:
     """With what the sample shows of earlier looks, if a step is due; and the scores to publish."""
-    now = None if state.model is None else state.model.scores
-    if not wanted.readable(features):
+    if not wanted.scores:
         return replace(state, scorer=NOTHING_LEARNED, looks=NO_LOOKS), None
+    now = None if state.model is None else state.model.scores
     if not due(state.scorer, wanted, sample.at_ms):
         return state, now
-    known, looks = advance(
-        state.scorer, state.looks, sample, features, wanted, settings.sample_users
-    )
-    # What was published goes on to be told while it is learned anew, unless it means something else.
-    kept = now if now is not None and now.inputs == wanted.inputs else None
-    return replace(state, scorer=known, looks=looks), published(known, looks, wanted) or kept
+    told = now if now is None else now.without_unusual()
+    if wanted.readable(divided.features):
+        known, looks = advance(
+            state.scorer, state.looks, sample, divided.features, wanted, settings.sample_users
+        )
+        # What was published goes on to be told while it is learned anew, unless it means something else.
+        kept = told if told is not None and told.inputs == wanted.inputs else None
+        told = published(known, looks, wanted) or kept
+    else:
+        known, looks, told = Learner(wanted.meaning, sample.at_ms // DAY_MS), NO_LOOKS, None
+    state = replace(state, scorer=known, looks=looks)
+    people = _usual(state, sample, divided, wanted)
+    if wanted.unusual is not None and people is not None:
+        told = (told or NOTHING_FORETOLD).with_unusual(wanted.unusual, people)
+    return state, told
+
+
+def _usual(
+    state: TrainerState, sample: Sample, divided: Populations, wanted: Wanted
+) -> unusual.Usual | None:
+    """What is usual in the segments in force; None where that is not wanted, or too little was seen."""
+    model = state.model
+    if model is None or wanted.unusual is None or model.populations.digest != divided.digest:
+        return None
+    order = np.argsort(sample.hashes, kind="stable")
+    vectors, populations = sample.vectors[order], sample.populations[order]
+    segments = np.zeros(len(order), np.int64)
+    for part in model.parts:
+        those = np.flatnonzero(populations == divided.names.index(part.population))
+        mapped = part.map.apply(vectors[those])
+        segments[those] = part.ids[assign(mapped, part.centroids, part.map.weights)]
+    each = _stands_for(state, sample, divided)[order]
+    return unusual.learn(vectors, divided.features, segments, each, wanted.habits)
 
 
 def _scored(state: TrainerState, parts: Sequence[PartitionStatistics]) -> Mapping[int, list[float]]:

@@ -67,8 +67,8 @@ class TrainerState:
         flapping: of everyone at the last round, by segment id.
         customers_seen: how soon customers ordered again, see `rhythm`.
         scorer: what was learned of scores; the model has what it came to.
-        scored: what scores come to in each segment, by its id: customers who have any, and the sum
-            of each score over them, in the order of the model's.
+        scored: what scores come to in each segment, by its id: customers, users, and the sum of each
+            score over those of them who have it, in the order of the model's.
         looks: what scores are yet to be learned from; it is large, and is stored beside the rest.
         tuning: that a person wanted, from the refit on that was made for it.
         epochs_before: epochs that were told before this state began; none of them comes again.

@@ -39,8 +39,8 @@ class PartitionStatistics(msgspec.Struct):
         schema: of the vectors, see `FeatureTable.schema`; empty if nobody else could have another.
         rules: digest of the populations' rules; empty for one population of everyone.
         populations: users of each population; empty for one of everyone.
-        scored: of each segment, customers who have scores, and the sum of each score over them, packed
-            float64, ``(k, 1 + scores)``; empty without a sample.
+        scored: of each segment, customers, users, and the sum of each score over those of them who have
+            it, packed float64, ``(k, 2 + scores)``; empty without a sample.
     """
 
     at_ms: int

@@ -20,6 +20,7 @@ class Outlet:
     Attributes:
         role: whose it is; names the lease of its publisher, and labels metrics.
         source, kind: of the CloudEvents.
+        schema: that the records keep to, see `stream.headers.schema_uri`; empty for none.
         subject: the field that is the subject, and the key of the record.
         extensions: further attributes: name of the attribute, and the field it repeats.
         retention_seconds: how long the topic keeps records; 0 for ever.
@@ -30,6 +31,7 @@ class Outlet:
     topic: str
     source: str
     kind: str
+    schema: str = ""
     subject: str = "user"
     extensions: Mapping[str, str] = field(default_factory=dict)
     retention_seconds: float = 0.0

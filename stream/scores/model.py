@@ -6,13 +6,13 @@ user's score as a sum of what each input adds. It is published with the model, a
 A user's inputs are mapped to logs, held against the mean and spread of customers, and each counts by
 itself and by its square. The sum of these terms is the *log-odds* of an order within the horizon. Money
 is the probability, times the user's usual basket, times e to another such sum: how many baskets whoever
-buys at all takes home.
+buys at all takes home. How unusual somebody is comes from `unusual`, and is a column like the others.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import Any, Literal, NamedTuple
 
@@ -20,6 +20,8 @@ import numpy as np
 
 from stream.events import Bools, Floats, Ints
 from stream.scores.declare import ORDERS, REVENUE
+from stream.scores.logs import logs_of
+from stream.scores.unusual import Farness, Usual
 
 REACH = 4.0
 """Standard deviations from the mean at which an input's value is cut."""
@@ -58,14 +60,6 @@ class Scale:
         return found
 
 
-def logs_of(inputs: Floats) -> Floats:
-    """Signed logs of inputs in natural units."""
-    logs: Floats = np.abs(inputs)
-    logs += 1.0
-    np.log(logs, out=logs)
-    return np.copysign(logs, inputs, out=logs)
-
-
 def summed(terms: Floats, weights: Floats) -> Floats:
     """Weighted terms of each user; the same to the bit however many users there are."""
     found: Floats = np.einsum("nk,k->n", terms, weights)
@@ -100,19 +94,20 @@ class LearnedScore:
     """One score, as it was learned.
 
     Attributes:
+        days: of the horizon; None of unusual, which is of today, and has nothing below but `labels`.
         buy: weights of the log-odds, see `Scale.terms`.
         worth: weights of the log of baskets; empty for a probability.
         base: the share of customers who bought within the horizon, lately.
-        labels: looks it was learned from.
+        labels: looks it was learned from; of unusual, users.
         auc, log_loss, calibration: of the last predictions, each made before anything was known of
             what came of it, see `progress`; None where there is nothing to tell.
         captured, total: the same of predicted money.
     """
 
     name: str
-    of: Literal["buy", "spend"]
-    days: float
-    buy: tuple[float, ...]
+    of: Literal["buy", "spend", "unusual"]
+    days: float | None
+    buy: tuple[float, ...] = ()
     worth: tuple[float, ...] = ()
     base: float = 0.0
     labels: int = 0
@@ -147,6 +142,7 @@ class Scores:
         inputs: features, by column of the scale.
         usual: money of an order in the shop.
         learned: at least one.
+        people: what is usual, where one of them is unusual.
     """
 
     inputs: tuple[str, ...]
@@ -154,6 +150,7 @@ class Scores:
     spread: tuple[float, ...]
     usual: float
     learned: tuple[LearnedScore, ...]
+    people: Usual | None = None
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -170,26 +167,52 @@ class Scores:
             for score in self.learned
         ]
 
+    @cached_property
+    def _of_orders(self) -> tuple[int, ...]:
+        """Columns of what is foretold, of customers alone."""
+        return tuple(at for at, score in enumerate(self.learned) if score.of != "unusual")
+
+    @cached_property
+    def _of_everyone(self) -> tuple[tuple[int, Usual], ...]:
+        """Columns of what everybody has."""
+        people = self.people
+        return tuple(
+            (at, people)
+            for at, score in enumerate(self.learned)
+            if score.of == "unusual" and people is not None
+        )
+
+    def inputs_of(self, name: str) -> tuple[str, ...]:
+        """Features that a score is computed from."""
+        unusual = any(self.learned[at].name == name for at, _ in self._of_everyone)
+        return self.people.inputs if unusual and self.people is not None else self.inputs
+
     def readable(self, features: Sequence[str]) -> bool:
         """Whether a feature table has what the scores are computed from."""
-        return {*self.inputs, ORDERS, REVENUE} <= set(features)
+        orders = {*self.inputs, ORDERS, REVENUE} if self._of_orders else set()
+        habits = self.people.inputs if self._of_everyone and self.people is not None else ()
+        return {*orders, *habits} <= set(features)
 
     def evaluate(self, vectors: Floats, features: Sequence[str]) -> Floats:
-        """Scores of users, ``(n, scores)``; NaN of whoever has not ordered.
+        """Scores of users, ``(n, scores)``; of whoever has not ordered NaN, but for unusual.
 
         Args:
             vectors: ``(n, features)`` in natural units.
         """
         found = np.full((len(vectors), len(self.learned)), np.nan)
-        who = np.flatnonzero(have_ordered(vectors, features))
-        if len(who):
-            found[who] = self._of_customers(vectors[who], features)
+        if self._of_orders:
+            who = np.flatnonzero(have_ordered(vectors, features))
+            if len(who):
+                found[who] = self._of_customers(vectors[who], features)
+        for column, people in self._of_everyone:
+            found[:, column] = people.evaluate(vectors, features)
         return found
 
     def _of_customers(self, vectors: Floats, features: Sequence[str]) -> Floats:
         terms = self._terms(vectors, features)
-        found = np.empty((len(vectors), len(self.learned)))
-        for column, (buy, worth) in enumerate(self._weights):
+        found = np.full((len(vectors), len(self.learned)), np.nan)
+        for column in self._of_orders:
+            buy, worth = self._weights[column]
             found[:, column] = probability(summed(terms, buy))
             if worth is not None:
                 revenue, orders = (vectors[:, features.index(one)] for one in (REVENUE, ORDERS))
@@ -204,40 +227,47 @@ class Scores:
     def totals(
         self, vectors: Floats, features: Sequence[str], columns: Ints, segments: int
     ) -> Floats:
-        """Of each segment, customers, and the sum of each score over them, ``(segments, 1 + scores)``.
+        """Of each segment, customers, users, and the sum of each score, ``(segments, 2 + scores)``.
+
+        The sum is over whoever has the score: of unusual, all users, else customers.
 
         Sums are exact, so they do not depend on how users are divided among owners.
 
         Args:
             columns: ``(n,)`` of each one's segment; -1 for none.
         """
-        found = np.zeros((segments, 1 + len(self.learned)))
-        who = np.flatnonzero(have_ordered(vectors, features) & (columns >= 0))
-        if len(who) == 0:
+        found = np.zeros((segments, 2 + len(self.learned)))
+        members = np.flatnonzero(columns >= 0)
+        if len(members) == 0:
             return found
-        values, here = self._of_customers(vectors[who], features), columns[who]
-        found[:, 0] = np.bincount(here, minlength=segments)
+        here = columns[members]
+        values = self.evaluate(vectors.take(members, axis=0), features)
+        found[:, 1] = np.bincount(here, minlength=segments)
         for place, score in enumerate(self.learned):
             grid = MONEY_GRID if score.of == "spend" else SHARE_GRID
-            rounded = np.rint(values[:, place] * grid) / grid
-            found[:, 1 + place] = np.bincount(here, rounded, minlength=segments)
+            have = np.flatnonzero(~np.isnan(values[:, place]))
+            rounded = np.rint(values[have, place] * grid) / grid
+            found[:, 2 + place] = np.bincount(here[have], rounded, minlength=segments)
+            if score.of != "unusual":
+                found[:, 0] = np.bincount(here[have], minlength=segments)
         return found
 
     def explain(self, vector: Floats, features: Sequence[str]) -> dict[str, Explained]:
-        """What carries each score of one user; empty for whoever has not ordered.
+        """What carries each score of one user that is foretold; empty for whoever has not ordered.
 
         Args:
             vector: ``(features,)`` in natural units.
         """
         vectors = vector[None, :]
-        if not have_ordered(vectors, features)[0]:
+        if not self._of_orders or not have_ordered(vectors, features)[0]:
             return {}
         values = self._of_customers(vectors, features)[0].tolist()
         terms = self._terms(vectors, features)[0]
         k, found = len(self.inputs), {}
         # An input at the mean has a square of nothing, and so a term for it.
         level = np.sqrt(0.5)
-        for score, value, (buy, _) in zip(self.learned, values, self._weights, strict=True):
+        for column in self._of_orders:
+            score, value, (buy, _) = self.learned[column], values[column], self._weights[column]
             own = buy[1 : 1 + k] * terms[1 : 1 + k]
             square = buy[1 + k :] * (terms[1 + k :] + level)
             base = float(buy[0] - level * buy[1 + k :].sum())
@@ -245,8 +275,26 @@ class Scores:
             found[score.name] = Explained(value, base + sum(parts.values()), base, parts)
         return found
 
+    def how_unusual(self, vector: Floats, features: Sequence[str]) -> Farness | None:
+        """How unusual one user is, and what makes it; None if that is no score here."""
+        found = [people.explain(vector, features) for _, people in self._of_everyone]
+        return found[0] if found else None
+
+    def with_unusual(self, name: str, people: Usual) -> Scores:
+        """With a score more, which says how unusual somebody is."""
+        added = LearnedScore(name, "unusual", None, labels=people.users)
+        return replace(self, learned=(*self.learned, added), people=people)
+
+    def without_unusual(self) -> Scores | None:
+        """Those that are foretold; None for none."""
+        learned = tuple(self.learned[column] for column in self._of_orders)
+        return replace(self, learned=learned, people=None) if learned else None
+
     def to_json(self) -> dict[str, Any]:
-        return asdict(self)
+        found = asdict(self)
+        if self.people is None:
+            del found["people"]
+        return found
 
     @staticmethod
     def from_json(data: dict[str, Any]) -> Scores:
@@ -255,7 +303,12 @@ class Scores:
             for one in data["learned"]
         )
         plain = {name: tuple(data[name]) for name in ("inputs", "centre", "spread")}
-        return Scores(**plain, usual=data["usual"], learned=learned)
+        people = Usual.from_json(data["people"]) if "people" in data else None
+        return Scores(**plain, usual=data["usual"], learned=learned, people=people)
+
+
+NOTHING_FORETOLD = Scores((), (), (), 0.0, ())
+"""Has no score yet."""
 
 
 def have_ordered(vectors: Floats, features: Sequence[str]) -> Bools:

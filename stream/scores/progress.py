@@ -62,13 +62,32 @@ def log_loss(predicted: Floats, bought: Floats) -> float:
     return float(-np.where(bought > 0, np.log(sure), np.log1p(-sure)).mean())
 
 
+class Bin(NamedTuple):
+    """Predictions that are next to each other.
+
+    Attributes:
+        looks: how many.
+        predicted, bought: means of them.
+    """
+
+    looks: int
+    predicted: float
+    bought: float
+
+
+def bins(predicted: Floats, bought: Floats) -> list[Bin]:
+    """Quantile bins of predictions, the lowest first."""
+    order = np.argsort(predicted, kind="stable")
+    return [
+        Bin(len(here), float(predicted[here].mean()), float(bought[here].mean()))
+        for here in np.array_split(order, min(BINS, len(order)))
+    ]
+
+
 def calibration(predicted: Floats, bought: Floats) -> float:
     """Expected calibration error over quantile bins."""
-    order = np.argsort(predicted, kind="stable")
-    bins = np.array_split(order, min(BINS, len(order)))
-    return math.fsum(
-        len(here) * abs(float(predicted[here].mean() - bought[here].mean())) for here in bins
-    ) / len(order)
+    found = bins(predicted, bought)
+    return math.fsum(one.looks * abs(one.predicted - one.bought) for one in found) / len(predicted)
 
 
 def judged(predicted: Floats, bought: Floats) -> Judged | None:

@@ -18,13 +18,13 @@ from stream.events import Bools, Floats, Hashes, Ints
 from stream.learning.statistics import Sample
 from stream.scores.declare import ORDERS, REVENUE, SILENCE, Wanted
 from stream.scores.learner import FADING, Ahead, Learner
+from stream.scores.logs import logs_of
 from stream.scores.looks import Looks, Over, Sight, Small, seen
 from stream.scores.model import (
     LearnedScore,
     Scores,
     baskets,
     have_ordered,
-    logs_of,
     probability,
     summed,
     usual_basket,
@@ -166,6 +166,8 @@ def published(known: Learner, looks: Looks, wanted: Wanted) -> Scores | None:
         return None
     learned = []
     for score in wanted.scores:
+        if score.days is None:
+            continue
         column = wanted.days.index(score.days)
         one = known.ahead[column]
         if not one.knows(wanted.least):

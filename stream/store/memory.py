@@ -18,6 +18,7 @@ class _Partition(MemoryPartition):
     statistics: bytes | None = None
     ids: dict[int, bytes] = field(default_factory=dict)
     orders: dict[int, dict[bytes, bytes]] = field(default_factory=dict)
+    words: dict[int, dict[bytes, bytes]] = field(default_factory=dict)
 
 
 class MemoryStore(MemoryPartitions[_Partition, Position, Commit]):
@@ -47,6 +48,12 @@ class MemoryStore(MemoryPartitions[_Partition, Position, Commit]):
             for key, packed in orders.items():
                 yield place, key, packed
 
+    def load_words(self, partition: int) -> Iterator[tuple[int, bytes, bytes]]:
+        state = self._partitions.get(partition)
+        for topic, words in ({} if state is None else state.words).items():
+            for key, packed in words.items():
+                yield topic, key, packed
+
     def _apply_further(self, state: _Partition, commit: Commit) -> None:
         if commit.statistics is not None:
             state.statistics = commit.statistics
@@ -58,6 +65,8 @@ class MemoryStore(MemoryPartitions[_Partition, Position, Commit]):
             state.orders.pop(place, None)
         for place in commit.memory.orders:
             state.orders.setdefault(place, {}).update(commit.memory.orders_of(place))
+        for topic in commit.memory.words:
+            state.words.setdefault(topic, {}).update(commit.memory.words_of(topic))
 
     def row(self, partition: int, user: bytes) -> bytes | None:
         state = self._partitions.get(partition)

@@ -56,6 +56,10 @@ class Partitions(Positions, Protocol):
         """The orders that a partition remembers: place, key and what is kept of it."""
         ...
 
+    def load_words(self, partition: int) -> Iterator[tuple[int, bytes, bytes]]:
+        """The words that a partition has learned: topic, key and what is known of it."""
+        ...
+
 
 class Models(Protocol):
     """What the trainer has stored."""

@@ -10,6 +10,7 @@ key                        type     what
 ``ns:{t}:stats``           string   the partition's last statistics for the trainer
 ``ns:{t}:ids:<place>``     string   message ids remembered, 8 bytes each, of a step of a topic's clock
 ``ns:{t}:orders:<place>``  hash     orders remembered, of a step of a topic's clock, by their key
+``ns:{t}:words:<topic>``   hash     what rated texts of a topic have taught, by word's bucket
 ``ns:{t}:pub``             hash     publisher token, output offset delivered up to
 ``ns:trainer``             hash     trainer token, round, model, looks; and what a person wants of it
 ``ns:output``              hash     id of the output topic, and what it lacks
@@ -37,6 +38,7 @@ from redis.crc import key_slot
 from redis.retry import Retry
 
 from stream.config import ConfigError
+from stream.limits import TOPICS
 from stream.store.redis_partitions import NOBODY, RedisPartitions, frame
 from stream.store.state import (
     KEY_BYTES,
@@ -121,7 +123,7 @@ class RedisStore(RedisPartitions[Position, Commit]):
         places = [f"{what}:{n}" for what in ("ids", "orders") for n in range(MEMORY_PLACES)]
         super().__init__(
             client, namespace, prefixes, output_key(namespace), outbox_cap,
-            Position, ["stats", *places],
+            Position, ["stats", *places, *(f"words:{topic}" for topic in range(TOPICS))],
         )  # fmt: skip
         self._trainer = f"{namespace}:trainer"
         self._names = f"{namespace}:names"
@@ -136,12 +138,21 @@ class RedisStore(RedisPartitions[Position, Commit]):
                 yield place, found
 
     def load_orders(self, partition: int) -> Iterator[tuple[int, bytes, bytes]]:
-        for place in range(MEMORY_PLACES):
-            key, cursor = self._key(partition, f"orders:{place}"), None
+        return self._load_hashes(partition, "orders", MEMORY_PLACES)
+
+    def load_words(self, partition: int) -> Iterator[tuple[int, bytes, bytes]]:
+        return self._load_hashes(partition, "words", TOPICS)
+
+    def _load_hashes(
+        self, partition: int, what: str, count: int
+    ) -> Iterator[tuple[int, bytes, bytes]]:
+        """Number, key and value of all that stands in some numbered hashes."""
+        for number in range(count):
+            name, cursor = self._key(partition, f"{what}:{number}"), None
             while cursor != 0:
-                cursor, page = self._call(self._client.hscan, key, cursor or 0, count=5_000)
-                for order, packed in page.items():
-                    yield place, order, packed
+                cursor, page = self._call(self._client.hscan, name, cursor or 0, count=5_000)
+                for key, packed in page.items():
+                    yield number, key, packed
 
     def _further_frames(self, partition: int, commit: Commit) -> list[bytes]:
         frames = self._memory_frames(partition, commit.memory)
@@ -161,6 +172,9 @@ class RedisStore(RedisPartitions[Position, Commit]):
         for place in memory.orders:
             pairs = [part for order in memory.orders_of(place) for part in order]
             frames.append(frame("HSET", self._key(partition, f"orders:{place}"), *pairs))
+        for topic in memory.words:
+            pairs = [part for word in memory.words_of(topic) for part in word]
+            frames.append(frame("HSET", self._key(partition, f"words:{topic}"), *pairs))
         return frames
 
     # -- readers ------------------------------------------------------------------------------

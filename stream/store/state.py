@@ -25,6 +25,7 @@ KEY_BYTES = 32
 MEMORY_PLACES = TOPICS * PLACES
 """Of each of two topics, the steps that are remembered at once; see `remembered`."""
 KEY_OF_ORDER_BYTES = 8
+KEY_OF_WORD_BYTES = 2
 
 
 def key_of(secret: str) -> bytes:
@@ -93,6 +94,7 @@ class Position(msgspec.Struct):
         orders: the same of orders.
         kinds: names of the kinds that rows have codes of, from code 1 on.
         turned_ms: up to when telling users of turns is paid for, see `turns.allowed`.
+        words: what rated texts have taught, by topic, see `Wording.told`; empty where there were none.
     """
 
     offsets: list[int]
@@ -117,6 +119,7 @@ class Position(msgspec.Struct):
     orders: list[list[tuple[int, int]]] = []
     kinds: list[str] = []
     turned_ms: int = 0
+    words: list[list[float]] = []
 
     @property
     def unaccounted(self) -> int:
@@ -153,20 +156,31 @@ class MemoryChanges:
         ids: keys to add, of eight bytes each, by place.
         no_orders: places whose orders are forgotten, before any are written.
         orders: keys of orders, and what is kept of each, one after the other, by place.
+        words: keys of words that rated texts have taught, and what is known of each, by topic.
     """
 
     no_ids: Sequence[int] = ()
     ids: Mapping[int, bytes] = field(default_factory=dict)
     no_orders: Sequence[int] = ()
     orders: Mapping[int, tuple[bytes, bytes]] = field(default_factory=dict)
+    words: Mapping[int, tuple[bytes, bytes]] = field(default_factory=dict)
 
     def orders_of(self, place: int) -> Iterator[tuple[bytes, bytes]]:
         """Orders to write at a place, each with its key."""
-        keys, packed = self.orders[place]
-        size = len(packed) * KEY_OF_ORDER_BYTES // len(keys)
-        for index in range(len(keys) // KEY_OF_ORDER_BYTES):
-            key = keys[index * KEY_OF_ORDER_BYTES : (index + 1) * KEY_OF_ORDER_BYTES]
-            yield key, packed[index * size : (index + 1) * size]
+        return _each(*self.orders[place], KEY_OF_ORDER_BYTES)
+
+    def words_of(self, topic: int) -> Iterator[tuple[bytes, bytes]]:
+        """Words of a topic to write, each with its key."""
+        return _each(*self.words[topic], KEY_OF_WORD_BYTES)
+
+
+def _each(keys: bytes, packed: bytes, key_bytes: int) -> Iterator[tuple[bytes, bytes]]:
+    """Keys of one length, and what belongs to each, from where they lie one after the other."""
+    count = len(keys) // key_bytes
+    size = len(packed) // count
+    for index in range(count):
+        key = keys[index * key_bytes : (index + 1) * key_bytes]
+        yield key, packed[index * size : (index + 1) * size]
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from stream.campaigns.triggers import SOURCE, TRIGGERED, CampaignTrigger
+from stream.campaigns.triggers import TRIGGER_SCHEMA, TRIGGERED, CampaignTrigger
 from stream.headers import SPEC_VERSION
 from stream.webhooks.declare import Format
 
@@ -33,18 +33,19 @@ class Body(NamedTuple):
     content: bytes
 
 
-def body(form: Format, trigger: CampaignTrigger, secrets: Sequence[str]) -> Body:
+def body(form: Format, trigger: CampaignTrigger, secrets: Sequence[str], source: str) -> Body:
     """A trigger as a format has it.
 
     Args:
         secrets: of the endpoint, the newest first.
+        source: of a CloudEvent, see `triggers.trigger_source`.
     """
-    kind, told = _FORMATS[form](trigger)
+    kind, told = _FORMATS[form](trigger, source)
     headers = {"content-type": kind} | _credentials(form, secrets)
     return Body(headers, _encode(told))
 
 
-def _standard(trigger: CampaignTrigger) -> tuple[str, Any]:
+def _standard(trigger: CampaignTrigger, _: str) -> tuple[str, Any]:
     return "application/json", {
         "type": TRIGGERED,
         "timestamp": trigger["at"],
@@ -52,12 +53,13 @@ def _standard(trigger: CampaignTrigger) -> tuple[str, Any]:
     }
 
 
-def _cloudevents(trigger: CampaignTrigger) -> tuple[str, Any]:
+def _cloudevents(trigger: CampaignTrigger, source: str) -> tuple[str, Any]:
     return "application/cloudevents+json", {
         "specversion": SPEC_VERSION,
         "id": trigger["id"],
-        "source": SOURCE,
+        "source": source,
         "type": TRIGGERED,
+        "dataschema": TRIGGER_SCHEMA,
         "subject": trigger["user"],
         "time": trigger["at"],
         "datacontenttype": "application/json",
@@ -67,7 +69,7 @@ def _cloudevents(trigger: CampaignTrigger) -> tuple[str, Any]:
     }
 
 
-def _segment(trigger: CampaignTrigger) -> tuple[str, Any]:
+def _segment(trigger: CampaignTrigger, _: str) -> tuple[str, Any]:
     """A batch: the user leaves one audience, enters another, and has traits that say so.
 
     The audiences are the kinds of the segments, which outlive every model.
@@ -114,7 +116,7 @@ def audience(kind: str) -> str:
     return "segstream_" + re.sub(r"[^a-z0-9]+", "_", kind.lower())
 
 
-def _klaviyo(trigger: CampaignTrigger) -> tuple[str, Any]:
+def _klaviyo(trigger: CampaignTrigger, _: str) -> tuple[str, Any]:
     attributes = {
         "unique_id": trigger["id"],
         "time": trigger["at"],
@@ -130,7 +132,7 @@ def _klaviyo(trigger: CampaignTrigger) -> tuple[str, Any]:
     return "application/vnd.api+json", {"data": {"type": "event", "attributes": attributes}}
 
 
-def _dittofeed(trigger: CampaignTrigger) -> tuple[str, Any]:
+def _dittofeed(trigger: CampaignTrigger, _: str) -> tuple[str, Any]:
     track = _call(trigger, "track", "track") | {
         "event": f"segstream {trigger['campaign']}",
         "properties": dict(trigger),

@@ -11,6 +11,7 @@ from __future__ import annotations
 import base64
 import binascii
 import os
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from enum import StrEnum
 from hashlib import blake2b
@@ -27,6 +28,9 @@ MOST_ENDPOINTS = 32
 SECRET_PREFIX = "whsec_"  # noqa: S105 - what a secret begins with is none
 SHORTEST_SECRET, LONGEST_SECRET = 24, 64
 """Bytes of a secret for signatures, as Standard Webhooks asks for."""
+
+_VISIBLE = re.compile(r"[!-~]+")
+_FIT_FOR_HEADERS = re.compile(r"[ -~]+")
 
 SecretPlace = Annotated[str, Field(pattern=r"^(env:[A-Za-z_][A-Za-z0-9_]*|file:.+)$")]
 """``env:NAME`` or ``file:PATH``."""
@@ -85,19 +89,22 @@ class Endpoint(BaseModel):
     def _is_an_address(cls, url: str) -> str:
         try:
             parts = urlsplit(url)
-            well = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
+            well = parts.scheme in {"http", "https"} and parts.port != 0
+            well = well and _is_host(parts.hostname or "")
         except ValueError:
             well = False
         else:
             # A password in an address would be shown wherever the address is.
             well = well and parts.username is None and not parts.fragment
-        if not well:
-            raise ValueError("expected https://host/path, without user, password and fragment")
+        if not well or _VISIBLE.fullmatch(url) is None:
+            raise ValueError(
+                "expected https://host/path in ASCII, without user, password, fragment and blanks"
+            )
         return url
 
     @model_validator(mode="after")
     def _fits_together(self) -> Endpoint:
-        if self.url.startswith("http://") and not self.private:
+        if urlsplit(self.url).scheme == "http" and not self.private:
             raise ValueError("url: http:// is read by whoever listens; it needs private = true")
         if not self.secrets and self.format is not Format.CLOUDEVENTS:
             raise ValueError(f"secrets: format {self.format.value!r} needs one")
@@ -111,6 +118,14 @@ class Endpoint(BaseModel):
     def where(self) -> str:
         """What tells this address from any other the endpoint had before."""
         return blake2b(self.url.encode(), digest_size=8, person=b"segstream endpnt").hexdigest()
+
+
+def _is_host(name: str) -> bool:
+    """Whether it can be asked for: no label is empty or too long."""
+    try:
+        return bool(name.rstrip(".").encode("idna"))
+    except UnicodeError:
+        return False
 
 
 def see_endpoints(endpoints: Sequence[Endpoint], campaigns: Iterable[str]) -> None:
@@ -146,6 +161,10 @@ def secrets_of(endpoint: Endpoint, environment: Mapping[str, str] | None = None)
         masking.learn("secret", secret)
         if endpoint.format in SIGNED:
             _see_that_it_signs(endpoint.name, place, secret)
+        elif _FIT_FOR_HEADERS.fullmatch(secret) is None:
+            raise ValueError(
+                f"endpoint {endpoint.name}: {place} has characters that no header can carry"
+            )
     return found
 
 

@@ -13,6 +13,7 @@ from typing_extensions import TypedDict
 
 from stream.campaigns.triggers import CampaignTrigger
 from stream.config import Settings
+from stream.headers import event_source, schema_uri
 from stream.roles.outlet import Outlet
 
 PARKED = "segstream.webhook.parked"
@@ -20,7 +21,10 @@ REPLAY = "segstream.webhook.replay"
 ENABLE = "segstream.webhook.enable"
 """Types of the CloudEvents on the topic of parked deliveries."""
 ROLE = "webhooks"
-SOURCE = "/segstream/webhooks"
+LETTER_SCHEMA = schema_uri("webhook-letter")
+REPLAY_SCHEMA = schema_uri("webhook-replay")
+ENABLE_SCHEMA = schema_uri("webhook-enable")
+"""What their data keep to."""
 
 
 class Letter(TypedDict):
@@ -56,6 +60,13 @@ class Enable(TypedDict):
 
 
 WEBHOOK_LETTER: TypeAdapter[Any] = TypeAdapter(Letter)
+WEBHOOK_REPLAY: TypeAdapter[Any] = TypeAdapter(Replay)
+WEBHOOK_ENABLE: TypeAdapter[Any] = TypeAdapter(Enable)
+
+
+def letter_source(settings: Settings) -> str:
+    """Source of the CloudEvents on the topic of parked deliveries."""
+    return event_source(settings.store.namespace, ROLE)
 
 
 def letter_id(endpoint: str, trigger: str, rounds: int) -> str:
@@ -73,8 +84,9 @@ def letters_outlet(settings: Settings) -> Outlet:
     return Outlet(
         ROLE,
         topic_of(settings),
-        SOURCE,
+        letter_source(settings),
         PARKED,
+        LETTER_SCHEMA,
         extensions={"endpoint": "endpoint"},
         retention_seconds=settings.topics.triggers_retention_seconds,
     )

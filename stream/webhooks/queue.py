@@ -47,6 +47,11 @@ class Reason(StrEnum):
     """The endpoint is declared no more."""
 
 
+TAKEN, DELIVERED, DROPPED = "taken", "delivered", "dropped"
+OUTCOMES = (TAKEN, DELIVERED, DROPPED, *(reason.value for reason in Reason))
+"""What is counted of deliveries: those taken less all others wait."""
+
+
 class Delivery(msgspec.Struct, array_like=True):
     """What is kept of a trigger for an endpoint.
 
@@ -91,6 +96,15 @@ class Own(msgspec.Struct):
     counts: dict[str, dict[str, int]] = {}
 
 
+class Tally(NamedTuple):
+    """What became of the deliveries of an endpoint in a partition: taken = ended + waiting."""
+
+    endpoint: str
+    taken: int
+    ended: int
+    waiting: int
+
+
 class Kept(NamedTuple):
     """What a step changes of what is kept: rows of one length, names of rows that go, letters."""
 
@@ -107,6 +121,20 @@ _SUPPRESSED = b"/"
 _read_row = msgspec.json.Decoder(Delivery).decode
 _read_own = msgspec.json.Decoder(Own).decode
 _write = msgspec.json.Encoder().encode
+
+
+def tallies(own: bytes, rows: Iterable[tuple[bytes, bytes]]) -> list[Tally]:
+    """What was kept of a partition in one commit, by endpoint."""
+    counts = _read_own(own).counts if own else {}
+    kept = dict(rows)
+    waiting = Counter(
+        _read_row(row).endpoint for name, row in kept.items() if not name.startswith(_SUPPRESSED)
+    )
+    found = []
+    for name in sorted({*counts, *waiting}):
+        of = Counter(counts.get(name, {}))
+        found.append(Tally(name, of[TAKEN], of.total() - of[TAKEN], waiting[name]))
+    return found
 
 
 class _Line:
@@ -211,7 +239,7 @@ class Queue:
         self._suppressed.add(name)
         self._touched.add(name)
         for one in [one for one in self._all.values() if one.trigger["user"] == user]:
-            self._count(one.endpoint, "dropped")
+            self._count(one.endpoint, DROPPED)
             self._remove(one)
 
     def allow(self, user: str) -> None:
@@ -234,7 +262,7 @@ class Queue:
         self._doomed |= one.endpoint in self._gone
         if answer.arrived:
             line.circuit.arrived()
-            self._count(one.endpoint, "delivered")
+            self._count(one.endpoint, DELIVERED)
             self._remove(one)
             return
         one.attempts += 1
@@ -339,9 +367,9 @@ class Queue:
     def _accept(self, one: Delivery, line: _Line, now_ms: int) -> None:
         if one.key in self._all:
             return
-        self._count(one.endpoint, "taken")
+        self._count(one.endpoint, TAKEN)
         if self._suppressed and self._name_of(one.trigger["user"]) in self._suppressed:
-            self._count(one.endpoint, "dropped")
+            self._count(one.endpoint, DROPPED)
             return
         self._add(one)
         self._fresh.append(one)

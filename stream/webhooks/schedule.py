@@ -71,7 +71,7 @@ def retry_after_ms(header: str, now_ms: int) -> int:
     else:
         try:
             moment = parsedate_to_datetime(text)
-        except ValueError:
+        except (ValueError, OverflowError):
             return 0
         when = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
         asked_ms = round((when - datetime.fromtimestamp(now_ms / 1_000, UTC)).total_seconds() * 1e3)

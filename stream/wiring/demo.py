@@ -21,7 +21,6 @@ from typing import Any, Protocol
 import msgspec
 from confluent_kafka import OFFSET_BEGINNING, Consumer, TopicPartition
 
-from consumers.audit.run import audit
 from consumers.change_log import ChangeLog, parse_record
 from consumers.client import read_to_end, reader_options
 from producers import topics as topic_plans
@@ -39,6 +38,7 @@ from stream.servers import LocalBroker, LocalStore
 from stream.store.promises import ReaderStore
 from stream.units import DAY_MS, milliseconds
 from stream.wiring import campaigns
+from stream.wiring.auditing import audit
 from stream.wiring.processes import Processes
 from stream.wiring.roles import mark_signer, open_store, outlets, wanted
 

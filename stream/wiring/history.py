@@ -56,7 +56,9 @@ class _AsTheWorker:
         files: Sequence[Path],
         refusals: Refusals,
     ) -> None:
-        self._decoder = Decoder(table, settings.worker, money=settings.money)
+        self._decoder = Decoder(
+            table, settings.worker, money=settings.money, ratings=settings.reviews
+        )
         self._sources = [stem(file) for file in files]
         self._refusals = refusals
 
@@ -117,7 +119,7 @@ def open_history(
             latest_ms=wall_ms() + round(settings.worker.future_seconds * 1_000),
             keep_outliers=keep_outliers,
             placeholders=settings.worker.placeholder_ids,
-            native=NativeReader(table, settings.worker, settings.money),
+            native=NativeReader(table, settings.worker, settings.money, settings.reviews),
             money=settings.money,
         )
         files = [one.file for one in sources]

@@ -6,13 +6,13 @@ Comes in: letters. Goes out: facts; `stream.cli.webhooks` shows them.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from typing_extensions import TypedDict
 
 from consumers.parked import Parked
 from producers.parked import replay as ask
-from stream.config import Settings
+from stream.config import ConfigError, Settings
 from stream.units import iso
 from stream.webhooks.letters import Letter
 
@@ -45,6 +45,7 @@ class ReplayedFacts(TypedDict):
     endpoints: dict[str, int]
     sent_before: int
     too_late: int
+    undeclared: int
     beyond_limit: int
 
 
@@ -95,10 +96,16 @@ def replay(
         again: also those that were asked for before.
         late: also those whose trigger is no longer valid.
         told: is told how many were asked for so far.
+
+    Raises:
+        ConfigError: there is no such endpoint, neither declared nor among the letters.
     """
+    declared = [one.name for one in settings.endpoints]
+    _see_endpoint(endpoint, [*declared, *(one["endpoint"] for one in found.letters.values())])
     now, since = iso(now_ms), iso(since_ms)
     facts: ReplayedFacts = {
-        "asked": 0, "would_ask": 0, "endpoints": {}, "sent_before": 0, "too_late": 0, "beyond_limit": 0,
+        "asked": 0, "would_ask": 0, "endpoints": {}, "sent_before": 0, "too_late": 0, "undeclared": 0,
+        "beyond_limit": 0,
     }  # fmt: skip
     chosen: list[Letter] = []
     for letter in found.letters.values():
@@ -108,7 +115,9 @@ def replay(
             or letter["at"] < since
         ):
             continue
-        if letter["id"] in found.replayed and not again:
+        if letter["endpoint"] not in declared:
+            facts["undeclared"] += 1
+        elif letter["id"] in found.replayed and not again:
             facts["sent_before"] += 1
         elif letter["trigger"]["valid_until"] < now and not late:
             facts["too_late"] += 1
@@ -122,3 +131,10 @@ def replay(
     else:
         facts["asked"] = ask(settings, chosen, found.partitions, now, late=late, told=told)
     return facts
+
+
+def _see_endpoint(endpoint: str | None, known: Iterable[str]) -> None:
+    names = dict.fromkeys(known)
+    if endpoint is not None and endpoint not in names:
+        told = ", ".join(names) or "none"
+        raise ConfigError(f"--endpoint {endpoint}: there is no such endpoint, but {told}")

@@ -48,7 +48,7 @@ from stream.roles.registry import Part, Role
 from stream.store.redis import RedisStore, connect
 from stream.supervise import keep_going
 from stream.trainer import Trainer
-from stream.wiring import webhooks
+from stream.wiring import campaign_effects, webhooks
 
 log = logging.getLogger(__name__)
 _StoreT = TypeVar("_StoreT")
@@ -59,6 +59,9 @@ OTHER_ERROR = "other"
 """In metrics, an error that a role does not declare."""
 MEASURE_SECONDS = 10.0
 """Between two looks at the memory of the store's server."""
+TELL_SECONDS = 60.0
+"""Between two looks at all partitions of a role; what is told of them hardly changes faster."""
+BEAT_SECONDS = 1.0
 SILENCE_SECONDS = 60.0
 """A role whose loop has not turned for this long is no longer alive."""
 
@@ -278,6 +281,7 @@ ROLES: dict[str, Role] = {
                 "publish",
                 "publisher",
                 "features",
+                "reviews",
                 "populations",
             ),
             rights=RIGHTS["activity"],
@@ -326,6 +330,7 @@ def owning(
     replicas: int = 1,
     wanted: Callable[[Settings], bool] = lambda _: True,
     opened: Callable[[Settings], AbstractContextManager[OwningRole]] | None = None,
+    tell: Callable[[Settings, RedisRoleStore], None] | None = None,
 ) -> Role:
     """A role that owns partitions, with the publisher that empties its outbox beside it.
 
@@ -333,6 +338,7 @@ def owning(
         settings: sections that its decisions read.
         wanted: whether settings have anything for it to do.
         opened: the role with what it needs while it runs; as it is declared unless this is said.
+        tell: tells, every `TELL_SECONDS`, what only all partitions together say.
     """
 
     def work(settings: Settings, stop: Event, health: Health) -> None:
@@ -362,16 +368,38 @@ def owning(
             settings, stop, health,
         )  # fmt: skip
 
+    def tell_of_all(settings: Settings, stop: Event, health: Health) -> None:
+        assert tell is not None
+        part = f"{role.name} as a whole"
+        pulse = health.alive(part, SILENCE_SECONDS)
+
+        def attempt() -> None:
+            with open_role_store(settings, role.name) as store:
+                told = -TELL_SECONDS
+                while not stop.wait(BEAT_SECONDS):
+                    pulse.beat()
+                    if time.monotonic() - told >= TELL_SECONDS:
+                        told = time.monotonic()
+                        tell(settings, store)
+                        health.ready(True, part=part)
+
+        keep_going(part, attempt, stop, health, pulse)
+
     def outlets_of(settings: Settings) -> Sequence[Outlet]:
         return [] if role.outlet is None else [role.outlet(settings)]
 
     def topics(settings: Settings) -> Sequence[str]:
         return [*role.reads(settings), *(outlet.topic for outlet in outlets_of(settings))]
 
+    parts = [work]
+    if role.outlet is not None:
+        parts.append(publish)
+    if tell is not None:
+        parts.append(tell_of_all)
     return Role(
         role.name,
         role.meaning,
-        (work,) if role.outlet is None else (work, publish),
+        tuple(parts),
         topics=topics,
         outlets=outlets_of,
         settings=("clock", "worker", "publisher", *settings),
@@ -392,6 +420,7 @@ register(
         CAMPAIGNS,
         settings=("campaigns", "campaign_limits"),
         wanted=lambda settings: bool(settings.campaigns),
+        tell=campaign_effects.tell,
     )
 )
 register(

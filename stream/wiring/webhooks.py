@@ -12,6 +12,7 @@ from dataclasses import replace
 
 from consumers.role import OwningRole
 from consumers.webhooks import Webhooks
+from stream.campaigns.triggers import trigger_source
 from stream.config import ConfigError, Settings
 from stream.webhooks.declare import secrets_of
 from stream.webhooks.letters import ROLE, letters_outlet, topic_of
@@ -55,7 +56,7 @@ def opened(settings: Settings) -> Iterator[OwningRole]:
         secrets = {one.name: secrets_of(one) for one in settings.endpoints}
     except ValueError as error:
         raise ConfigError(f"endpoints: {error}") from None
-    with Sender(settings.endpoints, secrets) as sender:
+    with Sender(settings.endpoints, secrets, trigger_source(settings)) as sender:
         yield replace(
             WEBHOOKS,
             decision=lambda settings, number, key: Webhooks(settings, number, sender.send, key),

@@ -18,7 +18,9 @@ from consumers.role import Decided
 from stream.campaigns.declare import Campaign, Limits
 from stream.campaigns.oracle import Oracle
 from stream.config import Settings
+from stream.hashing import partition_of
 from stream.marks import MarkSigner
+from stream.metrics import REGISTRY
 from stream.units import iso
 from tests.consumers.test_role import EVERYTHING, START_MS, TOPIC, Scene
 from tests.fakes import FakeMessage, mark_value
@@ -447,6 +449,25 @@ def test_a_users_own_zone_is_kept() -> None:
     kept.commit(role, role.decide(moved(*(change(user, evening) for user in zones)), evening))
     assert [one["user"] for one in kept.triggers] == ["u1"]
     assert kept.told["zones"] == ["America/New_York", "Asia/Tokyo"]
+
+
+def passed_over() -> float:
+    return REGISTRY.get_sample_value("segstream_campaign_control_unreadable_total") or 0.0
+
+
+@pytest.mark.parametrize(("misplaced", "counted"), [("refuse", 1), ("accept", 0)])
+def test_a_record_in_another_partition_than_its_users_is_told_of(
+    misplaced: str, counted: int
+) -> None:
+    settings = Settings.model_validate(
+        {"campaigns": [campaign().model_dump()], "worker": {"misplaced": misplaced}}
+    )
+    home = partition_of(b"u1", settings.topics.partitions)
+    role, before = Kept().start(settings), passed_over()
+    value = json.dumps({"user": "u1", "suppressed": True}).encode()
+    for number in (home, (home + 1) % settings.topics.partitions):
+        role.decide([FakeMessage(value, topic_name="campaign-control", number=number)], BEGIN_MS)
+    assert passed_over() - before == counted
 
 
 def test_what_nobody_can_obey_is_passed_over() -> None:

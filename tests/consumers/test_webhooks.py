@@ -13,14 +13,14 @@ from consumers.parked import parked
 from consumers.role import NOTHING, Decided
 from consumers.webhooks import Webhooks
 from producers.cloudevents import cloud_event
-from stream.config import Settings
+from stream.config import ConfigError, Settings
 from stream.masking import MASK
 from stream.metrics import REGISTRY
 from stream.units import iso
 from stream.webhooks.letters import ENABLE, PARKED, REPLAY, topic_of
-from stream.webhooks.queue import Attempt
+from stream.webhooks.queue import Attempt, Reason
 from stream.webhooks.schedule import Answer
-from stream.wiring.parked import parked_facts
+from stream.wiring.parked import parked_facts, replay
 from tests.fakes import FakeMessage
 from tests.stream.webhooks.making import NOW_MS, trigger
 
@@ -216,6 +216,13 @@ def test_a_user_who_is_suppressed_gets_nothing_until_that_is_taken_back() -> Non
     assert len(scene.sender.under_way) == 1
 
 
+def test_what_never_happened_to_an_endpoint_is_counted_as_0() -> None:
+    Scene(declared("fresh"))
+    for outcome in ("taken", "delivered", "dropped", *Reason):
+        labels = {"endpoint": "fresh", "outcome": outcome}
+        assert REGISTRY.get_sample_value("segstream_webhook_deliveries_total", labels) == 0
+
+
 # -- letters -----------------------------------------------------------------------------------
 
 
@@ -241,3 +248,23 @@ def test_letters_are_counted_by_endpoint_and_reason() -> None:
     assert sum(one["replayed"] for one in facts["reasons"]) == 1
     assert {one["detail"] for one in facts["reasons"]} == {"no answer in 20 s"}
     assert MASK not in str(facts)
+
+
+def test_only_what_has_an_endpoint_is_sent_again() -> None:
+    scene = Scene(declared("crm", "mail", retry_seconds=[]))
+    scene.step(scene.trigger(1), scene.trigger(2))
+    scene.sender.all_come_to(Answer(500))
+    scene.step()
+    records = [scene.asked(PARKED, json.loads(one)) for one in scene.letters]
+    found = parked(scene.settings, lambda _broker, _topic: records)
+    options: dict[str, Any] = {
+        "reason": None, "since_ms": 0, "limit": None, "again": False, "late": False,
+        "dry_run": True, "told": lambda _: None,
+    }  # fmt: skip
+    without_mail = declared("crm")
+    facts = replay(without_mail, found, NOW_MS, endpoint=None, **options)
+    assert (facts["endpoints"], facts["would_ask"], facts["undeclared"]) == ({"crm": 2}, 2, 2)
+    facts = replay(without_mail, found, NOW_MS, endpoint="mail", **options)
+    assert (facts["would_ask"], facts["undeclared"]) == (0, 2)
+    with pytest.raises(ConfigError, match=r"--endpoint crn: there is no such .* but crm, mail"):
+        replay(without_mail, found, NOW_MS, endpoint="crn", **options)

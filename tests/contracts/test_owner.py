@@ -173,6 +173,22 @@ class Promises:
         assert list(store.load_ids(0)) == []
         assert list(store.load_orders(0)) == []
 
+    def test_a_commit_keeps_the_words_that_were_learned(self, store: Store) -> None:
+        """The last of what is known of each; a partition that begins anew knows none."""
+        store.create(0, "a", START)
+        assert list(store.load_words(0)) == []
+        first = MemoryChanges(words={0: (b"\0\1\r\n", b"first second"), 1: (b"\0\1", b"other.")})
+        assert store.commit(0, "a", commit(0, memory=first)) is Answer.OK
+        second = MemoryChanges(words={0: (b"\r\n", b"\0again")})
+        assert store.commit(0, "b", commit(1, memory=second)) is Answer.FENCED
+        assert store.commit(0, "a", commit(1, memory=second)) is Answer.OK
+        assert sorted(store.load_words(0)) == [
+            (0, b"\0\1", b"first "), (0, b"\r\n", b"\0again"), (1, b"\0\1", b"other."),
+        ]  # fmt: skip
+        assert list(store.load_words(1)) == []
+        assert store.create(0, "a", START, replace=True)
+        assert list(store.load_words(0)) == []
+
     @pytest.mark.parametrize("sequence", [0, 2, 100])
     def test_a_commit_out_of_sequence_has_diverged(self, store: Store, sequence: int) -> None:
         store.create(0, "a", START)

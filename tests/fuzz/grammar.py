@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from stream.events import ORDER_CANCELLED as CANCELLED
 from tests.fakes import mark_value
-from tests.strategies import CART, MESSAGES, ORDER, REFUND, START_MS, VIEW, encoded
+from tests.strategies import CART, MESSAGES, ORDER, REFUND, REVIEW, START_MS, VIEW, encoded
 
 T = TypeVar("T")
 
@@ -29,7 +29,7 @@ TOKENS = [
     b"\x1f", b"\x7f", "é".encode(), "😀".encode(), b" ", b"[" * 2_000, b'{"a":' * 2_000,
     b'"type"', b'"type":"segstream-mark"', b'"type":"page"', b'"type":"track"', b'"userId"', b'"anonymousId"',
     b'"event"', b'"messageId"', b'"timestamp"', b'"sentAt"', b'"signature"', b'"properties"', b'"category"',
-    b'"products"', b'"order_id"', b'"currency"', b'"revenue"', b'"price"', b'"quantity"', b'"total"', b'"value"', b"segstream-mark", b"2025-12-01T00:00:00Z",
+    b'"products"', b'"order_id"', b'"currency"', b'"revenue"', b'"price"', b'"quantity"', b'"rating"', b'"review_body"', b'"total"', b'"value"', b"segstream-mark", b"2025-12-01T00:00:00Z",
     b"9999-12-31T23:59:59.999Z", b"0001-01-01T00:00:00+23:59", b"1970-01-01", b"+24:00", b"a" * 300,
 ]  # fmt: skip
 """Pieces that mean something, to a parser or to somebody's patience."""
@@ -60,6 +60,15 @@ def value(chance: Random, depth: int = 0) -> Any:
     return {chance.choice(_TEXTS): value(chance, depth + 1) for _ in range(chance.randrange(3))}
 
 
+def review(chance: Random) -> dict[str, Any]:
+    """What a review says, or part of it, in any message."""
+    return {
+        name: chance.choice([1, 4.5, "5", 7]) if chance.random() < 0.6 else value(chance)
+        for name in ("rating", "review_body", "review_id")
+        if chance.random() < 0.2
+    }
+
+
 def fields(chance: Random) -> list[tuple[str, Any]]:
     """Members of a message, mostly those of a good one; some twice, some missing, some absurd."""
     properties: dict[str, Any] = {}
@@ -75,11 +84,12 @@ def fields(chance: Random) -> list[tuple[str, Any]]:
     for name in ("subtotal", "refund_amount", "total_quantity"):
         if chance.random() < 0.05:
             properties[name] = 3 if chance.random() < 0.6 else value(chance)
+    properties |= review(chance)
     if chance.random() < 0.2:
         properties["products"] = products(chance)
     found: list[tuple[str, Any]] = [
         ("type", chance.choice(["track"] * 6 + ["page", "Alias", "merge", "segstream-mark"])),
-        ("event", chance.choice([ORDER, REFUND, CANCELLED, VIEW, CART, *_OTHER_NAMES])),
+        ("event", chance.choice([ORDER, REFUND, CANCELLED, VIEW, CART, REVIEW, *_OTHER_NAMES])),
         ("userId", "u1"),
         ("messageId", "m1"),
         ("timestamp", "2025-12-01T00:00:00.000Z"),

@@ -8,6 +8,7 @@ message, a line each.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import lru_cache
 from importlib.util import find_spec
@@ -17,7 +18,7 @@ from zlib import crc32
 import numpy as np
 from confluent_kafka import Producer
 
-from consumers.decode import Block, Decoder, Reject
+from consumers.decode import Batch, Block, Decoder, Reject
 from consumers.letters import Letter, _letter_of
 from producers import rejects
 from producers.dead_letters import _message
@@ -131,7 +132,14 @@ def _told(block: Block, place: int) -> tuple[Any, ...]:
             "clamped",
         )
     ]
-    return "applied", block.users[place], *columns
+    return "applied", block.users[place], _review(block.batch(0, place, place + 1)), *columns
+
+
+def _review(batch: Batch) -> tuple[str, tuple[int, ...]]:
+    """Rating and words of a message; NaN and none where it says neither."""
+    if batch.reviews is None:
+        return "nan", ()
+    return repr(float(batch.reviews.rating[0])), tuple(batch.reviews.words[0].tolist())
 
 
 def _agrees(block: Block, place: int, expected: Outcome) -> None:
@@ -161,6 +169,8 @@ def _agrees(block: Block, place: int, expected: Outcome) -> None:
             int(batch.category[0]), int(batch.order[0]), bool(batch.whole[0]), event.clamped,
         )  # fmt: skip
         assert (batch.value[0], batch.quantity[0]) == (event.value, event.quantity)
+        rating = math.nan if event.rating is None else event.rating
+        assert _review(batch) == (repr(rating), event.words)
 
 
 def _reaches_the_store(block: Block) -> None:

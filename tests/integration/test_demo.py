@@ -41,6 +41,7 @@ def test_the_demo_ends_by_itself(tmp_path: Path) -> None:
     assert facts["ok"]
     assert facts["complete"]
     assert [check["name"] for check in facts["checks"] if not check["ok"]] == []
+    assert any(check["name"].startswith("campaigns: ") for check in facts["checks"])
     assert facts["rejected"] > 0  # the simulated shop sends some garbage
     for key in ("events", "users", "segments", "changes", "churn_risk_moves"):
         assert facts[key] > 0, key

@@ -14,6 +14,7 @@ from confluent_kafka import Producer
 
 from consumers.client import read_to_end
 from consumers.parked import parked
+from consumers.webhook_audit import audit_webhooks
 from ops.kafka.server import RealKafka
 from producers import topics
 from stream.config import Settings
@@ -122,6 +123,9 @@ def test_each_trigger_arrives_whoever_is_killed_and_however_rude(
                 running += pipeline.start("webhooks")
             pipeline.wait("all", lambda: read(store) == len(sent.ids) and waiting(store) == 0)
             pipeline.end()
+            check = audit_webhooks(store, PARTITIONS)
+    assert (check.offenders, check.unjudged) == ([], 0)
+    assert check.counted == 2 * len(sent.ids)
     for endpoint in (crm, mail):
         assert set(endpoint.ids) == set(sent.ids)
         assert endpoint.forged == 0

@@ -14,6 +14,7 @@ from ops.grafana.panels import NEEDED
 from stream.config import Settings
 from stream.events import Reason
 from stream.store.state import Answer
+from stream.webhooks.queue import Reason as GivenUp
 from stream.wiring.roles import OTHER_ERROR, ROLES
 from tests.command import whole_command
 from tests.ops.queries import (
@@ -33,6 +34,7 @@ ALERTS = [rule for rule in rules() if "alert" in rule]
 PAGES = sorted({rule["alert"] for rule in ALERTS})
 PARTS = ["Meaning", "Impact", "Diagnosis", "Remedy"]
 AT = 'job="segstream", instance="a"'
+HIGH = 'campaign="win-back", arm="coupon", what="conversion", value="high"'
 ERRORS = {error.__name__ for role in ROLES.values() for error in role.errors} | {OTHER_ERROR}
 
 
@@ -59,7 +61,10 @@ def test_a_rule_reads_what_is_measured(rule: dict[str, Any]) -> None:
 @pytest.mark.parametrize("rule", rules(), ids=_id)
 def test_a_rule_compares_labels_with_values_they_take(rule: dict[str, Any]) -> None:
     known = {
-        "answer": {answer.value for answer in Answer},
+        "answer": {answer.value for answer in Answer} | {"2xx"},
+        "outcome": {reason.value for reason in GivenUp},
+        "what": {"conversion"},
+        "value": {"high"},
         "reason": {reason.value for reason in Reason},
         "result": {"applied", "duplicate", "late", "ignored", "rejected"},
         "role": set(ROLES),
@@ -150,7 +155,9 @@ def test_commands_of_a_page_exist(name: str) -> None:
 
 
 def _settings_named(text: str) -> set[str]:
-    sections = "broker|topics|store|worker|learning|publish|publisher|metrics|money|clock|log"
+    sections = (
+        "broker|topics|store|worker|learning|publish|publisher|metrics|money|clock|log|webhooks"
+    )
     return set(re.findall(rf"`((?:{sections})\.[a-z_]+)\b", text))
 
 
@@ -209,6 +216,14 @@ HEALTHY: Series = {
     f"segstream_model_epoch{{{AT}}}": "4x400",
     f'segstream_segment_changes_total{{{AT}, segment="3"}}': "0+10x400",
     f'segstream_segment_reversions_total{{{AT}, segment="3"}}': "0+1x400",
+    f'segstream_campaign_ratio_evidence{{{AT}, campaign="win-back"}}': "0.4x400",
+    f"segstream_campaign_effect{{{AT}, {HIGH}}}": "0.08x400",
+    f"segstream_campaign_control_unreadable_total{{{AT}}}": "0x400",
+    f'segstream_webhook_endpoint_failed{{{AT}, endpoint="crm", partition="0"}}': "0x400",
+    f'segstream_webhook_attempts_total{{{AT}, endpoint="crm", answer="2xx"}}': "0+60x400",
+    f'segstream_webhook_attempts_total{{{AT}, endpoint="crm", answer="5xx"}}': "0+1x400",
+    f'segstream_webhook_deliveries_total{{{AT}, endpoint="crm", outcome="delivered"}}': "0+60x400",
+    f'segstream_webhook_deliveries_total{{{AT}, endpoint="crm", outcome="expired"}}': "0x400",
 }
 """One process with all roles that does well, a sample a minute."""
 
@@ -466,6 +481,50 @@ CASES = [
         | one("segment_changes_total", "0+0.5x400", segment="3"),
         minute=140,
         labels={"segment": "3"},
+    ),
+    Case(
+        "SegstreamSampleRatioOff",
+        "warning",
+        one("campaign_ratio_evidence", "0.4x50 2000x400", campaign="win-back"),
+        one("campaign_ratio_evidence", "900x400", campaign="win-back"),
+        labels={"campaign": "win-back"},
+    ),
+    Case(
+        "SegstreamCampaignHarms",
+        "warning",
+        {f"segstream_campaign_effect{{{AT}, {HIGH}}}": "-0.01x400"},
+        # Not yet known to harm: the interval reaches over 0.
+        {f"segstream_campaign_effect{{{AT}, {HIGH}}}": "0.001x400"},
+        labels={"campaign": "win-back", "arm": "coupon"},
+    ),
+    Case(
+        "SegstreamControlUnreadable",
+        "warning",
+        one("campaign_control_unreadable_total", "0x55 2x400"),
+        one("campaign_control_unreadable_total", "2x400"),
+    ),
+    Case(
+        "SegstreamEndpointFailed",
+        "warning",
+        one("webhook_endpoint_failed", "1x400", endpoint="crm", partition="7"),
+        one("webhook_endpoint_failed", "0x55 1x400", endpoint="crm", partition="7"),
+        labels={"endpoint": "crm"},
+    ),
+    Case(
+        "SegstreamDeliveriesFailing",
+        "warning",
+        one("webhook_attempts_total", "0+30x400", endpoint="crm", answer="none"),
+        # Some requests fail everywhere.
+        one("webhook_attempts_total", "0+10x400", endpoint="crm", answer="none"),
+        labels={"endpoint": "crm"},
+    ),
+    Case(
+        "SegstreamDeliveriesGivenUp",
+        "warning",
+        one("webhook_deliveries_total", "0x55 3x400", endpoint="crm", outcome="expired"),
+        # Of users who were suppressed.
+        one("webhook_deliveries_total", "0x55 3x400", endpoint="crm", outcome="dropped"),
+        labels={"endpoint": "crm"},
     ),
 ]
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import UTC, datetime
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from ops.bench import calibration
 from ops.bench.rivals_of_scores import RIVALS, Looks, bg_nbd, days_of_orders
 from ops.bench.shoppers import section
 from stream.scores import progress
@@ -92,3 +94,18 @@ def test_a_section_tells_every_method_and_the_money() -> None:
     text = section([report, report | {"money": None}], datetime.now(UTC), "told")
     assert "| a shop, 30 d | 1,200 | 0.250 | one | 0.750 | 0.500 | 0.010 |" in text
     assert "| a shop | 0.500 | 0.400 | 1.02 | 2.0 | 1.5 MB |" in text
+
+
+def test_a_picture_shows_every_method_and_is_the_same_again(tmp_path: Path) -> None:
+    row = {"calibration": 0.01, "bins": [[10, 0.1, 0.2], [10, 0.6, 0.5]]}
+    rows = [row | {"method": name} for name in ("**ours**", "another")]
+    report = {"shop": "Online Retail", "horizons": {"30": {"rows": rows}}}
+    calibration.write(tmp_path, report)
+    file = tmp_path / "calibration-online-retail.svg"
+    first = file.read_bytes()
+    for told in (b"ours: off by 0.010", b"another: off by 0.010", b"share who bought"):
+        assert told in first
+    calibration.write(tmp_path, report)
+    assert file.read_bytes() == first
+    calibration.write(tmp_path, {"shop": "empty", "horizons": {}})
+    assert [one.name for one in tmp_path.iterdir()] == [file.name]

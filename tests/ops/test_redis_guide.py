@@ -85,10 +85,12 @@ def activity(store: RedisStore) -> None:
     list(store.load(0))
     list(store.load_ids(0))
     list(store.load_orders(0))
+    list(store.load_words(0))
     store.delivered_to([0, 1])
     entry = OutboxEntry(1, (b"{}",), 1)
     for number in range(2):
-        memory = MemoryChanges([1], {0: b"message."}, [1], {0: (b"order...", b"kept")})
+        words = {0: (b"wo", b"known")}
+        memory = MemoryChanges([1], {0: b"message."}, [1], {0: (b"order...", b"kept")}, words)
         commit = Commit(
             sequence + number, position, [b"bob"], b"row", [entry], b"statistics", memory
         )

@@ -58,7 +58,9 @@ class Scene:
     topic_id: str = "one"
 
     def __post_init__(self) -> None:
-        self.settings = Settings.model_validate({"topics": {"partitions": PARTITIONS}})
+        self.settings = Settings.model_validate(
+            {"topics": {"partitions": PARTITIONS}, "store": {"namespace": "shop"}}
+        )
         for partition in range(PARTITIONS):
             self.store.create(partition, "owner", Position([0, 0], "schema"))
 
@@ -140,10 +142,11 @@ def test_a_change_is_a_cloud_event(scene: Scene) -> None:
             {
                 "ce_specversion": "1.0",
                 "ce_id": "0000000000000000-1-1",
-                "ce_source": "/segstream/activity",
+                "ce_source": "/segstream/shop/activity",
                 "ce_type": "segstream.segment.changed",
                 "ce_time": "2025-12-01T00:00:00.000Z",
                 "ce_subject": "ann",
+                "ce_dataschema": "urn:segstream:schema:segment-change:1",
                 "ce_kindto": "at_risk",
                 "content-type": "application/json",
             },

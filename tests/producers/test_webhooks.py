@@ -27,6 +27,7 @@ from tests.endpoint import LocalEndpoint, Manner
 from tests.stream.webhooks.making import OTHER_SECRET, SECRET, endpoint, trigger
 
 PATIENCE_SECONDS = 20.0
+SOURCE = "/segstream/shop/campaigns"
 
 
 class Outbox:
@@ -53,7 +54,7 @@ def outbox(
     *endpoints: Endpoint, secrets: Sequence[str] = (SECRET,), **more: Any
 ) -> Iterator[Outbox]:
     known = {one.name: secrets for one in endpoints}
-    with Sender(endpoints, known, **more) as sender:
+    with Sender(endpoints, known, SOURCE, **more) as sender:
         yield Outbox(sender)
 
 
@@ -225,6 +226,16 @@ def test_the_next_address_is_tried_where_the_first_cannot_be_connected_to() -> N
             assert out.ask(one).arrived
 
 
+def test_an_attempt_has_an_answer_whatever_happens(caplog: pytest.LogCaptureFixture) -> None:
+    async def broken(host: str, port: int) -> Sequence[str]:
+        raise ValueError(f"{host}:{port} is not foreseen")
+
+    one = endpoint(url="https://crm.example/in")
+    with outbox(one, resolved=broken) as out:
+        assert out.ask(one) == Answer(None, error="ValueError")
+    assert "not foreseen" in caplog.text
+
+
 def test_names_are_resolved() -> None:
     found = asyncio.run(resolve("localhost", 80))
     assert set(found) <= {"127.0.0.1", "::1"}
@@ -241,7 +252,12 @@ def test_nothing_is_sent_before_there_is_tls() -> None:
 
 @pytest.mark.parametrize(
     ("vouched_for", "host", "arrives"),
-    [(True, "crm.example", True), (True, "crm.other", False), (False, "crm.example", False)],
+    [
+        (True, "crm.example", True),
+        (True, "crm.example.", True),
+        (True, "crm.other", False),
+        (False, "crm.example", False),
+    ],
 )
 def test_a_certificate_is_to_be_of_the_name_and_vouched_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, vouched_for: bool, host: str, arrives: bool
@@ -264,6 +280,9 @@ def test_a_certificate_is_to_be_of_the_name_and_vouched_for(
     )
     tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     tls.load_cert_chain(certificate, key)
+    # A server with several names chooses its certificate by the one that it is asked for.
+    asked: list[str | None] = []
+    tls.sni_callback = lambda _socket, name, _context: asked.append(name)
     if vouched_for:
         monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
     with LocalEndpoint(SECRET, tls=tls) as server:
@@ -272,6 +291,7 @@ def test_a_certificate_is_to_be_of_the_name_and_vouched_for(
             answer = out.ask(one)
     assert answer.arrived == arrives, answer.told
     assert len(server.received) == arrives
+    assert set(asked) == {host.rstrip(".")}
     assert arrives or "certificate" in answer.error.lower()
 
 

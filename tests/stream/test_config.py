@@ -12,6 +12,7 @@ from pydantic import BaseModel
 
 from stream.config import ConfigError, Settings
 from stream.config_layers import as_file, as_toml, effective, load
+from stream.features import DEFAULT_FEATURES
 
 EMPTY: dict[str, str] = {}
 
@@ -568,3 +569,23 @@ def test_kafkas_own_partitioner_may_be_named() -> None:
     for name in ("murmur2", "murmur2_random"):
         settings, _ = load(environment={}, flags={"broker": {"properties": {"partitioner": name}}})
         assert settings.broker.properties == {"partitioner": name}
+
+
+def test_a_shop_with_reviews_has_their_features_behind_the_others() -> None:
+    for flag in (True, "true"):
+        settings, _ = load(None, EMPTY, {"reviews": {"enabled": flag}})
+        names = [feature.name for feature in settings.features]
+        assert names == [*(f.name for f in DEFAULT_FEATURES), "reviews_180d", "sentiment_90d"]
+    own = [{"name": "sentiment_90d", "aggregate": "count"}]
+    settings, _ = load(None, EMPTY, {"reviews": {"enabled": True}, "features": own, "kinds": []})
+    assert [feature.name for feature in settings.features] == ["sentiment_90d", "reviews_180d"]
+    again = tomllib.loads(as_file(settings))
+    assert load(None, EMPTY, again)[0] == settings
+    assert load(None, EMPTY, {"reviews": {"enabled": False}})[0] == Settings()
+
+
+def test_a_wrong_word_about_reviews_is_told_by_its_key() -> None:
+    said = complaint(flags={"reviews": {"enabled": "perhaps"}})
+    assert said.startswith("reviews.enabled = 'perhaps' (from flag): ")
+    said = complaint(flags={"reviews": {"worst_rating": 5}})
+    assert "worst_rating is not below best_rating" in said

@@ -204,7 +204,8 @@ def test_names_carry_their_unit_and_every_metric_its_meaning() -> None:
     assert len(ours) > 20
     unit = re.compile(
         r"_(seconds|records|entries|users|owned|epoch|version|leader|info|lacks_changes|alert|ids|orders"
-        r"|bytes|keys|deliveries|partitions|ready|failed|inertia|silhouette|auc|loss|error|labels|looks)$"
+        r"|bytes|keys|deliveries|partitions|ready|failed|inertia|silhouette|auc|loss|error|labels|looks"
+        r"|effect|evidence)$"
     )
     for family in ours:
         assert family.documentation.endswith(".")

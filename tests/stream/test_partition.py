@@ -186,6 +186,7 @@ class Owner:
             stored = [stored[place] for place in order]
         self.partition.load(stored)
         self.partition.past.load_ids(self.store.load_ids(0))
+        self.partition.past.load_words(self.store.load_words(0))
         orders = self.store.load_orders(0)
         while self.partition.past.load_some_orders(orders):
             pass

@@ -5,7 +5,10 @@ Comes in: settings. Goes out: what holds and what does not, shown.
 
 from __future__ import annotations
 
+import json
 from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -13,17 +16,20 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from consumers.audit.run import audit as run_audit
 from consumers.doctor import examine
 from producers import topics as topic_plans
+from producers.texts import FileError
 from stream import config_layers
 from stream.cli import auditing, views
 from stream.cli.arguments import AsJson
 from stream.cli.invocation import invocation
 from stream.cli.terminal import show
 from stream.masking import mask_facts
+from stream.safe import safe
+from stream.schemas import schemas
 from stream.told import NO
-from stream.wiring import campaigns, roles
+from stream.wiring import asyncapi, roles
+from stream.wiring.auditing import audit as run_audit
 
 commands = typer.Typer()
 config_app = typer.Typer(no_args_is_help=True, help="The settings in force.")
@@ -47,8 +53,6 @@ def audit(
     settings = invocation.settings()
     with roles.open_store(settings) as store, auditing.progress(invocation.err, sample) as progress:
         report = run_audit(settings, store, sample=sample, progress=progress)
-    if settings.campaigns:
-        report = report.with_checks(campaigns.audit(settings))
     show(asdict(report), as_json, lambda shown: auditing.show(invocation.out, shown))
     if not report.ok:
         raise typer.Exit(NO)
@@ -77,6 +81,27 @@ def _show_findings(facts: dict[str, Any]) -> None:
         )
         if one["remedy"] and not one["ok"]:
             invocation.out.print(f"      remedy: {one['remedy']}")
+
+
+@commands.command("schemas", epilog="Example: `segstream -c shop.toml schemas contracts`")
+def write_schemas(
+    folder: Annotated[
+        Path, typer.Argument(metavar="DIR", file_okay=False, help="Made if it is not there.")
+    ],
+) -> None:
+    """Write the JSON Schemas of all records, and an AsyncAPI document of all topics.
+
+    Topics, partitions and sources are those of your settings.
+    """
+    settings = invocation.settings()
+    told = json.dumps(asyncapi.document(settings, version("segstream")), indent=2) + "\n"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, text in {**schemas(), "asyncapi.json": told}.items():
+            (folder / name).write_text(text, encoding="utf-8")
+            invocation.err.print(f"wrote {safe(str(folder / name))}", soft_wrap=True)
+    except OSError as error:
+        raise FileError(f"{folder}: cannot be written: {error.strerror}") from None
 
 
 @config_app.command("show", epilog="Example: `segstream --set learning.segments=6 config show`")

@@ -198,7 +198,7 @@ def replay_files(
         raise config.ConfigError(f"--speed: {error}") from None
     signer = roles.mark_signer(settings)
     table = settings.table()
-    native = NativeReader(table, settings.worker, settings.money)
+    native = NativeReader(table, settings.worker, settings.money, settings.reviews)
     with progress_bar(invocation.err) as progress:
         report = replay(
             settings, file, chosen, signer, more=more, speed=pace, progress=progress, until=until,

@@ -6,6 +6,7 @@ Comes in: which records. Goes out: the same records on their topics, and how man
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Iterable
 from datetime import datetime
 from typing import Annotated
 
@@ -25,6 +26,7 @@ from stream.insight import queries
 from stream.membership import Wanted
 from stream.told import NO
 from stream.units import milliseconds
+from stream.webhooks.queue import Reason as GivenUp
 from stream.wiring import letters as letter_facts
 from stream.wiring import parked as parked_facts
 from stream.wiring import rekey as rekeying
@@ -84,14 +86,20 @@ def _milliseconds(since: datetime | None) -> int:
     return 0 if since is None else milliseconds(since)
 
 
-def _known_reason(reason: str | None) -> str | None:
-    known = tuple(Reason)
-    if reason is not None and reason not in known:
-        raise typer.BadParameter(f"{reason!r} is no reason; there are {', '.join(known)}")
-    return reason
+def _one_of(known: Iterable[str]) -> Callable[[str | None], str | None]:
+    """Refuses a reason that there is not, and names those there are."""
+    reasons = tuple(known)
+
+    def see(reason: str | None) -> str | None:
+        if reason is not None and reason not in reasons:
+            raise typer.BadParameter(f"{reason!r} is no reason; there are {', '.join(reasons)}")
+        return reason
+
+    return see
 
 
-_ReasonOption = typer.Option(help="Only of this reason.", callback=_known_reason)
+_ReasonOption = typer.Option(help="Only of this reason.", callback=_one_of(Reason))
+_GivenUpOption = typer.Option(help="Only of this reason.", callback=_one_of(GivenUp))
 
 
 @dlq_app.command("list", epilog="Example: `segstream dlq list`")
@@ -181,9 +189,7 @@ def webhooks_list(as_json: AsJson = False) -> None:
 )
 def webhooks_replay(
     endpoint: Annotated[str | None, typer.Option(help="Only of this endpoint.")] = None,
-    reason: Annotated[
-        str | None, typer.Option(help="Only of this reason: exhausted, expired, gone, full ..")
-    ] = None,
+    reason: Annotated[str | None, _GivenUpOption] = None,
     since: Annotated[
         datetime | None, typer.Option(help="Only those given up from then on; UTC.")
     ] = None,

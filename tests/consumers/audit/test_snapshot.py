@@ -107,6 +107,9 @@ class Moments(MemoryStore):
     def load_ids(self, partition: int) -> Iterator[tuple[int, bytes]]:
         return self.world.store.load_ids(partition)
 
+    def load_words(self, partition: int) -> Iterator[tuple[int, bytes, bytes]]:
+        return self.world.store.load_words(partition)
+
     def load_orders(self, partition: int) -> Iterator[tuple[int, bytes, bytes]]:
         return self.world.store.load_orders(partition)
 

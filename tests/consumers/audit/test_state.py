@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from consumers.audit.sample import Sample
 from stream.units import DAY_MS
 from tests.consumers.audit.world import (
     STATE,
@@ -12,6 +13,7 @@ from tests.consumers.audit.world import (
     truthful,
 )
 from tests.strategies import (
+    REVIEW,
     START_MS,
     VIEW,
     encoded,
@@ -62,3 +64,30 @@ def test_one_event_from_the_future_excuses_one_user(ahead_days: int) -> None:
     report = world.audit()
     state = next(check for check in report.checks if check.name == "state_equals_log")
     assert state.wrong >= 1
+
+
+@pytest.mark.parametrize("sample", [1.0, 0.3])
+def test_sentiment_is_what_all_reviews_of_the_log_have_taught(sample: float) -> None:
+    """Of a sample, too: what others wrote decides how a text is read."""
+    world = World()
+    for number in range(60):
+        good = number % 3 > 0
+        said = {"review_body": "love it" if good else "awful", "rating": 5 if good else 1}
+        if number >= 45:
+            del said["rating"]
+        world.click(0, f"user-{number}", number, event=REVIEW, properties=said)
+    world.process(0)
+    world.process(1)
+    report = world.audit(sample)
+    assert report.ok, report
+    names = world.table.names
+    rows = world.table.unpacked(b"".join(row for _, row in world.store.load(0)))
+    feels = world.table.vectors(rows, START_MS)[45:, names.index("feels_7d")]
+    assert feels.min() < 0 < feels.max()
+    judged = [
+        f"user-{n}"
+        for n in range(45, 60)
+        if Sample(sample, world.settings.worker).has(b"user-%d" % n)
+    ]
+    world.edit(0, judged[0], "sums", lambda sums: sums * 1.01)
+    assert failed(world.audit(sample)).keys() == {STATE}

@@ -7,12 +7,15 @@ from collections.abc import Sequence
 from typing import Any
 
 import msgspec
+import numpy as np
 from hypothesis import strategies as st
 
 from stream.campaigns.arms import FIRST_ARM, arm_names
 from stream.campaigns.decide import Decider, Decisions, Outcome
 from stream.campaigns.declare import Campaign
 from stream.campaigns.oracle import Told
+from stream.campaigns.purchases import PurchaseColumns
+from stream.events import Ints
 from stream.units import iso
 
 START_MS = 1_761_955_200_000
@@ -169,3 +172,12 @@ def histories(draw: st.DrawFn) -> list[dict[str, Any]]:
             )
         )
     return made
+
+
+def bought(*said: tuple[int, int, int, int, float, bool, bool]) -> tuple[Ints, PurchaseColumns]:
+    """Places of users, and what is said of their orders: order, message, time, value, whole, given back."""
+    kinds = (np.int64, np.uint64, np.uint64, np.int64, np.float64, np.bool_, np.bool_)
+    columns: list[Any] = [
+        np.array([one[place] for one in said], kind) for place, kind in enumerate(kinds)
+    ]
+    return columns[0], PurchaseColumns(*columns[1:])

@@ -240,9 +240,13 @@ def test_who_is_measured_is_settled_before_anything_that_treatment_changes() -> 
 
 def test_what_is_no_change_is_counted_and_left_out() -> None:
     decider = Decider([campaign()], Limits(), KEY)
-    values = [b"", b"{}", b'"x"', b"\xff", *encoded([change(), change(id="x"), change(at="soon")])]
+    values = [b"", b"{}", b'"x"', b"\xff", *encoded([change(), change(at="soon")])]
+    # A time of nobody knows which zone, and ids that no row has room for.
+    values += encoded([change(at="2025-11-01T00:00:00")])
+    ids = ("x", "u-1", "u--1", f"u-{1 << 63}-1", f"u-1-{1 << 31}", f"u-1-{'9' * 5_000}")
+    values += encoded([change(id=one) for one in ids])
     assert len(decider.reader.decode(values)) == 1
-    assert decider.reader.unreadable == 6
+    assert decider.reader.unreadable == len(values) - 1
 
 
 def test_a_pair_takes_64_bytes() -> None:

@@ -63,6 +63,7 @@ def test_a_campaign_is_declared_in_ten_lines_and_written_back_the_same(tmp_path:
         ("Europe/London", "Europe/Londn", "campaigns.0.quiet.zone"),
         ("Europe/London", "../../etc/passwd", "campaigns.0.quiet.zone"),
         ("21:00", "24:00", "campaigns.0.quiet.from"),
+        ('"21:00"', '"21:00\\n"', "campaigns.0.quiet.from"),
         ('"08:00"', '"21:00"', "campaigns.0.quiet"),
         ("2026-11-26", '"some day"', "campaigns.0.start"),
         (
@@ -75,6 +76,10 @@ def test_a_campaign_is_declared_in_ten_lines_and_written_back_the_same(tmp_path:
         ("coupon = 1,", "coupon = 0,", "campaigns.0.arms.coupon"),
         ("arms = { coupon = 1, letter = 1 }", "arms = {}", "campaigns.0.arms"),
         ('settle = "2h"', 'settle = "24h"', "settle: expected less than valid_for"),
+        ('"30d"', '"4000d"', "campaigns.0.cooldown"),
+        ("coupon = 1,", f"{'c' * 65} = 1,", "campaigns.0.arms"),
+        ('kind_to = ["at_risk"]', "segment_to = [-1]", "campaigns.0.when.segment_to.0"),
+        ("day = 1, week = 3", "day = 3, week = 1", "day: expected no more than week"),
         ("day = 1", "day = 0", "campaign_limits.per_user.day"),
         ("day = 1", "hour = 1", "campaign_limits.per_user.hour"),
         ("Order Completed", "Order Complete", "campaigns.0.goal.event"),

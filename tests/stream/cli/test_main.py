@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from enum import StrEnum
 from importlib import import_module
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from typer.main import get_command
 from stream.cli import commands
 from stream.cli.catalogue import CATALOGUE
 from stream.events import Reason
+from stream.webhooks.queue import Reason as GivenUp
 from tests.command import whole_command
 
 FULL = Path("/dev/full")
@@ -37,12 +39,21 @@ def test_a_full_disk_is_told_in_a_sentence(arguments: tuple[str, ...]) -> None:
     assert "Traceback" not in ended.stderr
 
 
-@pytest.mark.parametrize("command", ["show", "replay"])
-def test_a_reason_that_is_none_is_answered_with_those_there_are(command: str) -> None:
-    ended = segstream("dlq", command, "--reason", "nope", stdout=subprocess.DEVNULL)
+@pytest.mark.parametrize(
+    ("command", "known"),
+    [
+        (("dlq", "show"), Reason),
+        (("dlq", "replay"), Reason),
+        (("webhooks", "replay"), GivenUp),
+    ],
+)
+def test_a_reason_that_is_none_is_answered_with_those_there_are(
+    command: tuple[str, str], known: type[StrEnum]
+) -> None:
+    ended = segstream(*command, "--reason", "nope", stdout=subprocess.DEVNULL)
     assert ended.returncode == 2
     told = ended.stderr.replace("\n", " ")
-    assert all(reason in told for reason in Reason)
+    assert all(reason in told for reason in known)
 
 
 def test_one_property_of_the_broker_may_be_given_as_it_is_written() -> None:
@@ -94,3 +105,11 @@ def test_a_shell_completes_commands_and_options() -> None:
         return done.stdout
 
     assert completed("segstream re").split() == ["replay", "republish", "rekey"]
+
+
+def test_a_folder_that_cannot_be_written_is_told_in_a_sentence(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    ended = segstream("schemas", str(tmp_path / "file" / "contracts"), stdout=subprocess.DEVNULL)
+    assert ended.returncode == 2
+    assert "cannot be written" in ended.stderr
+    assert "Traceback" not in ended.stderr

@@ -96,7 +96,7 @@ def segments() -> dict[str, Any]:
     flapping = {"changes_per_user_day": 0.1, "reverted_share": 0.2, "user_days": 9.0}
     one = {"id": 1, "name": EVIL, "kind": EVIL, "size": 3, "profile": profile, "flapping": flapping,
            "population": EVIL, "scores": [
-               {"score": EVIL, "unit": EVIL, "customers": 2, "mean": 0.5, "total": 1.0}]}  # fmt: skip
+               {"score": EVIL, "unit": EVIL, "users": 2, "mean": 0.5, "total": 1.0}]}  # fmt: skip
     populations = [{"name": name, "when": {}, "users": 3, "segments": ids, "choice": EVIL}
                    for name, ids in ((EVIL, [1]), (f"{EVIL} too", []))]  # fmt: skip
     return {
@@ -133,7 +133,7 @@ def user() -> dict[str, Any]:
         "features": [{"feature": FEATURE, "value": 1.0, "unit": EVIL}], "version": 2,
         "segment": {"id": 1, "name": EVIL, "kind": EVIL, "since": EVIL}, "changes": [change()],
         "model": EVIL, "distances": [{"segment": 1, "name": EVIL, "distance": 0.1}],
-        "scores": [{"score": EVIL, "value": 0.5, "unit": EVIL}],
+        "scores": [{"score": EVIL, "value": 0.5, "unit": unit} for unit in (EVIL, views.FARTHER)],
     }  # fmt: skip
 
 
@@ -152,6 +152,8 @@ def why() -> dict[str, Any]:
         "silence": [{**to, "days": 3, "at": EVIL}],
         "scores": [score() | {"value": 0.5, "log_odds": 0.0, "average": 0.5, "parts": [
             {"feature": FEATURE, "value": 1.0, "unit": EVIL, "log_odds": -0.5}]}],
+        "unusual": {**to, "value": 0.99, "distance": 2.0, "parts": [
+            {"feature": FEATURE, "value": 1.0, "usual": 2.0, "unit": EVIL, "squared": 4.0}]},
     }  # fmt: skip
 
 
@@ -359,7 +361,8 @@ def _webhooks_list(patch: Patch, _: Path) -> Sequence[str]:
 
 
 def _webhooks_replay(patch: Patch, _: Path) -> Sequence[str]:
-    numbers = dict.fromkeys(("asked", "would_ask", "sent_before", "too_late", "beyond_limit"), 1)
+    counts = ("asked", "would_ask", "sent_before", "too_late", "undeclared", "beyond_limit")
+    numbers = dict.fromkeys(counts, 1)
     patch.setattr(sending, "parked", lambda _: None)
     patch.setattr(parked_facts, "replay", lambda *_, **__: numbers | {"endpoints": {EVIL: 1}})
     return ["webhooks", "replay"]
@@ -417,6 +420,10 @@ def _topics(patch: Patch, _: Path) -> Sequence[str]:
 
     patch.setattr(topic_plans, "apply", applied)
     return ["topics", "apply"]
+
+
+def _schemas(_: Patch, folder: Path) -> Sequence[str]:
+    return ["schemas", str(folder / EVIL.replace("\ud800", ""))]
 
 
 def _replay(patch: Patch, folder: Path) -> Sequence[str]:
@@ -492,6 +499,7 @@ DRIVES: dict[str, Drive] = {
     "run webhooks": _run_webhooks,
     "run all": lambda patch, folder: [*_roles(patch, folder)[:1], "all"],
     "topics apply": _topics,
+    "schemas": _schemas,
     "replay": _replay,
     "explore": _explore,
     "plan": _plan,
@@ -572,7 +580,9 @@ def test_a_command_shows_hostile_texts_safely(
 ) -> None:
     said = run(*DRIVES[command](monkeypatch, tmp_path))
     harmless(said)
-    told = WRITTEN_OUT.replace(r"\ud800", "") if command == "config show" else WRITTEN_OUT
+    told = (
+        WRITTEN_OUT.replace(r"\ud800", "") if command in ("config show", "schemas") else WRITTEN_OUT
+    )
     assert told in said
     assert "Traceback" not in said
 

@@ -161,6 +161,7 @@ def test_a_takeover_between_batches_changes_nothing(
             )
             partition.load(store.load(0))
             partition.past.load_ids(store.load_ids(0))
+            partition.past.load_words(store.load_words(0))
             orders = store.load_orders(0)
             while partition.past.load_some_orders(orders):
                 pass

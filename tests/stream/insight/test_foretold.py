@@ -17,8 +17,10 @@ from stream.insight.facts import SegmentsFacts, UserFacts
 from stream.learning.state import TrainerState
 from stream.scores.declare import INPUTS
 from stream.scores.model import LearnedScore, Scores
+from stream.scores.unusual import Habits, Usual
 from stream.store.memory import MemoryStore
 from stream.store.state import Commit, Position
+from stream.units import exact_share
 from tests.stream.insight.test_facts import fits
 from tests.stream.test_partition import TABLE, history, models, steady
 
@@ -36,10 +38,17 @@ SCORES = Scores(
         ),
     ),
 )  # fmt: skip
-MODEL = replace(models()[-1], scores=SCORES)
-SEGMENT = int(MODEL.ids[0])
+SEGMENT = int(models()[-1].ids[0])
+PEOPLE = Usual(
+    ("orders_30d", "tenure_days"), (Habits(SEGMENT, (0.1, 0.2), (0.5, 0.5)),),
+    ((1.0, -0.5), (0.0, 1.0)), (0.0, 0.9), (0.0, 2.0), 0.3, 640,
+)  # fmt: skip
+MODEL = replace(models()[-1], scores=SCORES.with_unusual("unusual", PEOPLE))
 STATE = TrainerState(
-    model=MODEL, round_ms=NOW_MS, users=len(steady().rows), scored={SEGMENT: [4.0, 1.0, 100.0]}
+    model=MODEL,
+    round_ms=NOW_MS,
+    users=len(steady().rows),
+    scored={SEGMENT: [4.0, 5.0, 1.0, 100.0, 3.0]},
 )
 
 
@@ -77,14 +86,14 @@ def test_a_customer_has_scores_and_others_have_none(reader: queries.Reader) -> N
     known = customers(reader)
     buyer = reader.user(known[True][0], lambda _: [])
     assert fits(buyer, UserFacts)
-    likely, money = buyer["scores"]
+    likely, money, _ = buyer["scores"]
     assert likely["score"] == "buy_probability_90d"
     assert 0 < likely["value"] < 1
     assert money["unit"] == "money"
     text = shown(views.show_user, buyer, TABLE)
     assert "foretold: buy_probability_90d " in text
     other = reader.user(known[False][0], lambda _: [])
-    assert other["scores"] == []
+    assert [one["score"] for one in other["scores"]] == ["unusual"]
     assert "foretold" not in shown(views.show_user, other, TABLE)
 
 
@@ -110,12 +119,14 @@ def test_segments_tell_what_scores_come_to(reader: queries.Reader) -> None:
     assert fits(found, SegmentsFacts)
     scored = {one["id"]: one["scores"] for one in found["segments"]}
     assert scored[SEGMENT] == [
-        {"score": "buy_probability_90d", "unit": "probability", "customers": 4, "mean": 0.25, "total": 1.0},
-        {"score": "expected_spend_90d", "unit": "money", "customers": 4, "mean": 25.0, "total": 100.0},
+        {"score": "buy_probability_90d", "unit": "probability", "users": 4, "mean": 0.25, "total": 1.0},
+        {"score": "expected_spend_90d", "unit": "money", "users": 4, "mean": 25.0, "total": 100.0},
+        {"score": "unusual", "unit": "share who are less far", "users": 5, "mean": 0.6, "total": 3.0},
     ]  # fmt: skip
     assert all(not scores for segment, scores in scored.items() if segment != SEGMENT)
     text = shown(views.show_segments, found, TABLE)
     assert "25 %" in text
+    assert "unusual: held against 640 users" in text
     assert "learned from 812 looks, 40 % of them with an order; AUC 0.790" in text
     assert "spent 55 % of all, and all that was predicted is 1.02 of what was spent" in text
     small = io.StringIO()
@@ -129,8 +140,34 @@ def test_without_scores_nothing_is_foretold() -> None:
     assert foretold.learned(bare) == []
     assert foretold.of_user(bare, vector, TABLE) == []
     assert foretold.why(bare, vector, TABLE) == []
+    assert foretold.why_unusual(bare, vector, TABLE) is None
 
 
 def test_what_was_counted_of_other_scores_is_not_told() -> None:
     assert foretold.of_segment(MODEL, {SEGMENT: [4.0, 1.0]}, SEGMENT) == []
-    assert foretold.of_segment(MODEL, {SEGMENT: [0.0, 0.0, 0.0]}, SEGMENT) == []
+    assert foretold.of_segment(MODEL, {SEGMENT: [0.0] * 5}, SEGMENT) == []
+
+
+def test_whoever_looks_only_may_be_unusual(reader: queries.Reader) -> None:
+    """Nothing is foretold of who has not ordered; a bot is one of these."""
+    name = customers(reader)[False][0]
+    told = reader.user(name, lambda _: [])
+    (odd,) = told["scores"]
+    assert odd["score"] == "unusual"
+    assert (
+        f"farther from what people like them do than {exact_share(odd['value'])} of all"
+        in shown(views.show_user, told, TABLE)
+    )
+    facts = why.why(reader, name)
+    assert facts is not None
+    unusual = facts["unusual"]
+    assert unusual is not None
+    assert facts["scores"] == []
+    assert unusual["value"] == odd["value"]
+    assert unusual["segment"] == SEGMENT
+    assert math.isclose(sum(part["squared"] for part in unusual["parts"]), unusual["distance"] ** 2)
+    sizes = [part["squared"] for part in unusual["parts"]]
+    assert sizes == sorted(sizes, reverse=True)
+    text = " ".join(shown(explaining.show_why, facts, TABLE).split())
+    assert f"than {exact_share(odd['value'])} of all: held against {SEGMENT}, " in text
+    assert f"{sizes[0] / unusual['distance'] ** 2:.0%}" in text

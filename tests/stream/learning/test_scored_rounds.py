@@ -13,6 +13,7 @@ from stream.learning.rounds import learn
 from stream.learning.state import TrainerState
 from stream.learning.statistics import PartitionStatistics, Sample
 from stream.model import GivenAxes, Model
+from stream.scores.declare import Score, Wanted
 from stream.scores.looks import Looks
 from stream.units import DAY_MS
 from tests.stream.scores.making import FEATURES, START_MS, WANTED, Crowd
@@ -60,13 +61,17 @@ def told(
 
 
 def after(
-    crowd: Crowd, days: range, state: TrainerState | None = None, workers: int = 1
+    crowd: Crowd,
+    days: range,
+    state: TrainerState | None = None,
+    workers: int = 1,
+    wanted: Wanted = WANTED,
 ) -> TrainerState:
     state = state or TrainerState()
     for day in days:
         sample = crowd.sample(day)
         parts = told(sample, state.model, workers)
-        state = learn(state, parts, sample.at_ms, AXES, LEARNING, (), scores=WANTED)
+        state = learn(state, parts, sample.at_ms, AXES, LEARNING, (), scores=wanted)
     return state
 
 
@@ -93,6 +98,54 @@ def test_a_model_without_scores_says_nothing_of_them(crowd: Crowd) -> None:
     assert state.model is not None
     assert state.model.scores is None
     assert "scores" not in state.model.published(AXES)["geometry"]
+
+
+UNUSUAL = Score(name="odd", of="unusual")
+WITH_UNUSUAL = replace(
+    WANTED, scores=(*WANTED.scores, UNUSUAL), habits=("orders_total", "revenue_total", "lucky")
+)
+
+
+def test_who_is_unusual_is_known_before_anything_is_foretold(crowd: Crowd) -> None:
+    """It needs no label, but segments: so from the second day on."""
+    state = after(crowd, range(1, 8), wanted=WITH_UNUSUAL)
+    assert state.model is not None
+    scores = state.model.scores
+    assert scores is not None
+    assert scores.names == ("odd",)
+    again = Model.from_published(
+        msgspec.json.decode(msgspec.json.encode(state.model.published(AXES)))
+    )
+    assert again.scores == scores
+    customers, users, total = np.sum(list(state.scored.values()), axis=0).tolist()
+    assert customers == 0
+    assert 0 < total < users
+    assert told_whole(after(crowd, range(1, 8), workers=4, wanted=WITH_UNUSUAL)) == told_whole(
+        state
+    )
+    raw, looks = told_whole(after(crowd, range(1, 5), wanted=WITH_UNUSUAL))
+    taken = replace(TrainerState.unpack(raw), looks=Looks.unpack(looks))
+    assert told_whole(after(crowd, range(5, 8), taken, wanted=WITH_UNUSUAL)) == told_whole(state)
+
+
+def test_it_stands_beside_what_is_foretold_and_goes_when_it_is_not_wanted(
+    crowd: Crowd, learned: TrainerState
+) -> None:
+    both = after(crowd, range(LAST, LAST + 2), learned, wanted=WITH_UNUSUAL)
+    assert both.model is not None
+    assert both.model.scores is not None
+    assert both.model.scores.names == ("soon", "later", "money", "odd")
+    rid = after(crowd, range(LAST + 2, LAST + 4), both)
+    assert rid.model is not None
+    assert rid.model.scores is not None
+    assert rid.model.scores.names == ("soon", "later", "money")
+    assert rid.model.scores.people is None
+    alone = replace(WITH_UNUSUAL, scores=(UNUSUAL,))
+    odd = after(crowd, range(LAST + 2, LAST + 4), both, wanted=alone)
+    assert odd.model is not None
+    assert odd.model.scores is not None
+    assert odd.model.scores.names == ("odd",)
+    assert not len(odd.looks), "nothing waits for a label"
 
 
 def test_what_was_learned_today_is_a_new_version(crowd: Crowd, learned: TrainerState) -> None:
@@ -130,8 +183,8 @@ def test_what_they_come_to_in_each_segment_is_added_up(learned: TrainerState) ->
     model = learned.model
     assert model is not None
     assert learned.scored.keys() == set(model.ids.tolist())
-    customers, soon, _, money = np.sum(list(learned.scored.values()), axis=0).tolist()
-    assert customers > 150
+    customers, users, soon, _, money = np.sum(list(learned.scored.values()), axis=0).tolist()
+    assert 150 < customers <= users
     assert 0.2 < soon / customers < 0.7
     assert money > 0
 

@@ -13,10 +13,11 @@ from stream.webhooks.declare import Format
 from tests.stream.webhooks.making import NOW_MS, trigger
 
 KEY = "the-key"
+SOURCE = "/segstream/shop/campaigns"
 
 
 def told(form: Format, **fields: Any) -> tuple[dict[str, str], Any]:
-    made = body(form, trigger(**fields), [KEY, "an older one"])
+    made = body(form, trigger(**fields), [KEY, "an older one"], SOURCE)
     return made.headers, json.loads(made.content)
 
 
@@ -37,7 +38,8 @@ def test_a_structured_cloudevent_is_whole() -> None:
     assert found == {
         "specversion": "1.0",
         "id": trigger()["id"],
-        "source": "/segstream/campaigns",
+        "source": SOURCE,
+        "dataschema": "urn:segstream:schema:campaign-trigger:1",
         "type": "segstream.campaign.triggered",
         "subject": "u1",
         "time": trigger()["at"],
@@ -88,7 +90,7 @@ def test_klaviyo_gets_an_event_that_it_can_tell_from_its_repeat() -> None:
 
 @pytest.mark.parametrize(("key", "header"), [(KEY, "Bearer the-key"), ("Basic a2V5", "Basic a2V5")])
 def test_dittofeed_gets_a_batch_with_an_id_each(key: str, header: str) -> None:
-    made = body(Format.DITTOFEED, trigger(), [key])
+    made = body(Format.DITTOFEED, trigger(), [key], SOURCE)
     assert made.headers["authorization"] == header
     identify, track = json.loads(made.content)["batch"]
     assert (identify["type"], track["type"]) == ("identify", "track")
@@ -101,8 +103,8 @@ def test_dittofeed_gets_a_batch_with_an_id_each(key: str, header: str) -> None:
 
 def test_the_same_trigger_is_the_same_bytes() -> None:
     for form in Format:
-        assert body(form, trigger(), [KEY]) == body(form, trigger(), [KEY])
-    assert len({body(form, trigger(at=str(NOW_MS)), [KEY]).content for form in Format}) == 5
+        assert body(form, trigger(), [KEY], SOURCE) == body(form, trigger(), [KEY], SOURCE)
+    assert len({body(form, trigger(at=str(NOW_MS)), [KEY], SOURCE).content for form in Format}) == 5
 
 
 def test_an_audience_has_a_key_of_plain_letters() -> None:

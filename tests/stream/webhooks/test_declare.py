@@ -31,6 +31,12 @@ def declared(**fields: Any) -> dict[str, Any]:
         ({"url": "https:///in"}, "expected https://"),
         ({"url": "https://crm.example:0/in"}, "expected https://"),
         ({"url": "https://crm.example:x/in"}, "expected https://"),
+        ({"url": "HTTP://crm.example/in"}, "needs private = true"),
+        ({"url": "https://crm.exa mple/in"}, "and blanks"),
+        ({"url": "https://crm.example/in\n"}, "and blanks"),
+        ({"url": "https://b\u00fccher.example/in"}, "in ASCII"),
+        ({"url": "https://crm..example/in"}, "expected https://"),
+        ({"url": "https://" + "a" * 64 + ".example/in"}, "expected https://"),
         ({"secrets": []}, "needs one"),
         ({"secrets": [SECRET]}, "should match pattern"),
         ({"campaigns": ["lose-them"]}, "there is no campaign 'lose-them'"),
@@ -82,6 +88,13 @@ def test_a_secret_that_is_none_is_not_told(told: str) -> None:
 
 def test_any_word_is_a_key_of_a_receiver_that_is_shown_it() -> None:
     assert secrets_of(endpoint(format="klaviyo", secrets=["env:S"]), {"S": "pk_1"}) == ("pk_1",)
+
+
+def test_a_key_that_no_header_can_carry_is_not_told() -> None:
+    for told in ("pk_1\nx", "pk_\u00fc", "pk\x00"):
+        with pytest.raises(ValueError, match="env:S has characters") as raised:
+            secrets_of(endpoint(format="klaviyo", secrets=["env:S"]), {"S": told})
+        assert told not in str(raised.value)
 
 
 def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:

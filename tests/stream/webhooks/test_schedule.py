@@ -3,8 +3,18 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
-from stream.webhooks.schedule import JITTER, Answer, Circuit, Rate, retry_after_ms, retry_at
+from stream.webhooks.schedule import (
+    JITTER,
+    MOST_RETRY_AFTER_MS,
+    Answer,
+    Circuit,
+    Rate,
+    retry_after_ms,
+    retry_at,
+)
 from tests.stream.webhooks.making import NOW_MS, RETRIES_MS
 
 FAILED = Answer(500)
@@ -46,6 +56,19 @@ def test_after_the_last_wait_it_is_given_up() -> None:
 )
 def test_retry_after_is_seconds_or_a_date(header: str, wait_ms: int) -> None:
     assert retry_after_ms(header, NOW_MS) == wait_ms
+
+
+@given(
+    st.one_of(
+        st.text(),
+        st.from_regex(r"(Thu, )?\d{1,25} Jan -?\d{1,25} \d{1,9}:\d\d:\d\d (GMT|[+-]\d{1,25})"),
+    )
+)
+@example("Thu, 9999999999999999979 Jan 2026 00:00:00 GMT")
+@example("Fri, 31 Dec 9999 23:59:59 -2359")
+@example("9" * 400)
+def test_whatever_an_endpoint_says_is_a_wait_or_none(header: str) -> None:
+    assert 0 <= retry_after_ms(header, NOW_MS) <= MOST_RETRY_AFTER_MS
 
 
 def test_retry_after_makes_a_wait_longer_and_never_shorter() -> None:
