@@ -214,7 +214,9 @@ def _tables(known: Seen) -> tuple[Floats, Floats]:
 def _hazards(known: Seen) -> Floats:
     """Orders a day, by group and band."""
     days, orders = _tables(known)
-    gap = np.concatenate([[USUAL_GAP], np.repeat(MIDDLE, 2)])[:, None]
+    # One or two gaps are often an order that came in two parts: they say half of who that is.
+    few = np.sqrt(MIDDLE * USUAL_GAP)
+    gap = np.concatenate([[USUAL_GAP], np.column_stack([few, MIDDLE]).ravel()])[:, None]
     middle = np.append((BANDS[:-1] + BANDS[1:]) / 2, BANDS[-1] * 1.5)
     # Who is silent for longer than usual is less and less likely to come back.
     guess = np.minimum(1.0, (gap / middle) ** FADING) / gap

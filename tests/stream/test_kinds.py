@@ -6,7 +6,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
@@ -100,12 +100,14 @@ def test_a_kind_is_kept_while_its_loosened_limits_hold() -> None:
 
 
 @given(st.floats(-100, 100), st.floats(-100, 100), st.floats(-200, 200))
+@settings(deadline=None)
 def test_slack_only_ever_loosens(low: float, high: float, value: float) -> None:
     for bounds in (Bounds(min=low), Bounds(max=high), Bounds(min=low, max=high)):
         assert bounds.hold(value, 0.15) or not bounds.hold(value)
 
 
 @given(st.floats(0, 9), st.floats(-50, 50), st.floats(-200, 200))
+@settings(deadline=None)
 def test_a_limit_may_be_a_multiple_of_what_is_usual(
     times: float, usual: float, value: float
 ) -> None:
@@ -246,6 +248,7 @@ def test_kinds_that_say_nothing_of_an_order_are_left_alone() -> None:
         st.tuples(st.sampled_from(RANKED), st.floats(0.01, 50), st.integers(0, 40)), max_size=9
     )
 )
+@settings(deadline=None)
 def test_kinds_that_are_left_are_apart_by_what_they_are_likely_to_do(
     segments: list[tuple[str, float, int]],
 ) -> None:

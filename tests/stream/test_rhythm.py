@@ -91,6 +91,16 @@ def test_nothing_is_needed_to_begin_with() -> None:
     assert ((expected > 0) & (expected < 1)).all()
 
 
+def test_one_gap_says_less_of_a_customer_than_three() -> None:
+    """An order that came in two parts, four days apart, makes nobody a customer who orders twice a week."""
+    silence, gap = 17.0, 4.0
+    found = customers(
+        np.array([[1 + gaps, silence, silence + gaps * gap] for gaps in (1.0, 3.0)]), NAMES
+    )
+    once, often = chance(NOTHING_SEEN, found)
+    assert once > 0.5 > often
+
+
 def test_a_look_at_the_same_time_or_before_tells_nothing() -> None:
     found = Customers(np.array([0]), np.array([5.0]))
     known = seen(NOTHING_SEEN, np.array([1], np.uint64), found, 10 * DAY_MS)
