@@ -173,7 +173,11 @@ class Fields:
         """
         if is_absent(raw):
             return math.nan
-        found = number(raw, "rating")
+        try:
+            found = number(raw, "rating")
+        except RefusedError as refused:
+            # What stands there may be the text of the review, which must not be told.
+            raise RefusedError(refused.reason, "the rating is no number") from None
         worst, best = self._ratings.worst_rating, self._ratings.best_rating
         if not worst <= found <= best:
             raise RefusedError(

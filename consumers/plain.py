@@ -443,8 +443,11 @@ class PlainParser:
         if not EARLIEST_MS <= parse_time(timestamp) < LATEST_MS:
             return Reason.BAD_TIME, _why_no_time(timestamp)
         properties = parsed.get("properties")
-        looked_at = self._looked_at[code] or self.fields.uses_review[code]
-        if looked_at and not isinstance(properties, dict | None) and properties != []:
+        if isinstance(properties, dict | None) or properties == []:
+            return None
+        if self.fields.uses_review[code]:
+            return Reason.WRONG_TYPE, "properties of a review that are no object"
+        if self._looked_at[code]:
             return Reason.WRONG_TYPE, f"properties are {shown(properties)}, and no object"
         return None
 

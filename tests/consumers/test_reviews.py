@@ -66,7 +66,7 @@ GOOD: tuple[tuple[bytes, float | None, str], ...] = (
 BAD: tuple[tuple[bytes, Reason], ...] = (
     (review("secret words", 6), Reason.OUT_OF_RANGE),
     (review("secret words", 0), Reason.OUT_OF_RANGE),
-    (review("secret words", "five"), Reason.BAD_NUMBER),
+    (review("secret words", "words and no number"), Reason.BAD_NUMBER),
     (review("secret words", [5]), Reason.WRONG_TYPE),
     (review("secret words", True), Reason.WRONG_TYPE),
     (encoded(event=REVIEW, properties="secret words"), Reason.WRONG_TYPE),
@@ -90,7 +90,7 @@ def test_a_rating_that_cannot_be_is_refused_without_a_word_of_the_text(way: Way)
     assert [reject.reason for reject in batch.rejects] == [reason for _, reason in BAD]
     assert batch.reviews is not None
     assert batch.reviews.places.tolist() == [0], "of what is left"
-    assert not any("words" in reject.detail for reject in batch.rejects[:-1])
+    assert not any("words" in reject.detail for reject in batch.rejects)
 
 
 @pytest.mark.parametrize("value", [value for value, *_ in (*GOOD, *BAD)])
