@@ -102,6 +102,7 @@ def segments() -> dict[str, Any]:
     return {
         "model": EVIL, "at": EVIL, "users": 3, "inertia": 1.0, "silhouette": 0.5,
         "segments": [one], "lineage": [LINEAGE], "populations": populations, "scores": [score()],
+        "levels": [{"level": EVIL, "step": EVIL, "of": EVIL, "least": 1.0, "users": 2}],
     }  # fmt: skip
 
 
@@ -134,7 +135,12 @@ def user() -> dict[str, Any]:
         "segment": {"id": 1, "name": EVIL, "kind": EVIL, "since": EVIL}, "changes": [change()],
         "model": EVIL, "distances": [{"segment": 1, "name": EVIL, "distance": 0.1}],
         "scores": [{"score": EVIL, "value": 0.5, "unit": unit} for unit in (EVIL, views.FARTHER)],
+        "levels": [level()],
     }  # fmt: skip
+
+
+def level() -> dict[str, Any]:
+    return {"level": EVIL, "step": EVIL, "looks_at": {EVIL: 1.0}}
 
 
 def why() -> dict[str, Any]:
@@ -154,6 +160,9 @@ def why() -> dict[str, Any]:
             {"feature": FEATURE, "value": 1.0, "unit": EVIL, "log_odds": -0.5}]}],
         "unusual": {**to, "value": 0.99, "distance": 2.0, "parts": [
             {"feature": FEATURE, "value": 1.0, "usual": 2.0, "unit": EVIL, "squared": 4.0}]},
+        "levels": [level() | {
+            "acts": [{"event": EVIL, "times": 2, "value": None, "quantity": None, "step": EVIL}],
+            "silence": [{"days": 3, "at": EVIL, "step": EVIL}]}],
     }  # fmt: skip
 
 

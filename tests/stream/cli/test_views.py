@@ -31,6 +31,7 @@ def facts(name: str) -> Any:
         "inertia": 1.0,
         "silhouette": None,
         "lineage": [],
+        "levels": [],
         "scores": [],
         "segments": [
             {
