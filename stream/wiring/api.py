@@ -50,6 +50,8 @@ BEAT_SECONDS = 0.1
 AGAIN_SECONDS = 5.0
 QUIET_SECONDS = 15.0
 ANSWER_SECONDS = 5.0
+SEND_BYTES = 65_536
+"""What the system keeps for one who does not read; by itself it would go up to some megabytes for each."""
 REMEMBERED = 100_000
 """Ids of changes by which a repeated delivery is recognised; a repeat comes soon, if it does."""
 
@@ -182,6 +184,7 @@ def bound(settings: Settings) -> Iterator[socket.socket]:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as listening:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BYTES)
         try:
             listening.bind((host, port))
         except OSError as error:

@@ -30,7 +30,7 @@ from stream.errors import BrokerUnavailableError
 from stream.hashing import partition_of
 from stream.store.memory import MemoryStore
 from stream.units import iso
-from stream.wiring.api import server_of
+from stream.wiring.api import SEND_BYTES, server_of
 
 USERS = 2_000
 SECONDS = 120.0
@@ -171,6 +171,8 @@ def serving(
     api = Api(Facts(settings, pipeline, recent), feed, guard)
     server = server_of(application(api, pages.routes()))
     listening = socket.create_server(("127.0.0.1", 0))
+    # As `stream.wiring.api.bound` has it.
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BYTES)
     port = listening.getsockname()[1]
     thread = threading.Thread(target=server.run, args=([listening],), daemon=True)
     thread.start()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -116,6 +117,15 @@ async def follow(served: Served, path: str = "/v1/changes/events", last: str = "
     return reader, writer, head
 
 
+async def hang_up(*connections: Any) -> None:
+    """Close connections, and wait until they are."""
+    for _, writer, _ in connections:
+        writer.close()
+    for _, writer, _ in connections:
+        with suppress(ConnectionError):
+            await writer.wait_closed()
+
+
 async def numbers(reader: asyncio.StreamReader, count: int) -> list[int]:
     """The numbers of so many changes."""
     found: list[int] = []
@@ -147,8 +157,7 @@ def test_a_hundred_follow_and_a_slow_one_delays_nobody(served: Served) -> None:
         rest = await asyncio.wait_for(slow[0].read(-1), SECONDS)
         assert b": dropped, for too much was waiting" in rest
         assert b'"version":999,' not in rest
-        for _, writer, _ in [slow, *readers]:
-            writer.close()
+        await hang_up(slow, *readers)
 
     asyncio.run(run())
 
@@ -159,18 +168,15 @@ def test_a_reader_goes_on_behind_what_they_had(served: Served) -> None:
     )
 
     async def run() -> None:
-        reader, writer, _ = await follow(served, last="change-1")
-        assert await numbers(reader, 3) == [2, 3, 4]
+        first = await follow(served, last="change-1")
+        assert await numbers(first[0], 3) == [2, 3, 4]
         served.feed.tell([change(5)])
-        assert await numbers(reader, 1) == [5]
-        writer.close()
-        of_kind, writer, _ = await follow(served, "/v1/changes/events?kind=loyal", "change-0")
-        assert await numbers(of_kind, 1) == [2]
-        writer.close()
-        lost, writer, _ = await follow(served, last="long-ago")
-        begin = await lost.readuntil(b"{}\n\n")
-        assert b"event: gap" in begin
-        writer.close()
+        assert await numbers(first[0], 1) == [5]
+        of_kind = await follow(served, "/v1/changes/events?kind=loyal", "change-0")
+        assert await numbers(of_kind[0], 1) == [2]
+        lost = await follow(served, last="long-ago")
+        assert b"event: gap" in await lost[0].readuntil(b"{}\n\n")
+        await hang_up(first, of_kind, lost)
 
     asyncio.run(run())
 
@@ -178,18 +184,16 @@ def test_a_reader_goes_on_behind_what_they_had(served: Served) -> None:
 def test_one_too_many_is_refused_until_another_goes(served: Served) -> None:
     async def run() -> None:
         there = [await follow(served) for _ in range(102)]
-        _, writer, head = await follow(served)
-        assert b"503" in head
-        writer.close()
-        there.pop()[1].close()
+        refused = await follow(served)
+        assert b"503" in refused[2]
+        await hang_up(refused, there.pop())
         for _ in range(1_000):
-            _, writer, head = await follow(served)
-            if b"200 OK" in head:
+            last = await follow(served)
+            there.append(last)
+            if b"200 OK" in last[2]:
                 break
-            writer.close()
-        assert b"200 OK" in head
-        for _, other, _ in there:
-            other.close()
-        writer.close()
+            await hang_up(there.pop())
+        assert b"200 OK" in last[2]
+        await hang_up(*there)
 
     asyncio.run(run())
