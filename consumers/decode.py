@@ -166,10 +166,6 @@ class Block:
         applied: Bools = self.fate == _Fate.APPLIED
         return applied
 
-    def applies(self, place: int) -> bool:
-        """The same of one message."""
-        return bool(self.fate[place] == _Fate.APPLIED)
-
     def refuse(self, place: int, reason: Reason, detail: str) -> None:
         """Refuse a message after all."""
         self.fate[place] = _Fate.REJECTED
