@@ -324,8 +324,8 @@ class Worker(Section):
 class Money(Section):
     currency: str = setting(
         "",
-        "reporting currency (ISO 4217) into which amounts are converted; empty: a shop of one "
-        "currency, and properties.currency is not read",
+        "reporting currency (ISO 4217) into which amounts are converted; empty: the first that a "
+        "message names is that of the namespace, and messages in others are refused",
         pattern=r"^([A-Z]{3})?$",
     )
     rates: dict[str, float] = setting(
