@@ -70,6 +70,27 @@ PLACEHOLDER_IDS = (
     "(not provided)",
     "[object object]",
     "00000000-0000-0000-0000-000000000000",
+    # Blanks that no program strips by itself.
+    "\u00a0",
+    "\u200b",
+    "\u3000",
+    "\ufeff",
+    # Templates that nobody filled in.
+    "{{user_id}}",
+    "{{ user_id }}",
+    "{{userid}}",
+    "{{user.id}}",
+    "{{ user.id }}",
+    "{{customer.id}}",
+    "{{customer_id}}",
+    "${user.id}",
+    "${userid}",
+    "${user_id}",
+    "{user_id}",
+    "{userid}",
+    "%user_id%",
+    "%%user_id%%",
+    "<user_id>",
 )
 
 Seconds = Annotated[
