@@ -42,7 +42,7 @@ from stream.config import Settings
 from stream.errors import BrokerUnavailableError, TopicMissingError
 from stream.health import Health, Pulse
 from stream.marks import MarkSigner
-from stream.namespace import see_counts, see_partitions
+from stream.namespace import see_counts, see_currency, see_partitions
 from stream.partition import Partition
 from stream.store.promises import OwnerStore
 from stream.store.state import Commit, StoreUnavailableError
@@ -85,7 +85,13 @@ class ActivityWorker:
         by_marks = settings.clock.mode == "watermark"
         signer = MarkSigner(store.namespace_key()) if by_marks else None
         decoder = Decoder(
-            table, worker, signer, settings.clock.mark_seconds, settings.money, settings.reviews
+            table,
+            worker,
+            signer,
+            settings.clock.mark_seconds,
+            settings.money,
+            settings.reviews,
+            store.agree_currency,
         )
         log.info("decoder: %s", decoder.way)
         now = SteadyClock(self._wall_ms, time.monotonic)
@@ -142,7 +148,7 @@ class ActivityWorker:
         try:
             with broker_errors():
                 watch.start()
-                self._see_partitions()
+                self._see_namespace()
                 see_group(self._settings, self._output.group_members())
                 self._member.subscribe()
                 self._ready(True, "")
@@ -166,14 +172,16 @@ class ActivityWorker:
     def _has_lag_to_tell(self, began: float) -> bool:
         return bool(self._lag.places()) or self._time.monotonic() - began > SETTLED_SECONDS
 
-    def _see_partitions(self) -> None:
-        """See that topics, settings and namespace have one number of partitions.
+    def _see_namespace(self) -> None:
+        """See that topics, settings and namespace have one number of partitions, and one currency.
 
         Raises:
             ConfigError: they differ.
         """
         see_counts(self._settings, self._member.partition_counts(), self._store.partitions())
         see_partitions(self._settings, self._store.begin(self._settings.topics.partitions))
+        if declared := self._settings.money.currency:
+            see_currency(self._settings, self._store.agree_currency(declared))
 
     def _turn(self) -> None:
         """Gather for a moment, then do whatever is due."""

@@ -1,25 +1,28 @@
 """Examines whether topics, group and store belong together, for the doctor.
 
-Comes in: `Settings`. Goes out: `Finding`s about where users lie, about the number of partitions, about
-topics that were made anew, and about the group's members. Nothing is changed; what may not be asked is
-said to be not looked at.
+Comes in: `Settings`. Goes out: `Finding`s about where users lie, about what orders say, about partitions
+and currency, about topics that were made anew, and about the group's members. Nothing is changed; what may
+not be asked is said to be not looked at.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from consumers.client import read_to_end
+from consumers.decode import parse_all
+from consumers.fields import Fields
 from consumers.findings import Finding
 from consumers.group_namespace import see_group
 from consumers.output import Output
 from consumers.placement import REMEDY, Users, by_crc32
+from consumers.plain import PlainParser
 from consumers.records import Record
 from consumers.topic_watch import TopicReplacedError, see_same_topics
-from stream.config import ConfigError, Settings
+from stream.config import ConfigError, Money, Settings
 from stream.errors import BrokerUnavailableError, OffsetOutOfRangeError, TopicMissingError
 from stream.hashing import partitions_of
-from stream.namespace import see_partitions
+from stream.namespace import see_currency, see_partitions
 from stream.store.promises import ReaderStore
 from stream.store.state import Position, StoreRefusedError, StoreUnavailableError
 
@@ -32,19 +35,51 @@ STALL_SECONDS = 5.0
 
 def of_broker(settings: Settings) -> list[Finding]:
     """Where users lie, and who is in the group; called only where the input topics exist."""
-    return [*(_placement(settings, topic) for topic in settings.topics.inputs), _group(settings)]
+    found = (one for topic in settings.topics.inputs for one in _newest(settings, topic))
+    return [*found, _group(settings)]
 
 
-def _placement(settings: Settings, topic: str) -> Finding:
+def _newest(settings: Settings, topic: str) -> list[Finding]:
+    """What the newest records of an input topic show."""
     subject = f"placement in {topic}"
     numbers = range(min(settings.topics.partitions, LOOKED_AT))
     try:
-        records = read_to_end(
-            settings.broker, topic, numbers, last=NEWEST, stall_seconds=STALL_SECONDS
+        records = list(
+            read_to_end(settings.broker, topic, numbers, last=NEWEST, stall_seconds=STALL_SECONDS)
         )
-        return placement(settings, subject, records)
     except (BrokerUnavailableError, OffsetOutOfRangeError, TopicMissingError) as error:
-        return Finding(True, subject, f"not looked at: {error}")
+        return [Finding(True, subject, f"not looked at: {error}")]
+    return [placement(settings, subject, records), *amounts(settings, topic, records)]
+
+
+def amounts(settings: Settings, topic: str, records: Sequence[Record]) -> list[Finding]:
+    """Whether orders say what they are worth; no finding where there are none, or nobody reads it.
+
+    An order without an amount is no mistake by itself. Where most have none, a field has another name.
+    """
+    table = settings.table()
+    kinds = table.orders
+    if kinds is None or not table.uses_value[kinds.completed] or not records:
+        return []
+    fields = Fields(table, settings.worker, Money(), settings.reviews)
+    parser = PlainParser(table, settings.worker.message_bytes, fields)
+    parsed = parse_all(parser, [record.value() for record in records])
+    orders = parsed.kind == kinds.completed
+    orders[list(parsed.odd.places)] = False
+    seen, silent = int(orders.sum()), int((orders & parsed.whole).sum())
+    if not seen:
+        return []
+    subject, told = f"amounts in {topic}", f"{silent:,} of the newest {seen:,} orders say no amount"
+    if silent <= seen // 2:
+        return [Finding(True, subject, told)]
+    return [
+        Finding(
+            False,
+            subject,
+            f"{told}, and count as 0: revenue, total, value, subtotal, products[].price and price are read",
+            "send what an order is worth as properties.revenue",
+        )
+    ]
 
 
 def placement(settings: Settings, subject: str, records: Iterable[Record]) -> Finding:
@@ -96,6 +131,7 @@ def of_state(settings: Settings, store: ReaderStore, *, broker_answers: bool) ->
         see_partitions(settings, store.partitions())
         numbers = range(min(settings.topics.partitions, LOOKED_AT))
         positions = [p for number in numbers if (p := store.position(number)) is not None]
+        currency = store.currency()
     except ConfigError as error:
         return [
             Finding(
@@ -109,7 +145,29 @@ def of_state(settings: Settings, store: ReaderStore, *, broker_answers: bool) ->
         return [Finding(True, subject, f"not looked at: {error}")]
     if not positions:
         return []
-    return [_same_topics(settings, positions)] if broker_answers else []
+    found = _currency(settings, currency)
+    return [*found, _same_topics(settings, positions)] if broker_answers else found
+
+
+def _currency(settings: Settings, found: str) -> list[Finding]:
+    """Whether amounts are in the currency of the settings; no finding where nobody named one."""
+    subject, declared = "currency", settings.money.currency
+    if not found:
+        return []
+    try:
+        see_currency(settings, found)
+    except ConfigError as error:
+        return [Finding(False, subject, str(error), f"SEGSTREAM_MONEY__CURRENCY={found}")]
+    if declared:
+        return [Finding(True, subject, f"amounts are in {found}")]
+    return [
+        Finding(
+            True,
+            subject,
+            f"amounts are in {found}, which was named first, and money.currency is not set: messages in "
+            "other currencies are refused as unknown_currency",
+        )
+    ]
 
 
 def _same_topics(settings: Settings, positions: list[Position]) -> Finding:

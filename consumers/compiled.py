@@ -68,15 +68,27 @@ class CompiledParser:
         )
         self._placeholders = _table(dict.fromkeys(fields.placeholders.short, 0))
         self._long_placeholders = _table({one.encode(): 0 for one in fields.placeholders.long})
-        self._currencies = _table({currency: place for place, currency in enumerate(fields.rates)})
-        self._rates = np.array([*fields.rates.values(), fields.usual_rate])
+        self._known: Mapping[bytes, float] = {}
+        self._currencies, self._rates = self._money()
         # What other modules decide is an argument: the cache on disk does not see it change.
         self._limits = np.array(
             [message_bytes, LONGEST_USER, EARLIEST_MS, LATEST_MS, int(LARGEST_NUMBER)], np.int64
         )
 
+    def _money(self) -> tuple[Hashes, Floats]:
+        """Table of the currencies that are known, and their rates; see `_parse`."""
+        fields = self._plain.fields
+        self._known = fields.rates
+        rates = [*fields.rates.values(), fields.usual_rate]
+        if fields.reads_currency and not fields.rates:
+            # Whoever names one has it judged: until one is known, none is in the table.
+            rates.append(fields.usual_rate)
+        return _table({code: place for place, code in enumerate(fields.rates)}), np.array(rates)
+
     def parse(self, values: Sequence[Any]) -> Parsed:
         """Columns of messages, each bytes or None, in the order they come."""
+        if self._known is not self._plain.fields.rates:
+            self._currencies, self._rates = self._money()
         try:
             text, lengths = _joined(values)
             if not text.isascii():

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any, Literal, Protocol
@@ -39,6 +39,7 @@ from stream.events import (
 from stream.features import FeatureTable
 from stream.marks import MarkSigner
 from stream.partition import Partition
+from stream.store.state import StoreUnavailableError
 from stream.times import EARLIEST_MS, LATEST_MS
 
 
@@ -166,10 +167,6 @@ class Block:
         applied: Bools = self.fate == _Fate.APPLIED
         return applied
 
-    def applies(self, place: int) -> bool:
-        """The same of one message."""
-        return bool(self.fate[place] == _Fate.APPLIED)
-
     def refuse(self, place: int, reason: Reason, detail: str) -> None:
         """Refuse a message after all."""
         self.fate[place] = _Fate.REJECTED
@@ -238,7 +235,7 @@ def parse_all(parser: Parser, values: Sequence[Any]) -> Parsed:
     """
     try:
         return parser.parse(values)
-    except MemoryError:
+    except (MemoryError, StoreUnavailableError):
         raise
     except Exception as error:  # noqa: BLE001 - whatever it is, it must not end the worker
         if len(values) == 1:
@@ -285,6 +282,7 @@ class Decoder:
         mark_seconds: shop time from one mark to the next.
         money: the reporting currency, and what others are worth in it.
         ratings: which there are.
+        agree: see `Fields`.
 
     Raises:
         ConfigError: the compiled parser is demanded and cannot be had.
@@ -298,11 +296,12 @@ class Decoder:
         mark_seconds: float = 0.0,
         money: Money | None = None,
         ratings: config.Reviews | None = None,
+        agree: Callable[[str], str] | None = None,
     ) -> None:
         self._signer = marks
         self._step_ms = int(mark_seconds * 1_000)
         self._times = TimeRules(worker)
-        fields = Fields(table, worker, money or Money(), ratings)
+        fields = Fields(table, worker, money or Money(), ratings, agree)
         plain = PlainParser(table, worker.message_bytes, fields)
         self._parser: Parser = plain
         self.way: Literal["plain", "compiled"] = "plain"

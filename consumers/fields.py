@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -108,13 +108,22 @@ class Fields:
         cancels: by code, whether it takes back all of an order, whatever products it lists.
         refunds: by code, whether it takes back an order, and no other event does.
         placeholders: ids that are none.
-        rates: what a unit of each currency is worth, by its folded code; empty where nobody looks
-            at currencies.
+        reads_currency: whether anybody looks at currencies.
+        rates: what a unit of each currency is worth, by its folded code; empty until one is known.
         usual_rate: of a message that names no currency.
+
+    Args:
+        agree: where no reporting currency is declared: is given the first that a message names, and
+            says which one it is from now on. Without it nobody looks at currencies then.
     """
 
     def __init__(
-        self, table: FeatureTable, worker: Worker, money: Money, reviews: Reviews | None = None
+        self,
+        table: FeatureTable,
+        worker: Worker,
+        money: Money,
+        reviews: Reviews | None = None,
+        agree: Callable[[str], str] | None = None,
     ) -> None:
         self.codes = Codes(table)
         self.uses_value = table.uses_value
@@ -133,6 +142,9 @@ class Fields:
         rates = {money.currency: 1.0, **money.rates} if money.currency else {}
         self.rates = {folded(currency): rate for currency, rate in rates.items()}
         self.usual_rate = rates.get(money.default or money.currency, 1.0)
+        self._agree = None if money.currency else agree
+        self._agreed = ""
+        self.reads_currency = bool(rates) or self._agree is not None
 
     # -- ids ----------------------------------------------------------------------------------
 
@@ -237,7 +249,9 @@ class Fields:
         is in that of its lines.
         """
         currency = properties.currency
-        by_line = bool(self.rates) and any(not is_absent(product.currency) for product in products)
+        by_line = self.reads_currency and any(
+            not is_absent(product.currency) for product in products
+        )
         if raw is None and any(not is_absent(product.price) for product in products):
             value = 0.0
             for product in products:
@@ -257,7 +271,7 @@ class Fields:
             return None
         if by_line and is_absent(currency):
             currency = _only_currency(products)
-        return value * self._rate(currency) if self.rates else value
+        return value * self._rate(currency) if self.reads_currency else value
 
     def says_no_amount(self, code: int, properties: Properties) -> bool:
         """Whether what takes back an order names nothing that it takes back."""
@@ -272,6 +286,9 @@ class Fields:
     def _rate(self, currency: Any) -> float:
         if is_absent(currency):
             return self.usual_rate
+        if self._agree is not None:
+            self._see_that_it_is_one(currency, self._agree)
+            return 1.0
         rate = self.rates.get(folded(currency)) if isinstance(currency, str) else None
         if rate is None:
             raise RefusedError(
@@ -280,6 +297,33 @@ class Fields:
                 "in money.rates",
             )
         return rate
+
+    def _see_that_it_is_one(self, currency: Any, agree: Callable[[str], str]) -> None:
+        """Where no reporting currency is declared, the first that is named is it.
+
+        What is no code of a currency says nothing.
+
+        Raises:
+            RefusedError: it is another.
+        """
+        code = (
+            folded(currency).decode(errors="replace").upper() if isinstance(currency, str) else ""
+        )
+        if _CODE.fullmatch(code) is None:
+            return
+        if not self._agreed:
+            self._agreed = agree(code)
+            self.rates = {folded(self._agreed): 1.0}
+        if code != self._agreed:
+            raise RefusedError(
+                Reason.UNKNOWN_CURRENCY,
+                f"currency {shown(currency)} is not {self._agreed}, the first that was named here: set "
+                "money.currency, and money.rates for the others",
+            )
+
+
+_CODE = re.compile("[A-Z]{3}")
+"""A currency's, as ISO 4217 has them."""
 
 
 def _only_currency(products: Sequence[Product]) -> Any:

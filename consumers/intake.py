@@ -16,7 +16,7 @@ import numpy as np
 from consumers.clock import SteadyClock, Time
 from consumers.decode import Block, Decoder, Reject
 from consumers.group import GroupMember
-from consumers.placement import Placement
+from consumers.placement import Placement, Span
 from consumers.rejects import RejectGuard, TooManyRejectsError
 from consumers.serving import Owned, PartitionClock
 from stream import metrics
@@ -87,13 +87,17 @@ class Intake:
             messages, pairs = [messages[place] for place in order.tolist()], pairs[order]
             starts = starts_of(pairs)
         block = self._decoder.decode(messages, self._now.latest_ms())
+        spans: list[tuple[int, Span]] = []
         for start, end in zip(starts.tolist(), [*starts[1:].tolist(), len(messages)], strict=True):
             number, topic = divmod(int(pairs[start]), 2)
             owned = self._partitions.served.get(number)
             if owned is not None:
                 name = self._topics[topic]
-                self._placement.check(owned.partition, number, name, block, start, end)
-                self._unfiled += self._partitions.gather(number, topic, block, start, end)
+                spans.append((topic, Span(owned.partition, number, name, start, end)))
+        self._placement.check(block, [span for _, span in spans])
+        for topic, span in spans:
+            refused = self._partitions.gather(span.number, topic, block, span.start, span.end)
+            self._unfiled += refused
         self._watch_rejects(block)
         return len(messages)
 

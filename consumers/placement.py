@@ -1,8 +1,8 @@
 """Sees that users lie in the partition that is theirs.
 
-Comes in: decoded messages of one topic partition. Goes out: the same, those of users who belong elsewhere
-refused as *misplaced*; `activity` is next. A partition is owned by one worker, so a user whose messages
-lie in two partitions would live twice, and under one change id stand two changes.
+Comes in: a block of decoded messages. Goes out: the same, those of users who belong elsewhere refused as
+*misplaced*; `activity` is next. A partition is owned by one worker, so a user whose messages lie in two
+partitions would live twice, and under one change id stand two changes.
 
 Where a user belongs is a function of their id alone, the one of Kafka's own clients: murmur2 of the id
 that the message is counted for (`userId`, or `anonymousId` where that is empty). What key the message
@@ -13,8 +13,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
-from typing import Literal, Protocol
+from collections.abc import Mapping, Sequence
+from typing import Literal, NamedTuple, Protocol
 from zlib import crc32
 
 import numpy as np
@@ -48,6 +48,22 @@ class Knows(Protocol):
     def find(self, users: Sequence[str]) -> Ints: ...
 
 
+class Span(NamedTuple):
+    """The messages of one topic partition in a block.
+
+    Attributes:
+        known: the users whom the partition has already; they are not looked at.
+        number: of the partition.
+        topic: whose messages stand from `start` to before `end`.
+    """
+
+    known: Knows
+    number: int
+    topic: str
+    start: int
+    end: int
+
+
 class Placement:
     """Where users belong among so many partitions, and what becomes of those who lie elsewhere."""
 
@@ -56,43 +72,49 @@ class Placement:
         self._refuses = policy == "refuse"
         self._say_at = 0.0
 
-    def check(
-        self, known: Knows, number: int, topic: str, block: Block, start: int, end: int
-    ) -> None:
-        """Refuse, or only count, the events of users who do not belong into a partition.
+    def check(self, block: Block, spans: Sequence[Span]) -> None:
+        """Refuse, or only count, the events of users who do not belong into their partition.
 
-        The block is told where the partition has its users, so that nobody is looked up twice.
+        The block is told where partitions have their users, so that nobody is looked up twice.
 
         Args:
-            known: the users whom the partition has already; they are not looked at.
-            number: of the partition.
-            topic: whose messages stand from `start` to before `end`.
+            spans: the messages of topic partitions that are looked at.
         """
-        users = block.users[start:end]
-        slots = block.slots[start:end] = known.find(users)
-        unknown = np.flatnonzero(slots < 0).tolist()
-        if not unknown:
+        users, number = block.users, np.full(len(block.users), -1)
+        for span in spans:
+            here = slice(span.start, span.end)
+            block.slots[here] = span.known.find(users[here])
+            number[here] = span.number
+        # A place is worked out for all of them in one go: numpy's calls cost the same for few as for many.
+        unknown = np.flatnonzero((block.slots < 0) & (number >= 0) & block.applied)
+        if len(unknown) == 0:
             return
-        strangers = list({users[place] for place in unknown})
-        belong = partitions_of([user.encode() for user in strangers], self._partitions).tolist()
-        elsewhere = {
-            user: there for user, there in zip(strangers, belong, strict=True) if there != number
+        names = [users[place].encode() for place in unknown.tolist()]
+        belong = partitions_of(names, self._partitions)
+        astray = belong != number[unknown]
+        if not astray.any():
+            return
+        elsewhere = dict(zip(unknown[astray].tolist(), belong[astray].tolist(), strict=True))
+        for span in spans:
+            places = [place for place in elsewhere if span.start <= place < span.end]
+            if places:
+                self._notice(block, span, {place: elsewhere[place] for place in places})
+
+    def _notice(self, block: Block, span: Span, elsewhere: Mapping[int, int]) -> None:
+        """Messages of users who belong elsewhere.
+
+        Args:
+            elsewhere: partition that each belongs into, by place.
+        """
+        metrics.misplaced(span.topic, len(elsewhere))
+        details = {
+            place: self._detail(block.users[place], span.number, there)
+            for place, there in elsewhere.items()
         }
-        if not elsewhere:
-            return
-        astray = [
-            (start + place, user, elsewhere[user])
-            for place in unknown
-            if (user := users[place]) in elsewhere and block.applies(start + place)
-        ]
-        if not astray:
-            return
-        metrics.misplaced(topic, len(astray))
         if self._refuses:
-            for place, user, there in astray:
-                block.refuse(place, Reason.MISPLACED, self._detail(user, number, there))
-        _, user, there = astray[0]
-        self._say(topic, number, self._detail(user, number, there))
+            for place, detail in details.items():
+                block.refuse(place, Reason.MISPLACED, detail)
+        self._say(span.topic, span.number, next(iter(details.values())))
 
     def _detail(self, user: str, number: int, there: int) -> str:
         likely = by_crc32(user, self._partitions) == number

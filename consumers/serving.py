@@ -67,8 +67,13 @@ class Owned:
         return self.partition.number
 
     def columns(self, batches: Sequence[Batch]) -> EventColumns:
-        """The events of batches, with the partition's slots for users."""
-        return EventColumns.concatenate([batch.columns(self.partition) for batch in batches])
+        """The events of batches, by topic, with the partition's slots for users.
+
+        What goes by topic from here on need not sort them.
+        """
+        columns = [batch.columns(self.partition) for batch in batches]
+        by_topic = sorted(range(len(batches)), key=lambda place: batches[place].topic)
+        return EventColumns.concatenate([columns[place] for place in by_topic])
 
     def first_unread(self, topic: int, block: Block, start: int, end: int) -> int:
         """The place of the first message that was not read yet; `end` if all were."""

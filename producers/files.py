@@ -268,8 +268,8 @@ def _currency_note(found: Counter[str], money: Money) -> str | None:
     if len(found) < 2:
         return None
     return (
-        f"amounts in {len(found)} currencies ({_told(found)}) are added up as if they were one; set "
-        "money.currency, and money.rates for the others"
+        f"amounts in {len(found)} currencies ({_told(found)}): currencies are not added up, so workers "
+        "refuse all but the first that they meet; set money.currency, and money.rates for the others"
     )
 
 

@@ -91,7 +91,7 @@ class Ids:
             raise Unmappable(
                 BAD_USER, f"{text!r} is an id that has lost its last digits; format it as text"
             )
-        digits = match[1] + fraction.ljust(power, "0")
+        digits = match[1] + fraction[:power].ljust(power, "0")
         return digits if len(fraction.rstrip("0")) <= power else text
 
 

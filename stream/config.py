@@ -74,6 +74,27 @@ PLACEHOLDER_IDS = (
     "(not provided)",
     "[object object]",
     "00000000-0000-0000-0000-000000000000",
+    # Blanks that no program strips by itself.
+    "\u00a0",
+    "\u200b",
+    "\u3000",
+    "\ufeff",
+    # Templates that nobody filled in.
+    "{{user_id}}",
+    "{{ user_id }}",
+    "{{userid}}",
+    "{{user.id}}",
+    "{{ user.id }}",
+    "{{customer.id}}",
+    "{{customer_id}}",
+    "${user.id}",
+    "${userid}",
+    "${user_id}",
+    "{user_id}",
+    "{userid}",
+    "%user_id%",
+    "%%user_id%%",
+    "<user_id>",
 )
 
 Seconds = Annotated[
@@ -328,8 +349,8 @@ class Worker(Section):
 class Money(Section):
     currency: str = setting(
         "",
-        "reporting currency (ISO 4217) into which amounts are converted; empty: a shop of one "
-        "currency, and properties.currency is not read",
+        "reporting currency (ISO 4217) into which amounts are converted; empty: the first that a "
+        "message names is that of the namespace, and messages in others are refused",
         pattern=r"^([A-Z]{3})?$",
     )
     rates: dict[str, float] = setting(

@@ -32,7 +32,7 @@ ORDER_COMPLETED, ORDER_UPDATED = ORDER_EVENTS = ("Order Completed", "Order Updat
 ORDER_REFUNDED, ORDER_CANCELLED = REFUND_EVENTS = ("Order Refunded", "Order Cancelled")
 """The events of an order: those that say what it is, and those that take it back."""
 
-ALIASES = {
+_VERSION_1 = {
     "Completed Order": ORDER_COMPLETED,
     "Updated Order": ORDER_UPDATED,
     "Refunded Order": ORDER_REFUNDED,
@@ -55,6 +55,18 @@ ALIASES = {
     "Viewed Promotion": "Promotion Viewed",
     "Clicked Promotion": "Promotion Clicked",
     "Reviewed Product": "Product Reviewed",
+}
+
+
+def _spellings(name: str) -> tuple[str, ...]:
+    """How a name is written by who writes no blanks: ``order_completed``, ``OrderCompleted`` and others."""
+    return name.replace(" ", "_"), name.replace(" ", "-"), name.replace(" ", "")
+
+
+ALIASES = _VERSION_1 | {
+    spelling: name
+    for said, name in (_VERSION_1 | {name: name for name in _VERSION_1.values()}).items()
+    for spelling in _spellings(said)
 }
 """Names of version 1 of Segment's e-commerce specification, and how else people write them, by what
 version 2 calls the event."""

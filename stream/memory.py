@@ -121,16 +121,16 @@ class Memory:
         """
         if len(events) == 0:
             return Sifted(events, np.zeros(0, np.bool_), None)
-        numbers = np.array([[lane.number for lane in part.lanes] for part in parts])
-        salts = np.array([[lane.salt for lane in part.lanes] for part in parts], np.uint64)
-        part = np.repeat(np.arange(len(parts)), [len(one.users) for one in parts])
         users = parts[0].users if len(parts) == 1 else np.concatenate([p.users for p in parts])
-        number, salt = numbers[part, events.topic], salts[part, events.topic]
+        first = np.repeat(np.arange(len(parts)) * TOPICS, [len(one.users) for one in parts])
+        # By lane: of each lane the messages stand in offset order already.
+        lane_order = first + events.topic
+        numbers = np.array([lane.number for part in parts for lane in part.lanes])
+        salts = np.array([lane.salt for part in parts for lane in part.lanes], np.uint64)
+        number, salt = numbers[lane_order], salts[lane_order]
         keys = keys_of(users, salt, events.id, MESSAGE)
         keys[events.id == 0] = 0
 
-        # By lane: of each lane the messages stand in offset order already.
-        lane_order = part * TOPICS + events.topic
         order: Ints | None = None
         if (lane_order[1:] < lane_order[:-1]).any():
             order = np.argsort(lane_order, kind="stable")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from stream.config import ConfigError, Settings
+from stream.config import ConfigError, Money, Settings
 from stream.hashing import key_print
 from stream.store.promises import ReaderStore
 
@@ -32,6 +32,31 @@ def see_partitions(settings: Settings, begun_with: int) -> None:
             f"topics.partitions = {declared}, but namespace {settings.store.namespace} was begun with "
             f"{begun_with}; set it to {begun_with}. {more(settings, declared)}"
         )
+
+
+def see_currency(settings: Settings, found: str) -> None:
+    """Whether the settings have the currency that amounts of the namespace are in.
+
+    Args:
+        found: that currency; empty where none was named yet.
+
+    Raises:
+        ConfigError: they declare another.
+    """
+    declared = settings.money.currency
+    if declared and found not in {"", declared}:
+        raise ConfigError(
+            f"money.currency = {declared}, but amounts of namespace {settings.store.namespace} are in "
+            f"{found}, and currencies are not added up: set it to {found}, or use another "
+            "store.namespace and another broker.group and replay the log"
+        )
+
+
+def in_currency(settings: Settings, found: str) -> Settings:
+    """Settings that declare the currency of the namespace, where they declare none."""
+    if settings.money.currency or not found:
+        return settings
+    return settings.model_copy(update={"money": Money(currency=found)})
 
 
 def see_counts(settings: Settings, found: Mapping[str, int], begun_with: int) -> None:

@@ -166,6 +166,7 @@ class Judge:
         partitions: how many a topic has; 0 where nobody looks where users lie.
         money: the reporting currency, and what others are worth in it.
         ratings: which there are.
+        agreed: where none is declared, the one that was named first; empty where nobody named one.
     """
 
     def __init__(
@@ -177,13 +178,14 @@ class Judge:
         partitions: int = 0,
         money: Money | None = None,
         ratings: Reviews | None = None,
+        agreed: str = "",
     ) -> None:
         self._marks = marks
         self._now_ms = now_ms
         self._partitions = partitions if worker.misplaced == "refuse" else 0
         self._reader = Reader(
             features, names_of(features), names_read(features), worker, money or Money(),
-            ratings or Reviews(),
+            ratings or Reviews(), agreed,
         )  # fmt: skip
         self._worker = worker
 
@@ -887,7 +889,7 @@ class Oracle:
     The messages of a topic come in offset order; how the two topics mix makes no difference.
 
     Args:
-        marks, now_ms, partitions, money, ratings: see `Judge`.
+        marks, now_ms, partitions, money, ratings, agreed: see `Judge`.
 
     Attributes:
         wordings: what reviews have taught, by topic.
@@ -902,6 +904,7 @@ class Oracle:
         partitions: int = 0,
         money: Money | None = None,
         ratings: Reviews | None = None,
+        agreed: str = "",
     ) -> None:
         self.users: dict[str, OracleUser] = {}
         self.counts = Counts()
@@ -909,7 +912,7 @@ class Oracle:
         self.topics = [Topic(round(one * 1_000)) for one in seconds]
         self._reads_reviews = any(feature.of == "sentiment" for feature in features)
         self.wordings = [OracleWording() for _ in self.topics]
-        self._judge = Judge(features, worker, marks, now_ms, partitions, money, ratings)
+        self._judge = Judge(features, worker, marks, now_ms, partitions, money, ratings, agreed)
         self._rules = Rules(PLACED in names_of(features), frozenset(worker.shop_events))
         self._most = worker.remembered_ids
         self._order_step_ms = round(worker.remember_orders_seconds * 1_000) // EIGHTHS
@@ -980,9 +983,10 @@ def fold_log(
     marks: Marks | None = None,
     now_ms: int | None = None,
     partitions: int = 0,
+    agreed: str = "",
 ) -> Oracle:
     """Fold the log of one partition, topic after topic, each in offset order."""
-    oracle = Oracle(features, worker, marks, now_ms, partitions)
+    oracle = Oracle(features, worker, marks, now_ms, partitions, agreed=agreed)
     for messages in topics:
         for message in messages:
             oracle.take(message)

@@ -85,6 +85,7 @@ class Reader:
         worker: knows which ids are none.
         money: the reporting currency, and what others are worth in it.
         ratings: which there are.
+        agreed: where none is declared, the one that was named first.
     """
 
     def __init__(
@@ -95,6 +96,7 @@ class Reader:
         worker: Worker,
         money: Money,
         ratings: Reviews,
+        agreed: str = "",
     ) -> None:
         self._ratings = ratings
         self._reviews = {
@@ -105,6 +107,8 @@ class Reader:
         self._worth = frozenset(worth)
         self._refunds = _REFUNDS.union(*(feature.minus for feature in features))
         self._money = money
+        self._agreed = "" if money.currency else agreed
+        self._reads_currency = bool(money.currency or self._agreed)
         self._none_short, self._none_long = set(), set()
         for placeholder in ("", *worker.placeholder_ids):
             if len(placeholder.encode()) > LONGEST_FOLDED_BYTES:
@@ -250,7 +254,7 @@ class Reader:
         """The amount in the reporting currency; None if nothing says one."""
         lines = [[_field(line, name, None) for name in ("price", "currency")] for line in products]
         pieces = [_field(line, "quantity", 1.0) for line in products]
-        own = [code for _, code in lines if code is not None] if self._money.currency else []
+        own = [code for _, code in lines if code is not None] if self._reads_currency else []
         order_currency = properties.get("currency")
         if amount is not None:
             value = _number(amount)
@@ -272,11 +276,14 @@ class Reader:
             if len(spelt) > 1:
                 raise RefusedError(Reason.UNKNOWN_CURRENCY)
             order_currency = own[0]
-        return value * self._rate(order_currency) if self._money.currency else value
+        return value * self._rate(order_currency) if self._reads_currency else value
 
     def _rate(self, currency: Any) -> float:
         """What a unit of a currency is worth in the reporting one."""
         money = self._money
+        if self._agreed:
+            self._see_that_it_is_agreed(currency)
+            return 1.0
         if _is_blank(currency):
             code = money.default or money.currency
         elif isinstance(currency, str):
@@ -288,6 +295,15 @@ class Reader:
         if code not in money.rates:
             raise RefusedError(Reason.UNKNOWN_CURRENCY)
         return money.rates[code]
+
+    def _see_that_it_is_agreed(self, currency: Any) -> None:
+        """Where none is declared, nobody counts what names another; three letters name one."""
+        if not isinstance(currency, str):
+            return
+        code = currency.strip(" \t\n\r\v\f").upper()
+        is_code = len(code) == 3 and code.isascii() and code.isalpha()
+        if is_code and code != self._agreed:
+            raise RefusedError(Reason.UNKNOWN_CURRENCY)
 
 
 # -- fields ----------------------------------------------------------------------------------

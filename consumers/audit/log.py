@@ -67,10 +67,18 @@ class FoldedLog:
         refusals: messages to be refused, by topic, partition and offset.
         unserved: messages of partitions without a snapshot.
         backlog: messages behind the snapshots, by topic.
+
+    Args:
+        agreed: the currency that the namespace's amounts are in, as its store has it.
     """
 
     def __init__(
-        self, settings: Settings, key: bytes, snapshots: Snapshots, sample: Sample
+        self,
+        settings: Settings,
+        key: bytes,
+        snapshots: Snapshots,
+        sample: Sample,
+        agreed: str,
     ) -> None:
         self.complete = Check("log_is_complete")
         self.conservation = Check("counts_are_conserved")
@@ -87,7 +95,7 @@ class FoldedLog:
         clock, partitions = settings.clock, settings.topics.partitions
         marks = Marks(key, clock.mark_seconds) if clock.mode == "watermark" else None
         declared = settings.features, settings.worker, marks
-        told = settings.money, settings.reviews
+        told = settings.money, settings.reviews, agreed
         self._judge = Judge(*declared, self._now_ms, partitions, *told)
         self.oracles = {
             partition: Oracle(*declared, self._now_ms, partitions, *told) for partition in snapshots

@@ -64,7 +64,8 @@ def audit(
     populations = PopulationsCheck(settings, table, snapshots)
     populations.read(store)
 
-    log = FoldedLog(settings, key, snapshots, judged)
+    # Asked for behind the snapshots: whatever they count was counted in it.
+    log = FoldedLog(settings, key, snapshots, judged, store.currency())
     for index, topic in enumerate(topics.inputs):
         log.fold(index, topic, reading.records(topic))
     letters = LettersCheck(log, judged)

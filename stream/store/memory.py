@@ -35,6 +35,7 @@ class MemoryStore(MemoryPartitions[_Partition, Position, Commit]):
         self._looks: bytes | None = None
         self._names: dict[int, str] = {}
         self._leader = ""
+        self._currency = ""
         self._wanted: bytes | None = None
 
     def load_ids(self, partition: int) -> Iterator[tuple[int, bytes]]:
@@ -91,6 +92,13 @@ class MemoryStore(MemoryPartitions[_Partition, Position, Commit]):
     def begin(self, partitions: int) -> int:
         self._begun_with = self._begun_with or partitions
         return self._begun_with
+
+    def currency(self) -> str:
+        return self._currency
+
+    def agree_currency(self, currency: str) -> str:
+        self._currency = self._currency or currency
+        return self._currency
 
     def namespace_key(self) -> bytes:
         return self._key

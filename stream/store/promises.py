@@ -25,6 +25,10 @@ class Namespace(Protocol):
         """The namespace's secret, 32 bytes: of the settings, or drawn when first asked for."""
         ...
 
+    def currency(self) -> str:
+        """The currency that amounts of the namespace are in; empty until one was named."""
+        ...
+
     def run(self) -> str:
         """Which run of the server this is; empty where it may not be asked.
 
@@ -142,6 +146,10 @@ class OwnerStore(Namespace, Partitions, Models, Protocol):
 
     def begin(self, partitions: int) -> int:
         """Begin the namespace with so many partitions; the number that it was begun with."""
+        ...
+
+    def agree_currency(self, currency: str) -> str:
+        """Make a currency that of the namespace, unless it has one; the one it has now."""
         ...
 
     def acquire(self, partition: int, token: str) -> tuple[int, Position] | None:

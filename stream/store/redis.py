@@ -220,6 +220,17 @@ class RedisStore(RedisPartitions[Position, Commit]):
             found = self.partitions()
         return found
 
+    def currency(self) -> str:
+        found: bytes | None = self._call(self._client.get, f"{self._namespace}:currency")
+        return (found or b"").decode()
+
+    def agree_currency(self, currency: str) -> str:
+        if not (found := self.currency()):
+            name = f"{self._namespace}:currency"
+            self._call(self._client.set, name, currency, nx=True)
+            found = self.currency()
+        return found
+
     def namespace_key(self) -> bytes:
         if self._given_key:
             return key_of(self._given_key)

@@ -57,7 +57,7 @@ class _AsTheWorker:
         refusals: Refusals,
     ) -> None:
         self._decoder = Decoder(
-            table, settings.worker, money=settings.money, ratings=settings.reviews
+            table, settings.worker, money=settings.money, ratings=settings.reviews, agree=str
         )
         self._sources = [stem(file) for file in files]
         self._refusals = refusals

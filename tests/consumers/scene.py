@@ -187,6 +187,7 @@ class Scene:
                 for topic, name in enumerate(INPUTS)
             ],
             self.marks,
+            agreed=self.store.currency(),
         )
 
     def everything(self) -> tuple[Any, ...]:

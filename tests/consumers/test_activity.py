@@ -5,11 +5,14 @@ from __future__ import annotations
 import pytest
 
 from stream.config import ConfigError
+from stream.events import Reason
 from tests.consumers.scene import (
     INPUTS,
     PARTITIONS,
     Scene,
+    assert_true,
 )
+from tests.strategies import START_MS, encoded
 
 
 def test_a_partition_too_many_is_a_wrong_setting(live: Scene) -> None:
@@ -61,3 +64,32 @@ def test_another_number_of_partitions_than_the_namespace_has_is_refused_at_every
         assert "accept_loss" not in said
         assert f"set it to {count}" not in said
     assert [live.position(number) for number in range(PARTITIONS)] == before
+
+
+def test_a_shop_that_declares_no_currency_has_the_one_that_is_named_first(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    scene = Scene(monkeypatch)
+    for place, (number, currency) in enumerate([(0, "EUR"), (1, "USD"), (0, "USD"), (1, "eur")]):
+        raw = encoded(
+            userId=f"u{place}",
+            messageId=f"m{place}",
+            properties={"order_id": f"o{place}", "revenue": 10, "currency": currency},
+        )
+        scene.consumer.append("purchases", number, raw, START_MS)
+    scene.run()
+    # Which partition is read first is nobody's choice.
+    named = scene.store.currency()
+    assert named in {"EUR", "USD"}
+    refused = [(one.reason, one.message.value().upper()) for one in scene.letters.filed]
+    assert [reason for reason, _ in refused] == [Reason.UNKNOWN_CURRENCY] * 2
+    assert not any(named.encode() in value for _, value in refused)
+    assert_true(scene)
+
+
+def test_a_declared_currency_is_that_of_the_namespace(monkeypatch: pytest.MonkeyPatch) -> None:
+    first = Scene(monkeypatch, money={"currency": "EUR"}).run()
+    assert first.store.currency() == "EUR"
+    second = Scene(monkeypatch, store=first.store, money={"currency": "USD"})
+    with pytest.raises(ConfigError, match=r"amounts of namespace segstream are in EUR"):
+        second.run()

@@ -10,7 +10,7 @@ import pytest
 from consumers import checkup
 from consumers.findings import Finding
 from consumers.group_namespace import client_id
-from stream.config import Settings
+from stream.config import Money, Settings
 from stream.errors import BrokerUnavailableError, TopicMissingError
 from stream.hashing import partition_of
 from stream.store.memory import MemoryStore
@@ -57,6 +57,38 @@ def test_any_other_placement_is_only_wrong() -> None:
     assert not found.ok
     assert "60 of the newest 60" in found.finding
     assert "crc32" not in found.finding
+
+
+def orders(*said: dict[str, Any] | None) -> list[FakeMessage]:
+    return [FakeMessage(encoded(properties=one)) for one in said]
+
+
+@pytest.mark.parametrize(
+    ("records", "ok", "said"),
+    [
+        (orders({"revenue": 5}, {"price": 2}, {"amount": 5}), True, "1 of the newest 3 orders"),
+        (
+            orders({"amount": 5}, {"grand_total": 5}, {"total": 5}),
+            False,
+            "2 of the newest 3 orders",
+        ),
+        (orders({}, None), False, "2 of the newest 2 orders say no amount, and count as 0"),
+    ],
+)
+def test_orders_that_say_no_amount_are_told(
+    records: list[FakeMessage], ok: bool, said: str
+) -> None:
+    odd = [FakeMessage(b"hello"), FakeMessage(None), FakeMessage(mark_value(START_MS))]
+    (found,) = checkup.amounts(SETTINGS, "purchases", [*records, *odd])
+    assert (found.subject, found.ok) == ("amounts in purchases", ok)
+    assert said in found.finding
+    assert bool(found.remedy) is not ok
+
+
+def test_where_there_are_no_orders_nothing_is_told_of_amounts() -> None:
+    view = FakeMessage(encoded(event="Product Viewed", properties={}))
+    assert checkup.amounts(SETTINGS, "clickstream", [view]) == []
+    assert checkup.amounts(SETTINGS, "clickstream", []) == []
 
 
 # -- topics, group and store ----------------------------------------------------------------------
@@ -145,6 +177,24 @@ def test_what_may_not_be_asked_is_not_looked_at(monkeypatch: pytest.MonkeyPatch)
     (found,) = of_state(store)
     assert found.ok
     assert "not looked at" in found.finding
+
+
+@pytest.mark.parametrize(
+    ("declared", "ok", "said"),
+    [
+        ("", True, "EUR, which was named first, and money.currency is not set"),
+        ("EUR", True, "amounts are in EUR"),
+        ("USD", False, "currencies are not added up: set it to EUR"),
+    ],
+)
+def test_the_currency_of_the_namespace_is_told(declared: str, ok: bool, said: str) -> None:
+    store = state()
+    store.agree_currency("EUR")
+    settings = SETTINGS.model_copy(update={"money": Money(currency=declared)})
+    (found,) = checkup.of_state(settings, store, broker_answers=False)
+    assert (found.subject, found.ok) == ("currency", ok)
+    assert said in found.finding
+    assert found.ok or found.remedy == "SEGSTREAM_MONEY__CURRENCY=EUR"
 
 
 def test_members_of_another_namespace_are_told(broker: type[Broker]) -> None:

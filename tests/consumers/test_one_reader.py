@@ -14,6 +14,8 @@ from random import Random
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from consumers.decode import Decoder
 from consumers.native import IGNORED_EVENT, NativeReader
@@ -24,7 +26,9 @@ from producers.messages import encoded_message, topic_of
 from producers.sorting import EventSorter
 from stream.config import Money, Settings, Worker
 from stream.events import Reason
-from stream.features import FeatureTable
+from stream.features import DEFAULT_FEATURES, FeatureTable
+from stream.oracle import Judge, Message
+from stream.store.state import StoreUnavailableError
 from tests.fakes import FakeMessage
 from tests.fuzz import grammar
 from tests.fuzz.properties import WAYS
@@ -218,9 +222,107 @@ def test_a_currency_may_stand_on_the_lines_of_an_order(
         assert [reject.reason for reject in batch.rejects] == [Reason.UNKNOWN_CURRENCY]
     else:
         assert batch.value.tolist() == [value]
-    # Who has declared no currency takes all for one.
+    # Where nobody has to agree on a currency, nobody looks at it.
     plain = Decoder(TABLE, Worker(decoder=way)).decode([message]).batch(1, 0, 1)
     assert plain.counts.applied == 1
+
+
+class Shop:
+    """What a namespace keeps: the currency that was named first."""
+
+    def __init__(self, currency: str = "") -> None:
+        self.currency = currency
+        self.asked = 0
+
+    def agree(self, currency: str) -> str:
+        self.asked += 1
+        self.currency = self.currency or currency
+        return self.currency
+
+
+def order_in(currency: Any, event: str = ORDER) -> bytes:
+    return encoded(event=event, properties={"revenue": 10, "currency": currency})
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("known", ["", "EUR"])
+def test_where_none_is_declared_the_first_that_is_named_is_the_one(way: Any, known: str) -> None:
+    shop = Shop(known)
+    decoder = Decoder(TABLE, Worker(decoder=way), agree=shop.agree)
+    named = [None, "", "EUR", " eur", "USD", "usd", "JPY", "EUR"]
+    for _ in range(2):
+        messages = [FakeMessage(order_in(one)) for one in named]
+        batch = decoder.decode(messages).batch(1, 0, len(named))
+        assert batch.value.tolist() == [10.0] * 5
+        assert [one.reason for one in batch.rejects] == [Reason.UNKNOWN_CURRENCY] * 3
+        assert "is not EUR, the first that was named here: set money.currency" in (
+            batch.rejects[0].detail
+        )
+    assert (shop.currency, shop.asked) == ("EUR", 1)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_what_names_no_currency_is_not_the_first(way: Any) -> None:
+    shop = Shop()
+    decoder = Decoder(TABLE, Worker(decoder=way), agree=shop.agree)
+    odd = ["N/A", "€", 978, {"code": "USD"}, True, "euro"]
+    values = [
+        *(order_in(one) for one in odd),
+        order_in("JPY", event="Page Scrolled"),
+        encoded(properties={"order_id": "o1", "currency": "JPY"}),
+    ]
+    for _ in range(2):
+        messages = [FakeMessage(one) for one in values]
+        assert not decoder.decode(messages).rejects
+        assert shop.currency == ""
+    decoder.decode([FakeMessage(order_in("USD"))])
+    assert shop.currency == "USD"
+    assert not decoder.decode([FakeMessage(one) for one in values]).rejects
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_lines_of_an_order_agree_as_orders_do(way: Any) -> None:
+    shop = Shop()
+    decoder = Decoder(TABLE, Worker(decoder=way), agree=shop.agree)
+    orders = [
+        {"products": lines_in("EUR", None)},
+        {"products": lines_in("EUR", "USD")},
+        {"products": lines_in("EUR", "USD"), "total": 40},
+        {"products": lines_in("USD"), "total": 40},
+        {"products": lines_in("USD"), "total": 40, "currency": "EUR"},
+    ]
+    messages = [FakeMessage(encoded(properties=one)) for one in orders]
+    batch = decoder.decode(messages).batch(1, 0, len(orders))
+    assert batch.value.tolist() == [40.0, 40.0]
+    assert shop.currency == "EUR"
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_store_that_does_not_answer_refuses_no_message(way: Any) -> None:
+    def agree(_: str) -> str:
+        raise StoreUnavailableError("gone")
+
+    decoder = Decoder(TABLE, Worker(decoder=way), agree=agree)
+    with pytest.raises(StoreUnavailableError):
+        decoder.decode([FakeMessage(order_in(one)) for one in (None, "EUR")])
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(st.sampled_from([None, "", "EUR", "eur ", "USD", "Usd", "€", 5, "JPY"]), min_size=1)
+)
+def test_the_oracle_reads_them_alike(named: list[Any]) -> None:
+    shop = Shop()
+    decoder = Decoder(TABLE, Worker(decoder="plain"), agree=shop.agree)
+    values = [order_in(one) for one in named]
+    block = decoder.decode([FakeMessage(one, timestamp_ms=START_MS) for one in values], NOW_MS)
+    judge = Judge(DEFAULT_FEATURES, Worker(), now_ms=NOW_MS, agreed=shop.currency)
+    for place, value in enumerate(values):
+        outcome = judge.judge(Message(value, START_MS, 1))
+        refused = block.rejects.get(place)
+        assert outcome.reason == (None if refused is None else refused.reason)
+        if outcome.event is not None:
+            assert outcome.event.value == block.value[place]
 
 
 ONE = json.loads(encoded())

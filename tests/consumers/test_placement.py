@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from consumers.decode import Decoder
-from consumers.placement import Placement
+from consumers.placement import Placement, Span
 from stream.config import Worker
 from stream.events import Ints, Reason
 from stream.features import DEFAULT_FEATURES, FeatureTable
@@ -83,7 +83,7 @@ def checked(values: list[bytes], known: Known, policy: Any = "refuse") -> Any:
     block = DECODER.decode(
         [FakeMessage(v, timestamp_ms=START_MS, place=i) for i, v in enumerate(values)]
     )
-    Placement(12, policy).check(known, 0, "clickstream", block, 0, len(values))
+    Placement(12, policy).check(block, [Span(known, 0, "clickstream", 0, len(values))])
     return block
 
 
@@ -123,7 +123,8 @@ def test_users_have_the_slots_they_would_have_had_without_a_look(
             [FakeMessage(v, timestamp_ms=START_MS, place=i) for i, v in enumerate(values)]
         )
         if looked_at:
-            Placement(1, "refuse").check(partition, 0, "clickstream", block, 0, len(values))
+            span = Span(partition, 0, "clickstream", 0, len(values))
+            Placement(1, "refuse").check(block, [span])
         batches = [block.batch(0, a, b) for a, b in ((0, cut), (cut, len(values))) if a < b]
         return [slot for one in batches for slot in one.columns(partition).slot.tolist()]
 
@@ -194,7 +195,7 @@ def test_accepted_they_are_only_counted() -> None:
 def test_the_oracle_refuses_alike(user: str, number: int) -> None:
     raw = encoded(userId=user, event=VIEW)
     block = DECODER.decode([FakeMessage(raw, timestamp_ms=START_MS, place=0)])
-    Placement(12, "refuse").check(Known(), number, "clickstream", block, 0, 1)
+    Placement(12, "refuse").check(block, [Span(Known(), number, "clickstream", 0, 1)])
     judge = Judge(DEFAULT_FEATURES, Worker(), partitions=12)
     outcome = judge.judge(Message(raw, START_MS, 0, ("clickstream", number)))
     assert (outcome.fate is Fate.REJECTED) == bool(block.rejects)

@@ -93,6 +93,11 @@ class Promises:
         assert store.partitions() == 0
         assert [store.begin(12), store.begin(24), store.partitions()] == [12, 12, 12]
 
+    def test_a_namespace_has_the_currency_that_was_named_first(self, store: Store) -> None:
+        assert store.currency() == ""
+        agreed = [store.agree_currency("EUR"), store.agree_currency("USD"), store.currency()]
+        assert agreed == ["EUR", "EUR", "EUR"]
+
 
 class TestMemory(InMemory, Promises):
     pass
