@@ -45,7 +45,7 @@ from stream.roles.leader import Leader, lead
 from stream.roles.outlet import Outlet
 from stream.roles.redis import RedisRoleStore
 from stream.roles.registry import Part, Role
-from stream.store.redis import RedisStore, connect
+from stream.store.redis import RedisStore, connect_store
 from stream.supervise import keep_going
 from stream.trainer import Trainer
 from stream.wiring import campaign_effects, webhooks
@@ -78,7 +78,7 @@ def open_store(settings: Settings, *, serving: bool = False) -> Iterator[RedisSt
         ConfigError: the settings are not those of the namespace.
         StoreUnavailableError: the store does not answer.
     """
-    client = connect(settings.store.url, settings.store.timeout_seconds)
+    client = connect_store(settings.store)
     if serving:
         fitness.require(client)
     store = RedisStore(
@@ -114,7 +114,7 @@ def open_role_store(
     with open_store(settings, serving=serving):
         pass
     store = RedisRoleStore(
-        connect(settings.store.url, settings.store.timeout_seconds),
+        connect_store(settings.store),
         role,
         namespace=settings.store.namespace,
         partitions=settings.topics.partitions,
@@ -239,8 +239,7 @@ def _lead(
     pulse = health.alive(role, SILENCE_SECONDS)
 
     def work() -> None:
-        server = settings.store
-        with opened() as store, closing(connect(server.url, server.timeout_seconds)) as client:
+        with opened() as store, closing(connect_store(settings.store)) as client:
             see_topics()
             measured = -MEASURE_SECONDS
 
