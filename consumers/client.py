@@ -24,13 +24,13 @@ from confluent_kafka import (
 
 from stream.config import Broker
 from stream.errors import (
-    LIBRARY_LOG,
     BrokerUnavailableError,
     OffsetOutOfRangeError,
     TopicMissingError,
     kafka_client,
     report_broker_error,
 )
+from stream.wire import wire_options
 
 log = logging.getLogger(__name__)
 
@@ -86,14 +86,7 @@ def reader_options(broker: Broker) -> Options:
 
 def admin_options(broker: Broker) -> Options:
     """Options for asking about topics."""
-    options: Options = {
-        "bootstrap.servers": broker.bootstrap,
-        "client.id": "segstream",
-        "reconnect.backoff.max.ms": 2_000,
-        "logger": LIBRARY_LOG,
-        "error_cb": report_broker_error,
-    }
-    return options | broker.properties
+    return wire_options(broker) | broker.properties
 
 
 def membership(broker: Broker) -> Protocol:
@@ -412,9 +405,7 @@ class _Reader:
 
 
 def _common(broker: Broker) -> Options:
-    return {
-        "bootstrap.servers": broker.bootstrap,
-        "client.id": "segstream",
+    return wire_options(broker) | {
         "enable.auto.commit": False,
         "enable.auto.offset.store": False,
         "auto.offset.reset": "error",
@@ -422,10 +413,6 @@ def _common(broker: Broker) -> Options:
         # A few megabytes a partition and answer: far fewer requests than with the default of one.
         "max.partition.fetch.bytes": 4 << 20,
         "fetch.max.bytes": 64 << 20,
-        # A broker that comes back is found within two seconds, not ten.
-        "reconnect.backoff.max.ms": 2_000,
-        "logger": LIBRARY_LOG,
-        "error_cb": report_broker_error,
     }
 
 

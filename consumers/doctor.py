@@ -23,7 +23,7 @@ from stream.config import Settings, Store
 from stream.errors import BrokerUnavailableError, kafka_client
 from stream.fitness import ServerFacts
 from stream.rights import acl_line
-from stream.store.redis import RedisStore, connect, output_key
+from stream.store.redis import RedisStore, connect_store, output_key
 
 BROKER_SECONDS = 5.0
 OLDEST_REDIS = (7, 0)
@@ -186,7 +186,7 @@ def _replay(settings: Settings, differences: list[TopicDifference]) -> list[Find
 
 def _store(settings: Settings, *, broker_answers: bool) -> list[Finding]:
     store = settings.store
-    client = connect(store.url, store.timeout_seconds)
+    client = connect_store(store)
     try:
         try:
             facts = fitness.look(client)

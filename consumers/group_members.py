@@ -18,6 +18,8 @@ from typing import Any
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
+from stream.wire import TokenProvider, token_provider
+
 log = logging.getLogger(__name__)
 
 START_SECONDS = 5.0
@@ -28,11 +30,20 @@ def members_of(group: str, options: Mapping[str, Any], timeout_seconds: float) -
     """Client ids of the members of a group; none where the broker does not say.
 
     Args:
-        options: of a client of librdkafka; what is no text and no number is left out.
+        options: of a client of librdkafka; what is no text and no number is left out, but for who
+            provides its tokens.
     """
+    provider = options.get("oauth_cb")
     plain = {key: to for key, to in options.items() if isinstance(to, str | int | float)}
     # Through standard input: options may hold passwords, and others can see arguments.
-    question = json.dumps({"group": group, "options": plain, "timeout_seconds": timeout_seconds})
+    question = json.dumps(
+        {
+            "group": group,
+            "options": plain,
+            "timeout_seconds": timeout_seconds,
+            "tokens": provider.name if isinstance(provider, TokenProvider) else "",
+        }
+    )
     try:
         asked = subprocess.run(  # noqa: S603 - this interpreter, and a module of ours
             [sys.executable, "-m", __name__],
@@ -51,7 +62,11 @@ def members_of(group: str, options: Mapping[str, Any], timeout_seconds: float) -
     return list(answer.get("members", []))
 
 
-def _ask(group: str, options: dict[str, Any], timeout_seconds: float) -> dict[str, Any]:
+def _ask(
+    group: str, options: dict[str, Any], timeout_seconds: float, tokens: str
+) -> dict[str, Any]:
+    if tokens:
+        options["oauth_cb"] = token_provider(tokens)
     # A client ends with its last reference, and its requests with it: so it has a name here.
     admin = AdminClient(options)
     described = admin.describe_consumer_groups([group], request_timeout=timeout_seconds)

@@ -14,7 +14,7 @@ from __future__ import annotations
 from typing import Any, TypeAlias
 
 from stream.config import Broker
-from stream.errors import LIBRARY_LOG, report_broker_error
+from stream.wire import wire_options
 
 Options: TypeAlias = dict[str, Any]
 
@@ -33,9 +33,7 @@ def producer_options(
         deliver_seconds: a record not delivered after this is reported as failed.
     """
     linger = max(0, round(linger_seconds * 1_000))
-    options: Options = {
-        "bootstrap.servers": broker.bootstrap,
-        "client.id": "segstream",
+    options = wire_options(broker) | {
         "enable.idempotence": True,
         "acks": "all",
         # Java's partitioner; librdkafka's own default would put a user elsewhere.
@@ -47,9 +45,5 @@ def producer_options(
         "message.max.bytes": MESSAGE_BYTES,
         "queue.buffering.max.messages": 500_000,
         "queue.buffering.max.kbytes": 256 << 10,
-        # A broker that comes back is found within two seconds, not ten.
-        "reconnect.backoff.max.ms": 2_000,
-        "logger": LIBRARY_LOG,
-        "error_cb": report_broker_error,
     }
     return options | broker.properties

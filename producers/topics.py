@@ -11,7 +11,6 @@ import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import (  # type: ignore[attr-defined]  # it re-exports them silently
@@ -26,9 +25,10 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # it re-expor
 from producers.client import MESSAGE_BYTES
 from producers.outbox import changes_outlet
 from stream.config import Broker, ConfigError, Settings
-from stream.errors import LIBRARY_LOG, BrokerUnavailableError, kafka_client, report_broker_error
+from stream.errors import BrokerUnavailableError, kafka_client
 from stream.namespace import more
 from stream.roles.outlet import Outlet
+from stream.wire import wire_options
 
 LOG = logging.getLogger(__name__)
 
@@ -246,13 +246,7 @@ def _is_more(key: str, value: str, expected: str) -> bool:
 
 
 def _admin(broker: Broker) -> AdminClient:
-    options: dict[str, Any] = {
-        "bootstrap.servers": broker.bootstrap,
-        "client.id": "segstream",
-        "logger": LIBRARY_LOG,
-        "error_cb": report_broker_error,
-    }
-    return kafka_client(AdminClient, options | broker.properties)
+    return kafka_client(AdminClient, wire_options(broker) | broker.properties)
 
 
 def _listed(admin: AdminClient, broker: Broker) -> dict[str, TopicMetadata]:

@@ -7,7 +7,7 @@ value. Everything that is a part of the program is handed its own section.
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import (
@@ -23,6 +23,7 @@ from pydantic.config import JsonDict
 
 from stream import rhythm
 from stream.access import Client, is_loopback
+from stream.addresses import sentinel_address
 from stream.campaigns.declare import Campaign, see_campaigns
 from stream.campaigns.declare import Limits as CampaignLimits
 from stream.features import (
@@ -137,6 +138,12 @@ class Broker(Section):
     properties: dict[str, str] = setting(
         {}, "further librdkafka properties, such as security.protocol or sasl.username"
     )
+    oauth_provider: str = setting(
+        "",
+        "module:function that gives a token and the time it expires (seconds since 1970), for "
+        "sasl.mechanism = OAUTHBEARER; called with sasl.oauthbearer.config; empty for none",
+        pattern=r"^(\w+(\.\w+)*:\w+)?$",
+    )
 
     @field_validator("properties")
     @classmethod
@@ -147,6 +154,16 @@ class Broker(Section):
                 "partitions that are not theirs"
             )
         return properties
+
+    @model_validator(mode="after")
+    def _asks_for_tokens(self) -> Self:
+        named = self.properties.get("sasl.mechanism", self.properties.get("sasl.mechanisms"))
+        if self.oauth_provider and named != "OAUTHBEARER":
+            raise ValueError(
+                "oauth_provider: nobody asks for its tokens unless broker.properties has "
+                "sasl.mechanism = OAUTHBEARER"
+            )
+        return self
 
 
 class Topics(Section):
@@ -188,6 +205,12 @@ class Topics(Section):
 
 class Store(Section):
     url: str = setting("redis://127.0.0.1:6379/0", "Redis or Valkey, as a redis:// URL")
+    sentinel: str = setting(
+        "",
+        "Sentinels that know the master, as redis://user:password@host:26379,host:26379/name-of-the-"
+        "master, or rediss:// for TLS to them; user, password, database and TLS of the store itself are "
+        "those of store.url, whose host is not used then; empty: store.url leads to the store",
+    )
     namespace: str = setting("segstream", "prefix of every key", pattern=r"^[A-Za-z0-9_.-]+$")
     timeout_seconds: Seconds = setting(5.0, "an answer later than this counts as none", gt=0)
     commit_deadline_seconds: Seconds = setting(
@@ -208,6 +231,16 @@ class Store(Section):
     accept_loss: bool = setting(
         False, "start a partition anew when its state is gone from the store"
     )
+
+    @field_validator("sentinel")
+    @classmethod
+    def _names_sentinels(cls, sentinel: str) -> str:
+        try:
+            if sentinel:
+                sentinel_address(sentinel)
+        except ValueError:
+            raise ValueError("expected redis://host:26379,host:26379/name-of-the-master") from None
+        return sentinel
 
     @field_validator("url")
     @classmethod

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import platform
+import secrets
 import shutil
 import signal
 import socket
@@ -18,6 +19,8 @@ import sys
 import tempfile
 import time
 from abc import ABC, abstractmethod
+from collections import deque
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -28,6 +31,12 @@ from confluent_kafka.admin import AdminClient
 
 from stream.errors import BROKER_LOG, ServerStartError, report_broker_error
 from stream.store.redis import connect
+
+PORTS = range(20_000, 32_768)
+"""Below those that systems take for outgoing connections: such a one would be gone when a server comes to
+listen on it, the sooner the more programs run. Chosen at random, so that two who look at once find two."""
+
+_given: deque[int] = deque(maxlen=1_000)
 
 INSTALL_HINT = "install it with: pip install 'segstream[local]'"
 
@@ -344,10 +353,14 @@ def freeze(child: subprocess.Popen[bytes]) -> None:
 
 
 def free_port() -> int:
-    """A loopback port that nobody listens on; somebody may a moment later."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A loopback port that nobody listens on, and not one of those given last; somebody may a moment later."""
+    while True:
+        port = secrets.choice(PORTS)
+        with suppress(OSError), socket.socket() as probe:
+            probe.bind(("127.0.0.1", port))
+            if port not in _given:
+                _given.append(port)
+                return port
 
 
 def port_taken(port: int) -> bool:

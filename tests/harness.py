@@ -43,7 +43,7 @@ from stream.features import FeatureTable
 from stream.learning.state import TrainerState
 from stream.marks import MarkSigner
 from stream.servers import freeze
-from stream.store.redis import RedisStore, connect
+from stream.store.redis import RedisStore, connect_store
 from stream.store.state import Position, StoreUnavailableError, key_of
 
 ROOT = Path(__file__).parent.parent
@@ -414,7 +414,7 @@ def signer_of(settings: Settings) -> MarkSigner:
 
 def open_store(settings: Settings) -> RedisStore:
     return RedisStore(
-        connect(settings.store.url, settings.store.timeout_seconds),
+        connect_store(settings.store),
         namespace=settings.store.namespace,
         partitions=settings.topics.partitions,
         outbox_cap=settings.store.outbox_cap,

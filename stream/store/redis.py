@@ -36,8 +36,11 @@ import redis
 from redis.backoff import NoBackoff
 from redis.crc import key_slot
 from redis.retry import Retry
+from redis.sentinel import Sentinel
 
+from stream.addresses import SentinelAddress, sentinel_address
 from stream.config import ConfigError
+from stream.config import Store as StoreSettings
 from stream.limits import TOPICS
 from stream.store.redis_partitions import NOBODY, RedisPartitions, frame
 from stream.store.state import (
@@ -81,8 +84,12 @@ def key_prefixes(namespace: str, partitions: int) -> list[str]:
     return [f"{namespace}:{{{hash_tag(p, partitions)}}}:" for p in range(partitions)]
 
 
-def connect(url: str, timeout_seconds: float) -> redis.Redis:
+def connect(url: str, timeout_seconds: float, sentinel: str = "") -> redis.Redis:
     """A client that repeats nothing by itself: who repeats a commit must know that it does.
+
+    Args:
+        sentinel: address of Sentinels that know where the master is; empty for none, and then the URL
+            leads to it.
 
     Raises:
         ConfigError: the address has a part that means nothing to the client.
@@ -104,7 +111,35 @@ def connect(url: str, timeout_seconds: float) -> redis.Redis:
             f"store.url: {said}; expected is redis://user:password@host:port/0, or rediss:// for"
             " TLS, with options of redis-py behind a ?"
         ) from None
-    return client
+    return _by_sentinel(client, sentinel_address(sentinel)) if sentinel else client
+
+
+def connect_store(store: StoreSettings) -> redis.Redis:
+    """`connect`, as the settings say."""
+    return connect(store.url, store.timeout_seconds, store.sentinel)
+
+
+def _by_sentinel(client: redis.Redis, address: SentinelAddress) -> redis.Redis:
+    """A client like this one that asks where the master is whenever it connects."""
+    given = client.connection_pool.connection_kwargs
+    shared = ("socket_timeout", "socket_connect_timeout", "retry", "protocol")
+    asking = {key: given[key] for key in shared} | {
+        "username": address.username,
+        "password": address.password,
+    }
+    if address.tls:
+        # Their authorities and certificates are those of the store.
+        asking |= {key: value for key, value in given.items() if key.startswith("ssl_")}
+    # The library has no types for these.
+    sentinels = Sentinel(  # type: ignore[no-untyped-call]
+        list(address.hosts), sentinel_kwargs=asking | {"ssl": address.tls}
+    )
+    own = {key: value for key, value in given.items() if key not in {"host", "port", "path"}}
+    tls = issubclass(client.connection_pool.connection_class, redis.SSLConnection)
+    found: redis.Redis = sentinels.master_for(  # type: ignore[no-untyped-call]
+        address.master, ssl=tls, **own
+    )
+    return found
 
 
 class RedisStore(RedisPartitions[Position, Commit]):

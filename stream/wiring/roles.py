@@ -45,7 +45,7 @@ from stream.roles.leader import Leader, lead
 from stream.roles.outlet import Outlet
 from stream.roles.redis import RedisRoleStore
 from stream.roles.registry import Part, Role
-from stream.store.redis import RedisStore, connect
+from stream.store.redis import RedisStore, connect_store
 from stream.supervise import keep_going
 from stream.trainer import Trainer
 from stream.wiring import api, campaign_effects, webhooks
@@ -73,7 +73,7 @@ def store_of(settings: Settings) -> RedisStore:
         ConfigError: its address means nothing.
     """
     return RedisStore(
-        connect(settings.store.url, settings.store.timeout_seconds),
+        connect_store(settings.store),
         namespace=settings.store.namespace,
         partitions=settings.topics.partitions,
         outbox_cap=settings.store.outbox_cap,
@@ -96,7 +96,7 @@ def open_store(settings: Settings, *, serving: bool = False) -> Iterator[RedisSt
     store = store_of(settings)
     try:
         if serving:
-            with closing(connect(settings.store.url, settings.store.timeout_seconds)) as client:
+            with closing(connect_store(settings.store)) as client:
                 fitness.require(client)
             see_partitions(settings, store.partitions())
         else:
@@ -113,7 +113,7 @@ def role_store_of(settings: Settings, role: str) -> RedisRoleStore:
         ConfigError: its address means nothing.
     """
     return RedisRoleStore(
-        connect(settings.store.url, settings.store.timeout_seconds),
+        connect_store(settings.store),
         role,
         namespace=settings.store.namespace,
         partitions=settings.topics.partitions,
@@ -256,8 +256,7 @@ def _lead(
     pulse = health.alive(role, SILENCE_SECONDS)
 
     def work() -> None:
-        server = settings.store
-        with opened() as store, closing(connect(server.url, server.timeout_seconds)) as client:
+        with opened() as store, closing(connect_store(settings.store)) as client:
             see_topics()
             measured = -MEASURE_SECONDS
 

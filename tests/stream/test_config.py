@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import tomllib
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
+from stream.addresses import sentinel_address
 from stream.config import ConfigError, Settings
 from stream.config_layers import as_file, as_toml, effective, load
 from stream.features import DEFAULT_FEATURES
@@ -130,6 +132,36 @@ def test_addresses_of_stores(url: str) -> None:
 def test_what_is_no_address_of_a_store_is_refused(url: str) -> None:
     said = complaint(flags={"store": {"url": url}})
     assert said.startswith(f"store.url = {url!r} (from flag): expected redis://host:port/number")
+
+
+@pytest.mark.parametrize(
+    "sentinel",
+    [
+        "redis://h:26379",
+        "redis://h:x/shop",
+        "http://h/shop",
+        "redis://,h/shop",
+        "redis:///shop",
+        "h:1/shop",
+    ],
+)
+def test_what_is_no_address_of_sentinels_is_refused(sentinel: str) -> None:
+    with pytest.raises(ConfigError, match=r"store\.sentinel.*expected redis://host:26379"):
+        load(environment={"SEGSTREAM_STORE__SENTINEL": sentinel})
+
+
+def test_an_address_of_sentinels_has_parts() -> None:
+    told = sentinel_address("rediss://watch:b%40@h1:1,h2,[::1]:5/shop")
+    assert told.hosts == (("h1", 1), ("h2", 26_379), ("::1", 5))
+    assert told[1:] == ("shop", "watch", "b@", True)
+
+
+@pytest.mark.parametrize("properties", [{}, {"sasl.mechanism": "PLAIN"}])
+def test_tokens_that_nobody_asks_for_are_a_wrong_setting(properties: dict[str, str]) -> None:
+    given = {"oauth_provider": "shop:token", "properties": json.dumps(properties)}
+    environment = {f"SEGSTREAM_BROKER__{key.upper()}": value for key, value in given.items()}
+    with pytest.raises(ConfigError, match="nobody asks for its tokens"):
+        load(environment=environment)
 
 
 def test_a_password_in_an_address_is_not_shown() -> None:

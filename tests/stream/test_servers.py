@@ -80,6 +80,12 @@ def test_a_taken_port_is_not_mistaken_for_ours(tmp_path: Path) -> None:
         LocalStore(port=first.port, directory=tmp_path).start()
 
 
+def test_a_free_port_is_given_once_and_is_none_that_a_connection_may_take() -> None:
+    ports = [free_port() for _ in range(300)]
+    assert len(set(ports)) == 300
+    assert max(ports) < 32_768
+
+
 def test_a_lost_race_for_a_port_is_run_again(monkeypatch: pytest.MonkeyPatch) -> None:
     with LocalStore() as first:
         ports = iter([first.port, free_port()])
