@@ -13,7 +13,7 @@ from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
 from consumers import client
-from consumers.client import activity_options, detect_protocol, membership, read_to_end
+from consumers.client import _Listener, activity_options, detect_protocol, membership, read_to_end
 from ops.kafka.server import RealKafka
 from producers import topics
 from producers.client import producer_options
@@ -182,6 +182,31 @@ def test_the_local_broker_speaks_classic(local_broker: LocalBroker) -> None:
 def test_no_broker_is_no_answer() -> None:
     with pytest.raises(BrokerUnavailableError, match=r"broker\.group_protocol"):
         detect_protocol(Broker(bootstrap=NOWHERE), timeout_seconds=0.3)
+
+
+@pytest.mark.parametrize(
+    ("text", "answered", "refused"),
+    [
+        ("ConsumerGroupHeartbeat response received in state join-started", True, False),
+        (
+            "ConsumerGroupHeartbeat response error in state up: Broker: Topic authorization failed",
+            True,
+            False,
+        ),
+        (
+            "ConsumerGroupHeartbeat response error in state up: Local: Broker transport failure",
+            False,
+            False,
+        ),
+        ("ConsumerGroupHeartbeatRequest not supported by broker", False, True),
+    ],
+)
+def test_what_a_broker_says_of_a_probe_is_understood(
+    text: str, answered: bool, refused: bool
+) -> None:
+    said = _Listener()
+    said.logger.debug(text)
+    assert (said.answered, said.refused) == (answered, refused)
 
 
 @pytest.mark.servers
