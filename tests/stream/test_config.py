@@ -360,7 +360,7 @@ def test_every_setting_is_shown_with_value_unit_origin_and_meaning(tmp_path: Pat
         for key in type(section).model_fields
     ]
     assert sorted(rows) == sorted(
-        [*keys, "features", "kinds", "populations", "scores", "campaigns", "endpoints"]
+        [*keys, "features", "kinds", "populations", "levels", "scores", "campaigns", "endpoints"]
     )
     assert all(row["meaning"] for row in rows.values())
     assert all(row["unit"] == "seconds" for key, row in rows.items() if key.endswith("_seconds"))
