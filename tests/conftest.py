@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NoReturn, Protocol, TypeAlias
 
+import hypothesis
 import pytest
 
 from ops.kafka.server import RealKafka, why_unavailable
@@ -21,6 +22,10 @@ from stream.cli import logs
 from stream.config import Settings
 from stream.errors import LIBRARY_LOG, ServerStartError
 from stream.servers import LocalBroker, LocalStore, broker_binary, redis_binary, valkey_binary
+
+# Speed is a benchmark's, never a test's: a loaded machine fails nothing.
+hypothesis.settings.register_profile("segstream", deadline=None)
+hypothesis.settings.load_profile("segstream")
 
 BrokerServer: TypeAlias = RealKafka | LocalBroker
 NOWHERE = "127.0.0.1:1"

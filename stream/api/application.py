@@ -453,6 +453,7 @@ class _Events:
 
     async def _follow(self, reader: Reader, receive: Receive, send: Send) -> None:
         gone = asyncio.ensure_future(_wait_until_gone(receive))
+        gone.add_done_callback(lambda _: reader.wake())
         try:
             while not gone.done() and not self._feed.closed:
                 some = await reader.take(BEAT_SECONDS)

@@ -205,7 +205,7 @@ def test_names_carry_their_unit_and_every_metric_its_meaning() -> None:
     unit = re.compile(
         r"_(seconds|records|entries|users|owned|epoch|version|leader|info|lacks_changes|alert|ids|orders"
         r"|bytes|keys|deliveries|partitions|ready|failed|inertia|silhouette|auc|loss|error|labels|looks"
-        r"|effect|evidence)$"
+        r"|effect|evidence|readers)$"
     )
     for family in ours:
         assert family.documentation.endswith(".")

@@ -28,6 +28,7 @@ from stream.cli.waiting import catching_up_bar
 from stream.insight.facts import RunFacts
 from stream.insight.waiting import wait_until_caught_up
 from stream.roles.registry import Role
+from stream.safe import safe
 from stream.servers import LocalBroker, LocalStore
 from stream.told import NO
 from stream.wiring import api, roles
@@ -72,11 +73,12 @@ def dashboard(
     """The page of the API, in a browser: what needs attention, segments, flows, one shopper's story."""
     settings = invocation.settings()
     address = api.address_of(settings)
+    shown = safe(address)
     api.see_that_it_answers(address)
     if show_only or not webbrowser.open(address):
-        invocation.out.print(address, soft_wrap=True)
+        invocation.out.print(shown, soft_wrap=True)
     else:
-        invocation.err.print(f"opened {address}", soft_wrap=True)
+        invocation.err.print(f"opened {shown}", soft_wrap=True)
 
 
 def _add_role(role: Role) -> None:

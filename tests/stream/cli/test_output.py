@@ -48,7 +48,7 @@ from stream.insight import plan as planning
 from stream.insight import why as reasons
 from stream.insight.members import Member
 from stream.told import ToldError
-from stream.wiring import campaigns, republish, roles
+from stream.wiring import api, campaigns, republish, roles
 from stream.wiring import demo as demonstration
 from stream.wiring import letters as letter_facts
 from stream.wiring import parked as parked_facts
@@ -381,6 +381,16 @@ def _run_webhooks(patch: Patch, folder: Path) -> Sequence[str]:
     return [*_run_campaigns(patch, folder)[:1], "webhooks"]
 
 
+def _run_api(patch: Patch, folder: Path) -> Sequence[str]:
+    return [*_run_campaigns(patch, folder)[:1], "api"]
+
+
+def _dashboard(patch: Patch, _: Path) -> Sequence[str]:
+    patch.setattr(api, "address_of", lambda _: EVIL)
+    patch.setattr(api, "see_that_it_answers", lambda _: None)
+    return ["dashboard", "--address"]
+
+
 def _apply(patch: Patch, folder: Path) -> Sequence[str]:
     _plan(patch, folder)
     facts = {"in_force": True, "tuning": EVIL, "model": EVIL, "lineage": [LINEAGE]}
@@ -506,6 +516,8 @@ DRIVES: dict[str, Drive] = {
     "run publisher": lambda patch, folder: [*_roles(patch, folder)[:1], "publisher"],
     "run campaigns": _run_campaigns,
     "run webhooks": _run_webhooks,
+    "run api": _run_api,
+    "dashboard": _dashboard,
     "run all": lambda patch, folder: [*_roles(patch, folder)[:1], "all"],
     "topics apply": _topics,
     "schemas": _schemas,
