@@ -49,7 +49,7 @@ def marks_line(segment: SegmentFacts, table: FeatureTable) -> str:
     known = {feature.name: feature for feature in table.features}
     return ", ".join(
         f"{entry['feature']} {reading(entry['value'], known[entry['feature']])}"
-        for entry in marks_of(segment, table)
+        for entry in marks_of(segment["profile"], table)
     )
 
 

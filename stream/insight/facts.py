@@ -73,7 +73,7 @@ class ScoreFacts(TypedDict):
 
 
 class SegmentFacts(TypedDict):
-    """A segment as of the trainer's last round."""
+    """A segment as of the trainer's last round; `marks` names the features farthest from the average."""
 
     id: int
     name: str
@@ -83,6 +83,7 @@ class SegmentFacts(TypedDict):
     born: str
     flapping: Flapping
     profile: list[Profile]
+    marks: list[str]
     scores: list[SegmentScore]
 
 

@@ -103,7 +103,7 @@ def segments(state: TrainerState, table: FeatureTable) -> SegmentsFacts:
         "silhouette": model.silhouette,
         "populations": [_population(state, model, one) for one in model.populations.declared],
         "segments": [
-            _as_of_now(row, size, state)
+            _as_of_now(row, size, state, table)
             for row, size in zip_longest(published["segments"], state.sizes[: len(model.ids)])
         ],
         "lineage": published["lineage"],
@@ -146,7 +146,9 @@ def _population(state: TrainerState, model: Model, declared: Population) -> Popu
     }
 
 
-def _as_of_now(row: PublishedSegment, size: int | None, state: TrainerState) -> SegmentFacts:
+def _as_of_now(
+    row: PublishedSegment, size: int | None, state: TrainerState, table: FeatureTable
+) -> SegmentFacts:
     """A published segment with the counts of the last round; its published size where there are none."""
     tally = state.flapping.get(row["id"], Tally())
     rates = tally.rates()
@@ -163,14 +165,15 @@ def _as_of_now(row: PublishedSegment, size: int | None, state: TrainerState) -> 
             "user_days": tally.user_days,
         },
         "profile": row["profile"],
+        "marks": [entry["feature"] for entry in marks_of(row["profile"], table)],
         "scores": foretold.of_segment(_model(state), state.scored, row["id"]),
     }
 
 
-def marks_of(segment: SegmentFacts, table: FeatureTable, count: int = 4) -> list[Profile]:
+def marks_of(whole: Sequence[Profile], table: FeatureTable, count: int = 4) -> list[Profile]:
     """What marks a segment: the features farthest from the average, the farthest first."""
     weights = dict(zip(table.names, table.weights.tolist(), strict=True))
-    profile = [entry for entry in segment["profile"] if weights[entry["feature"]] > 0]
+    profile = [entry for entry in whole if weights[entry["feature"]] > 0]
     profile.sort(key=lambda entry: -abs(entry["z"]) * weights[entry["feature"]] ** 0.5)
     return profile[:count]
 

@@ -64,18 +64,25 @@ function live(how, text) {
   if (byId("live").textContent !== text) byId("live").textContent = text;
 }
 
+/** The pipeline's clock, which is no earlier than what it tells. */
+function later(at) {
+  if (!state.now || Date.parse(at) > Date.parse(state.now)) state.now = at;
+  return state.now;
+}
+
 // -- what needs attention -----------------------------------------------------------------------
 
 async function attention() {
   const facts = await ask("/v1/standing");
-  state.now = facts.at;
+  later(facts.latest_change ?? facts.at);
+  later(facts.at);
   byId("health").replaceChildren(...[
     ["Shoppers", count(facts.users)],
     ["Model", facts.model ?? "none yet"],
-    ["Last round", facts.round ? ago(facts.round, facts.at) : "none yet"],
+    ["Last round", facts.round ? ago(facts.round, state.now) : "none yet"],
     ["Partitions at work", `${facts.partitions_begun} of ${facts.partitions}`],
     ["Waiting to be sent", count(facts.waiting_entries)],
-    ["Latest change", facts.latest_change ? ago(facts.latest_change, facts.at) : "none yet"],
+    ["Latest change", facts.latest_change ? ago(facts.latest_change, state.now) : "none yet"],
   ].map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", {}, value))));
   if (!facts.attention.length) return h("p", { class: "well" }, "All is well: nothing needs you.");
   return facts.attention.map((one) => h("div", { class: `alert ${one.severity}` },
@@ -94,7 +101,7 @@ async function segments(moves) {
     const move = of.get(one.id) ?? { came: 0, left: 0, came_back: 0 };
     const spend = one.scores.find((score) => score.unit === "money"), buy = one.scores.find((score) => score.unit !== "money");
     const earned = one.profile.find((entry) => entry.feature.startsWith("revenue"));
-    const marks = [...one.profile].sort((a, b) => Math.abs(b.z) - Math.abs(a.z)).slice(0, 3);
+    const marks = one.marks.slice(0, 3).map((name) => one.profile.find((entry) => entry.feature === name));
     return h("li", { class: `card ${colour(one.kind)}` },
       badge(one.kind),
       h("h3", {}, safe(one.name)),
@@ -127,7 +134,7 @@ function change(one) {
   return h("li", {},
     h("button", { type: "button", class: "plain", onclick: () => pick(one.user) }, safe(one.user)), " ",
     one.kind_from && one.kind_from !== one.kind_to ? [badge(one.kind_from), " to "] : null, badge(one.kind_to), " ",
-    h("span", {}, safe(one.name_to ?? "")), " ", when(one.at, state.now ?? one.at),
+    h("span", {}, safe(one.name_to ?? "")), " ", when(one.at, later(one.at)),
     h("div", { class: "why" }, CAUSES[one.cause] ?? words(one.cause ?? ""), why ? `; ${why}` : ""));
 }
 

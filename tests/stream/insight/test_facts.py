@@ -117,6 +117,7 @@ def test_what_marks_a_segment_is_farthest_from_the_average(store: MemoryStore) -
     for segment in queries.segments(queries.trainer_state(store), TABLE)["segments"]:
         weights = dict(zip(TABLE.names, np.sqrt(TABLE.weights).tolist(), strict=True))
         strengths = [abs(one["z"]) * weights[one["feature"]] for one in segment["profile"]]
-        marks = queries.marks_of(segment, TABLE)
+        marks = queries.marks_of(segment["profile"], TABLE)
         found = [abs(one["z"]) * weights[one["feature"]] for one in marks]
         assert found == sorted(strengths, reverse=True)[:4]
+        assert segment["marks"] == [one["feature"] for one in marks]
