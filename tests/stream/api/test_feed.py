@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
@@ -106,9 +107,19 @@ def served(api_store: MemoryStore) -> Iterator[Served]:
         yield running
 
 
-async def follow(served: Served, path: str = "/v1/changes/events", last: str = "") -> Any:
-    """A connection that follows; the head of its answer was read."""
-    reader, writer = await asyncio.open_connection("127.0.0.1", served.port)
+async def follow(
+    served: Served, path: str = "/v1/changes/events", last: str = "", room: int = 0
+) -> Any:
+    """A connection that follows; the head of its answer was read.
+
+    Args:
+        room: bytes that its system keeps for it; 0 for as many as it likes.
+    """
+    own = socket.socket()
+    if room:
+        own.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, room)
+    own.connect(("127.0.0.1", served.port))
+    reader, writer = await asyncio.open_connection(sock=own, limit=room or 65_536)
     more = f"Last-Event-ID: {last}\r\n" if last else ""
     told = f"GET {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {READS}\r\n{more}\r\n"
     writer.write(told.encode())
@@ -141,7 +152,7 @@ def test_a_hundred_follow_and_a_slow_one_delays_nobody(served: Served) -> None:
     total, portion = 1_000, 50
 
     async def run() -> None:
-        slow = await follow(served)
+        slow = await follow(served, room=16_384)
         readers = [await follow(served) for _ in range(100)]
         assert all(b"200 OK" in head and b"text/event-stream" in head for _, _, head in readers)
         for begin in range(0, total, portion):

@@ -85,7 +85,7 @@ def command(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path
 ) -> Command:
     records = steady().records()
-    monkeypatch.setattr(ChangeLog, "read", lambda _self, _partitions=None: iter(records))
+    monkeypatch.setattr(ChangeLog, "read", lambda _self, _partitions=None, **_: iter(records))
     return Command(running(), monkeypatch, capfd, tmp_path)
 
 

@@ -306,8 +306,10 @@ def test_whatever_happens_each_delivery_has_one_end(
         assert counts["taken"] == sum(ends.values()) + waiting[name]
         assert queue.waiting()[name] == waiting[name]
     ids = [letter["id"] for letter in kept.letters]
-    replayed_twice = len(ids) - len(set(ids))
-    assert replayed_twice <= sum(what in ("replay", "crash") for what, *_ in steps)
+    taken = [number for what, number, _ in steps if what == "take"]
+    # A trigger that is told once more after its delivery has ended is another one.
+    again = len(taken) - len(set(taken)) + sum(what in ("replay", "crash") for what, *_ in steps)
+    assert len(ids) - len(set(ids)) <= again
 
 
 def test_rows_of_one_commit_are_of_one_length() -> None:
