@@ -258,6 +258,12 @@ def test_the_tree_names_no_machine_and_no_registry(pattern: re.Pattern[str]) -> 
     assert found == []
 
 
+def test_nothing_is_left_of_a_merge() -> None:
+    mark = re.compile(r"^(<{7}|>{7}) ", re.MULTILINE)
+    assert mark.search("<" * 7 + " HEAD")
+    assert [file for file in _tracked() if mark.search(_text(file))] == []
+
+
 def _text(file: Path) -> str:
     """The text of a file; nothing for one that is none, such as a packed data set."""
     try:
