@@ -12,7 +12,7 @@ from rich.text import Text
 
 from stream.cli.views import KIND_STYLES, level_line
 from stream.features import Feature, FeatureTable
-from stream.insight.explain import MOST_ACTS
+from stream.insight.ahead import MOST_ACTS
 from stream.insight.facts import (
     Act,
     Condition,

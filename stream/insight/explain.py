@@ -7,26 +7,21 @@ what is said about silence is said by looking with it, ahead of time.
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import numpy as np
 
 from stream.clustering import GRID, FeatureMap, distances
-from stream.events import CAUSES, Bools, Cause, EventColumns, Floats, Ints, Rows
+from stream.events import CAUSES, Bools, Cause, Floats, Rows
 from stream.features import Feature, FeatureTable
+from stream.insight.ahead import Acted, Silence
 from stream.insight.facts import Act, Departure, Margin, Part, Proposal
 from stream.insight.queries import segment_facts
 from stream.model import Model, PopulationModel
 from stream.segments import PublishRule, contributions, look
-from stream.units import DAY_MS, iso
+from stream.units import iso
 
 How = Literal["by acting", "with time", "by either", "not theirs to change"]
-
-MOST_ACTS = 10
-"""Events of one kind: nobody can be asked for more at once."""
-SILENCE_DAYS = 730
-"""Two years. By then a decayed sum with the longest default half-life (180 days) is down to a sixteenth, so
-whoever is still in their segment stays there."""
 
 
 # -- what holds them ---------------------------------------------------------------------------
@@ -214,13 +209,10 @@ def how(feature: Feature, *, rises: bool) -> How:
 # -- what an act would do ------------------------------------------------------------------------
 
 
-def acts(row: Rows, table: FeatureTable, model: Model, rule: PublishRule, now_ms: int) -> list[Act]:
-    """What the user could do to be moved at once, up to `MOST_ACTS` times; fewest first.
-
-    The events are folded into a copy of the row, and the copy is looked at: nothing is estimated.
-    A number that an event carries is the user's own mean of it. Where they have none, it is the one of the
-    middle segment, of those where it is usual. The event has no category. Where events do the same to every
-    feature, only the first is tried. An event that a feature subtracts is not tried.
+def acts(
+    row: Rows, acted: Acted, table: FeatureTable, model: Model, rule: PublishRule
+) -> list[Act]:
+    """What the user could do to be moved at once, fewest first: copies of them that acted are looked at.
 
     Args:
         row: ``(1,)`` the user; it stays as it is.
@@ -228,143 +220,40 @@ def acts(row: Rows, table: FeatureTable, model: Model, rule: PublishRule, now_ms
     Returns:
         Empty also if the user is due already, without any act.
     """
-    tried = tried_acts(row, table, model, now_ms)
-    now_ms = tried.now_ms
-    rows = np.concatenate([row, tried.rows])
-    placed = model.place(table.vectors(rows, now_ms), rows["segment"])
+    rows = np.concatenate([row, acted.rows])
+    placed = model.place(table.vectors(rows, acted.now_ms), rows["segment"])
     causes = np.full(len(rows), CAUSES.index(Cause.USER_MOVED), np.uint8)
     causes[0] = CAUSES.index(Cause.TIME_PASSED)
     moves = look(
-        rows, placed.squared, model.ids, model.gaps, rule, causes, now_ms, placed.crossing,
+        rows, placed.squared, model.ids, model.gaps, rule, causes, acted.now_ms, placed.crossing,
         model.nearness,
     ).moves  # fmt: skip
     if 0 in moves.index:
         return []
     found: dict[int, Act] = {}
     for place, to in zip((moves.index - 1).tolist(), moves.after.tolist(), strict=True):
-        number = int(tried.kind[place])
-        if number not in found:
-            found[number] = {
-                "event": tried.events[number],
-                "times": int(tried.times[place]),
-                "value": tried.values[number],
-                "quantity": tried.quantities[number],
-                "to": to,
-                **segment_facts(model, to),
-            }
+        kind = int(acted.kind[place])
+        if kind not in found:
+            found[kind] = {**acted.told(place), "to": to, **segment_facts(model, to)}
     return sorted(found.values(), key=lambda act: act["times"])
-
-
-class TriedActs(NamedTuple):
-    """What becomes of a user who acts once, twice and so on, for each kind of event.
-
-    Attributes:
-        events, values, quantities: by kind, with the numbers that each of its events carries.
-        kind, times: of each row: which kind of event, and how often.
-        rows: the user after that.
-        now_ms: when they acted.
-    """
-
-    events: list[str]
-    values: list[float | None]
-    quantities: list[float | None]
-    kind: Ints
-    times: Ints
-    rows: Rows
-    now_ms: int
-
-
-def tried_acts(row: Rows, table: FeatureTable, model: Model, now_ms: int) -> TriedActs:
-    """Fold acts into copies of a user's row; see `acts`."""
-    now_ms = max(now_ms, int(row["seen"][0]))
-    vector = table.vectors(row, now_ms)[0]
-    typical = model.typical
-    tried = _different_events(table)
-    values, quantities = (
-        [_usual(event, of, table, vector, typical) for event in tried]
-        for of in ("value", "quantity")
-    )
-    # Slot by slot: as the user is, then each kind of event once, twice, and so on.
-    kinds = np.repeat(np.arange(len(tried)), MOST_ACTS)
-    times = np.tile(np.arange(1, MOST_ACTS + 1), len(tried))
-    slot, kind = np.repeat(np.arange(1, len(times) + 1), times), np.repeat(kinds, times)
-    codes = np.array([table.codes[event] for event in tried], np.uint8)
-    events = EventColumns(
-        slot=slot,
-        topic=table.uses_value[codes[kind]].astype(np.uint8),
-        kind=codes[kind],
-        time_ms=np.full(len(slot), now_ms, np.int64),
-        id=np.arange(1, len(slot) + 1, dtype=np.uint64),
-        value=np.array([value or 0.0 for value in values])[kind],
-        quantity=np.array([quantity or 0.0 for quantity in quantities])[kind],
-        category=np.zeros(len(slot), np.uint64),
-        order=np.zeros(len(slot), np.uint64),
-        whole=np.zeros(len(slot), np.bool_),
-        recorded_ms=np.full(len(slot), now_ms, np.int64),
-    )
-    folded = table.fold(lambda slots: np.repeat(row, len(slots)), events).rows
-    return TriedActs(tried, values, quantities, kinds, times, folded, now_ms)
-
-
-def _different_events(table: FeatureTable) -> list[str]:
-    """Events that are told apart by what features do with them, the first mentioned of each."""
-    taken = {event for feature in table.features for event in feature.minus}
-    mentioned = dict.fromkeys(event for feature in table.features for event in feature.on)
-    first: dict[tuple[bool, ...], str] = {}
-    for event in mentioned:
-        if event not in taken:
-            first.setdefault(tuple(event in feature.on for feature in table.features), event)
-    return list(first.values())
-
-
-def _usual(
-    event: str,
-    of: Literal["value", "quantity"],
-    table: FeatureTable,
-    vector: Floats,
-    typical: Floats,
-) -> float | None:
-    """A user's mean of a number that an event carries; None if no feature reads it."""
-    reading = [(c, f) for c, f in enumerate(table.features) if f.of == of and event in f.on]
-    for column, feature in reading:
-        if feature.aggregate == "mean":
-            own = float(vector[column])
-            return own if own != feature.absent else _middle(typical[:, column])
-    return 0.0 if reading else None
-
-
-def _middle(typical: Floats) -> float:
-    """The middle one of the segments' typical values; segments that hardly have any are left out."""
-    most = float(typical.max())
-    return float(np.median(typical[typical >= min(most, most / 4)]))
 
 
 # -- what silence will do ----------------------------------------------------------------------
 
 
-def departures(
-    row: Rows,
-    table: FeatureTable,
-    model: Model,
-    rule: PublishRule,
-    now_ms: int,
-    days: int = SILENCE_DAYS,
-) -> list[Departure]:
+def departures(row: Rows, silence: Silence, model: Model, rule: PublishRule) -> list[Departure]:
     """The coming moves of a user who does nothing any more, under the model in force.
 
-    Each day they are looked at as a sweep would. Day 0 is now: whoever is over the margin already
-    moves at the next look.
+    Each day they are looked at as a sweep would: whoever is over the margin already moves on day 0.
 
     Args:
         row: ``(1,)`` the user; it stays as it is.
     """
     row = row.copy()
     causes = np.array([CAUSES.index(Cause.TIME_PASSED)], np.uint8)
-    times = [now_ms + day * DAY_MS for day in range(days + 1)]
-    vectors = np.concatenate([table.vectors(row, at_ms) for at_ms in times])
     found: list[Departure] = []
-    for day, at_ms in enumerate(times):
-        here = model.place(vectors[day : day + 1], row["segment"])
+    for day, at_ms in enumerate(silence.times_ms):
+        here = model.place(silence.vectors[day : day + 1], row["segment"])
         moves = look(
             row, here.squared, model.ids, model.gaps, rule, causes, at_ms, here.crossing,
             model.nearness,

@@ -407,16 +407,18 @@ class Move(NamedSegment, _Relation):
     changes: list[Proposal]
 
 
-class Act(NamedSegment):
-    """The fewest events of one kind, all of them now, that move a user.
-
-    `value` and `quantity` are of each of them, None where no feature reads it.
-    """
+class ActedFacts(TypedDict):
+    """So many events of one kind; `value` and `quantity` are of each, None where no feature reads it."""
 
     event: str
     times: int
     value: float | None
     quantity: float | None
+
+
+class Act(NamedSegment, ActedFacts):
+    """The fewest events of one kind, all of them now, that move a user."""
+
     to: int
 
 
@@ -498,13 +500,9 @@ class LevelTurn(TypedDict):
     step: str | None
 
 
-class LevelAct(TypedDict):
+class LevelAct(ActedFacts):
     """The fewest events of one kind, all of them now, that take a user to another step."""
 
-    event: str
-    times: int
-    value: float | None
-    quantity: float | None
     step: str | None
 
 

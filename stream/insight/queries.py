@@ -291,8 +291,8 @@ class Reader:
         """
         return model_in_force(self.store)
 
-    def row_of(self, name: str) -> tuple[int, Rows, int, list[str]]:
-        """A user's partition, row ``(1,)``, the time by the clock in use, and the names of kinds.
+    def row_of(self, name: str) -> tuple[Rows, int, Position]:
+        """A user's row ``(1,)``, the time by the clock in use, and where their partition is.
 
         Raises:
             UnknownUserError: no event of that user has been applied.
@@ -301,13 +301,8 @@ class Reader:
         (found,) = self._rows_of([name])
         if found is None:
             raise unknown(name)
-        partition, raw, position = found
-        return partition, self._unpacked([raw]), self._time_of(position), position.kinds
-
-    def codes_of_levels(self, partition: int) -> dict[str, list[str]]:
-        """What the codes of rows of a partition mean; codes are never given another meaning."""
-        position = self.store.position(partition)
-        return {} if position is None else position.levels
+        _, raw, position = found
+        return self._unpacked([raw]), self._time_of(position), position
 
     def user(self, name: str, changes_in: ChangesIn) -> UserFacts:
         """Facts of a user.

@@ -12,13 +12,12 @@ import numpy as np
 
 from stream.events import Floats, Rows
 from stream.features import FeatureTable
+from stream.insight.ahead import Acted, Silence
 from stream.insight.facts import LevelAct, LevelFacts, LevelStep, LevelTurn, LevelWhy
 from stream.levels.book import FIELD, LevelBook
 from stream.levels.steps import NOWHERE, KnownLevel
 from stream.model import Model
-from stream.units import DAY_MS, iso
-
-SILENCE_DAYS = 730
+from stream.units import iso
 
 
 def on_steps(
@@ -73,31 +72,27 @@ def why(
     row: Rows,
     kept: Mapping[str, Sequence[str]],
     table: FeatureTable,
-    now_ms: int,
-    acted: Sequence[tuple[LevelAct, Rows]],
+    silence: Silence,
+    acted: Acted,
 ) -> list[LevelWhy]:
     """Where silence takes a user, step by step, and the fewest acts of each kind that take them elsewhere.
 
     Args:
         row: ``(1,)`` the user; it stays as it is.
-        acted: acts, each with the user's row after it, the fewest of a kind first.
     """
     if not model.levels.known:
         return []
-    times = [now_ms + day * DAY_MS for day in range(SILENCE_DAYS + 1)]
-    later = np.concatenate([table.vectors(row, at_ms) for at_ms in times])
-    after = np.concatenate([table.vectors(rows, now_ms) for _, rows in acted] or [later[:0]])
-    in_time = model.levels.values(later, table.names)
-    by_act = model.levels.values(after, table.names)
-    facts = on_steps(model, row, kept, later[0], table)
+    in_time = model.levels.values(silence.vectors, table.names)
+    by_act = model.levels.values(table.vectors(acted.rows, acted.now_ms), table.names)
+    facts = on_steps(model, row, kept, silence.vectors[0], table)
     found: list[LevelWhy] = []
     for level, one in zip(model.levels.known, facts, strict=True):
         here = level.names.index(one["step"]) if one["step"] in level.names else NOWHERE
         found.append(
             {
                 **one,
-                "silence": _in_time(level, {n: in_time[n] for n in in_time}, here, times),
-                "acts": _by_act(level, by_act, here, [act for act, _ in acted]),
+                "silence": _in_time(level, in_time, here, silence.times_ms),
+                "acts": _by_act(level, by_act, here, acted),
             }
         )
     return found
@@ -120,15 +115,15 @@ def _in_time(
 
 
 def _by_act(
-    level: KnownLevel, values: Mapping[str, Floats], here: int, acts: Sequence[LevelAct]
+    level: KnownLevel, values: Mapping[str, Floats], here: int, acted: Acted
 ) -> list[LevelAct]:
-    if not acts:
-        return []
-    everyone, nobody = np.ones(len(acts), np.bool_), np.zeros(len(acts), np.bool_)
-    now = level.now(values, np.full(len(acts), here, np.int8), everyone, nobody)
-    first: dict[str, LevelAct] = {}
-    for act, place in zip(acts, now.tolist(), strict=True):
-        if place != here:
-            step = level.names[place] if place != NOWHERE else None
-            first.setdefault(act["event"], {**act, "step": step})
+    count = len(acted.rows)
+    everyone, nobody = np.ones(count, np.bool_), np.zeros(count, np.bool_)
+    now = level.now(values, np.full(count, here, np.int8), everyone, nobody)
+    first: dict[int, LevelAct] = {}
+    for place in np.flatnonzero(now != here).tolist():
+        kind = int(acted.kind[place])
+        if kind not in first:
+            step = level.names[now[place]] if now[place] != NOWHERE else None
+            first[kind] = {**acted.told(place), "step": step}
     return sorted(first.values(), key=lambda act: act["times"])

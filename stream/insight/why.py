@@ -8,17 +8,10 @@ from __future__ import annotations
 
 from stream.events import Rows
 from stream.insight import foretold, standing
-from stream.insight.explain import (
-    acts,
-    departures,
-    margin,
-    nearest_other,
-    proposals,
-    tried_acts,
-)
-from stream.insight.facts import Evidence, LevelAct, LevelWhy, WhyFacts
+from stream.insight.ahead import acted, silence
+from stream.insight.explain import acts, departures, margin, nearest_other, proposals
+from stream.insight.facts import Evidence, WhyFacts
 from stream.insight.queries import NoModelError, Reader, limits, segment_facts
-from stream.model import Model
 from stream.segments import EVIDENCE, columns_of
 
 PROPOSALS = 3
@@ -30,7 +23,7 @@ def why(reader: Reader, name: str) -> WhyFacts | None:
     Raises:
         UnknownUserError: no event of that user has been applied.
     """
-    partition, row, now_ms, _ = reader.row_of(name)
+    row, now_ms, position = reader.row_of(name)
     try:
         model = reader.model()
     except NoModelError:
@@ -56,6 +49,7 @@ def why(reader: Reader, name: str) -> WhyFacts | None:
         elif back >= 0 and model.part_of(back)[0] is part:
             targets[back] = "where they were before"
     by_act, by_silence = rule.asked_between(near)
+    after_acts, after_silence = acted(row, table, model, now_ms), silence(row, table, now_ms)
     return {
         "population": {"name": declared.name, "when": limits(declared)},
         "margin": border,
@@ -70,33 +64,12 @@ def why(reader: Reader, name: str) -> WhyFacts | None:
             }
             for target, relation in targets.items()
         ],
-        "acts": acts(row, table, model, rule, now_ms),
-        "silence": departures(row, table, model, rule, now_ms),
+        "acts": acts(row, after_acts, table, model, rule),
+        "silence": departures(row, after_silence, model, rule),
         "scores": foretold.why(model, vector, table),
         "unusual": foretold.why_unusual(model, vector, table),
-        "levels": _levels(reader, model, row, partition, now_ms),
+        "levels": standing.why(model, row, position.levels, table, after_silence, after_acts),
     }
-
-
-def _levels(reader: Reader, model: Model, row: Rows, partition: int, now_ms: int) -> list[LevelWhy]:
-    """Where the user stands, and what would take them elsewhere."""
-    if not model.levels.known:
-        return []
-    tried = tried_acts(row, reader.table, model, now_ms)
-    acted: list[tuple[LevelAct, Rows]] = []
-    for place, (kind, times) in enumerate(
-        zip(tried.kind.tolist(), tried.times.tolist(), strict=True)
-    ):
-        act: LevelAct = {
-            "event": tried.events[kind],
-            "times": times,
-            "value": tried.values[kind],
-            "quantity": tried.quantities[kind],
-            "step": None,
-        }
-        acted.append((act, tried.rows[place : place + 1]))
-    codes = reader.codes_of_levels(partition)
-    return standing.why(model, row, codes, reader.table, tried.now_ms, acted)
 
 
 def _evidence(row: Rows) -> Evidence | None:

@@ -16,6 +16,7 @@ from stream.acting import Acting, act_together
 from stream.clustering import GRID, FeatureMap, distances, on_grid
 from stream.events import Floats, Rows
 from stream.features import Feature
+from stream.insight.ahead import acted, silence
 from stream.insight.explain import (
     How,
     _enough,
@@ -234,7 +235,7 @@ def test_acts_move_them_as_said_and_fewer_do_not() -> None:
     model, checked = models()[-1], 0
     for user, raw in list(steady().rows.items())[:30]:
         row = np.frombuffer(raw, TABLE.dtype)
-        for one in acts(row, TABLE, model, RULE, now_ms()):
+        for one in acts(row, acted(row, TABLE, model, now_ms()), TABLE, model, RULE):
             assert after(user, one, one["times"]) == one["to"]
             assert after(user, one, one["times"] - 1) == int(row["segment"][0])
             checked += 1
@@ -247,7 +248,7 @@ def test_each_kind_of_act_is_told_once_with_numbers_of_the_users_own() -> None:
     told: set[str] = set()
     for index in range(len(everyone())):
         row = everyone()[index : index + 1]
-        found = acts(row, TABLE, model, RULE, now_ms())
+        found = acts(row, acted(row, TABLE, model, now_ms()), TABLE, model, RULE)
         assert [one["times"] for one in found] == sorted(one["times"] for one in found)
         assert len({one["event"] for one in found}) == len(found)
         told |= {one["event"] for one in found}
@@ -266,7 +267,8 @@ def test_each_kind_of_act_is_told_once_with_numbers_of_the_users_own() -> None:
 def test_who_is_due_already_needs_no_act() -> None:
     row = everyone()[:1].copy()
     row["segment"] = 99
-    assert acts(row, TABLE, models()[-1], RULE, now_ms()) == []
+    model = models()[-1]
+    assert acts(row, acted(row, TABLE, model, now_ms()), TABLE, model, RULE) == []
 
 
 # -- silence -----------------------------------------------------------------------------------
@@ -292,9 +294,9 @@ def test_silence_moves_them_when_it_was_said() -> None:
     said = {
         user.decode(): [
             (one["at"], one["segment"])
-            for one in departures(everyone()[i : i + 1], TABLE, model, RULE, now_ms(), days)
+            for one in departures(row, silence(row, TABLE, now_ms(), days), model, RULE)
         ]
-        for i, user in enumerate(steady().rows)
+        for user, row in zip(steady().rows, np.split(everyone(), len(everyone())), strict=True)
     }
     assert everyone().tobytes() == before
     assert happened == said
@@ -304,5 +306,5 @@ def test_silence_moves_them_when_it_was_said() -> None:
 def test_who_is_in_a_retired_segment_leaves_at_once() -> None:
     row = everyone()[:1].copy()
     row["segment"] = 99
-    found = departures(row, TABLE, models()[-1], RULE, now_ms(), 3)
+    found = departures(row, silence(row, TABLE, now_ms(), 3), models()[-1], RULE)
     assert found[0]["days"] == 0

@@ -76,7 +76,7 @@ def customers(reader: queries.Reader) -> dict[bool, list[str]]:
     found: dict[bool, list[str]] = {True: [], False: []}
     place = TABLE.names.index("orders_total")
     for name in steady().rows:
-        _, row, now_ms, _ = reader.row_of(name.decode())
+        row, now_ms, _ = reader.row_of(name.decode())
         orders = TABLE.vectors(row, now_ms)[0, place]
         found[bool(orders > 0.5)].append(name.decode())
     return found
