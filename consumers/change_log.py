@@ -145,14 +145,17 @@ class ChangeLog:
 def parse_record(
     value: bytes | None, *, lineage: bool = False, levels: bool = False
 ) -> dict[str, Any] | None:
-    """A change of a segment; a crossing of a level, or what became of a segment, if wanted; else None."""
+    """A change of a segment; a crossing of a level, or what became of a segment, if wanted; else None.
+
+    What has no id is none of ours.
+    """
     if not value:
         return None
     try:
         parsed = msgspec.json.decode(value)
     except msgspec.DecodeError:
         return None
-    if not isinstance(parsed, dict):
+    if not isinstance(parsed, dict) or not isinstance(parsed.get("id"), str):
         return None
     known = "kind_to" in parsed or (levels and "level" in parsed) or (lineage and "event" in parsed)
     return parsed if known else None

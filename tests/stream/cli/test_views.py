@@ -96,7 +96,8 @@ def test_a_segments_record_is_read_when_asked_for_and_told_in_a_line() -> None:
     raw = msgspec.json.encode(record)
     assert parse_record(raw) is None
     assert parse_record(raw, lineage=True) == record
-    for nothing in (None, b"", b"[]", b"{", b"{}"):
+    nameless = msgspec.json.encode({name: value for name, value in record.items() if name != "id"})
+    for nothing in (None, b"", b"[]", b"{", b"{}", nameless):
         assert parse_record(nothing, lineage=True) is None
     console, told = console_of(200)
     console.print(views.record_line(record))
