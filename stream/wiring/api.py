@@ -277,14 +277,17 @@ async def _run(
 
 def _follow(settings: Settings, feed: Feed, stop: Event) -> None:
     """Read the newest changes, and on from there, until told to stop."""
-    changes, place = ChangeLog(settings), Place(seen=LatestIds(REMEMBERED))
+    changes, place = ChangeLog(settings), Place()
     each = -(-settings.api.recent_changes // settings.topics.partitions)
     while not stop.is_set():
         try:
             if not place.ends:
-                there = changes.read(lineage=True, place=place, last=each)
+                # What breaks off has told nothing, and is read again from its beginning.
+                begin = Place(seen=LatestIds(REMEMBERED))
+                there = changes.read(lineage=True, place=begin, last=each)
                 # Partitions come one beside the other; the feed is one, by time.
                 feed.tell(sorted(there, key=lambda one: str(one.get("at", ""))))
+                place = begin
             heard = time.monotonic()
             for some in changes.follow_in_batches(stop.is_set, place, lineage=True):
                 feed.state = "up"
