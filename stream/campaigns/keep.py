@@ -29,6 +29,7 @@ from stream.campaigns.purchases import BOUGHT, Purchases, Read
 from stream.campaigns.state import NEVER, NONE, Columns, one_a_user
 from stream.campaigns.windows import Sums, Windows
 from stream.events import Bools, Ints
+from stream.roles.state import RoleStore
 from stream.units import DAY_MS
 
 _T = TypeVar("_T")
@@ -110,6 +111,14 @@ class Own(msgspec.Struct):
 
 read_own = msgspec.json.Decoder(Own).decode
 """What is kept of a partition, from its bytes."""
+
+
+def kept_by(store: RoleStore, partitions: int) -> list[Own]:
+    """What is kept of all partitions; nothing of those that have not begun."""
+    found = [store.own(number) for number in range(partitions)]
+    return [read_own(own) for own in found if own]
+
+
 _write = msgspec.json.Encoder().encode
 
 

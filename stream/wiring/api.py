@@ -27,7 +27,7 @@ from producers import topics as topic_plans
 from producers.delivery import DeliveryError
 from stream.access import Guard
 from stream.campaigns.control import ControlRecord
-from stream.campaigns.keep import Own, read_own
+from stream.campaigns.keep import Own, kept_by
 from stream.config import ConfigError, Settings
 from stream.errors import BrokerUnavailableError
 from stream.health import Health, Pulse
@@ -106,9 +106,7 @@ class Stores:
     def campaigns(self) -> Sequence[Own]:
         if not self._settings.campaigns:
             return ()
-        store = self._of_campaigns()
-        found = [store.own(number) for number in range(self._settings.topics.partitions)]
-        return [read_own(own) for own in found if own]
+        return kept_by(self._of_campaigns(), self._settings.topics.partitions)
 
     def say(self, record: ControlRecord) -> int:
         try:

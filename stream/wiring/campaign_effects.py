@@ -7,7 +7,7 @@ time (`stream.wiring.roles.owning`), in each of its processes, which all say the
 from __future__ import annotations
 
 from stream import metrics
-from stream.campaigns.keep import read_own
+from stream.campaigns.keep import kept_by
 from stream.config import Settings
 from stream.insight.campaign_facts import campaigns_facts
 from stream.insight.facts import CampaignsFacts, DifferenceFacts
@@ -20,8 +20,7 @@ def tell(settings: Settings, store: RedisRoleStore) -> None:
     Raises:
         StoreUnavailableError: the store does not answer.
     """
-    found = [store.own(number) for number in range(settings.topics.partitions)]
-    facts = campaigns_facts(settings, [read_own(own) for own in found if own])
+    facts = campaigns_facts(settings, kept_by(store, settings.topics.partitions))
     metrics.campaign_effects(effects_of(facts))
 
 

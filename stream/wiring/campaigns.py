@@ -8,7 +8,7 @@ from __future__ import annotations
 from consumers.audit.report import Check
 from consumers.campaign_audit import KeptPartition, audit_campaigns
 from consumers.campaigns import CAMPAIGNS
-from stream.campaigns.keep import Own, read_own
+from stream.campaigns.keep import Own, kept_by, read_own
 from stream.config import Settings
 from stream.wiring.roles import open_role_store, open_store
 
@@ -20,8 +20,7 @@ def state(settings: Settings) -> list[Own]:
         ConfigError, StoreUnavailableError: as `open_store`.
     """
     with open_role_store(settings, CAMPAIGNS.name, serving=False) as store:
-        found = [store.own(number) for number in range(settings.topics.partitions)]
-    return [read_own(own) for own in found if own]
+        return kept_by(store, settings.topics.partitions)
 
 
 def audit(settings: Settings) -> list[Check]:
