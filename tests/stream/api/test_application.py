@@ -5,7 +5,9 @@ from __future__ import annotations
 import csv
 import io
 import logging
+import re
 import threading
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
@@ -42,9 +44,7 @@ def problem(reply: Any, status: int, name: str) -> str:
     told = reply.json()
     assert told["type"] == f"urn:segstream:problem:{name}"
     assert told["status"] == status
-    assert not {"Traceback", ".py"} & {
-        word for word in ("Traceback", ".py") if word in told["detail"]
-    }
+    assert not any(word in told["detail"] for word in ("Traceback", ".py"))
     detail: str = told["detail"]
     return detail
 
@@ -188,6 +188,13 @@ def test_answers_are_as_the_document_says(served: Served) -> None:
         (content,) = operations[name]["responses"]["200"]["content"].values()
         schema = content["schema"] | {"components": told["components"]}
         Draft202012Validator(schema).validate(served.get(path))
+
+
+def test_the_guide_names_everything_that_may_be_asked() -> None:
+    page = (Path(__file__).parents[3] / "ops" / "guide" / "api.md").read_text(encoding="utf-8")
+    assert {f"{one.method} {one.path}" for one in OPERATIONS} == set(
+        re.findall(r"`((?:GET|PATCH|PUT) /v1/[^`]+)`", page)
+    )
 
 
 # -- who may ------------------------------------------------------------------------------------
