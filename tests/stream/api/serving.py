@@ -6,7 +6,6 @@ Comes in: who may ask. Goes out: a running server, and what it has been asked to
 from __future__ import annotations
 
 import json
-import socket
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -30,7 +29,7 @@ from stream.errors import BrokerUnavailableError
 from stream.hashing import partition_of
 from stream.store.memory import MemoryStore
 from stream.units import iso
-from stream.wiring.api import SEND_BYTES, server_of
+from stream.wiring.api import bound, server_of
 
 USERS = 2_000
 SECONDS = 120.0
@@ -170,21 +169,19 @@ def serving(
     guard = Guard(clients, {"ALL": ALL, "READS": READS})
     api = Api(Facts(settings, pipeline, recent), feed, guard)
     server = server_of(application(api, pages.routes()))
-    listening = socket.create_server(("127.0.0.1", 0))
-    # As `stream.wiring.api.bound` has it.
-    listening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BYTES)
-    port = listening.getsockname()[1]
-    thread = threading.Thread(target=server.run, args=([listening],), daemon=True)
-    thread.start()
-    deadline = time.monotonic() + SECONDS
-    while not server.started and time.monotonic() < deadline:
-        time.sleep(0.005)
-    assert server.started
-    try:
-        yield Served(port, api, pipeline, feed)
-    finally:
-        feed.close()
-        server.should_exit = True
-        thread.join(10)
-        listening.close()
-        assert not thread.is_alive()
+    somewhere = settings.api.model_copy(update={"port": 0})
+    with bound(settings.model_copy(update={"api": somewhere})) as listening:
+        port = listening.getsockname()[1]
+        thread = threading.Thread(target=server.run, args=([listening],), daemon=True)
+        thread.start()
+        deadline = time.monotonic() + SECONDS
+        while not server.started and time.monotonic() < deadline:
+            time.sleep(0.005)
+        assert server.started
+        try:
+            yield Served(port, api, pipeline, feed)
+        finally:
+            feed.close()
+            server.should_exit = True
+            thread.join(10)
+            assert not thread.is_alive()
