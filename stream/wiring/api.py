@@ -125,6 +125,10 @@ def address_of(settings: Settings) -> str:
     if port == 0:
         raise ConfigError("api.port = 0: the log of `segstream run api` says where it is")
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - of all addresses one
+    return _address(host, port)
+
+
+def _address(host: str, port: int) -> str:
     return f"http://{f'[{host}]' if ':' in host else host}:{port}"
 
 
@@ -223,8 +227,7 @@ def _serve(
         )
         follower.start()
         server = server_of(application(api, pages.routes()))
-        host, port = listening.getsockname()[:2]
-        at = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+        at = _address(*listening.getsockname()[:2])
         log.info("serving the API on %s, its description on %s/openapi.json", at, at)
         asyncio.run(_run(server, listening, feed, stop, health, pulse))
         follower.join(5.0)
