@@ -1,7 +1,7 @@
 """What would become of a user: after acts of each kind, and after each day of silence.
 
-Comes in: a user's row. Goes out: rows and vectors as they would be; `explain` looks at them for segments, `standing`
-for levels.
+Comes in: a user's row. Goes out: rows and vectors as they would be; `explain` looks at them for segments,
+`level_facts` for levels.
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ from stream.events import Floats, Profile, PublishedSegment, Rows
 from stream.features import FeatureTable
 from stream.flapping import Tally
 from stream.hashing import partition_of
-from stream.insight import foretold, standing
+from stream.insight import foretold, level_facts
 from stream.insight.facts import (
     Distance,
     ModelFacts,
@@ -108,7 +108,7 @@ def segments(state: TrainerState, table: FeatureTable) -> SegmentsFacts:
         ],
         "lineage": published["lineage"],
         "scores": foretold.learned(model),
-        "levels": standing.declared(model, state.on_steps),
+        "levels": level_facts.declared(model, state.on_steps),
     }
 
 
@@ -428,7 +428,7 @@ class Reader:
             },
             "model": model.name,
             "scores": foretold.of_user(model, vector, self.table),
-            "levels": standing.on_steps(model, row, position.levels, vector, self.table),
+            "levels": level_facts.on_steps(model, row, position.levels, vector, self.table),
             "distances": sorted(
                 (
                     Distance(segment=s.id, name=s.name, distance=max(d, 0.0) ** 0.5)

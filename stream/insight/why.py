@@ -7,7 +7,7 @@ Comes in: a reader of the store, and a user's id. Goes out: facts; `explain` wor
 from __future__ import annotations
 
 from stream.events import Rows
-from stream.insight import foretold, standing
+from stream.insight import foretold, level_facts
 from stream.insight.ahead import acted, silence
 from stream.insight.explain import acts, departures, margin, nearest_other, proposals
 from stream.insight.facts import Evidence, WhyFacts
@@ -68,7 +68,7 @@ def why(reader: Reader, name: str) -> WhyFacts | None:
         "silence": departures(row, after_silence, model, rule),
         "scores": foretold.why(model, vector, table),
         "unusual": foretold.why_unusual(model, vector, table),
-        "levels": standing.why(model, row, position.levels, table, after_silence, after_acts),
+        "levels": level_facts.why(model, row, position.levels, table, after_silence, after_acts),
     }
 
 
