@@ -182,10 +182,9 @@ class Scores:
             if score.of == "unusual" and people is not None
         )
 
-    def inputs_of(self, name: str) -> tuple[str, ...]:
-        """Features that a score is computed from."""
-        unusual = any(self.learned[at].name == name for at, _ in self._of_everyone)
-        return self.people.inputs if unusual and self.people is not None else self.inputs
+    def people_of(self, name: str) -> Usual | None:
+        """What is usual, if a score says how unusual somebody is; None if it is foretold."""
+        return next((people for at, people in self._of_everyone if self.names[at] == name), None)
 
     def readable(self, features: Sequence[str]) -> bool:
         """Whether a feature table has what the scores are computed from."""
