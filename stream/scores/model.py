@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import Any, Literal, NamedTuple
 
+import msgspec
 import numpy as np
 
 from stream.events import Bools, Floats, Ints
@@ -311,13 +312,7 @@ class Scores:
 
     @staticmethod
     def from_json(data: dict[str, Any]) -> Scores:
-        learned = tuple(
-            LearnedScore(**{**one, "buy": tuple(one["buy"]), "worth": tuple(one["worth"])})
-            for one in data["learned"]
-        )
-        plain = {name: tuple(data[name]) for name in ("inputs", "centre", "spread")}
-        people = Usual.from_json(data["people"]) if "people" in data else None
-        return Scores(**plain, usual=data["usual"], learned=learned, people=people)
+        return msgspec.convert(data, Scores)
 
 
 NOTHING_FORETOLD = Scores((), (), (), 0.0, ())
