@@ -1,7 +1,8 @@
 """Scores of anything with feature vectors, without Kafka and without Redis: the library's other half.
 
 Comes in: looks at everyone, with their vectors as of then. Goes out: how likely each is to buy, what they
-will spend, how unusual they are, and why. It is the pipeline's own `stream.scores`; here is what a caller needs around it.
+will spend, how unusual they are, and why. It is the pipeline's own `stream.scores`; here is what a caller needs
+around it.
 """
 
 from __future__ import annotations

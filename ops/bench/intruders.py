@@ -22,7 +22,6 @@ VIEWED, ADDED, ORDERED, REFUNDED = (
     EVENTS.index(name)
     for name in ("Product Viewed", "Product Added", "Order Completed", "Order Refunded")
 )
-SECOND_MS = 1_000
 FIRST_NUMBER = 1 << 40
 """Of events: none of the shop's has such a number."""
 

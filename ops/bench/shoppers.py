@@ -56,7 +56,6 @@ RESULTS = Path(__file__).parent / "results" / "shoppers.md"
 DAYS = (30.0, 90.0)
 WEEK_DAYS = 7
 OURS = "**one pass over a sample**"
-PAST = "spent so far"
 MADE_SHOPS = ("weekly grocer", "yearly gift shop", "subscription", "most gone")
 
 

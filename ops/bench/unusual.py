@@ -34,8 +34,9 @@ from ops.bench.intruders import LIVES, Intruders, intruders, together
 from ops.bench.report import measured_on
 from ops.bench.shops import DEMO_DAYS, DEMO_USERS, FILES, Shop, of_demo, of_file
 from producers.traffic import SHOP_START_MS, EventBatch, simulate, user_id
-from stream.clustering import FeatureMap, smallest_hashes
+from stream.clustering import FeatureMap
 from stream.events import Bools, Floats, Ints
+from stream.learning.statistics import Sample, stands_for
 from stream.model import Model
 from stream.rehearsal import Rehearsal
 from stream.scores import unusual
@@ -80,8 +81,7 @@ class Everyone:
         segments = self.segments.astype(np.int32)
         here, places = self.sample, self.model.divide(self.vectors, segments)
         counts = np.bincount(places, minlength=len(self.model.populations))
-        sampled = np.bincount(places[here], minlength=len(counts))
-        each = (counts / np.maximum(sampled, 1))[places[here]]
+        each = stands_for(places[here], counts.tolist())
         found = unusual.learn(self.vectors[here], self.features, self.segments[here], each, HABITS)
         assert found is not None, "a shop of thousands"
         return found
@@ -96,15 +96,16 @@ def at_the_end(shop: Shop) -> Everyone:
     partition, model = rehearsal.partition, rehearsal.state.model
     assert model is not None
     vectors = rehearsal.table.vectors(partition.rows, last_ms)
-    segments = partition.rows["segment"].astype(np.int64)
-    places = model.divide(vectors, partition.rows["segment"])
-    sample = np.zeros(len(vectors), np.bool_)
-    for place in range(len(model.populations)):
-        members = np.flatnonzero(places == place)
-        chosen = smallest_hashes(partition.hashes[members], shop.settings.learning.sample_users)
-        sample[members[chosen]] = True
+    published = partition.rows["segment"]
+    seen = Sample.of(
+        partition.hashes, vectors, model.divide(vectors, published), published, last_ms,
+        shop.settings.learning.sample_users,
+    )  # fmt: skip
+    sample = np.isin(partition.hashes, seen.hashes)
     names = [name.decode() for name in partition.names]
-    return Everyone(names, vectors, segments, sample, rehearsal.table.names, model)
+    return Everyone(
+        names, vectors, published.astype(np.int64), sample, rehearsal.table.names, model
+    )
 
 
 # -- rivals --------------------------------------------------------------------------------------

@@ -12,9 +12,8 @@ from typing import Any, NamedTuple
 
 from stream.insight.facts import FlowsFacts, KindFlow, SegmentFlow
 from stream.kinds import CHURN_RISK_KINDS
-from stream.units import iso, parse_duration
+from stream.units import HOUR_MS, iso, parse_duration
 
-HOUR_MS = 3_600_000
 HOURS = 8 * 24
 """So many are remembered: a week, and a day more for partitions that are behind."""
 

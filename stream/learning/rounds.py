@@ -7,6 +7,7 @@ when it is due, `segmenter` after so many updates.
 
 from __future__ import annotations
 
+from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from importlib import import_module
@@ -74,6 +75,13 @@ class _Foretold(NamedTuple):
     scores: Scores | None
     levels: Levels
 
+    @staticmethod
+    def by(model: Model | None) -> _Foretold:
+        """What a model has."""
+        return (
+            _Foretold(None, NO_LEVELS) if model is None else _Foretold(model.scores, model.levels)
+        )
+
     def with_scores(self, scores: Scores | None) -> _Foretold:
         return _Foretold(scores, followed(self.levels, scores))
 
@@ -98,9 +106,6 @@ class _Foretold(NamedTuple):
             divided.features, wanted.absent, self.scores, sample.at_ms, refits=refits,
         )  # fmt: skip
         return _Foretold(self.scores, levels)
-
-
-_NOTHING_FORETOLD = _Foretold(None, NO_LEVELS)
 
 
 def learn(
@@ -139,7 +144,7 @@ def learn(
     if merged is not None:
         state = replace(state, sizes=tuple(merged.sizes.tolist()))
     state = replace(state, scored=_scored(state, parts), on_steps=_on_steps(parts))
-    found = _NOTHING_FORETOLD if model is None else _Foretold(model.scores, model.levels)
+    found = _Foretold.by(model)
 
     if wanted is not None and not wanted.new_to(state.tuning, axes.schema):
         wanted = None
@@ -185,8 +190,7 @@ def _learned_scores(
     settings: Learning,
 ) -> tuple[TrainerState, _Foretold]:
     """With what the sample shows of earlier looks, if a step is due; and what to publish."""
-    model = state.model
-    before = _NOTHING_FORETOLD if model is None else _Foretold(model.scores, model.levels)
+    before = _Foretold.by(state.model)
     if not wanted.scores:
         nothing = replace(state, scorer=NOTHING_LEARNED, looks=NO_LOOKS)
         return nothing, before.with_scores(None)
@@ -243,13 +247,11 @@ def _scored(state: TrainerState, parts: Sequence[PartitionStatistics]) -> Mappin
 
 def _on_steps(parts: Sequence[PartitionStatistics]) -> Mapping[str, Mapping[str, int]]:
     """Of each level, users on each step, by what owners told last."""
-    found: dict[str, dict[str, int]] = {}
+    found: defaultdict[str, Counter[str]] = defaultdict(Counter)
     for part in parts:
         for level, users in part.levels.items():
-            here = found.setdefault(level, {})
-            for step, count in users.items():
-                here[step] = here.get(step, 0) + count
-    return found
+            found[level].update(users)
+    return {level: dict(users) for level, users in found.items()}
 
 
 def _with(state: TrainerState, found: _Foretold) -> TrainerState:
@@ -416,7 +418,7 @@ def _moved(
     lineage = tuple(turns_of(model.segments, segments, state.round_ms, name))
     centroids = model.centroids if merged is None else merged.means(model.centroids)
     shift = np.sqrt((model.weights * (centroids - model.centroids) ** 2).sum(axis=1)).max()
-    same = found == _Foretold(model.scores, model.levels)
+    same = found == _Foretold.by(model)
     if shift <= settings.move_threshold and not lineage and same:
         return state
     segments = measured(_sized(segments, state.sizes), state.flapping)

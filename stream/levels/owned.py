@@ -16,8 +16,8 @@ from stream.levels.book import FIELD, LevelBook, count_codes, none_told
 from stream.levels.told import NONE, Crossings, crossings
 from stream.model import Model
 from stream.store.state import Position
+from stream.units import HOUR_MS
 
-HOUR_MS = 3_600_000
 NOBODY = np.empty(0, np.int64)
 
 

@@ -3,13 +3,14 @@
 Comes in: vectors in natural units, scores, and the step each user was told last. Goes out: the step each is on
 now, a column a level, with the value that decided. It is published with the model, and read back to the bit.
 
-A step's limit is a band, as wide as the slack says: who is below must rise over its upper edge to reach the step, and who is on the step or
-above must fall under its lower edge to lose it. So whoever stays inside the band stays where they are.
+A step's limit is a band, as wide as the slack says: who is below must rise over its upper edge to reach the step,
+and who is on the step or above must fall under its lower edge to lose it. So whoever stays inside the band stays
+where they are.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from hashlib import blake2b
@@ -166,31 +167,23 @@ class KnownLevel:
                 found[place, place + 2 :, 1:] = np.inf
         return found.reshape(len(found), -1)
 
-    def decided(self, before: int, after: int, value: Callable[[str], float]) -> Deciding:
-        """What took a user from one place to another.
+    def decided(self, before: Places, after: Places, values: Values) -> list[Deciding]:
+        """What took each user from one place to another.
 
         Args:
-            value: gives theirs of a feature or score.
+            values: of what it looks at, ``(n,)``.
         """
-        if after != NOWHERE:
-            one = {name: np.array([value(name)]) for name in self.asked}
-            for rule in self.rules:
-                if (
-                    rule.step == self.names[after]
-                    and rule.holds(one, np.zeros(1, np.bool_), 0.0)[0]
-                ):
-                    name, least, most = rule.limits[-1]
-                    return Deciding(name, (least if least is not None else most) or 0.0)
-        step = self.steps[self._decided_by(before, after)]
-        return Deciding(step.of, step.least)
-
-    def _decided_by(self, before: int, after: int) -> int:
-        """Place of the step whose limit was crossed."""
-        if after == NOWHERE:
-            return 0
-        if before == NOWHERE or before > after:
-            return min(after, len(self.steps) - 2)
-        return before
+        by: list[Deciding] = [Deciding(step.of, step.least) for step in self.steps[:-1]]
+        # Whoever falls loses the limit of the step that they were on.
+        rises = (before == NOWHERE) | (before > after)
+        which = np.where(rises, np.minimum(after, len(by) - 1), before).astype(np.intp)
+        which[after == NOWHERE] = 0
+        for rule in reversed(self.rules):
+            name, least, most = rule.limits[-1]
+            held = rule.holds(values, np.zeros(len(after), np.bool_), 0.0)
+            which[held & (after == self.names.index(rule.step))] = len(by)
+            by.append(Deciding(name, (least if least is not None else most) or 0.0))
+        return [by[place] for place in which.tolist()]
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -18,7 +17,7 @@ from stream.events import CAUSES, Cause, Floats, Ints
 from stream.levels.book import Codes, LevelBook
 from stream.levels.steps import KnownLevel, Levels, Places, Values
 from stream.records import Why
-from stream.scores.model import Scores
+from stream.scores.unusual import Usual
 
 REASONS = 3
 ACT, MODEL = CAUSES.index(Cause.USER_MOVED), CAUSES.index(Cause.MODEL_MOVED)
@@ -122,11 +121,12 @@ def _in_words(
     before: Places,
     now: Places,
 ) -> list[Crossing]:
+    theirs = {name: values[name][due] for name in (*level.inputs, *level.asked)}
     found = []
-    columns = zip(due.tolist(), was, before.tolist(), now.tolist(), strict=True)
-    for user, step_from, a, b in columns:
-        by = level.decided(a, b, partial(_value, values, user))
-        value = _value(values, user, by.of)
+    for place, (step_from, b, by) in enumerate(
+        zip(was, now.tolist(), level.decided(before, now, theirs), strict=True)
+    ):
+        value = float(theirs[by.of][place])
         found.append(
             Crossing(
                 level.name,
@@ -139,10 +139,6 @@ def _in_words(
             )
         )
     return found
-
-
-def _value(values: Values, user: int, name: str) -> float:
-    return float(values[name][user])
 
 
 def reasons(
@@ -165,9 +161,10 @@ def reasons(
             for number, value in zip(numbers, theirs[:, column].tolist(), strict=True):
                 answer[number] = [Why(name, value, None)], None
         elif levels.scores is not None:
-            if all(score.of == "unusual" for score in levels.scores.learned if score.name == name):
-                for number, vector in zip(numbers, theirs, strict=True):
-                    answer[number] = _of_unusual(levels.scores, vector, features), None
+            people = levels.scores.people_of(name)
+            if people is not None:
+                for number, one in zip(numbers, _of_unusual(people, theirs, features), strict=True):
+                    answer[number] = one
                 continue
             rises = np.array([found.told[number].rises for number in numbers])
             each = _of_score(levels, name, theirs, features, np.where(rises, 1.0, -1.0))
@@ -176,11 +173,17 @@ def reasons(
     return answer
 
 
-def _of_unusual(scores: Scores, vector: Floats, features: Sequence[str]) -> list[Why]:
-    """The features in which a user is farthest from people like them."""
-    far = scores.how_unusual(vector, features)
-    parts = [] if far is None else sorted(far.parts, key=lambda name: (-far.parts[name], name))
-    return [Why(name, float(vector[features.index(name)]), None) for name in parts[:REASONS]]
+def _of_unusual(people: Usual, vectors: Floats, features: Sequence[str]) -> list[Reasons]:
+    """Of each user the features in which they are farthest from people like them."""
+    by_name = np.argsort(people.inputs)
+    parts = people.carried(vectors, features)[:, by_name]
+    top = by_name[np.argsort(-parts, axis=1, kind="stable")[:, :REASONS]]
+    columns = np.array([features.index(one) for one in people.inputs])
+    values = np.take_along_axis(vectors, columns[top], axis=1)
+    return [
+        ([Why(people.inputs[place], value, None) for place, value in zip(*one, strict=True)], None)
+        for one in zip(top.tolist(), values.tolist(), strict=True)
+    ]
 
 
 def _of_score(

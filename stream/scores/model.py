@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import Any, Literal, NamedTuple
 
+import msgspec
 import numpy as np
 
 from stream.events import Bools, Floats, Ints
@@ -182,10 +183,9 @@ class Scores:
             if score.of == "unusual" and people is not None
         )
 
-    def inputs_of(self, name: str) -> tuple[str, ...]:
-        """Features that a score is computed from."""
-        unusual = any(self.learned[at].name == name for at, _ in self._of_everyone)
-        return self.people.inputs if unusual and self.people is not None else self.inputs
+    def people_of(self, name: str) -> Usual | None:
+        """What is usual, if a score says how unusual somebody is; None if it is foretold."""
+        return next((people for at, people in self._of_everyone if self.names[at] == name), None)
 
     def readable(self, features: Sequence[str]) -> bool:
         """Whether a feature table has what the scores are computed from."""
@@ -312,13 +312,7 @@ class Scores:
 
     @staticmethod
     def from_json(data: dict[str, Any]) -> Scores:
-        learned = tuple(
-            LearnedScore(**{**one, "buy": tuple(one["buy"]), "worth": tuple(one["worth"])})
-            for one in data["learned"]
-        )
-        plain = {name: tuple(data[name]) for name in ("inputs", "centre", "spread")}
-        people = Usual.from_json(data["people"]) if "people" in data else None
-        return Scores(**plain, usual=data["usual"], learned=learned, people=people)
+        return msgspec.convert(data, Scores)
 
 
 NOTHING_FORETOLD = Scores((), (), (), 0.0, ())

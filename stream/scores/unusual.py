@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -187,21 +187,6 @@ class Usual:
             found[:, column] = away[:, column] * np.einsum("nk,k->n", away, row)
         found /= len(self.inputs)
         return found
-
-    @staticmethod
-    def from_json(data: dict[str, Any]) -> Usual:
-        habits = tuple(
-            Habits(one["segment"], tuple(one["centre"]), tuple(one["spread"]))
-            for one in data["habits"]
-        )
-        plain = {name: tuple(data[name]) for name in ("inputs", "shares", "distances")}
-        return Usual(
-            habits=habits,
-            whitening=tuple(tuple(row) for row in data["whitening"]),
-            tail=data["tail"],
-            users=data["users"],
-            **plain,
-        )
 
 
 def learn(

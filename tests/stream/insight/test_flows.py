@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from stream.insight.facts import FlowsFacts
-from stream.insight.flows import HOUR_MS, HOURS, Flows
+from stream.insight.flows import HOURS, Flows
+from stream.units import HOUR_MS
 from tests.stream.insight.test_facts import fits
 
 NOW_MS = 500 * 24 * HOUR_MS

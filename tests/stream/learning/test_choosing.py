@@ -14,6 +14,7 @@ from stream.events import Floats, Ints
 from stream.learning.choosing import (
     ENOUGH,
     NOISE,
+    SHRINKAGE,
     Advice,
     Algorithm,
     Density,
@@ -87,7 +88,10 @@ def test_whitening_leaves_little_in_common_and_keeps_features_in_place(seed: int
     before = abs(np.corrcoef(mapped[:, 0], mapped[:, 1])[0, 1])
     after = abs(np.corrcoef(white[:, 0], white[:, 1])[0, 1])
     assert before > 0.8
-    assert after < 0.6 * before
+    # Of two features that go together, shrunk variances along and across are 1 + (1 - s) r and 1 - (1 - s) r.
+    shrunk = (1.0 - SHRINKAGE) * before
+    along, across = (1.0 + before) / (1.0 + shrunk), (1.0 - before) / (1.0 - shrunk)
+    assert after == pytest.approx((along - across) / (along + across), abs=0.02)
     for column in range(white.shape[1]):
         agreement = [abs(np.corrcoef(white[:, column], mapped[:, c])[0, 1]) for c in range(4)]
         assert int(np.argmax(agreement)) == column

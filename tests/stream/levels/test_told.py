@@ -10,8 +10,12 @@ import pytest
 
 from stream.delivered import Delivered
 from stream.events import LEVEL_CHANGE, Cause, Floats
-from stream.levels.steps import KnownLevel, KnownRule, Levels
+from stream.levels.book import LevelBook
+from stream.levels.steps import KnownLevel, KnownRule, KnownStep, Levels
+from stream.levels.told import crossings, reasons
 from stream.oracle import Event
+from stream.scores.model import NOTHING_FORETOLD
+from stream.scores.unusual import learn
 from stream.units import DAY_MS
 from tests.strategies import START_MS
 from tests.stream.levels.making import (
@@ -151,8 +155,9 @@ def test_a_rule_comes_before_all_steps_and_is_left_by_the_slack() -> None:
             "silence_in_gaps": np.array([gaps]),
         }
         now = level.now(values, places(before), no(1), no(1))
-        by = level.decided(before, int(now[0]), lambda name: float(values[name][0]))
-        assert by == (("silence_in_gaps", 2.0) if before == 0 and now[0] == 2 else by)
+        if now[0] != before:
+            (by,) = level.decided(places(before), now, values)
+            assert by == ("silence_in_gaps", 2.0)
         return int(now[0])
 
     assert [step(10, 1.9, 0), step(9, 2.1, 0), step(10, 2.1, 0)] == [0, 0, 2]
@@ -160,6 +165,36 @@ def test_a_rule_comes_before_all_steps_and_is_left_by_the_slack() -> None:
     values = {BACK: np.array([0.9]), "orders_total": np.array([11.0])}
     back = level.now(values | {"silence_in_gaps": np.array([0.1])}, places(2), yes(1), no(1))
     assert back.tolist() == [0]
+
+
+def test_who_crosses_a_limit_of_unusual_is_told_where_they_are_farthest() -> None:
+    random = np.random.default_rng(3)
+    names = ("money", "items", "carts", "views")
+    vectors = random.lognormal(1.0, 0.5, (400, 4))
+    ones = np.ones(400)
+    people = learn(vectors, names, ones.astype(np.int64), ones, names)
+    assert people is not None
+    scores = NOTHING_FORETOLD.with_unusual("unusual", people)
+    steps = (KnownStep("odd", "unusual", 0.9, True), KnownStep("usual"))
+    watched = Levels.of([KnownLevel("watched", steps, 0.0, "", "", 0)], scores)
+    book = LevelBook({})
+    book.take_in(watched.known)
+    looked_at = vectors * random.lognormal(0.0, 1.0, (400, 4))
+    codes, causes = np.zeros((400, 1), np.uint8), np.zeros(400, np.uint8)
+    found = crossings(watched, watched.values(looked_at, names), codes, causes, book)
+    theirs = looked_at[found.index]
+    odd = 0
+    for told, vector, (why, rest) in zip(
+        found.told, theirs, reasons(watched, found, theirs, names), strict=True
+    ):
+        far = scores.how_unusual(vector, names)
+        assert far is not None
+        farthest = sorted(far.parts, key=lambda name: (-far.parts[name], name))[:3]
+        assert [one.feature for one in why] == farthest
+        assert [one.value for one in why] == [vector[names.index(name)] for name in farthest]
+        assert (rest, told.value, told.limit) == (None, far.value, 0.9)
+        odd += told.step_to == "odd"
+    assert 100 < odd < 400
 
 
 def places(*these: int) -> Any:
