@@ -686,8 +686,9 @@ class Api(Section):
     @model_validator(mode="after")
     def _is_guarded(self) -> Api:
         names = [client.name for client in self.clients]
-        if len(set(names)) < len(names):
-            raise ValueError("api.clients: two have the same name")
+        for name in names:
+            if names.count(name) > 1:
+                raise ValueError(f"api.clients: the name {name!r} is used twice")
         if not self.clients and not is_loopback(self.host):
             raise ValueError(
                 f"api.host: {self.host} can be reached from other machines; declare api.clients, or "
