@@ -23,7 +23,6 @@ from pydantic.config import JsonDict
 
 from stream import rhythm
 from stream.access import Client, is_loopback
-from stream.addresses import sentinel_address
 from stream.campaigns.declare import Campaign, see_campaigns
 from stream.campaigns.declare import Limits as CampaignLimits
 from stream.features import (
@@ -41,6 +40,7 @@ from stream.limits import Limits
 from stream.populations import DEFAULT_POPULATIONS, Population, Populations, check
 from stream.scores.declare import DEFAULT_SCORES, HABITS, INPUTS, NEEDED, Score, Wanted
 from stream.segments import MOST_MARGIN, PublishRule
+from stream.sentinels import sentinel_address
 from stream.told import WRONG, ToldError
 from stream.units import parse_duration
 from stream.webhooks.declare import Endpoint, see_endpoints
@@ -686,8 +686,9 @@ class Api(Section):
     @model_validator(mode="after")
     def _is_guarded(self) -> Api:
         names = [client.name for client in self.clients]
-        if len(set(names)) < len(names):
-            raise ValueError("api.clients: two have the same name")
+        for name in names:
+            if names.count(name) > 1:
+                raise ValueError(f"api.clients: the name {name!r} is used twice")
         if not self.clients and not is_loopback(self.host):
             raise ValueError(
                 f"api.host: {self.host} can be reached from other machines; declare api.clients, or "

@@ -39,11 +39,11 @@ class Authority:
         )
 
     def sign(self, name: str) -> Certificate:
-        """A certificate of a name, good for a server on loopback and for a client."""
+        """A certificate of a name, good for a server of that name or on loopback, and for a client."""
         certificate, key, request, both, more = (
             self._folder / f"{name}.{end}" for end in ("pem", "key", "csr", "both", "ext")
         )
-        more.write_text("subjectAltName=IP:127.0.0.1,DNS:localhost\n")
+        more.write_text(f"subjectAltName=IP:127.0.0.1,DNS:localhost,DNS:{name}\n")
         _openssl("req", *KEY, "-subj", f"/CN={name}", "-keyout", key, "-out", request)
         _openssl(
             *("x509", "-req", "-in", request, "-CA", self.certificate, "-CAkey", self._key),

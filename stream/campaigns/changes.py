@@ -7,16 +7,15 @@ is no change is left out and counted. `decide` is next.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated, Any
 
 import msgspec
 import numpy as np
-import numpy.typing as npt
 
 from stream.campaigns.match import Codes, Move, Moves
-from stream.campaigns.state import Users
+from stream.campaigns.state import Batch, Users
 from stream.events import Hashes, Ints
 
 
@@ -53,7 +52,7 @@ def _fits(digits: str, most: int) -> bool:
 
 
 @dataclass(frozen=True)
-class ChangeColumns:
+class ChangeColumns(Batch):
     """Changes, a column a field; those of a user stand in their order.
 
     Attributes:
@@ -70,13 +69,6 @@ class ChangeColumns:
     version: Ints
     move: Codes
     reasons: Hashes
-
-    def __len__(self) -> int:
-        return len(self.slot)
-
-    def where(self, keep: npt.NDArray[Any]) -> ChangeColumns:
-        """The changes a mask or an index picks, in that order."""
-        return ChangeColumns(*(getattr(self, field.name)[keep] for field in fields(self)))
 
 
 class ChangeReader:

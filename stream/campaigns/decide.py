@@ -18,10 +18,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from enum import IntEnum
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from stream.campaigns import state
 from stream.campaigns.arms import FIRST_ARM, Arms
@@ -29,7 +27,7 @@ from stream.campaigns.changes import ChangeColumns, ChangeReader
 from stream.campaigns.declare import Campaign, Limits
 from stream.campaigns.match import Codes, Moves
 from stream.campaigns.quiet import ZoneClock, not_quiet_from
-from stream.campaigns.state import NEVER, NONE, NOT_DUE, Pairs, Users, one_a_user
+from stream.campaigns.state import NEVER, NONE, NOT_DUE, Batch, Pairs, Users, one_a_user
 from stream.campaigns.windows import Ended
 from stream.events import Bools, Hashes, Ints
 from stream.units import DAY_MS
@@ -79,7 +77,7 @@ _STAGE_OUTCOME = np.array([-1, Outcome.SETTLING, Outcome.WAITING])
 
 
 @dataclass(frozen=True)
-class Decisions:
+class Decisions(Batch):
     """Outcomes, a column a field; a change that is unmatched has no row.
 
     Attributes:
@@ -107,13 +105,6 @@ class Decisions:
     move: Ints
     counted: Bools
 
-    def __len__(self) -> int:
-        return len(self.slot)
-
-    def where(self, keep: npt.NDArray[Any]) -> Decisions:
-        """The decisions a mask or an index picks, in that order."""
-        return Decisions(*(getattr(self, field.name)[keep] for field in fields(self)))
-
     @staticmethod
     def concatenate(parts: Sequence[Decisions]) -> Decisions:
         """All of them, in the order given."""
@@ -131,7 +122,7 @@ NO_DECISIONS = Decisions(
 
 
 @dataclass(frozen=True)
-class _Open:
+class _Open(Batch):
     """Pairs about which something is to be decided now, a column a field."""
 
     slot: Ints
@@ -145,12 +136,6 @@ class _Open:
     move: Ints
     pair: Ints
     counted: Bools
-
-    def __len__(self) -> int:
-        return len(self.slot)
-
-    def where(self, keep: npt.NDArray[Any]) -> _Open:
-        return _Open(*(getattr(self, field.name)[keep] for field in fields(self)))
 
 
 class Book:

@@ -14,13 +14,13 @@ The orders of a user are a chain, as their pairs are (`state`).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from stream.campaigns.state import NONE, Columns, of_chains, one_a_user
+from stream.campaigns.state import NONE, Batch, Columns, of_chains, one_a_user
 from stream.events import Bools, Floats, Hashes, Ints
 
 BOUGHT = np.dtype(
@@ -42,7 +42,7 @@ WHOLE = 1.0 - 1e-9
 
 
 @dataclass(frozen=True)
-class PurchaseColumns:
+class PurchaseColumns(Batch):
     """What messages say of orders, a column a field; those of a user stand in their order.
 
     Attributes:
@@ -58,10 +58,6 @@ class PurchaseColumns:
     value: Floats
     whole: Bools
     given_back: Bools
-
-    def where(self, keep: npt.NDArray[Any]) -> PurchaseColumns:
-        """The purchases a mask or an index picks, in that order."""
-        return PurchaseColumns(*(getattr(self, field.name)[keep] for field in fields(self)))
 
 
 class Read(NamedTuple):

@@ -10,7 +10,8 @@ user has few of them, and a pair is found by walking a chain, for all pairs of a
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from dataclasses import dataclass, fields
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -71,6 +72,19 @@ def of_chains(first: npt.NDArray[np.int32], after: npt.NDArray[np.int32]) -> tup
         owners.append(owner)
         here = after[here].astype(np.int64)
     return np.concatenate(places), np.concatenate(owners)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Columns of one length that stay as they are; whoever is one has a field a column."""
+
+    def __len__(self) -> int:
+        first: npt.NDArray[Any] = getattr(self, fields(self)[0].name)
+        return len(first)
+
+    def where(self, keep: npt.NDArray[Any]) -> Self:
+        """What a mask or an index picks, in that order."""
+        return type(self)(*(getattr(self, field.name)[keep] for field in fields(self)))
 
 
 class Columns:

@@ -38,10 +38,10 @@ from redis.crc import key_slot
 from redis.retry import Retry
 from redis.sentinel import Sentinel
 
-from stream.addresses import SentinelAddress, sentinel_address
 from stream.config import ConfigError
 from stream.config import Store as StoreSettings
 from stream.limits import TOPICS
+from stream.sentinels import SentinelAddress, sentinel_address
 from stream.store.redis_partitions import NOBODY, RedisPartitions, frame
 from stream.store.state import (
     KEY_BYTES,

@@ -5,11 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import queue
-import shutil
 import socket
 import socketserver
 import ssl
-import subprocess
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -24,7 +22,7 @@ from producers.webhooks import Sender, resolve
 from stream.webhooks.declare import Endpoint
 from stream.webhooks.queue import Attempt
 from stream.webhooks.schedule import Answer
-from tests.conftest import unavailable
+from tests.certificates import Authority
 from tests.endpoint import LocalEndpoint, Manner
 from tests.stream.webhooks.making import OTHER_SECRET, SECRET, endpoint, trigger
 
@@ -316,25 +314,15 @@ def test_a_certificate_is_to_be_of_the_name_and_vouched_for(
         del host, port
         return ["127.0.0.1"]
 
-    if shutil.which("openssl") is None:
-        unavailable("needs openssl, which makes the certificate: apt-get install openssl")
-    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
-    subprocess.run(
-        [
-            *("openssl", "req", "-x509", "-nodes", "-newkey", "rsa:2048", "-days", "2"),
-            *("-subj", "/CN=crm.example", "-addext", "subjectAltName=DNS:crm.example"),
-            *("-keyout", key, "-out", certificate),
-        ],
-        check=True,
-        capture_output=True,
-    )
+    authority = Authority(tmp_path)
+    shown = authority.sign("crm.example")
     tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    tls.load_cert_chain(certificate, key)
+    tls.load_cert_chain(shown.certificate, shown.key)
     # A server with several names chooses its certificate by the one that it is asked for.
     asked: list[str | None] = []
     tls.sni_callback = lambda _socket, name, _context: asked.append(name)
     if vouched_for:
-        monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+        monkeypatch.setenv("SSL_CERT_FILE", str(authority.certificate))
     with LocalEndpoint(SECRET, tls=tls) as server:
         one = local(server, url=f"https://{host}:{server.port}/in")
         with outbox(one, resolved=here) as out:

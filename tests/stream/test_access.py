@@ -94,7 +94,7 @@ def test_without_clients_only_this_machine_is_listened_to() -> None:
     one = {"name": "crm", "token": "env:TOKEN"}
     told = Settings.model_validate({"api": {"host": "0.0.0.0", "clients": [one]}})  # noqa: S104
     assert told.api.clients[0].scopes == (Scope.READ,)
-    with pytest.raises(ValidationError, match="two have the same name"):
+    with pytest.raises(ValidationError, match="the name 'crm' is used twice"):
         Settings.model_validate({"api": {"clients": [one, one]}})
 
 

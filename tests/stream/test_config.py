@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-from stream.addresses import sentinel_address
 from stream.config import ConfigError, Settings
 from stream.config_layers import as_file, as_toml, effective, load
 from stream.features import DEFAULT_FEATURES
+from stream.sentinels import sentinel_address
 
 EMPTY: dict[str, str] = {}
 
