@@ -25,7 +25,7 @@ from stream.campaigns.oracle import Oracle, matches
 from stream.campaigns.triggers import TRIGGERED, CampaignTrigger
 from stream.config import Settings
 from stream.errors import TopicMissingError
-from stream.events import CHANGED
+from stream.events import CHANGED, LEVEL_CHANGED
 from stream.headers import event_type
 from stream.units import iso
 
@@ -92,13 +92,13 @@ class _Audit:
 
     # -- what is on the topics ---------------------------------------------------------------
 
-    def _records(self, topic: str, kind: str) -> list[Record]:
+    def _records(self, topic: str, *kinds: str) -> list[Record]:
         try:
             records = list(self._read(self._settings.broker, topic))
         except TopicMissingError:
             # Nothing was ever sent.
             return []
-        return [one for one in records if event_type(one) == kind]
+        return [one for one in records if event_type(one) in kinds]
 
     def _triggers(self) -> list[CampaignTrigger]:
         found = []
@@ -110,10 +110,10 @@ class _Audit:
         return found
 
     def _changes(self) -> dict[int, list[tuple[int, dict[str, Any]]]]:
-        """By partition, changes with their offsets; each once."""
+        """By partition, changes and crossings with their offsets; each once."""
         found: dict[int, list[tuple[int, dict[str, Any]]]] = defaultdict(list)
         seen: set[str] = set()
-        for record in self._records(self._settings.topics.changes, CHANGED):
+        for record in self._records(self._settings.topics.changes, CHANGED, LEVEL_CHANGED):
             change = _read_change(record.value() or b"")
             if change["id"] not in seen:
                 seen.add(change["id"])

@@ -32,6 +32,7 @@ from stream.campaigns.windows import Sums
 from stream.config import Settings
 from stream.events import Ints
 from stream.hashing import partitions_of
+from stream.levels.declare import step_names
 
 IDLE_MS = 60_000
 """When no purchase has come for this long, live, there is none that is not read."""
@@ -49,8 +50,9 @@ class _Sent(msgspec.Struct):
 class _Dated(msgspec.Struct):
     """The fields by which it is known when a change happened."""
 
-    to: int
     at: str
+    to: int | None = None
+    level: str | None = None
 
 
 _read_dated = msgspec.json.Decoder(_Dated).decode
@@ -84,8 +86,9 @@ class Campaigns(Decision):
     def begin(self, own: bytes, delivered: Sequence[bytes]) -> None:
         settings = self._settings
         self._keeper = Keeper(
-            settings.campaigns, settings.campaign_limits, self._secret, own, self._loaded
-        )
+            settings.campaigns, settings.campaign_limits, self._secret, own, self._loaded,
+            step_names(settings.levels),
+        )  # fmt: skip
         self._loaded = {}
         for record in delivered:
             sent = _read_sent(record)
@@ -232,7 +235,9 @@ def change_time(message: Message) -> int:
     A purchase is none: it may be read long before the changes of its time.
     """
     try:
-        return parse_time(_read_dated(message.value() or b"").at)
+        told = _read_dated(message.value() or b"")
+        is_change = told.to is not None or told.level is not None
+        return parse_time(told.at) if is_change else 0
     except msgspec.MsgspecError:
         return 0
 

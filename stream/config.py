@@ -34,7 +34,7 @@ from stream.features import (
 )
 from stream.kinds import DEFAULT_KINDS, DERIVED, FALLBACK_KIND, KindRule
 from stream.levels.book import layout
-from stream.levels.declare import Level
+from stream.levels.declare import Level, step_names
 from stream.levels.declare import check as check_levels
 from stream.limits import Limits
 from stream.populations import DEFAULT_POPULATIONS, Population, Populations, check
@@ -873,7 +873,8 @@ class Settings(Section):
                     )
         self._scores_are_known(names)
         check_levels(self.levels, names, {score.name: score.of for score in self.scores})
-        see_campaigns(self.campaigns, (rule.kind for rule in self.kinds), names)
+        kinds = [rule.kind for rule in self.kinds]
+        see_campaigns(self.campaigns, kinds, names, step_names(self.levels))
         see_endpoints(self.endpoints, (campaign.name for campaign in self.campaigns))
         return self
 

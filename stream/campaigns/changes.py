@@ -30,21 +30,29 @@ MOST_INCARNATION, MOST_NUMBER = 1 << 62, (1 << 31) - 1
 
 
 class _Change(msgspec.Struct, gc=False):
-    """The fields of a change that campaigns need."""
+    """The fields of a change of segment, or of a crossing of a level, that campaigns need."""
 
     id: str
     user: str
     version: int
-    to: int
-    name_to: str
-    kind_to: str
     cause: str
     at: Moment
-    provisional: bool
     why: list[_Why]
     origin: int | None = msgspec.field(name="from", default=None)
+    to: int | None = None
     name_from: str | None = None
+    name_to: str | None = None
     kind_from: str | None = None
+    kind_to: str | None = None
+    provisional: bool | None = None
+    level: str | None = None
+    step_from: str | None = None
+    step_to: str | None = None
+
+    def is_whole(self) -> bool:
+        """Whether all fields of either are there."""
+        of_segment = (self.to, self.name_to, self.kind_to, self.provisional)
+        return of_segment.count(None) == (0 if self.level is None else len(of_segment))
 
 
 def _fits(digits: str, most: int) -> bool:
@@ -112,7 +120,8 @@ class ChangeReader:
         slot_of, code_of, bits = self._users.slot_of, self._moves.code, self._bits
         for one in changes:
             _, incarnation, number = (*one.id.rsplit("-", 2), "", "")[:3]
-            if not (_fits(incarnation, MOST_INCARNATION) and _fits(number, MOST_NUMBER)):
+            fits = _fits(incarnation, MOST_INCARNATION) and _fits(number, MOST_NUMBER)
+            if not (fits and one.is_whole()):
                 self.unreadable += 1
                 continue
             slots.append(slot_of(one.user))
@@ -129,7 +138,10 @@ class ChangeReader:
                         one.kind_from,
                         one.kind_to,
                         one.cause,
-                        one.provisional,
+                        bool(one.provisional),
+                        one.level,
+                        one.step_from,
+                        one.step_to,
                     )
                 )
             )

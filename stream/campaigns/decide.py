@@ -15,7 +15,7 @@ comes back after an hour sends nothing into quiet hours, over a cap, or too late
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from enum import IntEnum
 
@@ -24,12 +24,13 @@ import numpy as np
 from stream.campaigns import state
 from stream.campaigns.arms import FIRST_ARM, Arms
 from stream.campaigns.changes import ChangeColumns, ChangeReader
-from stream.campaigns.declare import Campaign, Limits
+from stream.campaigns.declare import Campaign, Limits, When
 from stream.campaigns.match import Codes, Moves
 from stream.campaigns.quiet import ZoneClock, not_quiet_from
 from stream.campaigns.state import NEVER, NONE, NOT_DUE, Batch, Pairs, Users, one_a_user
 from stream.campaigns.windows import Ended
 from stream.events import Bools, Hashes, Ints
+from stream.levels.book import MOST_CODES
 from stream.units import DAY_MS
 
 WEEK_MS = 7 * DAY_MS
@@ -60,7 +61,7 @@ class Outcome(IntEnum):
     SETTLING = 8
     """Not the last one: it is seen whether it stays true."""
     UNDONE = 9
-    """The user moved on before the time was up, or before the quiet hours were over."""
+    """The user moved on, on a level too, before the time was up, or before the quiet hours were over."""
     QUIET = 10
     """It was a quiet hour, and the campaign does not wait."""
     WAITING = 11
@@ -170,6 +171,18 @@ class Book:
         return outside
 
 
+def _standing(when: When, levels: Mapping[str, Sequence[str]]) -> list[tuple[int, Bools]]:
+    """Of each level that a condition looks at, its place, and by code of a step whether it holds there."""
+    found = []
+    for level, wanted in when.steps.items():
+        allowed = np.zeros(MOST_CODES + 1, np.bool_)
+        known = level in levels
+        for code, step in enumerate(levels[level] if known else (), 1):
+            allowed[code] = step in wanted
+        found.append((list(levels).index(level) if known else 0, allowed))
+    return found
+
+
 class Decider:
     """Campaigns, and what they know of the users of a partition.
 
@@ -179,6 +192,7 @@ class Decider:
         key: the namespace's secret.
         earlier: declarations that were in force before and that users are still in, oldest first. What
             is under way goes on as they say; of a campaign that is declared no more, it ends.
+        levels: names of the steps of each level that is declared.
 
     Attributes:
         campaigns: those declared, then those that were; only the first ones are offered changes.
@@ -196,7 +210,9 @@ class Decider:
         limits: Limits,
         key: bytes = b"",
         earlier: Sequence[Campaign] = (),
+        levels: Mapping[str, Sequence[str]] | None = None,
     ) -> None:
+        levels = levels or {}
         declared = {one.name for one in campaigns}
         removed = {one.name: one for one in earlier if one.name not in declared}
         self.campaigns = [*campaigns, *removed.values()]
@@ -206,9 +222,10 @@ class Decider:
         self.book = Book(versions, limits, key)
         self.book.end_ms[[one.name not in declared for one in versions]] = NEVER
         self._day, self._week = limits.per_user.day, limits.per_user.week
-        self.users = Users(key, max(self._day or 0, self._week or 0))
+        self.users = Users(key, max(self._day or 0, self._week or 0), len(levels))
         self.pairs = Pairs()
-        self.moves = Moves([version.when for version in versions])
+        self.moves = Moves([version.when for version in versions], levels)
+        self._standing = [_standing(campaign.when, levels) for campaign in campaigns]
         watched = list(dict.fromkeys(f for c in campaigns for f in c.when.reasons))
         self.reader = ChangeReader(self.users, self.moves, watched)
         self._reasons: Hashes = np.array(
@@ -302,7 +319,12 @@ class Decider:
         erased = self.moves.erased[changes.move]
         if erased.any():
             users.suppressed[slot[erased]] = users.erased[slot[erased]] = True
-        users.at_risk[slot] = self.moves.at_risk[changes.move]
+            users.steps[slot[erased]] = 0
+        moved = self.moves.of_segment[changes.move]
+        users.at_risk[slot[moved]] = self.moves.at_risk[changes.move[moved]]
+        level = self.moves.level[changes.move]
+        crossed = level != NONE
+        users.steps[slot[crossed], level[crossed]] = self.moves.step[changes.move[crossed]]
         busy = users.under_way[slot] > 0
         if busy.any():
             self._undo(slot[busy], changes.move[busy], at_ms[busy])
@@ -362,18 +384,21 @@ class Decider:
 
     def _offer(self, changes: ChangeColumns, at_ms: Ints) -> None:
         """Changes of distinct users to all campaigns, each step for whom the ones before left over."""
+        book, users = self.book, self.users
         concerned = self.moves.concerned[: self.offered, changes.move]
         watching = self._reasons > 0
         if watching.any():
             named = (changes.reasons[None, :] & self._reasons[watching, None]) > 0
             concerned[watching] &= named
+        for number, standing in enumerate(self._standing):
+            for level, allowed in standing:
+                concerned[number] &= allowed[users.steps[changes.slot, level]]
         self.pairs_seen[: self.offered] += len(changes)
         unmatched = len(changes) - concerned.sum(axis=1)
         self.counts[: self.offered, Outcome.UNMATCHED] += unmatched
         row, campaign = np.nonzero(concerned.T)
         if not len(row):
             return
-        book, users = self.book, self.users
         left = _Open(
             slot=changes.slot[row],
             campaign=campaign,

@@ -10,7 +10,7 @@ version, and cannot forget to say so.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, date, datetime
 from enum import StrEnum
 from hashlib import blake2b
@@ -136,13 +136,37 @@ class When(_Declared):
     provisional: bool = Field(
         default=False, description="also users' first assignments, which have no segment before"
     )
+    level: str | None = Field(
+        default=None, description="crossings of this level, in place of changes of segments"
+    )
+    step_to: tuple[str, ...] = Field(default=(), description="steps of the level after a crossing")
+    step_from: tuple[str, ...] = Field(default=(), description="steps of the level before it")
+    steps: dict[str, tuple[str, ...]] = Field(
+        default={},
+        description="of any levels, steps on one of which the user must be, as they were told last",
+    )
 
     @model_validator(mode="after")
     def _says_whom(self) -> When:
-        if not (self.kind_to or self.segment_to or self.kind_from or self.segment_from):
+        of_segments = self.kind_to or self.segment_to or self.kind_from or self.segment_from
+        of_level = self.step_to or self.step_from
+        if self.level is None:
+            if of_level:
+                raise ValueError("step_to and step_from are of a level: give level, too")
+            if not of_segments:
+                raise ValueError(
+                    "give kind_to, segment_to, kind_from or segment_from, or level with step_to or "
+                    "step_from: all changes are no condition"
+                )
+        elif not of_level:
+            raise ValueError("give step_to or step_from with level: all crossings are no condition")
+        elif of_segments or self.provisional:
             raise ValueError(
-                "give kind_to, segment_to, kind_from or segment_from: all changes are no condition"
+                "a crossing of a level is no change of segment: it has no kinds, no segments and no "
+                "first assignment"
             )
+        if empty := [name for name, steps in self.steps.items() if not steps]:
+            raise ValueError(f"steps of {empty[0]!r}: give one at least, or leave the level out")
         return self
 
 
@@ -293,9 +317,15 @@ class Limits(_Declared):
 
 
 def see_campaigns(
-    campaigns: Sequence[Campaign], kinds: Iterable[str], features: Iterable[str]
+    campaigns: Sequence[Campaign],
+    kinds: Iterable[str],
+    features: Iterable[str],
+    levels: Mapping[str, Sequence[str]],
 ) -> None:
     """Whether campaigns name only what there is.
+
+    Args:
+        levels: names of the steps of each.
 
     Raises:
         ValueError: they do not; the message names the key.
@@ -317,3 +347,22 @@ def see_campaigns(
         for feature in campaign.when.reasons:
             if feature not in known_features:
                 raise ValueError(f"{key}.when.reasons: {feature!r} is no feature")
+        _see_steps(f"{key}.when", campaign.when, levels)
+
+
+def _see_steps(key: str, when: When, levels: Mapping[str, Sequence[str]]) -> None:
+    named = [(f"{key}.steps", level, steps) for level, steps in when.steps.items()]
+    if when.level is not None:
+        named += [
+            (f"{key}.level", when.level, ()),
+            (f"{key}.step_to", when.level, when.step_to),
+            (f"{key}.step_from", when.level, when.step_from),
+        ]
+    for field, level, steps in named:
+        if level not in levels:
+            told = f"only {', '.join(levels)}" if levels else "none is declared"
+            raise ValueError(f"{field}: there is no level {level!r}; {told}")
+        for step in steps:
+            if step not in levels[level]:
+                told = ", ".join(levels[level])
+                raise ValueError(f"{field}: {level!r} has no step {step!r}, but {told}")

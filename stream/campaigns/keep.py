@@ -70,6 +70,9 @@ KEPT = np.dtype(
     ]
 )
 """A pair in a row; see `stream.campaigns.state.PAIR`."""
+STOOD = np.dtype([("level", "<u4"), ("step", "<u4")])
+"""Digests of a level and of the step of it that the user was told last; of no level where they are 0. What a row
+has behind all else are these."""
 SUPPRESSED, AT_RISK, ERASED = 1, 2, 4
 """Flags of a user."""
 USED, COUNTED, SUMMED = 1, 2, 4
@@ -122,15 +125,31 @@ def kept_by(store: RoleStore, partitions: int) -> list[Own]:
 _write = msgspec.json.Encoder().encode
 
 
-def _row(sends: int, pairs: int, bought: int) -> np.dtype[Any]:
+def _row(sends: int, pairs: int, bought: int, stood: int = 0) -> np.dtype[Any]:
     return np.dtype(
         [
             ("head", HEAD),
             ("sends", "<i8", (sends,)),
             ("pairs", KEPT, (pairs,)),
             ("bought", BOUGHT, (bought,)),
+            ("stood", STOOD, (stood,)),
         ]
     )
+
+
+def _step_digests(levels: Mapping[str, Sequence[str]]) -> npt.NDArray[Any]:
+    """By place of a level and code of a step, what a row has of it; see `STOOD`."""
+    most = max((len(steps) for steps in levels.values()), default=0)
+    found = np.zeros((len(levels), most + 1), STOOD)
+    for place, (level, steps) in enumerate(levels.items()):
+        for code, step in enumerate(steps, 1):
+            found[place, code] = _short_digest(level), _short_digest(step)
+    return found
+
+
+def _short_digest(name: str) -> int:
+    digest = blake2b(name.encode(), digest_size=4, person=b"segstream levels").digest()
+    return int.from_bytes(digest, "little")
 
 
 def _name_digest(name: str) -> int:
@@ -142,7 +161,9 @@ def _tables(rows: Mapping[bytes, bytes]) -> list[Table]:
     names = defaultdict(list)
     for name, row in rows.items():
         head = np.frombuffer(row, HEAD, 1)[0]
-        names[int(head["sends"]), int(head["pairs"]), int(head["bought"])].append(name)
+        told = int(head["sends"]), int(head["pairs"]), int(head["bought"])
+        left = len(row) - _row(*told).itemsize
+        names[*told, left // STOOD.itemsize].append(name)
     return [
         (found, np.frombuffer(b"".join(map(rows.__getitem__, found)), _row(*shape)))
         for shape, found in names.items()
@@ -182,7 +203,7 @@ class Keeper:
     """A decider, and what is kept of it.
 
     Args:
-        campaigns, limits, key: see `Decider`.
+        campaigns, limits, key, levels: see `Decider`.
         own: what was kept of the partition; empty if nothing was.
         rows: of users, by name.
 
@@ -202,12 +223,14 @@ class Keeper:
         key: bytes = b"",
         own: bytes = b"",
         rows: Mapping[bytes, bytes] | None = None,
+        levels: Mapping[str, Sequence[str]] | None = None,
     ) -> None:
+        self._stood = _step_digests(levels or {})
         kept = read_own(own) if own else Own()
         tables = _tables(rows or {})
         summed = {(name, version) for name, of in kept.sums.items() for version in of}
         earlier = _still_used(map(Campaign.model_validate_json, kept.versions), tables, summed)
-        self.decider = Decider(campaigns, limits, key, earlier)
+        self.decider = Decider(campaigns, limits, key, earlier, levels)
         if len(self.decider.campaigns) > MOST_NAMES:
             raise ValueError(
                 f"campaigns: users have state of {len(self.decider.campaigns)} that are or were "
@@ -275,6 +298,7 @@ class Keeper:
         self._last.kept[slots] = True
         width = min(table["sends"].shape[1], users.sends.shape[1])
         users.sends[slots, :width] = table["sends"][:, :width]
+        self._take_steps(slots, table["stood"])
         row, nth = np.nonzero(table["pairs"]["flags"] & USED)
         kept, slot = table["pairs"][row, nth], slots[row]
         campaign = np.full(len(kept), NONE)
@@ -295,6 +319,13 @@ class Keeper:
         under_way = pairs.stage[places] != state.IDLE
         np.add.at(users.under_way, slot[under_way], 1)
         pairs.due_ms[places[under_way & (campaign >= self.decider.offered)]] = NEVER
+
+    def _take_steps(self, slots: Ints, stood: npt.NDArray[Any]) -> None:
+        for place, codes in enumerate(self._stood):
+            for code, step in enumerate(codes[1:], 1):
+                if step["level"]:
+                    there = (stood == step).any(axis=1)
+                    self.decider.users.steps[slots[there], place] = code
 
     def fresh(self, slots: Ints, incarnations: Ints, numbers: Ints) -> Bools:
         """Which changes are newer than all of their user before them: a topic may repeat one."""
@@ -362,7 +393,9 @@ class Keeper:
         most = int(nth.max()) + 1 if len(row) else 0
         bought = self.purchases.pack(slots, known_ms)
         orders = int(bought.nth.max(initial=-1)) + 1
-        table = np.zeros(len(slots), _row(users.sends.shape[1], most, orders))
+        levels = len(self._stood)
+        table = np.zeros(len(slots), _row(users.sends.shape[1], most, orders, levels))
+        table["stood"] = self._stood[np.arange(levels), users.steps[slots, :levels]]
         head = table["head"]
         head["clock_ms"], head["bought"] = users.clock_ms[slots], orders
         head["flags"] = (

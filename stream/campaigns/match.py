@@ -1,20 +1,21 @@
 """Says which campaigns a change concerns, and which it leaves true: once for each kind of move.
 
-Comes in: moves, from one segment to another for a cause. Goes out: tables of yes and no by campaign and
+Comes in: moves, from one segment or step of a level to another for a cause. Goes out: tables of yes and no by campaign and
 move; `decide` looks them up for whole columns. A shop makes millions of changes and a few thousand
 different moves.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from stream.campaigns.declare import When
-from stream.events import Bools, Cause
+from stream.campaigns.state import NONE, Steps, step_code
+from stream.events import Bools, Cause, Ints
 from stream.kinds import CHURN_RISK_KINDS
 
 Codes = npt.NDArray[np.int32]
@@ -22,22 +23,31 @@ _FIRST_ROOM = 64
 
 
 class Move(NamedTuple):
-    """What many changes have in common; segment, name and kind before are None for a first one."""
+    """What many changes have in common.
+
+    Segment, name and kind before are None for a first change of segment. A crossing of a level has a level,
+    and no segments.
+    """
 
     segment_from: int | None
-    segment_to: int
+    segment_to: int | None
     name_from: str | None
-    name_to: str
+    name_to: str | None
     kind_from: str | None
-    kind_to: str
+    kind_to: str | None
     cause: str
     provisional: bool
+    level: str | None = None
+    step_from: str | None = None
+    step_to: str | None = None
 
 
 def concerns(when: When, move: Move) -> bool:
-    """Whether a move fulfils all conditions but the reasons, which are each change's own."""
+    """Whether a move fulfils all conditions but those on reasons and on steps, which are each user's own."""
     return (
         move.cause in when.cause
+        and move.level == when.level
+        and (not when.step_from or move.step_from in when.step_from)
         and (when.provisional or not move.provisional)
         and (not when.kind_from or move.kind_from in when.kind_from)
         and (not when.segment_from or move.segment_from in when.segment_from)
@@ -49,14 +59,22 @@ def leaves_true(when: When, move: Move) -> bool:
     """Whether what was decided for a user before still holds where this move takes them.
 
     Without a condition on where users go, what was decided hangs on where they were taken: any move
-    ends it.
+    ends it. A crossing of a level says nothing of segments, nor a change of segment of levels.
     """
-    return bool(when.kind_to or when.segment_to) and _arrives(when, move)
+    if move.cause == Cause.ERASED:
+        return False
+    if move.level in when.steps and move.step_to not in when.steps[move.level]:
+        return False
+    if move.level != when.level:
+        return True
+    return bool(when.kind_to or when.segment_to or when.step_to) and _arrives(when, move)
 
 
 def _arrives(when: When, move: Move) -> bool:
-    return (not when.kind_to or move.kind_to in when.kind_to) and (
-        not when.segment_to or move.segment_to in when.segment_to
+    return (
+        (not when.kind_to or move.kind_to in when.kind_to)
+        and (not when.segment_to or move.segment_to in when.segment_to)
+        and (not when.step_to or move.step_to in when.step_to)
     )
 
 
@@ -65,10 +83,14 @@ class Moves:
 
     Args:
         book: declarations, by version.
+        levels: names of the steps of each level that is declared.
     """
 
-    def __init__(self, book: Sequence[When] = ()) -> None:
+    def __init__(
+        self, book: Sequence[When] = (), levels: Mapping[str, Sequence[str]] | None = None
+    ) -> None:
         self._book = list(book)
+        self._levels = {name: list(steps) for name, steps in (levels or {}).items()}
         self._codes: dict[Move, int] = {}
         self._moves: list[Move] = []
         self.concerned: Bools = np.zeros((len(self._book), _FIRST_ROOM), np.bool_)
@@ -79,6 +101,12 @@ class Moves:
         """``(moves,)``: the user is no more."""
         self.at_risk: Bools = np.zeros(_FIRST_ROOM, np.bool_)
         """``(moves,)``: the user is in a kind of churn risk now."""
+        self.of_segment: Bools = np.zeros(_FIRST_ROOM, np.bool_)
+        """``(moves,)``: it is one from segment to segment, not one of a level."""
+        self.level: Ints = np.full(_FIRST_ROOM, NONE)
+        """``(moves,)``: place of the level; NONE for a change of segment, and of a level that is not declared."""
+        self.step: Steps = np.zeros(_FIRST_ROOM, np.uint8)
+        """``(moves,)``: the step of the level that the user is on now, see `step_code`."""
 
     def __getitem__(self, code: int) -> Move:
         return self._moves[code]
@@ -98,10 +126,15 @@ class Moves:
                     np.pad(self.concerned, wider),
                     np.pad(self.still, wider),
                 )
-                self.erased = np.pad(self.erased, wider[1])
-                self.at_risk = np.pad(self.at_risk, wider[1])
+                for name in ("erased", "at_risk", "of_segment", "level", "step"):
+                    setattr(self, name, np.pad(getattr(self, name), wider[1]))
             self.concerned[:, code] = [concerns(when, move) for when in self._book]
             self.still[:, code] = [leaves_true(when, move) for when in self._book]
             self.erased[code] = move.cause == Cause.ERASED
             self.at_risk[code] = move.kind_to in CHURN_RISK_KINDS
+            self.of_segment[code] = move.level is None
+            self.level[code] = NONE
+            if move.level in self._levels:
+                self.level[code] = list(self._levels).index(move.level)
+                self.step[code] = step_code(self._levels[move.level], move.step_to)
         return code

@@ -51,6 +51,7 @@ class _User:
     pending: dict[str, _Pending] = field(default_factory=dict)
     sent: dict[str, int] = field(default_factory=dict)
     counted: set[str] = field(default_factory=set)
+    steps: dict[str, str | None] = field(default_factory=dict)
 
 
 class Oracle:
@@ -90,6 +91,9 @@ class Oracle:
         user.clock_ms = now
         if change["cause"] == "erased":
             user.suppressed = True
+            user.steps.clear()
+        if "level" in change:
+            user.steps[change["level"]] = change["step_to"]
         for campaign in self._campaigns:
             pending = user.pending.get(campaign.name)
             if pending is not None and not _still(campaign, change):
@@ -139,7 +143,8 @@ class Oracle:
         contenders: list[tuple[Campaign, str, bool]] = []
         for campaign in self._campaigns:
             self.seen[campaign.name] += 1
-            if not matches(campaign, change):
+            stands = all(user.steps.get(n) in any_of for n, any_of in campaign.when.steps.items())
+            if not (stands and matches(campaign, change)):
                 self.counts[campaign.name, "unmatched"] += 1
                 continue
             if not _runs(campaign, now):
@@ -275,8 +280,17 @@ def _ms(text: str) -> int:
 
 
 def matches(campaign: Campaign, change: Mapping[str, Any]) -> bool:
-    """Whether a change concerns a campaign."""
+    """Whether a change concerns a campaign, of a user who is on the steps that it asks for."""
     when = campaign.when
+    if change.get("level") != when.level:
+        return False
+    if when.level is not None:
+        return (
+            change["cause"] in [cause.value for cause in when.cause]
+            and (not when.step_from or change["step_from"] in when.step_from)
+            and (not when.step_to or change["step_to"] in when.step_to)
+            and (not when.reasons or any(why["feature"] in when.reasons for why in change["why"]))
+        )
     checks = [
         change["cause"] in [cause.value for cause in when.cause],
         when.provisional or not change["provisional"],
@@ -299,6 +313,15 @@ def _goes_to(campaign: Campaign, change: Mapping[str, Any]) -> bool:
 
 
 def _still(campaign: Campaign, change: Mapping[str, Any]) -> bool:
+    when, level = campaign.when, change.get("level")
+    if change["cause"] == "erased":
+        return False
+    if level is not None and level in when.steps and change["step_to"] not in when.steps[level]:
+        return False
+    if level != when.level:
+        return True
+    if level is not None:
+        return change["step_to"] in when.step_to
     if not campaign.when.kind_to and not campaign.when.segment_to:
         return False
     return _goes_to(campaign, change)

@@ -9,7 +9,7 @@ user has few of them, and a pair is found by walking a chain, for all pairs of a
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Self
 
@@ -45,6 +45,12 @@ PAIR = np.dtype(
 """What is kept of a user and a campaign."""
 IDLE, SETTLING, WAITING = 0, 1, 2
 _NO_PLACES = np.empty(0, np.int64)
+Steps = npt.NDArray[np.uint8]
+
+
+def step_code(steps: Sequence[str], step: str | None) -> int:
+    """How it is kept that a user is on a step of a level; 0 for none of them."""
+    return 0 if step is None or step not in steps else steps.index(step) + 1
 
 
 def one_a_user(slots: Ints) -> Iterator[Ints]:
@@ -117,6 +123,7 @@ class Users(Columns):
     Args:
         key: the namespace's secret, for the hashes.
         sends: so many times of past triggers are kept of each.
+        levels: so many levels are declared.
 
     Attributes:
         names: by place.
@@ -129,6 +136,7 @@ class Users(Columns):
         under_way: pairs that are settling or waiting.
         first: the user's first pair.
         sends: times of past triggers, latest first.
+        steps: of each level the step that the user was told last, see `step_code`.
     """
 
     hash: Hashes
@@ -140,8 +148,9 @@ class Users(Columns):
     under_way: npt.NDArray[np.int16]
     first: npt.NDArray[np.int32]
     sends: Ints
+    steps: Steps
 
-    def __init__(self, key: bytes = b"", sends: int = 0) -> None:
+    def __init__(self, key: bytes = b"", sends: int = 0, levels: int = 0) -> None:
         super().__init__(
             {
                 "hash": (np.uint64, 0, 0),
@@ -153,6 +162,7 @@ class Users(Columns):
                 "under_way": (np.int16, 0, 0),
                 "first": (np.int32, NONE, 0),
                 "sends": (np.int64, NEVER, max(sends, 1)),
+                "steps": (np.uint8, 0, max(levels, 1)),
             }
         )
         self._key = key

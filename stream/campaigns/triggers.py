@@ -6,7 +6,7 @@ Comes in: decisions to send. Goes out: records as JSON; an outbox is next.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Annotated, Any
+from typing import Annotated, Any, NotRequired
 
 import msgspec
 import numpy as np
@@ -46,18 +46,32 @@ CampaignTrigger = TypedDict(
         "arm": Annotated[str, Field(description="how the campaign treats this user")],
         "user": str,
         "change": Annotated[
-            str, Field(description="id of the segment change that it was decided about")
+            str, Field(description="id of the change, or crossing, that it was decided about")
         ],
         "changed_at": Annotated[str, Field(description="when the change happened")],
         "at": Annotated[str, Field(description="as of when it was decided")],
         "valid_until": Annotated[str, Field(description="later than this is too late")],
         "from": Annotated[int | None, Field(description="segment before the change")],
-        "to": Annotated[int, Field(description="segment after it")],
+        "to": Annotated[
+            int | None,
+            Field(
+                description="segment after it; null for a crossing of a level, as names and kinds"
+            ),
+        ],
         "name_from": str | None,
-        "name_to": str,
+        "name_to": str | None,
         "kind_from": str | None,
-        "kind_to": str,
+        "kind_to": str | None,
         "cause": str,
+        "level": NotRequired[
+            Annotated[str, Field(description="of a crossing only: the level that was crossed")]
+        ],
+        "step_from": NotRequired[
+            Annotated[str | None, Field(description="of a crossing only: the step before")]
+        ],
+        "step_to": NotRequired[
+            Annotated[str | None, Field(description="of a crossing only: the step after")]
+        ],
     },
 )
 """A campaign decided that a user is to be treated."""
@@ -97,7 +111,7 @@ def triggers(decider: Decider, decisions: Decisions, key: bytes) -> Iterable[Cam
             int(decisions.number[place]),
         )
         changed_ms = int(decisions.changed_ms[place])
-        yield {
+        record: CampaignTrigger = {
             "id": f"{campaign.name}-{campaign.version}-{change}",
             "campaign": campaign.name,
             "version": campaign.version,
@@ -115,6 +129,10 @@ def triggers(decider: Decider, decisions: Decisions, key: bytes) -> Iterable[Cam
             "kind_to": move.kind_to,
             "cause": move.cause,
         }
+        if move.level is not None:
+            record["level"] = move.level
+            record["step_from"], record["step_to"] = move.step_from, move.step_to
+        yield record
 
 
 def encoded(record: CampaignTrigger) -> bytes:

@@ -74,7 +74,10 @@ def _table(campaign: TrialCampaign) -> Table:
 
 
 def _example(example: DecisionExample) -> str:
-    move = f"{example['kind_from'] or 'nowhere'} to {example['kind_to']}"
+    before, after, level = example["kind_from"], example["kind_to"], ""
+    if example["level"] is not None:
+        before, after, level = example["step_from"], example["step_to"], f"{example['level']} "
+    move = f"{level}{before or 'nowhere'} to {after or 'nowhere'}"
     arm = f", {example['arm']}" if example["arm"] else ""
     when = example["decided_at"][:16].replace("T", " ")
     return f"{example['user']}, {move} ({example['cause']}){arm}, {when}"

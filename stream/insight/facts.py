@@ -712,7 +712,10 @@ class CheckFacts(TypedDict):
 
 
 class DecisionExample(TypedDict):
-    """A change, and what would have been decided; the arm is None where it was not looked at."""
+    """A change, and what would have been decided; the arm is None where it was not looked at.
+
+    A crossing of a level has a level and steps, and no kinds.
+    """
 
     user: str
     change: str
@@ -720,7 +723,10 @@ class DecisionExample(TypedDict):
     decided_at: str
     arm: str | None
     kind_from: str | None
-    kind_to: str
+    kind_to: str | None
+    level: str | None
+    step_from: str | None
+    step_to: str | None
     cause: str
 
 

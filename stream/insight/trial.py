@@ -20,6 +20,7 @@ from stream.campaigns.declare import Campaign
 from stream.config import ConfigError, Settings
 from stream.insight.facts import CampaignFacts, DecisionExample, TrialCampaign, TrialFacts
 from stream.insight.history import BY_DAYS, OpenHistory, rehearse
+from stream.levels.declare import step_names
 from stream.records import change_id
 from stream.rehearsal import Marked
 from stream.units import iso
@@ -76,7 +77,9 @@ class Trial:
     def __init__(self, settings: Settings, key: bytes, examples: int = 3) -> None:
         self._settings = settings
         self._key, self._most = key, examples
-        self._decider = Decider(settings.campaigns, settings.campaign_limits, key)
+        self._decider = Decider(
+            settings.campaigns, settings.campaign_limits, key, levels=step_names(settings.levels)
+        )
         self._arms: dict[tuple[int, int], int] = defaultdict(int)
         self._examples: dict[tuple[int, int], list[DecisionExample]] = defaultdict(list)
         self._changes = 0
@@ -131,6 +134,9 @@ class Trial:
             "arm": None if outcome in UNSEEN_ARM else arm,
             "kind_from": move.kind_from,
             "kind_to": move.kind_to,
+            "level": move.level,
+            "step_from": move.step_from,
+            "step_to": move.step_to,
             "cause": move.cause,
         }
 
@@ -182,7 +188,8 @@ def on_history(
     trial = Trial(settings, settings.store.namespace_key.encode())
 
     def at_mark(marked: Marked) -> None:
-        trial.take(marked.changes)
+        # A user's changes and crossings go on in one count.
+        trial.take(sorted([*marked.changes, *marked.crossings], key=lambda one: one["version"]))
         trial.advance(marked.at_ms)
 
     played = rehearse(settings, open_history, at_mark, tell)

@@ -141,6 +141,11 @@ class Level(BaseModel):
         return tuple(dict.fromkeys(name for rule in self.rules for name in rule.when))
 
 
+def step_names(levels: Sequence[Level]) -> dict[str, tuple[str, ...]]:
+    """Of each level the names of its steps, from the highest down."""
+    return {level.name: tuple(step.name for step in level.steps) for level in levels}
+
+
 def check(levels: Sequence[Level], features: Sequence[str], scores: Mapping[str, str]) -> None:
     """See that levels look at what there is.
 

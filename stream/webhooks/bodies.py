@@ -72,23 +72,41 @@ def _cloudevents(trigger: CampaignTrigger, source: str) -> tuple[str, Any]:
 def _segment(trigger: CampaignTrigger, _: str) -> tuple[str, Any]:
     """A batch: the user leaves one audience, enters another, and has traits that say so.
 
-    The audiences are the kinds of the segments, which outlive every model.
+    The audiences are the kinds of the segments, which outlive every model, or the steps of the level.
     """
-    entered, before = audience(trigger["kind_to"]), trigger["kind_from"]
-    left = None if before is None else audience(before)
+    left, entered = _audiences(trigger)
     calls: list[dict[str, Any]] = []
-    traits = {
-        "segstream_segment": trigger["name_to"],
+    traits = _where(trigger) | {
         "segstream_campaign": trigger["campaign"],
         "segstream_arm": trigger["arm"],
-        entered: True,
     }
     if left is not None and left != entered:
         traits[left] = False
         calls.append(_membership(trigger, SEGMENT_FROM, left, is_in=False))
-    calls.append(_membership(trigger, SEGMENT_TO, entered, is_in=True))
+    if entered is not None:
+        traits[entered] = True
+        calls.append(_membership(trigger, SEGMENT_TO, entered, is_in=True))
     calls.append(_call(trigger, "identify", "identify") | {"traits": traits})
     return "application/json", {"batch": calls}
+
+
+def _audiences(trigger: CampaignTrigger) -> tuple[str | None, str | None]:
+    """Of the kind or step before, and of that after; None for none."""
+    before, after = trigger["kind_from"], trigger["kind_to"]
+    level = trigger.get("level")
+    if level is not None:
+        before, after = (
+            None if step is None else f"{level} {step}"
+            for step in (trigger.get("step_from"), trigger.get("step_to"))
+        )
+    return None if before is None else audience(before), None if after is None else audience(after)
+
+
+def _where(trigger: CampaignTrigger) -> dict[str, Any]:
+    """Traits that say where the user is now: the segment's name, or the step of the level."""
+    if "level" in trigger:
+        return {audience(trigger["level"]): trigger.get("step_to")}
+    return {"segstream_segment": trigger["name_to"]}
 
 
 def _membership(trigger: CampaignTrigger, event: str, key: str, *, is_in: bool) -> dict[str, Any]:
@@ -112,7 +130,7 @@ def _call(trigger: CampaignTrigger, kind: str, last: str) -> dict[str, Any]:
 
 
 def audience(kind: str) -> str:
-    """The key of the audience of a kind of segment."""
+    """The key of the audience of a kind of segment, or of a step of a level."""
     return "segstream_" + re.sub(r"[^a-z0-9]+", "_", kind.lower())
 
 
@@ -138,10 +156,8 @@ def _dittofeed(trigger: CampaignTrigger, _: str) -> tuple[str, Any]:
         "properties": dict(trigger),
     }
     identify = _call(trigger, "identify", "identify") | {
-        "traits": {
-            "segstream_segment": trigger["name_to"],
-            "segstream_kind": trigger["kind_to"],
-        }
+        "traits": _where(trigger)
+        | ({} if "level" in trigger else {"segstream_kind": trigger["kind_to"]})
     }
     return "application/json", {"batch": [identify, track]}
 

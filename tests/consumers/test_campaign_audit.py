@@ -15,16 +15,26 @@ from producers.cloudevents import cloud_event
 from stream.campaigns.keep import read_own
 from stream.campaigns.triggers import TRIGGERED
 from stream.config import Settings
-from stream.events import CHANGED
+from stream.events import CHANGED, LEVEL_CHANGED
 from stream.records import change_id
 from tests.consumers.test_campaigns import Kept, declare
 from tests.fakes import FakeMessage
-from tests.stream.campaigns.making import HOUR_MS, START_MS, campaign, change, encoded
+from tests.stream.campaigns.making import (
+    HOUR_MS,
+    LEVELS,
+    START_MS,
+    campaign,
+    change,
+    crossing,
+    encoded,
+)
 
 KEY = b"secret of the namespace"
 DECLARED = [
     campaign(settle="2h", holdout=0.3, arms={"a": 1, "b": 1}, cooldown="1d", goal={}),
     campaign("all", when={"kind_to": ["at_risk", "dormant"]}, priority=1),
+    campaign("best", when={"kind_to": ["at_risk"], "steps": {"value_tier": ["high"]}}),
+    campaign("risk", when={"level": "churn_risk", "step_to": ["high"]}, settle="1h"),
 ]
 
 
@@ -37,6 +47,10 @@ class Scene:
         for n in range(120):
             one = change(f"u{n * 7 % 20}", START_MS + n * HOUR_MS // 3, n + 1)
             one["kind_to"] = ("at_risk", "loyal", "dormant")[n * 11 % 13 % 3]
+            if n % 4 == 0:
+                level, steps = list(LEVELS.items())[n % 3 % 2]
+                told: dict[str, Any] = {"level": level, "step_to": steps[n // 4 % len(steps)]}
+                one = crossing(one["user"], START_MS + n * HOUR_MS // 3, n + 1, **told)
             one["id"] = change_id(one["user"].encode(), KEY, 1, n + 1)
             self.changes.append(one)
         self.kept = Kept()
@@ -51,14 +65,14 @@ class Scene:
         self.part = KeptPartition(0, 120, 0, self.clock_ms, 0, read_own(self.kept.own))
 
     def _read(self, _: Any, topic: str) -> Sequence[FakeMessage]:
-        kind, records = (
-            (CHANGED, self.changes) if topic == "segment-changes" else (TRIGGERED, self.triggers)
-        )
-        headers = cloud_event("", "", kind, "", "")
-        return [
-            FakeMessage(json.dumps(one).encode(), topic_name=topic, place=place, told=headers)
-            for place, one in enumerate(records)
-        ] + [FakeMessage(b"of somebody else", topic_name=topic)]
+        of_changes = topic == "segment-changes"
+        found = [FakeMessage(b"of somebody else", topic_name=topic)]
+        for place, one in enumerate(self.changes if of_changes else self.triggers):
+            kind = (LEVEL_CHANGED if "level" in one else CHANGED) if of_changes else TRIGGERED
+            headers = cloud_event("", "", kind, "", "")
+            value = json.dumps(one).encode()
+            found.append(FakeMessage(value, topic_name=topic, place=place, told=headers))
+        return found
 
     def audit(self) -> dict[str, Any]:
         found = audit_campaigns(self.settings, KEY, [self.part], self._read)
@@ -93,7 +107,7 @@ def _treat_otherwise(scene: Scene) -> None:
 
 def _concern_nobody(scene: Scene) -> None:
     scene.triggers[0]["change"] = next(
-        one["id"] for one in scene.changes if one["kind_to"] == "loyal"
+        one["id"] for one in scene.changes if one.get("kind_to") == "loyal"
     )
 
 

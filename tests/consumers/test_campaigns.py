@@ -13,10 +13,11 @@ import pytest
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 
-from consumers.campaigns import CAMPAIGNS, Campaigns
+from consumers.campaigns import CAMPAIGNS, Campaigns, change_time
 from consumers.role import Decided
 from stream.campaigns.declare import Campaign, Limits
 from stream.campaigns.oracle import Oracle
+from stream.campaigns.triggers import CAMPAIGN_TRIGGER
 from stream.config import Settings
 from stream.hashing import partition_of
 from stream.marks import MarkSigner
@@ -29,6 +30,8 @@ from tests.stream.campaigns.making import (
     campaign,
     campaigns,
     change,
+    crossing,
+    declared_levels,
     encoded,
     histories,
 )
@@ -44,7 +47,11 @@ def declare(
 ) -> Settings:
     return Settings.model_construct(
         **Settings.model_validate({"clock": MARKS | {"mode": mode}}).__dict__
-        | {"campaigns": tuple(declared), "campaign_limits": limits or Limits()}
+        | {
+            "campaigns": tuple(declared),
+            "campaign_limits": limits or Limits(),
+            "levels": declared_levels(),
+        }
     )
 
 
@@ -478,3 +485,52 @@ def test_what_nobody_can_obey_is_passed_over() -> None:
     kept.commit(role, role.decide(messages, BEGIN_MS))
     kept.commit(role, role.decide(moved(change("u1")), BEGIN_MS))
     assert len(kept.triggers) == 1
+
+
+def test_steps_are_kept_for_campaigns_and_levels_that_come_later() -> None:
+    """Where a user stands is known from before the campaign was declared, and outlives other levels."""
+    best = campaign(when={"kind_to": ["at_risk"], "steps": {"value_tier": ["high"]}})
+    kept = Kept()
+    tier: dict[str, Any] = {"level": "value_tier", "step_from": "regular", "step_to": "high"}
+    without = declare([campaign("other", when={"kind_to": ["dormant"]})])
+    first = [crossing("u", BEGIN_MS, 1, **tier), crossing("v", BEGIN_MS, 1)]
+    kept.step(kept.start(without), encoded(first), BEGIN_MS)
+    settings = declare([best])
+    reversed_levels = Settings.model_construct(
+        **settings.__dict__ | {"levels": settings.levels[::-1]}
+    )
+    changes = [change("u", BEGIN_MS + 1, 2), change("v", BEGIN_MS + 1, 2)]
+    kept.step(kept.start(reversed_levels), encoded(changes), BEGIN_MS + 1)
+    assert [one["user"] for one in kept.triggers] == ["u"]
+    gone = Settings.model_construct(**settings.__dict__ | {"levels": settings.levels[:1]})
+    kept.step(kept.start(gone), encoded([change("u", BEGIN_MS + 2, 3)]), BEGIN_MS + 2)
+    assert len(kept.triggers) == 1
+
+
+def test_rows_of_before_levels_are_read() -> None:
+    """Without any level a row is as it was before there were levels."""
+    settings = declare([campaign()])
+    none = Settings.model_construct(**settings.__dict__ | {"levels": ()})
+    kept = Kept()
+    kept.step(kept.start(none), encoded([change("u", BEGIN_MS, 1)]), BEGIN_MS)
+    before = len(kept.rows[b"u"])
+    again = encoded([change("u", BEGIN_MS + HOUR_MS, 2)])
+    kept.step(kept.start(settings), again, BEGIN_MS + HOUR_MS)
+    assert len(kept.triggers) == 2
+    assert len(kept.rows[b"u"]) == before + 2 * 8
+
+
+def test_a_trigger_tells_the_crossing_that_it_is_about() -> None:
+    kept = Kept()
+    risk = campaign(when={"level": "churn_risk", "step_to": ["high"]})
+    record = crossing("u", BEGIN_MS, 4)
+    kept.step(kept.start(declare([risk])), encoded([record]), BEGIN_MS)
+    (found,) = kept.triggers
+    assert (found["level"], found["step_from"], found["step_to"]) == (
+        "churn_risk",
+        "medium",
+        "high",
+    )
+    assert (found["from"], found["to"], found["kind_to"]) == (None, None, None)
+    CAMPAIGN_TRIGGER.validate_python(found)
+    assert change_time(FakeMessage(encoded([record])[0], topic_name=TOPIC)) == BEGIN_MS

@@ -84,7 +84,9 @@ def try_campaigns(
             known = invocation.running(wanted)
             with roles.open_store(known) as store:
                 key = store.namespace_key()
-            facts = trial.on_changes(wanted, key, ChangeLog(known).read(), known.topics.changes)
+            facts = trial.on_changes(
+                wanted, key, ChangeLog(known).read(levels=True), known.topics.changes
+            )
     show(facts, as_json, lambda shown: campaigns_view.show_trial(invocation.out, shown))
 
 

@@ -16,12 +16,14 @@ from stream.campaigns.declare import Campaign
 from stream.campaigns.oracle import Told
 from stream.campaigns.purchases import PurchaseColumns
 from stream.events import Ints
+from stream.levels.declare import Level, Step
 from stream.units import iso
 
 START_MS = 1_761_955_200_000
 """2025-11-01, with the end of summer time of New York the day after."""
 HOUR_MS = 3_600_000
 KINDS = ("at_risk", "loyal", "dormant", "champion")
+LEVELS = {"churn_risk": ("low", "medium", "high"), "value_tier": ("high", "regular")}
 
 
 def campaign(name: str = "win-back", **fields: Any) -> Campaign:
@@ -48,6 +50,41 @@ def change(
         "provisional": False,
         "why": [],
     } | fields
+
+
+def crossing(
+    user: str = "u", at_ms: int = START_MS, number: int = 1, **fields: Any
+) -> dict[str, Any]:
+    """A crossing of a user whose risk becomes high, unless something else is said."""
+    return {
+        "id": f"{user}-1-{number}",
+        "user": user,
+        "version": number,
+        "level": "churn_risk",
+        "step_from": "medium",
+        "step_to": "high",
+        "of": "buy_probability_90d",
+        "value": 0.1,
+        "limit": 0.2,
+        "cause": "time_passed",
+        "at": iso(at_ms),
+        "why": [],
+    } | fields
+
+
+def declared_levels() -> tuple[Level, ...]:
+    """`LEVELS`, as settings have them."""
+    return tuple(
+        Level(
+            name=name,
+            of="orders_total",
+            steps=tuple(
+                Step(name=step, least=None if step == steps[-1] else float(9 - place))
+                for place, step in enumerate(steps)
+            ),
+        )
+        for name, steps in LEVELS.items()
+    )
 
 
 def encoded(changes: Sequence[dict[str, Any]]) -> list[bytes]:
@@ -107,6 +144,16 @@ def campaigns(draw: st.DrawFn) -> list[Campaign]:
                     {"kind_to": ["dormant", "at_risk"], "reasons": ["orders_30d"]},
                     {"segment_to": [2], "kind_to": ["loyal"]},
                     {"segment_from": [1]},
+                    {"level": "churn_risk", "step_to": ["high", "medium"]},
+                    {"level": "churn_risk", "step_from": ["low"]},
+                    {
+                        "level": "churn_risk",
+                        "step_to": ["high"],
+                        "steps": {"value_tier": ["high"]},
+                        "reasons": ["orders_30d"],
+                    },
+                    {"kind_to": ["at_risk"], "steps": {"churn_risk": ["high", "medium"]}},
+                    {"kind_from": ["loyal"], "steps": {"value_tier": ["regular"]}},
                 ]
             )
         )
@@ -144,6 +191,9 @@ def histories(draw: st.DrawFn) -> list[dict[str, Any]]:
         )
         user = draw(st.sampled_from(["a", "b", "c"]))
         numbers[user] += 1
+        if draw(st.booleans()):
+            made.append(_any_crossing(draw, user, now, numbers[user]))
+            continue
         before, after = draw(st.integers(1, 4)), draw(st.integers(1, 4))
         first = draw(st.integers(0, 9)) == 0
         made.append(
@@ -172,6 +222,21 @@ def histories(draw: st.DrawFn) -> list[dict[str, Any]]:
             )
         )
     return made
+
+
+def _any_crossing(draw: st.DrawFn, user: str, now: int, number: int) -> dict[str, Any]:
+    level = draw(st.sampled_from(list(LEVELS)))
+    steps = st.none() | st.sampled_from(LEVELS[level])
+    return crossing(
+        user,
+        now,
+        number,
+        level=level,
+        step_from=draw(steps),
+        step_to=draw(steps),
+        cause=draw(st.sampled_from(["user_moved", "time_passed", "model_moved"])),
+        why=[{"feature": f} for f in draw(st.sampled_from([[], ["orders_30d"]]))],
+    )
 
 
 def bought(*said: tuple[int, int, int, int, float, bool, bool]) -> tuple[Ints, PurchaseColumns]:

@@ -15,7 +15,16 @@ from stream.campaigns.declare import Campaign, Limits
 from stream.campaigns.oracle import Oracle, Told
 from stream.units import DAY_MS, iso
 from tests.stream.campaigns import making
-from tests.stream.campaigns.making import HOUR_MS, START_MS, campaign, change, encoded, told
+from tests.stream.campaigns.making import (
+    HOUR_MS,
+    LEVELS,
+    START_MS,
+    campaign,
+    change,
+    crossing,
+    encoded,
+    told,
+)
 
 LIMITS = st.sampled_from(
     [
@@ -35,7 +44,7 @@ def outcomes(
     limits: Limits | None = None,
 ) -> list[tuple[str, str, int]]:
     """Campaign, outcome and hours since the start of each decision, in the order of times."""
-    decider = Decider(campaigns, limits or Limits(), KEY)
+    decider = Decider(campaigns, limits or Limits(), KEY, levels=LEVELS)
     found = told(decider, decider.decide(decider.reader.decode(encoded(changes))))
     if until_ms is not None:
         found += told(decider, decider.advance(until_ms))
@@ -52,7 +61,7 @@ def outcomes(
 def test_columns_decide_as_one_change_at_a_time(
     campaigns: list[Campaign], changes: list[dict[str, Any]], limits: Limits, data: st.DataObject
 ) -> None:
-    decider, oracle = Decider(campaigns, limits, KEY), Oracle(campaigns, limits, KEY)
+    decider, oracle = Decider(campaigns, limits, KEY, levels=LEVELS), Oracle(campaigns, limits, KEY)
     for user in ("a", "b"):
         zone = data.draw(st.sampled_from([None, "Europe/London", "Australia/Lord_Howe"]))
         decider.set_zone(user, zone)
@@ -101,7 +110,10 @@ def test_batches_and_ticks_change_nothing(
 ) -> None:
     """A year in one batch, and the same year in small ones with the clock going on between."""
     changes = sorted(changes, key=_time)
-    whole, cut = Decider(campaigns, limits, KEY), Decider(campaigns, limits, KEY)
+    whole, cut = (
+        Decider(campaigns, limits, KEY, levels=LEVELS),
+        Decider(campaigns, limits, KEY, levels=LEVELS),
+    )
     end = START_MS + 60 * DAY_MS
     at_once = told(whole, whole.decide(whole.reader.decode(encoded(changes))))
     at_once += told(whole, whole.advance(end))
@@ -254,3 +266,95 @@ def test_a_pair_takes_64_bytes() -> None:
 
     assert PAIR.itemsize == 64
     assert iso(START_MS) == "2025-11-01T00:00:00.000Z"
+
+
+RISK = {"level": "churn_risk", "step_to": ["high"]}
+
+
+def test_a_crossing_of_a_level_triggers_whoever_asks_for_it() -> None:
+    changes = [
+        crossing("a", cause="user_moved"),
+        crossing("b", step_to="medium", step_from="low"),
+        crossing("c", level="value_tier", step_from="regular"),
+        crossing("d", cause="model_moved"),
+        change("e"),
+        crossing("f", step_from=None),
+    ]
+    assert len(outcomes([campaign(when=RISK)], changes)) == 2
+    from_medium = campaign(when=RISK | {"step_from": ["medium"]})
+    assert len(outcomes([from_medium], changes)) == 1
+    assert len(outcomes([campaign()], changes)) == 1
+    decider = Decider([campaign(when=RISK)], Limits(), KEY, levels=LEVELS)
+    decider.decide(decider.reader.decode(encoded(changes)))
+    assert decider.pairs_seen.tolist() == [6]
+    assert decider.reader.unreadable == 0
+
+
+def test_what_settles_is_undone_by_the_same_level_and_by_no_other_change() -> None:
+    settling = campaign(when=RISK, settle="4h")
+    hour = START_MS + HOUR_MS
+    changes = [
+        crossing("back"),
+        crossing("back", hour, 2, step_from="high", step_to="medium"),
+        crossing("moves"),
+        change("moves", hour, 2, kind_to="dormant"),
+        crossing("other"),
+        crossing("other", hour, 2, level="value_tier", step_to="regular"),
+        crossing("gone"),
+        change("gone", hour, 2, cause="erased"),
+    ]
+    assert outcomes([settling], changes, START_MS + DAY_MS) == [
+        ("win-back", "settling", 0),
+        ("win-back", "settling", 0),
+        ("win-back", "settling", 0),
+        ("win-back", "settling", 0),
+        ("win-back", "undone", 1),
+        ("win-back", "undone", 1),
+        ("win-back", "sent", 4),
+        ("win-back", "sent", 4),
+    ]
+    of_kinds = campaign(settle="4h")
+    changes = [change("u"), crossing("u", hour, 2)]
+    assert outcomes([of_kinds], changes, START_MS + DAY_MS)[-1] == ("win-back", "sent", 4)
+
+
+def test_a_condition_on_steps_is_of_where_the_user_stands_when_it_is_decided() -> None:
+    best = campaign(when={"kind_to": ["at_risk"], "steps": {"value_tier": ["high"]}}, settle="4h")
+    tier: dict[str, Any] = {"level": "value_tier", "step_from": "regular", "step_to": "high"}
+    lost: dict[str, Any] = {"level": "value_tier", "step_from": "high", "step_to": "regular"}
+    hour = START_MS + HOUR_MS
+    changes = [
+        change("never-told"),
+        crossing("was", number=1, **tier),
+        crossing("was", number=2, **lost),
+        change("was", number=3),
+        crossing("is", number=1, **tier),
+        change("is", number=2),
+        crossing("falls", number=1, **tier),
+        change("falls", number=2),
+        crossing("falls", hour, 3, **lost),
+        crossing("gone", number=1, **tier),
+        change("gone", number=2, cause="erased"),
+        change("gone", hour, 3),
+    ]
+    assert outcomes([best], changes, START_MS + DAY_MS) == [
+        ("win-back", "settling", 0),
+        ("win-back", "settling", 0),
+        ("win-back", "undone", 1),
+        ("win-back", "sent", 4),
+    ]
+
+
+def test_a_crossing_leaves_alone_who_counts_as_at_risk() -> None:
+    decider = Decider([campaign()], Limits(), KEY, levels=LEVELS)
+    changes = [change("u"), crossing("u", number=2, step_to="low")]
+    decider.decide(decider.reader.decode(encoded(changes)))
+    assert decider.users.at_risk[0]
+
+
+@pytest.mark.parametrize("missing", ["to", "name_to", "kind_to", "provisional"])
+def test_half_a_change_is_none(missing: str) -> None:
+    decider = Decider([campaign(when=RISK)], Limits(), KEY, levels=LEVELS)
+    record = {name: value for name, value in change().items() if name != missing}
+    assert len(decider.reader.decode(encoded([record, change() | crossing()]))) == 0
+    assert decider.reader.unreadable == 2

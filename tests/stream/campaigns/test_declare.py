@@ -29,6 +29,15 @@ goal = { event = "Order Completed", within = "14d", value = "revenue" }
 per_user = { day = 1, week = 3 }
 global_holdout = 0.02
 """
+RISK = """
+[[levels]]
+name = "purchase_stage"
+of = "orders_total"
+steps = [{name = "loyal", least = 5}, {name = "prospect"}]
+[[campaigns]]
+name = "drifting"
+when = { level = "purchase_stage", step_to = ["loyal"], steps = { purchase_stage = ["loyal"] } }
+"""
 
 
 def load(tmp_path: Path, text: str) -> config.Settings:
@@ -97,6 +106,50 @@ def test_what_cannot_be_meant_refuses_and_names_the_key(
     with pytest.raises(config.ConfigError) as refused:
         load(tmp_path, WHOLE.replace(before, after, 1))
     assert told in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "told"),
+    [
+        (
+            'level = "p',
+            'level = "x',
+            "campaigns.0.when.level: there is no level 'xurchase_stage'; on",
+        ),
+        (
+            'step_to = ["loyal"]',
+            'step_to = ["lost"]',
+            "campaigns.0.when.step_to: 'purchase_stage' has no step 'lost', but loyal, prospect",
+        ),
+        (
+            "step_to",
+            'step_from = ["x"], step_to',
+            "campaigns.0.when.step_from: 'purchase_stage' has",
+        ),
+        ("{ purchase_stage =", "{ tier =", "campaigns.0.when.steps: there is no level 'tier'"),
+        ('purchase_stage = ["loyal"]', 'purchase_stage = ["x"]', "campaigns.0.when.steps: 'purch"),
+        ('purchase_stage = ["loyal"]', "purchase_stage = []", "give one at least"),
+        ('step_to = ["loyal"], ', "", "give step_to or step_from"),
+        ('level = "purchase_stage", ', "", "give level, too"),
+        ("step_to", 'kind_to = ["loyal"], step_to', "it has no kinds"),
+        ("step_to", "provisional = true, step_to", "no first assignment"),
+        ('level = "purchase_stage", step_to = ["loyal"], ', "", "all changes are no condition"),
+    ],
+)
+def test_a_level_that_cannot_be_meant_refuses_and_names_the_key(
+    tmp_path: Path, before: str, after: str, told: str
+) -> None:
+    load(tmp_path, RISK)
+    assert before in RISK
+    with pytest.raises(config.ConfigError) as refused:
+        load(tmp_path, RISK.replace(before, after, 1))
+    assert told in str(refused.value)
+
+
+def test_a_campaign_on_a_level_needs_one(tmp_path: Path) -> None:
+    when = '[[campaigns]]\nname = "a"\nwhen = { level = "churn_risk", step_to = ["high"] }\n'
+    with pytest.raises(config.ConfigError, match="'churn_risk'; none is declared"):
+        load(tmp_path, when)
 
 
 def test_two_campaigns_of_one_name_refuse(tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ from stream.insight.trial import Trial
 from stream.store.memory import MemoryStore
 from stream.units import DAY_MS
 from stream.wiring import campaigns, roles
-from tests.stream.campaigns.making import START_MS, campaign, change
+from tests.stream.campaigns.making import START_MS, campaign, change, crossing
 
 SHOP = """
 [clock]
@@ -43,6 +43,23 @@ when = { kind_to = ["at_risk", "dormant", "loyal", "champion", "occasional"], pr
 holdout = 0.3
 arms = { coupon = 1, letter = 1 }
 goal = {}
+"""
+STAGES = """
+[clock]
+mode = "watermark"
+mark_seconds = "5d"
+[learning]
+segments = 3
+first_model_users = 60
+refit_seconds = "60d"
+[[levels]]
+name = "purchase_stage"
+of = "orders_total"
+slack = 0
+steps = [{name = "loyal", least = 5}, {name = "repeat", least = 2}, {name = "prospect"}]
+[[campaigns]]
+name = "thanks"
+when = { level = "purchase_stage", step_from = ["repeat"], step_to = ["loyal"] }
 """
 
 
@@ -62,6 +79,20 @@ def run(capfd: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, s
 def settings_file(tmp_path: Path) -> Path:
     file = tmp_path / "shop.toml"
     file.write_text(SHOP, encoding="utf-8")
+    return file
+
+
+@pytest.fixture
+def orders(tmp_path: Path) -> Path:
+    random, rows = np.random.default_rng(1), []
+    for number in range(180):
+        days = random.uniform(0, 300, 24) if number % 3 else random.uniform(0, 40, 3)
+        for day in days.tolist():
+            time = datetime(2025, 1, 1, tzinfo=UTC) + timedelta(days=day)
+            rows.append((f"u{number}", time.isoformat(), f"{random.lognormal(3, 0.3):.2f}"))
+    file = tmp_path / "orders.csv"
+    with file.open("w", newline="") as out:
+        csv.writer(out).writerows([("customer", "date", "amount"), *rows])
     return file
 
 
@@ -95,17 +126,8 @@ def test_what_cannot_run_is_refused(
 
 
 def test_try_on_a_file_plays_it_and_sends_nothing(
-    settings_file: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    settings_file: Path, orders: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    random, rows = np.random.default_rng(1), []
-    for number in range(180):
-        days = random.uniform(0, 300, 24) if number % 3 else random.uniform(0, 40, 3)
-        for day in days.tolist():
-            time = datetime(2025, 1, 1, tzinfo=UTC) + timedelta(days=day)
-            rows.append((f"u{number}", time.isoformat(), f"{random.lognormal(3, 0.3):.2f}"))
-    orders = tmp_path / "orders.csv"
-    with orders.open("w", newline="") as out:
-        csv.writer(out).writerows([("customer", "date", "amount"), *rows])
     command = ("try", str(settings_file), str(orders), "--mapping", "simple")
     code, said, told = run(capfd, *command, "--json")
     assert code == 0, told
@@ -130,7 +152,7 @@ def test_try_on_the_change_topic_has_the_pipelines_arms(
 
     changes = [change(f"u{n}", START_MS + n, cause="user_moved") for n in range(300)]
     monkeypatch.setattr(roles, "open_store", opened)
-    monkeypatch.setattr(ChangeLog, "read", lambda _: iter(changes))
+    monkeypatch.setattr(ChangeLog, "read", lambda *_, **__: iter(changes))
     code, said, told = run(capfd, "try", str(settings_file), "--live", "--json")
     assert code == 0, told
     (found,) = json.loads(said.splitlines()[-1])["campaigns"]
@@ -158,13 +180,31 @@ def test_a_trial_keeps_a_few_examples_and_tells_what_it_could_not_read() -> None
     settings = Settings(campaigns=(campaign(settle="2h"),))
     trial = Trial(settings, b"", examples=2)
     trial.take([change(f"u{n}", START_MS) for n in range(9)])
-    trial.take([{"kind_to": "at_risk"}])
+    trial.take([crossing("u"), {"kind_to": "at_risk"}])
     trial.advance(START_MS + DAY_MS)
     facts = trial.facts("here")
     (found,) = facts["campaigns"]
     assert (found["outcomes"]["sent"], len(found["examples"]["sent"])) == (9, 2)
     assert found["outcomes"]["settling"] == 0
+    assert found["outcomes"]["unmatched"] == 1
     assert facts["notes"] == ["1 records could not be read"]
+
+
+def test_a_trial_shows_crossings_of_levels(
+    tmp_path: Path, orders: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "stages.toml"
+    file.write_text(STAGES, encoding="utf-8")
+    command = ("try", str(file), str(orders), "--mapping", "simple")
+    code, said, told = run(capfd, *command, "--json")
+    assert code == 0, told
+    (found,) = json.loads(said.splitlines()[-1])["campaigns"]
+    assert found["outcomes"]["sent"] > 10
+    for example in found["examples"]["sent"]:
+        told_of = (example["level"], example["step_from"], example["step_to"], example["kind_to"])
+        assert told_of == ("purchase_stage", "repeat", "loyal", None)
+    code, said, told = run(capfd, *command)
+    assert "purchase_stage repeat to loyal (user_moved)" in " ".join(said.split())
 
 
 def test_the_role_runs_only_where_campaigns_are_declared(

@@ -74,6 +74,46 @@ def test_segment_is_told_of_no_audience_that_was_not_left(kind: str | None) -> N
     assert [call.get("event") for call in found["batch"]] == ["Audience Entered", None]
 
 
+CROSSING: dict[str, Any] = {
+    "from": None,
+    "to": None,
+    "name_from": None,
+    "name_to": None,
+    "kind_from": None,
+    "kind_to": None,
+    "level": "churn_risk",
+    "step_from": "medium",
+    "step_to": "high",
+}
+
+
+@pytest.mark.parametrize(
+    ("step_from", "step_to", "events"),
+    [
+        ("medium", "high", ["Audience Exited", "Audience Entered", None]),
+        (None, "high", ["Audience Entered", None]),
+        ("medium", None, ["Audience Exited", None]),
+    ],
+)
+def test_of_a_level_the_audiences_are_its_steps(
+    step_from: str | None, step_to: str | None, events: list[str | None]
+) -> None:
+    _, found = told(Format.SEGMENT, **CROSSING | {"step_from": step_from, "step_to": step_to})
+    assert [call.get("event") for call in found["batch"]] == events
+    traits = found["batch"][-1]["traits"]
+    assert traits["segstream_churn_risk"] == step_to
+    assert traits.get("segstream_churn_risk_high", False) is (step_to == "high")
+    assert traits.get("segstream_churn_risk_medium") is (False if step_from else None)
+    assert "segstream_segment" not in traits
+
+
+def test_every_format_tells_a_crossing() -> None:
+    for form in Format:
+        assert b"high" in body(form, trigger(**CROSSING), [KEY], SOURCE).content
+    identify = json.loads(body(Format.DITTOFEED, trigger(**CROSSING), [KEY], SOURCE).content)
+    assert identify["batch"][0]["traits"] == {"segstream_churn_risk": "high"}
+
+
 def test_klaviyo_gets_an_event_that_it_can_tell_from_its_repeat() -> None:
     headers, found = told(Format.KLAVIYO, name_from=None)
     assert headers["authorization"] == "Klaviyo-API-Key the-key"
