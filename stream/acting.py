@@ -109,7 +109,9 @@ def act_together(acting: Sequence[Acting], now_ms: int) -> list[int]:
                 answer.moves.between(begin, end), causes[span], now_ms,
             )  # fmt: skip
             everyone = np.ones(len(mine), np.bool_)
-            part.tell_turns(model, mine, whose, answer.columns[span], everyone, now_ms)
+            part.tell_turns(
+                model, mine, whose, vectors[span], answer.columns[span], everyone, now_ms
+            )
             if crossing:
                 part.tell_levels(model, mine, whose, vectors[span], causes[span], now_ms)
             part.originate(acting[number].origin_ms)

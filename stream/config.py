@@ -873,8 +873,14 @@ class Settings(Section):
                     )
         self._scores_are_known(names)
         check_levels(self.levels, names, {score.name: score.of for score in self.scores})
-        kinds = [rule.kind for rule in self.kinds]
-        see_campaigns(self.campaigns, kinds, names, step_names(self.levels))
+        see_campaigns(
+            self.campaigns,
+            (rule.kind for rule in self.kinds),
+            names,
+            step_names(self.levels),
+            (one.name for one in self.populations),
+            (score.name for score in self.scores),
+        )
         see_endpoints(self.endpoints, (campaign.name for campaign in self.campaigns))
         return self
 

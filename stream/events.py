@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from enum import StrEnum
-from typing import Annotated, Any, NamedTuple, TypeAlias
+from typing import Annotated, Any, NamedTuple, NotRequired, TypeAlias
 
 import msgspec
 import numpy as np
@@ -346,6 +346,15 @@ def _described(meaning: str) -> Any:
     return Field(description=meaning)
 
 
+_Foretold = Annotated[
+    dict[str, float],
+    _described(
+        "each score that the user has at that time, to four decimals: of who has not ordered, none "
+        "that foretells orders"
+    ),
+]
+
+
 class Contribution(TypedDict):
     """One feature's part in a move."""
 
@@ -403,6 +412,12 @@ SegmentChange = TypedDict(
         "rest": Annotated[
             float | None, _described("what all other features contributed; null without a margin")
         ],
+        # Records of before have none of these.
+        "population_from": NotRequired[
+            Annotated[str | None, _described("population of the segment before")]
+        ],
+        "population_to": NotRequired[Annotated[str, _described("population of the segment after")]],
+        "scores": NotRequired[_Foretold],
     },
 )
 SEGMENT_CHANGE: TypeAdapter[Any] = TypeAdapter(SegmentChange)
@@ -452,6 +467,8 @@ class LevelChange(TypedDict):
             "log-odds that all else comes to: with the parts, those of an order; null of a feature"
         ),
     ]
+    # Records of before have none.
+    scores: NotRequired[_Foretold]
 
 
 LEVEL_CHANGE: TypeAdapter[Any] = TypeAdapter(LevelChange)

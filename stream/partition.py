@@ -509,7 +509,7 @@ class Partition:
         self.record(model, rows, slots, vectors, placed.mapped, moves, causes, now_ms)
         acted = causes == CAUSES.index(Cause.USER_MOVED)
         acted[held] = False
-        told, untold = self.tell_turns(model, rows, slots, answer.columns, acted, now_ms)
+        told, untold = self.tell_turns(model, rows, slots, vectors, answer.columns, acted, now_ms)
         self._dirty[slots[told]] = True
         if model.levels.known:
             silent = self._levels.include_silent(model, now_ms)
@@ -564,12 +564,19 @@ class Partition:
         )  # fmt: skip
 
     def tell_turns(
-        self, model: Model, rows: Rows, slots: Ints, columns: Ints, acted: Bools, now_ms: int
+        self,
+        model: Model,
+        rows: Rows,
+        slots: Ints,
+        vectors: Floats,
+        columns: Ints,
+        acted: Bools,
+        now_ms: int,
     ) -> tuple[Ints, Ints]:
         """Tell users who acted, and stay where they are, of what kind their segment is by now.
 
         Args:
-            rows, slots, acted: of everyone who was looked at; rows change in place.
+            rows, slots, vectors, acted: of everyone who was looked at; rows change in place.
             columns: of each one's segment, -1 for none.
 
         Returns:
@@ -581,7 +588,7 @@ class Partition:
         due = np.flatnonzero(wanted != rows["kind"])
         told, untold = due[acted[due]], due[~acted[due]]
         self._recorder.turned(
-            model, self.rule_of(model), scale, rows, slots, told, columns[told],
+            model, self.rule_of(model), scale, rows, slots, vectors, told, columns[told],
             themselves[told], now_ms,
         )  # fmt: skip
         return told, untold
@@ -645,8 +652,18 @@ class Partition:
         slots, columns = slots[chosen], columns[chosen]
         self._turned_ms = paid(len(slots), now_ms, self._turned_ms, mark_ms, rate)
         rows, everyone = rows_at(self._rows, slots), np.arange(len(slots))
+        vectors = self._table.vectors(rows, now_ms)
         self._recorder.turned(
-            model, rule, scale, rows, slots, everyone, columns, nobody[: len(slots)], now_ms
+            model,
+            rule,
+            scale,
+            rows,
+            slots,
+            vectors,
+            everyone,
+            columns,
+            nobody[: len(slots)],
+            now_ms,
         )
         put_rows(self._rows, slots, rows)
         self._dirty[slots] = True

@@ -27,6 +27,7 @@ from stream.users import TextSlots
 
 CHANGES_PER_ENTRY = 1_000
 WHY = 3
+SCORE_DECIMALS = 4
 
 
 class Recorder:
@@ -89,7 +90,8 @@ class Recorder:
         explained = np.isfinite(moves.margin)
         why = self._reasons(model, vectors, mapped, moves, explained)
         rules = self._rules(model, vectors, moves)
-        self._write(model, scale, rows, slots, moves, acted, now_ms, explained, why, rules)
+        scores = self._scores(model, vectors[moves.index])
+        self._write(model, scale, rows, slots, moves, acted, now_ms, explained, why, rules, scores)
 
     def turned(
         self,
@@ -98,6 +100,7 @@ class Recorder:
         scale: Scale,
         rows: Rows,
         slots: Ints,
+        vectors: Floats,
         index: Ints,
         columns: Ints,
         acted: Bools,
@@ -106,6 +109,7 @@ class Recorder:
         """Write records of turns; rows change in place.
 
         Args:
+            vectors: of everyone in `rows`.
             index: places of users who are told.
             columns, acted: of these.
         """
@@ -126,7 +130,8 @@ class Recorder:
             reverted=nobody,
             crossed=nobody,
         )
-        self._write(model, scale, rows, slots, turns, acted, now_ms, nobody, [], [])
+        scores = self._scores(model, vectors[index])
+        self._write(model, scale, rows, slots, turns, acted, now_ms, nobody, [], [], scores)
 
     def _write(
         self,
@@ -140,12 +145,14 @@ class Recorder:
         explained: Bools,
         reasons: Sequence[tuple[list[records.Why], float]],
         crossings: Sequence[list[records.Why]],
+        scores: Sequence[dict[str, float]],
     ) -> None:
         """Write records of moves and turns; rows are told of the kinds in them.
 
         Args:
             explained: which of them have reasons, in their order.
             crossings: what took those who crossed to another population, in their order.
+            scores: of all of them.
         """
         who, why, rules = moves.index, iter(reasons), iter(crossings)
         told = rows["kind"][who]
@@ -169,6 +176,7 @@ class Recorder:
             has_why,
             crossed,
             provisional,
+            foretold,
         ) in zip(
             slots[who].tolist(),
             version,
@@ -182,6 +190,7 @@ class Recorder:
             explained.tolist(),
             moves.crossed.tolist(),
             moves.provisional.tolist(),
+            scores,
             strict=True,
         ):
             before, after, cause = known.get(old), known[new], CAUSES[code]
@@ -205,6 +214,9 @@ class Recorder:
                 provisional,
                 parts,
                 rest,
+                before.population if before else None,
+                after.population,
+                foretold,
             )
             self._pending.append(records.encode(record))
 
@@ -230,13 +242,14 @@ class Recorder:
         np.add.at(rows["version"], who, 1)
         times, at = isos(rows["seen"][who]), iso(now_ms)
         users = self._users.names
-        for slot, version, seen, code, told, (why, rest) in zip(
+        for slot, version, seen, code, told, (why, rest), foretold in zip(
             slots[who].tolist(),
             versions.tolist(),
             times,
             causes[who].tolist(),
             found.told,
             reasons(model.levels, found, vectors[who], self._names),
+            self._scores(model, vectors[who]),
             strict=True,
         ):
             cause = CAUSES[code]
@@ -257,6 +270,7 @@ class Recorder:
                 model.name,
                 why,
                 rest,
+                foretold,
             )
             self._pending.append(records.encode(record))
 
@@ -293,6 +307,18 @@ class Recorder:
                 (rest / scale).tolist(),
                 strict=True,
             )
+        ]
+
+    def _scores(self, model: Model, vectors: Floats) -> list[dict[str, float]]:
+        """Scores of users, of each those that they have."""
+        learned = model.scores
+        if learned is None or not len(vectors) or not learned.readable(self._names):
+            return [{} for _ in range(len(vectors))]
+        found = np.round(learned.evaluate(vectors, self._names), SCORE_DECIMALS)
+        have = ~np.isnan(found)
+        return [
+            {name: value for name, value, there in zip(learned.names, *one, strict=True) if there}
+            for one in zip(found.tolist(), have.tolist(), strict=True)
         ]
 
     def _rules(self, model: Model, vectors: Floats, moves: Moves) -> list[list[records.Why]]:

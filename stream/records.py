@@ -44,6 +44,9 @@ class Change(msgspec.Struct, gc=False, rename={"from_": "from"}):
     provisional: bool
     why: list[Why] | tuple[()]
     rest: float | None
+    population_from: str | None
+    population_to: str
+    scores: dict[str, float]
 
 
 class LevelChange(msgspec.Struct, gc=False):
@@ -64,6 +67,7 @@ class LevelChange(msgspec.Struct, gc=False):
     model: str
     why: list[Why]
     rest: float | None
+    scores: dict[str, float]
 
 
 class Membership(msgspec.Struct, gc=False):

@@ -16,7 +16,7 @@ import numpy as np
 
 from stream.campaigns.match import Codes, Move, Moves
 from stream.campaigns.state import Batch, Users
-from stream.events import Hashes, Ints
+from stream.events import Floats, Hashes, Ints
 
 
 class _Why(msgspec.Struct, gc=False):
@@ -48,11 +48,19 @@ class _Change(msgspec.Struct, gc=False):
     level: str | None = None
     step_from: str | None = None
     step_to: str | None = None
+    population_from: str | None = None
+    population_to: str | None = None
 
     def is_whole(self) -> bool:
         """Whether all fields of either are there."""
         of_segment = (self.to, self.name_to, self.kind_to, self.provisional)
         return of_segment.count(None) == (0 if self.level is None else len(of_segment))
+
+
+class _Scored(_Change, gc=False):
+    """The same, where some campaign looks at scores."""
+
+    scores: dict[str, float] = {}
 
 
 def _fits(digits: str, most: int) -> bool:
@@ -69,6 +77,7 @@ class ChangeColumns(Batch):
         incarnation, version: of the user's id of changes.
         move: number of the move among `Moves`.
         reasons: a bit for each watched feature that is among the reasons.
+        scores: ``(changes, watched)``, NaN where the user does not have one.
     """
 
     slot: Ints
@@ -77,6 +86,7 @@ class ChangeColumns(Batch):
     version: Ints
     move: Codes
     reasons: Hashes
+    scores: Floats
 
 
 class ChangeReader:
@@ -84,15 +94,20 @@ class ChangeReader:
 
     Args:
         watched: features whose being a reason matters to some campaign, 64 at the most.
+        scores: that matter to some campaign.
 
     Attributes:
         unreadable: records so far that should have been a change and are none.
     """
 
-    def __init__(self, users: Users, moves: Moves, watched: Sequence[str] = ()) -> None:
+    def __init__(
+        self, users: Users, moves: Moves, watched: Sequence[str] = (), scores: Sequence[str] = ()
+    ) -> None:
         self._users, self._moves = users, moves
         self._bits = {feature: 1 << place for place, feature in enumerate(watched)}
-        self._decode = msgspec.json.Decoder(_Change).decode
+        self._scores = tuple(scores)
+        self._type = _Scored if self._scores else _Change
+        self._decode = msgspec.json.Decoder(self._type).decode
         self.unreadable = 0
 
     def decode(self, values: Iterable[bytes]) -> ChangeColumns:
@@ -110,13 +125,14 @@ class ChangeReader:
         changes = []
         for record in records:
             try:
-                changes.append(msgspec.convert(record, _Change))
+                changes.append(msgspec.convert(record, self._type))
             except msgspec.ValidationError:
                 self.unreadable += 1
         return self._columns(changes)
 
     def _columns(self, changes: Sequence[_Change]) -> ChangeColumns:
         slots, times, incarnations, versions, moves, reasons = [], [], [], [], [], []
+        scores: list[float] = []
         slot_of, code_of, bits = self._users.slot_of, self._moves.code, self._bits
         for one in changes:
             _, incarnation, number = (*one.id.rsplit("-", 2), "", "")[:3]
@@ -142,6 +158,8 @@ class ChangeReader:
                         one.level,
                         one.step_from,
                         one.step_to,
+                        one.population_from,
+                        one.population_to,
                     )
                 )
             )
@@ -150,6 +168,8 @@ class ChangeReader:
                 for why in one.why:
                     mask |= bits.get(why.feature, 0)
             reasons.append(mask)
+            if isinstance(one, _Scored):
+                scores += [one.scores.get(name, np.nan) for name in self._scores]
         return ChangeColumns(
             np.array(slots, np.int64),
             np.rint(np.array(times, np.float64) * 1_000).astype(np.int64),
@@ -157,4 +177,5 @@ class ChangeReader:
             np.array(versions, np.int64),
             np.array(moves, np.int32),
             np.array(reasons, np.uint64),
+            np.array(scores, np.float64).reshape(len(slots), len(self._scores)),
         )

@@ -25,11 +25,11 @@ from stream.campaigns import state
 from stream.campaigns.arms import FIRST_ARM, Arms
 from stream.campaigns.changes import ChangeColumns, ChangeReader
 from stream.campaigns.declare import Campaign, Limits, When
-from stream.campaigns.match import Codes, Moves
+from stream.campaigns.match import Moves
 from stream.campaigns.quiet import ZoneClock, not_quiet_from
 from stream.campaigns.state import NEVER, NONE, NOT_DUE, Batch, Pairs, Users, one_a_user
 from stream.campaigns.windows import Ended
-from stream.events import Bools, Hashes, Ints
+from stream.events import Bools, Floats, Hashes, Ints
 from stream.levels.book import MOST_CODES
 from stream.units import DAY_MS
 
@@ -227,7 +227,12 @@ class Decider:
         self.moves = Moves([version.when for version in versions], levels)
         self._standing = [_standing(campaign.when, levels) for campaign in campaigns]
         watched = list(dict.fromkeys(f for c in campaigns for f in c.when.reasons))
-        self.reader = ChangeReader(self.users, self.moves, watched)
+        scores = list(dict.fromkeys(name for c in versions for name in c.when.scores))
+        self.reader = ChangeReader(self.users, self.moves, watched, scores)
+        self._score_limits = [
+            [(scores.index(name), limits) for name, limits in c.when.scores.items()]
+            for c in versions
+        ]
         self._reasons: Hashes = np.array(
             [sum(1 << watched.index(f) for f in set(c.when.reasons)) for c in campaigns], np.uint64
         )
@@ -327,7 +332,7 @@ class Decider:
         users.steps[slot[crossed], level[crossed]] = self.moves.step[changes.move[crossed]]
         busy = users.under_way[slot] > 0
         if busy.any():
-            self._undo(slot[busy], changes.move[busy], at_ms[busy])
+            self._undo(changes.where(busy), at_ms[busy])
         self._offer(changes, at_ms)
 
     def _release_before(self, slots: Ints, until_ms: Ints, wall_ms: int | None) -> None:
@@ -373,12 +378,18 @@ class Decider:
         left = self._decide_those(left, self._capped(left), Outcome.CAPPED)
         self._send(left)
 
-    def _undo(self, slots: Ints, moves: Codes, at_ms: Ints) -> None:
+    def _undo(self, changes: ChangeColumns, at_ms: Ints) -> None:
         """What is under way for users who have moved on ends."""
         pairs = self.pairs
-        places, found = pairs.of_users(self.users, slots)
+        places, found = pairs.of_users(self.users, changes.slot)
         gone = pairs.stage[places] != state.IDLE
-        gone &= ~self.moves.still[pairs.version[places], moves[found]]
+        version = pairs.version[places]
+        move = changes.move[found]
+        still, heard = self.moves.still[version, move], self.moves.heard[version, move]
+        for number in np.unique(version[gone & still & heard]).tolist():
+            of_it = heard & (version == number)
+            still[of_it] &= self._scores_hold(number, changes.scores[found[of_it]])
+        gone &= ~still
         places, at = places[gone], at_ms[found[gone]]
         self._decide_all(self._no_longer_under_way(places, at), Outcome.UNDONE)
 
@@ -393,6 +404,9 @@ class Decider:
         for number, standing in enumerate(self._standing):
             for level, allowed in standing:
                 concerned[number] &= allowed[users.steps[changes.slot, level]]
+        for number in range(self.offered):
+            if self._score_limits[number]:
+                concerned[number] &= self._scores_hold(number, changes.scores)
         self.pairs_seen[: self.offered] += len(changes)
         unmatched = len(changes) - concerned.sum(axis=1)
         self.counts[: self.offered, Outcome.UNMATCHED] += unmatched
@@ -423,6 +437,18 @@ class Decider:
         left = left.where(np.lexsort((left.campaign, -book.priority[left.version], left.slot)))
         for turn in one_a_user(left.slot):
             self._settle_or_send(left.where(turn))
+
+    def _scores_hold(self, version: int, scores: Floats) -> Bools:
+        """Of each change whether its scores are within the limits of a version."""
+        holds = np.ones(len(scores), np.bool_)
+        for column, limits in self._score_limits[version]:
+            value = scores[:, column]
+            holds &= ~np.isnan(value)
+            if limits.min is not None:
+                holds &= value >= limits.min
+            if limits.max is not None:
+                holds &= value <= limits.max
+        return holds
 
     def _with_arms(self, left: _Open) -> _Open:
         hashes = self.users.hashes(left.slot)

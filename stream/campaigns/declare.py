@@ -29,6 +29,7 @@ from pydantic import (
 
 from stream.events import Cause
 from stream.kinds import FALLBACK_KIND
+from stream.populations import EVERYONE
 from stream.units import milliseconds, parse_duration
 
 CONTROL = "holdout"
@@ -51,6 +52,7 @@ class Trigger(StrEnum):
     MODEL_MOVED = Cause.MODEL_MOVED.value
     SEGMENT_RETIRED = Cause.SEGMENT_RETIRED.value
     IDENTITY_MERGED = Cause.IDENTITY_MERGED.value
+    SEGMENT_TURNED = Cause.SEGMENT_TURNED.value
 
 
 OWN_MOVES = (Trigger.USER_MOVED, Trigger.TIME_PASSED)
@@ -114,6 +116,29 @@ class _Declared(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", serialize_by_alias=True)
 
 
+class ScoreLimits(_Declared):
+    """Limits on a score, both included. Who does not have the score is within none."""
+
+    min: float | None = Field(default=None, allow_inf_nan=False)
+    max: float | None = Field(default=None, allow_inf_nan=False)
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> ScoreLimits:
+        if self.min is None and self.max is None:
+            raise ValueError("give min or max")
+        if self.min is not None and self.max is not None and self.min > self.max:
+            raise ValueError("min: expected no more than max")
+        return self
+
+    def hold(self, value: float | None) -> bool:
+        """Whether a value lies within them; None for a score that the user does not have."""
+        return (
+            value is not None
+            and (self.min is None or value >= self.min)
+            and (self.max is None or value <= self.max)
+        )
+
+
 class When(_Declared):
     """Which changes concern a campaign: every condition that is given must hold."""
 
@@ -125,6 +150,16 @@ class When(_Declared):
         default=(), description="ids of segments after the change"
     )
     segment_from: tuple[SegmentId, ...] = Field(default=(), description="ids of segments before it")
+    population_to: tuple[str, ...] = Field(
+        default=(), description="populations of the segment after the change"
+    )
+    population_from: tuple[str, ...] = Field(
+        default=(), description="populations of the segment before it"
+    )
+    scores: dict[str, ScoreLimits] = Field(
+        default={},
+        description="limits on scores at the time of the change; who has no such score is not meant",
+    )
     cause: tuple[Trigger, ...] = Field(
         default=OWN_MOVES,
         min_length=1,
@@ -148,26 +183,35 @@ class When(_Declared):
 
     @model_validator(mode="after")
     def _says_whom(self) -> When:
-        of_segments = self.kind_to or self.segment_to or self.kind_from or self.segment_from
+        of_segments = (
+            *(self.kind_to, self.segment_to, self.population_to),
+            *(self.kind_from, self.segment_from, self.population_from),
+        )
         of_level = self.step_to or self.step_from
         if self.level is None:
             if of_level:
                 raise ValueError("step_to and step_from are of a level: give level, too")
-            if not of_segments:
+            if not any(of_segments):
                 raise ValueError(
-                    "give kind_to, segment_to, kind_from or segment_from, or level with step_to or "
-                    "step_from: all changes are no condition"
+                    "give kind_to, segment_to or population_to, or one of them with _from, or level with "
+                    "step_to or step_from: all changes are no condition, and a score is one only beside "
+                    "where a user goes"
                 )
         elif not of_level:
             raise ValueError("give step_to or step_from with level: all crossings are no condition")
-        elif of_segments or self.provisional:
+        elif any(of_segments) or self.provisional:
             raise ValueError(
-                "a crossing of a level is no change of segment: it has no kinds, no segments and no "
-                "first assignment"
+                "a crossing of a level is no change of segment: it has no kinds, no segments, no "
+                "populations and no first assignment"
             )
         if empty := [name for name, steps in self.steps.items() if not steps]:
             raise ValueError(f"steps of {empty[0]!r}: give one at least, or leave the level out")
         return self
+
+    @property
+    def goes_somewhere(self) -> bool:
+        """Whether there is a condition on where users go."""
+        return bool(self.kind_to or self.segment_to or self.population_to or self.step_to)
 
 
 class Quiet(_Declared):
@@ -321,6 +365,8 @@ def see_campaigns(
     kinds: Iterable[str],
     features: Iterable[str],
     levels: Mapping[str, Sequence[str]],
+    populations: Iterable[str],
+    scores: Iterable[str],
 ) -> None:
     """Whether campaigns name only what there is.
 
@@ -333,17 +379,25 @@ def see_campaigns(
     if len(campaigns) > MOST_CAMPAIGNS:
         raise ValueError(f"campaigns: {len(campaigns)} are more than {MOST_CAMPAIGNS}")
     known_kinds, known_features = {*kinds, FALLBACK_KIND}, set(features)
+    known_populations, known_scores = {*populations} or {EVERYONE}, set(scores)
     seen: set[str] = set()
     for place, campaign in enumerate(campaigns):
         key = f"campaigns.{place}"
         if campaign.name in seen:
             raise ValueError(f"{key}.name: {campaign.name!r} is used twice")
         seen.add(campaign.name)
-        for field in ("kind_to", "kind_from"):
-            for kind in getattr(campaign.when, field):
-                if kind not in known_kinds:
-                    told = ", ".join(sorted(known_kinds))
-                    raise ValueError(f"{key}.when.{field}: there is no kind {kind!r}, but {told}")
+        when = campaign.when
+        for field, names, what, known in (
+            ("kind_to", when.kind_to, "kind", known_kinds),
+            ("kind_from", when.kind_from, "kind", known_kinds),
+            ("population_to", when.population_to, "population", known_populations),
+            ("population_from", when.population_from, "population", known_populations),
+            ("scores", when.scores, "score", known_scores),
+        ):
+            for name in names:
+                if name not in known:
+                    told = ", ".join(sorted(known)) or "none"
+                    raise ValueError(f"{key}.when.{field}: there is no {what} {name!r}, but {told}")
         for feature in campaign.when.reasons:
             if feature not in known_features:
                 raise ValueError(f"{key}.when.reasons: {feature!r} is no feature")

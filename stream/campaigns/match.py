@@ -25,8 +25,8 @@ _FIRST_ROOM = 64
 class Move(NamedTuple):
     """What many changes have in common.
 
-    Segment, name and kind before are None for a first change of segment. A crossing of a level has a level,
-    and no segments.
+    What was before is None for a first change of segment, and populations are where the record is of a version
+    that did not tell them. A crossing of a level has a level, and no segments.
     """
 
     segment_from: int | None
@@ -40,10 +40,12 @@ class Move(NamedTuple):
     level: str | None = None
     step_from: str | None = None
     step_to: str | None = None
+    population_from: str | None = None
+    population_to: str | None = None
 
 
 def concerns(when: When, move: Move) -> bool:
-    """Whether a move fulfils all conditions but those on reasons and on steps, which are each user's own."""
+    """Whether a move fulfils all conditions but those on reasons, scores and steps, which are each user's own."""
     return (
         move.cause in when.cause
         and move.level == when.level
@@ -51,6 +53,7 @@ def concerns(when: When, move: Move) -> bool:
         and (when.provisional or not move.provisional)
         and (not when.kind_from or move.kind_from in when.kind_from)
         and (not when.segment_from or move.segment_from in when.segment_from)
+        and (not when.population_from or move.population_from in when.population_from)
         and _arrives(when, move)
     )
 
@@ -67,7 +70,7 @@ def leaves_true(when: When, move: Move) -> bool:
         return False
     if move.level != when.level:
         return True
-    return bool(when.kind_to or when.segment_to or when.step_to) and _arrives(when, move)
+    return when.goes_somewhere and _arrives(when, move)
 
 
 def _arrives(when: When, move: Move) -> bool:
@@ -75,6 +78,7 @@ def _arrives(when: When, move: Move) -> bool:
         (not when.kind_to or move.kind_to in when.kind_to)
         and (not when.segment_to or move.segment_to in when.segment_to)
         and (not when.step_to or move.step_to in when.step_to)
+        and (not when.population_to or move.population_to in when.population_to)
     )
 
 
@@ -97,6 +101,8 @@ class Moves:
         """``(versions, moves)``: the move fulfils the conditions."""
         self.still: Bools = np.zeros_like(self.concerned)
         """``(versions, moves)``: the move leaves true what was decided."""
+        self.heard: Bools = np.zeros_like(self.concerned)
+        """``(versions, moves)``: the move is of what the campaign listens to: of segments, or of its level."""
         self.erased: Bools = np.zeros(_FIRST_ROOM, np.bool_)
         """``(moves,)``: the user is no more."""
         self.at_risk: Bools = np.zeros(_FIRST_ROOM, np.bool_)
@@ -122,14 +128,13 @@ class Moves:
             self._moves.append(move)
             if code == len(self.erased):
                 wider = ((0, 0), (0, code))
-                self.concerned, self.still = (
-                    np.pad(self.concerned, wider),
-                    np.pad(self.still, wider),
-                )
+                for name in ("concerned", "still", "heard"):
+                    setattr(self, name, np.pad(getattr(self, name), wider))
                 for name in ("erased", "at_risk", "of_segment", "level", "step"):
                     setattr(self, name, np.pad(getattr(self, name), wider[1]))
             self.concerned[:, code] = [concerns(when, move) for when in self._book]
             self.still[:, code] = [leaves_true(when, move) for when in self._book]
+            self.heard[:, code] = [when.level == move.level for when in self._book]
             self.erased[code] = move.cause == Cause.ERASED
             self.at_risk[code] = move.kind_to in CHURN_RISK_KINDS
             self.of_segment[code] = move.level is None

@@ -289,6 +289,7 @@ def matches(campaign: Campaign, change: Mapping[str, Any]) -> bool:
             change["cause"] in [cause.value for cause in when.cause]
             and (not when.step_from or change["step_from"] in when.step_from)
             and (not when.step_to or change["step_to"] in when.step_to)
+            and _scores_hold(campaign, change)
             and (not when.reasons or any(why["feature"] in when.reasons for why in change["why"]))
         )
     checks = [
@@ -300,6 +301,8 @@ def matches(campaign: Campaign, change: Mapping[str, Any]) -> bool:
         checks.append(change["kind_from"] in when.kind_from)
     if when.segment_from:
         checks.append(change["from"] in when.segment_from)
+    if when.population_from:
+        checks.append(change.get("population_from") in when.population_from)
     if when.reasons:
         checks.append(any(why["feature"] in when.reasons for why in change["why"]))
     return all(checks)
@@ -309,7 +312,16 @@ def _goes_to(campaign: Campaign, change: Mapping[str, Any]) -> bool:
     when = campaign.when
     if when.kind_to and change["kind_to"] not in when.kind_to:
         return False
-    return not when.segment_to or change["to"] in when.segment_to
+    if when.segment_to and change["to"] not in when.segment_to:
+        return False
+    if when.population_to and change.get("population_to") not in when.population_to:
+        return False
+    return _scores_hold(campaign, change)
+
+
+def _scores_hold(campaign: Campaign, change: Mapping[str, Any]) -> bool:
+    told = change.get("scores", {})
+    return all(limits.hold(told.get(name)) for name, limits in campaign.when.scores.items())
 
 
 def _still(campaign: Campaign, change: Mapping[str, Any]) -> bool:
@@ -321,8 +333,8 @@ def _still(campaign: Campaign, change: Mapping[str, Any]) -> bool:
     if level != when.level:
         return True
     if level is not None:
-        return change["step_to"] in when.step_to
-    if not campaign.when.kind_to and not campaign.when.segment_to:
+        return change["step_to"] in when.step_to and _scores_hold(campaign, change)
+    if not (when.kind_to or when.segment_to or when.population_to):
         return False
     return _goes_to(campaign, change)
 

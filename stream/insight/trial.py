@@ -63,6 +63,11 @@ def _notes(campaign: Campaign) -> list[str]:
         notes.append("a holdout, but no goal: nothing is measured of them")
     if not campaign.cooldown:
         notes.append("no cooldown: a user who goes back and forth is sent to each time")
+    if campaign.when.segment_to or campaign.when.segment_from:
+        notes.append(
+            "bound to ids of segments: one that splits keeps its id for a part of its users, and one "
+            "that goes is never entered again; kinds outlive them"
+        )
     return notes
 
 

@@ -126,6 +126,12 @@ _QUIET = st.fixed_dictionaries(
     }
 )
 
+_SCORED = [
+    {"population_from": before, "population_to": after, "scores": scores}
+    for before, after in (("customers", "lapsed"), ("lapsed", "customers"), (None, "visitors"))
+    for scores in ({"buy": 0.3, "spend": 90.5}, {"buy": 0.6, "spend": 20}, {"spend": 90.0})
+]
+
 
 @st.composite
 def campaigns(draw: st.DrawFn) -> list[Campaign]:
@@ -154,6 +160,19 @@ def campaigns(draw: st.DrawFn) -> list[Campaign]:
                     },
                     {"kind_to": ["at_risk"], "steps": {"churn_risk": ["high", "medium"]}},
                     {"kind_from": ["loyal"], "steps": {"value_tier": ["regular"]}},
+                    {
+                        "level": "churn_risk",
+                        "step_to": ["high", "medium"],
+                        "scores": {"spend": {"min": 90}},
+                    },
+                    {"population_to": ["lapsed"]},
+                    {"kind_to": ["at_risk"], "population_from": ["customers"]},
+                    {"kind_to": ["at_risk", "loyal"], "scores": {"buy": {"min": 0.3}}},
+                    {
+                        "population_to": ["customers"],
+                        "scores": {"buy": {"min": 0.1, "max": 0.6}, "spend": {"max": 90}},
+                    },
+                    {"kind_to": ["dormant"], "cause": ["segment_turned"]},
                 ]
             )
         )
@@ -213,9 +232,10 @@ def histories(draw: st.DrawFn) -> list[dict[str, Any]]:
                         st.sampled_from(
                             ["user_moved", "time_passed", "time_passed", "model_moved", "erased"]
                             if draw(st.integers(0, 19)) == 0
-                            else ["user_moved", "time_passed", "time_passed", "model_moved"]
+                            else ["user_moved", "time_passed", "model_moved", "segment_turned"]
                         )
                     ),
+                    **draw(st.sampled_from([{}, {"scores": {}}, *_SCORED])),
                     "provisional": first,
                     "why": [{"feature": f} for f in draw(st.sampled_from([[], ["orders_30d"]]))],
                 },
@@ -236,6 +256,7 @@ def _any_crossing(draw: st.DrawFn, user: str, now: int, number: int) -> dict[str
         step_to=draw(steps),
         cause=draw(st.sampled_from(["user_moved", "time_passed", "model_moved"])),
         why=[{"feature": f} for f in draw(st.sampled_from([[], ["orders_30d"]]))],
+        **draw(st.sampled_from([{}, {"scores": {"spend": 90}}, {"scores": {"spend": 12.5}}])),
     )
 
 

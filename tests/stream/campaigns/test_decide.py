@@ -141,6 +141,107 @@ def test_only_what_a_user_or_silence_did_triggers_unless_asked() -> None:
     assert len(outcomes([asked], changes)) == 1
 
 
+def test_scores_have_limits_and_who_has_none_is_within_none() -> None:
+    rich = campaign(
+        when={"kind_to": ["at_risk"], "scores": {"buy": {"min": 0.3}, "spend": {"max": 90}}}
+    )
+    scored: list[dict[str, float]] = [
+        {"buy": 0.3, "spend": 90.0},
+        {"buy": 0.2999, "spend": 10.0},
+        {"buy": 0.9, "spend": 90.1},
+        {"buy": 0.9},
+        {},
+    ]
+    changes = [change(f"u{n}", scores=scores) for n, scores in enumerate(scored)]
+    # Records of an earlier version tell no scores.
+    changes.append(change("before"))
+    decider = Decider([rich], Limits(), KEY)
+    found = told(decider, decider.decide(decider.reader.decode(encoded(changes))))
+    assert [one.user for one in found] == ["u0"]
+    assert decider.reader.unreadable == 0
+
+
+def test_what_settles_ends_with_a_score_that_is_no_longer_within_its_limits() -> None:
+    rich = campaign(
+        settle="2h", when={"kind_to": ["at_risk", "dormant"], "scores": {"buy": {"min": 0.3}}}
+    )
+    on = change("u", START_MS + HOUR_MS, 2, kind_to="dormant", scores={"buy": 0.4})
+    off = change("u", START_MS + HOUR_MS, 2, kind_to="dormant", scores={"buy": 0.1})
+    begun, end = change(scores={"buy": 0.5}), START_MS + DAY_MS
+    assert ("win-back", "sent", 2) in outcomes([rich], [begun, on], end)
+    assert outcomes([rich], [begun, off], end) == [
+        ("win-back", "settling", 0),
+        ("win-back", "undone", 1),
+    ]
+
+
+def test_a_crossing_of_a_level_has_limits_on_scores_too() -> None:
+    worth = campaign(
+        settle="2h",
+        when={"level": "churn_risk", "step_to": ["high"], "scores": {"spend": {"min": 90}}},
+    )
+    changes = [
+        making.crossing("a", scores={"spend": 90}),
+        making.crossing("b", scores={"spend": 12.5}),
+        making.crossing("c"),
+        # A change of segment says nothing of what a campaign on a level listens to.
+        change("a", START_MS + HOUR_MS, 2, scores={"spend": 1}),
+    ]
+    decider = Decider([worth], Limits(), KEY, levels=making.LEVELS)
+    found = told(decider, decider.decide(decider.reader.decode(encoded(changes))))
+    found += told(decider, decider.advance(START_MS + DAY_MS))
+    assert sorted((one.user, one.outcome) for one in found) == [("a", "sent"), ("a", "settling")]
+
+
+def test_a_population_is_a_condition_as_a_kind_is() -> None:
+    lapse = campaign(
+        settle="2h", when={"population_to": ["lapsed"], "population_from": ["customers"]}
+    )
+    lapsed = {"population_from": "customers", "population_to": "lapsed"}
+    changes = [
+        change("a", **lapsed),
+        change("b", population_from=None, population_to="lapsed"),
+        change("c", population_from="customers", population_to="customers"),
+        change("d"),
+        change("e", **lapsed),
+        # Another segment of the same population leaves it true, a customer again does not.
+        change("a", START_MS + HOUR_MS, 2, population_from="lapsed", population_to="lapsed", to=3),
+        change("e", START_MS + HOUR_MS, 2, population_from="lapsed", population_to="customers"),
+    ]
+    decider = Decider([lapse], Limits(), KEY)
+    found = told(decider, decider.decide(decider.reader.decode(encoded(changes))))
+    found += told(decider, decider.advance(START_MS + DAY_MS))
+    assert sorted((one.user, one.outcome) for one in found) == [
+        ("a", "sent"),
+        ("a", "settling"),
+        ("e", "settling"),
+        ("e", "undone"),
+    ]
+
+
+def test_a_segment_that_turns_triggers_only_where_that_is_asked_for() -> None:
+    turned = change(cause="segment_turned", **{"from": 1, "to": 1}, kind_to="dormant")
+    when = {"kind_to": ["dormant"]}
+    assert outcomes([campaign(when=when)], [turned]) == []
+    asked = campaign(when=when | {"cause": ["segment_turned"]})
+    assert outcomes([asked], [turned]) == [("win-back", "sent", 0)]
+
+
+def test_what_is_bound_to_a_segment_ends_when_the_segment_splits_or_goes() -> None:
+    bound = campaign(settle="2h", when={"segment_to": [1]})
+    end = START_MS + DAY_MS
+    for cause in ("model_moved", "segment_retired"):
+        # The half that is a segment of its own now, or everyone of one that is no more.
+        moved = change("u", START_MS + HOUR_MS, 2, cause=cause, **{"from": 1, "to": 7})
+        assert outcomes([bound], [change(), moved], end) == [
+            ("win-back", "settling", 0),
+            ("win-back", "undone", 1),
+        ]
+    # Who comes to it from one that was merged into it has done nothing.
+    merged = change(cause="segment_retired", **{"from": 5, "to": 1})
+    assert outcomes([bound], [merged], end) == []
+
+
 def test_settling_ends_when_the_user_moves_on() -> None:
     settling = campaign(settle="2h")
     back = change("u", START_MS + HOUR_MS, 2, to=2, kind_to="loyal")

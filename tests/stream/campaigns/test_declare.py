@@ -96,6 +96,41 @@ def test_a_campaign_is_declared_in_ten_lines_and_written_back_the_same(tmp_path:
         ('cooldown = "30d"', "cooldown = nan", "campaigns.0.cooldown"),
         ("win-back", "Win back", "campaigns.0.name"),
         ("kind_from", "cause = ['erased'], kind_from", "campaigns.0.when.cause.0"),
+        (
+            "kind_from",
+            'population_to = ["gone"], kind_from',
+            "when.population_to: there is no popul",
+        ),
+        (
+            "kind_from",
+            'population_from = ["x"], kind_from',
+            "when.population_from: there is no popu",
+        ),
+        (
+            "kind_from",
+            "scores = { buy = { min = 0.3 } }, kind_from",
+            "when.scores: there is no score",
+        ),
+        (
+            "kind_from",
+            "scores = { unusual = { mim = 0.3 } }, kind_from",
+            "campaigns.0.when.scores.unusual.mim",
+        ),
+        (
+            "kind_from",
+            "scores = { unusual = {} }, kind_from",
+            "campaigns.0.when.scores.unusual = {}",
+        ),
+        (
+            "kind_from",
+            "scores = { unusual = { min = 0.3, max = 0.2 } }, kind_from",
+            "min: expected no more than max",
+        ),
+        (
+            'kind_to = ["at_risk"], kind_from = ["loyal", "champion"]',
+            "scores = { unusual = { min = 0.3 } }",
+            "a score is one only beside where a user goes",
+        ),
         ('kind_to = ["at_risk"], kind_from = ["loyal", "champion"]', "", "campaigns.0.when"),
     ],
 )
