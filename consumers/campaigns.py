@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 import msgspec
 import numpy as np
-from msgspec import UNSET
+from msgspec import UNSET, UnsetType
 
 from consumers.decode import Message
 from consumers.plain import parse_time
@@ -24,7 +24,7 @@ from consumers.purchases import PurchaseReader
 from consumers.role import NOTHING, Decided, Decision, OwningRole
 from stream import metrics
 from stream.campaigns.arms import arm_names
-from stream.campaigns.control import read_told
+from stream.campaigns.control import Told, read_told
 from stream.campaigns.decide import LAST, Decisions
 from stream.campaigns.keep import Keeper
 from stream.campaigns.triggers import ROLE, encoded, triggers, triggers_outlet
@@ -160,12 +160,23 @@ class Campaigns(Decision):
                 slots.append(decider.users.slot_of(told.user))
                 if told.suppressed is not None:
                     decider.suppress(told.user, suppressed=told.suppressed)
-                if told.zone is not UNSET:
+                if told.traits:
+                    decider.tell_traits(told.user, told.traits)
+                if (zone := self._zone_of(told)) is not UNSET:
                     try:
-                        decider.set_zone(told.user, told.zone)
+                        decider.set_zone(told.user, zone)
                     except ValueError:
                         metrics.campaign_control_unreadable()
         return np.array(slots, np.int64), obeyed
+
+    def _zone_of(self, told: Told) -> str | UnsetType | None:
+        """The zone that is told of a user, by itself or as a trait."""
+        name = self._settings.campaign_limits.zone_trait
+        if told.zone is not UNSET or name is None or name not in (told.traits or {}):
+            return told.zone
+        assert told.traits is not None
+        zone = told.traits[name]
+        return None if zone is None else str(zone)
 
     def _is_misplaced(self, user: str, partition: int) -> bool:
         """Whether a record lies in another partition than its user's, as far as users have one."""
@@ -252,7 +263,7 @@ CAMPAIGNS = OwningRole(
     ],
     decision=lambda settings, _number, secret: Campaigns(settings, secret),
     outlet=triggers_outlet,
-    # Rows have orders, zones and flags since 2.
-    version="2",
+    # Rows have orders, zones and flags since 2, traits since 3.
+    version="3",
     time_ms=change_time,
 )

@@ -18,12 +18,12 @@ from consumers.decode import Message
 from consumers.plain import parse_time
 from consumers.role import NOTHING, Decided, Decision
 from stream import metrics
-from stream.campaigns.control import erased_user, read_told
+from stream.campaigns.control import Told, erased_user, read_told
 from stream.campaigns.triggers import CampaignTrigger
 from stream.config import Settings
 from stream.headers import event_type
 from stream.webhooks.letters import ENABLE, REPLAY, Enable, Replay
-from stream.webhooks.queue import OUTCOMES, Attempt, Queue
+from stream.webhooks.queue import OUTCOMES, SAID, Attempt, Queue
 from stream.webhooks.schedule import Answer
 
 log = logging.getLogger(__name__)
@@ -54,7 +54,8 @@ class Webhooks(Decision):
         self._label = str(number)
         self._send = send
         rules = settings.webhooks.rules(topics.partitions)
-        self._queue = Queue(settings.endpoints, rules, key)
+        self._limits = settings.campaign_limits
+        self._queue = Queue(settings.endpoints, rules, key, tuple(self._limits.suppress))
         for endpoint in settings.endpoints:
             metrics.webhook_declared(endpoint.name, OUTCOMES)
         # Filled by the sender's thread.
@@ -111,8 +112,8 @@ class Webhooks(Decision):
             return
         if message.topic() == self._control:
             told = read_told(value)
-            if told is not None and told.user and told.suppressed is not None:
-                (self._queue.suppress if told.suppressed else self._queue.allow)(told.user)
+            if told is not None and told.user:
+                self._obey(told)
             return
         try:
             if message.topic() == self._triggers:
@@ -130,6 +131,14 @@ class Webhooks(Decision):
         except (msgspec.MsgspecError, UnicodeDecodeError) as error:
             metrics.webhook_unreadable(message.topic() or "")
             log.warning("a record on %s is passed over: %s", message.topic(), error)
+
+    def _obey(self, told: Told) -> None:
+        """Who gets nothing, because it is said so or by a trait, has each of these reasons by itself."""
+        why = self._limits.suppressing(told.traits or {})
+        if told.suppressed is not None:
+            why[SAID] = told.suppressed
+        for reason, suppressed in why.items():
+            (self._queue.suppress if suppressed else self._queue.allow)(told.user, reason)
 
     def _begin_attempts(self, now_ms: int) -> None:
         if attempts := self._queue.start(now_ms):

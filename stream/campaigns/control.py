@@ -1,7 +1,8 @@
 """What people say of users and campaigns while the roles run: records of the topic `campaign-control`.
 
-Comes in: bytes that a command or another program wrote, with the user for a key. Goes out: `Told`, or None for
-what is no such record. The roles of campaigns and of webhooks obey; the topic keeps who said what, and when.
+Comes in: bytes that a command or another program wrote, with the user for a key; a Segment `identify` message is
+such a record, too. Goes out: `Told`, or None for what is no such record. The roles of campaigns and of webhooks obey;
+the topic keeps who said what, and when.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ class Told(msgspec.Struct, forbid_unknown_fields=False):
     Attributes:
         suppressed: None leaves it as it is.
         zone: of IANA; None for one that is not known; left as it is unless something is said.
+        traits: of the user, those of which something is said.
+        type, userId: as Segment has them.
     """
 
     user: str = ""
@@ -29,6 +32,9 @@ class Told(msgspec.Struct, forbid_unknown_fields=False):
     zone: str | UnsetType | None = UNSET
     campaign: str = ""
     paused: bool | None = None
+    traits: dict[str, Any] | None = None
+    type: str = ""
+    userId: str | None = None  # noqa: N815 - Segment's spelling
 
 
 class ControlRecord(TypedDict, total=False):
@@ -39,12 +45,21 @@ class ControlRecord(TypedDict, total=False):
     user: str
     suppressed: Annotated[bool, Field(description="true: the user gets nothing; false: does again")]
     zone: Annotated[str | None, Field(description="the user's own, such as Europe/London")]
+    traits: Annotated[
+        dict[str, Any],
+        Field(
+            description="of the user; see campaign_limits.suppress and campaign_limits.zone_trait"
+        ),
+    ]
+    type: Annotated[str, Field(description="identify: a message of Segment's, of the user userId")]
+    userId: str
     campaign: str
     paused: Annotated[bool, Field(description="true: nothing of it is sent; false: is again")]
 
 
 CONTROL_RECORD: TypeAdapter[Any] = TypeAdapter(ControlRecord)
 
+IDENTIFY = "identify"
 _read = msgspec.json.Decoder(Told).decode
 
 
@@ -54,6 +69,8 @@ def read_told(value: bytes) -> Told | None:
         told = _read(value)
     except (msgspec.MsgspecError, UnicodeDecodeError):
         return None
+    if not told.user and told.type == IDENTIFY:
+        told.user = told.userId or ""
     return told if told.user or told.campaign else None
 
 

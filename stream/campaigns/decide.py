@@ -15,16 +15,17 @@ comes back after an hour sends nothing into quiet hours, over a cap, or too late
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from enum import IntEnum
+from typing import Any
 
 import numpy as np
 
 from stream.campaigns import state
 from stream.campaigns.arms import FIRST_ARM, Arms
 from stream.campaigns.changes import ChangeColumns, ChangeReader
-from stream.campaigns.declare import Campaign, Limits, When
+from stream.campaigns.declare import MOST_TRAITS, Campaign, Limits, When
 from stream.campaigns.match import Moves
 from stream.campaigns.quiet import ZoneClock, not_quiet_from
 from stream.campaigns.state import NEVER, NONE, NOT_DUE, Batch, Pairs, Users, one_a_user
@@ -202,6 +203,7 @@ class Decider:
             settling or waiting now. The sum over outcomes is `pairs_seen`.
         paused: ``(campaigns,)`` nothing is sent of these.
         zones: of users, by number.
+        traits: that suppress or did, by number.
     """
 
     def __init__(
@@ -238,6 +240,9 @@ class Decider:
         )
         self._clocks: dict[str, ZoneClock] = {}
         self.zones: list[str] = []
+        self.traits: list[str] = []
+        self._limits = limits
+        self.know_traits(())
         self.pairs_seen: Ints = np.zeros(len(self.campaigns), np.int64)
         self.paused: Bools = np.zeros(len(self.campaigns), np.bool_)
         self._replaced: list[Ended] = []
@@ -266,6 +271,28 @@ class Decider:
         if name is not None:
             number = self.know_zone(name)
         self.users.zone[self.users.slot_of(user)] = number
+
+    def tell_traits(self, user: str, traits: Mapping[str, Any]) -> None:
+        """What is told of a user: a trait may be one that suppresses."""
+        slot = self.users.slot_of(user)
+        for name, suppresses in self._limits.suppressing(traits).items():
+            bit = 1 << self.traits.index(name)
+            others = int(self.users.traits[slot]) & ~bit
+            self.users.traits[slot] = others | (bit if suppresses else 0)
+
+    def know_traits(self, names: Iterable[str]) -> None:
+        """Number traits, in the order in which they were first asked for, and then those declared.
+
+        Raises:
+            ValueError: there are more than a row has bits for.
+        """
+        self.traits = list(dict.fromkeys([*names, *self._limits.suppress]))
+        if len(self.traits) > MOST_TRAITS:
+            raise ValueError(
+                f"campaign_limits.suppress: users have state of {len(self.traits)} traits that are or "
+                f"were declared, which is more than {MOST_TRAITS}"
+            )
+        self._suppressing = sum(1 << self.traits.index(name) for name in self._limits.suppress)
 
     def know_zone(self, name: str) -> int:
         """The number of a time zone, in the order in which they were first asked for.
@@ -310,6 +337,12 @@ class Decider:
         return Decisions.concatenate(self._decided)
 
     # -- steps -----------------------------------------------------------------------------------
+
+    def _suppressed(self, slots: Ints) -> Bools:
+        """Of each user whether they get nothing."""
+        users = self.users
+        found: Bools = users.suppressed[slots] | ((users.traits[slots] & self._suppressing) > 0)
+        return found
 
     def _take(self, changes: ChangeColumns, wall_ms: int | None) -> None:
         """Changes of distinct users."""
@@ -374,7 +407,7 @@ class Decider:
         left = self._no_longer_under_way(places, at_ms)
         left = self._decide_those(left, book.ended(left.version, at_ms), Outcome.ENDED)
         left = self._decide_those(left, self.paused[left.campaign], Outcome.PAUSED)
-        left = self._decide_those(left, users.suppressed[left.slot], Outcome.SUPPRESSED)
+        left = self._decide_those(left, self._suppressed(left.slot), Outcome.SUPPRESSED)
         left = self._decide_those(left, self._capped(left), Outcome.CAPPED)
         self._send(left)
 
@@ -428,7 +461,7 @@ class Decider:
         )
         left = self._decide_those(left, book.ended(left.version, left.at_ms), Outcome.ENDED)
         left = self._decide_those(left, self.paused[left.campaign], Outcome.PAUSED)
-        left = self._decide_those(left, users.suppressed[left.slot], Outcome.SUPPRESSED)
+        left = self._decide_those(left, self._suppressed(left.slot), Outcome.SUPPRESSED)
         left = self._counted(self._with_arms(left))
         left = self._decide_those(left, left.arm < FIRST_ARM, Outcome.HOLDOUT)
         left = self._decide_those(left, self._outranked(left), Outcome.OUTRANKED)

@@ -39,6 +39,8 @@ RESERVED_ARMS = (CONTROL, EVERYWHERE)
 NAME = r"^[a-z0-9][a-z0-9_-]{0,63}$"
 """Of campaigns, arms and groups: they are headers, labels and parts of ids."""
 MOST_CAMPAIGNS = 64
+MOST_TRAITS = 8
+"""Each has a bit of a user's row."""
 MOST_SENDS = 16
 """The highest cap: so many times of past triggers are kept of each user."""
 DAY_SECONDS = 86_400.0
@@ -349,6 +351,23 @@ class PerUser(_Declared):
         return self
 
 
+TraitValue = bool | int | float | str
+
+
+def _as_values(value: Any) -> Any:
+    return value if isinstance(value, (list, tuple)) else [value]
+
+
+TraitValues = Annotated[tuple[TraitValue, ...], BeforeValidator(_as_values), Field(min_length=1)]
+
+
+def said_as(value: Any) -> str:
+    """A trait's value as it is compared: programs write `true`, `True` and `"true"`, and mean the same."""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return str(value).strip().casefold()
+
+
 class Limits(_Declared):
     """What holds over all campaigns."""
 
@@ -358,6 +377,22 @@ class Limits(_Declared):
     global_holdout: Share = Field(
         default=0.0, description="share of users who get no campaign at all, to measure all of them"
     )
+    suppress: dict[str, TraitValues] = Field(
+        default={},
+        max_length=MOST_TRAITS,
+        description="traits of users who get nothing, with their values: {unsubscribed = true}",
+    )
+    zone_trait: str | None = Field(
+        default=None, min_length=1, description="trait that names the user's own zone"
+    )
+
+    def suppressing(self, traits: Mapping[str, Any]) -> dict[str, bool]:
+        """Of what is told of a user, by trait that may suppress, whether it does."""
+        return {
+            name: traits[name] is not None and said_as(traits[name]) in map(said_as, values)
+            for name, values in self.suppress.items()
+            if name in traits
+        }
 
 
 def see_campaigns(

@@ -49,6 +49,7 @@ HEAD = np.dtype(
         ("pairs", "<u2"),  # pairs that follow them
         ("bought", "u1"),  # orders that follow these
         ("zone", "<u2"),  # place among `Own.zones` plus 1; 0 where it is not known
+        ("traits", "u1"),  # bits of those that suppress, by their places among `Own.traits`
     ]
 )
 KEPT = np.dtype(
@@ -95,6 +96,7 @@ class Own(msgspec.Struct):
         seen: by campaign, changes looked at.
         counts: by campaign and outcome.
         zones: of users.
+        traits: that suppress users, or did.
         paused: names of campaigns.
         sums: of users whose window is over, by campaign, version and arm.
         still_open: users whose window is not, likewise.
@@ -110,6 +112,7 @@ class Own(msgspec.Struct):
     sums: dict[str, dict[str, dict[str, Sums]]] = {}
     still_open: dict[str, dict[str, dict[str, int]]] = {}
     bought_ms: int = 0
+    traits: list[str] = []
 
 
 read_own = msgspec.json.Decoder(Own).decode
@@ -213,7 +216,7 @@ class Keeper:
         bought_ms: purchases up to here are known.
 
     Raises:
-        ValueError: users have state of more campaigns than there may be.
+        ValueError: users have state of more campaigns or traits than there may be.
     """
 
     def __init__(
@@ -237,6 +240,7 @@ class Keeper:
                 f"declared, which is more than {MOST_NAMES}"
             )
         decider = self.decider
+        decider.know_traits(kept.traits)
         for zone in kept.zones:
             decider.know_zone(zone)
         for name in kept.paused:
@@ -292,6 +296,7 @@ class Keeper:
         users.at_risk[slots] = (head["flags"] & AT_RISK) > 0
         users.erased[slots] = (head["flags"] & ERASED) > 0
         users.zone[slots] = head["zone"].astype(np.int64) - 1
+        users.traits[slots] = head["traits"]
         self.purchases.load(slots, table["bought"])
         self._last.incarnation[slots] = head["incarnation"]
         self._last.number[slots] = head["number"]
@@ -403,7 +408,7 @@ class Keeper:
             + AT_RISK * users.at_risk[slots]
             + ERASED * users.erased[slots]
         )
-        head["zone"] = users.zone[slots] + 1
+        head["zone"], head["traits"] = users.zone[slots] + 1, users.traits[slots]
         table["bought"][bought.row, bought.nth] = bought.orders
         head["incarnation"], head["number"] = last.incarnation[slots], last.number[slots]
         head["sends"], head["pairs"] = users.sends.shape[1], most
@@ -438,6 +443,7 @@ class Keeper:
                 self._by_name(self.windows.sums),
                 self._by_name(self.windows.still_open),
                 self.bought_ms,
+                decider.traits,
             )
         )
 

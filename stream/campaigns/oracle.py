@@ -6,6 +6,7 @@ columns to it. Only the declaration is shared.
 
 from __future__ import annotations
 
+import json
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -46,6 +47,7 @@ class _Pending:
 class _User:
     clock_ms: int | None = None
     suppressed: bool = False
+    traits: dict[str, Any] = field(default_factory=dict)
     zone: str | None = None
     sends: list[int] = field(default_factory=list)
     pending: dict[str, _Pending] = field(default_factory=dict)
@@ -72,6 +74,9 @@ class Oracle:
 
     def suppress(self, user: str, *, suppressed: bool = True) -> None:
         self._user(user).suppressed = suppressed
+
+    def tell_traits(self, user: str, traits: Mapping[str, Any]) -> None:
+        self._user(user).traits.update(traits)
 
     def pause(self, campaign: str, *, paused: bool = True) -> None:
         (self._paused.add if paused else self._paused.discard)(campaign)
@@ -128,7 +133,7 @@ class Oracle:
                 outcome = "ended"
             elif campaign.name in self._paused:
                 outcome = "paused"
-            elif user.suppressed:
+            elif self._gets_nothing(user):
                 outcome = "suppressed"
             elif self._is_capped(user, now):
                 outcome = "capped"
@@ -153,7 +158,7 @@ class Oracle:
             if campaign.name in self._paused:
                 told.append(self._tell(change, campaign, "paused", None, now))
                 continue
-            if user.suppressed:
+            if self._gets_nothing(user):
                 told.append(self._tell(change, campaign, "suppressed", None, now))
                 continue
             arm = self.arm(campaign, change["user"])
@@ -183,6 +188,17 @@ class Oracle:
             if campaign.group is not None:
                 groups.add(campaign.group)
             self._conclude(user, campaign, change, changed_ms, arm, now, outcome, told, counted)
+
+    def _gets_nothing(self, user: _User) -> bool:
+        if user.suppressed:
+            return True
+        for name, values in self._limits.suppress.items():
+            if (trait := user.traits.get(name)) is None:
+                continue
+            told = json.dumps(trait).strip('" ').lower()
+            if any(told == json.dumps(value).strip('" ').lower() for value in values):
+                return True
+        return False
 
     def _conclude(
         self,

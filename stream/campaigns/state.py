@@ -130,6 +130,7 @@ class Users(Columns):
         hash: see `stream.campaigns.arms`; 0 where nobody has asked for it yet.
         clock_ms: the latest time anything was decided for the user.
         suppressed: gets no trigger.
+        traits: a bit for each trait that suppresses the user.
         erased: is no more; nothing is kept of what they buy.
         at_risk: is in a kind of churn risk, since the last change.
         zone: number of the user's own time zone; NONE where it is not known.
@@ -142,6 +143,7 @@ class Users(Columns):
     hash: Hashes
     clock_ms: Ints
     suppressed: Bools
+    traits: npt.NDArray[np.uint8]
     erased: Bools
     at_risk: Bools
     zone: npt.NDArray[np.int16]
@@ -156,6 +158,7 @@ class Users(Columns):
                 "hash": (np.uint64, 0, 0),
                 "clock_ms": (np.int64, NEVER, 0),
                 "suppressed": (np.bool_, False, 0),
+                "traits": (np.uint8, 0, 0),
                 "erased": (np.bool_, False, 0),
                 "at_risk": (np.bool_, False, 0),
                 "zone": (np.int16, NONE, 0),

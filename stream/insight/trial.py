@@ -199,6 +199,10 @@ def on_history(
 
     played = rehearse(settings, open_history, at_mark, tell)
     notes = [f"{BY_DAYS}, by which silence is noticed within seconds"] if played.by_days else []
+    if settings.campaign_limits.suppress:
+        notes.append(
+            "campaign_limits.suppress: a history tells no traits, so nobody is suppressed here"
+        )
     if not settings.store.namespace_key:
         notes.append("store.namespace_key is not set: a pipeline puts users into other arms")
     return trial.facts(played.file.name, [*notes, *played.notes])

@@ -7,8 +7,8 @@ A delivery is one trigger for one endpoint. It has a row from the commit that re
 commit after it arrived or was given up, with its attempts and when the next one is due; so a schedule of
 days outlives every crash. What was under way in a crash is tried again with the same id.
 
-A user who gets nothing has a row, too: a trigger that comes behind is dropped. Its name is a hash, so that
-whoever was erased is not kept by name.
+A user who gets nothing has a row, too, one for each reason: a trigger that comes behind is dropped. Its name is a
+hash, so that whoever was erased is not kept by name.
 
 For each endpoint: taken = delivered + parked + dropped + waiting.
 """
@@ -115,6 +115,8 @@ class Kept(NamedTuple):
     letters: list[bytes]
 
 
+SAID = ""
+"""The reason why a user gets nothing whom somebody has suppressed; the others are traits."""
 _SUPPRESSED = b"/"
 """What the row of a user who gets nothing begins with; a delivery's begins with its endpoint."""
 
@@ -168,13 +170,24 @@ class _Line:
 class Queue:
     """Deliveries of a partition.
 
+    Args:
+        key: the namespace's secret.
+        traits: that may suppress a user.
+
     Attributes:
         counts: as in `Own`.
     """
 
-    def __init__(self, endpoints: Sequence[Endpoint], rules: Rules, key: bytes = b"") -> None:
+    def __init__(
+        self,
+        endpoints: Sequence[Endpoint],
+        rules: Rules,
+        key: bytes = b"",
+        traits: Sequence[str] = (),
+    ) -> None:
         self._rules = rules
         self._key = key
+        self._reasons = (SAID, *traits)
         self._suppressed: set[str] = set()
         self._lines = {one.name: _Line(one, rules) for one in endpoints}
         self._all: dict[str, Delivery] = {}
@@ -233,18 +246,18 @@ class Queue:
         if self._gone.pop(endpoint, None) is not None:
             self._own_touched = True
 
-    def suppress(self, user: str) -> None:
+    def suppress(self, user: str, reason: str = SAID) -> None:
         """A user gets nothing any more: not what waits, and not what comes."""
-        name = self._name_of(user)
+        name = self._name_of(user, reason)
         self._suppressed.add(name)
         self._touched.add(name)
         for one in [one for one in self._all.values() if one.trigger["user"] == user]:
             self._count(one.endpoint, DROPPED)
             self._remove(one)
 
-    def allow(self, user: str) -> None:
-        """A user who got nothing does again."""
-        name = self._name_of(user)
+    def allow(self, user: str, reason: str = SAID) -> None:
+        """A user who got nothing does again, unless there is another reason."""
+        name = self._name_of(user, reason)
         if name in self._suppressed:
             self._suppressed.discard(name)
             self._touched.add(name)
@@ -368,7 +381,7 @@ class Queue:
         if one.key in self._all:
             return
         self._count(one.endpoint, TAKEN)
-        if self._suppressed and self._name_of(one.trigger["user"]) in self._suppressed:
+        if self._suppressed and self._gets_nothing(one.trigger["user"]):
             self._count(one.endpoint, DROPPED)
             return
         self._add(one)
@@ -412,8 +425,17 @@ class Queue:
         }
         self._letters.append(_write(letter))
 
-    def _name_of(self, user: str) -> str:
-        digest = blake2b(user.encode(), digest_size=16, key=self._key, person=b"segstream drops")
+    def _gets_nothing(self, user: str) -> bool:
+        return any(self._name_of(user, reason) in self._suppressed for reason in self._reasons)
+
+    def _name_of(self, user: str, reason: str) -> str:
+        digest = blake2b(
+            user.encode(),
+            digest_size=16,
+            key=self._key,
+            salt=blake2b(reason.encode(), digest_size=16).digest() if reason else b"",
+            person=b"segstream drops",
+        )
         return _SUPPRESSED.decode() + digest.hexdigest()
 
     def _count(self, endpoint: str, what: str) -> None:

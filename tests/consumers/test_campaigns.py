@@ -425,6 +425,54 @@ def test_who_is_suppressed_gets_nothing_until_that_is_taken_back() -> None:
     assert kept.told["counts"]["win-back"]["suppressed"] == 1
 
 
+def test_a_trait_suppresses_until_it_says_otherwise_over_restarts_and_declarations() -> None:
+    limits = Limits.model_validate({"suppress": {"unsubscribed": True}, "zone_trait": "timezone"})
+    kept, declared = Kept(), declare([campaign()], limits, mode="live")
+    role = kept.start(declared)
+    said = [
+        told(user="u1", traits={"unsubscribed": True, "timezone": "Asia/Tokyo"}),
+        # Segment's own message; what else it has is nobody's business here.
+        told(type="identify", userId="u2", traits={"unsubscribed": "True", "email": "a@b.c"}),
+        told(type="identify", userId="u3", traits={"unsubscribed": False, "timezone": None}),
+        told(user="u4", suppressed=True, traits={"unsubscribed": True}),
+        # Whether somebody has suppressed the user is another matter than what a trait says.
+        told(user="u4", traits={"unsubscribed": False}),
+    ]
+    kept.commit(role, role.decide(said, BEGIN_MS))
+    assert (kept.told["traits"], kept.told["zones"]) == (["unsubscribed"], ["Asia/Tokyo"])
+    more = Limits.model_validate({"suppress": {"country": "de", "unsubscribed": True}})
+    declared = declare([campaign()], more, mode="live")
+    role = kept.start(declared)
+    users = ("u1", "u2", "u3", "u4")
+    kept.commit(role, role.decide(moved(*map(change, users)), BEGIN_MS))
+    assert [one["user"] for one in kept.triggers] == ["u3"]
+    kept.commit(role, role.decide([told(user="u1", traits={"unsubscribed": False})], BEGIN_MS))
+    again = [change(user, BEGIN_MS, 2) for user in users]
+    kept.commit(role, role.decide(moved(*again), BEGIN_MS))
+    assert [one["user"] for one in kept.triggers] == ["u3", "u1", "u3"]
+    # A trait that is declared no more suppresses nobody, and is remembered for when it is again.
+    role = kept.start(declare([campaign()], mode="live"))
+    kept.commit(role, role.decide(moved(change("u2", BEGIN_MS, 3)), BEGIN_MS))
+    assert kept.triggers[-1]["user"] == "u2"
+    role = kept.start(declared)
+    kept.commit(role, role.decide(moved(change("u2", BEGIN_MS, 4)), BEGIN_MS))
+    assert len(kept.triggers) == 4
+    assert kept.told["counts"]["win-back"]["suppressed"] == 6
+
+
+def test_more_traits_than_a_row_has_bits_for_refuse_to_start() -> None:
+    kept = Kept()
+    for first in (0, 8):
+        limits = Limits.model_validate({"suppress": {f"t{first + n}": True for n in range(8)}})
+        declared = declare([campaign()], limits, mode="live")
+        if first:
+            with pytest.raises(ValueError, match=r"campaign_limits\.suppress: .* 16 traits"):
+                kept.start(declared)
+        else:
+            role = kept.start(declared)
+            kept.commit(role, role.decide([told(user="u", traits={"t0": True})], BEGIN_MS))
+
+
 def test_of_an_erased_user_no_purchase_is_kept_and_a_suppressed_one_is_measured_on() -> None:
     kept, declared = Kept(), declare([campaign(**MEASURED)], mode="live")
     role = kept.start(declared)

@@ -216,6 +216,33 @@ def test_a_user_who_is_suppressed_gets_nothing_until_that_is_taken_back() -> Non
     assert len(scene.sender.under_way) == 1
 
 
+def test_a_trait_drops_what_waits_and_each_reason_is_one_by_itself() -> None:
+    scene = Scene(
+        Settings.model_validate(
+            declared("crm").model_dump(by_alias=True)
+            | {"campaign_limits": {"suppress": {"unsubscribed": True}}}
+        )
+    )
+    control = scene.settings.topics.control
+
+    def told(**fields: Any) -> FakeMessage:
+        return FakeMessage(msgspec.json.encode(fields), topic_name=control)
+
+    scene.step(scene.trigger(1, user="u1"), scene.trigger(2, user="u2"))
+    # Between the decision and the delivery the user says no.
+    scene.sender.all_come_to(Answer(500))
+    scene.step(told(type="identify", userId="u1", traits={"unsubscribed": True}))
+    scene.start()
+    scene.step(now_ms=NOW_MS + 60_000)
+    assert {one.trigger["user"] for one, _ in scene.sender.under_way} == {"u2"}
+    scene.step(told(user="u1", suppressed=True), told(user="u1", suppressed=False))
+    scene.step(scene.trigger(3, user="u1"))
+    assert len(scene.sender.under_way) == 1
+    scene.step(told(user="u1", traits={"unsubscribed": None}))
+    scene.step(scene.trigger(4, user="u1"))
+    assert {one.trigger["user"] for one, _ in scene.sender.under_way} == {"u1", "u2"}
+
+
 def test_what_never_happened_to_an_endpoint_is_counted_as_0() -> None:
     Scene(declared("fresh"))
     for outcome in ("taken", "delivered", "dropped", *Reason):

@@ -32,8 +32,13 @@ LIMITS = st.sampled_from(
         Limits.model_validate({"per_user": {"day": 1}}),
         Limits.model_validate({"per_user": {"day": 1, "week": 2}, "global_holdout": 0.2}),
         Limits.model_validate({"per_user": {"week": 1}}),
+        Limits.model_validate({"suppress": {"unsubscribed": True, "country": ["de", "Fr"]}}),
     ]
 )
+TRAITS: list[dict[str, Any]] = [
+    {}, {"unsubscribed": True}, {"unsubscribed": False, "country": "DE"}, {"unsubscribed": "true "},
+    {"country": "at"}, {"country": None, "other": True}, {"unsubscribed": 1},
+]  # fmt: skip
 KEY = b"a key"
 
 
@@ -69,6 +74,10 @@ def test_columns_decide_as_one_change_at_a_time(
     if data.draw(st.integers(0, 9)) == 0:
         decider.suppress("c")
         oracle.suppress("c")
+    for user in ("a", "b", "a"):
+        traits = data.draw(st.sampled_from(TRAITS))
+        decider.tell_traits(user, traits)
+        oracle.tell_traits(user, traits)
     done, wall = 0, None
     live = data.draw(st.booleans())
     while done < len(changes):
@@ -197,7 +206,7 @@ def test_a_population_is_a_condition_as_a_kind_is() -> None:
     lapse = campaign(
         settle="2h", when={"population_to": ["lapsed"], "population_from": ["customers"]}
     )
-    lapsed = {"population_from": "customers", "population_to": "lapsed"}
+    lapsed: dict[str, Any] = {"population_from": "customers", "population_to": "lapsed"}
     changes = [
         change("a", **lapsed),
         change("b", population_from=None, population_to="lapsed"),
@@ -219,8 +228,12 @@ def test_a_population_is_a_condition_as_a_kind_is() -> None:
     ]
 
 
+def _between(before: int, after: int) -> dict[str, Any]:
+    return {"from": before, "to": after}
+
+
 def test_a_segment_that_turns_triggers_only_where_that_is_asked_for() -> None:
-    turned = change(cause="segment_turned", **{"from": 1, "to": 1}, kind_to="dormant")
+    turned = change(cause="segment_turned", kind_to="dormant", **_between(1, 1))
     when = {"kind_to": ["dormant"]}
     assert outcomes([campaign(when=when)], [turned]) == []
     asked = campaign(when=when | {"cause": ["segment_turned"]})
@@ -232,13 +245,13 @@ def test_what_is_bound_to_a_segment_ends_when_the_segment_splits_or_goes() -> No
     end = START_MS + DAY_MS
     for cause in ("model_moved", "segment_retired"):
         # The half that is a segment of its own now, or everyone of one that is no more.
-        moved = change("u", START_MS + HOUR_MS, 2, cause=cause, **{"from": 1, "to": 7})
+        moved = change("u", START_MS + HOUR_MS, 2, **_between(1, 7), cause=cause)
         assert outcomes([bound], [change(), moved], end) == [
             ("win-back", "settling", 0),
             ("win-back", "undone", 1),
         ]
     # Who comes to it from one that was merged into it has done nothing.
-    merged = change(cause="segment_retired", **{"from": 5, "to": 1})
+    merged = change(cause="segment_retired", **_between(5, 1))
     assert outcomes([bound], [merged], end) == []
 
 
