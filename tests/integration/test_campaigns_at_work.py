@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -181,3 +182,108 @@ def test_each_trigger_is_sent_once_whoever_is_killed_or_frozen(
     for own in owns:
         assert own["seen"] == {name: sum(of.values()) for name, of in own["counts"].items()}
     assert sum(own["seen"]["win-back"] for own in owns) == sent_changes
+
+
+LIVE_USERS, LIVE_ROUNDS, DAILY = 300, 4, 2
+LIVE = (
+    # Decided by time alone: whoever wakes up late finds it due.
+    campaign("settles", settle="1s", holdout=0.2, arms={"coupon": 1, "letter": 2}),
+    campaign("at-once", holdout=0.3, priority=5),
+    campaign("dormant", when={"kind_to": ["dormant"]}, holdout=0.1),
+)
+LIVE_LIMITS = Limits.model_validate({"per_user": {"day": DAILY}, "global_holdout": 0.05})
+
+
+@pytest.mark.servers
+@pytest.mark.slow
+def test_live_a_worker_frozen_past_its_session_sends_nothing_over_a_cap(
+    kafka: RealKafka, redis_url: str, tmp_path: Path
+) -> None:
+    """By the wall clock every change comes within the cap's day, so each user gets as much as the cap allows.
+
+    A worker is frozen with changes unread, commits under way and settling users; the other takes over
+    and decides about them; then the first wakes up and would go on where it was.
+    """
+    settings = watermark_settings(
+        kafka.bootstrap, redis_url, {"clock": {"mode": "live"}}
+    ).model_copy(update={"campaigns": LIVE, "campaign_limits": LIVE_LIMITS})
+    assert topics.apply(settings, create=True, outlets=outlets(settings)) == []
+    key = key_of(settings.store.namespace_key)
+    producer = Producer({"bootstrap.servers": kafka.bootstrap})
+    oracle = Oracle(settings.campaigns, settings.campaign_limits, key)
+    changes: dict[str, dict[str, Any]] = {}
+
+    def wave() -> None:
+        for user in (f"u{n}" for n in range(LIVE_USERS)):
+            for kind in (0, 2, 0):
+                at_ms = time.time_ns() // 1_000_000
+                one = change(user, at_ms, 0, to=kind, kind_to=KINDS[kind])
+                number = len(changes) + 1
+                one["id"] = change_id(user.encode(), key, 1, number)
+                changes[one["id"]] = one
+                partition = int(user[1:]) % PARTITIONS
+                told_of: Any = cloud_event(one["id"], "", CHANGED, one["at"], user)
+                value = msgspec.json.encode(one)
+                producer.produce(
+                    settings.topics.changes, value, partition=partition, headers=told_of
+                )
+        assert producer.flush() == 0
+
+    numbers = range(PARTITIONS)
+    stored = open_role_store(settings, "campaigns")
+    with Pipeline(settings, tmp_path) as pipeline, stored as store:
+
+        def records() -> int:
+            return sum(position.records for n in numbers if (position := store.position(n)))
+
+        def all_read() -> bool:
+            return records() == len(changes)
+
+        def all_decided() -> bool:
+            counts = [json.loads(own)["counts"] for n in numbers if (own := store.own(n))]
+            under_way = sum(of["settling"] + of["waiting"] for own in counts for of in own.values())
+            return all_read() and not under_way and not any(store.outbox_sizes(numbers))
+
+        running = pipeline.start("campaigns", "campaigns")
+        wave()
+        pipeline.wait("the first wave", all_read)
+        for turn in range(LIVE_ROUNDS):
+            victim = running[turn % 2]
+            before = records()
+            wave()
+            pipeline.wait("some of the wave", lambda before=before: records() > before)  # type: ignore[misc]
+            victim.freeze()
+            pipeline.wait("the take-over", all_read)
+            victim.thaw()
+            # Awake and told that it owns nothing any more, it joins again and gets its part.
+            wave()
+            pipeline.wait("all after it", all_read)
+        pipeline.wait("everything decided", all_decided)
+        assert not any("Traceback" in one.said() for one in running)
+        pipeline.end()
+        owns = [json.loads(store.own(n)) for n in numbers]
+    for check in campaigns.audit(settings):
+        assert (check.ok, check.offenders) == (True, []), check.name
+    for own in owns:
+        assert own["seen"] == {name: sum(of.values()) for name, of in own["counts"].items()}
+    for one in LIVE:
+        assert sum(own["seen"][one.name] for own in owns) == len(changes)
+    messages = list(read_to_end(settings.broker, settings.topics.triggers))
+    found = [json.loads(message.value() or b"") for message in messages]
+    payloads: dict[str, dict[str, Any]] = {}
+    for trigger in found:
+        assert payloads.setdefault(trigger["id"], trigger) == trigger
+    sent: dict[str, set[str]] = {f"u{n}": set() for n in range(LIVE_USERS)}
+    declared = {one.name: one for one in LIVE}
+    for trigger in payloads.values():
+        assert trigger["change"] in changes
+        assert oracle.arm(declared[trigger["campaign"]], trigger["user"]) == trigger["arm"]
+        assert trigger["arm"] not in {"holdout", "global_holdout"}
+        sent[trigger["user"]].add(trigger["id"])
+    for user, ids in sent.items():
+        # Of "settles" alone nothing may be sent: the third change of a wave may come before it is due.
+        treated = [
+            one.name for one in LIVE if oracle.arm(one, user) not in {"holdout", "global_holdout"}
+        ]
+        least = DAILY if {"at-once", "dormant"} & set(treated) else 0
+        assert least <= len(ids) <= (DAILY if treated else 0), (user, treated)
