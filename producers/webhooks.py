@@ -4,7 +4,8 @@ Comes in: attempts that are due (`stream.webhooks.queue`). Goes out: requests, a
 to try again, and whether, is not decided here.
 
 Names are resolved at each attempt, and the request goes to an address that was looked at: a name cannot
-change its meaning between the look and the call. Redirects are not followed, proxies of the environment
+change its meaning between the look and the call. Attempts of an endpoint that come while its name is being
+resolved share the answer. Redirects are not followed, proxies of the environment
 not used, and of an answer no more is read than it takes to use the connection again.
 """
 
@@ -16,6 +17,8 @@ import socket
 import ssl
 import threading
 from collections.abc import Callable, Coroutine, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from ipaddress import ip_address
 from types import TracebackType
@@ -50,6 +53,40 @@ class RefusedAddressError(Exception):
     """The name leads to an address that may not be called."""
 
 
+@dataclass(frozen=True)
+class _Target:
+    """What is known of an endpoint before any attempt.
+
+    Attributes:
+        address: the one in the URL; None where it has a name.
+        name: that the certificate must be of; None without TLS, or where it is of the address.
+        headers: of every request.
+    """
+
+    url: URL
+    host: str
+    port: int
+    address: str | None
+    name: str | None
+    headers: Mapping[str, str]
+
+    @staticmethod
+    def of(endpoint: Endpoint) -> _Target:
+        url = URL(endpoint.url, encoded=True)
+        host = url.host or ""
+        is_address = _is_address(host)
+        # The certificate is to be of the name, whatever address it leads to. A name that ends in a dot
+        # is the same name, and no certificate has it.
+        name = None if url.scheme == "http" or is_address else host.rstrip(".")
+        headers = {
+            # The address in the URL of a request is the one that was looked at.
+            "host": url.authority,
+            "user-agent": "segstream",
+            "accept-encoding": "identity",
+        }
+        return _Target(url, host, url.port or 0, host if is_address else None, name, headers)
+
+
 async def resolve(host: str, port: int) -> Sequence[str]:
     """The addresses of a name, the best first."""
     found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
@@ -76,6 +113,8 @@ class Sender:
         self._secrets = secrets
         self._source = source
         self._resolve = resolved
+        self._targets = {one.name: _Target.of(one) for one in endpoints}
+        self._lookups: dict[str, asyncio.Task[Sequence[str]]] = {}
         self._signers = {
             one.name: [Webhook(secret) for secret in secrets[one.name]]
             for one in endpoints
@@ -118,6 +157,8 @@ class Sender:
             task.add_done_callback(self._tasks.discard)
 
     async def _open(self) -> None:
+        # A name that nobody resolves holds up one thread, and so no other endpoint.
+        self._loop.set_default_executor(ThreadPoolExecutor(max(len(self._endpoints), 1)))
         # Authorities of the system's, or those that SSL_CERT_FILE names.
         context = ssl.create_default_context()
         for one in self._endpoints:
@@ -133,9 +174,10 @@ class Sender:
             )
 
     async def _close(self) -> None:
-        for task in list(self._tasks):
+        ending = [*self._tasks, *self._lookups.values()]
+        for task in ending:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*ending, return_exceptions=True)
         for session in self._sessions.values():
             await session.close()
 
@@ -159,25 +201,39 @@ class Sender:
 
     async def _ask(self, attempt: Attempt) -> Answer:
         endpoint = attempt.endpoint
-        url = URL(endpoint.url, encoded=True)
-        host, port = url.host or "", url.port or 0
-        addresses = (await self._resolve(host, port))[:MOST_ADDRESSES]
+        target = self._targets[endpoint.name]
+        addresses = (await self._addresses(endpoint.name, target))[:MOST_ADDRESSES]
         for address in addresses:
             if why := refusal(address, private=endpoint.private):
                 raise RefusedAddressError(why)
-        headers, content = self._request(attempt, url)
-        # The certificate is to be of the name, whatever address it leads to. A name that ends in a dot
-        # is the same name, and no certificate has it.
-        name = None if url.scheme == "http" or _is_address(host) else host.rstrip(".")
+        headers, content = self._request(attempt, target)
         while True:
             try:
                 return await self._answer(
-                    endpoint, url.with_host(addresses[0]), headers, content, name
+                    endpoint, target.url.with_host(addresses[0]), headers, content, target.name
                 )
             except aiohttp.ClientConnectorError:
                 addresses = addresses[1:]
                 if not addresses:
                     raise
+
+    async def _addresses(self, endpoint: str, target: _Target) -> Sequence[str]:
+        if target.address is not None:
+            return [target.address]
+        lookup = self._lookups.get(endpoint)
+        if lookup is None:
+
+            async def look_up() -> Sequence[str]:
+                try:
+                    return await self._resolve(target.host, target.port)
+                finally:
+                    del self._lookups[endpoint]
+
+            lookup = self._lookups[endpoint] = self._loop.create_task(look_up())
+            # Whoever waits for it may have given up.
+            lookup.add_done_callback(lambda done: done.cancelled() or done.exception())
+        # An attempt that is too late must not take the others' answer with it.
+        return await asyncio.shield(lookup)
 
     async def _answer(
         self,
@@ -198,16 +254,10 @@ class Sender:
                     break
             return Answer(response.status, response.headers.get("retry-after", ""))
 
-    def _request(self, attempt: Attempt, url: URL) -> tuple[dict[str, str], bytes]:
+    def _request(self, attempt: Attempt, target: _Target) -> tuple[dict[str, str], bytes]:
         endpoint, trigger = attempt.endpoint, attempt.trigger
         made = body(endpoint.format, trigger, self._secrets[endpoint.name], self._source)
-        headers = {
-            # The address in the URL is the one that was looked at.
-            "host": url.authority,
-            "user-agent": "segstream",
-            "accept-encoding": "identity",
-            **made.headers,
-        }
+        headers = {**target.headers, **made.headers}
         if endpoint.name in self._signers:
             now = datetime.now(UTC)
             headers["webhook-id"] = trigger["id"]

@@ -14,6 +14,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from enum import StrEnum
 from hashlib import blake2b
+from ipaddress import IPv6Address
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
@@ -27,6 +28,7 @@ SHORTEST_SECRET, LONGEST_SECRET = 24, 64
 """Bytes of a secret for signatures, as Standard Webhooks asks for."""
 
 _VISIBLE = re.compile(r"[!-~]+")
+_NAME = re.compile(r"[a-z0-9_.-]+")
 _FIT_FOR_HEADERS = re.compile(r"[ -~]+")
 
 
@@ -115,10 +117,21 @@ class Endpoint(BaseModel):
 
 
 def _is_host(name: str) -> bool:
-    """Whether it can be asked for: no label is empty or too long."""
+    """Whether it is an IPv6 address, or a name that can be asked for: no label is empty or too long."""
+    if ":" in name:
+        return _is_ipv6(name)
+    if _NAME.fullmatch(name) is None:
+        return False
     try:
         return bool(name.rstrip(".").encode("idna"))
     except UnicodeError:
+        return False
+
+
+def _is_ipv6(name: str) -> bool:
+    try:
+        return not IPv6Address(name).scope_id
+    except ValueError:
         return False
 
 

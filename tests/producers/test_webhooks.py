@@ -11,7 +11,7 @@ import ssl
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -179,6 +179,23 @@ def test_connections_are_used_again() -> None:
         ("255.255.255.255", False, False),
         ("240.0.0.1", False, False),
         ("100.100.100.200", False, False),
+        ("168.63.129.16", False, False),
+        ("192.0.0.192", False, False),
+        ("::ffff:168.63.129.16", False, False),
+        ("fd00:ec2::23", False, False),
+        ("fd20:ce::254", False, False),
+        ("fd00:42::42", False, False),
+        # Other ways to write an IPv4 address into an IPv6 one, and what is given to nobody.
+        ("::7f00:1", False, False),
+        ("::169.254.169.254", False, False),
+        ("::ffff:0:127.0.0.1", False, False),
+        ("64:ff9b:1::a9fe:a9fe", False, False),
+        ("2001:0:a9fe:a9fe::1", False, False),
+        ("fec0::1", False, False),
+        ("2001:db8::1", False, True),
+        ("4000::1", False, False),
+        ("0.1.2.3", False, True),
+        ("198.18.0.1", False, True),
     ],
 )
 def test_which_addresses_may_be_called(address: str, public: bool, private: bool) -> None:
@@ -213,6 +230,48 @@ def test_a_name_is_looked_at_at_each_attempt() -> None:
         assert server.received[0].headers["host"] == f"crm.example:{server.port}"
     assert asked == ["crm.example"] * 2
     assert len(server.received) == 1
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        *("2130706433", "0x7f000001", "0177.0.0.1", "127.1", "127.0.0.1", "localhost"),
+        *("[::1]", "[::ffff:127.0.0.1]", "[0:0:0:0:0:ffff:7f00:1]"),
+    ],
+)
+def test_however_an_address_inside_is_written_it_is_not_called(host: str) -> None:
+    with LocalEndpoint(SECRET) as server:
+        one = endpoint(url=f"https://{host}:{server.port}/in")
+        with outbox(one) as out:
+            assert "is a private address" in out.ask(one).error
+        assert server.connections == 0
+
+
+def test_attempts_that_come_while_a_name_is_resolved_share_the_answer() -> None:
+    """So a name that nobody resolves holds one thread, and not one for each attempt."""
+    asked: list[str] = []
+    let_go = threading.Event()
+
+    async def slow(host: str, port: int) -> Sequence[str]:
+        del port
+        asked.append(host)
+        await asyncio.to_thread(let_go.wait, PATIENCE_SECONDS)
+        return ["127.0.0.1"]
+
+    with LocalEndpoint(SECRET) as server:
+        url = f"http://crm.example:{server.port}/in"
+        hasty = local(server, url=url, timeout=0.3)
+        patient = local(server, url=url)
+        with outbox(hasty, resolved=slow) as out:
+            out.begin(hasty, range(5))
+            assert {out.next()[1].error for _ in range(5)} == {"no answer in 0.3 s"}
+            # Those gave up; who waits longer for the same lookup gets what comes of it.
+            out.begin(patient, range(5, 10))
+            let_go.set()
+            assert all(out.next()[1].arrived for _ in range(5))
+            assert asked == ["crm.example"]
+            assert out.ask(patient, 10).arrived
+        assert asked == ["crm.example"] * 2
 
 
 def test_the_next_address_is_tried_where_the_first_cannot_be_connected_to() -> None:
@@ -282,6 +341,62 @@ def test_whatever_is_said_is_an_answer_or_none(
     assert answer.arrived == arrives, answer
     # It was foreseen.
     assert "Traceback" not in caplog.text
+
+
+@contextmanager
+def flooding(head: bytes, piece: bytes) -> Iterator[int]:
+    """A server that begins an answer and never comes to its end; its port."""
+    ended = threading.Event()
+
+    class Handler(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            self.request.recv(65_536)
+            with suppress(OSError):
+                self.request.sendall(head)
+                while not ended.is_set():
+                    self.request.sendall(piece)
+
+    class Server(socketserver.ThreadingTCPServer):
+        daemon_threads = True
+
+    with Server(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+        thread.start()
+        yield server.server_address[1]
+        ended.set()
+        server.shutdown()
+        thread.join()
+
+
+CHUNKED = OK + b"transfer-encoding: chunked\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    ("head", "piece", "arrives"),
+    [
+        (OK, b"x: y\r\n" * 1_000, False),
+        (b"", b"HTTP/1.1 103 Early Hints\r\nlink: x\r\n\r\n" * 100, False),
+        (CHUNKED + b"1;", b"x" * 100_000, False),
+        (CHUNKED + b"0\r\n", b"x: y\r\n" * 1_000, False),
+        # Whoever says yes has said it; nothing more is read than an answer needs.
+        (CHUNKED, (b"400\r\n" + b"x" * 1_024 + b"\r\n") * 64, True),
+        (OK + b"content-length: 99999999999\r\ncontent-encoding: gzip\r\n\r\n", b"x" * 1_000, True),
+    ],
+)
+def test_a_flood_is_no_answer_and_holds_no_other_endpoint_up(
+    head: bytes, piece: bytes, arrives: bool
+) -> None:
+    with flooding(head, piece) as port, LocalEndpoint(SECRET) as server:
+        url = f"http://127.0.0.1:{port}/in"
+        rude = endpoint(name="rude", url=url, private=True, timeout=1)
+        well = local(server, name="well")
+        with outbox(rude, well) as out:
+            out.begin(rude, range(4))
+            out.begin(well, range(20))
+            answers = [out.next() for _ in range(24)]
+    # None of the other's is too late.
+    assert [a.arrived for key, a in answers if key.startswith("well/")] == [True] * 20
+    assert [a.arrived for key, a in answers if key.startswith("rude/")] == [arrives] * 4
 
 
 def test_names_are_resolved() -> None:
