@@ -144,9 +144,19 @@ def _tables(rows: Mapping[bytes, bytes]) -> list[Table]:
         head = np.frombuffer(row, HEAD, 1)[0]
         names[int(head["sends"]), int(head["pairs"]), int(head["bought"])].append(name)
     return [
-        (found, np.frombuffer(b"".join(map(rows.__getitem__, found)), _row(*shape)))
+        (found, _table(_row(*shape), [rows[one] for one in found]))
         for shape, found in names.items()
     ]
+
+
+def _table(kind: np.dtype[Any], rows: Sequence[bytes]) -> npt.NDArray[Any]:
+    together = b"".join(rows)
+    if len(together) != len(rows) * kind.itemsize:
+        raise ValueError(
+            "campaigns: users have state of another version of segstream; use another "
+            "store.namespace and another broker.group, and replay the log"
+        )
+    return np.frombuffer(together, kind)
 
 
 class _Last(Columns):
@@ -192,7 +202,7 @@ class Keeper:
         bought_ms: purchases up to here are known.
 
     Raises:
-        ValueError: users have state of more campaigns than there may be.
+        ValueError: users have state of more campaigns than there may be, or of another version.
     """
 
     def __init__(
