@@ -79,10 +79,10 @@ class CompiledParser:
         """Table of the currencies that are known, and their rates; see `_parse`."""
         fields = self._plain.fields
         self._known = fields.rates
-        rates = [*fields.rates.values(), fields.usual_rate]
+        rates = [*fields.rates.values(), fields.unnamed]
         if fields.reads_currency and not fields.rates:
             # Whoever names one has it judged: until one is known, none is in the table.
-            rates.append(fields.usual_rate)
+            rates.append(fields.unnamed)
         return _table({code: place for place, code in enumerate(fields.rates)}), np.array(rates)
 
     def parse(self, values: Sequence[Any]) -> Parsed:
@@ -890,7 +890,7 @@ _NUMBERS_READ = sum(1 << which for which in range(15) if which not in (_CATEGORY
 
 @_inlined
 def _rate(at: int, end: int, currencies: int, rates: Floats) -> float:
-    """What a unit of a currency is worth, NaN if that is not known; of none, of the usual one."""
+    """What a unit of a currency is worth, NaN if that is not known; of none, the last of the rates."""
     which = _find_folded(at, end, currencies) if end > at else len(rates) - 1
     rate: float = rates[which] if which >= 0 else np.nan
     return rate
@@ -954,7 +954,7 @@ def _parse(
         placeholders: table of ids that are none, folded.
         long_placeholders: table of those that are not folded.
         currencies: table of the known ones, folded; empty where nobody looks at them.
-        rates: of each, and of a message that names none.
+        rates: of each, and of a message that names none, see `Fields.unnamed`.
         multipliers: of the hash.
         limits: most bytes of a message and of a user, earliest time and end of times, largest number.
 
@@ -970,6 +970,7 @@ def _parse(
     category = np.empty(count, np.uint64)
     order = np.empty(count, np.uint64)
     whole = np.empty(count, np.bool_)
+    rate = np.empty(count)
     left = np.empty(count, np.int64)
     lines = np.empty(len(text), np.uint8)
     lefts = filled = 0
@@ -1002,6 +1003,7 @@ def _parse(
             pieces = _quantity(amounts, uses[4, code])
             worth = _value(amounts, pieces)
             kind[i], value[i], quantity[i], order[i] = code, 0.0, 1.0, 0
+            rate[i] = rates[-1]
             tells = uses_order and uses_value and not takes_back
             whole[i] = np.isnan(worth) and (
                 tells or uses[3, code] or (takes_back and amounts[_LINES] == 0)
@@ -1010,7 +1012,8 @@ def _parse(
                 worth = 0.0
             elif uses_value and len(rates) > 1:
                 plain = plain and not unusual >> _CURRENCY & 1 and amounts[_CURRENCIES] == 0
-                worth *= _rate(starts[_CURRENCY_TEXT], ends[_CURRENCY_TEXT], known, rates)
+                rate[i] = _rate(starts[_CURRENCY_TEXT], ends[_CURRENCY_TEXT], known, rates)
+                worth *= abs(rate[i])
             if uses_value:
                 whole[i] = whole[i] or (uses[3, code] and worth == 0.0)
                 value[i] = abs(worth) if takes_back else worth
@@ -1056,5 +1059,5 @@ def _parse(
         filled += 1
     return (
         left[:lefts], lines[: filled - 1],
-        kind, time_ms, ids, value, quantity, category, order, whole,
+        kind, time_ms, ids, value, quantity, category, order, whole, rate,
     )  # fmt: skip

@@ -89,6 +89,7 @@ class Batch:
     category: npt.NDArray[np.uint64]
     order: npt.NDArray[np.uint64]
     whole: Bools
+    rate: Floats
     recorded_ms: Ints
     reviews: Reviews | None
     counts: Counts
@@ -117,6 +118,7 @@ class Batch:
             self.category,
             self.order,
             self.whole,
+            self.rate,
             self.recorded_ms,
             self.reviews,
         )
@@ -154,6 +156,7 @@ class Block:
     category: npt.NDArray[np.uint64]
     order: npt.NDArray[np.uint64]
     whole: Bools
+    rate: Floats
     reviews: Reviews | None
     fate: npt.NDArray[np.uint8]
     appended_ms: Ints
@@ -214,7 +217,7 @@ class Block:
         return Batch(
             topic, users, self.slots[keep], self.kind[keep], self.time_ms[keep], self.id[keep],
             self.value[keep], self.quantity[keep], self.category[keep], self.order[keep],
-            self.whole[keep], self.appended_ms[keep], reviews, counts, rejects,
+            self.whole[keep], self.rate[keep], self.appended_ms[keep], reviews, counts, rejects,
             [self.marks[place] for place in sorted(self.marks) if start <= place < end],
             self.messages[end - 1].offset() + 1,
             int(self.appended_ms[keep].min()) if applied else 0,
@@ -251,7 +254,7 @@ def _unreadable(error: Exception) -> Parsed:
     return Parsed(
         [""], Odd(refused, {}, set()), nothing.astype(np.uint8), nothing.astype(np.int64),
         nothing.astype(np.uint64), nothing, nothing, nothing.astype(np.uint64),
-        nothing.astype(np.uint64), nothing.astype(np.bool_),
+        nothing.astype(np.uint64), nothing.astype(np.bool_), np.ones(1),
     )  # fmt: skip
 
 
@@ -354,6 +357,7 @@ class Decoder:
             category=parsed.category,
             order=parsed.order,
             whole=parsed.whole,
+            rate=parsed.rate,
             reviews=parsed.reviews,
             fate=fate,
             appended_ms=timed.recorded_ms,

@@ -45,11 +45,9 @@ class RefusedError(Exception):
         self.detail = detail
 
 
-Amounts: TypeAlias = tuple[float, float, bool]
-"""Value and quantity of an event, and whether something is missing: it takes back an order and says no
-amount at all, or tells of an order and says no value."""
-NO_AMOUNTS: Amounts = (0.0, 1.0, False)
-ALL_OF_AN_ORDER: Amounts = (0.0, 1.0, True)
+Amounts: TypeAlias = tuple[float, float, bool, float]
+"""Value and quantity of an event, whether something is missing (it takes back an order and says no amount
+at all, or tells of an order and says no value), and the rate of its money, see `EventColumns`."""
 
 
 class NoList(NamedTuple):
@@ -111,6 +109,7 @@ class Fields:
         reads_currency: whether anybody looks at currencies.
         rates: what a unit of each currency is worth, by its folded code; empty until one is known.
         usual_rate: of a message that names no currency.
+        unnamed: the same as `EventColumns` has it: negative, unless there is one currency only.
 
     Args:
         agree: where no reporting currency is declared: is given the first that a message names, and
@@ -142,6 +141,7 @@ class Fields:
         rates = {money.currency: 1.0, **money.rates} if money.currency else {}
         self.rates = {folded(currency): rate for currency, rate in rates.items()}
         self.usual_rate = rates.get(money.default or money.currency, 1.0)
+        self.unnamed = -self.usual_rate if len(self.rates) > 1 else 1.0
         self._agree = None if money.currency else agree
         self._agreed = ""
         self.reads_currency = bool(rates) or self._agree is not None
@@ -218,7 +218,7 @@ class Fields:
         raw, name = _amount(properties, takes_back)
         amount_alone = self._refunds[code] and raw is not None
         quantity = _quantity(properties, products, 0.0 if amount_alone else 1.0)
-        said = self._worth(properties, products, raw, name, quantity)
+        said, rate = self._worth(properties, products, raw, name, quantity)
         value = said or 0.0
         if takes_back:
             value, quantity = abs(value), abs(quantity)
@@ -233,7 +233,11 @@ class Fields:
         is_part = takes_back and bool(products) and not self._cancels[code]
         # A cancelled order is worth nothing any more, and some tell it so.
         silent = (said is None and not is_part) or (self._cancels[code] and value == 0.0)
-        return value, quantity, self._uses_order[code] and silent
+        return value, quantity, self._uses_order[code] and silent, rate
+
+    def no_amounts(self, *, whole: bool) -> Amounts:
+        """Of an event whose amounts nobody reads; `whole` of one that takes back all of its order."""
+        return 0.0, 1.0, whole, self.unnamed
 
     def _worth(
         self,
@@ -242,36 +246,40 @@ class Fields:
         raw: Any,
         name: str,
         quantity: float,
-    ) -> float | None:
-        """What a message says in money, in the reporting currency; None if it says nothing.
+    ) -> tuple[float | None, float]:
+        """What a message says in money, in the reporting currency; None if it says nothing. And its rate.
 
         A line may name its own currency. Where the order names none, an amount of the whole order
-        is in that of its lines.
+        is in that of its lines. The rate of lines in several currencies is that of their sum.
         """
         currency = properties.currency
         by_line = self.reads_currency and any(
             not is_absent(product.currency) for product in products
         )
         if raw is None and any(not is_absent(product.price) for product in products):
-            value = 0.0
+            value = converted = 0.0
             for product in products:
                 if not is_absent(product.price):
                     worth = number(product.price, "products.price") * _pieces(product)
+                    value += worth
                     if by_line:
                         own = product.currency
-                        worth *= self._rate(currency if is_absent(own) else own)
-                    value += worth
+                        converted += worth * self._rate(currency if is_absent(own) else own)
             if by_line:
-                return value
+                rate = converted / value if value else 0.0
+                return converted, rate if rate > 0.0 > self.unnamed else self.unnamed
         elif raw is not None:
             value = number(raw, name)
         elif not is_absent(properties.price):
             value = number(properties.price, "price") * quantity
         else:
-            return None
+            return None, self.unnamed
         if by_line and is_absent(currency):
             currency = _only_currency(products)
-        return value * self._rate(currency) if self.reads_currency else value
+        if not self.reads_currency:
+            return value, 1.0
+        rate = self._rate(currency)
+        return value * rate, self.unnamed if is_absent(currency) else rate
 
     def says_no_amount(self, code: int, properties: Properties) -> bool:
         """Whether what takes back an order names nothing that it takes back."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any, NamedTuple, TypeAlias
@@ -19,8 +19,6 @@ import numpy as np
 import numpy.typing as npt
 
 from consumers.fields import (
-    ALL_OF_AN_ORDER,
-    NO_AMOUNTS,
     UNWATCHED,
     Amounts,
     Fields,
@@ -94,6 +92,7 @@ class Parsed(NamedTuple):
     category: Hashes
     order: Hashes
     whole: Bools
+    rate: Floats
     reviews: Reviews | None = None
 
 
@@ -186,11 +185,14 @@ class PlainParser:
 
         value, quantity = np.zeros(count), np.ones(count)
         order, whole = np.zeros(count, np.uint64), np.zeros(count, np.bool_)
+        rate = np.full(count, self.fields.unnamed)
         properties = [track.properties or NO_PROPERTIES for track in tracks]
         looked_at = np.flatnonzero(self._looked_at[kind])
         if len(looked_at):
-            orders = self._amounts(looked_at, kind, properties, odd, value, quantity, whole)
+            orders, amounts = self._amounts(looked_at, kind, properties, odd)
             order[looked_at] = self.fields.ids(orders)
+            for column, said in zip((value, quantity, whole, rate), amounts, strict=True):
+                column[looked_at] = said
         ids = self.fields.ids([track.messageId or "" for track in tracks])
         reviews = None if self._uses_review is None else self._reviews(values, kind, odd, ids)
         parsed = Parsed(
@@ -204,6 +206,7 @@ class PlainParser:
             category=self._categories([one.category for one in properties]),
             order=order,
             whole=whole,
+            rate=rate,
             reviews=reviews,
         )
         return parsed, tracks
@@ -266,20 +269,14 @@ class PlainParser:
         kind: npt.NDArray[np.uint8],
         properties: list[Properties],
         odd: Odd,
-        value: Floats,
-        quantity: Floats,
-        whole: Bools,
-    ) -> list[str]:
-        """Fill in what events are worth, and give the order of each of them.
+    ) -> tuple[list[str], Iterable[Sequence[float]]]:
+        """The order of events, and what they are worth: the columns of `Amounts`.
 
         Args:
-            places: of the events that are looked at.
+            places: of the events that are looked at, one at least.
             kind: of all.
             properties: of all.
             odd: takes those that are refused.
-            value: takes the values.
-            quantity: takes the quantities.
-            whole: takes which take back all of an order, or tell of one and say no value.
         """
         fields, known = self.fields, odd.places
         uses_order, uses_value, takes_back = (
@@ -288,12 +285,13 @@ class PlainParser:
         )
         orders: list[str] = []
         found: list[Amounts] = []
+        nothing = fields.no_amounts(whole=False)
         for at, (place, code) in enumerate(
             zip(places.tolist(), kind[places].tolist(), strict=True)
         ):
             said = properties[place]
             orders.append(fields.order(said) if uses_order[at] else "")
-            amounts = NO_AMOUNTS
+            amounts = nothing
             if uses_value[at]:
                 try:
                     amounts = fields.amounts(code, said)
@@ -301,10 +299,9 @@ class PlainParser:
                     if place not in known:
                         odd.refused[place] = refused.reason, refused.detail
             elif takes_back[at] and fields.says_no_amount(code, said):
-                amounts = ALL_OF_AN_ORDER
+                amounts = fields.no_amounts(whole=True)
             found.append(amounts)
-        value[places], quantity[places], whole[places] = zip(*found, strict=True)
-        return orders
+        return orders, zip(*found, strict=True)
 
     def _reviews(
         self, values: Sequence[Any], kind: npt.NDArray[np.uint8], odd: Odd, ids: Hashes

@@ -54,6 +54,7 @@ class PurchaseReader:
             block.value[said],
             block.whole[said],
             ~placed,
+            block.rate[said],
         )
         return Read([block.users[place] for place in said.tolist()], purchases, self._until(block))
 

@@ -454,7 +454,8 @@ class RoleWorker:
         if found[1].version != self._role.version:
             raise StateLostError(
                 f"partition {number} of {self._label} has rows of version {found[1].version}, and "
-                f"this program makes {self._role.version}; go back to the program that wrote them"
+                f"this program makes {self._role.version}; go back to the program that wrote them, or "
+                "use another store.namespace and another broker.group, and replay the log"
             )
         return found
 

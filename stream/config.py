@@ -310,7 +310,7 @@ class Worker(Section):
     remember_orders_seconds: Seconds = setting(
         180 * 86_400.0,
         "an order is remembered this long from its first message on, so that it can be refunded, "
-        "corrected, or said again; 110 to 160 bytes each in a worker's memory, and about 130 in the store",
+        "corrected, or said again; 125 to 190 bytes each in a worker's memory, and about 145 in the store",
         ge=60,
     )
     remembered_ids: int = setting(

@@ -261,6 +261,8 @@ class EventColumns:
     such an event always counts; so are a `category` and an `order` of 0. `whole` says of a refund
     or a cancellation that it names no amount: it takes back what is left of its order; and of an
     order that it says no value: where the order is known, it corrects none.
+    `rate` is what a unit of the event's money is worth in the reporting currency, and less than 0 where it
+    names no currency: then its money is in that of its order. It is 1 where there is one currency only.
     `recorded_ms` is the time of the record in the log. Of a refund or a cancellation, `value` and
     `quantity` are never negative. `reviews` is no column: few events have any.
     """
@@ -275,6 +277,7 @@ class EventColumns:
     category: Hashes
     order: Hashes
     whole: Bools
+    rate: Floats
     recorded_ms: Ints
     reviews: Reviews | None = None
 
@@ -313,6 +316,7 @@ NO_EVENTS = EventColumns(
     np.empty(0, np.uint64),
     np.empty(0, np.uint64),
     np.empty(0, np.bool_),
+    np.empty(0, np.float64),
     np.empty(0, np.int64),
 )
 

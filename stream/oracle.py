@@ -105,6 +105,8 @@ class Event(NamedTuple):
         clamped: whether the time was cut back from the future.
         order: hash of the order id, 0 for none.
         whole: whether it takes back what is left of its order.
+        rate: what a unit of its money is worth in the reporting currency.
+        in_own: whether its money is in the currency of its order, whichever that is.
         recorded_ms: time of its record; 0 if that has none.
         rating: of a review, from -1 to 1; None for none.
         words: of the text of a review, as buckets.
@@ -121,6 +123,8 @@ class Event(NamedTuple):
     clamped: bool = False
     order: int = 0
     whole: bool = False
+    rate: float = 1.0
+    in_own: bool = False
     recorded_ms: int = 0
     rating: float | None = None
     words: tuple[int, ...] = ()
@@ -229,6 +233,8 @@ class Judge:
             clamped=counts_at < said.time_ms,
             order=said.order,
             whole=said.whole,
+            rate=said.rate,
+            in_own=said.in_own,
             recorded_ms=recorded_ms,
             rating=said.rating,
             words=said.words,
@@ -328,6 +334,23 @@ class Amounts(NamedTuple):
     quantity_left: float
 
 
+class Statement(NamedTuple):
+    """What a message said of an order.
+
+    Attributes:
+        amounts: value and quantity, in the currency it was said in; None if it changes neither.
+        currency: worth of a unit of the currency that it names; None if it names none.
+        otherwise: the same of the currency that is meant where no message names one.
+        late: whether the order itself came only now, after an update of it.
+    """
+
+    time_ms: int
+    amounts: tuple[float, float] | None
+    currency: float | None
+    otherwise: float
+    late: bool = False
+
+
 @dataclass
 class OracleOrder:
     """An order: everything that was said of it, and everything that was taken back.
@@ -335,8 +358,8 @@ class OracleOrder:
     Attributes:
         identity: its id, or that of its first message, or nothing.
         step: of the topic's clock at its first message.
-        said: (time, amounts or None) by every message that places or corrects it.
-        refunds: (value, quantity) of each.
+        said: by every message that places or corrects it.
+        refunds: (value, quantity, whether the value is in the order's currency) of each.
         all_back: whether a refund without an amount has taken all of it back.
         past: what it counted before it was corrected.
         amounts: what it counts; None as long as nobody has said that there is such an order.
@@ -344,9 +367,9 @@ class OracleOrder:
 
     identity: tuple[str, int] | None
     step: int
-    said: list[tuple[int, tuple[float, float] | None]] = field(default_factory=list)
+    said: list[Statement] = field(default_factory=list)
     placed: bool = False
-    refunds: list[tuple[float, float]] = field(default_factory=list)
+    refunds: list[tuple[float, float, bool]] = field(default_factory=list)
     all_back: bool = False
     past: list[Amounts] = field(default_factory=list)
     amounts: Amounts | None = None
@@ -355,36 +378,52 @@ class OracleOrder:
     def has_name(self) -> bool:
         return self.identity is not None and self.identity[0] == "order"
 
+    @property
+    def rate(self) -> float:
+        """What a unit of its currency is worth: the one that was named last."""
+        named = [one for one in self.said if one.currency is not None]
+        for one in [one for one in reversed(named) if not one.late] + named[:1]:
+            assert one.currency is not None
+            return one.currency
+        return self.said[0].otherwise if self.said else 1.0
+
     def _counted(self) -> Amounts | None:
         """What it counts by everything that was said and taken back."""
         if not self.said:
             return None
-        time = min(time for time, _ in self.said)
-        value, quantity = [amounts for _, amounts in self.said if amounts is not None][-1]
-        back = sum(refund[0] for refund in self.refunds)
-        pieces = sum(refund[1] for refund in self.refunds)
+        time, rate = min(one.time_ms for one in self.said), self.rate
+        last = [one for one in self.said if one.amounts is not None][-1]
+        assert last.amounts is not None
+        value = last.amounts[0] * (rate if last.currency is None else last.currency)
+        quantity = last.amounts[1]
+        back = sum(value * rate if own else value for value, _, own in self.refunds)
+        pieces = sum(pieces for _, pieces, _ in self.refunds)
         if self.all_back or (back > 0 and back >= REACHED * value):
             return Amounts(time, value, quantity, 0.0, 0.0, 0.0)
         left = quantity - min(pieces, quantity)
         return Amounts(time, value, quantity, 1.0, value - back, left)
 
-    def say(self, time_ms: int, amounts: tuple[float, float], silent: bool, placed: bool) -> bool:
+    def say(self, event: Event, placed: bool) -> bool:
         """Take in a message; False if it says nothing new."""
         before, first = self.amounts, placed and not self.placed
+        silent, late = event.whole and before is not None, False
         if before is not None:
-            late = first and before.value > 0 and all(time_ms < time for time, _ in self.said)
-            silent = silent or late  # the updates that came first have happened later
-        self.said.append((time_ms, None if silent and before is not None else amounts))
+            # The updates that came first have happened later.
+            late = first and before.value > 0
+            late = late and all(event.time_ms < one.time_ms for one in self.said)
+        amounts = None if silent or late else (event.value / event.rate, event.quantity)
+        currency = None if event.in_own else event.rate
+        self.said.append(Statement(event.time_ms, amounts, currency, event.rate, late))
         self.placed = self.placed or placed
         now = self._counted()
-        if now == before and not first:
+        if before is not None and now is not None and not first and _is_same(now, before):
             self.said.pop()
             return False
         self._becomes(now)
         return True
 
-    def take_back(self, value: float, quantity: float, whole: bool) -> None:
-        self.refunds.append((value, quantity))
+    def take_back(self, value: float, quantity: float, whole: bool, *, own: bool = False) -> None:
+        self.refunds.append((value, quantity, own))
         self.all_back = self.all_back or whole
         self._becomes(self._counted())
 
@@ -392,6 +431,13 @@ class OracleOrder:
         if self.amounts is not None:
             self.past.append(self.amounts)
         self.amounts = now
+
+
+def _is_same(now: Amounts, before: Amounts) -> bool:
+    """Whether an order counts what it did; currencies that were converted may differ in a digit."""
+    amounts = zip(now[1:], before[1:], strict=True)
+    same = all(math.isclose(new, old, rel_tol=1e-12) for new, old in amounts)
+    return same and now.time_ms == before.time_ms
 
 
 @dataclass
@@ -489,7 +535,7 @@ class OracleUser:
                 return False
         else:
             if rules.orders and event.name in (REFUNDED, CANCELLED):
-                self._refund(event, step)
+                event = event._replace(value=self._refund(event, step))
             self._happen(event, acts, sentiment=sentiment)
         self.as_of_ms = max(self.as_of_ms, event.time_ms)
         return True
@@ -531,8 +577,10 @@ class OracleUser:
             order = OracleOrder(identity if identity[1] else None, step)
             self.orders[event.topic].append(order)
         first, new = placed and not order.placed, not order.said
-        if not order.say(event.time_ms, (event.value, event.quantity), event.whole, placed):
+        if not order.say(event, placed):
             return False
+        if event.in_own:
+            event = event._replace(value=event.value / event.rate * order.rate)
         if first:
             self._happen(event, acts, is_order=True)
         if not placed:
@@ -562,12 +610,16 @@ class OracleUser:
                 return order
         return None
 
-    def _refund(self, event: Event, step: int) -> None:
-        value, quantity, whole = event.value, event.quantity, event.whole
+    def _refund(self, event: Event, step: int) -> float:
+        """Take back what a refund says; what that is worth, in the reporting currency."""
+        # In the currency of whichever order gives it, if the refund names none.
+        value = event.value / event.rate if event.in_own else event.value
+        quantity, whole, worth = event.quantity, event.whole, 0.0
         order = self._find(event, step) if event.order else None
         if order is not None:
-            order.take_back(value, quantity, whole)
-            return
+            order.take_back(value, quantity, whole, own=event.in_own)
+            known = event.in_own and order.amounts is not None
+            return value * order.rate if known else event.value
         for other in reversed(self.orders[event.topic]):
             amounts = other.amounts
             if amounts is None or other.step < step - EIGHTHS or (event.order and other.has_name):
@@ -576,16 +628,20 @@ class OracleUser:
                 continue
             if whole:
                 other.take_back(0.0, 0.0, whole=True)
-                return
+                return event.value
             if value > 0 and amounts.value_left > 0:
-                taken = min(amounts.value_left, value)
+                unit = other.rate if event.in_own else 1.0
+                taken = min(amounts.value_left, value * unit)
                 pieces = min(max(amounts.quantity_left, 0.0), quantity)
                 other.take_back(taken, pieces, whole=False)
-                value, quantity = value - taken, quantity - pieces
+                # What was taken whole leaves nothing, whatever the division makes of it.
+                value = 0.0 if taken == value * unit else value - taken / unit
+                quantity, worth = quantity - pieces, worth + taken
         if event.order and (whole or value > 0 or (event.value <= 0 and event.quantity > 0)):
             held = OracleOrder(("order", event.order), step)
             self.orders[event.topic].append(held)
-            held.take_back(value, quantity, whole)
+            held.take_back(value, quantity, whole, own=event.in_own)
+        return worth + value * event.rate if event.in_own else event.value
 
     def _browse(self, time_ms: int) -> tuple[bool, float]:
         """Whether a click opens a session, and the seconds since the newest click before it."""

@@ -58,6 +58,8 @@ class Said(NamedTuple):
     Attributes:
         id: hash of the message id, 0 for none; so `category` and `order`.
         whole: whether it takes back an order and names no amount, or is one and names no value.
+        rate: what a unit of its money is worth in the reporting currency.
+        in_own: whether its amount names no currency, where there are several: it is in its order's.
         rating: from -1 to 1; None for none.
         words: of the text of a review, as buckets.
     """
@@ -71,6 +73,8 @@ class Said(NamedTuple):
     category: int
     order: int
     whole: bool
+    rate: float = 1.0
+    in_own: bool = False
     rating: float | None = None
     words: tuple[int, ...] = ()
 
@@ -140,7 +144,7 @@ class Reader:
             if name in self._worth or is_order or name in self._reviews:
                 raise RefusedError(Reason.WRONG_TYPE)
             properties = {}
-        value, quantity, whole = self._worth_of(name, properties)
+        value, quantity, whole, rate, in_own = self._worth_of(name, properties)
         rating: float | None = None
         words: tuple[int, ...] = ()
         message = self._hash(_id(track.get("messageId")))
@@ -160,6 +164,8 @@ class Reader:
             category=_hash_category(properties.get("category")),
             order=self._order(properties) if is_order else 0,
             whole=whole,
+            rate=rate,
+            in_own=in_own,
             rating=rating,
             words=words,
         )
@@ -204,8 +210,10 @@ class Reader:
         hashes = [self._hash(_id(properties.get(name))) for name in _ORDER_IDS]
         return next((found for found in hashes if found), 0)
 
-    def _worth_of(self, name: str, properties: Mapping[str, Any]) -> tuple[float, float, bool]:
-        """Value, quantity, and whether all of an order is taken back.
+    def _worth_of(
+        self, name: str, properties: Mapping[str, Any]
+    ) -> tuple[float, float, bool, float, bool]:
+        """Value, quantity, whether all of an order is taken back; and `rate` and `in_own` of `Said`.
 
         Where no feature reads them: 0 and 1, whatever the message says.
         """
@@ -224,7 +232,7 @@ class Reader:
         listed = priced if name == _CANCELLED else products or unread
         if name not in self._worth:
             nothing = amount is None and not listed and _is_blank(properties.get("price"))
-            return 0.0, 1.0, refund and nothing
+            return 0.0, 1.0, refund and nothing, *self._usual()
         said = [properties.get(f) for f in ("quantity", "total_quantity")]
         stated = next((one for one in said if not _is_blank(one)), None)
         if stated is not None:
@@ -236,7 +244,7 @@ class Reader:
             quantity = 0.0 if alone else 1.0
         if amount is None and unread:
             raise RefusedError(Reason.WRONG_TYPE)
-        value = self._money_of(properties, products, amount, quantity)
+        value, rate, in_own = self._money_of(properties, products, amount, quantity)
         whole = value is None and (not listed if refund else name in _ORDERS)
         whole = whole or (name == _CANCELLED and value == 0.0)
         value = value or 0.0
@@ -246,12 +254,12 @@ class Reader:
             raise RefusedError(Reason.OUT_OF_RANGE)
         if not (abs(value) <= LARGEST_NUMBER and abs(quantity) <= LARGEST_NUMBER):
             raise RefusedError(Reason.OUT_OF_RANGE)
-        return value, quantity, whole
+        return value, quantity, whole, rate, in_own
 
     def _money_of(
         self, properties: Mapping[str, Any], products: Sequence[Any], amount: Any, quantity: float
-    ) -> float | None:
-        """The amount in the reporting currency; None if nothing says one."""
+    ) -> tuple[float | None, float, bool]:
+        """The amount in the reporting currency, None if nothing says one; `rate` and `in_own` of `Said`."""
         lines = [[_field(line, name, None) for name in ("price", "currency")] for line in products]
         pieces = [_field(line, "quantity", 1.0) for line in products]
         own = [code for _, code in lines if code is not None] if self._reads_currency else []
@@ -265,18 +273,29 @@ class Reader:
                 if price is not None
             ]
             if own:
-                return _total(worth * self._rate(code) for worth, code in worths)
+                in_all = _total(worth * self._rate(code) for worth, code in worths)
+                face = _total(worth for worth, _ in worths)
+                if not self._money.rates or not face or in_all / face <= 0.0:
+                    return in_all, *self._usual()
+                return in_all, in_all / face, False
             value = _total(worth for worth, _ in worths)
         elif not _is_blank(properties.get("price")):
             value = _number(properties["price"]) * quantity
         else:
-            return None
+            return None, *self._usual()
         if own and _is_blank(order_currency):
             spelt = {_folded(one) if isinstance(one, str) else repr(one) for one in own}
             if len(spelt) > 1:
                 raise RefusedError(Reason.UNKNOWN_CURRENCY)
             order_currency = own[0]
-        return value * self._rate(order_currency) if self._reads_currency else value
+        if not self._reads_currency:
+            return value, 1.0, False
+        rate = self._rate(order_currency)
+        return value * rate, rate, bool(self._money.rates) and _is_blank(order_currency)
+
+    def _usual(self) -> tuple[float, bool]:
+        """`rate` and `in_own` of a message that says no amount."""
+        return (self._rate(None), True) if self._money.rates else (1.0, False)
 
     def _rate(self, currency: Any) -> float:
         """What a unit of a currency is worth in the reporting one."""

@@ -7,6 +7,7 @@ function of it:
 - its time is the earliest that was said, its value and quantity are the last that were said: a second
   message of the same order corrects it, and one that says nothing new is a repeat. The order itself, come
   after an update that happened later, corrects nothing;
+- what names no currency is in that of its order, whichever message names it;
 - refunds and cancellations add up. What is left of the order counts at the order's own time, in
   every decayed sum and window: nothing, once they come to its value, or one takes back all;
 - a refund of an order that is not known (yet) is held, and takes effect when its order comes;
@@ -25,6 +26,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from heapq import heappop, heappush
 from itertools import product
+from math import isclose
 from typing import NamedTuple
 
 import numpy as np
@@ -39,6 +41,8 @@ from stream.remembered import NOBODY, ORDER, Lane, keys_of
 
 WHOLE = 1.0 - 1e-9
 """Of an order's value: parts that were refunded come to the whole but for rounding."""
+ROUNDED = 1e-12
+"""Of a value: with less of a difference it is the same, said in another currency."""
 DEAD = 0.25
 """Of the columns when they are full: with fewer forgotten orders than that, they are made larger."""
 READ_FIRST = 16
@@ -46,9 +50,9 @@ READ_FIRST = 16
 TAIL = 16_384
 """Orders that are looked through for those of a user; those before them are sorted by user."""
 
-KNOWN, PLACED, ALL_BACK, NAMED = 1, 2, 4, 8
+KNOWN, PLACED, ALL_BACK, NAMED, PRICED = 1, 2, 4, 8, 16
 """Flags of an order: its value is known, its customer has placed it, all of it goes back, it has an
-id that a refund may name."""
+id that a refund may name, a message has named its currency."""
 
 PACKED = np.dtype(
     [
@@ -60,9 +64,14 @@ PACKED = np.dtype(
         ("quantity", "<f8"),
         ("refunded", "<f8"),
         ("refunded_quantity", "<f8"),
+        ("rate", "<f8"),
+        ("refunded_own", "<f8"),
     ]
 )
 """An order as a store keeps it.
+
+`rate` is what a unit of its money is worth, 1 as long as that is not known. `value` and `refunded` are in the
+reporting currency. `refunded_own` was given back by refunds that name no currency, in that of the order.
 
 `user` is a hash of user and topic, `serial` tells which of a user's orders came first.
 """
@@ -95,19 +104,30 @@ class _Order:
     quantity: float
     refunded: float
     refunded_quantity: float
+    rate: float
+    refunded_own: float
     lane: int
     step: int
 
     @property
     def all_back(self) -> bool:
-        reached = 0.0 < self.refunded >= WHOLE * self.value
+        reached = 0.0 < self.given_back >= WHOLE * self.value
         return bool(self.flags & ALL_BACK) or reached
+
+    @property
+    def given_back(self) -> float:
+        """What refunds come to, in the reporting currency."""
+        return self.refunded + self.refunded_own * self.rate
+
+    def worth_of(self, value: float, rate: float) -> float:
+        """An amount that was said of this order, in the reporting currency; see `EventColumns.rate`."""
+        return value if rate > 0.0 else value * (self.rate / -rate)
 
     def left(self) -> tuple[float, float]:
         """Value and quantity that nothing has taken back yet."""
         if self.all_back:
             return 0.0, 0.0
-        return self.value - self.refunded, self.quantity - min(
+        return self.value - self.given_back, self.quantity - min(
             self.refunded_quantity, self.quantity
         )
 
@@ -118,6 +138,17 @@ class _Order:
         value, quantity = self.left()
         count = 0.0 if self.all_back else 1.0
         return Effect(self.time_ms, 1.0, self.value, self.quantity, count, value, quantity)
+
+
+class _Said(NamedTuple):
+    """What a message says of an order; fields as in `EventColumns`, `message` is its place there."""
+
+    message: int
+    time_ms: int
+    value: float
+    quantity: float
+    whole: bool
+    rate: float
 
 
 class Correction(NamedTuple):
@@ -136,8 +167,8 @@ class Correction(NamedTuple):
 class Orders:
     """The orders that a worker remembers, of all its lanes.
 
-    Takes 69 bytes an order in the columns, of which up to a third are free, and 16 a place of the table:
-    110 to 160 bytes an order.
+    Takes 85 bytes an order in the columns, of which up to a third are free, and 16 a place of the table:
+    125 to 190 bytes an order.
     """
 
     def __init__(self) -> None:
@@ -281,7 +312,9 @@ class Orders:
             rows["key"], rows["user"], rows["lane"] = keys[fresh], owners[fresh], number[fresh]
             rows["step"], rows["time_ms"] = steps[fresh], events.time_ms[chosen]
             rows["value"], rows["quantity"] = events.value[chosen], events.quantity[chosen]
-            rows["flags"] = KNOWN | PLACED | (NAMED * named[fresh])
+            rate = events.rate[chosen]
+            rows["rate"] = np.abs(rate)
+            rows["flags"] = KNOWN | PLACED | (NAMED * named[fresh]) | (PRICED * (rate > 0.0))
             self._number(rows, lanes)
             self.append_new(rows, lanes)
         shares: Shares | None = None
@@ -488,6 +521,7 @@ class _OneByOne:
         self._changed: dict[int, _Order] = {}
         self._corrections: list[Correction] = []
         self._own: dict[int, tuple[Effect | None, bool, bool]] = {}
+        self._worth: dict[int, float] = {}
         self.repeats: list[int] = []
 
     def run(
@@ -503,13 +537,27 @@ class _OneByOne:
         self._owners = np.unique(owners)
         self._read(np.unique(found[found >= 0]))
         events, which = self._events, self._which
-        for message, kind, time_ms, value, quantity, whole, key, owner, lane, step, has_name in zip(
+        for (
+            message,
+            kind,
+            time_ms,
+            value,
+            quantity,
+            whole,
+            rate,
+            key,
+            owner,
+            lane,
+            step,
+            has_name,
+        ) in zip(
             which.tolist(),
             events.kind[which].tolist(),
             events.time_ms[which].tolist(),
             events.value[which].tolist(),
             events.quantity[which].tolist(),
             events.whole[which].tolist(),
+            events.rate[which].tolist(),
             keys.tolist(),
             owners.tolist(),
             number.tolist(),
@@ -517,29 +565,27 @@ class _OneByOne:
             named.tolist(),
             strict=True,
         ):
+            said = _Said(message, time_ms, value, quantity, whole, rate)
             order = self._known.get(key)
             if order is not None and order.step < step - STEPS:
                 order = None
             if self._kinds.takes_back[kind]:
                 if not has_name:
-                    self._take_from(message, owner, step, value, quantity, whole, named=True)
+                    self._take_from(said, owner, step, named=True)
                     continue
                 if order is None:
                     # What the shop's own orders without an id can give is not held as well.
-                    rest = self._take_from(
-                        message, owner, step, value, quantity, whole, named=False
-                    )
-                    only_pieces = value <= 0.0 < rest[1]
-                    if rest[0] > 0.0 or rest[2] or only_pieces:
+                    rest = self._take_from(said, owner, step, named=False)
+                    only_pieces = said.value <= 0.0 < rest.quantity
+                    if rest.value > 0.0 or rest.whole or only_pieces:
                         order = self._begin(key, owner, lane, step, NAMED)
-                        self._take_back(message, order, *rest)
+                        self._take_back(order, rest)
                     continue
-                self._take_back(message, order, value, quantity, whole)
+                self._take_back(order, said)
                 continue
             if order is None:
                 order = self._begin(key, owner, lane, step, NAMED * has_name)
-            placed = kind == self._kinds.completed
-            self._say(message, order, placed, time_ms, value, quantity, whole)
+            self._say(order, said, placed=kind == self._kinds.completed)
 
     def _read(self, places: Ints) -> list[_Order]:
         """Take orders out of the columns, as values; those that were taken out already stay."""
@@ -560,40 +606,37 @@ class _OneByOne:
     def _begin(self, key: int, owner: int, lane: int, step: int, flags: int) -> _Order:
         """An order of which this message is the first."""
         here = self._lanes[lane]
-        order = _Order(-1, key, owner, here.serial, flags, 0, 0.0, 0.0, 0.0, 0.0, lane, step)
+        order = _Order(
+            -1, key, owner, here.serial, flags, 0, 0.0, 0.0, 0.0, 0.0, 1.0, 0.0, lane, step
+        )  # fmt: skip
         here.serial += 1
         self._known[key] = order
         return order
 
-    def _say(
-        self,
-        message: int,
-        order: _Order,
-        placed: bool,
-        time_ms: int,
-        value: float,
-        quantity: float,
-        silent: bool,
-    ) -> None:
-        """An order is placed, or said again, or corrected.
-
-        Args:
-            silent: whether it says no amounts.
-        """
-        before = order.effect()
+    def _say(self, order: _Order, said: _Said, *, placed: bool) -> None:
+        """An order is placed, or said again, or corrected."""
+        before, message = order.effect(), said.message
+        flags, rate = order.flags, order.rate
         acts = placed and not order.flags & PLACED
+        # An update has overtaken the order on the way: what it said is newer.
+        overtaken = (
+            before is not None and acts and said.time_ms < order.time_ms and order.value > 0.0
+        )
+        self._see_currency(order, said.rate, is_first=before is None, is_old=overtaken)
+        value = order.worth_of(said.value, said.rate)
+        if isclose(value, order.value, rel_tol=ROUNDED):
+            value = order.value
         if before is None:
-            order.time_ms, order.value, order.quantity = time_ms, value, quantity
+            order.time_ms, order.value, order.quantity = said.time_ms, value, said.quantity
         else:
-            # An update has overtaken the order on the way: what it said is newer.
-            overtaken = acts and time_ms < order.time_ms and order.value > 0.0
-            order.time_ms = min(order.time_ms, time_ms)
-            if not silent and not overtaken:
-                order.value, order.quantity = value, quantity
+            order.time_ms = min(order.time_ms, said.time_ms)
+            if not said.whole and not overtaken:
+                order.value, order.quantity = value, said.quantity
         order.flags |= KNOWN | (PLACED if placed else 0)
         after = order.effect()
         assert after is not None
         if after == before and not acts:
+            order.flags, order.rate = flags, rate
             self.repeats.append(message)
             return
         self._changed[id(order)] = order
@@ -602,61 +645,72 @@ class _OneByOne:
             self._own[message] = after, True, True
             return
         # An update is an event of its own, which a feature may count under its own name.
-        own = None if placed else Effect(time_ms, 1.0, value, quantity, 1.0, value, quantity)
-        self._own[message] = own, acts, acts or not placed
+        own = Effect(said.time_ms, 1.0, value, said.quantity, 1.0, value, said.quantity)
+        self._own[message] = None if placed else own, acts, acts or not placed
         self._correct(message, before, after)
 
-    def _take_back(
-        self, message: int, order: _Order, value: float, quantity: float, whole: bool
-    ) -> None:
+    @staticmethod
+    def _see_currency(order: _Order, rate: float, *, is_first: bool, is_old: bool) -> None:
+        """Take in what a message says of the currency of its order; the last that names one counts.
+
+        Args:
+            is_old: the message does not count for what others have said already.
+        """
+        if rate < 0.0:
+            if is_first:
+                order.rate = -rate
+        elif not (is_old and order.flags & PRICED):
+            if is_old:
+                # What was said before was said in this currency, which nobody had named.
+                order.value *= rate / order.rate
+            order.rate = rate
+            order.flags |= PRICED
+
+    def _take_back(self, order: _Order, said: _Said) -> None:
         """A refund adds to what is taken back of an order."""
         before = order.effect()
-        order.refunded += value
-        order.refunded_quantity += quantity
-        if whole:
+        if said.rate < 0.0:
+            order.refunded_own += said.value / -said.rate
+            if before is not None:
+                self._worth[said.message] = order.worth_of(said.value, said.rate)
+        else:
+            order.refunded += said.value
+        order.refunded_quantity += said.quantity
+        if said.whole:
             order.flags |= ALL_BACK
         self._changed[id(order)] = order
         after = order.effect()
         if after is not None:
-            self._correct(message, before, after)
+            self._correct(said.message, before, after)
 
-    def _take_from(
-        self,
-        message: int,
-        owner: int,
-        step: int,
-        value: float,
-        quantity: float,
-        whole: bool,
-        *,
-        named: bool,
-    ) -> tuple[float, float, bool]:
+    def _take_from(self, said: _Said, owner: int, step: int, *, named: bool) -> _Said:
         """Take an amount from a user's newest orders; returns what of it is left.
 
         Args:
             named: whether from orders that have an id, too.
         """
-        if not whole and value <= 0.0:
-            return value, quantity, whole
-        stack = self._stack(owner, step, named=named, whole=whole)
+        if not said.whole and said.value <= 0.0:
+            return said
+        stack = self._stack(owner, step, named=named, whole=said.whole)
+        worth = 0.0
         while (order := stack.newest(step)) is not None:
-            if whole:
-                self._take_back(message, order, 0.0, 0.0, True)
-                return 0.0, 0.0, False
+            if said.whole:
+                self._take_back(order, said._replace(value=0.0, quantity=0.0))
+                return said._replace(value=0.0, quantity=0.0, whole=False)
             left, pieces = order.left()
-            taken, taken_pieces = min(left, value), min(max(pieces, 0.0), quantity)
+            value = order.worth_of(said.value, said.rate)
+            taken_pieces = min(max(pieces, 0.0), said.quantity)
             # Exactly up to its value, whatever rounding made of the parts.
-            self._take_back(
-                message,
-                order,
-                order.value - order.refunded if taken == left else taken,
-                taken_pieces,
-                False,
-            )
-            value, quantity = value - taken, quantity - taken_pieces
-            if value <= 0.0:
+            taken = value if value < left else order.value - order.given_back
+            self._take_back(order, said._replace(value=taken, quantity=taken_pieces, rate=1.0))
+            rest = said.value - left / order.worth_of(1.0, said.rate) if left < value else 0.0
+            said = said._replace(value=rest, quantity=said.quantity - taken_pieces)
+            worth += taken
+            if rest <= 0.0:
                 break
-        return value, quantity, whole
+        if said.rate < 0.0:
+            self._worth[said.message] = worth + said.value
+        return said
 
     def _stack(self, owner: int, step: int, *, named: bool, whole: bool) -> _Stack:
         """The orders of a user that a sort of refund can take from."""
@@ -682,7 +736,10 @@ class _OneByOne:
         places = self._places[low:high]
         flags = columns["flags"][places]
         able = (flags & (KNOWN | ALL_BACK)) == KNOWN
-        able &= columns["value"][places] >= columns["refunded"][places]
+        given_back = columns["refunded"][places] + (
+            columns["refunded_own"][places] * columns["rate"][places]
+        )
+        able &= columns["value"][places] >= given_back
         able &= columns["step"][places] >= step - STEPS
         if not named:
             able &= (flags & NAMED) == 0
@@ -749,7 +806,10 @@ class _OneByOne:
                 counts[message] = value[message] = quantity[message] = 0.0
                 left[:, message] = 0.0
             else:
+                value[message] = effect.value
                 left[:, message] = effect[4:]
+        for message, worth in self._worth.items():
+            value[message] = left[1, message] = worth
         nobody = np.zeros(len(messages), np.bool_)
         shares = Shares(
             np.concatenate([counts, effects[:, 0]]),

@@ -29,8 +29,8 @@ import numpy.typing as npt
 
 from stream.events import Ints, Rows
 
-ROW_FORMAT = 4
-"""Of what stands here; what features keep is told apart by `FeatureTable.schema`."""
+ROW_FORMAT = 5
+"""Of what stands here and of `orders.PACKED`; what features keep is told apart by `FeatureTable.schema`."""
 Group: TypeAlias = Literal["identity", "published", "told", "folded"]
 Layout: TypeAlias = tuple[str, str, tuple[int, ...]]
 """Name, type and shape of a field."""

@@ -156,6 +156,9 @@ _WHAT = st.tuples(
         st.sampled_from([None, -1.0, -0.5, 0.0, 1.0, 1.0]),
         st.lists(st.integers(0, 9), max_size=4, unique=True).map(sorted).map(tuple),
     ),  # rating, and words of the text
+    st.sampled_from(
+        [1.0, 1.0, 1.0, 0.9, -2.0, -2.0]
+    ),  # what a unit of the money is worth, see `columns`
 )
 
 
@@ -166,7 +169,8 @@ def histories(draw: st.DrawFn, max_events: int = 60) -> list[Event]:
     time = recorded = START_MS
     events: list[Event] = []
     for what in draw(st.lists(_WHAT, min_size=count, max_size=count)):
-        user, topic, name, step, back, value, quantity, category, order, silent, later, said = what
+        user, topic, name, step, back, value, quantity, category, order, silent, *rest = what
+        later, said, rate = rest
         rating, words = said if name == REVIEW else (None, ())
         time, recorded = max(time + step, START_MS), max(recorded + later, START_MS)
         message = hash_text(b"message %d" % len(events))
@@ -175,6 +179,8 @@ def histories(draw: st.DrawFn, max_events: int = 60) -> list[Event]:
             message = before[-back] if 0 < back <= len(before) else 0
         takes_back = name in (REFUND, CANCEL)
         whole = silent and (takes_back or name == UPDATE)
+        # What says no amount says no currency.
+        rate = -2.0 if whole else rate
         events.append(
             Event(
                 user=f"user-{user}",
@@ -187,6 +193,8 @@ def histories(draw: st.DrawFn, max_events: int = 60) -> list[Event]:
                 category=hash_text(b"category %d" % category) if category else 0,
                 order=hash_text(b"order %d" % order) if order else 0,
                 whole=whole,
+                rate=abs(rate),
+                in_own=rate < 0.0,
                 recorded_ms=recorded,
                 rating=rating,
                 words=words,
@@ -227,6 +235,7 @@ def columns(table: FeatureTable, slots: dict[str, int], events: Sequence[Event])
         category=np.array([e.category for e in events], np.uint64),
         order=np.array([e.order for e in events], np.uint64),
         whole=np.array([e.whole for e in events], np.bool_),
+        rate=np.array([-e.rate if e.in_own else e.rate for e in events], np.float64),
         recorded_ms=np.array([e.recorded_ms or e.time_ms for e in events], np.int64),
         reviews=Reviews.of(
             np.array(reviews, np.int64),

@@ -17,8 +17,11 @@ from consumers.audit.sample import Sample
 from consumers.audit.snapshot import Snapshot
 from stream.hashing import user_hashes
 from stream.limits import PLACES
-from stream.orders import ALL_BACK, KNOWN, NAMED, PACKED, PLACED, owners_of
+from stream.orders import ALL_BACK, KNOWN, NAMED, PACKED, PLACED, PRICED, owners_of
 from stream.remembered import MESSAGE, keys_of, salt_of
+
+_REFUNDED = ("refunded", "refunded_quantity", "rate", "refunded_own")
+"""Of an order, what refunds have taken of it, and in which currency."""
 
 
 class RememberedCheck:
@@ -104,7 +107,7 @@ class RememberedCheck:
                 f"its position says {sum(count for _, count in told)}"
             )
         rows = np.frombuffer(b"".join(kept), PACKED)
-        names = ("user", "flags", "time_ms", "value", "quantity", "refunded", "refunded_quantity")
+        names = ("user", "flags", "time_ms", "value", "quantity", *_REFUNDED)
         stored = Counter(zip(*(rows[name].round(6).tolist() for name in names), strict=True))
         true: Counter[tuple[Any, ...]] = Counter()
         found = self._log.oracles[partition].orders_remembered(topic)
@@ -114,9 +117,16 @@ class RememberedCheck:
             amounts = order.amounts
             flags = KNOWN * (amounts is not None) | PLACED * order.placed
             flags |= ALL_BACK * order.all_back | NAMED * order.has_name
+            flags |= PRICED * any(one.currency is not None for one in order.said)
             at = (0, 0.0, 0.0) if amounts is None else amounts[:3]
-            back = [round(float(sum(part)), 6) for part in zip(*order.refunds, strict=True)]
-            true[owner, flags, at[0], round(at[1], 6), round(at[2], 6), *(back or (0.0, 0.0))] += 1
+            back = (
+                sum(value for value, _, own in order.refunds if not own),
+                sum(pieces for _, pieces, _ in order.refunds),
+                order.rate,
+                sum(value for value, _, own in order.refunds if own),
+            )
+            numbers = [round(float(one), 6) for one in (*at[1:], *back)]
+            true[owner, flags, at[0], *numbers] += 1
         wrong = (true - stored) if not self._sample.whole else (true - stored) + (stored - true)
         if wrong:
             check.accuse(

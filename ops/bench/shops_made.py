@@ -356,5 +356,6 @@ def columns(events: Events, table: FeatureTable, slots: Ints, first: int) -> Ite
             category=events.category[which].astype(np.uint64),
             order=events.order[which].astype(np.uint64),
             whole=events.kind[which] == 3,
+            rate=np.ones(len(which)),
             recorded_ms=events.time_ms[which],
         )

@@ -30,11 +30,13 @@ BOUGHT = np.dtype(
         ("at_ms", "<i8"),
         ("value", "<f8"),
         ("refunded", "<f8"),
+        ("rate", "<f8"),
+        ("refunded_own", "<f8"),
         ("flags", "u1"),
     ]
 )
-"""An order in a row."""
-USED, PLACED, ALL_BACK = 1, 2, 4
+"""An order in a row; `rate` and `refunded_own` as in `stream.orders.PACKED`."""
+USED, PLACED, ALL_BACK, PRICED = 1, 2, 4, 8
 MOST = 100
 """Orders of a user that are kept, the newest: of whoever buys more in a window, some are not seen."""
 WHOLE = 1.0 - 1e-9
@@ -50,6 +52,7 @@ class PurchaseColumns(Batch):
         message: hash of the message's id; 0 for none.
         whole: of a refund: it takes back all there is; of an order: its value is not said.
         given_back: whether it is a refund or a cancellation.
+        rate: as in `EventColumns`.
     """
 
     order: Hashes
@@ -58,6 +61,7 @@ class PurchaseColumns(Batch):
     value: Floats
     whole: Bools
     given_back: Bools
+    rate: Floats
 
 
 class Read(NamedTuple):
@@ -88,6 +92,8 @@ class Purchases(Columns):
     at_ms: Ints
     value: Floats
     refunded: Floats
+    rate: Floats
+    refunded_own: Floats
     flags: npt.NDArray[np.uint8]
     next: npt.NDArray[np.int32]
 
@@ -172,7 +178,13 @@ class Purchases(Columns):
         known = (self.flags[place] & PLACED) > 0
         fresh = ~(known & self._is_repeat(place, said))
         place, said, known = place[fresh], said.where(fresh), known[fresh]
-        self.value[place] = np.where(known & said.whole, self.value[place], said.value)
+        flags, names = self.flags[place], said.rate > 0.0
+        self.rate[place] = np.where(
+            names | (~known & ((flags & PRICED) == 0)), np.abs(said.rate), self.rate[place]
+        )
+        self.flags[place[names]] |= PRICED
+        value = np.where(names, said.value, said.value * (self.rate[place] / np.abs(said.rate)))
+        self.value[place] = np.where(known & said.whole, self.value[place], value)
         # Of a refund that came first it is not known when its order was placed.
         earliest = np.minimum(self.at_ms[place], said.at_ms)
         self.at_ms[place] = np.where(known, earliest, said.at_ms)
@@ -184,7 +196,9 @@ class Purchases(Columns):
         place, said = place[fresh], said.where(fresh)
         self.message[place] = said.message
         self.flags[place[said.whole]] |= ALL_BACK
-        self.refunded[place] += np.where(said.whole, 0.0, said.value)
+        value, names = np.where(said.whole, 0.0, said.value), said.rate > 0.0
+        self.refunded[place] += np.where(names, value, 0.0)
+        self.refunded_own[place] += np.where(names, 0.0, value / np.abs(said.rate))
 
     def _is_repeat(self, place: Ints, said: PurchaseColumns) -> Bools:
         repeat: Bools = (said.message != 0) & (said.message == self.message[place])
@@ -192,7 +206,8 @@ class Purchases(Columns):
 
     def _left(self, places: Ints) -> Floats:
         """Value that nothing has taken back; NaN of orders that do not count."""
-        flags, value, refunded = self.flags[places], self.value[places], self.refunded[places]
+        flags, value = self.flags[places], self.value[places]
+        refunded = self.refunded[places] + self.refunded_own[places] * self.rate[places]
         gone = ((flags & PLACED) == 0) | ((flags & ALL_BACK) > 0)
         gone |= (refunded > 0) & (refunded >= WHOLE * value)
         left: Floats = np.where(gone, np.nan, value - refunded)
@@ -249,6 +264,7 @@ class Purchases(Columns):
         self.order[places], self.at_ms[places] = keys, at_ms
         self.message[places], self.flags[places] = 0, USED
         self.value[places], self.refunded[places] = 0.0, 0.0
+        self.rate[places], self.refunded_own[places] = 1.0, 0.0
         self.next[places] = self._first[slots]
         self._first[slots] = places
         return places

@@ -87,6 +87,7 @@ def events_of(batch: Batch) -> list[tuple[Any, ...]]:
             batch.category.tolist(),
             batch.order.tolist(),
             batch.whole.tolist(),
+            batch.rate.tolist(),
             strict=True,
         )
     )
@@ -130,6 +131,7 @@ def assert_agrees(batch: Batch, outcome: Outcome, codes: dict[str, int] = TABLE.
         event.category,
         event.order,
         event.whole,
+        -event.rate if event.in_own else event.rate,
     )
     assert batch.counts.clamped == event.clamped
 

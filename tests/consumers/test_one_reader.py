@@ -116,6 +116,7 @@ def test_every_line_is_what_it_is_live(way: Any, tmp_path: Path) -> None:
                 "category",
                 "order",
                 "whole",
+                "rate",
             ):
                 assert getattr(again, column).tobytes() == getattr(block, column).tobytes(), line
             if counts.applied:
@@ -225,6 +226,53 @@ def test_a_currency_may_stand_on_the_lines_of_an_order(
     # Where nobody has to agree on a currency, nobody looks at it.
     plain = Decoder(TABLE, Worker(decoder=way)).decode([message]).batch(1, 0, 1)
     assert plain.counts.applied == 1
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("default", ["", "USD"])
+@pytest.mark.parametrize(
+    ("said", "rate"),
+    [
+        ({"revenue": 10, "currency": "USD"}, 0.5),
+        ({"revenue": 10, "currency": " eur"}, 1.0),
+        ({"revenue": 10}, None),
+        ({"revenue": 10, "currency": ""}, None),
+        ({"revenue": 10, "currency": None}, None),
+        ({"currency": "USD"}, None),
+        ({}, None),
+        ({"price": 5, "quantity": 2, "currency": "USD"}, 0.5),
+        ({"products": lines_in("USD")}, 0.5),
+        ({"products": lines_in("USD", "EUR")}, 0.75),
+        ({"products": lines_in("USD", price=0.0)}, None),
+        ({"products": lines_in("USD", "usd"), "total": 40}, 0.5),
+    ],
+)
+def test_what_names_no_currency_is_told_from_what_does(
+    way: Any, default: str, said: dict[str, Any], rate: float | None
+) -> None:
+    """`rate` of an event; None where its amount is in the currency of its order, whichever that is."""
+    money = Money(currency="EUR", rates={"USD": 0.5}, default=default)
+    decoder = Decoder(TABLE, Worker(decoder=way), money=money)
+    judge = Judge(DEFAULT_FEATURES, Worker(), now_ms=NOW_MS, money=money)
+    expected = -worth_of_no_currency(default) if rate is None else rate
+    for event in (ORDER, REFUND, "Order Updated"):
+        value = encoded(event=event, properties={"order_id": "o1", **said})
+        batch = decoder.decode([FakeMessage(value)], NOW_MS).batch(1, 0, 1)
+        assert batch.rate.tolist() == [expected]
+        judged = judge.judge(Message(value, START_MS, 1)).event
+        assert judged is not None
+        assert (judged.rate, judged.in_own) == (abs(expected), rate is None)
+        assert judged.value == batch.value[0]
+    # Where there is one currency only, nobody has to tell.
+    for one in (Money(), Money(currency="USD")):
+        message = FakeMessage(encoded(properties={"revenue": 10}))
+        alone = Decoder(TABLE, Worker(decoder=way), money=one).decode([message])
+        assert alone.rate.tolist() == [1.0]
+
+
+def worth_of_no_currency(default: str) -> float:
+    """What a unit of money without a currency is worth."""
+    return 0.5 if default else 1.0
 
 
 class Shop:

@@ -162,11 +162,12 @@ def _agrees(block: Block, place: int, expected: Outcome) -> None:
     if (event := expected.event) is not None:
         found = (
             batch.users[0], TABLE.codes[event.name], event.time_ms, event.id, event.category,
-            event.order, event.whole, counts.clamped,
+            event.order, event.whole, -event.rate if event.in_own else event.rate, counts.clamped,
         )  # fmt: skip
         assert found == (
             event.user, int(batch.kind[0]), int(batch.time_ms[0]), int(batch.id[0]),
-            int(batch.category[0]), int(batch.order[0]), bool(batch.whole[0]), event.clamped,
+            int(batch.category[0]), int(batch.order[0]), bool(batch.whole[0]), float(batch.rate[0]),
+            event.clamped,
         )  # fmt: skip
         assert (batch.value[0], batch.quantity[0]) == (event.value, event.quantity)
         rating = math.nan if event.rating is None else event.rating

@@ -52,6 +52,7 @@ def published() -> tuple[Model, list[dict[str, Any]]]:
             category=np.zeros(events, np.uint64),
             order=np.zeros(events, np.uint64),
             whole=np.zeros(events, np.bool_),
+            rate=np.ones(events),
             recorded_ms=np.full(events, START_MS, np.int64),
         )
     )

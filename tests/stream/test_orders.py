@@ -68,6 +68,8 @@ def said(name: str, day: float = 0.0, order: str = "", **rest: Any) -> Event:
         category=0,
         order=hash_text(order.encode()) if order else 0,
         whole="value" not in rest and name in (REFUND, CANCEL, UPDATE),
+        rate=rest.get("rate", 1.0),
+        in_own=rest.get("in_own", False),
         recorded_ms=START_MS + round(rest.get("recorded", day) * DAY_MS),
     )
 
@@ -213,6 +215,62 @@ def test_other_users_and_the_other_topic_have_orders_of_their_own() -> None:
 def test_what_is_no_order_is_taken_away_as_it_is_said() -> None:
     found = both_ways(said(CART, 0, value=30.0), said("Product Removed", 1, value=10.0))
     assert close(found["cart"], 20.0)
+
+
+# -- currencies: an order of 1000 in one worth 0.09, where 1 is usual --------------------------
+
+
+FOREIGN: dict[str, Any] = {"value": 90.0, "rate": 0.09}
+
+
+def without_currency(name: str, day: float, order: str, face: float) -> Event:
+    """A message whose amount names no currency, so that the usual one was taken for its."""
+    return said(name, day, order, value=face, in_own=True)
+
+
+def test_what_names_no_currency_is_in_that_of_its_order() -> None:
+    bought = said(ORDER, 0, "o", **FOREIGN)
+    for face, left in ((100.0, 81.0), (999.0, 0.09), (1_000.0, 0.0), (2_000.0, 0.0)):
+        refund = without_currency(REFUND, 1, "o", face)
+        for events in ((bought, refund), (refund, bought)):
+            found = both_ways(*events)
+            assert close(found["net"], left), (face, events[0].name)
+            assert close(found["gross"], 90.0)
+            assert close(found["kept"], float(left > 0.0))
+
+
+def test_parts_in_any_currency_and_order_come_to_what_is_left() -> None:
+    events = [
+        said(ORDER, 0, "o", **FOREIGN),
+        without_currency(REFUND, 1, "o", 200.0),
+        said(REFUND, 2, "o", value=9.0, rate=0.09),
+        said(REFUND, 3, "o", value=10.0),
+        without_currency(REFUND, 4, "o", 300.0),
+    ]
+    for order in permutations(events):
+        assert close(both_ways(*order)["net"], 90.0 - 18.0 - 9.0 - 10.0 - 27.0)
+
+
+def test_an_order_corrected_without_a_currency_stays_in_its_own() -> None:
+    placed = said(ORDER, 0, "o", **FOREIGN)
+    updated = without_currency(UPDATE, 1, "o", 500.0)
+    refund = without_currency(REFUND, 2, "o", 100.0)
+    for events in permutations((placed, updated, refund)):
+        assert close(both_ways(*events)["net"], 36.0)
+    named = said(UPDATE, 3, "o", value=60.0, rate=0.5)
+    assert close(both_ways(placed, refund, named)["net"], 10.0), "the last that is named counts"
+    again = said(ORDER, 0, "o", value=1_000.0, in_own=True)
+    assert Shop().fold(placed, again).duplicates == 1, "it says nothing new"
+
+
+def test_a_refund_without_order_and_currency_is_in_that_of_the_orders_it_takes() -> None:
+    bought = [said(ORDER, 0, "o", value=50.0), said(ORDER, 1, "p", **FOREIGN)]
+    assert close(both_ways(*bought, without_currency(REFUND, 2, "", 500.0))["net"], 95.0)
+    assert close(both_ways(*bought, without_currency(REFUND, 2, "", 1_020.0))["net"], 30.0)
+    held = without_currency(REFUND, 2, "q", 1_000.0)
+    unnamed = said(ORDER, 1, value=50.0)
+    late = said(ORDER, 3, "q", value=180.0, rate=0.09)
+    assert close(both_ways(unnamed, held, late)["net"], 180.0 - 950.0 * 0.09)
 
 
 # -- the same order ------------------------------------------------------------------------------

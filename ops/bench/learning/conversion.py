@@ -220,6 +220,7 @@ def _columns(shop: Shop, some: slice, table: FeatureTable) -> Callable[[Partitio
             category=np.where(is_order, 0, 1 + user % 7).astype(np.uint64),
             order=np.zeros(users, np.uint64),
             whole=np.zeros(users, np.bool_),
+            rate=np.ones(users),
             recorded_ms=time_ms,
         )
 

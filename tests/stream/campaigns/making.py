@@ -260,9 +260,11 @@ def _any_crossing(draw: st.DrawFn, user: str, now: int, number: int) -> dict[str
     )
 
 
-def bought(*said: tuple[int, int, int, int, float, bool, bool]) -> tuple[Ints, PurchaseColumns]:
-    """Places of users, and what is said of their orders: order, message, time, value, whole, given back."""
-    kinds = (np.int64, np.uint64, np.uint64, np.int64, np.float64, np.bool_, np.bool_)
+def bought(
+    *said: tuple[int, int, int, int, float, bool, bool, float],
+) -> tuple[Ints, PurchaseColumns]:
+    """Places of users, and what is said of their orders: the columns of `PurchaseColumns`."""
+    kinds = (np.int64, np.uint64, np.uint64, np.int64, np.float64, np.bool_, np.bool_, np.float64)
     columns: list[Any] = [
         np.array([one[place] for one in said], kind) for place, kind in enumerate(kinds)
     ]

@@ -27,6 +27,7 @@ class Said(NamedTuple):
     value: float
     whole: bool
     given_back: bool
+    rate: float = 1.0
 
 
 def said(order: int = 1, message: int = 0, at_ms: int = DAY, **fields: Any) -> Said:
@@ -79,6 +80,11 @@ def refund(order: int = 1, message: int = 0, **fields: Any) -> Said:
         ([said(), refund(2, value=4.0)], (1, 10.0)),
         ([said(1), said(2, at_ms=2 * DAY), refund(0, value=4.0)], (2, 16.0)),
         ([refund(0, value=4.0)], (0, 0.0)),
+        ([said(rate=0.5), refund(value=8.0, rate=-1.0)], (1, 6.0)),
+        ([refund(value=8.0, rate=-1.0), said(rate=0.5)], (1, 6.0)),
+        ([said(rate=0.5), refund(value=20.0, rate=-1.0)], (0, 0.0)),
+        ([said(rate=0.5), refund(value=8.0)], (1, 2.0)),
+        ([said(rate=0.5), said(value=16.0, rate=-1.0)], (1, 8.0)),
     ],
 )
 def test_what_is_left(purchases: list[Said], left: tuple[int, float]) -> None:
@@ -152,15 +158,18 @@ class Order:
     at_ms: int
     message: int = 0
     value: float = 0.0
-    refunded: float = 0.0
+    rate: float = 1.0
+    named: bool = False
+    refunds: list[tuple[float, bool]] = field(default_factory=list)
     placed: bool = False
     all_back: bool = False
 
     @property
     def left(self) -> float | None:
-        if not self.placed or self.all_back or 0.0 < self.refunded >= WHOLE * self.value:
+        refunded = sum(value * self.rate if own else value for value, own in self.refunds)
+        if not self.placed or self.all_back or 0.0 < refunded >= WHOLE * self.value:
             return None
-        return self.value - self.refunded
+        return self.value - refunded
 
 
 @dataclass
@@ -186,13 +195,18 @@ class Slow:
             return
         found.message = one.message
         if not one.given_back:
-            found.value = found.value if found.placed and one.whole else one.value
+            if one.rate > 0.0 or not (found.placed or found.named):
+                found.rate, found.named = abs(one.rate), found.named or one.rate > 0.0
+            value = one.value if one.rate > 0.0 else one.value / -one.rate * found.rate
+            found.value = found.value if found.placed and one.whole else value
             found.at_ms = min(found.at_ms, one.at_ms) if found.placed else one.at_ms
             found.placed = True
         elif one.whole:
             found.all_back = True
         else:
-            found.refunded += one.value
+            found.refunds.append(
+                (one.value / abs(one.rate), True) if one.rate < 0 else (one.value, False)
+            )
 
     def within(self, slot: int, begin_ms: int, end_ms: int) -> tuple[int, float]:
         left = [
@@ -214,6 +228,7 @@ PURCHASES = st.lists(
             value=st.sampled_from([1.0, 2.0, 4.0]),
             whole=st.booleans(),
             given_back=st.booleans(),
+            rate=st.sampled_from([1.0, 0.5, -2.0]),
         ),
     ),
     max_size=30,
