@@ -345,7 +345,8 @@ class InputWriter:
         for topic in self._topics:
             if topic not in known:
                 raise TopicMissingError(
-                    f"topic {topic} does not exist; `segstream topics apply` makes it"
+                    f"topic {topic} does not exist, or may not be seen by this user; `segstream"
+                    " topics apply` makes it"
                 )
         first, second = (len(known[topic].partitions) for topic in self._topics)
         if first != second:
