@@ -29,6 +29,7 @@ from stream.errors import (
     TopicMissingError,
     kafka_client,
     report_broker_error,
+    right_needed,
 )
 from stream.wire import wire_options
 
@@ -156,7 +157,7 @@ class _Listener(logging.Handler):
             self.refused = True
         elif "ConsumerGroupHeartbeat response received" in text:
             self.answered = True
-        elif "ConsumerGroupHeartbeat response error" in text and "authorization failed" in text:
+        elif "ConsumerGroupHeartbeat failed" in text and "authorization failed" in text:
             # With access control lists nobody may know of a topic that is not there.
             self.answered = True
 
@@ -329,7 +330,7 @@ class _Reader:
         elif code in (KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_PARTITION):  # noqa: SLF001
             raise TopicMissingError(f"topic {self._topic} is gone")
         elif error.fatal() or code == KafkaError.TOPIC_AUTHORIZATION_FAILED:
-            raise BrokerUnavailableError(f"topic {self._topic} cannot be read: {error.str()}")
+            raise self._refused(error)
         else:
             # librdkafka goes on trying, and so do we until nothing comes.
             report_broker_error(error)
@@ -374,12 +375,20 @@ class _Reader:
         except KafkaException as error:
             raise self._unavailable(error) from None
         topic = found.topics[self._topic]
-        if topic.error is not None or not topic.partitions:
+        wrong = topic.error
+        if wrong is not None and wrong.code() == KafkaError.TOPIC_AUTHORIZATION_FAILED:
+            raise self._refused(wrong)
+        if wrong is not None or not topic.partitions:
             raise TopicMissingError(
                 f"topic {self._topic} does not exist on {self._broker.bootstrap};"
                 " segstream topics apply creates it"
             )
         return set(topic.partitions)
+
+    def _refused(self, error: KafkaError) -> BrokerUnavailableError:
+        return BrokerUnavailableError(
+            f"topic {self._topic} cannot be read: {error.str()}{right_needed(error)}"
+        )
 
     def _watermarks(self, partition: int) -> tuple[int, int]:
         """Low and high watermark, waited for: a broker that just came up has no leaders yet."""
@@ -391,7 +400,10 @@ class _Reader:
                     TopicPartition(self._topic, partition), timeout=max(0.1, left)
                 )
             except KafkaException as error:
-                if left <= 0 or error.args[0].code() == KafkaError.TOPIC_AUTHORIZATION_FAILED:
+                inner = error.args[0]
+                if inner.code() == KafkaError.TOPIC_AUTHORIZATION_FAILED:
+                    raise self._refused(inner) from None
+                if left <= 0:
                     raise self._unavailable(error) from None
                 time.sleep(0.1)
                 continue

@@ -69,10 +69,10 @@ def _broker(
     settings: Settings, differences: Callable[[], Sequence[TopicDifference]]
 ) -> list[Finding]:
     broker = settings.broker
-    admin = kafka_client(AdminClient, admin_options(broker))
     try:
+        admin = kafka_client(AdminClient, admin_options(broker))
         metadata = admin.list_topics(timeout=BROKER_SECONDS)
-    except KafkaException as error:
+    except (KafkaException, BrokerUnavailableError) as error:
         inner = error.args[0] if error.args else error
         reason = inner.str() if isinstance(inner, KafkaError) else str(error)
         return [
@@ -81,7 +81,7 @@ def _broker(
                 "broker",
                 f"none answers at {broker.bootstrap}: {reason}",
                 "start Kafka, or set SEGSTREAM_BROKER__BOOTSTRAP=host:port; for TLS or SASL set"
-                " broker.properties",
+                " broker.properties (ops/guide/kafka.md)",
             )
         ]
     count = len(metadata.brokers)

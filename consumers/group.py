@@ -18,7 +18,13 @@ from typing import Any, Protocol
 
 from confluent_kafka import OFFSET_END, Consumer, KafkaError, KafkaException, TopicPartition
 
-from stream.errors import BrokerUnavailableError, OffsetOutOfRangeError, kafka_client
+from stream.errors import (
+    REFUSALS,
+    BrokerUnavailableError,
+    OffsetOutOfRangeError,
+    kafka_client,
+    right_needed,
+)
 
 log = logging.getLogger(__name__)
 
@@ -270,6 +276,8 @@ def _judge(error: KafkaError) -> None:
         )
     if error.fatal() or code == KafkaError._MAX_POLL_EXCEEDED:  # noqa: SLF001
         raise BrokerUnavailableError(error.str())
-    if code in (KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError.TOPIC_AUTHORIZATION_FAILED):
+    if code in REFUSALS:
+        raise BrokerUnavailableError(f"{error.str()}{right_needed(error)}")
+    if code == KafkaError.UNKNOWN_TOPIC_OR_PART:
         raise BrokerUnavailableError(f"{error.str()} (segstream topics apply creates topics)")
     log.info("broker: %s", error.str())

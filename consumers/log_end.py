@@ -96,7 +96,8 @@ def _bounds(settings: Settings) -> dict[str, Bounds]:
         for topic in settings.topics.inputs:
             if topic not in known:
                 raise TopicMissingError(
-                    f"topic {topic} does not exist; `segstream topics apply` makes it"
+                    f"topic {topic} does not exist, or may not be seen by this user; `segstream"
+                    " topics apply` makes it"
                 )
             found[topic] = {
                 number: consumer.get_watermark_offsets(TopicPartition(topic, number), _SECONDS)

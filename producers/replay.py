@@ -345,7 +345,8 @@ class InputWriter:
         for topic in self._topics:
             if topic not in known:
                 raise TopicMissingError(
-                    f"topic {topic} does not exist; `segstream topics apply` makes it"
+                    f"topic {topic} does not exist, or may not be seen by this user; `segstream"
+                    " topics apply` makes it"
                 )
         first, second = (len(known[topic].partitions) for topic in self._topics)
         if first != second:
@@ -816,8 +817,10 @@ def _send(
 
 
 @contextmanager
-def progress_bar(console: Console) -> Iterator[Callable[[Progress], None]]:
-    """A bar on the terminal that takes what `replay` tells."""
+def progress_bar(
+    console: Console, sending: str = "events sent"
+) -> Iterator[Callable[[Progress], None]]:
+    """A bar on the terminal that takes what `replay` tells, or whoever sends something else."""
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -827,8 +830,8 @@ def progress_bar(console: Console) -> Iterator[Callable[[Progress], None]]:
     )
     with Bars(*columns, console=console, transient=True) as bars:
         tasks = {
-            "reading": bars.add_task("rows read", total=None, at=""),
-            "sending": bars.add_task("events sent", total=None, at="", visible=False),
+            "reading": bars.add_task("rows read", total=None, at="", visible=False),
+            "sending": bars.add_task(sending, total=None, at="", visible=False),
         }
 
         def show(told: Progress) -> None:

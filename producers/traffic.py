@@ -1,8 +1,8 @@
 """Invents seeded shoppers for demos, tests and benchmarks.
 
 Comes in: a seed, how many shoppers, how many days. Goes out: batches of events in the order of
-their times (`simulate`), the same on the input topics with the marks of the shop's clock
-(`run_shop`, through `replay.InputWriter`), or ready-made records for a benchmark
+their times (`simulate`), the same on the input topics with the marks of the shop's clock, or as if
+all happened now (`run_shop`, through `replay.InputWriter`), or ready-made records for a benchmark
 (`bench_events`). The same seed gives the same events, whatever the pace.
 
 A shopper has a career: a first visit, habits (how often, which hours, which categories, how big a
@@ -12,7 +12,7 @@ weekdays, a season, and sales that bring newcomers and wake bargain hunters.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -501,6 +501,7 @@ def run_shop(
     faults: float = 0.0,
     reactions: Reactions | None = None,
     start_ms: int = SHOP_START_MS,
+    live_rate: float | None = None,
     clock: Clock = CLOCK,
     make_producer: Callable[[dict[str, Any]], Producer] = Producer,
 ) -> ShopReport:
@@ -520,6 +521,8 @@ def run_shop(
         reactions: of shoppers to campaigns, whose orders go between the others, and are counted apart;
             None for shoppers to whom nobody writes.
         start_ms: midnight, UTC, of the first day.
+        live_rate: events a second, each of which happens when it is sent, whatever the shop's time;
+            None for events at the shop's times.
         clock: what time it is.
         make_producer: makes a producer from its options.
 
@@ -531,7 +534,10 @@ def run_shop(
     """
     started = clock.monotonic()
     report = ShopReport()
+    life = simulate(seed, users, days, start_ms)
     speed: Speed = "max" if not seconds else days * DAY_MS / 1_000 / seconds
+    if live_rate is not None:
+        speed, life = 1.0, _as_they_are_sent(life, round(clock.now() * 1_000), live_rate)
     mischief = _Mischief(seed, faults, round(settings.worker.late_seconds * 1_000))
     came = np.zeros(users, dtype=np.bool_)
     with InputWriter(
@@ -546,7 +552,7 @@ def run_shop(
         make_producer=make_producer,
     ) as writer:
         try:
-            for day, batch in enumerate(simulate(seed, users, days, start_ms)):
+            for day, batch in enumerate(life):
                 kinds = mischief.draw(len(batch))
                 for index, (out, kind) in enumerate(zip(encode(batch, seed), kinds, strict=True)):
                     writer.send(*out)
@@ -573,6 +579,49 @@ def run_shop(
     report.users = int(np.count_nonzero(came))
     report.seconds = clock.monotonic() - started
     return report
+
+
+def _as_they_are_sent(
+    life: Iterator[EventBatch], start_ms: int, rate: float
+) -> Iterator[EventBatch]:
+    """The same events, so many a second from a time on."""
+    sent = 0
+    for batch in life:
+        place = sent + np.arange(len(batch))
+        sent += len(batch)
+        yield replace(batch, time_ms=start_ms + (place * (1_000 / rate)).astype(np.int64))
+
+
+def run_shop_at_rate(
+    settings: Settings,
+    signer: MarkSigner | None,
+    *,
+    rate: float,
+    seed: int,
+    users: int,
+    days: int,
+    faults: float = 0.0,
+    stop: Callable[[], bool] | None = None,
+    progress: Callable[[Progress], None] | None = None,
+    clock: Clock = CLOCK,
+    make_producer: Callable[[dict[str, Any]], Producer] = Producer,
+) -> ShopReport:
+    """Run a simulated shop by the clock of the settings; see `run_shop`.
+
+    By the wall clock every event happens when it is sent. By marks the shop's days are those before today, and
+    its clock goes so fast that there are as many events a second by the mean.
+    """
+    live_rate = seconds = None
+    today_ms = round(clock.now() * 1_000) // DAY_MS * DAY_MS
+    if settings.clock.mode == "live":
+        live_rate = rate
+    else:
+        seconds = sum(map(len, simulate(seed, users, days))) / rate
+    return run_shop(
+        settings, signer, seed=seed, users=users, days=days, seconds=seconds, stop=stop,
+        progress=progress, faults=faults, start_ms=today_ms - days * DAY_MS, live_rate=live_rate,
+        clock=clock, make_producer=make_producer,
+    )  # fmt: skip
 
 
 class _Mischief:

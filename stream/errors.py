@@ -52,7 +52,8 @@ def kafka_client(kind: Callable[[dict[str, Any]], _Client], options: dict[str, A
 
     Raises:
         ConfigError: librdkafka does not accept the options.
-        BrokerUnavailableError: this machine has no room for a client now: threads or files.
+        BrokerUnavailableError: this machine has no room for a client now, threads or files, or
+            `broker.oauth_provider` gives no token.
     """
     if options.get("group.id") == "":
         # A consumer without a group ends the process, by an assertion in its C code.
@@ -64,7 +65,8 @@ def kafka_client(kind: Callable[[dict[str, Any]], _Client], options: dict[str, A
         return kind(options)
     except KafkaException as error:
         inner = error.args[0]
-        if inner.code() == KafkaError._CRIT_SYS_RESOURCE:  # noqa: SLF001 - its public name
+        passing = (KafkaError._CRIT_SYS_RESOURCE, KafkaError.SASL_AUTHENTICATION_FAILED)  # noqa: SLF001 - its public name
+        if inner.code() in passing:
             raise BrokerUnavailableError(f"no client can be made: {inner.str()}") from None
         said = str(inner.str()).strip()
     except (TypeError, ValueError, AttributeError, SystemError) as error:
@@ -73,6 +75,20 @@ def kafka_client(kind: Callable[[dict[str, Any]], _Client], options: dict[str, A
     raise ConfigError(
         f"broker.properties: {said}; expected are names and values of librdkafka's CONFIGURATION.md"
     ) from None
+
+
+REFUSALS = (
+    KafkaError.TOPIC_AUTHORIZATION_FAILED,
+    KafkaError.GROUP_AUTHORIZATION_FAILED,
+    KafkaError.CLUSTER_AUTHORIZATION_FAILED,
+)
+
+
+def right_needed(error: KafkaError) -> str:
+    """The remedy for an access control list that refuses us, to end a message; empty for another error."""
+    if error.code() in REFUSALS:
+        return " (ops/guide/kafka.md has the rights of each role)"
+    return ""
 
 
 _said: dict[str, float] = {}

@@ -1,13 +1,17 @@
-"""Says which rights each role needs of the store, once.
+"""Says which rights each role needs of store and broker, once.
 
-Comes in: a role and a namespace. Goes out: the commands it may have to give, and the line that makes
-a Redis user of them. ``ops/guide/redis.md`` shows the lines, the doctor names them, and a test holds
-both, and the roles, to what stands here.
+Comes in: a role, and a namespace or settings. Goes out: the commands it may have to give, and the line that makes
+a Redis user of them; what it reads and writes of Kafka, and the commands that allow it. ``ops/guide/redis.md``
+and ``ops/guide/kafka.md`` show the lines, the doctor names them, and tests hold all of these, and the roles, to
+what stands here.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from typing import Literal, NamedTuple
+
+from stream.config import Settings
 
 SCRIPTS = ("evalsha", "script|load")
 LEASE = ("get", "set", "del")
@@ -53,3 +57,80 @@ def acl_line(role: str, namespace: str, password: str = "PASSWORD") -> str:  # n
     keys = f"%R~{namespace}:*" if role == "reader" else f"~{namespace}:*"
     given = " ".join(f"+{command}" for command in commands(role))
     return f"ACL SETUSER segstream-{role} reset on >{password} {keys} {given}"
+
+
+# -- broker ---------------------------------------------------------------------------------------
+
+
+class BrokerRight(NamedTuple):
+    """An operation on topics, or on consumer groups whose names begin with a text.
+
+    Attributes:
+        operation: as Kafka's access control lists name it.
+    """
+
+    operation: Literal["READ", "WRITE", "DESCRIBE", "DESCRIBE_CONFIGS", "CREATE"]
+    kind: Literal["topic", "group"]
+    names: tuple[str, ...]
+
+
+BROKER_ROLES = (
+    "activity", "trainer", "publisher", "campaigns", "webhooks", "api", "reader", "operator", "doctor",
+)  # fmt: skip
+
+
+def topics_of(settings: Settings) -> tuple[str, ...]:
+    """Every topic of a pipeline."""
+    names = settings.topics
+    read = (*names.inputs, names.changes, names.models, names.triggers, names.control)
+    return (*read, *(names.dlq(one) for one in (*names.inputs, names.triggers)))
+
+
+def broker_rights(role: str, settings: Settings) -> list[BrokerRight]:
+    """What a role does with topics and groups; to read and to write are to describe as well.
+
+    Every client that reads names a group, which begins with ``broker.group``, though only members use it.
+    """
+    names = settings.topics
+    letters = tuple(names.dlq(one) for one in names.inputs)
+    parked = names.dlq(names.triggers)
+    everything = topics_of(settings)
+    read, write = {
+        "activity": ((*names.inputs, names.models, names.changes), letters),
+        "trainer": ((names.models,), (names.models, names.changes)),
+        "publisher": ((names.changes,), (names.changes,)),
+        "campaigns": (
+            (names.changes, names.purchases, names.control, names.triggers),
+            (names.triggers,),
+        ),
+        "webhooks": ((names.triggers, parked, names.control, names.changes), (parked,)),
+        "api": ((names.changes,), (names.control,)),
+        "reader": (everything, ()),
+        "operator": (everything, tuple(one for one in everything if one != names.models)),
+        "doctor": (names.inputs, ()),
+    }[role]
+    found = [BrokerRight("DESCRIBE", "topic", everything)]
+    if read:
+        found += [
+            BrokerRight("READ", "topic", read),
+            BrokerRight("READ", "group", (settings.broker.group,)),
+        ]
+    if write:
+        found.append(BrokerRight("WRITE", "topic", write))
+    if role == "doctor":
+        found += [
+            BrokerRight("DESCRIBE_CONFIGS", "topic", everything),
+            BrokerRight("CREATE", "topic", everything),
+        ]
+    return found
+
+
+def broker_acl_lines(role: str, settings: Settings) -> Iterator[str]:
+    """The commands that give a user the rights of a role."""
+    for operation, kind, names in broker_rights(role, settings):
+        named = " ".join(f"--{kind} {name}" for name in names)
+        pattern = " --resource-pattern-type prefixed" if kind == "group" else ""
+        yield (
+            "kafka-acls.sh --bootstrap-server kafka:9092 --command-config admin.properties --add"
+            f" --allow-principal User:segstream-{role} --operation {operation} {named}{pattern}"
+        )

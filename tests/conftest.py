@@ -117,7 +117,7 @@ class SettingsFor(Protocol):
     ) -> Settings: ...
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def settings_for() -> SettingsFor:
     """Topics, group and namespace of their own; sections given by name come on top."""
 

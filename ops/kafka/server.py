@@ -11,6 +11,7 @@ import fcntl
 import hashlib
 import shutil
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 
 from confluent_kafka import KafkaException
@@ -30,8 +31,9 @@ PROPERTIES = """
 process.roles=broker,controller
 node.id=1
 controller.quorum.voters=1@127.0.0.1:{controller_port}
-listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller_port}
-advertised.listeners=PLAINTEXT://127.0.0.1:{port}
+listeners={listeners},CONTROLLER://127.0.0.1:{controller_port}
+advertised.listeners={listeners}
+listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT{protocols}
 controller.listener.names=CONTROLLER
 log.dirs={data}
 auto.create.topics.enable=false
@@ -61,6 +63,8 @@ class RealKafka(Server):
     Args:
         heap: of the Java process, such as ``512m``.
         properties: further broker settings, over the ones above.
+        listeners: further ones, beside the one without any security: by name, the protocol.
+        users: passwords by name, for SASL/SCRAM-SHA-512.
         directory: where its data and log lie; None takes a temporary folder.
         port: where it listens; 0 takes a free one.
     """
@@ -73,25 +77,41 @@ class RealKafka(Server):
         self,
         *,
         heap: str = "512m",
-        properties: dict[str, str] | None = None,
+        properties: Mapping[str, str] | None = None,
+        listeners: Mapping[str, str] | None = None,
+        users: Mapping[str, str] | None = None,
         directory: Path | None = None,
         port: int = 0,
     ) -> None:
         super().__init__(directory=directory, port=port)
         self._heap = heap
         self._properties = dict(properties or {})
+        self._protocols = dict(listeners or {})
+        self._users = dict(users or {})
+        self._ports: dict[str, int] = {}
 
     @property
     def bootstrap(self) -> str:
         """What to give as ``broker.bootstrap``."""
         return self.address
 
+    def listener(self, name: str) -> str:
+        """What to give as ``broker.bootstrap`` to use another listener."""
+        return f"127.0.0.1:{self._ports[name]}"
+
     def _command(self) -> list[str]:
         """Also writes the settings, with a free port for the controller, and formats new data."""
         jars = fetch_jars()
         data = self.directory / "data"
         settings = self.directory / "server.properties"
-        lines = PROPERTIES.format(port=self.port, controller_port=free_port(), data=data)
+        self._ports = self._ports or {name: free_port() for name in self._protocols}
+        named = {"PLAINTEXT": self.port, **self._ports}
+        lines = PROPERTIES.format(
+            listeners=",".join(f"{name}://127.0.0.1:{port}" for name, port in named.items()),
+            protocols="".join(f",{name}:{protocol}" for name, protocol in self._protocols.items()),
+            controller_port=free_port(),
+            data=data,
+        )
         more = "".join(f"{key}={value}\n" for key, value in self._properties.items())
         settings.write_text(lines + more)
         java = [
@@ -105,7 +125,14 @@ class RealKafka(Server):
         ]
         if not (data / "meta.properties").exists():
             formatting = [*java, "-XX:TieredStopAtLevel=1", "kafka.tools.StorageTool", "format"]
-            _run([*formatting, "-t", CLUSTER_ID, "-c", str(settings)], "Kafka's data folder")
+            scram = [
+                part
+                for name, password in self._users.items()
+                for part in ("--add-scram", f"SCRAM-SHA-512=[name={name},password={password}]")
+            ]
+            _run(
+                [*formatting, "-t", CLUSTER_ID, "-c", str(settings), *scram], "Kafka's data folder"
+            )
         return [*java, "kafka.Kafka", str(settings)]
 
     def _answers(self) -> bool:

@@ -19,7 +19,6 @@ from urllib.parse import parse_qsl, unquote
 import msgspec
 from pydantic import ValidationError
 from starlette.applications import Starlette
-from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
@@ -60,6 +59,9 @@ ALWAYS = {
     "Cache-Control": "no-store",
     "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
 }
+
+
+_ALWAYS = [(name.lower().encode(), value.encode()) for name, value in ALWAYS.items()]
 
 
 @dataclass(frozen=True)
@@ -261,9 +263,9 @@ class Api:
             path = {
                 name: unquote(text, errors="strict") for name, text in request.path_params.items()
             }
-            query = parse_qsl(
-                request.url.query, keep_blank_values=True, errors="strict", max_num_fields=20
-            )
+            # Without `request.url`, which is put together of much that is not asked for here.
+            sent = request.scope["query_string"].decode("latin-1")
+            query = parse_qsl(sent, keep_blank_values=True, errors="strict", max_num_fields=20)
         except ValueError:
             raise ProblemError(Kind.BAD_REQUEST, "the address is no UTF-8, or too long") from None
         arguments = operation.read(path, query)
@@ -306,9 +308,10 @@ class _Careful:
 
         async def send_more(message: Message) -> None:
             if message["type"] == "http.response.start":
-                headers = MutableHeaders(scope=message)
-                for name, value in ALWAYS.items():
-                    headers.setdefault(name, value)
+                headers = message["headers"]
+                there = {name for name, _ in headers}
+                more = [one for one in _ALWAYS if one[0] not in there]
+                message = dict(message) | {"headers": [*headers, *more]}
             await send(message)
 
         await self._inner(scope, receive, send_more)

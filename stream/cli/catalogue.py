@@ -30,6 +30,9 @@ CATALOGUE = {
         "The page of the API, in a browser: what needs attention, segments, flows, one shopper's story.",
     ),
     "replay": Entry("running", "Send the history in files onto the topics, in event-time order."),
+    "simulate": Entry(
+        "running", "Send what shoppers of a simulated shop do onto the topics of any broker."
+    ),
     "topics": Entry("running", "The topics: create or check them."),
     "run": Entry("running", "Run the roles, each as a process of its own."),
     "explore": Entry(

@@ -145,10 +145,13 @@ def test_transactions_are_not_ours_to_set() -> None:
         kafka_client(Producer, producer_options(broker))
 
 
-def test_a_machine_without_room_for_a_client_is_waited_for() -> None:
+@pytest.mark.parametrize(
+    "code", [KafkaError._CRIT_SYS_RESOURCE, KafkaError.SASL_AUTHENTICATION_FAILED]
+)
+def test_room_for_a_client_and_a_token_are_waited_for(code: int) -> None:
     def make(options: dict[str, Any]) -> None:
         del options
-        raise KafkaException(KafkaError(KafkaError._CRIT_SYS_RESOURCE))
+        raise KafkaException(KafkaError(code))
 
     with pytest.raises(BrokerUnavailableError):
         kafka_client(make, {})
@@ -189,12 +192,12 @@ def test_no_broker_is_no_answer() -> None:
     [
         ("ConsumerGroupHeartbeat response received in state join-started", True, False),
         (
-            "ConsumerGroupHeartbeat response error in state up: Broker: Topic authorization failed",
+            "ConsumerGroupHeartbeat failed: Broker: Topic authorization failed",
             True,
             False,
         ),
         (
-            "ConsumerGroupHeartbeat response error in state up: Local: Broker transport failure",
+            "ConsumerGroupHeartbeat failed: Local: Broker transport failure",
             False,
             False,
         ),

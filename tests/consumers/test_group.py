@@ -65,6 +65,7 @@ def test_topics_that_come_one_after_the_other_wait_for_each_other(live: Scene) -
         (KafkaError._MAX_POLL_EXCEEDED, BrokerUnavailableError),
         (KafkaError.UNKNOWN_TOPIC_OR_PART, BrokerUnavailableError),
         (KafkaError.TOPIC_AUTHORIZATION_FAILED, BrokerUnavailableError),
+        (KafkaError.GROUP_AUTHORIZATION_FAILED, BrokerUnavailableError),
     ],
 )
 def test_errors_that_do_not_pass_end_the_run(

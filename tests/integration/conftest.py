@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from ops.kafka.server import RealKafka
+from ops.kafka.server import RealKafka, why_unavailable
 from tests import harness
 from tests.conftest import unavailable
 from tests.harness import ONLINE_RETAIL, SPRING, Reference
+from tests.secured import SecuredKafka, secured_kafka
+
+
+@pytest.fixture(scope="session")
+def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SecuredKafka]:
+    """Kafka that asks who somebody is, and has lists of who may do what."""
+    if why := why_unavailable():
+        unavailable(why)
+    with secured_kafka(tmp_path_factory.mktemp("certificates")) as server:
+        yield server
 
 
 @pytest.fixture(scope="session")

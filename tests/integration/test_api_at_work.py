@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -186,6 +188,28 @@ def test_an_address_that_is_taken_ends_it(settings_for: SettingsFor) -> None:
         there.listen()
         with pytest.raises(ConfigError, match=said), bound(taken):
             pass
+
+
+def test_a_small_answer_is_sent_at_once(settings_for: SettingsFor) -> None:
+    """Else its second packet waits until the first is acknowledged, which takes 40 ms."""
+
+    async def is_sent_at_once(listening: socket.socket) -> bool:
+        told: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+
+        def connected(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            found = writer.get_extra_info("socket")
+            told.set_result(bool(found.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)))
+            writer.close()
+
+        server = await asyncio.start_server(connected, sock=listening)
+        _, writer = await asyncio.open_connection(*listening.getsockname()[:2])
+        async with server:
+            found = await told
+        writer.close()
+        return found
+
+    with bound(settings_for(api={"port": 0})) as listening:
+        assert asyncio.run(is_sent_at_once(listening))
 
 
 def test_a_token_that_is_not_there_ends_it(settings_for: SettingsFor) -> None:

@@ -37,7 +37,16 @@ EVERYTHING: dict[str, Any] = {
     "roleSecrets": {"trainer": "segstream-trainer"},
     "extraVolumes": [{"name": "certificates", "secret": {"secretName": "kafka"}}],
     "extraVolumeMounts": [{"name": "certificates", "mountPath": "/certificates"}],
-    "networkPolicy": {"metricsFrom": [{"namespaceSelector": {}}]},
+    "networkPolicy": {
+        "metricsFrom": [{"namespaceSelector": {}}],
+        "apiFrom": [{"podSelector": {"matchLabels": {"app": "ingress"}}}],
+    },
+    "roles": {"api": {"replicas": 2}},
+    "api": {
+        "clients": {"crm": ["read", "rename"], "board": ["read"]},
+        "clientsSecret": "segstream-clients",
+        "service": {"annotations": {"note": "x"}},
+    },
     "monitoring": {"enabled": True, "labels": {"release": "prometheus"}, "runbookPrefix": "base/"},
     "autoscaling": {"enabled": True, "maxReplicaCount": 40, "authentication": "kafka"},
     "podAnnotations": {"note": "x"},
@@ -124,6 +133,8 @@ def test_helm_finds_nothing_wrong() -> None:
         {"roles": {"trainer": {"replicas": 0}}},
         {"image": {"digest": "latest"}},
         {"networkPolice": {}},
+        {"api": {"clients": {"crm": ["write"]}}},
+        {"api": {"clients": {"crm": []}}},
     ],
 )
 def test_values_that_would_do_harm_are_refused(wrong: dict[str, Any]) -> None:
@@ -176,10 +187,61 @@ def test_the_settings_are_settings(name: str) -> None:
     assert full.learning.segments == 6
 
 
+def _of_role(objects: list[Object], kind: str, role: str) -> Object:
+    (found,) = (o for o in of(objects, kind) if o["metadata"]["name"].endswith(role))
+    return found
+
+
+def test_the_api_is_reached_by_its_service_and_knows_its_clients() -> None:
+    assert of(DEFAULT, "Service") == []
+    service, deployment = (_of_role(FULL, kind, "-api") for kind in ("Service", "Deployment"))
+    pod = deployment["spec"]["template"]
+    assert service["spec"]["selector"].items() <= pod["metadata"]["labels"].items()
+    (port,) = service["spec"]["ports"]
+    (container,) = pod["spec"]["containers"]
+    ports = {one["name"]: one["containerPort"] for one in container["ports"]}
+    environment = {one["name"]: one["value"] for one in container["env"]}
+    environment.pop("SEGSTREAM_CONFIG")
+    settings, _ = load(environment=environment)
+    assert ports[port["targetPort"]] == settings.api.port
+    assert settings.api.host == "0.0.0.0"  # noqa: S104 - the pod's own network
+    assert {one.name: [str(scope) for scope in one.scopes] for one in settings.api.clients} == {
+        "crm": ["read", "rename"],
+        "board": ["read"],
+    }
+    # Tokens are where the Secret is mounted.
+    (mount,) = (one for one in container["volumeMounts"] if one["name"] == "clients")
+    (volume,) = (one for one in pod["spec"]["volumes"] if one["name"] == "clients")
+    assert volume["secret"]["secretName"] == "segstream-clients"
+    assert mount["readOnly"]
+    assert {one.token for one in settings.api.clients} == {
+        f"file:{mount['mountPath']}/{one.name}" for one in settings.api.clients
+    }
+
+
+def test_nobody_but_the_declared_reaches_the_api() -> None:
+    (default,) = of(DEFAULT, "NetworkPolicy")
+    assert [rule["ports"][0]["port"] for rule in default["spec"]["ingress"]] == ["metrics"]
+    (full,) = of(FULL, "NetworkPolicy")
+    metrics, api = full["spec"]["ingress"]
+    assert (metrics["ports"][0]["port"], api["ports"][0]["port"]) == ("metrics", "api")
+    assert api["from"] == [{"podSelector": {"matchLabels": {"app": "ingress"}}}]
+
+
+@pytest.mark.parametrize(
+    ("api", "said"),
+    [({}, "api.clients"), ({"clients": {"crm": ["read"]}}, "api.clientsSecret")],
+)
+def test_an_api_without_clients_or_tokens_is_refused(api: dict[str, Any], said: str) -> None:
+    with pytest.raises(helm.HelmError, match=said):
+        rendered({"roles": {"api": {"replicas": 1}}, "api": api})
+
+
 def test_the_pages_of_a_role_are_asked_for_on_its_port() -> None:
     for one in of(ALL, "Deployment"):
         (container,) = one["spec"]["template"]["spec"]["containers"]
-        assert container["ports"] == [{"name": "metrics", "containerPort": 9100, "protocol": "TCP"}]
+        metrics = {"name": "metrics", "containerPort": 9100, "protocol": "TCP"}
+        assert metrics in container["ports"]
         assert container["livenessProbe"]["httpGet"] == {"path": "/live", "port": "metrics"}
         assert container["readinessProbe"]["httpGet"] == {"path": "/ready", "port": "metrics"}
 

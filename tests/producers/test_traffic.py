@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import datetime
 from types import SimpleNamespace
 from typing import Any
 
@@ -19,11 +20,13 @@ from producers.traffic import (
     bench_events,
     encode,
     run_shop,
+    run_shop_at_rate,
     simulate,
 )
+from stream.config import Clock
 from stream.events import ORDER_COMPLETED, ORDER_REFUNDED
 from stream.features import FeatureTable
-from stream.units import DAY_MS
+from stream.units import DAY_MS, milliseconds
 from tests.fakes import SIGNER
 from tests.producers.test_replay import WATERMARK, Hand, Recorder
 
@@ -193,6 +196,42 @@ def test_the_shop_keeps_to_its_time_and_stops_when_asked() -> None:
     assert report.seconds == pytest.approx(5, abs=0.3)
     assert not report.complete
     assert json.loads(recorder.records[-1].value)["type"] == "segstream-mark"
+
+
+def test_by_the_wall_clock_every_event_happens_when_it_is_sent() -> None:
+    hand, recorder = Hand(), Recorder()
+    live = WATERMARK.model_copy(update={"clock": Clock(mode="live")})
+    begun = hand.clock.now()
+    report = run_shop_at_rate(
+        live, None, rate=200, seed=3, users=300, days=7,
+        make_producer=recorder.make, clock=hand.clock,
+    )  # fmt: skip
+    assert report.complete
+    assert report.marks == 0
+    assert len(recorder.records) == report.events > 500
+    assert report.events / report.seconds == pytest.approx(200, rel=0.02)
+    told = [json.loads(record.value)["timestamp"] for record in recorder.records]
+    times = [milliseconds(datetime.fromisoformat(text)) for text in told]
+    assert times == [record.timestamp for record in recorder.records]
+    assert times == sorted(times)
+    assert times[0] == pytest.approx(begun * 1_000, abs=10)
+    assert times[-1] == pytest.approx((begun + report.seconds) * 1_000, abs=100)
+    counts, doubled = decoded(recorder)
+    assert (counts.applied, doubled) == (report.events, 0)
+
+
+def test_by_marks_the_days_are_those_up_to_today_at_the_rate_by_the_mean() -> None:
+    hand, recorder = Hand(), Recorder()
+    report = run_shop_at_rate(
+        WATERMARK, SIGNER, rate=100, seed=3, users=300, days=7,
+        make_producer=recorder.make, clock=hand.clock,
+    )  # fmt: skip
+    now_ms = round(hand.clock.now() * 1_000)
+    assert report.events / report.seconds == pytest.approx(100, rel=0.05)
+    assert report.first_event_ms is not None
+    assert report.last_event_ms is not None
+    assert 6 * DAY_MS < now_ms - report.first_event_ms < 8 * DAY_MS
+    assert 0 < now_ms - report.last_event_ms < 2 * DAY_MS
 
 
 def test_messages_are_tracks_with_stable_ids(life: list[EventBatch]) -> None:

@@ -1,10 +1,13 @@
-"""Commands that run something: the demo, the roles, topics for them, and files sent to them.
+"""Commands that run something: the demo, the roles, topics for them, files and a simulated shop sent to them.
 
 Comes in: arguments. Goes out: processes at work, and what became of them.
 """
 
 from __future__ import annotations
 
+import math
+import secrets
+import time
 import webbrowser
 from contextlib import ExitStack
 from dataclasses import asdict
@@ -19,9 +22,11 @@ from consumers.native import NativeReader
 from producers import topics as topic_plans
 from producers.mapping_help import HELP_EXAMPLE
 from producers.replay import parse_speed, progress_bar, replay
+from producers.traffic import run_shop_at_rate
 from stream import config
 from stream.cli import demo as demo_view
-from stream.cli.arguments import AsJson, KeepOutliers, Local, with_mappings
+from stream.cli.arguments import AsJson, KeepOutliers, Local, SourceMappings, with_mappings
+from stream.cli.files_shown import FilesScreen
 from stream.cli.invocation import invocation
 from stream.cli.terminal import show
 from stream.cli.waiting import catching_up_bar
@@ -31,7 +36,8 @@ from stream.roles.registry import Role
 from stream.safe import safe
 from stream.servers import LocalBroker, LocalStore
 from stream.told import NO
-from stream.wiring import api, roles
+from stream.units import parse_duration
+from stream.wiring import api, files_shown, roles
 from stream.wiring import demo as demonstration
 
 commands = typer.Typer()
@@ -64,14 +70,36 @@ def demo(
         raise typer.Exit(NO)
 
 
-@commands.command(epilog="Example: `segstream -c shop.toml dashboard`")
+@commands.command(
+    epilog="Example: `segstream -c shop.toml dashboard`\n\n"
+    "Without Kafka and Redis: `segstream dashboard orders.csv --mapping simple`"
+)
 def dashboard(
+    files: Annotated[
+        list[Path] | None,
+        typer.Argument(
+            help="Show these, on a broker and a store of their own: CSV, JSON Lines or Parquet.",
+            metavar="[FILE]...",
+        ),
+    ] = None,
+    mapping: SourceMappings = None,
     show_only: Annotated[
         bool, typer.Option("--address", help="Only say where it is; open no browser.")
     ] = False,
 ) -> None:
-    """The page of the API, in a browser: what needs attention, segments, flows, one shopper's story."""
+    """The page of the API, in a browser: what needs attention, segments, flows, one shopper's story.
+
+    That of a running `segstream run api`, or of files, until Ctrl-C.
+    """
     settings = invocation.settings()
+    if files or mapping:
+        if not files:
+            raise config.ConfigError("--mapping belongs to a FILE")
+        sources, stop = with_mappings(files, mapping or []), roles.stop_on_signals()
+        screen = FilesScreen(invocation.err, browse=None if show_only else webbrowser.open)
+        if not files_shown.show_files(settings, sources, stop=stop, screen=screen):
+            raise typer.Exit(NO)
+        return
     address = api.address_of(settings)
     shown = safe(address)
     api.see_that_it_answers(address)
@@ -79,6 +107,72 @@ def dashboard(
         invocation.out.print(shown, soft_wrap=True)
     else:
         invocation.err.print(f"opened {shown}", soft_wrap=True)
+
+
+def _duration(text: str) -> float:
+    """Seconds.
+
+    Raises:
+        typer.BadParameter: it is none.
+    """
+    try:
+        return float(parse_duration(text))
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
+
+
+@commands.command(epilog="Example: `segstream -c shop.toml simulate --rate 200 --for 10m`")
+def simulate(
+    rate: Annotated[float, typer.Option(help="Events a second.", min=0.1)] = 100.0,
+    users: Annotated[
+        int, typer.Option(help="Shoppers who will have come by the end.", min=1)
+    ] = 10_000,
+    days: Annotated[int, typer.Option(help="Days of the shop's life.", min=1, max=3_660)] = 42,
+    seed: Annotated[
+        int | None,
+        typer.Option(help="Decides who does what; none draws one, and tells it.", min=0),
+    ] = None,
+    seconds: Annotated[
+        float | None,
+        typer.Option(
+            "--for", parser=_duration, metavar="DURATION", help="End after this long, as 10m."
+        ),
+    ] = None,
+    faults: Annotated[
+        float,
+        typer.Option(help="Share of events with a repeat or garbage beside them.", min=0, max=1),
+    ] = 0.0,
+    as_json: AsJson = False,
+) -> None:
+    """Send what shoppers of a simulated shop do onto the topics of any broker.
+
+    By the wall clock (clock.mode = live) every event happens when it is sent, so days pass in minutes. By
+    marks (clock.mode = watermark) the shop's days are those up to today; a second run of them would come
+    too late. The same seed sends the same ids, which are known as repeats. It ends with the days, after
+    --for, or at Ctrl-C.
+    """
+    settings, stop = invocation.settings(), roles.stop_on_signals()
+    chosen = secrets.randbelow(1_000_000) if seed is None else seed
+    until = math.inf if seconds is None else time.monotonic() + seconds
+    with progress_bar(invocation.err, "days sent") as progress:
+        report = run_shop_at_rate(
+            settings, roles.mark_signer(settings), rate=rate, seed=chosen, users=users, days=days,
+            faults=faults, stop=lambda: stop.is_set() or time.monotonic() > until,
+            progress=progress,
+        )  # fmt: skip
+    show({"seed": chosen, **asdict(report)}, as_json, _show_simulated)
+
+
+def _show_simulated(facts: dict[str, Any]) -> None:
+    a_second = facts["events"] / max(facts["seconds"], 1e-9)
+    invocation.out.print(
+        f"{facts['events']:,} events of {facts['users']:,} shoppers in {facts['seconds']:,.0f} s "
+        f"({a_second:,.0f} a second); seed {facts['seed']}"
+    )
+    beside = {name: facts[name] for name in ("duplicates", "late", "malformed") if facts[name]}
+    if beside:
+        told = ", ".join(f"{count:,} {name}" for name, count in beside.items())
+        invocation.out.print(f"beside them: {told}")
 
 
 def _add_role(role: Role) -> None:

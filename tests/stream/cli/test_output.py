@@ -35,6 +35,7 @@ from producers.dead_letters import LetterReport
 from producers.mapped import Refusal
 from producers.replay import ReplayReport
 from producers.topics import Difference, TopicPlan
+from producers.traffic import ShopReport
 from stream import config_layers
 from stream.cli import explore as explore_view
 from stream.cli import main, views
@@ -450,6 +451,17 @@ def _replay(patch: Patch, folder: Path) -> Sequence[str]:
     return ["replay", "shop.csv", "--mapping", "simple"]
 
 
+def _simulate(patch: Patch, _: Path) -> Sequence[str]:
+    """It shows numbers of its own; what others say is in the log."""
+
+    def run(*_: Any, **__: Any) -> ShopReport:
+        logging.getLogger("producers.replay").warning("of %s", EVIL)
+        return ShopReport()
+
+    patch.setattr(running, "run_shop_at_rate", run)
+    return ["simulate", "--for", "1s"]
+
+
 def _config(_: Patch, folder: Path) -> Sequence[str]:
     group = json.dumps(EVIL.replace("\ud800", ""))
     return ["-c", str(_settings_file(folder)), "--set", f"broker.group={group}", "config", "show"]
@@ -522,6 +534,7 @@ DRIVES: dict[str, Drive] = {
     "topics apply": _topics,
     "schemas": _schemas,
     "replay": _replay,
+    "simulate": _simulate,
     "explore": _explore,
     "plan": _plan,
     "apply": _apply,

@@ -32,6 +32,15 @@ SEGSTREAM_{{ upper $section }}__{{ upper $key }}: {{ $text | quote }}
 {{- end }}
 {{- end }}
 
+{{/* Who may ask the API: a list of the settings, each with the file of its token. */}}
+{{- define "segstream.clients" -}}
+{{- $clients := list }}
+{{- range $name, $scopes := .Values.api.clients }}
+{{- $clients = append $clients (dict "name" $name "token" (printf "file:/var/run/segstream/clients/%s" $name) "scopes" $scopes) }}
+{{- end }}
+{{- toJson $clients }}
+{{- end }}
+
 {{- define "segstream.pod" -}}
 serviceAccountName: {{ include "segstream.name" .root }}
 automountServiceAccountToken: false
@@ -63,6 +72,10 @@ volumes:
   - name: settings
     configMap: {name: {{ .settings }}, items: [{key: shop.toml, path: shop.toml}]}
   {{- end }}
+  {{- if eq (.role | default "") "api" }}
+  - name: clients
+    secret: {secretName: {{ required "api.clientsSecret: the role api needs the tokens of its clients" .root.Values.api.clientsSecret }}}
+  {{- end }}
   {{- with .root.Values.extraVolumes }}
   {{- toYaml . | nindent 2 }}
   {{- end }}
@@ -80,6 +93,11 @@ env:
   - {name: SEGSTREAM_METRICS__PORT, value: "9100"}
   # So that what a role died of is scraped.
   - {name: SEGSTREAM_METRICS__LINGER_SECONDS, value: "30"}
+  {{- if eq .role "api" }}
+  - {name: SEGSTREAM_API__HOST, value: 0.0.0.0}
+  - {name: SEGSTREAM_API__PORT, value: "8080"}
+  - {name: SEGSTREAM_API__CLIENTS, value: {{ include "segstream.clients" .root | quote }}}
+  {{- end }}
   {{- if .root.Values.settingsFile }}
   - {name: SEGSTREAM_CONFIG, value: /etc/segstream/shop.toml}
   {{- end }}
@@ -96,6 +114,9 @@ volumeMounts:
   - {name: cache, mountPath: /var/cache/segstream}
   {{- if .root.Values.settingsFile }}
   - {name: settings, mountPath: /etc/segstream, readOnly: true}
+  {{- end }}
+  {{- if eq .role "api" }}
+  - {name: clients, mountPath: /var/run/segstream/clients, readOnly: true}
   {{- end }}
   {{- with .root.Values.extraVolumeMounts }}
   {{- toYaml . | nindent 2 }}
