@@ -20,6 +20,7 @@ from stream.insight.facts import (
     Record,
     ScoreFacts,
     SegmentFacts,
+    SegmentScore,
     SegmentsFacts,
     UserFacts,
 )
@@ -127,6 +128,16 @@ def _score(value: float, unit: str) -> str:
     return percent(value) if unit == "probability" else natural(value)
 
 
+def came_line(score: SegmentScore) -> str | None:
+    """What came of what was foretold of people of a segment; None of money, and where nothing is over."""
+    if score["foretold"] is None or score["came"] is None or score["unit"] != "probability":
+        return None
+    return (
+        f"{score['score']}: {percent(score['came'])} of {score['looks']:,} looked at came back, "
+        f"{percent(score['foretold'])} foretold"
+    )
+
+
 def score_line(score: ScoreFacts) -> str:
     """How good a score was so far."""
     if score["days"] is None:
@@ -188,6 +199,9 @@ def show_segments(console: Console, facts: SegmentsFacts, table: FeatureTable) -
             "back: soon, to the segment before",
             style="dim",
         )
+    for row in in_groups(facts):
+        for line in filter(None, map(came_line, row["scores"])):
+            console.print(f"  {row['id']}: {line}")
     for score in facts["scores"]:
         console.print(f"  {score_line(score)}")
     for level in dict.fromkeys(one["level"] for one in facts["levels"]):

@@ -39,7 +39,9 @@ class Flapping(SegmentFlapping):
 class SegmentScore(TypedDict):
     """What a score comes to in a segment, over the `users` in it who have the score.
 
-    Of a probability the `total` is how many of them are expected to buy.
+    Of a probability the `total` is how many of them are expected to buy. `looks` are those at people of the
+    segment whose time ended last: what was `foretold` of one of them, and what `came` of it, the share who
+    bought or money; None without any.
     """
 
     score: str
@@ -47,6 +49,9 @@ class SegmentScore(TypedDict):
     users: int
     mean: float
     total: float
+    looks: int
+    foretold: float | None
+    came: float | None
 
 
 class ScoreFacts(TypedDict):

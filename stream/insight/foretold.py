@@ -7,7 +7,8 @@ yet there is no score, and not one of zero.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import TypedDict
 
 import numpy as np
 
@@ -16,6 +17,7 @@ from stream.features import FeatureTable
 from stream.insight.facts import ScoreFacts, ScoreValue, ScoreWhy, SegmentScore, UnusualWhy
 from stream.model import Model
 from stream.scores.model import LearnedScore, Scores
+from stream.scores.progress import Horizon
 
 UNITS = {"buy": "probability", "spend": "money", "unusual": "share who are less far"}
 
@@ -109,8 +111,14 @@ def why_unusual(model: Model, vector: Floats, table: FeatureTable) -> UnusualWhy
     }
 
 
-def of_segment(model: Model, scored: Mapping[int, list[float]], segment: int) -> list[SegmentScore]:
-    """What scores come to in a segment, over all in it who have them, as owners counted them last."""
+def of_segment(
+    model: Model, scored: Mapping[int, list[float]], segment: int, came: Sequence[Horizon] = ()
+) -> list[SegmentScore]:
+    """What scores come to in a segment, over all in it who have them, as owners counted them last.
+
+    Args:
+        came: what came of what was foretold before.
+    """
     scores, counted = model.scores, scored.get(segment, [])
     if scores is None or len(counted) != 2 + len(scores.learned):
         return []
@@ -127,9 +135,30 @@ def of_segment(model: Model, scored: Mapping[int, list[float]], segment: int) ->
                 "users": int(members),
                 "mean": total / members,
                 "total": total,
+                **_came(score, came, segment),
             }
         )
     return found
+
+
+class _Came(TypedDict):
+    """Those fields of `SegmentScore` that tell of what is over."""
+
+    looks: int
+    foretold: float | None
+    came: float | None
+
+
+def _came(score: LearnedScore, came: Sequence[Horizon], segment: int) -> _Came:
+    found = [
+        one.segments[segment] for one in came if one.days == score.days and segment in one.segments
+    ]
+    if not found:
+        return {"looks": 0, "foretold": None, "came": None}
+    (told,) = found
+    sums = (told.foretold, told.spent) if score.of == "spend" else (told.predicted, told.bought)
+    before, after = (total / told.looks for total in sums)
+    return {"looks": told.looks, "foretold": before, "came": after}
 
 
 def _readable(model: Model, table: FeatureTable) -> Scores | None:

@@ -166,7 +166,7 @@ def _as_of_now(
         },
         "profile": row["profile"],
         "marks": [entry["feature"] for entry in marks_of(row["profile"], table)],
-        "scores": foretold.of_segment(_model(state), state.scored, row["id"]),
+        "scores": foretold.of_segment(_model(state), state.scored, row["id"], state.came),
     }
 
 

@@ -43,7 +43,7 @@ from stream.scores import unusual
 from stream.scores.declare import NOTHING_WANTED, Wanted
 from stream.scores.learner import NOTHING_LEARNED, Learner
 from stream.scores.model import NOTHING_FORETOLD, Scores
-from stream.scores.step import NO_LOOKS, advance, due, published
+from stream.scores.step import NO_LOOKS, advance, came_back, due, published
 from stream.segments import PublishRule, published_now
 from stream.tuning import DEFAULT_RULE, Started, Tuning
 from stream.units import DAY_MS
@@ -192,7 +192,7 @@ def _learned_scores(
     """With what the sample shows of earlier looks, if a step is due; and what to publish."""
     before = _Foretold.by(state.model)
     if not wanted.scores:
-        nothing = replace(state, scorer=NOTHING_LEARNED, looks=NO_LOOKS)
+        nothing = replace(state, scorer=NOTHING_LEARNED, looks=NO_LOOKS, came=())
         return nothing, before.with_scores(None)
     now = before.scores
     if not due(state.scorer, wanted, sample.at_ms):
@@ -207,7 +207,7 @@ def _learned_scores(
         told = published(known, looks, wanted) or kept
     else:
         known, looks, told = Learner(wanted.meaning, sample.at_ms // DAY_MS), NO_LOOKS, None
-    state = replace(state, scorer=known, looks=looks)
+    state = replace(state, scorer=known, looks=looks, came=came_back(looks, wanted))
     people = _usual(state, sample, divided, wanted)
     if wanted.unusual is not None and people is not None:
         told = (told or NOTHING_FORETOLD).with_unusual(wanted.unusual, people)

@@ -21,6 +21,7 @@ from stream.model import Axes, Model
 from stream.rhythm import NOTHING_SEEN, Seen
 from stream.scores.learner import NOTHING_LEARNED, Learner
 from stream.scores.looks import Looks
+from stream.scores.progress import Horizon
 from stream.scores.step import NO_LOOKS
 from stream.tuning import Tuning
 
@@ -69,6 +70,7 @@ class TrainerState:
         scorer: what was learned of scores; the model has what it came to.
         scored: what scores come to in each segment, by its id: customers, users, and the sum of each
             score over those of them who have it, in the order of the model's.
+        came: what came of looks at the people of each segment, by horizon.
         on_steps: of each level, users on each step.
         looks: what scores are yet to be learned from; it is large, and is stored beside the rest.
         tuning: that a person wanted, from the refit on that was made for it.
@@ -92,6 +94,7 @@ class TrainerState:
     customers_seen: Seen = NOTHING_SEEN
     scorer: Learner = NOTHING_LEARNED
     scored: Mapping[int, list[float]] = field(default_factory=dict)
+    came: tuple[Horizon, ...] = ()
     on_steps: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     looks: Looks = NO_LOOKS
     tuning: Tuning | None = None
@@ -139,6 +142,7 @@ class _Packed(msgspec.Struct):
     customers_seen: Seen = NOTHING_SEEN
     scorer: Learner = NOTHING_LEARNED
     scored: dict[int, list[float]] = {}
+    came: tuple[Horizon, ...] = ()
     on_steps: dict[str, dict[str, int]] = {}
     tuning: Tuning | None = None
     epochs_before: int = 0

@@ -28,6 +28,9 @@ ROUNDING_MS = 1.0
 KEPT_JUDGED = 4_096
 """Predictions of each horizon that are kept to judge them by."""
 Small = npt.NDArray[np.float32]
+Segments = npt.NDArray[np.int32]
+_OVER = ("judged", "judged_in")
+"""Columns of what is over, and waits no more."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +46,9 @@ class Looks:
         predicted, foretold: ``(n, h)`` probability and money predicted at the look; NaN for none.
         spent: ``(n, h)`` since the look, as far as it is known to lie in the horizon.
         bought, closed: ``(n, h)`` whether an order is known in the horizon, and whether that is over.
+        segments: id of the segment the user was published in at the look; 0 for none.
         judged: ``(h, 4, m)`` of what is over: predicted, bought, foretold, spent; NaN behind the last.
+        judged_in: ``(h, m)`` segment at the look of each of these.
     """
 
     meaning: str
@@ -57,7 +62,9 @@ class Looks:
     spent: Small
     bought: Bools
     closed: Bools
+    segments: Segments
     judged: Small
+    judged_in: Segments
 
     def __len__(self) -> int:
         return len(self.at_ms)
@@ -71,7 +78,8 @@ class Looks:
         return Looks(
             meaning, np.empty(0, np.int64), np.empty(0, np.uint64), small(0, inputs), no, no,
             small(*wide), small(*wide), small(*wide), np.empty(wide, np.bool_),
-            np.empty(wide, np.bool_), small(horizons, 4, 0),
+            np.empty(wide, np.bool_), np.empty(0, np.int32), small(horizons, 4, 0),
+            np.empty((horizons, 0), np.int32),
         )  # fmt: skip
 
     def pack(self) -> bytes:
@@ -95,6 +103,11 @@ class Looks:
                 name: np.frombuffer(kept, np.dtype(kind)).reshape(shape)
                 for name, (kind, shape, kept) in told["columns"].items()
             }
+            if "segments" not in columns:
+                # They were stored before segments were kept with them.
+                horizons, _, width = columns["judged"].shape
+                columns["segments"] = np.zeros(len(columns["at_ms"]), np.int32)
+                columns["judged_in"] = np.zeros((horizons, width), np.int32)
             return Looks(meaning=told["meaning"], **columns)
         except (msgspec.MsgspecError, ValueError, TypeError, LookupError) as error:
             raise ValueError(f"these are no looks: {error}") from None
@@ -105,7 +118,7 @@ class Looks:
     def some(self, which: Ints | Bools) -> Looks:
         """Some of those waiting."""
         kept: dict[str, Any] = {
-            name: column[which] for name, column in self._columns().items() if name != "judged"
+            name: column[which] for name, column in self._columns().items() if name not in _OVER
         }
         return replace(self, **kept)
 
@@ -115,7 +128,7 @@ class Looks:
         both: dict[str, Any] = {
             name: np.concatenate([column, theirs[name]])
             for name, column in self._columns().items()
-            if name != "judged"
+            if name not in _OVER
         }
         return replace(self, **both)
 
@@ -174,7 +187,7 @@ def seen(looks: Looks, sight: Sight, days: Sequence[float]) -> tuple[Looks, list
     over = open_ & (ends <= sight.at_ms)
     looks = replace(looks, bought=bought, spent=spent, closed=looks.closed | over)
     came = [_over(looks, np.flatnonzero(over[:, column]), column) for column in range(len(days))]
-    looks = replace(looks, judged=_judged(looks, over))
+    looks = _judged(looks, over)
     return looks.some(np.flatnonzero(~looks.closed.all(axis=1))), came
 
 
@@ -190,10 +203,10 @@ def _spent(looks: Looks, which: Ints, column: int) -> Floats:
     return np.where(looks.bought[which, column], spent, 0.0)
 
 
-def _judged(looks: Looks, over: Bools) -> Small:
-    """The last predictions of each horizon, with what came of them."""
+def _judged(looks: Looks, over: Bools) -> Looks:
+    """With the last predictions of each horizon, and what came of them."""
     horizons = over.shape[1]
-    found = []
+    found, segments = [], []
     for column in range(horizons):
         which = np.flatnonzero(over[:, column] & np.isfinite(looks.predicted[:, column]))
         new = np.stack(
@@ -204,11 +217,14 @@ def _judged(looks: Looks, over: Bools) -> Small:
                 _spent(looks, which, column).astype(np.float32),
             ]
         )
-        old = looks.judged[column]
-        old = old[:, np.isfinite(old[0])]
+        there = np.isfinite(looks.judged[column, 0])
+        old, were = looks.judged[column][:, there], looks.judged_in[column, there]
         found.append(np.concatenate([old, new], axis=1)[:, -KEPT_JUDGED:])
+        segments.append(np.concatenate([were, looks.segments[which]])[-KEPT_JUDGED:])
     width = max((one.shape[1] for one in found), default=0)
     filled = np.full((horizons, 4, width), np.nan, np.float32)
-    for column, one in enumerate(found):
+    in_segments = np.zeros((horizons, width), np.int32)
+    for column, (one, were) in enumerate(zip(found, segments, strict=True)):
         filled[column, :, : one.shape[1]] = one
-    return filled
+        in_segments[column, : len(were)] = were
+    return replace(looks, judged=filled, judged_in=in_segments)

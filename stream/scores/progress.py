@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
+import msgspec
 import numpy as np
 
 from stream.events import Floats
@@ -18,6 +19,29 @@ FEWEST = 50
 """Predictions below which nothing is said of them."""
 SURE = 1e-6
 """No log loss counts a prediction as surer than this."""
+
+
+class Came(msgspec.Struct, frozen=True):
+    """Sums over looks at the people of a segment whose time is over.
+
+    Attributes:
+        looks: how many.
+        predicted, bought: orders that were foretold, and those that came.
+        foretold, spent: money that was foretold, and that came.
+    """
+
+    looks: int
+    predicted: float
+    bought: float
+    foretold: float
+    spent: float
+
+
+class Horizon(msgspec.Struct, frozen=True):
+    """What came of each segment's looks in so many days, by its id."""
+
+    days: float
+    segments: dict[int, Came]
 
 
 class Judged(NamedTuple):

@@ -19,7 +19,7 @@ from stream.learning.statistics import Sample
 from stream.scores.declare import ORDERS, REVENUE, SILENCE, Wanted
 from stream.scores.learner import FADING, Ahead, Learner
 from stream.scores.logs import logs_of
-from stream.scores.looks import Looks, Over, Sight, Small, seen
+from stream.scores.looks import Looks, Over, Segments, Sight, Small, seen
 from stream.scores.model import (
     LearnedScore,
     Scores,
@@ -29,7 +29,7 @@ from stream.scores.model import (
     summed,
     usual_basket,
 )
-from stream.scores.progress import judged, judged_money
+from stream.scores.progress import Came, Horizon, judged, judged_money
 from stream.units import DAY_MS
 
 NO_LOOKS = Looks.none("", 0, 0)
@@ -77,6 +77,7 @@ def advance(
     orders = vectors[who][:, features.index(ORDERS)]
     basket = usual_basket(revenue[who], orders, known.usual)
     more = _looks(known, looks, wanted, sample.at_ms, hashes[who], logs, revenue[who], basket)
+    more = replace(more, segments=sample.segments[order][who].astype(np.int32))
     return known, looks.with_more(more)
 
 
@@ -148,7 +149,7 @@ def _looks(
     return Looks(
         looks.meaning, np.full(n, at_ms, np.int64), hashes, logs, revenue, basket, predicted,
         foretold, np.zeros(shape, np.float32), np.zeros(shape, np.bool_),
-        np.zeros(shape, np.bool_), looks.judged,
+        np.zeros(shape, np.bool_), np.zeros(n, np.int32), looks.judged, looks.judged_in,
     )  # fmt: skip
 
 
@@ -158,6 +159,25 @@ def _likely(one: Ahead, terms: Floats) -> Floats:
 
 def _baskets(one: Ahead, terms: Floats) -> Floats:
     return baskets(summed(terms, np.array(one.worth.weights)))
+
+
+def came_back(looks: Looks, wanted: Wanted) -> tuple[Horizon, ...]:
+    """What came of the last looks at the people of each segment, beside what was foretold of them."""
+    return tuple(
+        Horizon(days, _by_segment(looks.judged[place].astype(float), looks.judged_in[place]))
+        for place, days in enumerate(wanted.days if len(looks.judged) else ())
+    )
+
+
+def _by_segment(judged: Floats, segments: Segments) -> dict[int, Came]:
+    there = np.isfinite(judged[0]) & (segments > 0)
+    ids, place = np.unique(segments[there], return_inverse=True)
+    looks = np.bincount(place, minlength=len(ids))
+    sums = [np.bincount(place, one[there], len(ids)).tolist() for one in judged]
+    return {
+        segment: Came(*told)
+        for segment, *told in zip(ids.tolist(), looks.tolist(), *sums, strict=True)
+    }
 
 
 def published(known: Learner, looks: Looks, wanted: Wanted) -> Scores | None:

@@ -99,7 +99,8 @@ async function segments(moves) {
   const of = new Map(moves.segments.map((one) => [one.segment, one]));
   return [...facts.segments].sort((a, b) => b.size - a.size).map((one) => {
     const move = of.get(one.id) ?? { came: 0, left: 0, came_back: 0 };
-    const spend = one.scores.find((score) => score.unit === "money"), buy = one.scores.find((score) => score.unit !== "money");
+    const spend = one.scores.find((score) => score.unit === "money"), chances = one.scores.filter((score) => score.unit === "probability");
+    const buy = chances[0], past = chances.findLast((score) => score.came !== null);
     const earned = one.profile.find((entry) => entry.feature.startsWith("revenue"));
     const marks = one.marks.slice(0, 3).map((name) => one.profile.find((entry) => entry.feature === name));
     return h("li", { class: `card ${colour(one.kind)}` },
@@ -111,6 +112,7 @@ async function segments(moves) {
       spend ? h("p", { class: "meta" }, "expected to spend ", h("b", {}, money(spend.total)), `, ${money(spend.mean)} each`)
         : earned ? h("p", { class: "meta" }, "typically spent ", h("b", {}, money(earned.value))) : null,
       buy ? h("p", { class: "meta" }, "will buy again: ", h("b", {}, share(buy.mean))) : null,
+      past ? h("p", { class: "meta" }, "of ", count(past.looks), " looked at before, ", h("b", {}, share(past.came)), ` came back (${share(past.foretold)} foretold)`) : null,
       h("ul", { class: "marks", "aria-label": "What marks it" }, marks.map((mark) => h("li", {}, `${words(mark.feature)}: ${amount(mark.value)} ${mark.unit}`))));
   });
 }

@@ -293,14 +293,18 @@ def _campaigns_check(patch: Patch, folder: Path) -> Sequence[str]:
 
 def _campaigns_try(patch: Patch, folder: Path) -> Sequence[str]:
     _stored(patch)
-    keys = ("user", "change", "changed_at", "decided_at", "arm", "kind_from", "kind_to", "cause")
+    keys = (
+        *("user", "change", "changed_at", "decided_at", "arm", "kind_from", "kind_to", "cause"),
+        *("level", "step_from", "step_to"),
+    )
+    crossing, move = dict.fromkeys(keys, EVIL), dict.fromkeys(keys, EVIL) | {"level": None}
     one = {
         "name": EVIL,
         "version": EVIL,
         "looked_at": 1,
-        "outcomes": {"sent": 1},
+        "outcomes": {"sent": 1, "holdout": 1},
         "sent_by_arm": {EVIL: 1, "letter": 0},
-        "examples": {"sent": [dict.fromkeys(keys, EVIL)]},
+        "examples": {"sent": [move], "holdout": [crossing]},
     }
     facts = {
         "source": EVIL,

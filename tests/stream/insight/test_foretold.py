@@ -17,6 +17,7 @@ from stream.insight.facts import SegmentsFacts, UserFacts
 from stream.learning.state import TrainerState
 from stream.scores.declare import INPUTS
 from stream.scores.model import LearnedScore, Scores
+from stream.scores.progress import Came, Horizon
 from stream.scores.unusual import Habits, Usual
 from stream.store.memory import MemoryStore
 from stream.store.state import Commit, Position
@@ -49,6 +50,7 @@ STATE = TrainerState(
     round_ms=NOW_MS,
     users=len(steady().rows),
     scored={SEGMENT: [4.0, 5.0, 1.0, 100.0, 3.0]},
+    came=(Horizon(90.0, {SEGMENT: Came(40, 12.0, 10.0, 800.0, 880.0), 999: Came(1, 1, 1, 1, 1)}),),
 )
 
 
@@ -119,14 +121,19 @@ def test_segments_tell_what_scores_come_to(reader: queries.Reader) -> None:
     assert fits(found, SegmentsFacts)
     scored = {one["id"]: one["scores"] for one in found["segments"]}
     assert scored[SEGMENT] == [
-        {"score": "buy_probability_90d", "unit": "probability", "users": 4, "mean": 0.25, "total": 1.0},
-        {"score": "expected_spend_90d", "unit": "money", "users": 4, "mean": 25.0, "total": 100.0},
-        {"score": "unusual", "unit": "share who are less far", "users": 5, "mean": 0.6, "total": 3.0},
+        {"score": "buy_probability_90d", "unit": "probability", "users": 4, "mean": 0.25, "total": 1.0,
+         "looks": 40, "foretold": 0.3, "came": 0.25},
+        {"score": "expected_spend_90d", "unit": "money", "users": 4, "mean": 25.0, "total": 100.0,
+         "looks": 40, "foretold": 20.0, "came": 22.0},
+        {"score": "unusual", "unit": "share who are less far", "users": 5, "mean": 0.6, "total": 3.0,
+         "looks": 0, "foretold": None, "came": None},
     ]  # fmt: skip
     assert all(not scores for segment, scores in scored.items() if segment != SEGMENT)
     text = shown(views.show_segments, found, TABLE)
     assert "25 %" in text
     assert "unusual: held against 640 users" in text
+    told = "buy_probability_90d: 25 % of 40 looked at came back, 30 % foretold"
+    assert f"{SEGMENT}: {told}" in text
     assert "learned from 812 looks, 40 % of them with an order; AUC 0.790" in text
     assert "spent 55 % of all, and all that was predicted is 1.02 of what was spent" in text
     small = io.StringIO()

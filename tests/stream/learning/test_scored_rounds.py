@@ -15,6 +15,7 @@ from stream.learning.statistics import PartitionStatistics, Sample
 from stream.model import GivenAxes, Model
 from stream.scores.declare import Score, Wanted
 from stream.scores.looks import Looks
+from stream.scores.step import came_back
 from stream.units import DAY_MS
 from tests.stream.scores.making import FEATURES, START_MS, WANTED, Crowd
 
@@ -189,6 +190,13 @@ def test_what_they_come_to_in_each_segment_is_added_up(learned: TrainerState) ->
     assert 150 < customers <= users
     assert 0.2 < soon / customers < 0.7
     assert money > 0
+
+
+def test_what_came_of_it_is_stored_with_the_state(learned: TrainerState) -> None:
+    assert learned.came == came_back(learned.looks, WANTED)
+    assert learned.came
+    assert TrainerState.unpack(learned.pack(AXES)).came == learned.came
+    assert learn(learned, [], learned.round_ms + 1, AXES, LEARNING, ()).came == learned.came
 
 
 def test_as_long_as_an_owner_has_not_told_it_is_as_it_was(

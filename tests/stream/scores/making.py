@@ -60,7 +60,7 @@ class Crowd:
         return number * np.uint64(0x9E37_79B9_7F4A_7C15)
 
     def sample(self, day: float, gone: Sequence[int] = ()) -> Sample:
-        """What is seen of everyone at the end of a day but of whoever is gone."""
+        """What is seen of everyone at the end of a day but of whoever is gone; the lucky are in segment 2."""
         who = [user for user in range(len(self.days)) if user not in gone]
         vectors = np.zeros((len(who), len(FEATURES)))
         for row, user in enumerate(who):
@@ -69,4 +69,5 @@ class Crowd:
             vectors[row] = (silence, len(past), self.price * len(past), self.lucky[user])
         at_ms = START_MS + round(day * DAY_MS)
         nobody = np.zeros(len(who), np.int64)
-        return Sample(self.hashes[who], vectors, nobody, nobody.astype(np.int32), at_ms)
+        segments = (1 + self.lucky[who]).astype(np.int32)
+        return Sample(self.hashes[who], vectors, nobody, segments, at_ms)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -29,7 +30,9 @@ def looked(at_days: Sequence[int], hashes: Sequence[int], revenue: float = 100.0
         np.zeros(wide, np.float32),
         np.zeros(wide, np.bool_),
         np.zeros(wide, np.bool_),
+        np.full(n, 3, np.int32),
         np.empty((len(DAYS), 4, 0), np.float32),
+        np.empty((len(DAYS), 0), np.int32),
     )
 
 
@@ -140,12 +143,14 @@ def test_predictions_are_kept_with_what_came_of_them() -> None:
     looks, _ = seen(looked([100, 100], [7, 8]), sight(110, {7: 1.0, 8: 90.0}, 150.0), DAYS)
     assert looks.judged[0].tolist() == [[0.25, 0.25], [1.0, 0.0], [5.0, 5.0], [50.0, 0.0]]
     assert np.isnan(looks.judged[1]).all(), "nothing is over of the longer one"
+    assert looks.judged_in[0].tolist() == [3, 3], "the segment at the look"
 
 
 def test_only_the_last_predictions_are_kept() -> None:
     users = list(range(1, KEPT_JUDGED + 100))
     looks, _ = seen(looked([100] * len(users), users), sight(110, dict.fromkeys(users, 9.0)), DAYS)
     assert looks.judged.shape == (2, 4, KEPT_JUDGED)
+    assert looks.judged_in.shape == (2, KEPT_JUDGED)
 
 
 def test_they_are_stored_and_read_back_to_the_bit() -> None:
@@ -154,6 +159,17 @@ def test_they_are_stored_and_read_back_to_the_bit() -> None:
     assert again.pack() == looks.pack()
     assert again.meaning == "meaning"
     assert len(again) == len(looks)
+
+
+def test_those_of_before_segments_were_kept_are_read() -> None:
+    looks, _ = seen(looked([100, 101], [7, 8]), sight(110, {7: 1.0, 8: 90.0}), DAYS)
+    told = msgspec.msgpack.decode(looks.pack())
+    for name in ("segments", "judged_in"):
+        del told["columns"][name]
+    again = Looks.unpack(msgspec.msgpack.encode(told))
+    assert again.segments.tolist() == [0] * len(looks)
+    assert again.judged_in.shape == looks.judged_in.shape
+    assert again.judged.tobytes() == looks.judged.tobytes()
 
 
 @pytest.mark.parametrize("raw", [b"", b"\x00", b"looks", looked([1], [2]).pack()[:-9]])

@@ -12,7 +12,7 @@ from stream.scores.declare import Score
 from stream.scores.learner import Ahead, Learner, Moments
 from stream.scores.looks import Looks
 from stream.scores.model import Scores
-from stream.scores.step import NO_LOOKS, advance, due, published
+from stream.scores.step import NO_LOOKS, advance, came_back, due, published
 from stream.units import DAY_MS
 from tests.stream.scores.making import FEATURES, START_MS, WANTED, Crowd
 
@@ -73,6 +73,36 @@ def test_what_it_says_of_itself_is_of_predictions_made_before(
     assert 0.3 < money.total < 1.4, "it counts from the first prediction, which is cautious"
 
 
+def test_of_each_segment_it_is_known_who_came_back(
+    learned: tuple[Learner, Looks, Scores],
+) -> None:
+    looks = learned[1]
+    soon, later = came_back(looks, WANTED)
+    assert (soon.days, later.days) == WANTED.days
+    assert soon.segments.keys() == later.segments.keys() == {1, 2}
+    for horizon, judged in zip((soon, later), looks.judged, strict=True):
+        for place, name in enumerate(("predicted", "bought", "foretold", "spent")):
+            total = sum(getattr(one, name) for one in horizon.segments.values())
+            assert total == pytest.approx(np.nansum(judged[place], dtype=float))
+    for segment, share in ((1, 0.15), (2, 0.71)):
+        told = soon.segments[segment]
+        assert abs(told.bought / told.looks - share) < 0.08, "as many as do by chance"
+        assert abs(told.predicted / told.looks - share) < 0.1
+    assert came_back(NO_LOOKS, WANTED) == ()
+
+
+def test_who_moves_counts_where_they_were_at_the_look() -> None:
+    crowd = Crowd([[1.0, 12.0]] * 40, np.zeros(40))
+    known, looks = advance(Learner(), NO_LOOKS, crowd.sample(1), FEATURES, WANTED, 10_000)
+    looks = replace(looks, predicted=np.full_like(looks.predicted, 0.5))
+    first = len(looks)
+    assert first > 0
+    moved = replace(crowd.sample(2 + WANTED.days[0]), segments=np.full(40, 9, np.int32))
+    known, looks = advance(known, looks, moved, FEATURES, WANTED, 10_000)
+    (soon, _) = came_back(looks, WANTED)
+    assert {segment: one.looks for segment, one in soon.segments.items()} == {1: first}
+
+
 def test_chance_is_not_foretold() -> None:
     """Where nothing tells who buys, predictions that were made before tell nothing either."""
     random = np.random.default_rng(8)
@@ -120,7 +150,12 @@ def test_the_order_of_a_sample_changes_no_bit(crowd: Crowd) -> None:
     for day in range(1, 50):
         sample = crowd.sample(day)
         mixed = np.random.default_rng(day).permutation(len(sample))
-        sample = replace(sample, hashes=sample.hashes[mixed], vectors=sample.vectors[mixed])
+        sample = replace(
+            sample,
+            hashes=sample.hashes[mixed],
+            vectors=sample.vectors[mixed],
+            segments=sample.segments[mixed],
+        )
         known, looks = advance(known, looks, sample, FEATURES, WANTED, 10_000)
     plain = played(crowd, range(1, 50))
     assert msgspec.json.encode(known) == msgspec.json.encode(plain[0])
