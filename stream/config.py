@@ -546,9 +546,18 @@ class Publish(Section):
         ge=0,
     )
     return_seconds: Seconds = setting(
-        30 * 86_400.0,
+        45 * 86_400.0,
         "within this time neither time nor a model takes a user back to the segment before, only acts "
         "and a population's rule do; 0 holds nobody",
+    )
+    usual_gaps: float = setting(
+        1.5,
+        "who ordered less than so many of their own mean gaps between orders ago, and less than "
+        "`return_seconds`, is moved by acts and by a population's rule only, if at least three gaps of "
+        "theirs are known; 0 holds nobody",
+        "gaps",
+        ge=0,
+        le=100,
     )
     sign_gap_seconds: Seconds = setting(
         1_800.0,
@@ -582,6 +591,7 @@ class Publish(Section):
             self.turns_per_second,
             self.apart,
             int(self.return_seconds * 1_000),
+            self.usual_gaps,
         )
 
 

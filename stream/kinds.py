@@ -137,8 +137,8 @@ def _kind(
 DEFAULT_KINDS: tuple[KindRule, ...] = (
     _kind("gone_visitor", 1, (*_AWAY, *_ORDERED), customers=(None, 0.5), days_since_seen=(45, None)),
     _kind("browsing", 2, ("silent", *_ORDERED), customers=(None, 0.5)),
-    _kind("dormant", 1, _AWAY, outlook=(None, 0.12), days_since_order=(120, None)),
-    _kind("dormant", 1, _AWAY, outlook=(None, 0.3), days_since_order=(180, None)),
+    _kind("dormant", 1, _AWAY, outlook=(None, 0.12), days_since_order=(120, None), days_since_seen=(120, None)),
+    _kind("dormant", 1, _AWAY, outlook=(None, 0.3), days_since_order=(180, None), days_since_seen=(120, None)),
     _kind("at_risk", 2, _AWAY, outlook=(None, 0.35), days_since_order=(14, None)),
     _kind("at_risk", 2, _AWAY, outlook=(None, 0.45), days_since_order=(45, None)),
     _kind("new", 3, ("long known", "frequent", *_HERE), tenure_days=(None, 14), orders_180d=(None, 2)),

@@ -37,6 +37,6 @@ def look_under(
         causes = np.where(by_model, CAUSES.index(Cause.TIME_PASSED), causes).astype(np.uint8)
     answer = look(
         rows, placed.squared, model.ids, model.gaps, rule, causes, now_ms, placed.crossing,
-        model.nearness,
+        model.nearness, rule.resting(model.populations.features, vectors),
     )  # fmt: skip
     return placed, answer

@@ -27,6 +27,8 @@ HORIZON_DAYS = 90.0
 ORDERS, LIFETIME, SILENCE, KNOWN = "orders_180d", "orders_total", "days_since_order", "tenure_days"
 """The features it reads; orders ever placed, if that is declared, else the decayed count made whole."""
 CUSTOMERS_NEED = (ORDERS, SILENCE, KNOWN)
+GAP = "order_gap_days"
+"""Mean days between a customer's own orders; 0 of who has not ordered twice."""
 HALF_LIFE_DAYS = 180.0
 BANDS = np.array([0.0, 3, 7, 14, 21, 30, 45, 60, 90, 120, 180, 270, 365, 545])
 """Days of silence at which another hazard begins."""
@@ -87,6 +89,25 @@ NOTHING_SEEN = Seen()
 def readable(names: Sequence[str]) -> bool:
     """Whether a feature table has what is read here."""
     return set(CUSTOMERS_NEED) <= set(names)
+
+
+def tells_gaps(names: Sequence[str]) -> bool:
+    """Whether a feature table has what `resting` reads."""
+    return {SILENCE, GAP, LIFETIME} <= set(names)
+
+
+def resting(vectors: Floats, names: Sequence[str], gaps: float, most_days: float) -> Bools:
+    """Whose silence since the last order is shorter than so many of their own gaps between orders.
+
+    Nobody's of whom fewer than `MANY` gaps are known: one or two say little of who that is.
+
+    Args:
+        most_days: longer silence is no rest, whatever the gap.
+    """
+    silence, usual = vectors[:, names.index(SILENCE)], vectors[:, names.index(GAP)]
+    known = vectors[:, names.index(LIFETIME)] > MANY
+    rests: Bools = known & (silence < np.minimum(gaps * usual, most_days))
+    return rests
 
 
 def have_ordered(vectors: Floats, names: Sequence[str]) -> Bools:

@@ -7,13 +7,16 @@ one look or added up from act to act, so that nobody flaps on a border.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
 import numpy as np
 import numpy.typing as npt
 
+from stream import rhythm
 from stream.events import CAUSES, Bools, Cause, Floats, Ints, Rows
 from stream.rows import put_rows, rows_at
+from stream.units import DAY_MS
 
 MOST_MARGIN = 16.0
 MOST_GROWN = 0.45
@@ -35,6 +38,7 @@ class PublishRule:
     turns_per_second: float = 200.0
     apart: float = 0.0
     return_ms: int = 0
+    usual_gaps: float = 0.0
 
     def asked(self, nearness: Floats) -> tuple[Floats, Floats]:
         """The margins that an act and that silence needs.
@@ -53,6 +57,16 @@ class PublishRule:
         """The same for one user."""
         by_act, by_silence = self.asked(np.array([nearness]))
         return float(by_act[0]), float(by_silence[0])
+
+    def resting(self, names: Sequence[str], vectors: Floats) -> Bools | None:
+        """Who is silent for no longer than is usual for them, so that only acts move them.
+
+        Args:
+            names: of the vectors' features. None is the answer where they do not tell, or nobody rests.
+        """
+        if not self.usual_gaps or not rhythm.tells_gaps(names):
+            return None
+        return rhythm.resting(vectors, names, self.usual_gaps, self.return_ms / DAY_MS)
 
     @property
     def by_silence(self) -> float:
@@ -127,6 +141,7 @@ def look(
     now_ms: int,
     crossing: Bools | None = None,
     nearness: Floats | None = None,
+    resting: Bools | None = None,
 ) -> Look:
     """Look at users once and move whom the publish rule lets move; rows change in place.
 
@@ -146,6 +161,7 @@ def look(
 
     The margin asked for grows where the two segments are near, because there a user's place trembles
     across. Time and models take nobody back to the segment that they left not long ago: only acts do.
+    Nor do they move who rests: a silence that is usual for somebody says nothing of them.
 
     Args:
         rows: ``(n,)`` users.
@@ -158,6 +174,7 @@ def look(
         crossing: ``(n,)`` who belongs to another population than their segment is of. Where that one
             has no segments yet, they stay. None for nobody.
         nearness: ``(k, k)`` see `model.Model.nearness`; None where all segments are far apart.
+        resting: ``(n,)`` who is silent for no longer than is usual for them; None for nobody.
     """
     best = distances.argmin(axis=1)
     columns = place = columns_of(rows["segment"], ids)
@@ -204,7 +221,8 @@ def look(
     models = same & (rows["candidate"] > 0) & (rows["evidence"] == 0)
     carried = (causes == CAUSES.index(Cause.MODEL_MOVED)) & (margin > silence_asked) & little
     by_time = (causes == CAUSES.index(Cause.TIME_PASSED)) & ~models & little
-    held = ~acted & back & (age < rule.return_ms)
+    held = back & (age < rule.return_ms)
+    held = ~acted & (held if resting is None else held | resting[open_])
     due = by_acts | (~held & (margin > np.where(by_time, silence_asked, margin_asked)))
     stayed = age >= rule.dwell_ms
     moved = ((first | retired) & ~nowhere) | crossed | (due & stayed)
@@ -266,12 +284,14 @@ def published_then(
     gaps: Floats,
     rule: PublishRule,
     nearness: Floats | None = None,
+    resting: Bools | None = None,
 ) -> Ints:
     """Column of the segment that each user will be published in when a model has been adopted.
 
     Args:
         segments: ids of the segments that they are in before, 0 for none.
         ids, squared, gaps, nearness: of the model to come, see `look`.
+        resting: see `look`.
     """
     best, user = squared.argmin(axis=1), np.arange(len(squared))
     columns = columns_of(segments, ids)
@@ -279,6 +299,8 @@ def published_then(
     farther = squared[user, now] - squared[user, best]
     near = np.zeros(len(best)) if nearness is None else nearness[now, best]
     far = farther > 2.0 * gaps[now, best] * rule.asked(near)[0]
+    if resting is not None:
+        far &= ~resting
     return _peopled(np.where(far, best, now), squared)
 
 

@@ -221,12 +221,13 @@ def acts(
         Empty also if the user is due already, without any act.
     """
     rows = np.concatenate([row, acted.rows])
-    placed = model.place(table.vectors(rows, acted.now_ms), rows["segment"])
+    vectors = table.vectors(rows, acted.now_ms)
+    placed = model.place(vectors, rows["segment"])
     causes = np.full(len(rows), CAUSES.index(Cause.USER_MOVED), np.uint8)
     causes[0] = CAUSES.index(Cause.TIME_PASSED)
     moves = look(
         rows, placed.squared, model.ids, model.gaps, rule, causes, acted.now_ms, placed.crossing,
-        model.nearness,
+        model.nearness, rule.resting(model.populations.features, vectors),
     ).moves  # fmt: skip
     if 0 in moves.index:
         return []
@@ -253,10 +254,11 @@ def departures(row: Rows, silence: Silence, model: Model, rule: PublishRule) -> 
     causes = np.array([CAUSES.index(Cause.TIME_PASSED)], np.uint8)
     found: list[Departure] = []
     for day, at_ms in enumerate(silence.times_ms):
-        here = model.place(silence.vectors[day : day + 1], row["segment"])
+        vectors = silence.vectors[day : day + 1]
+        here = model.place(vectors, row["segment"])
         moves = look(
             row, here.squared, model.ids, model.gaps, rule, causes, at_ms, here.crossing,
-            model.nearness,
+            model.nearness, rule.resting(model.populations.features, vectors),
         ).moves  # fmt: skip
         if len(moves):
             to = int(moves.after[0])

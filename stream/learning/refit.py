@@ -51,7 +51,7 @@ from stream.populations import AUTO, Population, Populations
 from stream.segments import PublishRule, published_then
 from stream.units import iso
 
-USERS_PER_SEGMENT = 20
+USERS_PER_SEGMENT = 10
 """Of a sample, where there are several populations: with fewer users a segment is luck. One with
 fewer than this is not learned yet, and a small one has fewer segments than it shall have."""
 ASK_AGAIN = 2
@@ -350,7 +350,8 @@ def _refitted(given: _Refit, next_id: int, since: str) -> _Refitted:
     ids = np.array(identified.ids, np.int32)
     separations = separated_by(given.space, labels, placed.centroids)
     nearness = nearness_of(separations)
-    published = published_then(sample.segments, ids, squared, gaps, given.publish, nearness)
+    rests = given.publish.resting(given.axes.names, sample.vectors)
+    published = published_then(sample.segments, ids, squared, gaps, given.publish, nearness, rests)
     members = Members(
         sample.vectors, published, given.axes.names, len(placed.centroids), state.customers_seen
     )

@@ -85,11 +85,11 @@ def test_the_setting_reaches_the_rule() -> None:
     usual = Settings().publish.rule()
     assert usual == replace(
         RULE, revert_ms=WEEK, sign_gap_ms=1_800_000, silence_margin=0.1, apart=25.0,
-        return_ms=30 * DAY_MS,
+        return_ms=45 * DAY_MS, usual_gaps=1.5,
     )  # fmt: skip
-    told = {"publish": {"apart": 4.0, "return_seconds": "5d"}}
+    told = {"publish": {"apart": 4.0, "return_seconds": "5d", "usual_gaps": 2}}
     rule = Settings.model_validate(told).publish.rule()
-    assert (rule.apart, rule.return_ms) == (4.0, 5 * DAY_MS)
+    assert (rule.apart, rule.return_ms, rule.usual_gaps) == (4.0, 5 * DAY_MS, 2.0)
 
 
 # -- the tallies ---------------------------------------------------------------------------------

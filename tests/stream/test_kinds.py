@@ -48,12 +48,13 @@ _PROFILE = {
     [
         ("gone_visitor", {CUSTOMERS: 0.0, OUTLOOK: 0.0, "days_since_seen": 45}),
         ("browsing", {CUSTOMERS: 0.0, OUTLOOK: 0.0, "days_since_seen": 44, "tenure_days": 3}),
-        ("dormant", {OUTLOOK: 0.12, "days_since_order": 120}),
-        ("at_risk", {OUTLOOK: 0.12, "days_since_order": 119}),
+        ("dormant", {OUTLOOK: 0.12, "days_since_order": 120, "days_since_seen": 120}),
+        ("at_risk", {OUTLOOK: 0.12, "days_since_order": 119, "days_since_seen": 120}),
+        ("at_risk", {OUTLOOK: 0.0, "days_since_order": 500, "days_since_seen": 119}),
         ("at_risk", {OUTLOOK: 0.35, "days_since_order": 14}),
         (FALLBACK_KIND, {OUTLOOK: 0.2, "days_since_order": 13}),
-        ("dormant", {OUTLOOK: 0.3, "days_since_order": 180}),
-        ("at_risk", {OUTLOOK: 0.3, "days_since_order": 179}),
+        ("dormant", {OUTLOOK: 0.3, "days_since_order": 180, "days_since_seen": 120}),
+        ("at_risk", {OUTLOOK: 0.3, "days_since_order": 179, "days_since_seen": 120}),
         ("at_risk", {OUTLOOK: 0.45, "days_since_order": 45}),
         ("promising", {OUTLOOK: 0.45, "days_since_order": 44}),
         ("champion", {OUTLOOK: 0.85}),
@@ -81,9 +82,9 @@ def test_who_never_ordered_is_no_customer_at_risk() -> None:
 
 def test_the_better_the_outlook_the_better_the_kind() -> None:
     rank = {rung.kind: rung.rank for rung in ladder(DEFAULT_KINDS)}
+    gone = _PROFILE | {"days_since_order": 130.0, "days_since_seen": 130.0}
     found = [
-        rank[kind_of(_PROFILE | {OUTLOOK: share, "days_since_order": 130.0}, DEFAULT_KINDS)]
-        for share in np.linspace(0, 1, 101)
+        rank[kind_of(gone | {OUTLOOK: share}, DEFAULT_KINDS)] for share in np.linspace(0, 1, 101)
     ]
     assert found == sorted(found)
     assert len(set(found)) == 5
@@ -119,7 +120,7 @@ def test_a_limit_may_be_a_multiple_of_what_is_usual(
 
 
 def test_an_earlier_rule_wins_over_a_kept_kind() -> None:
-    profile = {**_PROFILE, OUTLOOK: 0.1, "days_since_order": 130.0}
+    profile = {**_PROFILE, OUTLOOK: 0.1, "days_since_order": 130.0, "days_since_seen": 130.0}
     assert kind_of(profile, DEFAULT_KINDS, "at_risk") == "dormant"
 
 

@@ -28,6 +28,7 @@ from stream.segments import (
     published_now,
     published_then,
 )
+from stream.units import DAY_MS
 
 TABLE = FeatureTable(DEFAULT_FEATURES)
 ONE = np.ones(1)
@@ -59,6 +60,7 @@ def look_at(
     centroids: Floats = LINE,
     ids: Sequence[int] = (7, 9),
     nearness: float = 0.0,
+    resting: Sequence[bool] | None = None,
 ) -> Look:
     """Look once at users who stand at these places."""
     mapped = np.array(places, float)[:, None]
@@ -71,6 +73,7 @@ def look_at(
         np.full(len(rows), CAUSES.index(cause), np.uint8),
         now,
         nearness=np.full((len(ids), len(ids)), nearness),
+        resting=None if resting is None else np.array(resting),
     )
 
 
@@ -353,7 +356,9 @@ class PlainUser:
     models: bool = False
     """Whether the model carried them over the border, by more than silence needs."""
 
-    def look(self, place: Fraction, cause: Cause, now: int, rule: PublishRule) -> Cause | None:
+    def look(
+        self, place: Fraction, cause: Cause, now: int, rule: PublishRule, *, resting: bool
+    ) -> Cause | None:
         """The cause of the move, if there is one."""
         nearest = 7 if place <= Fraction(1, 2) else 9
         if self.segment == 0:
@@ -363,7 +368,7 @@ class PlainUser:
             self.forget()
             return None
         soon = self.previous == nearest and now - self.since < rule.return_ms
-        held = soon and cause is not ACTED
+        held = (soon or resting) and cause is not ACTED
         times = max(1.0, rule.apart * NEARNESS)
         asked, silence = (
             min(Fraction(one) * Fraction(times), max(Fraction(one), Fraction(0.45)))
@@ -421,23 +426,30 @@ _PLACES = st.one_of(
         st.tuples(_PLACES, st.sampled_from([ACTED, TIME, MODEL]), st.integers(0, 60)), max_size=30
     ),
     st.sampled_from(_RULES),
+    st.lists(st.booleans(), min_size=30, max_size=30),
 )
 @example(
-    [(0.0, ACTED, 0), (0.0, ACTED, 50), (0.6875, TIME, 0), (0.0, MODEL, 0), (0.5, ACTED, 0)], _EXACT
+    [(0.0, ACTED, 0), (0.0, ACTED, 50), (0.6875, TIME, 0), (0.0, MODEL, 0), (0.5, ACTED, 0)],
+    _EXACT,
+    [False] * 30,
 )
 @example(
-    [(0.0, ACTED, 0), (0.6875, MODEL, 50), (0.5 + 1 / GRID, ACTED, 0), (0.625, ACTED, 10)], _EXACT
+    [(0.0, ACTED, 0), (0.6875, MODEL, 50), (0.5 + 1 / GRID, ACTED, 0), (0.625, ACTED, 10)],
+    _EXACT,
+    [False] * 30,
 )
 @settings(max_examples=200, deadline=None)
 def test_the_rule_is_the_plain_one(
-    looks: list[tuple[float, Cause, int]], rule: PublishRule
+    looks: list[tuple[float, Cause, int]], rule: PublishRule, rests: list[bool]
 ) -> None:
     rows, plain, now = users(0), PlainUser(), NOW
-    for place, cause, wait in looks:
+    for (place, cause, wait), resting in zip(looks, rests, strict=False):
         now += wait
         before = rows.copy()
-        answer = look_at(rows, [place], rule=rule, cause=cause, now=now, nearness=NEARNESS)
-        told = plain.look(Fraction(place), cause, now, rule)
+        answer = look_at(
+            rows, [place], rule=rule, cause=cause, now=now, nearness=NEARNESS, resting=[resting]
+        )
+        told = plain.look(Fraction(place), cause, now, rule, resting=resting)
         assert [c for _, _, c in moved(answer)] == ([] if told is None else [told])
         assert rows["segment"].tolist() == [plain.segment]
         assert rows["version"].tolist() == [plain.version]
@@ -484,6 +496,38 @@ def test_users_do_not_depend_on_their_neighbours() -> None:
     assert together.tobytes() == apart.tobytes()
 
 
+# -- rest ----------------------------------------------------------------------------------------
+
+
+def test_only_acts_move_who_rests() -> None:
+    for cause in (TIME, MODEL):
+        rows = users(7, 7)
+        assert moved(look_at(rows, [1.0, 1.0], cause=cause, resting=[True, False])) == [
+            (7, 9, cause)
+        ]
+        assert rows["segment"].tolist() == [7, 9]
+        assert moved(look_at(rows[:1], [1.0], cause=ACTED, resting=[True])) == [(7, 9, ACTED)]
+
+
+def test_who_rests_leaves_a_segment_that_is_no_more() -> None:
+    rows = users(5, 0)
+    found = look_at(rows, [1.0, 1.0], cause=MODEL, resting=[True, True])
+    assert moved(found) == [(5, 9, Cause.SEGMENT_RETIRED), (0, 9, MODEL)]
+
+
+def test_rest_is_a_silence_that_is_usual_for_somebody() -> None:
+    names = ("days_since_order", "order_gap_days", "orders_total")
+    rule = replace(RULE, usual_gaps=1.5, return_ms=45 * DAY_MS)
+    regulars = [(14.9, 10.0, 4), (15.0, 10.0, 4), (44.9, 300.0, 9), (45.0, 300.0, 9)]
+    little_known = [(1.0, 10.0, 3), (1.0, 0.0, 1), (400.0, 0.0, 0)]
+    people = [*regulars, *little_known]
+    found = rule.resting(names, np.array(people))
+    assert found is not None
+    assert found.tolist() == [True, False, True, False, *[False] * 3]
+    assert rule.resting(names[:1], np.array(people)) is None, "no feature tells"
+    assert replace(rule, usual_gaps=0.0).resting(names, np.array(people)) is None
+
+
 def test_columns_are_found_whatever_the_order_of_ids() -> None:
     segments = np.array([4, 9, 0, 7, 100], np.int32)
     assert columns_of(segments, np.array([9, 4, 7], np.int32)).tolist() == [1, 0, -1, 2, -1]
@@ -509,17 +553,26 @@ def test_contributions_add_up_to_the_difference_exactly(seed: int, features: int
 # -- who will be where -----------------------------------------------------------------------------
 
 
-@given(st.lists(st.tuples(st.sampled_from([0, 7, 9, 11, 5]), st.floats(-1, 3)), max_size=30))
+@given(
+    st.lists(
+        st.tuples(st.sampled_from([0, 7, 9, 11, 5]), st.floats(-1, 3), st.booleans()), max_size=30
+    )
+)
 def test_who_will_be_where_is_what_an_adoption_makes_of_them(
-    people: list[tuple[int, float]],
+    people: list[tuple[int, float, bool]],
 ) -> None:
     # One in each segment to begin with: none is without anybody.
-    segments, places = zip(*[(7, 0.0), (9, 1.0), (11, 2.0), *people], strict=True)
+    settled = [(7, 0.0, False), (9, 1.0, False), (11, 2.0, False)]
+    segments, places, rests = zip(*settled, *people, strict=True)
     rows = users(*segments)
     centroids, ids = np.array([[0.0], [1.0], [2.0]]), np.array([7, 9, 11], np.int32)
     squared = distances(np.array(places)[:, None], centroids, ONE)
-    foretold = published_then(rows["segment"], ids, squared, separated(centroids, ONE), RULE)
-    answer = look_at(rows, places, cause=MODEL, centroids=centroids, ids=ids.tolist())
+    foretold = published_then(
+        rows["segment"], ids, squared, separated(centroids, ONE), RULE, resting=np.array(rests)
+    )
+    answer = look_at(
+        rows, places, cause=MODEL, centroids=centroids, ids=ids.tolist(), resting=rests
+    )
     assert answer.columns.tolist() == foretold.tolist()
     assert published_now(rows["segment"], ids, squared).tolist() == foretold.tolist()
 
