@@ -247,6 +247,7 @@ def histories(draw: st.DrawFn) -> list[dict[str, Any]]:
 def _any_crossing(draw: st.DrawFn, user: str, now: int, number: int) -> dict[str, Any]:
     level = draw(st.sampled_from(list(LEVELS)))
     steps = st.none() | st.sampled_from(LEVELS[level])
+    scores: list[dict[str, Any]] = [{}, {"scores": {"spend": 90}}, {"scores": {"spend": 12.5}}]
     return crossing(
         user,
         now,
@@ -256,7 +257,7 @@ def _any_crossing(draw: st.DrawFn, user: str, now: int, number: int) -> dict[str
         step_to=draw(steps),
         cause=draw(st.sampled_from(["user_moved", "time_passed", "model_moved"])),
         why=[{"feature": f} for f in draw(st.sampled_from([[], ["orders_30d"]]))],
-        **draw(st.sampled_from([{}, {"scores": {"spend": 90}}, {"scores": {"spend": 12.5}}])),
+        **draw(st.sampled_from(scores)),
     )
 
 
