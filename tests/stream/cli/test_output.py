@@ -97,7 +97,8 @@ def segments() -> dict[str, Any]:
     flapping = {"changes_per_user_day": 0.1, "reverted_share": 0.2, "user_days": 9.0}
     one = {"id": 1, "name": EVIL, "kind": EVIL, "size": 3, "profile": profile, "flapping": flapping,
            "population": EVIL, "scores": [
-               {"score": EVIL, "unit": EVIL, "users": 2, "mean": 0.5, "total": 1.0}]}  # fmt: skip
+               {"score": EVIL, "unit": "probability", "users": 2, "mean": 0.5, "total": 1.0,
+                "looks": 3, "foretold": 0.5, "came": 0.4}]}  # fmt: skip
     populations = [{"name": name, "when": {}, "users": 3, "segments": ids, "choice": EVIL}
                    for name, ids in ((EVIL, [1]), (f"{EVIL} too", []))]  # fmt: skip
     return {
