@@ -91,7 +91,7 @@ class ActivityWorker:
             settings.clock.mark_seconds,
             settings.money,
             settings.reviews,
-            store.agree_currency,
+            self._agree_on,
         )
         log.info("decoder: %s", decoder.way)
         now = SteadyClock(self._wall_ms, time.monotonic)
@@ -171,6 +171,13 @@ class ActivityWorker:
 
     def _has_lag_to_tell(self, began: float) -> bool:
         return bool(self._lag.places()) or self._time.monotonic() - began > SETTLED_SECONDS
+
+    def _agree_on(self, named: str) -> str:
+        """The currency of the namespace; a message has named one."""
+        if found := self._store.currency():
+            return found
+        # Which partition is read first is nobody's choice: the log decides, and says the same to everybody.
+        return self._store.agree_currency(self._output.first_currency() or named)
 
     def _see_namespace(self) -> None:
         """See that topics, settings and namespace have one number of partitions, and one currency.

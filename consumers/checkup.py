@@ -1,12 +1,13 @@
 """Examines whether topics, group and store belong together, for the doctor.
 
-Comes in: `Settings`. Goes out: `Finding`s about where users lie, about what orders say, about partitions
-and currency, about topics that were made anew, and about the group's members. Nothing is changed; what may
+Comes in: `Settings`. Goes out: `Finding`s about where users lie, about what messages and orders say, about
+partitions and currency, about topics that were made anew, and about the group's members. Nothing is changed; what may
 not be asked is said to be not looked at.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from consumers.client import read_to_end
@@ -49,7 +50,39 @@ def _newest(settings: Settings, topic: str) -> list[Finding]:
         )
     except (BrokerUnavailableError, OffsetOutOfRangeError, TopicMissingError) as error:
         return [Finding(True, subject, f"not looked at: {error}")]
-    return [placement(settings, subject, records), *amounts(settings, topic, records)]
+    return [
+        placement(settings, subject, records),
+        *readable(settings, topic, records),
+        *amounts(settings, topic, records),
+    ]
+
+
+def readable(settings: Settings, topic: str, records: Sequence[Record]) -> list[Finding]:
+    """Whether messages can be read; no finding where there are none.
+
+    What is most often wrong is told with what to do. Messages of which nobody knows that they are events, for
+    something is around them, are among those.
+    """
+    if not records:
+        return []
+    table = settings.table()
+    fields = Fields(table, settings.worker, Money(), settings.reviews)
+    parser = PlainParser(table, settings.worker.message_bytes, fields)
+    values = [record.value() for record in records]
+    odd = parse_all(parser, values).odd
+    seen = len(values) - len(odd.marks)
+    if not seen:
+        return []
+    why = Counter(detail for _, detail in odd.refused.values())
+    why.update(filter(None, (parser.why_ignored(values[place]) for place in odd.ignored)))
+    subject, unread = f"messages in {topic}", why.total()
+    if not unread:
+        return [Finding(True, subject, f"the newest {seen:,} can be read")]
+    [(detail, _)] = why.most_common(1)
+    told = f"{unread:,} of the newest {seen:,} cannot be read, most often: {detail}"
+    if unread <= seen // 2:
+        return [Finding(True, subject, told)]
+    return [Finding(False, subject, told, "segstream dlq list")]
 
 
 def amounts(settings: Settings, topic: str, records: Sequence[Record]) -> list[Finding]:

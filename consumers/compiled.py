@@ -89,13 +89,14 @@ class CompiledParser:
         """Columns of messages, each bytes or None, in the order they come."""
         if self._known is not self._plain.fields.rates:
             self._currencies, self._rates = self._money()
+        values = self._plain.unwrap(values)
         try:
             text, lengths = _joined(values)
             if not text.isascii():
                 text.decode()
         except (TypeError, UnicodeDecodeError):  # a message without a value, or not UTF-8
             self.left += len(values)
-            return self._plain.parse(values)
+            return self._plain.parse_unwrapped(values)
         left, lines, *columns = _parse(
             np.frombuffer(text, np.uint8), lengths, self._names, self._folds, self._uses,
             self._placeholders, self._long_placeholders, self._currencies, self._rates,
@@ -112,7 +113,7 @@ class CompiledParser:
         """The columns, with what the plain parser makes of the messages left."""
         self.left += len(left)
         places: list[int] = left.tolist()
-        rest = self._plain.parse([values[place] for place in places])
+        rest = self._plain.parse_unwrapped([values[place] for place in places])
         for place, user in zip(places, rest.users, strict=True):
             users[place] = user
         for column, found in zip(columns, rest[2:-1], strict=True):

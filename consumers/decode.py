@@ -25,6 +25,7 @@ from consumers.plain import Odd, Parsed, PlainParser, parse_time
 from consumers.timing import TimeRules
 from stream import config
 from stream.config import ConfigError, Money, Worker
+from stream.errors import BrokerUnavailableError
 from stream.events import (
     NO_EVENTS,
     Bools,
@@ -238,7 +239,7 @@ def parse_all(parser: Parser, values: Sequence[Any]) -> Parsed:
     """
     try:
         return parser.parse(values)
-    except (MemoryError, StoreUnavailableError):
+    except (MemoryError, StoreUnavailableError, BrokerUnavailableError):
         raise
     except Exception as error:  # noqa: BLE001 - whatever it is, it must not end the worker
         if len(values) == 1:

@@ -106,6 +106,7 @@ class Fields:
         cancels: by code, whether it takes back all of an order, whatever products it lists.
         refunds: by code, whether it takes back an order, and no other event does.
         placeholders: ids that are none.
+        unwrap: in which field of a message the one is that is read.
         reads_currency: whether anybody looks at currencies.
         rates: what a unit of each currency is worth, by its folded code; empty until one is known.
         usual_rate: of a message that names no currency.
@@ -138,6 +139,7 @@ class Fields:
         self.uses_order = _mask(table, {*ORDER_EVENTS, *taken})
         self._uses_order: list[bool] = self.uses_order.tolist()
         self.placeholders = Placeholders(worker.placeholder_ids)
+        self.unwrap = worker.unwrap
         rates = {money.currency: 1.0, **money.rates} if money.currency else {}
         self.rates = {folded(currency): rate for currency, rate in rates.items()}
         self.usual_rate = rates.get(money.default or money.currency, 1.0)

@@ -16,6 +16,7 @@ from confluent_kafka import KafkaError, KafkaException, TopicCollection
 from confluent_kafka.admin import AdminClient
 
 from consumers.client import admin_options, read_to_end
+from consumers.first_currency import first_currency
 from consumers.group_members import members_of
 from stream.config import Settings
 from stream.delivered import Delivered
@@ -130,6 +131,10 @@ class Output:
             except (msgspec.MsgspecError, LookupError, TypeError, ValueError) as error:
                 log.warning("a record on %s is no model of ours: %s", topic, error)
         return found
+
+    def first_currency(self) -> str:
+        """The currency that the input topics name first; see `consumers.first_currency`."""
+        return first_currency(self._settings)
 
     def group_members(self) -> list[str]:
         """Client ids of the members of the workers' group; none where the broker does not say."""

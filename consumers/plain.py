@@ -18,6 +18,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from consumers import lookalikes
 from consumers.fields import (
     UNWATCHED,
     Amounts,
@@ -29,6 +30,7 @@ from consumers.fields import (
     shown,
     text_of_id,
 )
+from consumers.wrapped import BOM, Unwrapper
 from stream.config import Money, Worker
 from stream.events import (
     NO_PROPERTIES,
@@ -110,7 +112,6 @@ class _Review(msgspec.Struct, gc=False):
 
 _NO_REVIEW = _ReviewProperties()
 _BLANK = Track("", "2000-01-01T00:00:00.000Z")
-BOM = b"\xef\xbb\xbf"
 
 
 class _CategoryHashes(dict[str, int]):
@@ -149,6 +150,7 @@ class PlainParser:
 
     Attributes:
         fields: how fields are read.
+        unwrap: takes messages out of what is around them, see `worker.unwrap`.
     """
 
     def __init__(
@@ -163,19 +165,27 @@ class PlainParser:
         self._review = msgspec.json.Decoder(_Review).decode
         self._category = _CategoryHashes().__getitem__
         self._bytes = message_bytes
+        self.unwrap = Unwrapper(self.fields.unwrap, message_bytes)
 
     def parse(self, values: Sequence[Any]) -> Parsed:
         """Columns of messages, each bytes or None, in the order they come."""
-        return self.parse_tracks(values)[0]
+        return self.parse_unwrapped(self.unwrap(values))
+
+    def parse_unwrapped(self, values: Sequence[Any]) -> Parsed:
+        """The same of messages that were taken out of what was around them."""
+        return self._parse_tracks(values)[0]
 
     def parse_tracks(self, values: Sequence[Any]) -> tuple[Parsed, list[Track]]:
         """The same, and what each message says for itself; nothing where it is no track."""
+        return self._parse_tracks(self.unwrap(values))
+
+    def _parse_tracks(self, values: Sequence[Any]) -> tuple[Parsed, list[Track]]:
         odd = Odd({}, {}, set())
         tracks = self._tracks(values, odd)
         time = self._times(values, tracks, odd)
         count = len(tracks)
         kind = np.fromiter(map(self._code, [track.event for track in tracks]), np.uint8, count)
-        users = self._users(tracks, kind, odd)
+        users = self._users(values, tracks, kind, odd)
         bad_time = ((time < EARLIEST_MS) | (time >= LATEST_MS)) & (kind != UNWATCHED)
         if bad_time.any():
             known = odd.places
@@ -227,7 +237,13 @@ class PlainParser:
                 time[place] = parse_time(tracks[place].timestamp)
         return time
 
-    def _users(self, tracks: list[Track], kind: npt.NDArray[np.uint8], odd: Odd) -> list[str]:
+    def _users(
+        self,
+        values: Sequence[Any],
+        tracks: list[Track],
+        kind: npt.NDArray[np.uint8],
+        odd: Odd,
+    ) -> list[str]:
         """The user of each message; who has none is refused if the event is watched."""
         users: list[Any] = [track.userId for track in tracks]
         different = set(users)
@@ -244,6 +260,9 @@ class PlainParser:
             found, refused = self._user_of(track)
             users[place] = found
             if refused is not None and place not in known and kind[place] != UNWATCHED:
+                if refused[0] is Reason.NO_USER:
+                    parsed = self._parse(values[place].removeprefix(BOM))
+                    refused = Reason.NO_USER, lookalikes.no_user(parsed)
                 odd.refused[place] = refused
         return users
 
@@ -261,7 +280,7 @@ class PlainParser:
         for user in named:
             if not is_absent(user):
                 return "", (Reason.PLACEHOLDER_USER, f"the user is {shown(user)}, which is none")
-        return "", (Reason.NO_USER, "neither userId nor anonymousId")
+        return "", (Reason.NO_USER, lookalikes.no_user(None))
 
     def _amounts(
         self,
@@ -357,6 +376,13 @@ class PlainParser:
         except (msgspec.MsgspecError, ValueError, TypeError, RecursionError):
             return self._one_by_one(values, odd)
 
+    def why_ignored(self, value: bytes) -> str:
+        """Why a message of another type may be an event all the same; empty if it looks like none."""
+        parsed = self._parse(self.unwrap([value])[0].removeprefix(BOM))
+        if not isinstance(parsed, dict) or parsed.get("event") is not None:
+            return ""
+        return lookalikes.wrapped(parsed)
+
     # -- the slow way, for blocks with something odd in them ----------------------------------
 
     def _one_by_one(self, values: Sequence[bytes | None], odd: Odd) -> list[Track]:
@@ -398,7 +424,7 @@ class PlainParser:
         """
         event = parsed.get("event")
         if event is None:
-            return Reason.MISSING_FIELD, _why_no_event(parsed)
+            return Reason.MISSING_FIELD, lookalikes.no_event(parsed)
         if not isinstance(event, str):
             return Reason.WRONG_TYPE, f"event is {shown(event)}, and no text"
         times = (parsed.get(name) for name in TIME_FIELDS)
@@ -430,11 +456,13 @@ class PlainParser:
                 raw = parsed.get(name)
                 if refused[0] in _NOBODY and raw is not None and text_of_id(raw) is None:
                     return Reason.WRONG_TYPE, f"{name} is {shown(raw)}, and no text"
+            if refused[0] is Reason.NO_USER:
+                return Reason.NO_USER, lookalikes.no_user(parsed)
             return refused
         if not _is_text(user):
             return Reason.NOT_JSON, f"the user {shown(user)} has half a character: that is no text"
         if timestamp is None:
-            return Reason.MISSING_FIELD, f"the message has none of {', '.join(TIME_FIELDS)}"
+            return Reason.MISSING_FIELD, lookalikes.no_time(parsed, ", ".join(TIME_FIELDS))
         if not isinstance(timestamp, str):
             return Reason.WRONG_TYPE, f"the time is {shown(timestamp)}, and no text"
         if not EARLIEST_MS <= parse_time(timestamp) < LATEST_MS:
@@ -475,17 +503,6 @@ class PlainParser:
         if not isinstance(parsed, dict):
             return Reason.WRONG_TYPE, _why_no_object(parsed)
         return parsed
-
-
-def _why_no_event(parsed: dict[str, Any]) -> str:
-    """What is wrong with a message that names no event: programs put messages into others."""
-    batch = parsed.get("batch")
-    if isinstance(batch, list):
-        return f"the message is a batch of {len(batch)}: each must be a message of its own"
-    for name, found in parsed.items():
-        if isinstance(found, dict) and isinstance(found.get("event"), str) and found.get("type"):
-            return f"the message names no event, and what is in its field {shown(name)} does: send that"
-    return "the message names no event"
 
 
 def _why_no_object(parsed: Any) -> str:

@@ -326,6 +326,13 @@ class Worker(Section):
         "events",
     )
     message_bytes: int = setting(65_536, "a larger message is refused", "bytes", ge=256)
+    unwrap: str = setting(
+        "",
+        "field of a message in which the one is that is to be read, where programs have wrapped it: such as "
+        "payload.after (Debezium), payload (Kafka Connect), Message (SNS), detail (EventBridge), data "
+        "(CloudEvents); a message that has nothing there is read as it is",
+        pattern=r"^([^.\s]+(\.[^.\s]+)*)?$",
+    )
     misplaced: Literal["refuse", "accept"] = setting(
         "refuse",
         "what becomes of a new user's event in another partition than murmur2 of the user's id says: "

@@ -7,12 +7,15 @@ goes on finds nothing, or takes what is right for wrong.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 
 from stream.config import ConfigError, Money, Settings
 from stream.hashing import key_print
 from stream.store.promises import ReaderStore
 
+ASK_SECONDS = 5.0
+"""Between two looks at whether the namespace has a currency."""
 LOOKED_AT = 64
 """Partitions in which a state is looked for; where these have none, there hardly is one."""
 
@@ -57,6 +60,34 @@ def in_currency(settings: Settings, found: str) -> Settings:
     if settings.money.currency or not found:
         return settings
     return settings.model_copy(update={"money": Money(currency=found)})
+
+
+class CurrencyNews:
+    """Tells a role that the namespace has got a currency, so that it begins again with it.
+
+    Args:
+        settings: that it runs with.
+        asked: for the currency of the namespace; empty where it has none.
+        clock: seconds that only rise.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        asked: Callable[[], str],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._unknown = not settings.money.currency
+        self._asked = asked
+        self._clock = clock
+        self._ask_at = clock() + ASK_SECONDS
+
+    def came(self) -> bool:
+        """Whether it has got one since; the store is asked now and then."""
+        if not self._unknown or self._clock() < self._ask_at:
+            return False
+        self._ask_at = self._clock() + ASK_SECONDS
+        return bool(self._asked())
 
 
 def see_counts(settings: Settings, found: Mapping[str, int], begun_with: int) -> None:

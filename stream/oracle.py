@@ -6,7 +6,7 @@ is shared with the code it judges but the declared features, the hash of a text 
 
 What a message becomes, the first that fits:
 
-1. without a value it is *empty*, over the limit *too large*, cut short *truncated*, otherwise no
+1. where `worker.unwrap` names a field and an object is there, that is the message; without a value it is *empty*, over the limit *too large*, cut short *truncated*, otherwise no
    UTF-8 JSON *not json*;
 2. what says that it is a mark is *ignored* where the wall clock rules; elsewhere it is a *forged
    mark* unless it is signed for its topic and partition, *bad time* if one of its times is (6), or
@@ -55,6 +55,7 @@ from stream.oracle_reading import (
     RefusedError,
     parse_object,
     parse_time,
+    unwrapped,
 )
 from stream.units import DAY_MS
 
@@ -205,7 +206,7 @@ class Judge:
             raise RefusedError(Reason.EMPTY)
         if len(message.value) > self._worker.message_bytes:
             raise RefusedError(Reason.TOO_LARGE)
-        track = parse_object(message.value)
+        track = unwrapped(parse_object(message.value), self._worker.unwrap)
         kind = track.get("type")
         if kind == "segstream-mark":
             return self._judge_mark(track, message.place)

@@ -473,6 +473,30 @@ def parse_object(value: bytes) -> dict[str, Any]:
     return parsed
 
 
+def unwrapped(outer: dict[str, Any], path: str) -> dict[str, Any]:
+    """The object in a field of another, or the other if there is none.
+
+    Raises:
+        RefusedError: there is a text that should be one.
+    """
+    inner: Any = outer
+    for name in path.split(".") if path else ():
+        if isinstance(inner, str):
+            try:
+                inner = parse_object(inner.encode())
+            except (RefusedError, UnicodeEncodeError):
+                return outer
+        if not isinstance(inner, dict) or name not in inner:
+            return outer
+        inner = inner[name]
+    if isinstance(inner, str) and inner.lstrip()[:1] == "{":
+        try:
+            return parse_object(inner.encode())
+        except UnicodeEncodeError:
+            return outer
+    return inner if isinstance(inner, dict) else outer
+
+
 def _integer(digits: str) -> float | int:
     """Python writes and reads no more than some thousand digits."""
     return int(digits) if len(digits) < 1_000 else math.inf * (-1 if digits[0] == "-" else 1)

@@ -294,12 +294,14 @@ class FakeOutput:
         ids: of topics; one that is not named has its name for an id.
         asked: the offsets that tails were asked from.
         members: client ids of the workers' group.
+        named_first: currency that the input topics name first; empty where that is not looked for.
     """
 
     delivered: dict[int, list[Delivered]] = field(default_factory=dict)
     ids: dict[str, str] = field(default_factory=dict)
     asked: list[dict[int, int]] = field(default_factory=list)
     members: list[str] = field(default_factory=list)
+    named_first: str = ""
 
     def tails(self, starts: Mapping[int, int]) -> dict[int, list[Delivered]]:
         self.asked.append(dict(starts))
@@ -310,6 +312,9 @@ class FakeOutput:
 
     def group_members(self) -> list[str]:
         return self.members
+
+    def first_currency(self) -> str:
+        return self.named_first
 
 
 # -- what is kept --------------------------------------------------------------------------------

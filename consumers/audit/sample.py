@@ -26,6 +26,7 @@ class Sample:
 
     def __init__(self, share: float, worker: Worker) -> None:
         self.whole = share >= 1.0
+        self._wrapped = bool(worker.unwrap)
         self._limit = int(share * (1 << 64))
         self._message_bytes = worker.message_bytes
         self._placeholders = Placeholders(worker.placeholder_ids)
@@ -36,7 +37,7 @@ class Sample:
 
     def skips(self, value: bytes) -> bool:
         """Whether a message is of a user outside the sample; whatever is unclear is judged."""
-        if self.whole or len(value) > self._message_bytes:
+        if self.whole or self._wrapped or len(value) > self._message_bytes:
             return False
         try:
             who = self._who.decode(value)

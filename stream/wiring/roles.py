@@ -39,7 +39,7 @@ from stream.health import Health, HealthServer
 from stream.learning.rounds import warm_up
 from stream.marks import MarkSigner
 from stream.metrics import REGISTRY
-from stream.namespace import in_currency, see_namespace, see_partitions
+from stream.namespace import CurrencyNews, in_currency, see_namespace, see_partitions
 from stream.rights import OWNER, RIGHTS
 from stream.roles.leader import Leader, lead
 from stream.roles.outlet import Outlet
@@ -367,13 +367,20 @@ def owning(
             with open_store(settings) as known:
                 secret = known.namespace_key()
                 agreed = in_currency(settings, known.currency())
-            running = nullcontext(role) if opened is None else opened(settings)
-            with open_role_store(settings, role.name) as store, running as role_here:
-                output = _output_of(settings, role)
-                worker = RoleWorker(role_here, agreed, store, output, health, pulse, secret=secret)
-                worker.run(stop.is_set)
+                news = CurrencyNews(agreed, known.currency)
+                running = nullcontext(role) if opened is None else opened(settings)
+                with open_role_store(settings, role.name) as store, running as role_here:
+                    output = _output_of(settings, role)
+                    worker = RoleWorker(
+                        role_here, agreed, store, output, health, pulse, secret=secret
+                    )
+                    worker.run(lambda: stop.is_set() or news.came())
 
-        keep_going(role.name, attempt, stop, health, pulse)
+        def work_on() -> None:
+            while not stop.is_set():
+                attempt()
+
+        keep_going(role.name, work_on, stop, health, pulse)
 
     def publish(settings: Settings, stop: Event, health: Health) -> None:
         (outlet,) = outlets_of(settings)

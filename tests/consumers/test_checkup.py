@@ -204,3 +204,34 @@ def test_members_of_another_namespace_are_told(broker: type[Broker]) -> None:
     found = checkup._group(SETTINGS)
     assert not found.ok
     assert "namespace other" in found.finding
+
+
+@pytest.mark.parametrize(
+    ("unwrap", "values", "ok", "said"),
+    [
+        ("", [encoded(), encoded(type="page"), b"{"], True, "1 of the newest 3 cannot be read"),
+        ("", [encoded()], True, "the newest 1 can be read"),
+        ("", [encoded(), encoded(userId=..., user_id="ann")] * 2, True, "'user_id' looks like it"),
+        ("", [encoded(userId=..., user_id="ann")] * 2, False, "2 of the newest 2 cannot be read"),
+        ("", [b'{"type": "shop.order", "specversion": "1", "data": {}}'], False, "by CloudEvents"),
+        (
+            "",
+            [b'{"type": "order", "payload": ' + encoded() + b"}"],
+            False,
+            "worker.unwrap = 'payload'",
+        ),
+        ("payload", [b'{"type": "order", "payload": ' + encoded() + b"}"], True, "1 can be read"),
+        ("payload", [mark_value(START_MS)], True, None),
+        ("", [], True, None),
+    ],
+)
+def test_messages_of_another_form_are_told_with_what_to_do(
+    unwrap: str, values: list[bytes], ok: bool, said: str | None
+) -> None:
+    settings = Settings.model_validate({"worker": {"unwrap": unwrap}})
+    found = checkup.readable(settings, "purchases", [FakeMessage(value) for value in values])
+    if said is None:
+        assert found == []
+    else:
+        assert [one.ok for one in found] == [ok]
+        assert said in found[0].finding

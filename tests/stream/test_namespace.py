@@ -6,7 +6,7 @@ import pytest
 
 from stream.config import ConfigError, Settings
 from stream.hashing import key_print
-from stream.namespace import see_namespace, see_partitions
+from stream.namespace import ASK_SECONDS, CurrencyNews, see_namespace, see_partitions
 from stream.store.memory import MemoryStore
 from stream.store.state import Position
 
@@ -54,3 +54,21 @@ def test_another_secret_is_told() -> None:
 def test_another_number_is_told_before_the_secret() -> None:
     with pytest.raises(ConfigError, match="begun with 2"):
         see_namespace(settings(4), begun("theirs"))
+
+
+def test_a_role_is_told_that_the_namespace_has_got_a_currency() -> None:
+    store, now, asked = MemoryStore(), [0.0], [0]
+
+    def currency() -> str:
+        asked[0] += 1
+        return store.currency()
+
+    news = CurrencyNews(settings(), currency, lambda: now[0])
+    for now[0] in (0.0, 1.0, ASK_SECONDS, ASK_SECONDS + 1.0):
+        assert not news.came()
+    assert asked == [1], "not with every turn"
+    store.agree_currency("EUR")
+    now[0] = 3 * ASK_SECONDS
+    assert news.came()
+    declared = Settings.model_validate({"money": {"currency": "EUR"}})
+    assert not CurrencyNews(declared, currency, lambda: now[0]).came()
