@@ -20,6 +20,9 @@ through `stream.rehearsal`, an owner and a trainer in memory, and looks at every
   and cell by the share in it that does. *Crossed*: by the share among the other half of its customers,
   so that many small cells gain nothing by chance.
 - *dormant*: segments of that kind, at the most at any month's end.
+- *taken back*: of changes of segment, those *reverted* as `year` has it, within thirty days.
+- *kinds a year*: how often a customer is told another kind, and in brackets how often their cell in the
+  grid changes from one day to the next.
 - *lifted*: users told a better kind without an act of theirs. *New again*: users told that they are new
   who were told another kind before.
 """
@@ -48,12 +51,12 @@ from consumers.decode import Decoder
 from ops.bench import command
 from ops.bench.report import measured_on
 from ops.bench.shops_made import JUDGED, MADE, START_MS, Made, columns, made_events
-from ops.bench.year import grid, month_of
+from ops.bench.year import Changes, GridCells, grid, month_of, share
 from producers.mapping import MappingError, load_mapping
 from producers.texts import FileError
 from producers.traffic import EventBatch, encode, simulate
 from stream.config import ConfigError, Settings
-from stream.events import Bools, EventColumns, Floats, Ints
+from stream.events import Bools, EventColumns, Floats, Ints, SegmentChange
 from stream.features.terms import PLACED
 from stream.kinds import Members, ladder
 from stream.model import PopulationModel
@@ -295,6 +298,11 @@ class Seen:
     new_again: int = 0
     dormant: int = 0
     kind_changes: Counter[str] = field(default_factory=Counter)
+    changes: Changes = field(default_factory=Changes)
+    cells: GridCells = field(default_factory=GridCells)
+    customer_days: float = 0.0
+    of_customers: int = 0
+    in_grid: int = 0
     orders: list[tuple[Ints, Ints]] = field(default_factory=list)
     last_ms: int = 0
 
@@ -390,8 +398,11 @@ def watch(shop: Shop) -> Seen:
     step_ms = round(shop.settings.clock.mark_seconds * 1_000)
     looked_ms = 0
     for at_ms in shop.play(rehearsal, saw):
-        for change in rehearsal.mark(at_ms).changes:
+        changes = rehearsal.mark(at_ms).changes
+        for change in changes:
             _kind_change(seen, change, ranked)
+        seen.changes.add(changes, at_ms)
+        _customers(seen, rehearsal, changes, at_ms)
         seen.last_ms = at_ms
         if (model := rehearsal.state.model) is not None:
             now = {segment.id: segment.name for segment in model.segments}
@@ -404,6 +415,22 @@ def watch(shop: Shop) -> Seen:
     if looked_ms != seen.last_ms:
         look(shop, seen, rehearsal, seen.last_ms)
     return seen
+
+
+def _customers(
+    seen: Seen, rehearsal: Rehearsal, changes: Sequence[SegmentChange], at_ms: int
+) -> None:
+    """Count days and changes of kind of who had ordered at the mark before, and those of their cells."""
+    if rehearsal.state.model is None:
+        return
+    before = seen.cells.cells
+    seen.cells.see(rehearsal, at_ms)
+    customer = before >= 0
+    seen.customer_days += customer.sum() * (at_ms - seen.last_ms) / DAY_MS
+    seen.in_grid += int((customer & (seen.cells.cells[: len(before)] != before)).sum())
+    told = [c["user"] for c in changes if c["kind_from"] not in {None, c["kind_to"]}]
+    slots = rehearsal.partition.slots(told)
+    seen.of_customers += int(customer[slots[slots < len(before)]].sum())
 
 
 def _kind_change(seen: Seen, change: Any, ranked: dict[str, int]) -> None:
@@ -531,6 +558,9 @@ def report_of(shop: Shop) -> dict[str, Any]:
         "new_again": seen.new_again,
         "dormant": seen.dormant,
         "kind_changes": dict(seen.kind_changes),
+        "taken_back": share(seen.changes.reverted.total(), seen.changes.total),
+        "kinds_a_year": share(seen.of_customers * 365.0, seen.customer_days),
+        "cells_a_year": share(seen.in_grid * 365.0, seen.customer_days),
         **foretold(seen),
         "seconds": round(time.perf_counter() - began, 1),
     }
@@ -569,6 +599,15 @@ COLUMNS: tuple[tuple[str, Callable[[dict[str, Any]], str]], ...] = (
         ),
     ),
     ("dormant", lambda one: f"{one['dormant']}"),
+    ("taken back", lambda one: "" if one["taken_back"] is None else f"{one['taken_back']:.1%}"),
+    (
+        "kinds a year",
+        lambda one: (
+            ""
+            if one["kinds_a_year"] is None
+            else f"{one['kinds_a_year']:.1f} ({one['cells_a_year']:.1f})"
+        ),
+    ),
 )
 
 

@@ -197,6 +197,30 @@ class Changes:
         return sum(count for (before, after), count in self.kinds.items() if before != after)
 
 
+@dataclass
+class GridCells:
+    """How often the cells of a plain grid change, from mark to mark; see `grid`.
+
+    Attributes:
+        cells: of each user at the last mark, by slot.
+    """
+
+    changes: int = 0
+    cells: Ints = field(default_factory=lambda: np.empty(0, np.int64))
+
+    def see(self, rehearsal: Rehearsal, at_ms: int) -> None:
+        """Take in everyone's cells."""
+        table = rehearsal.table
+        if not {SILENCE, LIFETIME} <= set(table.names):
+            return
+        vectors = table.vectors(rehearsal.partition.rows, at_ms)
+        cells = grid(
+            vectors[:, table.names.index(SILENCE)], vectors[:, table.names.index(LIFETIME)]
+        )
+        self.changes += int((cells[: len(self.cells)] != self.cells).sum())
+        self.cells = cells
+
+
 # -- the year ------------------------------------------------------------------------------------
 
 
@@ -217,12 +241,11 @@ class Year:
     lineage: Counter[str] = field(default_factory=Counter)
     ends: list[dict[str, Any]] = field(default_factory=list)
     user_days: float = 0.0
-    grid_changes: int = 0
+    cells: GridCells = field(default_factory=GridCells)
     found: list[dict[str, Any]] = field(default_factory=list)
     marks: int = 0
     first_ms: int = 0
     _first: set[int] = field(default_factory=set)
-    _cells: Ints = field(default_factory=lambda: np.empty(0, np.int64))
     _model: Model | None = None
     _month: Snapshot | None = None
     _last_ms: int = 0
@@ -235,24 +258,12 @@ class Year:
         self.changes.add(marked.changes, at_ms)
         if model is not None and self._model is not None:
             self.user_days += len(rehearsal.partition) * (at_ms - self._last_ms) / DAY_MS
-            self._see_grid(rehearsal, at_ms)
+            self.cells.see(rehearsal, at_ms)
         if model is not None and model is not self._model:
             self._published(self._model, model)
         before_ms, self._last_ms, self._model = self._last_ms, at_ms, model
         if before_ms and month_of(before_ms) != month_of(at_ms):
             self._month_ended(rehearsal, at_ms, quarter=month_of(at_ms)[1] % 3 == 1)
-
-    def _see_grid(self, rehearsal: Rehearsal, at_ms: int) -> None:
-        """Take in everyone's cells."""
-        table = rehearsal.table
-        if not {SILENCE, LIFETIME} <= set(table.names):
-            return
-        vectors = table.vectors(rehearsal.partition.rows, at_ms)
-        cells = grid(
-            vectors[:, table.names.index(SILENCE)], vectors[:, table.names.index(LIFETIME)]
-        )
-        self.grid_changes += int((cells[: len(self._cells)] != self._cells).sum())
-        self._cells = cells
 
     def end(self, rehearsal: Rehearsal) -> None:
         """There are no more marks: what is left of the last month and quarter counts as one."""
@@ -334,7 +345,7 @@ class Year:
             "changes_per_user_day": share(changes.total, self.user_days),
             "kind_changes": changes.of_kind,
             "kind_changes_per_user_year": share(changes.of_kind * 365.0, self.user_days),
-            "grid_changes_per_user_year": share(self.grid_changes * 365.0, self.user_days),
+            "grid_changes_per_user_year": share(self.cells.changes * 365.0, self.user_days),
             "found": self.found,
             "into_risk": into,
             "into_risk_total": sum(into.values()),

@@ -61,6 +61,7 @@ def look_at(
     ids: Sequence[int] = (7, 9),
     nearness: float = 0.0,
     resting: Sequence[bool] | None = None,
+    crossing: Sequence[bool] | None = None,
 ) -> Look:
     """Look once at users who stand at these places."""
     mapped = np.array(places, float)[:, None]
@@ -72,6 +73,7 @@ def look_at(
         rule,
         np.full(len(rows), CAUSES.index(cause), np.uint8),
         now,
+        crossing=None if crossing is None else np.array(crossing),
         nearness=np.full((len(ids), len(ids)), nearness),
         resting=None if resting is None else np.array(resting),
     )
@@ -513,6 +515,15 @@ def test_who_rests_leaves_a_segment_that_is_no_more() -> None:
     rows = users(5, 0)
     found = look_at(rows, [1.0, 1.0], cause=MODEL, resting=[True, True])
     assert moved(found) == [(5, 9, Cause.SEGMENT_RETIRED), (0, 9, MODEL)]
+
+
+def test_crossing_a_rule_waits_for_no_rest_no_return_and_no_margin() -> None:
+    rows = users(7, 7)
+    rows["previous"], rows["since"] = 9, NOW - 1
+    rule = replace(RULE, return_ms=DAY_MS)
+    found = look_at(rows, [0.51, 0.51], rule=rule, resting=[True, True], crossing=[True, False])
+    assert moved(found) == [(7, 9, TIME)]
+    assert found.moves.index.tolist() == [0]
 
 
 def test_rest_is_a_silence_that_is_usual_for_somebody() -> None:
