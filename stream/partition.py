@@ -137,6 +137,8 @@ class Partition:
             "rows": (table.dtype, ()),
             "hashes": (np.uint64, ()),
             "dirty": (np.bool_, ()),
+            # Until then, time alone takes the user over no limit of a level.
+            "level_until": (np.int64, ()),
         }
         self._users = UserColumns(kinds, ROOM)
         self._hashed = 0
@@ -265,6 +267,7 @@ class Partition:
             if (found := self._levels.book.code(level, step)) is not None:
                 row[FIELD][:, found.place] = found.code
         self._dirty[slot] = True
+        self._level_until[slot] = 0
 
     def kinds_of(self, rows: Rows) -> list[str]:
         """The kind that each user was told last; empty for none."""
@@ -324,6 +327,10 @@ class Partition:
     def _dirty(self) -> Bools:
         return self._users["dirty"]
 
+    @property
+    def _level_until(self) -> Ints:
+        return self._users["level_until"]
+
     # -- steps --------------------------------------------------------------------------------
 
     def fold(self, events: EventColumns) -> tuple[Ints, int]:
@@ -365,6 +372,8 @@ class Partition:
         """Rows of users who acted, to be written with the next commit."""
         put_rows(self._rows, slots, rows)
         self._dirty[slots] = True
+        if self._levels.book.steps:
+            self._level_until[slots] = 0
 
     def sweep(
         self,
@@ -407,6 +416,8 @@ class Partition:
         self.model = model
         self._sweep = Sweep.over(len(self), Cause.MODEL_MOVED, None, len(model.populations))
         self._levels.begin_sweep()
+        if model.levels.known and self._levels.are_new(model):
+            self._level_until[:] = 0
 
     @property
     def sweeping(self) -> int | None:
@@ -426,7 +437,7 @@ class Partition:
         """
         sweep, model = self._sweep, self.model
         assert sweep is not None
-        last = min(sweep.next + users, len(sweep.causes))
+        first, last = sweep.next, min(sweep.next + users, len(sweep.causes))
         for start in range(sweep.next, last, CHUNK):
             if model is None and sweep.sampling is None:
                 break
@@ -455,10 +466,12 @@ class Partition:
             self._dirty[slots[looked.answer.changed]] = True
             sweep.untold.append(slots[looked.untold])
             if model.levels.known:
-                self._levels.count(rows)
+                self._levels.count(rows, now_ms)
             sweep.sample(self._hashes[slots], vectors, looked.placed.populations, rows["segment"])
             sweep.count(model, looked.placed, looked.answer.columns, vectors, self._table.names)
         sweep.next = last
+        if model is not None and model.levels.known and not self.adopting:
+            self._look_at_silent(model, first, last, sweep.causes, now_ms)
         if last == len(sweep.causes) and model is not None and sweep.untold:
             self._tell_others(model, np.concatenate(sweep.untold), now_ms)
         self.originate(origin_ms)
@@ -512,12 +525,43 @@ class Partition:
         told, untold = self.tell_turns(model, rows, slots, vectors, answer.columns, acted, now_ms)
         self._dirty[slots[told]] = True
         if model.levels.known:
-            silent = self._levels.include_silent(model, now_ms)
+            # Of the silent, time is seen to behind the others: of few of them it has to be.
+            silent = self.adopting and self._levels.are_new(model)
             crossed = self.tell_levels(
                 model, rows, slots, vectors, causes, now_ms, held, silent=silent
             )
             self._dirty[slots[crossed]] = True
         return _Looked(placed, answer, untold)
+
+    def _look_at_silent(
+        self, model: Model, first: int, last: int, causes: npt.NDArray[np.uint8], now_ms: int
+    ) -> None:
+        """Tell those who did not act of the limits of levels that time has taken them over.
+
+        Scores of everyone would cost a fifth of a look. So whoever is far from every limit is left alone for
+        as long as they are sure to be: it comes to the same as looking at everyone.
+        """
+        levels, until, names = self.owned_levels(model), self._level_until, self._table.names
+        silent = (until[first:last] <= now_ms) & (self._rows["seen"][first:last] > 0)
+        silent &= causes[first:last] != CAUSES.index(Cause.USER_MOVED)
+        due = np.flatnonzero(silent) + first
+        if self._lost.foretold:
+            due = due[~np.isin(due, self._lost.slots(self._slots))]
+        ahead_ms = levels.ahead_ms(now_ms)
+        for start in range(0, len(due), CHUNK):
+            slots = due[start : start + CHUNK]
+            rows = rows_at(self._rows, slots)
+            vectors, before = self._table.vectors(rows, now_ms), rows[FIELD].copy()
+            crossed = self.tell_levels(model, rows, slots, vectors, causes[slots], now_ms)
+            if len(crossed):
+                crossed = np.unique(crossed)
+                levels.recount(before[crossed], rows[FIELD][crossed])
+                put_rows(self._rows, slots, rows)
+                self._dirty[slots[crossed]] = True
+            if ahead_ms:
+                later = self._table.vectors(rows, now_ms + ahead_ms)
+                stay = levels.stay(model, rows, vectors, later, names)
+                until[slots] = np.where(stay, now_ms + ahead_ms, 0)
 
     def _hold(self, slots: Ints, now_ms: int) -> Ints:
         """Places of users whom nothing moves at a time, because it is known where they go.
@@ -624,6 +668,7 @@ class Partition:
     def owned_levels(self, model: Model) -> OwnedLevels:
         """With a place for each level of a model; one that takes the place of another begins anew."""
         for place in self._levels.take_in(model):
+            self._level_until[:] = 0
             told = self._rows[FIELD][: len(self), place]
             self._dirty[: len(self)] |= told > 0
             told[:] = 0

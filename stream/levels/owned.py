@@ -1,4 +1,4 @@
-"""What the owner of a partition knows of levels: codes of its rows, and when the silent were looked at last.
+"""What the owner of a partition knows of levels: codes of its rows, and who need not be looked at for a while.
 
 Comes in: models, and users whom a sweep or an act makes the owner look at. Goes out: who has crossed a limit; how
 many users are on each step. `partition` writes the records.
@@ -11,8 +11,8 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from stream.events import CAUSES, Cause, Floats, Ints, Rows
-from stream.levels.book import FIELD, LevelBook, count_codes, none_told
+from stream.events import CAUSES, Bools, Cause, Floats, Ints, Rows
+from stream.levels.book import FIELD, Codes, LevelBook, count_codes, none_told
 from stream.levels.told import NONE, Crossings, crossings
 from stream.model import Model
 from stream.store.state import Position
@@ -26,14 +26,14 @@ class OwnedLevels:
 
     Attributes:
         book: codes of its rows.
-        looked_ms, looked_by: when everyone was looked at last, and by which levels.
+        looked_ms, looked_by: when the last sweep began, and by which levels everyone was looked at in it.
     """
 
     def __init__(self, position: Position) -> None:
         self.book = LevelBook(position.levels)
         self.looked_ms, self.looked_by = position.levels_ms, position.levels_by
         self._of: Model | None = None
-        self._began_ms, self._due = 0, False
+        self._began_ms = 0
         self._counts = none_told()
 
     @property
@@ -52,29 +52,56 @@ class OwnedLevels:
 
     def begin_sweep(self) -> None:
         """From now on everyone is looked at."""
-        self._began_ms, self._due = 0, False
+        self._began_ms = 0
         self._counts = none_told()
 
-    def include_silent(self, model: Model, now_ms: int) -> bool:
-        """Whether the sweep looks at levels of the silent: once an hour, and whenever levels change.
+    def are_new(self, model: Model) -> bool:
+        """Whether the last sweep looked at everyone by other levels than a model's."""
+        return model.levels.digest != self.looked_by
 
-        A score of who is silent hardly changes in less, and to evaluate it costs a fifth of a look.
-        """
-        if not self._began_ms:
-            same_hour = now_ms // HOUR_MS == self.looked_ms // HOUR_MS
-            self._due = not same_hour or model.levels.digest != self.looked_by
-            self._began_ms = now_ms
-        return self._due
-
-    def count(self, rows: Rows) -> None:
+    def count(self, rows: Rows, now_ms: int) -> None:
         """Count users of the sweep who were looked at."""
+        self._began_ms = self._began_ms or now_ms
         count_codes(rows[FIELD], len(self.book.steps), self._counts)
+
+    def recount(self, before: Codes, after: Codes) -> None:
+        """Users of the sweep who were counted already have crossed limits.
+
+        Args:
+            before, after: ``(n, places)`` as rows have them.
+        """
+        less = none_told()
+        count_codes(before, len(self.book.steps), less)
+        self._counts -= less
+        count_codes(after, len(self.book.steps), self._counts)
 
     def end_sweep(self, model: Model) -> dict[str, dict[str, int]]:
         """Of each level, how many users are on each step."""
-        if self._due:
-            self.looked_ms, self.looked_by = self._began_ms, model.levels.digest
+        self.looked_ms, self.looked_by = self._began_ms, model.levels.digest
         return self.book.users(model.levels.known, self._counts)
+
+    # -- the silent ---------------------------------------------------------------------------
+
+    def ahead_ms(self, now_ms: int) -> int:
+        """How far ahead it is worth to look, at a sweep: not at all where the next one is long after."""
+        return HOUR_MS if now_ms - self.looked_ms < HOUR_MS else 0
+
+    def stay(
+        self, model: Model, rows: Rows, vectors: Floats, later: Floats, names: Sequence[str]
+    ) -> Bools:
+        """Who is sure to cross nothing by time alone from one time to another.
+
+        Args:
+            vectors, later: ``(n, features)`` of both times.
+            names: of the features.
+        """
+        values = model.levels.values(vectors, names)
+        then = model.levels.values(later, names)
+        found = np.ones(len(rows), np.bool_)
+        for level in model.levels.known:
+            told = rows[FIELD][:, self.book.place(level.name)]
+            found &= level.stays(values, then, self.book.places_of(level)[told])
+        return found
 
     # -- a look -------------------------------------------------------------------------------
 

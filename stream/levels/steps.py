@@ -25,6 +25,8 @@ from stream.scores.model import Scores
 
 ROUNDING = 1e-9
 """A count of orders may be off a whole number by this much of it."""
+NEAR = 1e-3
+"""Share of a limit that counts as being at it, see `KnownLevel.stays`."""
 NOWHERE = -1
 """On no step: a score that a user has not."""
 Places = npt.NDArray[np.int8]
@@ -71,6 +73,15 @@ class KnownRule:
                 edge = most + abs(most) * (ROUNDING + slack * there)
                 found &= value <= edge
         return found
+
+    def edges(self, there: Bools, slack: float) -> list[tuple[str, Floats]]:
+        """Of each limit the feature, and ``(n,)`` where it lies for whoever is on the step or is not."""
+        return [
+            (name, np.asarray(limit + sign * abs(limit) * slack * there, float))
+            for name, least, most in self.limits
+            for limit, sign in ((least, -1.0), (most, 1.0))
+            if limit is not None
+        ]
 
 
 class Deciding(NamedTuple):
@@ -144,6 +155,33 @@ class KnownLevel:
             found[rule.holds(values, before == place, self.slack)] = place
         for name in self._learned:
             np.copyto(found, NOWHERE, where=np.isnan(values[name]))
+        return found
+
+    def stays(self, values: Values, later: Values, before: Places) -> Bools:
+        """Who is sure to go over no limit by time alone, from one time to another that is near.
+
+        What is looked at goes nearly straight in between: whoever is farther from every limit at both times
+        than the way from one to the other, and a little more, does not reach it. What is the same at both does
+        not move.
+
+        Args:
+            values, later: as `now` takes them, of both times.
+            before: as `now` takes it.
+        """
+        found = np.ones(len(before), np.bool_)
+        by_time = (before.astype(np.intp) + 1) * 3 + 1
+        limits = [
+            (step.of, self._edges[place].take(by_time))
+            for place, step in enumerate(self.steps[:-1])
+        ]
+        for rule in self.rules:
+            there = before == self.names.index(rule.step)
+            limits += rule.edges(there, self.slack)
+        for name, edge in limits:
+            value, then = values[name], later[name]
+            way = np.abs(then - value) + NEAR * np.abs(edge)
+            near = np.minimum(np.abs(value - edge), np.abs(then - edge)) <= way
+            found &= ~near | np.isinf(edge) | (then == value)
         return found
 
     @cached_property

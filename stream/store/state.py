@@ -94,7 +94,7 @@ class Position(msgspec.Struct):
         orders: the same of orders.
         kinds: names of the kinds that rows have codes of, from code 1 on.
         levels: of each level that rows have a place for, in their order, the names of its codes from 1 on.
-        levels_ms: when everyone's levels were looked at last.
+        levels_ms: when the last sweep that looked at levels began.
         levels_by: digest of the levels that they were looked at by.
         turned_ms: up to when telling users of turns is paid for, see `turns.allowed`.
         words: what rated texts have taught, by topic, see `Wording.told`; empty where there were none.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 from stream.delivered import Delivered
 from stream.events import LEVEL_CHANGE, Cause, Floats
 from stream.levels.book import LevelBook
-from stream.levels.steps import KnownLevel, KnownRule, KnownStep, Levels
+from stream.levels.steps import KnownLevel, KnownRule, KnownStep, Levels, Values
 from stream.levels.told import crossings, reasons
 from stream.oracle import Event
 from stream.scores.model import NOTHING_FORETOLD
@@ -463,28 +464,95 @@ def test_values_are_those_of_the_scores() -> None:
 # -- when the silent are looked at -------------------------------------------------------------------
 
 
-def test_levels_of_the_silent_are_looked_at_once_an_hour_and_those_of_who_acts_at_once() -> None:
+def test_the_silent_are_told_at_the_first_sweep_behind_a_limit() -> None:
+    """Whoever is left alone for a while is told nothing later than if everyone were looked at, nor otherwise."""
+    minutes, count = 5, 40
+    users = [f"user{number}" for number in range(count)]
+    first = START_MS
+    watched, naive = Shop(), Shop()
+    for shop in (watched, naive):
+        shop.act([order(one, first + n * 600_000, n) for n, one in enumerate(users)], first)
+        shop.adopt(model(), first + count * 600_000)
+        shop.commit(first)
+    crossed = 0
+    for day in range(1, 80):
+        begin = first + day * DAY_MS
+        watched.sweep(begin)
+        naive.kill()
+        naive.sweep(begin)
+        crossed = len(of_levels(watched.commit(begin)))
+        assert crossed == len(of_levels(naive.commit(begin)))
+        if crossed:
+            break
+    looked, found = [], []
+    values = Levels.values
+
+    def counted(self: Levels, vectors: Floats, features: Sequence[str]) -> Values:
+        looked.append(len(vectors))
+        return values(self, vectors, features)
+
+    for step in range(1, 12 * 8):
+        now_ms = begin + step * minutes * 60_000
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Levels, "values", counted)
+            watched.sweep(now_ms)
+        naive.kill()
+        naive.sweep(now_ms)
+        told = of_levels(watched.commit(now_ms))
+        assert told == of_levels(naive.commit(now_ms))
+        found += told
+    assert {one["cause"] for one in found} == {"time_passed"}
+    assert len({one["at"] for one in found}) > 5, "each at their own time"
+    assert sum(looked) < 0.4 * count * 12 * 8, "few of them were looked at"
+
+
+def test_who_acts_is_looked_at_again_at_the_next_sweep() -> None:
     shop = Shop()
-    shop.act([order(user, START_MS, 1) for user in ("ann", "bob")], START_MS)
+    shop.act([order(user, START_MS, n) for n, user in enumerate(("ann", "bob"))], START_MS)
     shop.adopt(model(), START_MS)
-    shop.commit(START_MS)
+    later = START_MS + 100 * DAY_MS
+    for minute in range(3):
+        shop.sweep(later + minute * 60_000)
+    shop.commit(later)
     (part,) = shop.parts
     stored = part.rows.copy()
-    later = START_MS + 100 * DAY_MS
-    shop.sweep(later)
-    assert {one["user"] for one in of_levels(shop.commit(later))} == {"ann", "bob"}
-    # As if nobody had been told: the same sweep again, within the hour.
+    stored["levels"] = 0
+    # As if nobody had been told, and one of them had acted.
     slots = part.slots(["ann", "bob"])
-    part.put(slots, stored)
-    shop.sweep(later + 60_000)
-    assert of_levels(shop.commit(later + 60_000)) == []
-    shop.kill()
-    shop.sweep(later + 120_000)
-    assert of_levels(shop.commit(later + 120_000)) == []
-    shop.parts[0].sweep(later + 180_000, 0, acted=shop.parts[0].slots(["bob"]))
-    assert {one["user"] for one in of_levels(shop.commit(later))} == {"bob"}
-    shop.sweep(later + 3_600_000)
+    part.rows["levels"][slots] = 0
+    part.put(slots[:1], stored[slots[:1]])
+    shop.sweep(later + 180_000)
     assert {one["user"] for one in of_levels(shop.commit(later))} == {"ann"}
+    shop.sweep(later + 3_600_000 + 60_000)
+    assert {one["user"] for one in of_levels(shop.commit(later))} == {"bob"}
+
+
+def test_sweeps_far_apart_look_at_everyone_once() -> None:
+    shop = Shop()
+    shop.act([order(f"user{n}", START_MS, n) for n in range(20)], START_MS)
+    shop.adopt(model(), START_MS)
+    looked: list[int] = []
+    values = Levels.values
+
+    def counted(self: Levels, vectors: Floats, features: Sequence[str]) -> Values:
+        looked.append(len(vectors))
+        return values(self, vectors, features)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Levels, "values", counted)
+        for day in range(1, 6):
+            shop.sweep(START_MS + day * DAY_MS)
+    assert looked == [20] * 5
+
+
+def test_users_of_each_step_are_counted_behind_the_look_at_the_silent() -> None:
+    shop = Shop()
+    shop.act([order("ann", START_MS, 1), view("bob", START_MS, 2)], START_MS)
+    shop.adopt(model(), START_MS)
+    told = shop.parts[0].sweep(START_MS + 100 * DAY_MS, START_MS).levels
+    assert told["churn_risk"]["high"] == 1
+    assert sum(told["churn_risk"].values()) == 1
+    assert told["purchase_stage"] == {"loyal": 0, "first_time": 1, "prospect": 1}
 
 
 def test_other_limits_are_looked_at_at_once() -> None:
