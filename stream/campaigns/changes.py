@@ -17,6 +17,8 @@ import numpy as np
 from stream.campaigns.match import Codes, Move, Moves
 from stream.campaigns.state import Batch, Users
 from stream.events import Floats, Hashes, Ints
+from stream.times import EARLIEST_MS, LATEST_MS
+from stream.unreadable import UNREADABLE
 
 
 class _Why(msgspec.Struct, gc=False):
@@ -116,7 +118,7 @@ class ChangeReader:
         for value in values:
             try:
                 changes.append(self._decode(value))
-            except (msgspec.DecodeError, UnicodeDecodeError):
+            except UNREADABLE:
                 self.unreadable += 1
         return self._columns(changes)
 
@@ -126,7 +128,7 @@ class ChangeReader:
         for record in records:
             try:
                 changes.append(msgspec.convert(record, self._type))
-            except msgspec.ValidationError:
+            except UNREADABLE:
                 self.unreadable += 1
         return self._columns(changes)
 
@@ -137,11 +139,12 @@ class ChangeReader:
         for one in changes:
             _, incarnation, number = (*one.id.rsplit("-", 2), "", "")[:3]
             fits = _fits(incarnation, MOST_INCARNATION) and _fits(number, MOST_NUMBER)
-            if not (fits and one.is_whole()):
+            at_s = one.at.timestamp()
+            if not (fits and one.is_whole() and EARLIEST_MS <= at_s * 1_000 < LATEST_MS):
                 self.unreadable += 1
                 continue
             slots.append(slot_of(one.user))
-            times.append(one.at.timestamp())
+            times.append(at_s)
             incarnations.append(int(incarnation))
             versions.append(int(number))
             moves.append(
