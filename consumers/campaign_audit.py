@@ -28,6 +28,7 @@ from stream.errors import TopicMissingError
 from stream.events import CHANGED, LEVEL_CHANGED
 from stream.headers import event_type
 from stream.units import iso
+from stream.unreadable import UNREADABLE
 
 _read_trigger = msgspec.json.Decoder(CampaignTrigger).decode
 _read_change = msgspec.json.Decoder(dict[str, Any]).decode
@@ -105,7 +106,7 @@ class _Audit:
         for record in self._records(self._settings.topics.triggers, TRIGGERED):
             try:
                 found.append(_read_trigger(record.value() or b""))
-            except (msgspec.MsgspecError, UnicodeDecodeError):
+            except UNREADABLE:
                 continue
         return found
 
@@ -114,7 +115,11 @@ class _Audit:
         found: dict[int, list[tuple[int, dict[str, Any]]]] = defaultdict(list)
         seen: set[str] = set()
         for record in self._records(self._settings.topics.changes, CHANGED, LEVEL_CHANGED):
-            change = _read_change(record.value() or b"")
+            try:
+                change = _read_change(record.value() or b"")
+            except UNREADABLE:
+                # The role has passed it over, too.
+                continue
             if change["id"] not in seen:
                 seen.add(change["id"])
                 found[record.partition() or 0].append((record.offset() or 0, change))

@@ -33,6 +33,8 @@ from stream.config import Settings
 from stream.events import Ints
 from stream.hashing import partitions_of
 from stream.levels.declare import step_names
+from stream.times import EARLIEST_MS, LATEST_MS
+from stream.unreadable import UNREADABLE
 
 IDLE_MS = 60_000
 """When no purchase has come for this long, live, there is none that is not read."""
@@ -91,7 +93,11 @@ class Campaigns(Decision):
         )  # fmt: skip
         self._loaded = {}
         for record in delivered:
-            sent = _read_sent(record)
+            try:
+                sent = _read_sent(record)
+            except UNREADABLE:
+                # Ours can be read.
+                continue
             self._delivered.add(sent.id)
             slot = self._keeper.sent(sent.user, sent.campaign, parse_time(sent.at))
             if slot is not None:
@@ -150,19 +156,23 @@ class Campaigns(Decision):
             if told is None:
                 metrics.campaign_control_unreadable()
                 continue
-            obeyed = True
             if told.campaign and told.paused is not None:
+                obeyed = True
                 decider.pause(told.campaign, paused=told.paused)
             if told.user:
                 if self._is_misplaced(told.user, message.partition()):
                     # It is obeyed here, where the user may not be: nobody else reads it.
                     metrics.campaign_control_unreadable()
+                zone = self._zone_of(told)
+                traits = self._settings.campaign_limits.suppressing(told.traits or {})
+                if told.suppressed is None and zone is UNSET and not traits:
+                    continue
+                obeyed = True
                 slots.append(decider.users.slot_of(told.user))
                 if told.suppressed is not None:
                     decider.suppress(told.user, suppressed=told.suppressed)
-                if told.traits:
-                    decider.tell_traits(told.user, told.traits)
-                if (zone := self._zone_of(told)) is not UNSET:
+                decider.tell_traits(told.user, traits)
+                if zone is not UNSET:
                     try:
                         decider.set_zone(told.user, zone)
                     except ValueError:
@@ -248,9 +258,10 @@ def change_time(message: Message) -> int:
     try:
         told = _read_dated(message.value() or b"")
         is_change = told.to is not None or told.level is not None
-        return parse_time(told.at) if is_change else 0
-    except msgspec.MsgspecError:
+        at_ms = parse_time(told.at) if is_change else 0
+    except UNREADABLE:
         return 0
+    return at_ms if EARLIEST_MS <= at_ms < LATEST_MS else 0
 
 
 CAMPAIGNS = OwningRole(

@@ -16,6 +16,7 @@ from confluent_kafka import OFFSET_BEGINNING, Consumer, TopicPartition
 from consumers.client import read_to_end, reader_options
 from stream.config import Settings
 from stream.errors import kafka_client
+from stream.unreadable import UNREADABLE
 
 
 @dataclass
@@ -153,7 +154,7 @@ def parse_record(
         return None
     try:
         parsed = msgspec.json.decode(value)
-    except msgspec.DecodeError:
+    except UNREADABLE:
         return None
     if not isinstance(parsed, dict) or not isinstance(parsed.get("id"), str):
         return None

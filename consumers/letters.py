@@ -18,6 +18,7 @@ from stream.config import Settings
 from stream.errors import TopicMissingError
 from stream.events import LETTER_ORIGINAL, LETTER_RECEIPT, LETTER_TRUNCATED, Mark
 from stream.headers import headers_of
+from stream.unreadable import UNREADABLE
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ class Letter:
         """Whether the message says that it is a mark of the shop's clock."""
         try:
             said = msgspec.json.decode(self.value or b"")
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        except UNREADABLE:
             return False
         return isinstance(said, dict) and said.get("type") == Mark.__struct_config__.tag
 
@@ -201,7 +202,7 @@ def _letter_of(record: Record, topic: str) -> Letter | set[str] | None:
 def _ids_of(value: bytes) -> set[str]:
     try:
         return set(msgspec.json.decode(value, type=list[str]))
-    except (msgspec.MsgspecError, UnicodeDecodeError):
+    except UNREADABLE:
         return set()
 
 

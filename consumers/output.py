@@ -24,11 +24,14 @@ from stream.errors import BrokerUnavailableError, TopicMissingError, kafka_clien
 from stream.events import CHANGED, LEVEL_CHANGED, NAMESPACE_HEADER, ORIGIN_HEADER
 from stream.headers import EVENT_ID, EVENT_TYPE, headers_of
 from stream.trainer import Announced
+from stream.unreadable import UNREADABLE
 
 log = logging.getLogger(__name__)
 
 UNKNOWN_ID = "AAAAAAAAAAAAAAAAAAAAAA"
 """What a broker tells that gives topics no ids: sixteen zeros in base64."""
+_NOT_OURS: tuple[type[Exception], ...] = (*UNREADABLE, LookupError, TypeError, ValueError)
+"""What is raised for a record that this program has not written."""
 
 
 class _Change(msgspec.Struct, rename={"from_": "from"}):
@@ -128,7 +131,7 @@ class Output:
                     namespace.decode() if isinstance(namespace, bytes) else "",
                     origin if isinstance(origin, bytes) else None,
                 )
-            except (msgspec.MsgspecError, LookupError, TypeError, ValueError) as error:
+            except _NOT_OURS as error:
                 log.warning("a record on %s is no model of ours: %s", topic, error)
         return found
 
@@ -191,6 +194,6 @@ def _delivered(name: str, value: bytes) -> Delivered | None:
             change.kind_to, steps=((change.level, change.step_to),) if change.level else (),
         )  # fmt: skip
         return told if int(version) == change.version else None
-    except (msgspec.MsgspecError, ValueError) as error:
+    except _NOT_OURS as error:
         log.warning("change %s on the output is not as this program writes it: %s", name, error)
         return None

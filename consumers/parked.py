@@ -14,6 +14,7 @@ from consumers.client import read_to_end
 from consumers.records import Read
 from stream.config import Settings
 from stream.headers import event_type
+from stream.unreadable import UNREADABLE
 from stream.webhooks.letters import PARKED, REPLAY, Letter, Replay, topic_of
 
 _read_letter = msgspec.json.Decoder(Letter).decode
@@ -53,6 +54,6 @@ def parked(settings: Settings, read: Read = read_to_end) -> Parked:
                 found.partitions[letter["id"]] = record.partition() or 0
             elif kind == REPLAY:
                 found.replayed.add(_read_replay(value)["letter"]["id"])
-        except (msgspec.MsgspecError, UnicodeDecodeError):
+        except UNREADABLE:
             continue
     return found

@@ -37,6 +37,7 @@ from stream.namespace import see_counts, see_number
 from stream.roles.outlet import Outlet
 from stream.roles.state import RoleCommit, RolePosition, RoleStore
 from stream.store.state import Answer, OutboxEntry, StoreUnavailableError
+from stream.unreadable import UNREADABLE
 
 log = logging.getLogger(__name__)
 
@@ -124,7 +125,7 @@ def event_time(message: Message) -> int:
     """
     try:
         time_ms = parse_time(_dated(message.value() or b"").at)
-    except msgspec.MsgspecError:
+    except UNREADABLE:
         time_ms = -1
     return time_ms if time_ms >= 0 else message.timestamp()[1]
 

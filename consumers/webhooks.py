@@ -22,6 +22,7 @@ from stream.campaigns.control import Told, erased_user, read_told
 from stream.campaigns.triggers import CampaignTrigger
 from stream.config import Settings
 from stream.headers import event_type
+from stream.unreadable import UNREADABLE
 from stream.webhooks.letters import ENABLE, REPLAY, Enable, Replay
 from stream.webhooks.queue import OUTCOMES, SAID, Attempt, Queue
 from stream.webhooks.schedule import Answer
@@ -128,7 +129,7 @@ class Webhooks(Decision):
                 self._queue.replay(asked["letter"], until_ms, now_ms)
             elif kind == ENABLE:
                 self._queue.enable(_read_enable(value)["endpoint"])
-        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        except UNREADABLE as error:
             metrics.webhook_unreadable(message.topic() or "")
             log.warning("a record on %s is passed over: %s", message.topic(), error)
 

@@ -6,6 +6,7 @@ write a receiver's name into the settings, or into its DNS, must not reach what 
 
 from __future__ import annotations
 
+from functools import lru_cache
 from ipaddress import (
     IPv4Address,
     IPv4Network,
@@ -35,6 +36,7 @@ _NEVER: tuple[IPv4Network | IPv6Network, ...] = tuple(
 )
 
 
+@lru_cache(maxsize=1_024)
 def refusal(address: str, *, private: bool) -> str | None:
     """Why an address may not be called; None if it may.
 

@@ -189,7 +189,9 @@ class Sender:
         except TimeoutError:
             answer = Answer(None, error=f"no answer in {seconds:g} s")
         except (aiohttp.ClientError, OSError, RefusedAddressError) as error:
-            said = masking.mask(str(error))
+            # By itself the first tells the whole URL, in which some receivers want a token.
+            whole = error.message if isinstance(error, aiohttp.ClientResponseError) else str(error)
+            said = masking.mask(whole)
             answer = Answer(None, error=f"{type(error).__name__}: {said}" if said else "no answer")
         except Exception as error:
             # Without an answer the delivery would be under way for ever.

@@ -12,7 +12,7 @@ import json
 import os
 import re
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, get_args, get_origin
@@ -66,9 +66,38 @@ def load(
             _put(merged, key, value, join=True)
             masking.learn(key, value)
     try:
-        return Settings.model_validate(merged), origins
+        settings = Settings.model_validate(merged)
     except ValidationError as error:
         raise ConfigError(_explain(error, origins)) from None
+    for key in _truths_taken_for_numbers(merged, settings):
+        raise ConfigError(f"{key}: expected a number, not true or false")
+    return settings, origins
+
+
+def _truths_taken_for_numbers(told: Any, made: Any, key: str = "") -> Iterator[str]:
+    """Keys at which true or false was told where a number is meant: to Python, true is 1."""
+    if isinstance(told, bool):
+        if isinstance(made, (int, float)) and not isinstance(made, bool):
+            yield key
+        return
+    inner: Iterable[tuple[Any, Any]] = ()
+    if isinstance(told, dict):
+        inner = told.items()
+    elif isinstance(told, (list, tuple)):
+        inner = enumerate(told)
+    for name, value in inner:
+        below = _below(made, name)
+        yield from _truths_taken_for_numbers(value, below, f"{key}.{name}".lstrip("."))
+
+
+def _below(made: Any, name: Any) -> Any:
+    """What a part of settings has at a key; None where it has it in another form."""
+    if isinstance(made, BaseModel):
+        return getattr(made, str(name), None)
+    try:
+        return made[name]
+    except (LookupError, TypeError):
+        return None
 
 
 def effective(settings: Settings, origins: dict[str, str]) -> list[dict[str, Any]]:

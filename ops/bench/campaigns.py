@@ -68,7 +68,13 @@ def campaigns() -> list[Campaign]:
         {"when": {"kind_from": ["at_risk", "dormant"], "kind_to": ["loyal", "champion"]}},
         {"when": {"segment_to": [3, 4]}, "settle": "10m"},
         {"when": {"kind_to": ["at_risk"], "reasons": ["orders_30d"]}, "settle": "1h"},
-        {"when": {"kind_to": ["promising"], "cause": ["user_moved"]}},
+        {
+            "when": {
+                "kind_to": ["promising"],
+                "cause": ["user_moved"],
+                "scores": {"buy_probability_30d": {"min": 0.3}},
+            }
+        },
     ]
     common = {"holdout": 0.1, "cooldown": "30d", "goal": {}}
     return [
@@ -118,6 +124,14 @@ def record(user: int, number: int, before: int, after: int, at: str) -> bytes:
                 for name in ("orders_30d", "days_since_seen", "views_7d")
             ],
             "rest": 0.0,
+            "population_from": "customers" if before else None,
+            "population_to": "customers",
+            "scores": {
+                "buy_probability_30d": user % 101 / 100,
+                "buy_probability_90d": user % 103 / 102,
+                "expected_spend_90d": user % 1_009 / 8,
+                "unusual": user % 97 / 96,
+            },
         }
     )
 

@@ -14,9 +14,11 @@ from typing import Annotated, Any
 import msgspec
 import numpy as np
 
-from stream.campaigns.match import Codes, Move, Moves
+from stream.campaigns.match import Codes, Moves
 from stream.campaigns.state import Batch, Users
 from stream.events import Floats, Hashes, Ints
+from stream.times import EARLIEST_MS, LATEST_MS
+from stream.unreadable import UNREADABLE
 
 
 class _Why(msgspec.Struct, gc=False):
@@ -27,6 +29,7 @@ Moment = Annotated[datetime, msgspec.Meta(tz=True)]
 """Without a zone it would be read by that of the machine."""
 MOST_INCARNATION, MOST_NUMBER = 1 << 62, (1 << 31) - 1
 """Beyond them there is no room in a row."""
+_EARLIEST_S, _LATEST_S = EARLIEST_MS / 1_000, LATEST_MS / 1_000
 
 
 class _Change(msgspec.Struct, gc=False):
@@ -51,11 +54,6 @@ class _Change(msgspec.Struct, gc=False):
     population_from: str | None = None
     population_to: str | None = None
 
-    def is_whole(self) -> bool:
-        """Whether all fields of either are there."""
-        of_segment = (self.to, self.name_to, self.kind_to, self.provisional)
-        return of_segment.count(None) == (0 if self.level is None else len(of_segment))
-
 
 class _Scored(_Change, gc=False):
     """The same, where some campaign looks at scores."""
@@ -63,8 +61,21 @@ class _Scored(_Change, gc=False):
     scores: dict[str, float] = {}
 
 
-def _fits(digits: str, most: int) -> bool:
-    return digits.isdecimal() and len(digits) < 20 and int(digits) <= most
+def _is_whole(one: _Change) -> bool:
+    """Whether all fields of a change of segment, or of a crossing, are there."""
+    if one.level is None:
+        return not (
+            one.to is None or one.kind_to is None or one.name_to is None or one.provisional is None
+        )
+    return (one.to, one.name_to, one.kind_to, one.provisional) == (None,) * 4
+
+
+def _number(digits: str, most: int) -> int:
+    """A number up to some other; -1 for what is none."""
+    if not digits.isdecimal() or len(digits) >= 20:
+        return -1
+    number = int(digits)
+    return number if number <= most else -1
 
 
 @dataclass(frozen=True)
@@ -116,7 +127,7 @@ class ChangeReader:
         for value in values:
             try:
                 changes.append(self._decode(value))
-            except (msgspec.DecodeError, UnicodeDecodeError):
+            except UNREADABLE:
                 self.unreadable += 1
         return self._columns(changes)
 
@@ -126,7 +137,7 @@ class ChangeReader:
         for record in records:
             try:
                 changes.append(msgspec.convert(record, self._type))
-            except msgspec.ValidationError:
+            except UNREADABLE:
                 self.unreadable += 1
         return self._columns(changes)
 
@@ -135,18 +146,24 @@ class ChangeReader:
         scores: list[float] = []
         slot_of, code_of, bits = self._users.slot_of, self._moves.code, self._bits
         for one in changes:
-            _, incarnation, number = (*one.id.rsplit("-", 2), "", "")[:3]
-            fits = _fits(incarnation, MOST_INCARNATION) and _fits(number, MOST_NUMBER)
-            if not (fits and one.is_whole()):
+            _, *ends = one.id.rsplit("-", 2)
+            at_s = one.at.timestamp()
+            if len(ends) != 2 or not _is_whole(one) or not _EARLIEST_S <= at_s < _LATEST_S:
+                self.unreadable += 1
+                continue
+            incarnation = _number(ends[0], MOST_INCARNATION)
+            number = _number(ends[1], MOST_NUMBER)
+            if incarnation < 0 or number < 0:
                 self.unreadable += 1
                 continue
             slots.append(slot_of(one.user))
-            times.append(one.at.timestamp())
-            incarnations.append(int(incarnation))
-            versions.append(int(number))
+            times.append(at_s)
+            incarnations.append(incarnation)
+            versions.append(number)
+            # A `Move` as a plain tuple: it is made in a third of the time.
             moves.append(
                 code_of(
-                    Move(
+                    (
                         one.origin,
                         one.to,
                         one.name_from,
@@ -154,7 +171,7 @@ class ChangeReader:
                         one.kind_from,
                         one.kind_to,
                         one.cause,
-                        bool(one.provisional),
+                        one.provisional is True,
                         one.level,
                         one.step_from,
                         one.step_to,
@@ -169,7 +186,8 @@ class ChangeReader:
                     mask |= bits.get(why.feature, 0)
             reasons.append(mask)
             if isinstance(one, _Scored):
-                scores += [one.scores.get(name, np.nan) for name in self._scores]
+                told = one.scores
+                scores += [told.get(name, np.nan) for name in self._scores]
         return ChangeColumns(
             np.array(slots, np.int64),
             np.rint(np.array(times, np.float64) * 1_000).astype(np.int64),

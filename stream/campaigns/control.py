@@ -15,6 +15,7 @@ from pydantic import Field, TypeAdapter
 from typing_extensions import TypedDict
 
 from stream.events import Cause
+from stream.unreadable import UNREADABLE
 
 
 class Told(msgspec.Struct, forbid_unknown_fields=False):
@@ -67,7 +68,7 @@ def read_told(value: bytes) -> Told | None:
     """What a record says; None if it is none."""
     try:
         told = _read(value)
-    except (msgspec.MsgspecError, UnicodeDecodeError):
+    except UNREADABLE:
         return None
     if not told.user and told.type == IDENTIFY:
         told.user = told.userId or ""
@@ -89,6 +90,6 @@ def erased_user(value: bytes) -> str | None:
         return None
     try:
         change = _read_change(value)
-    except (msgspec.MsgspecError, UnicodeDecodeError):
+    except UNREADABLE:
         return None
     return change.user if change.cause == Cause.ERASED else None

@@ -18,7 +18,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from enum import IntEnum
-from typing import Any
 
 import numpy as np
 
@@ -272,10 +271,10 @@ class Decider:
             number = self.know_zone(name)
         self.users.zone[self.users.slot_of(user)] = number
 
-    def tell_traits(self, user: str, traits: Mapping[str, Any]) -> None:
-        """What is told of a user: a trait may be one that suppresses."""
+    def tell_traits(self, user: str, suppressing: Mapping[str, bool]) -> None:
+        """Of traits that may suppress, whether they do; see `Limits.suppressing`."""
         slot = self.users.slot_of(user)
-        for name, suppresses in self._limits.suppressing(traits).items():
+        for name, suppresses in suppressing.items():
             bit = 1 << self.traits.index(name)
             others = int(self.users.traits[slot]) & ~bit
             self.users.traits[slot] = others | (bit if suppresses else 0)

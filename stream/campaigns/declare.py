@@ -351,14 +351,17 @@ class PerUser(_Declared):
         return self
 
 
+def _as_values(told: Any) -> Any:
+    values = told if isinstance(told, (list, tuple)) else [told]
+    for value in values:
+        if not isinstance(value, (bool, int, float, str)) or value != value:  # noqa: PLR0124 - NaN
+            raise ValueError("expected true, false, a number or a text, or several of these")
+    return values
+
+
 TraitValue = bool | int | float | str
-
-
-def _as_values(value: Any) -> Any:
-    return value if isinstance(value, (list, tuple)) else [value]
-
-
 TraitValues = Annotated[tuple[TraitValue, ...], BeforeValidator(_as_values), Field(min_length=1)]
+TraitName = Annotated[str, Field(min_length=1)]
 
 
 def said_as(value: Any) -> str:
@@ -377,7 +380,7 @@ class Limits(_Declared):
     global_holdout: Share = Field(
         default=0.0, description="share of users who get no campaign at all, to measure all of them"
     )
-    suppress: dict[str, TraitValues] = Field(
+    suppress: dict[TraitName, TraitValues] = Field(
         default={},
         max_length=MOST_TRAITS,
         description="traits of users who get nothing, with their values: {unsubscribed = true}",

@@ -8,7 +8,7 @@ different moves.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -95,7 +95,7 @@ class Moves:
     ) -> None:
         self._book = list(book)
         self._levels = {name: list(steps) for name, steps in (levels or {}).items()}
-        self._codes: dict[Move, int] = {}
+        self._codes: dict[tuple[Any, ...], int] = {}
         self._moves: list[Move] = []
         self.concerned: Bools = np.zeros((len(self._book), _FIRST_ROOM), np.bool_)
         """``(versions, moves)``: the move fulfils the conditions."""
@@ -120,10 +120,15 @@ class Moves:
     def __len__(self) -> int:
         return len(self._moves)
 
-    def code(self, move: Move) -> int:
-        """The number of a move, which is taken in if it is new."""
-        code = self._codes.get(move)
+    def code(self, fields: tuple[Any, ...]) -> int:
+        """The number of a move, which is taken in if it is new.
+
+        Args:
+            fields: of a `Move`, or the move itself.
+        """
+        code = self._codes.get(fields)
         if code is None:
+            move = Move(*fields)
             code = self._codes[move] = len(self._moves)
             self._moves.append(move)
             if code == len(self.erased):

@@ -52,7 +52,6 @@ class ZoneClock:
         first, last = first - _YEARS_AROUND, last + _YEARS_AROUND
         if self._last_year:
             first, last = min(first, self._first_year), max(last, self._last_year)
-        self._first_year, self._last_year = first, last
         # Nowhere does the clock change twice between two noons.
         day = datetime(first, 1, 1, 12, tzinfo=UTC)
         end = datetime(last + 1, 1, 1, 12, tzinfo=UTC)
@@ -65,6 +64,7 @@ class ZoneClock:
             day = after
         self.changes_ms = np.array(changes, np.int64)
         self._offsets_ms = np.array(offsets, np.int64)
+        self._first_year, self._last_year = first, last
 
     def _moment_of_change(self, before: datetime) -> int:
         """To the minute: no zone changes within one."""

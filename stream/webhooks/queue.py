@@ -191,6 +191,7 @@ class Queue:
         self._suppressed: set[str] = set()
         self._lines = {one.name: _Line(one, rules) for one in endpoints}
         self._all: dict[str, Delivery] = {}
+        self._of_user: dict[str, dict[str, Delivery]] = {}
         self._gone: dict[str, str] = {}
         self.counts: dict[str, Counter[str]] = {one.name: Counter() for one in endpoints}
         self._fresh: list[Delivery] = []
@@ -251,7 +252,7 @@ class Queue:
         name = self._name_of(user, reason)
         self._suppressed.add(name)
         self._touched.add(name)
-        for one in [one for one in self._all.values() if one.trigger["user"] == user]:
+        for one in list(self._of_user.get(user, {}).values()):
             self._count(one.endpoint, DROPPED)
             self._remove(one)
 
@@ -393,7 +394,9 @@ class Queue:
             self._park(one, Reason.FULL, "", now_ms)
 
     def _add(self, one: Delivery) -> None:
-        self._all[one.key] = one
+        key = one.key
+        self._all[key] = one
+        self._of_user.setdefault(one.trigger["user"], {})[key] = one
         if (line := self._lines.get(one.endpoint)) is not None:
             line.waiting += 1
 
@@ -402,8 +405,11 @@ class Queue:
             heapq.heappush(line.due, (one.due_ms, one.key))
 
     def _remove(self, one: Delivery) -> None:
-        del self._all[one.key]
-        self._touched.add(one.key)
+        key, user = one.key, one.trigger["user"]
+        del self._all[key], self._of_user[user][key]
+        if not self._of_user[user]:
+            del self._of_user[user]
+        self._touched.add(key)
         line = self._lines.get(one.endpoint)
         if line is not None:
             line.waiting -= 1

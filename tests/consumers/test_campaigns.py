@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from operator import itemgetter
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given
@@ -38,6 +39,7 @@ from tests.stream.campaigns.making import (
 from tests.stream.campaigns.making import START_MS as BEGIN_MS
 
 SECRET = b"secret of the namespace"
+DEEP = b"[" * 100_000 + b"]" * 100_000
 MARKS = {"mode": "watermark", "mark_seconds": 3_600}
 END_MS = BEGIN_MS + 90 * 24 * HOUR_MS
 
@@ -460,6 +462,17 @@ def test_a_trait_suppresses_until_it_says_otherwise_over_restarts_and_declaratio
     assert kept.told["counts"]["win-back"]["suppressed"] == 6
 
 
+def test_of_a_user_of_whom_nothing_is_said_that_matters_nothing_is_kept() -> None:
+    """All users of a shop may be told of here, with traits that campaigns do not ask for."""
+    limits = Limits.model_validate({"suppress": {"unsubscribed": True}, "zone_trait": "timezone"})
+    kept, declared = Kept(), declare([campaign()], limits, mode="live")
+    role = kept.start(declared)
+    said = [told(type="identify", userId=f"u{n}", traits={"plan": "pro"}) for n in range(9)]
+    kept.commit(role, role.decide([*said, told(user="u"), told(user="u", traits=None)], BEGIN_MS))
+    assert (kept.rows, kept.own) == ({}, b"")
+    assert len(role) == 0
+
+
 def test_more_traits_than_a_row_has_bits_for_refuse_to_start() -> None:
     kept = Kept()
     for first in (0, 8):
@@ -525,10 +538,29 @@ def test_a_record_in_another_partition_than_its_users_is_told_of(
     assert passed_over() - before == counted
 
 
+def test_what_is_no_change_of_any_time_is_passed_over() -> None:
+    """An absurd time would take the user's clock along, and a zone has no clock for it."""
+    quiet = {"from": "20:00", "to": "08:00", "zone": "Europe/London", "then": "wait"}
+    for mode in ("live", "watermark"):
+        kept, declared = Kept(), declare([campaign(quiet=quiet)], mode=mode)
+        role = kept.start(declared, [b"{", DEEP])
+        deep = msgspec.json.encode(change("deep")).replace(b'"why":[]', b'"why":%b' % DEEP)
+        absurd = [
+            change(f"u{year}", at=f"{year}-01-01T00:00:00Z")
+            for year in ("0001", "1969", "2101", "9999")
+        ]
+        records = [FakeMessage(one, topic_name=TOPIC) for one in [deep, DEEP, *encoded(absurd)]]
+        assert [change_time(one) for one in records] == [0] * len(records)
+        kept.commit(role, role.decide([*records, *moved(change("u1"))], BEGIN_MS))
+        kept.commit(role, role.decide([], BEGIN_MS + 24 * HOUR_MS))
+        assert kept.told["seen"] == {"win-back": 1}
+
+
 def test_what_nobody_can_obey_is_passed_over() -> None:
     kept, declared = Kept(), declare([campaign()], mode="live")
     role = kept.start(declared)
     strangers = [b"", b"{", b"\xff", b"[]", b"{}", b'{"user": 1}', b'{"campaign": "x"}']
+    strangers += [b'{"user": "u1", "traits": {"a": %b}}' % DEEP, b'{"user": "u1", "x": %b}' % DEEP]
     messages = [FakeMessage(one, topic_name="campaign-control") for one in strangers]
     kept.commit(role, role.decide(messages, BEGIN_MS))
     kept.commit(role, role.decide(moved(change("u1")), BEGIN_MS))

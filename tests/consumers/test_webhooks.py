@@ -170,7 +170,11 @@ def test_what_cannot_be_read_is_passed_over_and_counted() -> None:
         return REGISTRY.get_sample_value("segstream_webhook_unreadable_total", labels) or 0.0
 
     before = passed_over()
-    strangers = [b"", b"{", b"\xff", b"[]", b'{"id": 7}', b'{"campaign": "win-back"}']
+    deep = b"[" * 100_000 + b"]" * 100_000
+    strangers = [b"", b"{", b"\xff", b"[]", b'{"id": 7}', b'{"campaign": "win-back"}', deep]
+    for topic in (scene.settings.topics.control, scene.settings.topics.changes):
+        said = b'{"user": "u1", "cause": "erased", "traits": {"a": %b}}' % deep
+        scene.step(FakeMessage(said, topic_name=topic))
     scene.step(*[FakeMessage(one, topic_name=scene.settings.topics.triggers) for one in strangers])
     assert passed_over() - before == len(strangers)
     scene.step(*[scene.asked(kind, {"id": 1}) for kind in (REPLAY, ENABLE, PARKED, "other")])

@@ -399,6 +399,16 @@ def test_a_flood_is_no_answer_and_holds_no_other_endpoint_up(
     assert [a.arrived for key, a in answers if key.startswith("rude/")] == [arrives] * 4
 
 
+def test_what_went_wrong_tells_no_token_of_a_url() -> None:
+    with saying(OK + b"content-length: five\r\n\r\n") as port:
+        url = f"http://127.0.0.1:{port}/in/t0ken?key=t0ken"
+        one = endpoint(url=url, private=True, timeout=5)
+        with outbox(one) as out:
+            error = out.ask(one).error
+    assert error.startswith("ClientResponseError: ")
+    assert "t0ken" not in error
+
+
 def test_names_are_resolved() -> None:
     found = asyncio.run(resolve("localhost", 80))
     assert set(found) <= {"127.0.0.1", "::1"}

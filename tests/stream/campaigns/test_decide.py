@@ -76,7 +76,7 @@ def test_columns_decide_as_one_change_at_a_time(
         oracle.suppress("c")
     for user in ("a", "b", "a"):
         traits = data.draw(st.sampled_from(TRAITS))
-        decider.tell_traits(user, traits)
+        decider.tell_traits(user, limits.suppressing(traits))
         oracle.tell_traits(user, traits)
     done, wall = 0, None
     live = data.draw(st.booleans())

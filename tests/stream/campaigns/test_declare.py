@@ -96,7 +96,27 @@ def test_a_campaign_is_declared_in_ten_lines_and_written_back_the_same(tmp_path:
             "suppress = { a = [] }\nglobal_holdout =",
             "campaign_limits.suppress.a",
         ),
-        ("global_holdout =", "suppress = { a = [[1]] }\nglobal_holdout =", "limits.suppress.a.0"),
+        ("global_holdout =", "suppress = { a = [[1]] }\nglobal_holdout =", "a number or a text"),
+        (
+            "global_holdout =",
+            "suppress = { a = nan }\nglobal_holdout =",
+            "campaign_limits.suppress.a",
+        ),
+        ("global_holdout =", 'suppress = { "" = 1 }\nglobal_holdout =', "campaign_limits.suppress"),
+        # To Python, true is 1.
+        ("day = 1", "day = true", "campaign_limits.per_user.day: expected a number, not true"),
+        ('settle = "2h"', "settle = true", "campaigns.0.settle: expected a number"),
+        ("coupon = 1,", "coupon = true,", "campaigns.0.arms.coupon: expected a number"),
+        (
+            'kind_to = ["at_risk"]',
+            "segment_to = [2, true]",
+            "campaigns.0.when.segment_to.1: expected",
+        ),
+        (
+            "kind_from",
+            "scores = { unusual = { min = false } }, kind_from",
+            "campaigns.0.when.scores.unusual.min: expected a number",
+        ),
         ("global_holdout =", 'suppress = ["a"]\nglobal_holdout =', "campaign_limits.suppress"),
         (
             "global_holdout =",
