@@ -104,6 +104,7 @@ class OutboxPublisher:
         self._entries = 1
         self._looked = 0.0
         self._compared = 0.0
+        self._has_looked = False
 
     @property
     def leads(self) -> bool:
@@ -134,6 +135,9 @@ class OutboxPublisher:
             self._adapt(found)
             found = self._of_taken(found)
             if found:
+                if not self._has_looked:
+                    # What cannot be delivered would else never be seen to wait.
+                    self._observe(busy=True)
                 self._publish(found, asked + WAIT_SECONDS)
             self._observe(bool(found))
         except (StoreUnavailableError, BrokerUnavailableError):
@@ -147,6 +151,7 @@ class OutboxPublisher:
         if self._leads:
             self._lease.release()
             self._stop_leading()
+            self._told.left()
 
     def _adapt(self, found: Mapping[int, Sequence[OutboxEntry]]) -> None:
         """Take more entries at once if these were few changes, fewer if they were many.
@@ -164,19 +169,21 @@ class OutboxPublisher:
     def _hold_lease(self) -> bool:
         if not self._lease.hold():
             self._stop_leading()
+            self._told.left()
             return False
         if not self._leads:
             for partition in self._partitions:
                 self._take(partition)
             self._entries = min(FIRST_ENTRIES, self._settings.publisher.batch_entries)
             self._leads = True
+            self._has_looked = False
             log.info("this publisher leads")
         return True
 
     def _stop_leading(self) -> None:
+        """What it last saw of the outboxes stays told: it will lead again, or learn that another does."""
         self._leads = False
         self._lease.lose()
-        self._told.left()
 
     def _take(self, partition: int) -> None:
         """Take over a partition's outbox from its beginning, if it has any state."""
@@ -353,9 +360,9 @@ class OutboxPublisher:
     def _observe(self, busy: bool) -> None:
         """Once a second, see how full the outboxes are; begin anew if something was passed over."""
         now = time.monotonic()
-        if now - self._looked < 1.0:
+        if self._has_looked and now - self._looked < 1.0:
             return
-        self._looked = now
+        self._has_looked, self._looked = True, now
         sizes = self._store.outbox_sizes(self._partitions)
         for partition, size in enumerate(sizes):
             self._told.measured(partition, size, self._age(partition) if size else 0.0)

@@ -622,6 +622,26 @@ def test_no_more_is_taken_at_once_than_the_settings_say(scene: Scene) -> None:
     assert scene.sent_numbers() == [0, 1, 2, 3, 4]
 
 
+def test_what_cannot_be_delivered_is_seen_to_wait(scene: Scene) -> None:
+    def age() -> float:
+        return REGISTRY.get_sample_value("segstream_outbox_age_seconds", {"partition": "0"}) or 0.0
+
+    scene.record(0, 2)
+    scene.broker.trouble = deque(["refused", "refused"])
+    for _ in range(2):
+        # As the role does after an error, one after the other.
+        publisher = scene.publisher()
+        with pytest.raises(BrokerUnavailableError):
+            publisher.step()
+        assert age() > 60
+        scene.store.release("publisher", publisher._lease.token)
+    publisher = scene.publisher()
+    assert publisher.step()
+    scene.clock.sleep(1.0)
+    assert publisher.step()
+    assert age() == 0
+
+
 def test_who_does_not_lead_tells_nothing_of_the_outboxes(scene: Scene) -> None:
     def told() -> bool:
         labels = {"partition": "0"}

@@ -1,6 +1,6 @@
 // Draws flows, the map and intervals. Facts come in, drawings with words for those who do not see them go out.
 
-import { amount, badge, colour, count, empty, h, s, safe, scroll, share, signed, words } from "/page/parts.js";
+import { amount, badge, colour, count, empty, h, s, safe, scroll, share, signed, valued, words } from "/page/parts.js";
 
 /** Flows between kinds: kinds before on the left, after on the right. */
 export function flows(facts, room) {
@@ -50,6 +50,28 @@ export function flows(facts, room) {
   return [drawing, note, h("details", {}, h("summary", {}, "The numbers"), scroll("The flows in numbers", h("table", {},
     h("thead", {}, h("tr", {}, ["From", "To", "Shoppers", "Why"].map((text) => h("th", { scope: "col", class: text === "Shoppers" ? "number" : null }, text)))),
     h("tbody", {}, rows))))];
+}
+
+/** All shoppers as one bar, each kind by its share; the cards below have the numbers. */
+export function bar(sizes) {
+  const total = sizes.reduce((sum, [, size]) => sum + size, 0);
+  if (!total) return null;
+  let x = 0;
+  const parts = sizes.map(([kind, size]) => {
+    const width = (1000 * size) / total, part = s("rect", { class: `node ${colour(kind)}`, x: x + 1, y: 0, width: Math.max(1, width - 2), height: 16 },
+      s("title", {}, `${words(kind)}: ${count(size)}`));
+    x += width;
+    return part;
+  });
+  return h("figure", { class: "kinds" },
+    s("svg", { viewBox: "0 0 1000 16", preserveAspectRatio: "none", role: "img", "aria-label": "Shares of the kinds" }, parts),
+    h("figcaption", {}, sizes.map(([kind, size]) => h("span", {}, badge(kind), ` ${share(size / total)} `))));
+}
+
+/** A share of the whole, as a thin bar. */
+export function part(of) {
+  return s("svg", { class: "part", viewBox: "0 0 100 4", preserveAspectRatio: "none", "aria-hidden": "true" },
+    s("rect", { class: "rest", width: 100, height: 4, rx: 2 }), s("rect", { class: "node", width: Math.max(1, 100 * of), height: 4, rx: 2 }));
 }
 
 /** A map that is moved on, not drawn anew, so that whoever moves is seen to. */
@@ -148,7 +170,7 @@ export function pulls(margin, name) {
     h("thead", {}, h("tr", {}, h("th", { scope: "col" }, "Feature"), h("th", { scope: "col", class: "number" }, "Value"), h("th", { scope: "col" }, "Holds, or pulls away"))),
     h("tbody", {}, parts.map((one) => {
       const width = (50 * Math.abs(one.contribution)) / most, holds = one.contribution < 0;
-      return h("tr", {}, h("td", {}, words(one.feature)), h("td", { class: "number" }, `${amount(one.value)} ${one.unit}`),
+      return h("tr", {}, h("td", {}, words(one.feature)), h("td", { class: "number" }, valued(one)),
         h("td", {}, s("svg", { viewBox: "0 0 100 10", role: "img", "aria-label": `${holds ? "holds" : "pulls away"}, ${amount(Math.abs(one.contribution))}` },
           s("line", { class: "axis", x1: 50, x2: 50, y1: 0, y2: 10 }),
           s("rect", { class: `node ${holds ? "k1" : "k4"}`, x: holds ? 50 - width : 50, y: 2, width, height: 6 }))));

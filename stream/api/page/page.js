@@ -1,7 +1,7 @@
 // The page: asks the API for facts, shows them, and follows the changes.
 
-import { ago, amount, badge, colour, count, day, empty, h, money, safe, scroll, share, signed, when, words } from "/page/parts.js";
-import { flows, interval, pulls, ShopperMap } from "/page/drawings.js";
+import { ago, amount, badge, colour, count, empty, h, money, safe, scroll, share, signed, valued, when, words } from "/page/parts.js";
+import { bar, flows, interval, part, pulls, ShopperMap } from "/page/drawings.js";
 
 const EVERY_MS = 5_000;
 const SHOWN = 60;
@@ -97,6 +97,10 @@ async function segments(moves) {
   state.segments = facts.segments;
   kinds(facts.segments);
   const of = new Map(moves.segments.map((one) => [one.segment, one]));
+  const sizes = new Map();
+  for (const one of facts.segments) sizes.set(one.kind, (sizes.get(one.kind) ?? 0) + one.size);
+  byId("kinds").replaceChildren(...[bar([...sizes].sort((a, b) => b[1] - a[1]))].filter(Boolean));
+  byId("levels").replaceChildren(...levels(facts.levels ?? []));
   return [...facts.segments].sort((a, b) => b.size - a.size).map((one) => {
     const move = of.get(one.id) ?? { came: 0, left: 0, came_back: 0 };
     const spend = one.scores.find((score) => score.unit === "money"), chances = one.scores.filter((score) => score.unit === "probability");
@@ -107,14 +111,24 @@ async function segments(moves) {
       badge(one.kind),
       h("h3", {}, safe(one.name)),
       h("div", { class: "size" }, count(one.size), h("small", {}, `shoppers, ${share(facts.users ? one.size / facts.users : 0)}`)),
+      part(facts.users ? one.size / facts.users : 0),
       h("p", { class: "meta" }, h("b", {}, signed(move.came - move.left, count)), ` net: ${count(move.came)} came, ${count(move.left)} left`),
       move.came_back ? h("p", { class: "meta" }, h("b", {}, count(move.came_back)), " came back") : null,
       spend ? h("p", { class: "meta" }, "expected to spend ", h("b", {}, money(spend.total)), `, ${money(spend.mean)} each`)
         : earned ? h("p", { class: "meta" }, "typically spent ", h("b", {}, money(earned.value))) : null,
       buy ? h("p", { class: "meta" }, "will buy again: ", h("b", {}, share(buy.mean))) : null,
       past ? h("p", { class: "meta" }, "of ", count(past.looks), " looked at before, ", h("b", {}, share(past.came)), ` came back (${share(past.foretold)} foretold)`) : null,
-      h("ul", { class: "marks", "aria-label": "What marks it" }, marks.map((mark) => h("li", {}, `${words(mark.feature)}: ${amount(mark.value)} ${mark.unit}`))));
+      h("ul", { class: "marks", "aria-label": "What marks it" }, marks.map((mark) => h("li", {}, [h("span", {}, words(mark.feature)), h("b", {}, valued(mark))]))));
   });
+}
+
+/** How many are on each step, the highest first; nothing where no levels are declared. */
+function levels(steps) {
+  const names = [...new Set(steps.map((one) => one.level))];
+  return names.map((name) => h("div", { class: "level" }, h("h3", { class: "small" }, `Level: ${words(safe(name))}`),
+    h("dl", { class: "strip" }, steps.filter((one) => one.level === name).map((one) => h("div", {},
+      h("dt", {}, words(safe(one.step)), one.of && one.least !== null ? ` (from ${amount(one.least)}, ${words(one.of)})` : ""),
+      h("dd", {}, count(one.users)))))));
 }
 
 function kinds(known) {
@@ -132,7 +146,7 @@ const CAUSES = {
 };
 
 function change(one) {
-  const why = (one.why ?? []).slice(0, 2).map((part) => `${words(part.feature)} ${amount(part.value)}`).join(", ");
+  const why = (one.why ?? []).slice(0, 2).map((one) => `${words(one.feature)} ${amount(one.value)}`).join(", ");
   return h("li", {},
     h("button", { type: "button", class: "plain", onclick: () => pick(one.user) }, safe(one.user)), " ",
     one.kind_from && one.kind_from !== one.kind_to ? [badge(one.kind_from), " to "] : null, badge(one.kind_to), " ",
@@ -219,18 +233,20 @@ async function story(user) {
   const next = why?.silence?.[0], told = why?.acts ?? [];
   return [
     h("h3", {}, safe(facts.user)),
-    h("p", { class: "meta" }, segment ? [badge(segment.kind), " ", h("b", {}, safe(segment.name)), " since ", when(segment.since, facts.at)] : "In no segment yet.",
-      facts.last_seen ? [" Last seen ", when(facts.last_seen, facts.at), "."] : null),
+    h("p", { class: "meta" }, segment ? [badge(segment.kind), " ", h("b", {}, safe(segment.name)), " since ", when(segment.since, facts.at), ". "] : "In no segment yet. ",
+      facts.last_seen ? ["Last seen ", when(facts.last_seen, facts.at), "."] : null),
+    (facts.levels ?? []).length ? h("p", { class: "meta" }, facts.levels.map((one) => [`${words(safe(one.level))}: `, h("b", {}, one.step === null ? "no step" : words(safe(one.step))), ". "]).flat()) : null,
     (facts.scores ?? []).length ? h("dl", { class: "strip" }, facts.scores.map((one) => h("div", {}, h("dt", {}, words(one.score)), h("dd", {}, one.unit === "money" ? money(one.value) : share(one.value))))) : null,
     h("h4", {}, "What comes next"),
     h("p", {}, next ? `If nothing happens: ${safe(next.name)} in ${next.days} ${next.days === 1 ? "day" : "days"} (${words(next.kind)}).` : "Silence alone moves them nowhere soon."),
+    ...(why?.levels ?? []).filter((one) => one.silence.length).map((one) => h("p", {}, `${words(safe(one.level))}: ${one.silence[0].step === null ? "no step" : words(safe(one.silence[0].step))} in ${one.silence[0].days} days of silence.`)),
     told.length ? h("ul", {}, told.slice(0, 4).map((act) => h("li", {}, `${act.times} \u00d7 ${act.event}${act.value ? ` of ${amount(act.value)}` : ""} now: ${safe(act.name)}`))) : null,
     why?.margin ? [h("h4", {}, "Why they are there"), scroll("What holds this shopper", pulls(why.margin, safe(names.get(why.margin.other) ?? `segment ${why.margin.other}`)))] : null,
     h("h4", {}, "What happened"),
     changes.length ? h("ol", { class: "timeline" }, [...changes].reverse().map((one) => h("li", {},
       when(one.at), " ", badge(one.kind_to), ` ${safe(one.name_to ?? "")}: ${CAUSES[one.cause] ?? words(one.cause ?? "")}`))) : empty("No change of theirs is in memory."),
     h("details", {}, h("summary", {}, `All ${facts.features.length} features`), scroll("All features", h("table", {},
-      h("tbody", {}, facts.features.map((one) => h("tr", {}, h("th", { scope: "row" }, words(one.feature)), h("td", { class: "number" }, `${amount(one.value)} ${one.unit}`))))))),
+      h("tbody", {}, facts.features.map((one) => h("tr", {}, h("th", { scope: "row" }, words(one.feature)), h("td", { class: "number" }, valued(one)))))))),
   ].flat().filter(Boolean);
 }
 
@@ -271,9 +287,29 @@ async function model() {
     h("h3", { class: "small" }, "Populations"),
     h("ul", {}, facts.populations.map((one) => h("li", {}, `${words(one.name)}: ${count(one.users)} shoppers in ${one.segments.length} segments`))),
     h("h3", { class: "small" }, "What became of segments"),
-    events.length ? h("ol", { class: "timeline" }, events.slice(0, 30).map((one) => h("li", {}, when(one.at), ` ${one.name ? safe(one.name) : name(one.segment)} `,
-      h("b", {}, words(one.event)), one.others.length ? ` with ${one.others.map(name).join(", ")}` : "", ` (model ${one.model})`))) : empty("Nothing yet: segments are as they began."),
+    ...(events.length ? timeline(events, name) : [empty("Nothing yet: segments are as they began.")]),
   ];
+}
+
+const BECAME = {
+  born: "began", split: "was split off from", succeeded: "took over from", emerged: "emerged", absorbed: "was absorbed by",
+  ceded: "gave most shoppers to", dissolved: "dissolved", renamed: "has this name now",
+};
+
+/** What an event of a segment says, in words. */
+function became(one, name) {
+  const turn = /^kind:(.*)->(.*)$/.exec(one.event);
+  if (turn) return [" was ", badge(turn[1]), " and is now ", badge(turn[2])];
+  const others = one.others.map(name).join(", ");
+  return [" ", h("b", {}, BECAME[one.event] ?? words(one.event)), others ? ` ${others}` : ""];
+}
+
+/** The newest few; the older ones can be opened. */
+function timeline(events, name) {
+  const list = (some) => h("ol", { class: "timeline" }, some.map((one) => h("li", {}, when(one.at), " ", h("span", {}, one.name ? safe(one.name) : name(one.segment)),
+    became(one, name), h("span", { class: "hint" }, ` model ${one.model}`))));
+  const older = events.slice(8, 40);
+  return [list(events.slice(0, 8)), older.length ? h("details", { id: "older", open: byId("older")?.open ?? false }, h("summary", {}, `${older.length} before`), list(older)) : null].filter(Boolean);
 }
 
 // -- at work -------------------------------------------------------------------------------------

@@ -37,7 +37,14 @@ export const money = (n) => (Math.abs(n) >= 10_000 ? short.format(n) : whole.for
 export const amount = (n) => (Math.abs(n) >= 1_000 ? count(n) : Math.abs(n) < 0.01 ? "0" : precise.format(n));
 export const signed = (n, format = amount) => (n > 0 ? `+${format(n)}` : n < 0 ? `\u2212${format(-n)}` : "0");
 export const share = (n) => `${new Intl.NumberFormat("en", { maximumFractionDigits: n && Math.abs(n) < 0.1 ? 1 : 0 }).format(100 * n)} %`;
-export const words = (text) => String(text).replaceAll("_", " ");
+const SPANS = { h: "hours", d: "days" };
+/** A name as people say it: orders_30d is orders in 30 days. */
+export const words = (text) => String(text)
+  .replace(/_1h$/, " in an hour").replace(/_1d$/, " in a day")
+  .replace(/_(\d+)([hd])$/, (_, n, unit) => ` in ${n} ${SPANS[unit]}`).replaceAll("_", " ");
+/** A value of a feature; its unit only where the name does not say it, and money has no name here. */
+export const valued = (one, name = one.feature) =>
+  amount(one.value) + (one.unit && one.unit !== "money" && !name.includes(one.unit) ? ` ${one.unit}` : "");
 
 /** How long ago, or ahead, by the pipeline's clock. */
 export function ago(at, now) {
