@@ -381,8 +381,8 @@ ONE = json.loads(encoded())
     ("message", "reason", "detail"),
     [
         ({"batch": [ONE] * 3, "sentAt": "2026-11-26T09:00:00Z"}, Reason.MISSING_FIELD, "a batch of 3: each"),
-        ({"schema": {"type": "struct"}, "payload": ONE}, Reason.MISSING_FIELD, "its field 'payload' does: send"),
-        ({"specversion": "1.0", "data": ONE}, Reason.MISSING_FIELD, "its field 'data' does: send"),
+        ({"schema": {"type": "struct"}, "payload": ONE}, Reason.MISSING_FIELD, "field 'payload' does: set worker.unwrap = 'payload', or send"),
+        ({"specversion": "1.0", "data": ONE}, Reason.MISSING_FIELD, "field 'data' does: set worker.unwrap = 'data', or send"),
         ({"properties": {"event": "x"}}, Reason.MISSING_FIELD, "names no event"),
         ([ONE, ONE], Reason.WRONG_TYPE, "a list of 2: each"),
         (json.dumps(ONE), Reason.WRONG_TYPE, "made JSON twice"),
