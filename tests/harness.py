@@ -161,6 +161,9 @@ class Role:
     def thaw(self) -> None:
         self._process.send_signal(signal.SIGCONT)
 
+    def signal(self, number: signal.Signals) -> None:
+        self._process.send_signal(number)
+
     def end(self, seconds: float = 30.0) -> int:
         """Ask it to end; returns its exit code."""
         self.expected = False

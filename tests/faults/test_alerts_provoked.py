@@ -8,7 +8,13 @@ from __future__ import annotations
 
 import math
 import re
+import secrets
+import signal
 import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 from urllib.request import urlopen
@@ -17,20 +23,36 @@ import pytest
 import redis
 import yaml
 from confluent_kafka import Producer
+from confluent_kafka.admin import (  # type: ignore[attr-defined]  # it re-exports them silently
+    AdminClient,
+    AlterConfigOpType,
+    ConfigEntry,
+    ConfigResource,
+    ResourceType,
+)
 from prometheus_client.parser import text_string_to_metric_families
 
 from ops.kafka.server import RealKafka
-from producers.client import producer_options
+from producers import topics as topic_plans
+from producers.client import MESSAGE_BYTES, producer_options
 from stream.config import Settings
 from stream.config_layers import as_file
+from stream.hashing import partitions_of
 from stream.servers import LocalStore, free_port, redis_binary
+from stream.wiring.roles import outlets
 from tests.conftest import SettingsFor
+from tests.endpoint import LocalEndpoint, Manner
 from tests.harness import Pipeline
+from tests.integration.test_webhooks_at_work import Triggers, settings_of
 from tests.ops.queries import RULES, SCRAPED, names, promtool, rules
+from tests.strategies import ORDER, encoded
+from tests.stream.webhooks.making import OTHER_SECRET, SECRET
 
 pytestmark = [pytest.mark.servers, pytest.mark.slow]
 
 HASTE = 60
+ANSWER_SECONDS = 60.0
+"""Who is slow to answer is there: a gap would let an alert that waits begin anew."""
 ROLES = ("activity", "trainer", "publisher")
 READ = set().union(*(names(rule["expr"]) for rule in rules())) & SCRAPED.keys()
 
@@ -58,7 +80,9 @@ class Scraper:
 
     def _ask(self, role: str) -> dict[str, float]:
         try:
-            with urlopen(f"http://127.0.0.1:{self._ports[role]}/metrics", timeout=2) as answer:
+            with urlopen(
+                f"http://127.0.0.1:{self._ports[role]}/metrics", timeout=ANSWER_SECONDS
+            ) as answer:
                 text = answer.read().decode()
         except OSError:
             return {}
@@ -101,7 +125,7 @@ def _hastened(text: str) -> str:
 
     text = re.sub(r"(\[|for: )(\d+)([mhd])\b", seconds, text)
     return re.sub(
-        r"(segstream_lag_seconds:max|segstream_outbox_age_seconds\)|\n\s+\)) > (\d\d+)\b",
+        r"(segstream_lag_seconds:max|segstream_outbox_age_seconds\[5s\]\)\)|\n\s+\)) > (\d\d+)\b",
         lambda found: f"{found[1]} > {int(found[2]) / HASTE:g}",
         text,
     )
@@ -140,60 +164,96 @@ def _junk(settings: Settings, messages: int) -> None:
     assert producer.flush(30) == 0
 
 
+def _misplaced(settings: Settings, messages: int) -> None:
+    """Orders of new users in partitions that are not theirs."""
+    producer = Producer(producer_options(settings.broker))
+    for _ in range(messages):
+        user = secrets.token_hex(4)
+        order = encoded(
+            time_ms=time.time_ns() // 1_000_000,
+            event=ORDER,
+            userId=user,
+            messageId=user,
+            properties={"revenue": 5.0},
+        )
+        (home,) = partitions_of([user.encode()], settings.topics.partitions).tolist()
+        elsewhere = (home + 1) % settings.topics.partitions
+        producer.produce(settings.topics.purchases, order, user.encode(), elsewhere)
+    assert producer.flush(30) == 0
+
+
+@dataclass
+class AtWork:
+    """A pipeline whose roles are scraped."""
+
+    pipeline: Pipeline
+    scraper: Scraper
+
+    def wait(self, name: str, least: float, *parts: str) -> None:
+        """Until a series has reached a value."""
+        self.pipeline.wait(name, lambda: self.scraper.now(name, *parts) >= least)
+
+    def go_on(self, seconds: int) -> None:
+        """Until it has been scraped as often again."""
+        until = len(self.scraper.scrapes) + seconds
+        self.pipeline.wait("scrapes", lambda: len(self.scraper.scrapes) >= until)
+
+
+@contextmanager
+def at_work(settings: Settings, folder: Path, roles: Sequence[str] = ROLES) -> Iterator[AtWork]:
+    """Roles as processes; what was scraped begins when all is well, for before each role was absent."""
+    ports = {role: free_port() for role in roles}
+    with Pipeline(settings, folder) as pipeline:
+        assert topic_plans.apply(settings, create=True, outlets=outlets(settings)) == []
+        for role in roles:
+            metrics = {"port": ports[role], "linger_seconds": 6.0}
+            own = Settings.model_validate(settings.model_dump() | {"metrics": metrics})
+            pipeline.config = folder / f"{role}.toml"
+            pipeline.config.write_text(as_file(own))
+            pipeline.start(role, program="tests.faults.jumping")
+        with Scraper(ports) as scraper:
+            found = AtWork(pipeline, scraper)
+            if "activity" in roles:
+                found.wait("segstream_partitions_owned", 4)
+            for role in roles:
+                found.wait("segstream_role_ready", 1, f'role="{role}"')
+            begun = len(scraper.scrapes)
+            yield found
+        del scraper.scrapes[:begun]
+
+
 def test_what_is_done_to_a_pipeline_wakes_somebody(
     kafka: RealKafka, settings_for: SettingsFor, tmp_path: Path
 ) -> None:
     with LocalStore(binary=redis_binary(), appendonly=True) as store:
-        ports = {role: free_port() for role in ROLES}
         settings = settings_for(
             kafka.bootstrap,
             store.url,
             worker={"sweep_seconds": 0.5, "decoder": "plain", "reject_consecutive_limit": 20},
             publisher={"lease_seconds": 1.0},
         )
-        with Pipeline(settings, tmp_path) as pipeline, redis.Redis.from_url(store.url) as admin:
-            pipeline.create_topics()
-            for role in ROLES:
-                metrics = {"port": ports[role], "linger_seconds": 6.0}
-                own = Settings.model_validate(settings.model_dump() | {"metrics": metrics})
-                pipeline.config = tmp_path / f"{role}.toml"
-                pipeline.config.write_text(as_file(own))
-                pipeline.start(role)
-            worker, _, publisher = pipeline.roles
-            with Scraper(ports) as scraper:
+        with (
+            redis.Redis.from_url(store.url) as admin,
+            at_work(settings, tmp_path) as found,
+        ):
+            worker, _, publisher = found.pipeline.roles
+            _junk(settings, 500)
+            found.wait("segstream_reject_alert", 1)
+            found.go_on(3)
 
-                def wait(name: str, least: float, *parts: str) -> None:
-                    pipeline.wait(name, lambda: scraper.now(name, *parts) >= least)
+            admin.config_set("maxmemory", admin.info("memory")["used_memory"] + 20_000)
+            found.wait("segstream_store_memory_limit_bytes", 1)
+            found.go_on(4)
+            admin.config_set("maxmemory", 0)
 
-                def go_on(seconds: int) -> None:
-                    """Until it has been scraped as often again."""
-                    until = len(scraper.scrapes) + seconds
-                    pipeline.wait("scrapes", lambda: len(scraper.scrapes) >= until)
+            publisher.kill()
+            found.go_on(5)
 
-                wait("segstream_partitions_owned", 4)
-                for role in ROLES:
-                    wait("segstream_role_ready", 1, f'role="{role}"')
-                begun = len(scraper.scrapes)
-
-                _junk(settings, 500)
-                wait("segstream_reject_alert", 1)
-                go_on(3)
-
-                admin.config_set("maxmemory", admin.info("memory")["used_memory"] + 20_000)
-                wait("segstream_store_memory_limit_bytes", 1)
-                go_on(4)
-                admin.config_set("maxmemory", 0)
-
-                publisher.kill()
-                go_on(5)
-
-                worker.expected = False
-                admin.flushall()
-                wait("segstream_role_failed", 1, 'error="StateLostError"')
-                go_on(3)
-            # From when all was well: before, each role was absent.
-            del scraper.scrapes[:begun]
-            found = fired(scraper, tmp_path)
+            worker.expected = False
+            admin.flushall()
+            found.wait("segstream_role_failed", 1, 'error="StateLostError"')
+            found.go_on(3)
+        names_and_severities = fired(found.scraper, tmp_path)
     assert {
         ("SegstreamRejectsHigh", "critical"),
         ("SegstreamStoreFull", "critical"),
@@ -201,11 +261,179 @@ def test_what_is_done_to_a_pipeline_wakes_somebody(
         # A full store takes no lease.
         ("SegstreamNobodyLeads", "critical"),
         ("SegstreamStateLost", "critical"),
-    } <= found
-    assert not {name for name, _ in found} & {
+    } <= names_and_severities
+    assert not {name for name, _ in names_and_severities} & {
         "SegstreamClockJumped",
         "SegstreamEventsMisplaced",
         "SegstreamRecordsUnaccounted",
         "SegstreamStoreEvicting",
         "SegstreamVersionsDiffer",
+    }
+
+
+def test_a_store_that_hangs_while_customers_go_on_and_a_clock_that_jumps_wake_somebody(
+    kafka: RealKafka, settings_for: SettingsFor, tmp_path: Path
+) -> None:
+    with LocalStore(binary=redis_binary(), appendonly=True) as store:
+        settings = settings_for(
+            kafka.bootstrap,
+            store.url,
+            store={"timeout_seconds": 0.5},
+            worker={"sweep_seconds": 0.5, "decoder": "plain"},
+            publisher={"lease_seconds": 1.0},
+        )
+        with at_work(settings, tmp_path) as found:
+            _orders(settings, 50)
+            _misplaced(settings, 20)
+            found.go_on(2)
+            for _ in range(16):
+                _misplaced(settings, 5)
+                found.go_on(1)
+            store.pause()
+            for _ in range(24):
+                _junk(settings, 5)
+                found.go_on(1)
+            store.resume()
+            found.pipeline.roles[0].signal(signal.SIGUSR2)
+            found.wait("segstream_clock_jump_seconds", 3_000)
+            found.go_on(3)
+        names_and_severities = fired(found.scraper, tmp_path)
+    assert {
+        ("SegstreamEventsMisplaced", "warning"),
+        ("SegstreamRejectsHigh", "warning"),
+        ("SegstreamNeighbourUnavailable", "warning"),
+        ("SegstreamRoleNotReady", "critical"),
+        ("SegstreamLagHigh", "warning"),
+        ("SegstreamLagHigh", "critical"),
+        ("SegstreamCommitsStalled", "critical"),
+        ("SegstreamSweepStale", "critical"),
+        ("SegstreamModelStale", "warning"),
+        ("SegstreamClockJumped", "warning"),
+    } <= names_and_severities
+    assert not {name for name, _ in names_and_severities} & {
+        "SegstreamRoleAbsent",
+        "SegstreamStateLost",
+        "SegstreamStoreFull",
+    }
+
+
+def _orders(settings: Settings, users: int) -> None:
+    """An order of each of so many new users."""
+    producer = Producer(producer_options(settings.broker))
+    for number in range(users):
+        user = secrets.token_hex(4)
+        order = encoded(
+            time_ms=time.time_ns() // 1_000_000,
+            event=ORDER,
+            userId=user,
+            messageId=user,
+            properties={"revenue": 5.0 + number % 90},
+        )
+        producer.produce(settings.topics.purchases, order, user.encode())
+    assert producer.flush(30) == 0
+
+
+def _set_largest(admin: AdminClient, topic: str, size: int) -> None:
+    """How large a batch may be; with less than a record has nothing can be written."""
+    resource = ConfigResource(ResourceType.TOPIC, topic)
+    resource.add_incremental_config(
+        ConfigEntry("max.message.bytes", str(size), incremental_operation=AlterConfigOpType.SET)
+    )
+    for future in admin.incremental_alter_configs([resource]).values():
+        future.result(30)
+
+
+def _make_anew(admin: AdminClient, settings: Settings, topic: str) -> None:
+    for future in admin.delete_topics([topic]).values():
+        future.result(30)
+    assert topic_plans.apply(settings, create=True) == []
+
+
+def test_changes_that_cannot_be_delivered_and_what_is_put_back_or_made_anew_wake_somebody(
+    kafka: RealKafka, settings_for: SettingsFor, tmp_path: Path
+) -> None:
+    with LocalStore(binary=redis_binary()) as store:
+        settings = settings_for(
+            kafka.bootstrap,
+            store.url,
+            worker={"sweep_seconds": 0.5, "decoder": "plain"},
+            learning={"first_model_users": 100, "segments": 3},
+            publisher={"lease_seconds": 1.0},
+        )
+        changes = settings.topics.changes
+        admin = AdminClient({"bootstrap.servers": kafka.bootstrap})
+        with at_work(settings, tmp_path) as found:
+            pipeline = found.pipeline
+            _orders(settings, 300)
+            pipeline.wait("first segments", lambda: len(pipeline.changes()) >= 300)
+            _set_largest(admin, changes, 100)
+            _orders(settings, 100)
+            found.wait("segstream_outbox_age_seconds", 2)
+            found.go_on(6)
+            _set_largest(admin, changes, MESSAGE_BYTES)
+            pipeline.wait("delivered", lambda: not any(pipeline.store.outbox_sizes(range(4))))
+            found.go_on(18)
+
+            with redis.Redis.from_url(store.url) as client:
+                client.save()
+            _orders(settings, 50)
+            found.go_on(2)
+            store.stop(kill=True)
+            store.start()
+            found.wait("segstream_commits_total", 1, 'answer="diverged"')
+            found.go_on(2)
+
+            _make_anew(admin, settings, changes)
+            found.wait("segstream_output_lacks_changes", 1)
+            found.go_on(2)
+
+            pipeline.roles[0].expected = False
+            _make_anew(admin, settings, settings.topics.clickstream)
+            found.wait("segstream_role_failed", 1, 'error="TopicReplacedError"')
+            found.go_on(2)
+        names_and_severities = fired(found.scraper, tmp_path)
+    assert {
+        ("SegstreamOutboxStuck", "critical"),
+        ("SegstreamFreshnessBudgetBurning", "critical"),
+        ("SegstreamFreshnessBudgetBurning", "warning"),
+        ("SegstreamStoreRolledBack", "warning"),
+        ("SegstreamOutputLacksChanges", "critical"),
+        ("SegstreamRoleFailed", "critical"),
+    } <= names_and_severities
+    assert not {name for name, _ in names_and_severities} & {
+        "SegstreamClockJumped",
+        "SegstreamRejectsHigh",
+        "SegstreamStoreEvicting",
+        "SegstreamStoreFull",
+    }
+
+
+def test_endpoints_that_fail_and_control_that_cannot_be_read_wake_somebody(
+    kafka: RealKafka, redis_url: str, tmp_path: Path
+) -> None:
+    with (
+        LocalEndpoint(SECRET, lambda _: Manner.GONE) as crm,
+        LocalEndpoint(OTHER_SECRET, lambda n: (Manner.WELL, Manner.BROKEN)[n % 2]) as mail,
+    ):
+        settings = settings_of(kafka, redis_url, tmp_path, crm=crm, mail=mail)
+        triggers = Triggers(settings)
+        producer = Producer(producer_options(settings.broker))
+        with at_work(settings, tmp_path / "roles", ("campaigns", "webhooks")) as found:
+            found.go_on(2)
+            producer.produce(settings.topics.control, b"{", b"campaign")
+            assert producer.flush(30) == 0
+            for _ in range(36):
+                triggers.send(4)
+                found.go_on(1)
+        names_and_severities = fired(found.scraper, tmp_path)
+    assert {
+        ("SegstreamControlUnreadable", "warning"),
+        ("SegstreamEndpointFailed", "warning"),
+        ("SegstreamDeliveriesFailing", "warning"),
+        ("SegstreamDeliveriesGivenUp", "warning"),
+    } <= names_and_severities
+    assert not {name for name, _ in names_and_severities} & {
+        "SegstreamCampaignHarms",
+        "SegstreamSampleRatioOff",
+        "SegstreamRoleFailed",
     }

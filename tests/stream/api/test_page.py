@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from ops.bench.takeover import NOW_MS
+from stream.api.application import Api
 from stream.store.memory import MemoryStore
 from stream.units import iso
 from tests.conftest import unavailable
@@ -84,10 +85,40 @@ def browser() -> Iterator[Browser]:
         yield opened
 
 
+def with_levels(api: Api, patch: pytest.MonkeyPatch) -> None:
+    """As if levels were declared: everybody is gold."""
+    segments, why, users = api.facts.segments, api.facts.why, api._lookups._find
+    stands = {"level": "standing", "step": "gold", "looks_at": {"revenue_180d": 320.0}}
+    steps = [
+        {"level": "standing", "step": step, "of": of, "least": least, "users": number}
+        for step, of, least, number in (
+            ("gold", "revenue_180d", 250.0, 60),
+            ("rest", None, None, 540),
+        )
+    ]
+    turn = {"days": 12, "at": iso(NOW_MS), "step": "rest"}
+
+    def why_with(user: str) -> Any:
+        told = why(user)
+        return told and {**told, "levels": [{**stands, "silence": [turn], "acts": []}]}
+
+    patch.setattr(api.facts, "segments", lambda: {**segments(), "levels": steps})
+    patch.setattr(api.facts, "why", why_with)
+    patch.setattr(
+        api._lookups,
+        "_find",
+        lambda names: [one and {**one, "levels": [stands]} for one in users(names)],
+    )
+
+
 @pytest.fixture(scope="module")
 def shown(api_store: MemoryStore) -> Iterator[Served]:
     """Without clients, so that no token is asked for."""
-    with serving(settings_of(), api_store, clients=()) as running:
+    with (
+        serving(settings_of(), api_store, clients=()) as running,
+        pytest.MonkeyPatch.context() as patch,
+    ):
+        with_levels(running.api, patch)
         segments = running.get("/v1/segments", token=None)["segments"]
         changes = []
         for number in range(60):
@@ -143,7 +174,10 @@ def test_all_of_it_is_shown_and_axe_finds_nothing(
     assert browser.run("return document.querySelectorAll('#segments .card').length") == count
     assert browser.run("return document.querySelectorAll('#flows path').length") > 0
     text = browser.text()
-    for words in ("All is well", "Who goes where", "What comes next", "win-back", "Populations"):
+    for words in (
+        *("All is well", "Who goes where", "What comes next", "win-back", "Populations"),
+        *("Level: standing", "gold (from 250, revenue in 180 days)", "rest in 12 days of silence"),
+    ):
         assert words in text
     for nonsense in ("undefined", "NaN", "[object", "null", "Invalid Date"):
         assert nonsense not in text
