@@ -8,13 +8,16 @@ not be asked is said to be not looked at.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
+
+import numpy as np
 
 from consumers.client import read_to_end
 from consumers.decode import parse_all
-from consumers.fields import Fields
+from consumers.fields import UNWATCHED, Fields, shown
 from consumers.findings import Finding
 from consumers.group_namespace import see_group
+from consumers.lookalikes import known_name
 from consumers.output import Output
 from consumers.placement import REMEDY, Users, by_crc32
 from consumers.plain import PlainParser
@@ -69,20 +72,44 @@ def readable(settings: Settings, topic: str, records: Sequence[Record]) -> list[
     fields = Fields(table, settings.worker, Money(), settings.reviews)
     parser = PlainParser(table, settings.worker.message_bytes, fields)
     values = [record.value() for record in records]
-    odd = parse_all(parser, values).odd
+    parsed = parse_all(parser, values)
+    odd = parsed.odd
     seen = len(values) - len(odd.marks)
     if not seen:
         return []
+    places = set(np.flatnonzero(parsed.kind == UNWATCHED).tolist()) - odd.places
+    names = Counter(parser.event_of(values[place]) for place in places)
     why = Counter(detail for _, detail in odd.refused.values())
     why.update(filter(None, (parser.why_ignored(values[place]) for place in odd.ignored)))
     subject, unread = f"messages in {topic}", why.total()
     if not unread:
-        return [Finding(True, subject, f"the newest {seen:,} can be read")]
-    [(detail, _)] = why.most_common(1)
-    told = f"{unread:,} of the newest {seen:,} cannot be read, most often: {detail}"
-    if unread <= seen // 2:
-        return [Finding(True, subject, told)]
-    return [Finding(False, subject, told, "segstream dlq list")]
+        found = Finding(True, subject, f"the newest {seen:,} can be read")
+    else:
+        [(detail, _)] = why.most_common(1)
+        told = f"{unread:,} of the newest {seen:,} cannot be read, most often: {detail}"
+        is_most = unread > seen // 2
+        found = Finding(not is_most, subject, told, "segstream dlq list" if is_most else "")
+    return [found, *_unwatched(table.codes, topic, seen, names)]
+
+
+def _unwatched(
+    watched: Collection[str], topic: str, seen: int, names: Counter[str]
+) -> list[Finding]:
+    """What events are ignored, for no feature watches them; they may be known by another name."""
+    if not names:
+        return []
+    subject, most = f"events in {topic}", [name for name, _ in names.most_common(3)]
+    told = (
+        f"{names.total():,} of the newest {seen:,} are ignored, for no feature watches "
+        f"{', '.join(map(shown, most))}" + (" .." if len(names) > len(most) else "")
+    )
+    for name, _ in names.most_common():
+        known = known_name(name)
+        if known in watched:
+            told += f"; {shown(name)} looks like {known!r}"
+            remedy = f"send it as {known!r}, or declare features on {shown(name)}"
+            return [Finding(False, subject, told, remedy)]
+    return [Finding(True, subject, told)]
 
 
 def amounts(settings: Settings, topic: str, records: Sequence[Record]) -> list[Finding]:

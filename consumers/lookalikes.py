@@ -37,6 +37,27 @@ _EVENTS = _words(
     "event eventname eventtype eventkey eventaction name action activity activitytype verb type "
     "behavior behaviortype interaction "
 )
+_NAMES = {
+    "Order Completed": _words(
+        "purchase purchased purchasecompleted completepurchase productpurchased orderplaced placedorder "
+        "ordercreated createdorder ordersubmitted orderpaid paidorder ordersuccess ordersucceeded "
+        "checkoutcompleted completedcheckout paymentcompleted completepayment transaction sale "
+        "transactioncompleted ecommercepurchase"
+    ),
+    "Order Refunded": _words(
+        "refund refunded refundissued refundcreated refundcompleted orderreturned returnedorder "
+        "returncompleted partialrefund orderpartiallyrefunded purchaserefunded purchasereturned "
+        "paymentrefunded chargerefunded ecommercerefund"
+    ),
+    "Order Cancelled": _words(
+        "ordervoided voidedorder purchasecancelled purchasecanceled cancelorder ordercancel"
+    ),
+    "Product Viewed": _words("viewitem itemviewed viewproduct productview viewcontent vieweditem"),
+    "Product Added": _words("addtocart addedtocart cartadd itemadded productaddedtocart addeditem"),
+    "Product Removed": _words("removefromcart removedfromcart cartremove itemremoved"),
+    "Checkout Started": _words("begincheckout startcheckout initiatecheckout checkoutbegun"),
+}
+"""Names that events have elsewhere, by what the specification calls them."""
 _TYPES = frozenset({"track", "identify", "page", "screen", "group", "alias"})
 _SEGMENT = frozenset(
     {"userId", "anonymousId", "timestamp", "originalTimestamp", "sentAt", "messageId", "properties"}
@@ -80,6 +101,12 @@ def wrapped(message: dict[str, Any]) -> str:
         f"the message names no event: it is wrapped by {by}. Set worker.unwrap = {path!r} if there is a "
         "track message in it; else make one of it, with event, userId and timestamp"
     )
+
+
+def known_name(event: str) -> str | None:
+    """What the specification calls an event that nobody watches; None where no name is like it."""
+    plain = _plain(event)
+    return next((name for name, others in _NAMES.items() if plain in others), None)
 
 
 def _hint(

@@ -376,6 +376,10 @@ class PlainParser:
         except (msgspec.MsgspecError, ValueError, TypeError, RecursionError):
             return self._one_by_one(values, odd)
 
+    def event_of(self, value: bytes) -> str:
+        """The name of the event of a message that can be read."""
+        return self.parse_tracks([value])[1][0].event
+
     def why_ignored(self, value: bytes) -> str:
         """Why a message of another type may be an event all the same; empty if it looks like none."""
         parsed = self._parse(self.unwrap([value])[0].removeprefix(BOM))

@@ -235,3 +235,29 @@ def test_messages_of_another_form_are_told_with_what_to_do(
     else:
         assert [one.ok for one in found] == [ok]
         assert said in found[0].finding
+
+
+@pytest.mark.parametrize(
+    ("events", "ok", "said"),
+    [
+        (["Order Completed", "Survey Answered"], True, "1 of the newest 2 are ignored"),
+        (["Placed Order", "Survey Answered"], False, "'Placed Order' looks like 'Order Completed'"),
+        (["purchase"], False, "'purchase' looks like 'Order Completed'"),
+        (["refund", "Order Completed"], False, "'refund' looks like 'Order Refunded'"),
+        (["add_to_cart"], False, "'add_to_cart' looks like 'Product Added'"),
+        (["Completed Order"], True, None),
+        ([f"other {n}" for n in range(9)], True, "'other 0', 'other 1', 'other 2' .."),
+    ],
+)
+def test_events_that_nobody_watches_are_told_by_what_they_look_like(
+    events: list[str], ok: bool, said: str | None
+) -> None:
+    values = [encoded(event=event) for event in events]
+    found = checkup.readable(SETTINGS, "purchases", [FakeMessage(value) for value in values])
+    told = [one for one in found if one.subject.startswith("events in")]
+    if said is None:
+        assert told == []
+        return
+    assert [one.ok for one in told] == [ok]
+    assert said in told[0].finding
+    assert ok or "declare features on" in told[0].remedy
