@@ -106,7 +106,9 @@ class KindRule(BaseModel):
         "known becomes new",
     )
     never_said: tuple[str, ...] = Field(
-        default=(), description="words that would speak against the kind in a segment's name"
+        default=(),
+        description="words that would speak against the kind in a segment's name; none: those of "
+        "the default kind of that name",
     )
 
 

@@ -20,7 +20,7 @@ from functools import cached_property
 import numpy as np
 
 from stream.events import Bools, Floats
-from stream.kinds import FALLBACK_KIND, Bounds, KindRule, Members, kinds
+from stream.kinds import DEFAULT_KINDS, FALLBACK_KIND, Bounds, KindRule, Members, kinds
 from stream.model import Axes, Segment
 
 Limits = Mapping[str, Bounds]
@@ -208,9 +208,14 @@ def belied(
 
 
 def never_said(kind: str, rules: Sequence[KindRule]) -> set[str]:
-    """Words that speak against a kind."""
-    barred = (word for rule in rules if rule.kind == kind for word in rule.never_said)
-    return {word.casefold() for word in barred}
+    """Words that speak against a kind: those declared; where none is, the defaults' of that name.
+
+    A shop that gives a kind other limits means the same by *at risk*.
+    """
+    own = [rule for rule in rules if rule.kind == kind]
+    if own and not any(rule.never_said for rule in own):
+        own = [rule for rule in DEFAULT_KINDS if rule.kind == kind]
+    return {word.casefold() for rule in own for word in rule.never_said}
 
 
 def words_of(name: str) -> list[str]:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from stream.config import Learning
 from stream.events import Floats
 from stream.features import DEFAULT_FEATURES, Feature, FeatureTable
-from stream.kinds import DEFAULT_KINDS, FALLBACK_KIND, Bounds, Members
+from stream.kinds import DEFAULT_KINDS, FALLBACK_KIND, Bounds, KindRule, Members
 from stream.model import Segment
 from stream.naming import (
     FEW,
@@ -122,6 +122,15 @@ def test_money_is_much_or_little_beside_what_is_usual_in_the_shop() -> None:
         "Promising (2)",
         "Promising: big baskets",
     ]
+
+
+def test_a_kind_with_limits_of_a_shops_own_is_named_as_truly() -> None:
+    when = {"days_since_seen": Bounds(min=7)}
+    own = [KindRule(kind="at_risk", when=when), KindRule(kind="asleep", when=when)]
+    assert never_said("at_risk", own) == never_said("at_risk", DEFAULT_KINDS)
+    assert never_said("asleep", own) == set()
+    told = [KindRule(kind="at_risk", when=when, never_said=("Recent",))]
+    assert never_said("at_risk", told) == {"recent"}
 
 
 def test_a_word_of_a_feature_without_limits_is_never_said() -> None:
