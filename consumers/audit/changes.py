@@ -14,6 +14,7 @@ from pydantic import ValidationError
 
 from consumers.audit.chains import Chain, Chains, Step
 from consumers.audit.crossings import PopulationsCheck
+from consumers.audit.levels import LevelsCheck
 from consumers.audit.reading import bytes_of, digest_of, place_of, texts_of
 from consumers.audit.report import Check
 from consumers.audit.sample import Sample
@@ -47,7 +48,7 @@ class ChangesCheck:
 
     Args:
         key: the namespace's secret, see `hashing`.
-        chains, populations: take in the changes of users.
+        chains, populations, levels: take in the changes of users.
     """
 
     def __init__(
@@ -57,6 +58,7 @@ class ChangesCheck:
         sample: Sample,
         chains: Chains,
         populations: PopulationsCheck,
+        levels: LevelsCheck,
     ) -> None:
         self.valid = Check("change_records_are_valid")
         self.payload = Check("one_payload_an_id")
@@ -69,6 +71,7 @@ class ChangesCheck:
         self._sample = sample
         self._chains = chains
         self._populations = populations
+        self._levels = levels
         self._digests: dict[str, bytes] = {}
         self._lineage: dict[str, bytes] = {}
 
@@ -216,6 +219,7 @@ class ChangesCheck:
         chain: Chain = (partition, change["user"], self._incarnation(change) or 0)
         if "level" in change:
             self._chains.take(chain, _level_step(change, where))
+            self._levels.take(partition, change, where)
             return
         kinds = change["kind_from"] or "", change["kind_to"]
         step = Step(change["version"], change["from"], change["to"], change["at"], where, kinds)

@@ -13,6 +13,7 @@ from consumers.audit.chains import Chains
 from consumers.audit.changes import ChangesCheck
 from consumers.audit.crossings import PopulationsCheck
 from consumers.audit.letters import LettersCheck
+from consumers.audit.levels import LevelsCheck
 from consumers.audit.log import FoldedLog
 from consumers.audit.reading import Reading
 from consumers.audit.remembered import RememberedCheck
@@ -63,6 +64,8 @@ def audit(
         snapshots.take(partition)
     populations = PopulationsCheck(settings, table, snapshots)
     populations.read(store)
+    levels = LevelsCheck(settings, snapshots)
+    levels.read(store)
 
     # Asked for behind the snapshots: whatever they count was counted in it.
     log = FoldedLog(settings, key, snapshots, judged, store.currency())
@@ -73,7 +76,7 @@ def audit(
         dlq = topics.dlq(topic)
         letters.compare(topic, dlq, reading.records_if_there(dlq))
     chains = Chains()
-    changes = ChangesCheck(key, snapshots, judged, chains, populations)
+    changes = ChangesCheck(key, snapshots, judged, chains, populations, levels)
     changes.read(topics.changes, reading.records(topics.changes))
     snapshots.note_movement()
 
@@ -85,6 +88,7 @@ def audit(
             log.check_counts(partition, snapshot)
             state.compare(partition, snapshot)
             remembered.compare(partition, snapshot)
+            levels.compare(partition, snapshot, log)
     state.check_unserved(delivered=bool(changes.delivered))
     chains.compare()
     assignment = AssignmentCheck(table, snapshots, log, chains)
@@ -95,7 +99,7 @@ def audit(
     checks = [
         log.complete, state.check, log.conservation, letters.check, changes.valid,
         changes.payload, changes.once, chains.versions, chains.links, assignment.check,
-        populations.check,
+        populations.check, levels.check,
     ]  # fmt: skip
     counts = Counts()
     for snapshot in snapshots.values():

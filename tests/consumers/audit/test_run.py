@@ -92,9 +92,10 @@ def test_a_truthful_world_is_clean() -> None:
         "marks": 1,
     }
     assert report.backlog == {"clickstream": 0, "purchases": 0}
-    # Without a model there are no populations to judge by.
+    # Without a model there are no populations and no levels to judge by.
     assert [check.name for check in report.checks if not check.counted] == [
-        "populations_follow_their_rules"
+        "populations_follow_their_rules",
+        "levels_follow_the_log",
     ]
 
 

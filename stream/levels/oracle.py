@@ -1,0 +1,123 @@
+"""Says on which steps somebody may be, in plain Python: slow, and with none of the code that it holds to account.
+
+Comes in: levels of a model, and a user's features as the log comes to them. Goes out: what is wrong with a step that
+is stored, in words. The audit asks. Only the declaration is shared.
+
+A step depends on the path: within a limit's band whoever is on a step stays there, and a limit of a score is
+reached by an act only. So several steps may be right; this knows which are not.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+from stream.levels.steps import KnownLevel, KnownRule, KnownStep
+from stream.scores.model import Scores
+
+ROUNDING = 1e-6
+"""Share of a limit by which the log may come to another value than the owner."""
+ORDERED = 0.5
+REACH, MOST_LOG_ODDS, MOST_LOG_BASKETS, SHRINK_ORDERS = 4.0, 12.0, 2.5, 3.0
+
+Values = Mapping[str, float | None]
+
+
+def values(scores: Scores | None, features: Mapping[str, float]) -> dict[str, float | None]:
+    """Features, and scores computed from them; None for a score that the user does not have.
+
+    How unusual somebody is is left out.
+    """
+    found: dict[str, float | None] = dict(features)
+    for score in () if scores is None else scores.learned:
+        if scores is None or score.of == "unusual":
+            continue
+        if features["orders_total"] <= ORDERED:
+            found[score.name] = None
+            continue
+        terms = _terms(scores, features)
+        odds = _cut(math.fsum(map(_product, zip(score.buy, terms, strict=True))), MOST_LOG_ODDS)
+        value = 1.0 / (1.0 + math.exp(-odds))
+        if score.of == "spend":
+            money, orders = max(features["revenue_total"], 0.0), features["orders_total"]
+            basket = (money + SHRINK_ORDERS * scores.usual) / (orders + SHRINK_ORDERS)
+            more = math.fsum(map(_product, zip(score.worth, terms, strict=True)))
+            value *= basket * math.exp(_cut(more, MOST_LOG_BASKETS))
+        found[score.name] = value
+    return found
+
+
+def _terms(scores: Scores, features: Mapping[str, float]) -> list[float]:
+    own = []
+    for name, centre, spread in zip(scores.inputs, scores.centre, scores.spread, strict=True):
+        log = math.copysign(math.log1p(abs(features[name])), features[name])
+        own.append(_cut((log - centre) / spread, REACH))
+    return [1.0, *own, *((one * one - 1.0) / math.sqrt(2.0) for one in own)]
+
+
+def _cut(value: float, most: float) -> float:
+    return min(max(value, -most), most)
+
+
+def _product(pair: tuple[float, float]) -> float:
+    return pair[0] * pair[1]
+
+
+def fault_of(level: KnownLevel, step: str | None, told: Values) -> str:
+    """What is wrong with being on a step after a look, in words; empty for nothing.
+
+    Args:
+        step: None for none.
+        told: see `values`; what the level looks at has to be there.
+    """
+    learned = [told[one.of] for one in level.steps[:-1] if one.learned]
+    if None in learned or step is None:
+        if step is not None:
+            return f"on {step} of {level.name}, and has no score that it looks at"
+        return "" if None in learned else f"on no step of {level.name}, and has all it looks at"
+    names = [one.name for one in level.steps]
+    for rule in level.rules:
+        there = step == rule.step
+        if _holds(rule, told, level.slack if there else 0.0, sure=not there):
+            return "" if there else f"on {step} of {level.name}, and a rule says {rule.step}"
+        if there and _holds(rule, told, level.slack, sure=False):
+            return ""
+    place = names.index(step)
+    for higher in level.steps[:place]:
+        if not higher.learned and _is_reached(higher, told, 1.0 + _part(higher, level.slack)):
+            return f"on {step} of {level.name}, and has reached {higher.name}"
+    here = level.steps[place]
+    if place < len(level.steps) - 1:
+        # A model alone takes a limit of a score away at twice the slack only.
+        slack = 2.0 * level.slack if here.learned else level.slack
+        if not _is_reached(here, told, 1.0 - _part(here, slack), lenient=True):
+            return f"on {step} of {level.name}, and is below it"
+    return ""
+
+
+def _part(step: KnownStep, slack: float) -> float:
+    return slack if step.least >= 0 else -slack
+
+
+def _is_reached(step: KnownStep, told: Values, times: float, *, lenient: bool = False) -> bool:
+    """Whether a limit is reached; for certain, unless it is asked leniently."""
+    value, edge = told[step.of], step.least * times
+    assert value is not None
+    near = ROUNDING * max(abs(step.least), 1e-9)
+    # Whoever is at it, such as with a whole number of orders, has reached it.
+    return value >= edge + near or value == edge or (lenient and value >= edge - near)
+
+
+def _holds(rule: KnownRule, told: Values, slack: float, *, sure: bool) -> bool:
+    """Whether a rule holds; if it must be sure, by more than rounding."""
+    for name, least, most in rule.limits:
+        value = told[name]
+        assert value is not None
+        for limit, sign in ((least, 1.0), (most, -1.0)):
+            if limit is None:
+                continue
+            edge = limit - sign * abs(limit) * slack
+            near = ROUNDING * max(abs(limit), 1e-9) * (1.0 if sure else -1.0)
+            if sign * (value - edge) < near:
+                return False
+    return True

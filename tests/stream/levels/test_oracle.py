@@ -1,0 +1,111 @@
+"""The slow twin finds the steps of the columns right, and every other step that cannot be wrong."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from stream.levels.oracle import fault_of, values
+from stream.levels.steps import KnownRule
+from stream.scores.model import LearnedScore
+from stream.units import DAY_MS
+from tests.strategies import START_MS
+from tests.stream.levels.making import (
+    LEVELS,
+    RISK,
+    SCORES,
+    STAGE,
+    TABLE,
+    Shop,
+    model,
+    order,
+    view,
+)
+
+MONEY = LearnedScore("money", "spend", 90.0, (0.3, -1.2, 0.5, 0.1, 0.0), (0.2, 0.1, 0.3, 0.0, 0.1))
+BOTH = replace(SCORES, learned=(*SCORES.learned, MONEY))
+
+
+def played() -> Shop:
+    """Sixty users: a third only look, the others order once or several times."""
+    shop, random = Shop(), np.random.default_rng(3)
+    events = [view(f"user{n}", START_MS, n) for n in range(20)]
+    for n in range(20, 60):
+        for again in range(int(random.integers(1, 5))):
+            day = int(random.integers(0, 60))
+            events.append(order(f"user{n}", START_MS + day * DAY_MS, 100 * n + again))
+    events.sort(key=lambda one: one.time_ms)
+    shop.act(events, START_MS + 60 * DAY_MS)
+    shop.adopt(model(), START_MS + 60 * DAY_MS)
+    shop.commit(START_MS + 60 * DAY_MS)
+    return shop
+
+
+def test_scores_are_those_of_the_columns() -> None:
+    rows, at_ms = played().parts[0].rows, START_MS + 70 * DAY_MS
+    vectors = TABLE.vectors(rows, at_ms)
+    expected = BOTH.evaluate(vectors, TABLE.names)
+    for vector, scores in zip(vectors.tolist(), expected.tolist(), strict=True):
+        told = values(BOTH, dict(zip(TABLE.names, vector, strict=True)))
+        for name, value in zip(BOTH.names, scores, strict=True):
+            found = told[name]
+            assert found is None if np.isnan(value) else found == pytest.approx(value, rel=1e-9)
+
+
+def test_every_step_that_an_owner_has_told_is_right_and_others_are_named() -> None:
+    shop = played()
+    named = 0
+    for day in range(60, 200, 7):
+        at_ms = START_MS + day * DAY_MS
+        shop.sweep(at_ms)
+        shop.commit(at_ms)
+        vectors = TABLE.vectors(shop.parts[0].rows, at_ms)
+        for user, vector in zip(shop.parts[0].names, vectors.tolist(), strict=True):
+            told = values(SCORES, dict(zip(TABLE.names, vector, strict=True)))
+            steps = shop.steps()[user.decode()]
+            for level in LEVELS.known:
+                step = steps.get(level.name) or level.rest or None
+                assert fault_of(level, step, told) == "", (user, level.name, step)
+            wrong = {"prospect": "loyal", "first_time": "prospect", "loyal": "first_time"}
+            stage = steps.get("purchase_stage") or "prospect"
+            assert fault_of(STAGE, wrong[stage], told)
+            ordered = told["likely_back"] is not None
+            assert bool(fault_of(RISK, None, told)) == ordered
+            likely = told["likely_back"]
+            if likely is not None and likely < 0.2:
+                named += 1
+                assert "below it" in fault_of(RISK, "low", told)
+                assert "below it" in fault_of(RISK, "medium", told)
+            if likely is None:
+                assert "has no score" in fault_of(RISK, "high", told)
+    assert named > 100
+
+
+@pytest.mark.parametrize(
+    ("orders", "step", "fault"),
+    [
+        (2.9, "first_time", ""),
+        (3.2, "first_time", ""),
+        (3.31, "first_time", "has reached loyal"),
+        (2.8, "loyal", ""),
+        (2.69, "loyal", "is below it"),
+    ],
+)
+def test_within_the_band_both_steps_are_right(orders: float, step: str, fault: str) -> None:
+    level = replace(STAGE, slack=0.1)
+    found = fault_of(level, step, {"orders_total": orders})
+    assert found.endswith(fault) if fault else not found
+
+
+def test_a_rule_comes_before_all_steps() -> None:
+    rule = KnownRule("prospect", (("days_since_order", 30.0, None), ("visits_30d", None, 2.0)))
+    level = replace(STAGE, rules=(rule,), slack=0.1)
+    told = {"orders_total": 5.0, "days_since_order": 40.0, "visits_30d": 1.0}
+    assert fault_of(level, "prospect", told) == ""
+    assert "a rule says prospect" in fault_of(level, "loyal", told)
+    near = told | {"days_since_order": 28.0}
+    assert fault_of(level, "prospect", near) == "", "whoever is there may miss it by the slack"
+    assert fault_of(level, "loyal", near) == ""
+    assert "has reached loyal" in fault_of(level, "prospect", told | {"days_since_order": 20.0})
