@@ -215,5 +215,5 @@ USUAL_LEVELS: tuple[Level, ...] = (
         ),
     ),
 )
-"""What most shops with the default features and scores want; the guide shows them. A best customer's probability is still
+"""What most shops with the default features and scores want; the guide shows them, the demo has the last. A best customer's probability is still
 above the shop's when they have begun to drift away, so for them their own rhythm counts: 2.3 of their usual gaps."""

@@ -114,6 +114,17 @@ kind = "browsing"
 rank = 2
 when = {{ views_7d = {{ min = 0.5 }} }}
 
+[[levels]]
+name = "purchase_stage"
+of = "orders_total"
+slack = 0
+steps = [
+    {{name = "loyal", least = 5}},
+    {{name = "repeat", least = 2}},
+    {{name = "first_time", least = 1}},
+    {{name = "prospect"}},
+]
+
 # Two campaigns for who drifts away: shoppers react to the one, and not to the other.
 [[campaigns]]
 name = "coupon"
