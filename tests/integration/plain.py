@@ -262,20 +262,34 @@ def vectors(
         found = ages.min(axis=1) if newest else ages.max(axis=1)
         return np.where(seen.any(axis=1), found / DAY_MS, feature.absent)
 
+    def waited(feature: Feature) -> Floats:
+        """Days since the entry before, of those a feature is on; none within half a day."""
+        assert not feature.minus
+        found, newest = np.zeros(len(counted)), np.inf
+        for place, entry in enumerate(counted):
+            if entry.event in feature.on:
+                found[place] = max((entry.time_ms - newest) / DAY_MS, 0.0)
+                newest = entry.time_ms
+        return np.where(found > 0.5, found, 0.0)
+
     for feature in features:
         amounts = amounts_of(
             feature, feature.of if feature.of in ("value", "quantity") else "number"
         )
         match feature.aggregate, feature.of:
-            case "last", _:
-                column = days(feature, feature.on, newest=True)
-            case "first", _:
-                column = days(feature, (), newest=False)
+            case "last" | "first" as which, _:
+                newest = which == "last"
+                column = days(feature, feature.on if newest else (), newest=newest)
             case _, "sessions" | "browse_seconds" | "category":
                 column = np.zeros(len(times))  # nobody browses in this shop
             case "mean", _:
                 number = faded(feature, amounts_of(feature, "number"))
                 column = _divide(faded(feature, amounts), number, feature.absent)
+            case "gap", _:
+                waits = waited(feature)
+                column = _divide(
+                    faded(feature, waits), faded(feature, (waits > 0).astype(float)), feature.absent
+                )
             case "ratio", _:
                 top, bottom = (columns[part] for part in feature.ratio_parts)
                 column = _divide(top, bottom, feature.absent)
@@ -430,7 +444,9 @@ def _walk(
             total = so_far if towards == target else 0.0
             asked, by_silence = geometry.asked(number, here, best, rule)
             soon = look.at_ms - moved_ms < rule.return_seconds * 1_000
-            held = soon and cause != "user_moved" and moves[-1].before == target
+            held = cause != "user_moved" and (
+                (soon and moves[-1].before == target) or _rests(user, rule)
+            )
             # Leaning for no reason of their own: the model did that.
             models = towards == target and total == 0
             little, silence = total <= by_silence, cause == "time_passed"
@@ -462,6 +478,13 @@ def _walk(
             segment, moved_ms = target, look.at_ms
         acts += cause == "user_moved"
     return moves
+
+
+def _rests(user: Mapping[str, float], rule: Publish) -> bool:
+    """Whether a silence is usual for somebody with four orders or more, and no longer than a return takes."""
+    silence_days = user["days_since_order"]
+    usual = user["orders_total"] > 3 and silence_days < rule.usual_gaps * user["order_gap_days"]
+    return usual and silence_days * DAY_MS < rule.return_seconds * 1_000
 
 
 def _iso(time_ms: int) -> str:
