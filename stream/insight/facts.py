@@ -864,7 +864,8 @@ class EffectBesideTruth(TypedDict):
 class RunFacts(TypedDict):
     """What a run came to; latencies are from when a mark was sent to when its changes arrived.
 
-    `checks` are an audit's.
+    `checks` are an audit's. `complete` is whether the shop sent all it had, `caught_up` whether the roles
+    had come to the end of it when nobody waited longer; a run is `ok` if the audit was, and if they had.
     """
 
     ok: bool
@@ -882,6 +883,7 @@ class RunFacts(TypedDict):
     duplicated: int
     rejected: int
     complete: bool
+    caught_up: bool
     checks: list[dict[str, Any]]
     effects: NotRequired[list[EffectBesideTruth]]
     segment_list: NotRequired[SegmentsFacts]

@@ -131,7 +131,13 @@ class Run:
         return reached and waiting == 0
 
     def facts(
-        self, sent: Mapping[str, float], audited: Audited, seconds: float, *, complete: bool
+        self,
+        sent: Mapping[str, float],
+        audited: Audited,
+        seconds: float,
+        *,
+        complete: bool,
+        caught_up: bool,
     ) -> RunFacts:
         """What the run came to.
 
@@ -140,13 +146,14 @@ class Run:
             audited: what an audit found afterwards.
             seconds: that it took.
             complete: whether the shop sent all it had.
+            caught_up: whether the roles came to the end of it.
         """
         arrivals = self.arrivals
         _, events = self._progress()
         latencies = arrivals.latencies(sent)
         half, most = np.quantile(latencies, [0.5, 0.99]).tolist() if latencies else (None, None)
         facts: RunFacts = {
-            "ok": audited.ok,
+            "ok": audited.ok and (caught_up or not complete),
             "seconds": round(seconds, 1),
             "events": events,
             "events_per_second": round(events / seconds, 1) if seconds else 0.0,
@@ -161,6 +168,7 @@ class Run:
             "duplicated": audited.duplicated,
             "rejected": audited.rejected,
             "complete": complete,
+            "caught_up": caught_up,
             "checks": audited.checks,
         }
         if (found := self._segments()) is not None:

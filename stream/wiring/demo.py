@@ -196,7 +196,7 @@ def run(seconds: float, *, keep: bool, serve: bool, stop: Event, screen: Screen)
         serve: whether the API is one of the roles, and stays with the servers.
 
     Returns:
-        Whether the audit is clean.
+        Whether the audit is clean, and the roles had come to the end of what the shop sent.
 
     Raises:
         ProcessEndedError: a role has ended by itself.
@@ -247,6 +247,7 @@ def _watch(
     traffic = Thread(target=_run_shop, args=(settings, shop, seconds, stop, pace), daemon=True)
     traffic.start()
     done_at: float | None = None
+    caught_up = False
     changes = settings.topics.changes
     with _tail_consumer(settings, changes) as consumer, screen.watching(table) as draw:
         while not stop.is_set():
@@ -263,10 +264,10 @@ def _watch(
                 raise shop.error
             if shop.report is not None and done_at is None:
                 done_at = time.monotonic()
-            if done_at is not None and (
-                shop.is_settled(run) or time.monotonic() - done_at > DRAIN_SECONDS
-            ):
-                break
+            if done_at is not None:
+                caught_up = shop.is_settled(run)
+                if caught_up or time.monotonic() - done_at > DRAIN_SECONDS:
+                    break
     took = time.monotonic() - started
     with ending_at_once():
         traffic.join(10)
@@ -278,7 +279,9 @@ def _watch(
             checks = [asdict(check) for check in report.checks]
             audited = Audited(report.ok, report.lost, report.duplicated, report.rejected, checks)
             complete = shop.report is not None and shop.report.complete
-            facts = run.facts(_marks_sent(settings), audited, took, complete=complete)
+            facts = run.facts(
+                _marks_sent(settings), audited, took, complete=complete, caught_up=caught_up
+            )
             return facts | {"effects": _effects(settings, shop)}
 
 

@@ -40,6 +40,7 @@ def test_the_demo_ends_by_itself(tmp_path: Path) -> None:
     assert (facts["lost"], facts["duplicated"]) == (0, 0)
     assert facts["ok"]
     assert facts["complete"]
+    assert facts["caught_up"]
     assert [check["name"] for check in facts["checks"] if not check["ok"]] == []
     assert any(check["name"].startswith("campaigns: ") for check in facts["checks"])
     assert facts["rejected"] > 0  # the simulated shop sends some garbage

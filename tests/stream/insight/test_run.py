@@ -103,7 +103,8 @@ def test_facts_at_the_end_are_of_what_arrived_and_what_was_audited() -> None:
     for number, arrived in enumerate((10.0, 11.0, 14.0)):
         run.arrivals.take(change(number), arrived)
     sent = {f"mark {number}": 9.0 for number in range(3)}
-    facts = run.facts(sent, Audited(False, 1, 2, 3, [{"name": "a"}]), 20.0, complete=True)
+    audited = Audited(False, 1, 2, 3, [{"name": "a"}])
+    facts = run.facts(sent, audited, 20.0, complete=True, caught_up=True)
     assert (facts["ok"], facts["lost"], facts["duplicated"], facts["rejected"]) == (False, 1, 2, 3)
     assert (facts["events"], facts["events_per_second"], facts["seconds"]) == (50, 2.5, 20.0)
     assert (facts["changes"], facts["changes_by_cause"]) == (3, {"time_passed": 3})
@@ -116,9 +117,22 @@ def test_facts_at_the_end_are_of_what_arrived_and_what_was_audited() -> None:
     assert fits(moment, MomentFacts)
 
 
+@pytest.mark.parametrize(
+    ("complete", "caught_up", "ok"),
+    [(True, True, True), (True, False, False), (False, False, True)],
+)
+def test_a_run_whose_roles_did_not_keep_up_is_not_well(
+    complete: bool, caught_up: bool, ok: bool
+) -> None:
+    run = Run(store_of(position()), TABLE, 1)
+    audited = Audited(True, 0, 0, 0, [])
+    facts = run.facts({}, audited, 1.0, complete=complete, caught_up=caught_up)
+    assert facts["ok"] is ok
+
+
 def test_a_run_without_a_model_has_no_segments() -> None:
     run = Run(store_of(position(), state=None), TABLE, 1)
-    facts = run.facts({}, Audited(True, 0, 0, 0, []), 1.0, complete=False)
+    facts = run.facts({}, Audited(True, 0, 0, 0, []), 1.0, complete=False, caught_up=False)
     assert (facts["users"], facts["segments"], "segment_list" in facts) == (0, 0, False)
     assert facts["change_latency_p50_seconds"] is None
     assert fits(facts, RunFacts)
