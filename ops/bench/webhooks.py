@@ -30,7 +30,7 @@ from ops.bench.stage import START_SECONDS, BenchError, Child, Stage, await_that,
 from producers import topics
 from stream.campaigns.triggers import CampaignTrigger
 from stream.config import ConfigError, Settings
-from stream.servers import LocalStore, free_port
+from stream.servers import LocalStore, free_port, port_taken
 from stream.told import ToldError
 from stream.units import DAY_MS, iso
 from stream.wiring.roles import outlets
@@ -114,6 +114,7 @@ def _scene(stage: Stage) -> Iterator[_Scene]:
         store = stack.enter_context(stage.store())
         log = stage.file("endpoint.log")
         server = stack.enter_context(Child("endpoint", line, log, stage.cores.servers))
+        await_that(lambda: port_taken(port), START_SECONDS, server)
         yield _Scene(stage, store, port, dead, server, out)
 
 
