@@ -20,7 +20,7 @@ from producers.tables.json_lines import fitting, messages
 from producers.tables.opening import kind_of_file, open_table, stem
 from producers.tables.table import BATCH_ROWS, Refuse
 from producers.texts import FileError, is_utf8_after_all, open_utf8_lines
-from stream.config import PLACEHOLDER_IDS, Money
+from stream.config import PLACEHOLDER_IDS, Money, Reviews
 from stream.events import NativeLine, NoEvent
 from stream.times import LATEST_MS
 from stream.units import iso
@@ -196,6 +196,7 @@ def read_sources(
     keep_outliers: bool = False,
     native: ReadNative | None = None,
     money: Money | None = None,
+    ratings: Reviews | None = None,
 ) -> tuple[int, int]:
     """Read files into a sorter, and bring their events into one order of time.
 
@@ -209,6 +210,7 @@ def read_sources(
         keep_outliers: whether events far from all others stay in.
         native: see `stage`.
         money: what the worker makes of currencies; None does not ask.
+        ratings: which ratings it takes; None does not ask.
 
     Returns:
         Rows of all files, refused ones among them, and events.
@@ -248,9 +250,11 @@ def read_sources(
         refuse(Refusal(event.row, reason, why, shown, sources[event.file].file.name))
 
     count = sorter.sort(refuse_event, keep_outliers=keep_outliers)
-    note = None if money is None else _currency_note(sorter.currencies(), money)
-    if note is not None:
-        sorter.notes.append(note)
+    notes = [
+        None if money is None else _currency_note(sorter.currencies(), money),
+        None if ratings is None else _rating_note(sorter, ratings),
+    ]
+    sorter.notes += [note for note in notes if note is not None]
     return rows, count
 
 
@@ -270,6 +274,18 @@ def _currency_note(found: Counter[str], money: Money) -> str | None:
     return (
         f"amounts in {len(found)} currencies ({_told(found)}): currencies are not added up, so workers "
         "refuse all but the first that they meet; set money.currency, and money.rates for the others"
+    )
+
+
+def _rating_note(sorter: EventSorter, ratings: Reviews) -> str | None:
+    """What becomes of ratings that no review can give; nothing to tell where none are read."""
+    worst, best = ratings.worst_rating, ratings.best_rating
+    count, example = sorter.ratings_beyond(worst, best) if ratings.enabled else (0, 0.0)
+    if not count:
+        return None
+    return (
+        f"{count:,} ratings such as {example:g} are not within {worst:g} to {best:g}: workers refuse their "
+        "events; say in reviews.worst_rating and reviews.best_rating which there are"
     )
 
 

@@ -52,6 +52,7 @@ class Event(NamedTuple):
         part: 1 for the refund of an order that its own row tells of.
         file: place among the files that are read together.
         raw: its message, where it is sent as it was written.
+        rating, review, review_id: of a review, its text among them.
     """
 
     time_ms: int
@@ -74,6 +75,9 @@ class Event(NamedTuple):
     part: int = 0
     file: int = 0
     raw: str | None = None
+    rating: float | None = None
+    review: str | None = None
+    review_id: str | None = None
 
     def message_id(self, source: str) -> str:
         """The id of its message: its own, or made of file name, row and time; may be empty."""

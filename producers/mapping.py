@@ -247,6 +247,13 @@ class Mapping(_Declared):
     quantity: Columns = Field((), description="pieces; an order without it has 1")
     category: Columns = ()
     session: Columns = ()
+    rating: Columns = Field((), description="of a review: how many stars")
+    review: Columns = Field(
+        (), description="text of a review; several, such as title and text, with a blank between"
+    )
+    review_id: Columns = Field(
+        (), description="what a review is known by, whatever tells of it; else its message id"
+    )
     message_id: Columns = Field((), description="else made of file name, row and time")
     currency: Annotated[Currency | None, _as_table("column")] = Field(
         None, description="of amounts; else what stands beside them"
@@ -332,7 +339,7 @@ class Mapping(_Declared):
     @property
     def number_columns(self) -> frozenset[str]:
         """Every column of which numbers are read."""
-        numbers = [self.amount, self.price, self.quantity]
+        numbers = [self.amount, self.price, self.quantity, self.rating]
         numbers += [one.amount for one in self.refund]
         numbers += [
             test.column
@@ -359,9 +366,11 @@ class Mapping(_Declared):
             *(
                 (key, getattr(self, key))
                 for key in (
-                    "order", "amount", "price", "quantity", "category", "session", "message_id"
+                    "order", "amount", "price", "quantity", "category", "session", "rating",
+                    "review_id", "message_id",
                 )
             ),
+            *(("review", (one,)) for one in self.review),
         ]  # fmt: skip
 
 

@@ -40,8 +40,9 @@ For a file without purchases, only views and baskets, views.toml:
     segstream replay views.csv.gz --mapping views.toml
 
 Further keys: order (its rows become one order), order_rows ("lines", "total" or "repeats"),
-price, quantity, session, message_id, currency, decimal ("." or ","), optional (columns a file may
-lack), encoding, delimiter, header (names, where a file has none), each (a list in every object of
+price, quantity, session, message_id, currency, decimal ("." or ","), rating, review (text) and
+review_id of reviews (as `--mapping reviews` has them), optional (columns a file may lack),
+encoding, delimiter, header (names, where a file has none), each (a list in every object of
 JSON), minor_units (amounts are in cents), refund_numbers. time.format is auto, iso, seconds,
 milliseconds, microseconds, nanoseconds, excel (serial dates), or a strptime format as above; what
 does not fit is refused with the one that does. A rule tests one column with equals, not_equals,

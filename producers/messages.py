@@ -32,6 +32,9 @@ class MessageProperties(msgspec.Struct, omit_defaults=True, gc=False):
     price: float | None = None
     revenue: float | None = None
     value: float | None = None
+    review_id: str | None = None
+    review_body: str | None = None
+    rating: float | None = None
 
 
 class MessageContext(msgspec.Struct, gc=False):
@@ -92,6 +95,9 @@ def message_of(event: Event, timestamp: str, source: str) -> TrackMessage:
             price=event.price,
             revenue=amount if bought else None,
             value=None if bought else amount,
+            review_id=event.review_id,
+            review_body=event.review,
+            rating=event.rating,
         ),
         None if event.session is None else MessageContext(event.session),
     )

@@ -622,6 +622,7 @@ def replay(
                 native=native,
                 placeholders=settings.worker.placeholder_ids,
                 money=settings.money,
+                ratings=settings.reviews,
             )
             report.notes = list(sorter.notes)
             if watched is not None:

@@ -29,7 +29,14 @@ from producers.mapped import (
 )
 from producers.mapping import Columns, Mapping, Time
 from producers.messages import PURCHASES
-from producers.row_readers import Reader, condition_of, joined, read_nothing, reader_of
+from producers.row_readers import (
+    Reader,
+    condition_of,
+    joined,
+    read_nothing,
+    reader_of,
+    together,
+)
 from producers.texts import is_text
 from producers.times import TimeColumn
 from stream.config import PLACEHOLDER_IDS
@@ -49,6 +56,8 @@ _REMEMBERED_ORDERS = 10_000
 _NumberField = tuple[Reader, NumberColumn, str]
 
 _NOTHING = (None, None)
+_NO_MONEY = ("quantity", "rating")
+"""Numbers that no currency tells anything of."""
 
 
 class RowMapper:
@@ -115,6 +124,10 @@ class RowMapper:
         self._quantity = (reader(mapping.quantity), number_column(mapping.quantity), "quantity")
         self._price = (reader(mapping.price), number_column(mapping.price), "price")
         self._amount = (reader(mapping.amount), number_column(mapping.amount), "amount")
+        self._rating = (reader(mapping.rating), number_column(mapping.rating), "rating")
+        self._review = together([reader((name,)) for name in mapping.review])
+        self._review_id = first_id(mapping.review_id)
+        self._tells_reviews = bool(mapping.rating or mapping.review or mapping.review_id)
         currency = mapping.currency
         self._currency = reader(() if currency is None else currency.column)
         self._currency_constant = None if currency is None else currency.constant
@@ -219,7 +232,19 @@ class RowMapper:
             refund = self._refund(row, time_ms)
         names_order = event != ORDER_REFUNDED or self._mapping.refund_numbers == "order"
         numbers = (quantity, price, amount, worth)
-        return Event(time_ms, number, user, event, *texts, *numbers, currency, *refund, names_order)
+        found = Event(
+            time_ms, number, user, event, *texts, *numbers, currency, *refund, names_order
+        )
+        return self._with_review(found, row) if self._tells_reviews else found
+
+    def _with_review(self, event: Event, row: Row) -> Event:
+        """An event with what its row says as a review."""
+        ((rating, _),) = self._numbers(row, self._rating)
+        review, review_id = self._review(row), self._review_id(row)
+        if not is_text(f"{review or ''}{review_id or ''}"):
+            # Not a word of the review: it is told in reports.
+            raise Unmappable(UNREADABLE, "half a character in the review")
+        return event._replace(rating=rating, review=review, review_id=review_id)
 
     def _completed(self, order: str, row: Row) -> Row:
         """The row of an order, with what only its first one says."""
@@ -282,7 +307,7 @@ class RowMapper:
             written = column.read(text)
             value = None
             if written is not None:
-                is_money = written.is_ambiguous and key != "quantity"
+                is_money = written.is_ambiguous and key not in _NO_MONEY
                 value = column.value(written, self._code(row) if is_money else None)
             if written is not None and value is None and not column.is_settled:
                 undecided = True  # the others are still looked at, for what they tell of theirs

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 from producers.amounts import NumberColumn
-from producers.mapped import Row, UndecidedError
+from producers.mapped import NoText, Row, UndecidedError
 from producers.mapping import ColumnTest
 
 Reader = Callable[[Row], str | None]
@@ -54,6 +54,18 @@ def joined(reads: Sequence[Reader]) -> Reader:
         if text is None:
             return None
         return " ".join([text, *(more for other in others if (more := other(row)) is not None)])
+
+    return read
+
+
+def together(reads: Sequence[Reader]) -> Reader:
+    """Reads the texts of all that are filled, with a blank between; what is no text is left out."""
+    if not reads:
+        return read_nothing
+
+    def read(row: Row) -> str | None:
+        found = [text for one in reads if (text := one(row)) and not isinstance(text, NoText)]
+        return " ".join(found) or None
 
     return read
 

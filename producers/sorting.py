@@ -44,6 +44,9 @@ _STAGED = (
     ("part", "BIGINT", np.int64),
     ("file", "BIGINT", np.int64),
     ("raw", "VARCHAR", object),
+    ("rating", "DOUBLE", np.float64),
+    ("review", "VARCHAR", object),
+    ("review_id", "VARCHAR", object),
 )
 _NAMES = ", ".join(quoted(name) for name in Event._fields)
 
@@ -61,6 +64,7 @@ SELECT min(time_ms), min("row"), "user", event, "order", arg_min(id, "row"),
   CASE order_rows WHEN 'repeats' THEN arg_min(worth, "row") ELSE sum(worth ORDER BY "row") END,
   arg_min(currency, "row"), bool_or(refunded), arg_min(refund_amount, "row"),
   arg_min(refund_ms, "row"), bool_and(names_order), 0, file, NULL,
+  arg_min(rating, "row"), arg_min(review, "row"), arg_min(review_id, "row"),
   count(DISTINCT currency), order_rows, count(amount),
   count(amount) = count(*) AND min(amount) = max(amount)
 FROM staged WHERE "order" IS NOT NULL GROUP BY file, order_rows, "user", "order", event
@@ -94,12 +98,13 @@ CREATE TABLE sorted AS
 SELECT * FROM (
   SELECT time_ms, "row", "user", event, "order", id, category, session, quantity, price,
     {_MONEY} AS amount, NULL::DOUBLE AS worth, currency, refunded, refund_amount, refund_ms,
-    names_order, part, file, raw
+    names_order, part, file, raw, rating, review, review_id
   FROM whole WHERE currencies <= 1
   UNION ALL
   SELECT coalesce(refund_ms, time_ms), "row", "user", 'Order Refunded', "order", id, category,
     session, CASE WHEN refund_amount IS NULL THEN quantity END, NULL,
-    coalesce(refund_amount, {_MONEY}), NULL, currency, false, NULL, NULL, true, 1, file, NULL
+    coalesce(refund_amount, {_MONEY}), NULL, currency, false, NULL, NULL, true, 1, file, NULL,
+    NULL, NULL, NULL
   FROM whole WHERE currencies <= 1 AND refunded
 ) ORDER BY time_ms, file, "row", part
 """  # noqa: S608 - names of our own
@@ -201,6 +206,17 @@ class EventSorter:
             "AND (amount IS NOT NULL OR raw IS NOT NULL) GROUP BY 1"
         )
         return Counter(dict(self._database.execute(query).fetchall()))
+
+    def ratings_beyond(self, worst: float, best: float) -> tuple[int, float]:
+        """How many ratings are not within two of them, and one of these, after `sort`."""
+        query = (
+            "SELECT count(*), coalesce(max(rating), 0) FROM sorted "
+            "WHERE rating NOT BETWEEN $worst AND $best"
+        )
+        found: tuple[int, float] = self._database.execute(
+            query, {"worst": worst, "best": best}
+        ).fetchone()
+        return found
 
     def before(self, time_ms: int) -> int:
         """How many events there are before a time, after `sort`."""

@@ -191,7 +191,11 @@ USUAL_LEVELS: tuple[Level, ...] = (
         rules=(
             Rule(
                 step="high",
-                when={"orders_total": Bounds(min=10), "silence_in_gaps": Bounds(min=2.3)},
+                when={
+                    "orders_total": Bounds(min=10),
+                    "days_since_order": Bounds(min=30),
+                    "silence_in_gaps": Bounds(min=2.3),
+                },
             ),
         ),
     ),
@@ -216,4 +220,5 @@ USUAL_LEVELS: tuple[Level, ...] = (
     ),
 )
 """What most shops with the default features and scores want; the guide shows them, the demo has the last. A best customer's probability is still
-above the shop's when they have begun to drift away, so for them their own rhythm counts: 2.3 of their usual gaps."""
+above the shop's when they have begun to drift away, so for them their own rhythm counts: 2.3 of their usual gaps, and
+30 days, before which too many of them come back."""

@@ -121,6 +121,7 @@ def open_history(
             placeholders=settings.worker.placeholder_ids,
             native=NativeReader(table, settings.worker, settings.money, settings.reviews),
             money=settings.money,
+            ratings=settings.reviews,
         )
         files = [one.file for one in sources]
         yield History(

@@ -7,12 +7,14 @@ held here to what the decoders say.
 
 from __future__ import annotations
 
+import csv
 import gzip
 import json
 from pathlib import Path
 from random import Random
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -29,6 +31,7 @@ from stream.events import Reason
 from stream.features import DEFAULT_FEATURES, FeatureTable
 from stream.oracle import Judge, Message
 from stream.store.state import StoreUnavailableError
+from stream.units import iso
 from tests.fakes import FakeMessage
 from tests.fuzz import grammar
 from tests.fuzz.properties import WAYS
@@ -470,3 +473,86 @@ def test_an_id_that_ends_in_nothing_is_another_id() -> None:
     messages = [FakeMessage(encoded(messageId=one), place=i) for i, one in enumerate(ids)]
     batch = decoder.decode(messages).batch(1, 0, len(ids))
     assert len(set(batch.id.tolist())) == len(ids)
+
+
+REVIEWS: tuple[tuple[str, str, str, str], ...] = (
+    ("5", "Wonderful", "I love it, and so does my cat", "r-1"),
+    ("1.0", "", "Broke on the first day.\nNever again!", "r-2"),
+    ("2", "Meh", "", "r-3"),
+    ("", "", "Très « bon » — vraiment", "r-4"),
+    ("", "不好", "包装破了", "null"),
+    ("4,5", "", "", ""),
+    ("", "", "", "326"),
+    (" 3 ", "  so  ", ' said "so", twice ', "r-1"),
+)
+"""Rating, title, text and id, as they stand in a file."""
+
+
+def test_reviews_of_a_table_are_those_of_messages(tmp_path: Path) -> None:
+    ratings = Settings.model_validate({"reviews": {"enabled": True}})
+    table = ratings.table()
+    reader = Decoder(table, Worker(), ratings=ratings.reviews)
+    plain, columns, lines = (
+        tmp_path / name for name in ("reviews.csv", "events.csv", "messages.jsonl")
+    )
+    named = ["review_id", "review_body", "rating"]
+    with plain.open("w", newline="") as one, columns.open("w", newline="") as other:
+        rows, events = csv.writer(one), csv.writer(other)
+        rows.writerow(["customer", "date", "rating", "title", "review", "review_id"])
+        events.writerow(
+            [
+                "type",
+                "event",
+                "userId",
+                "timestamp",
+                "messageId",
+                *map("properties.{}".format, named),
+            ]
+        )
+        messages = []
+        for number, (rating, title, text, review) in enumerate(REVIEWS):
+            user, at = f"u{number}", f"2024-03-0{number + 1}T09:00:00.000Z"
+            body = " ".join(filter(None, (title.strip(), text.strip())))
+            rows.writerow([user, at, rating, title, text, review])
+            events.writerow(
+                ["track", "Product Reviewed", user, at, f"m{number}", review, body, rating]
+            )
+            said = {"review_id": review, "review_body": body, "rating": rating.replace(",", ".")}
+            messages.append(
+                encoded(event="Product Reviewed", userId=user, timestamp=at, messageId=f"m{number}",
+                        properties=said)
+            )  # fmt: skip
+    lines.write_bytes(b"\n".join(messages))
+
+    def read(file: Path, mapping: str) -> Any:
+        refused: list[Refusal] = []
+        with EventSorter() as sorter:
+            read_sources(
+                [Source(file, load_mapping(mapping))], sorter, refused.append,
+                native=NativeReader(table, Worker(), Money(), ratings.reviews),
+                ratings=ratings.reviews,
+            )  # fmt: skip
+            sent = [
+                FakeMessage(encoded_message(event, iso(event.time_ms), "reviews"))
+                for batch in sorter.batches()
+                for event in batch
+            ]
+        assert (refused, sorter.notes) == ([], [])
+        return reader.decode(sent, NOW_MS)
+
+    live = reader.decode([FakeMessage(one) for one in messages], NOW_MS)
+    assert live.reviews is not None
+    assert len(live.reviews.rating) == len(REVIEWS)
+    assert np.isfinite(live.reviews.rating).sum() == 5
+    for file, mapping in ((plain, "reviews"), (columns, "segment"), (lines, "segment")):
+        found = read(file, mapping)
+        assert found.users == live.users
+        assert found.time_ms.tolist() == live.time_ms.tolist()
+        assert found.kind.tolist() == live.kind.tolist()
+        assert found.reviews.rating.tobytes() == live.reviews.rating.tobytes()
+        assert [one.tolist() for one in found.reviews.words] == [
+            one.tolist() for one in live.reviews.words
+        ]
+        known = [review not in ("", "null") for *_, review in REVIEWS]
+        same = known if file == plain else [True] * len(known)
+        assert found.id[same].tolist() == live.id[same].tolist(), "told twice, it counts once"

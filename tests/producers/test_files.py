@@ -17,7 +17,7 @@ from producers.mapping import Currency, load_mapping
 from producers.sorting import EventSorter
 from producers.tables.opening import stem
 from producers.texts import FileError
-from stream.config import Money, Worker
+from stream.config import Money, Reviews, Worker
 from stream.features import DEFAULT_FEATURES, FeatureTable
 
 if TYPE_CHECKING:
@@ -195,3 +195,28 @@ def test_currencies_that_would_be_added_up_or_refused_are_told(
     else:
         assert told in notes
         assert bool(notes) == bool(told)
+
+
+@pytest.mark.parametrize(
+    ("declared", "told"),
+    [
+        (
+            {"enabled": True},
+            "2 ratings such as 9 are not within 1 to 5: workers refuse their events",
+        ),
+        ({"enabled": True, "worst_rating": 0, "best_rating": 10}, ""),
+        ({}, ""),
+    ],
+)
+def test_ratings_that_no_review_can_give_are_told(
+    tmp_path: Path, declared: dict[str, Any], told: str
+) -> None:
+    content = "customer,date,rating\n" + "".join(f"a,2026-01-0{n},{n}\n" for n in (1, 5, 9))
+    content += "b,2026-01-02,0\nb,2026-01-03,\n"
+    file = write(tmp_path / "reviews.csv", content.encode())
+    with EventSorter() as sorter:
+        sources = [Source(file, load_mapping("reviews"))]
+        assert read_sources(
+            sources, sorter, lambda _: None, ratings=Reviews.model_validate(declared)
+        ) == (5, 5)
+        assert [note[: len(told)] for note in sorter.notes] == ([told] if told else [])

@@ -58,7 +58,7 @@ def test_mappings_are_found_by_name_or_path(tmp_path: Path) -> None:
 def test_every_shipped_mapping_loads_and_says_what_it_is_for() -> None:
     found = {name: load_mapping(name) for name in shipped_names()}
     assert set(found) == {
-        "ga4", "matomo", "online_retail", "rees46", "retailrocket", "rudderstack", "segment",
+        "ga4", "matomo", "online_retail", "rees46", "retailrocket", "reviews", "rudderstack", "segment",
         "shopify", "shopify_api", "simple", "snowplow", "stripe", "stripe_api", "taobao", "woocommerce",
         "woocommerce_api",
     }  # fmt: skip

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from producers.mapped import Event, Refusal
+from producers.mapped import Event, NoText, Refusal
 from producers.mapping import Mapping, MappingError, load_mapping, parse_mapping
 from producers.messages import encode_message, message_of, topic_of
 from producers.row_mapper import RowMapper
@@ -368,6 +368,35 @@ def test_orders_of_other_shops(name: str, row: dict[str, str], expected: dict[st
     assert (found["event"], found["userId"]) == ("Order Completed", "p")
     assert found["timestamp"] == "2025-11-21T09:00:00.000Z"
     assert found["properties"] == expected
+
+
+def test_reviews() -> None:
+    declared = load_mapping("reviews")
+    row = {
+        "customer": "ann",
+        "date": "2026-11-21",
+        "stars": "4",
+        "title": " Good ",
+        "review": "Fits.",
+    }
+    found = message(event(declared, **row))
+    assert (found["event"], found["userId"]) == ("Product Reviewed", "ann")
+    assert found["properties"] == {"review_body": "Good Fits.", "rating": 4.0}
+    named = message(event(declared, **row | {"rating": "1", "review_id": "r-1"}))
+    assert named["properties"] == {"review_id": "r-1", "review_body": "Good Fits.", "rating": 1.0}
+    silent = message(event(declared, customer="ann", date="2026-11-21", rating="n/a", review=" "))
+    assert silent["properties"] == {}
+    listed = event(declared, **row | {"title": NoText('["a"]'), "review": "b"})
+    assert listed.review == "b", "as live, what is no text says nothing"
+
+
+def test_reviews_that_cannot_be_read() -> None:
+    declared = load_mapping("reviews")
+    row = {"customer": "ann", "date": "2026-11-21", "rating": "5", "review": "secret"}
+    many = refusal(declared, **row | {"rating": "lovely"})
+    assert (many.reason, many.why.split(" = ")[0]) == ("bad_number", "rating or stars")
+    half = refusal(declared, **row | {"review": "secret \udce4"})
+    assert (half.reason, half.why) == ("unreadable", "half a character in the review")
 
 
 def test_topics() -> None:

@@ -246,6 +246,21 @@ def test_rudderstack_tables(tmp_path: Path) -> None:
     ]
 
 
+def test_rudderstack_reviews(tmp_path: Path) -> None:
+    file = tmp_path / "product_reviewed.csv"
+    file.write_text(
+        "id,anonymous_id,user_id,event_text,original_timestamp,review_id,review_body,rating\n"
+        'm-1,a1,ann,Product Reviewed,2024-03-01 10:22:11 UTC,r-1,"Good, and\nwarm",5\n'
+    )
+    (found,), refused, _ = told(file, "rudderstack")
+    assert not refused
+    assert found["properties"] == {
+        "review_id": "r-1",
+        "review_body": "Good, and\nwarm",
+        "rating": 5.0,
+    }
+
+
 @pytest.mark.parametrize("kind", ["jsonl", "parquet"])
 def test_ga4_counts_a_transaction_once(tmp_path: Path, kind: str) -> None:
     lines = tmp_path / "events.jsonl"
