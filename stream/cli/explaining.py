@@ -105,7 +105,8 @@ def _show_level(console: Console, level: LevelWhy, table: FeatureTable) -> None:
     for act in level["acts"]:
         console.print(f"  {_act(act, table)}: {act['step'] or 'none'}")
     for turn in level["silence"]:
-        console.print(f"  {_days(turn['days'])} of silence: {turn['step'] or 'none'}")
+        when = _days(turn["days"]) + (" of silence" if turn["days"] else "")
+        console.print(f"  {when}: {turn['step'] or 'none'}")
     if not level["silence"]:
         console.print("  silence leaves them there for two years and longer")
 
