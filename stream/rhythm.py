@@ -92,22 +92,22 @@ def readable(names: Sequence[str]) -> bool:
 
 
 def tells_gaps(names: Sequence[str]) -> bool:
-    """Whether a feature table has what `resting` reads."""
+    """Whether a feature table has what `rest_days` reads."""
     return {SILENCE, GAP, LIFETIME} <= set(names)
 
 
-def resting(vectors: Floats, names: Sequence[str], gaps: float, most_days: float) -> Bools:
-    """Whose silence since the last order is shorter than so many of their own gaps between orders.
+def rest_days(vectors: Floats, names: Sequence[str], gaps: float, most_days: float) -> Floats:
+    """How much longer the silence since the last order may be until it is so many of their own gaps.
 
-    Nobody's of whom fewer than `MANY` gaps are known: one or two say little of who that is.
+    Above 0 for those who rest. 0 for whom fewer than `MANY` gaps are known: one or two say little of who that is.
 
     Args:
         most_days: longer silence is no rest, whatever the gap.
     """
     silence, usual = vectors[:, names.index(SILENCE)], vectors[:, names.index(GAP)]
     known = vectors[:, names.index(LIFETIME)] > MANY
-    rests: Bools = known & (silence < np.minimum(gaps * usual, most_days))
-    return rests
+    left: Floats = np.where(known, np.minimum(gaps * usual, most_days) - silence, 0.0)
+    return left
 
 
 def have_ordered(vectors: Floats, names: Sequence[str]) -> Bools:

@@ -64,9 +64,14 @@ class PublishRule:
         Args:
             names: of the vectors' features. None is the answer where they do not tell, or nobody rests.
         """
+        left = self.rest_days(names, vectors)
+        return None if left is None else left > 0
+
+    def rest_days(self, names: Sequence[str], vectors: Floats) -> Floats | None:
+        """How many days longer they rest if they stay silent; of `resting`."""
         if not self.usual_gaps or not rhythm.tells_gaps(names):
             return None
-        return rhythm.resting(vectors, names, self.usual_gaps, self.return_ms / DAY_MS)
+        return rhythm.rest_days(vectors, names, self.usual_gaps, self.return_ms / DAY_MS)
 
     @property
     def by_silence(self) -> float:

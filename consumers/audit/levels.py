@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from consumers.audit.chains import Chains
 from consumers.audit.log import FoldedLog
 from consumers.audit.report import Check, user_name
 from consumers.audit.snapshot import Snapshot, Snapshots
@@ -25,6 +26,7 @@ from stream.levels.steps import KnownLevel
 from stream.model import Model
 from stream.oracle import OracleUser
 from stream.store.promises import ReaderStore
+from stream.units import iso
 
 
 class LevelsCheck:
@@ -76,8 +78,12 @@ class LevelsCheck:
                 f"and the limit is {step.least:.9g} ({where})"
             )
 
-    def compare(self, partition: int, snapshot: Snapshot, log: FoldedLog) -> None:
-        """Hold the steps in the rows of a partition to the log."""
+    def compare(self, partition: int, snapshot: Snapshot, log: FoldedLog, chains: Chains) -> None:
+        """Hold the steps in the rows of a partition to the log.
+
+        Args:
+            chains: all changes on the output.
+        """
         model = self._model
         if model is None:
             return
@@ -100,10 +106,15 @@ class LevelsCheck:
         )
         watermark = self._settings.clock.mode == "watermark"
         times = (position.mark_ms,) if watermark else (position.levels_ms, position.clock_ms)
-        codes = rows[FIELD].tolist()
-        for user, seen, told in zip(judged, rows["seen"].tolist(), codes, strict=True):
-            if not seen:
-                # Known by what the shop did only: on no step until they act.
+        codes, clock = rows[FIELD].tolist(), iso(max(position.clock_ms, position.mark_ms))
+        for user, seen, version, told in zip(
+            judged, rows["seen"].tolist(), rows["version"].tolist(), codes, strict=True
+        ):
+            steps = chains.steps.get((partition, user, position.incarnation), ())
+            ahead = any(step.version > version or step.at > clock for step in steps)
+            if ahead or not seen:
+                # After the store has lost commits, where delivered changes have led counts before the log does.
+                # Or known by what the shop did only: on no step until they act.
                 self.check.unjudged += 1
                 continue
             self.check.counted += 1

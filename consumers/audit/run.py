@@ -88,7 +88,7 @@ def audit(
             log.check_counts(partition, snapshot)
             state.compare(partition, snapshot)
             remembered.compare(partition, snapshot)
-            levels.compare(partition, snapshot, log)
+            levels.compare(partition, snapshot, log, chains)
     state.check_unserved(delivered=bool(changes.delivered))
     chains.compare()
     assignment = AssignmentCheck(table, snapshots, log, chains)

@@ -88,7 +88,8 @@ def _store(rehearsal: Rehearsal, at_ms: int) -> MemoryStore:
     store = MemoryStore()
     store.create(0, "owner", Position([0, 0], schema))
     rows = partition.rows
-    position = Position([0, 0], schema, clock_ms=at_ms, kinds=partition.position.kinds)
+    told = partition.position
+    position = Position([0, 0], schema, clock_ms=at_ms, kinds=told.kinds, levels=told.levels)
     store.commit(0, "owner", Commit(0, position, list(partition.names), rows.tobytes()))
     store.lead("trainer")
     store.put_model("trainer", rehearsal.state.pack(rehearsal.table), at_ms)

@@ -65,13 +65,17 @@ _read = msgspec.json.Decoder(Told).decode
 
 
 def read_told(value: bytes) -> Told | None:
-    """What a record says; None if it is none."""
+    """What a record says; None if it is none.
+
+    An `identify` message of who is not known yet, with an anonymousId alone, is one, and says nothing of any user.
+    """
     try:
         told = _read(value)
     except UNREADABLE:
         return None
     if not told.user and told.type == IDENTIFY:
         told.user = told.userId or ""
+        return told
     return told if told.user or told.campaign else None
 
 

@@ -47,27 +47,22 @@ def show_why(console: Console, facts: WhyFacts | None, table: FeatureTable) -> N
     if facts["population"]["when"]:
         console.print(f"they are among the {said_population(facts['population'])}")
     border = facts["margin"]
-    due = border is not None and border["z"] > facts["margin_needed"]
+    due = _is_due(facts)
     if border is None:
         console.print("their population has no other segment; only its rule can move them")
     else:
-        _show_margin(console, facts, border, known)
+        _show_margin(console, facts, border, known, due=due)
+    if rest := facts["rests_until"]:
+        console.print(
+            f"they rest until {rest}: so long a silence is usual for them, and until then only acts, or a "
+            "population's rule, move them"
+        )
     if leaning := facts["evidence"]:
         console.print(
             f"their acts so far add up to {leaning['z']:.2f} towards {leaning['segment']}, "
             "which counts as long as it is the nearest"
         )
-    for move in facts["moves"]:
-        console.print(_move_title(move))
-        for change in move["changes"]:
-            console.print(_change_line(change, known[change["feature"]]))
-        if due and border is not None and move["segment"] == border["other"]:
-            console.print(
-                "  nothing has to: that move is due already, and waits for the next look or for "
-                "the end of the dwell time"
-            )
-        elif not move["changes"]:
-            console.print("  no single feature can, within what shoppers have")
+    _show_moves(console, facts, known, due=due)
     if not due and not any(departure["days"] == 0 for departure in facts["silence"]):
         console.print(Text("If they act now", style="bold"))
         for act in facts["acts"]:
@@ -84,13 +79,34 @@ def show_why(console: Console, facts: WhyFacts | None, table: FeatureTable) -> N
         _show_level(console, level, table)
 
 
+def _show_moves(console: Console, facts: WhyFacts, known: dict[str, Feature], *, due: bool) -> None:
+    """What alone would move them to each segment that is near."""
+    border = facts["margin"]
+    for move in facts["moves"]:
+        console.print(_move_title(move))
+        if until := move["acts_only_until"]:
+            console.print(
+                f"  they left it lately: until {until} only acts, or a population's rule, take them back"
+            )
+        for change in move["changes"]:
+            console.print(_change_line(change, known[change["feature"]]))
+        if due and border is not None and move["segment"] == border["other"]:
+            console.print(
+                "  nothing has to: that move is due already, and waits for the next look or for "
+                "the end of the dwell time"
+            )
+        elif not move["changes"]:
+            console.print("  no single feature can, within what shoppers have")
+
+
 def _show_level(console: Console, level: LevelWhy, table: FeatureTable) -> None:
     """What would take them to another step of a level."""
     console.print(Text(level_line(level), style="bold"))
     for act in level["acts"]:
         console.print(f"  {_act(act, table)}: {act['step'] or 'none'}")
     for turn in level["silence"]:
-        console.print(f"  {_days(turn['days'])} of silence: {turn['step'] or 'none'}")
+        when = _days(turn["days"]) + (" of silence" if turn["days"] else "")
+        console.print(f"  {when}: {turn['step'] or 'none'}")
     if not level["silence"]:
         console.print("  silence leaves them there for two years and longer")
 
@@ -104,8 +120,15 @@ def _show_scores(console: Console, facts: WhyFacts, known: dict[str, Feature]) -
         console.print(_unusual_table(unusual, known))
 
 
+def _is_due(facts: WhyFacts) -> bool:
+    """Whether they move without any act of theirs, once they are looked at and the dwell time is over."""
+    border, nearest = facts["margin"], facts["moves"][:1]
+    held = facts["rests_until"] or any(move["acts_only_until"] for move in nearest)
+    return border is not None and border["z"] > facts["margin_needed"] and not held
+
+
 def _show_margin(
-    console: Console, facts: WhyFacts, border: Margin, known: dict[str, Feature]
+    console: Console, facts: WhyFacts, border: Margin, known: dict[str, Feature], *, due: bool
 ) -> None:
     """How far they are from the border to the nearest other segment."""
     names = {one["segment"]: one["name"] for one in facts["moves"]}
@@ -113,7 +136,7 @@ def _show_margin(
     z, limit = border["z"], facts["margin_needed"]
     silence = facts["silence_margin_needed"]
     by_time = f", or over {silence:.2g} by silence alone" if silence < limit else ""
-    verdict = "due to move" if z > limit else f"moves over {limit:.2g}{by_time}"
+    verdict = "due to move" if due else f"moves over {limit:.2g}{by_time}"
     console.print(
         f"z {z:.2f} towards {border['other']}, {names[border['other']]}: 0 is the border; {verdict}"
     )

@@ -407,8 +407,12 @@ _Relation = TypedDict("_Relation", {"is": str})
 
 
 class Move(NamedSegment, _Relation):
-    """A segment that a user could move to, what it is to them, and what alone would do it."""
+    """A segment that a user could move to, what it is to them, and what alone would do it.
 
+    They left it so lately that until `acts_only_until` only acts, or a population's rule, take them back; null if not.
+    """
+
+    acts_only_until: str | None
     changes: list[Proposal]
 
 
@@ -521,13 +525,15 @@ class LevelWhy(LevelFacts):
 class WhyFacts(TypedDict):
     """What holds a user, and what would move them.
 
-    There is no margin where their population has no other segment.
+    There is no margin where their population has no other segment. Until `rests_until` their silence is usual for
+    them: only acts and a population's rule move them. It is null for who does not rest.
     """
 
     population: PopulationRule
     margin: Margin | None
     margin_needed: float
     silence_margin_needed: float
+    rests_until: str | None
     evidence: Evidence | None
     moves: list[Move]
     acts: list[Act]

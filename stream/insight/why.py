@@ -6,6 +6,8 @@ Comes in: a reader of the store, and a user's id. Goes out: facts; `explain` wor
 
 from __future__ import annotations
 
+import math
+
 from stream.events import Rows
 from stream.insight import foretold, level_facts
 from stream.insight.ahead import acted, silence
@@ -13,6 +15,7 @@ from stream.insight.explain import acts, departures, margin, nearest_other, prop
 from stream.insight.facts import Evidence, WhyFacts
 from stream.insight.queries import NoModelError, Reader, limits, segment_facts
 from stream.segments import EVIDENCE, columns_of
+from stream.units import DAY_MS, iso
 
 PROPOSALS = 3
 
@@ -37,29 +40,34 @@ def why(reader: Reader, name: str) -> WhyFacts | None:
     part = model.part_of(own)[0]
     declared = model.populations.declared[model.populations.names.index(part.population)]
     targets: dict[int, str] = {}
+    back = int(columns_of(row["previous"], model.ids)[0])
+    returns_ms = int(row["since"][0]) + rule.return_ms
     border, near = None, 0.0
     if len(part.ids) > 1:
         border = margin(vector, model, table.features, own)
         nearest = nearest_other(vector, model, own)
         near = float(model.nearness[own, nearest])
         targets[nearest] = "nearest"
-        back = int(columns_of(row["previous"], model.ids)[0])
         if back == nearest:
             targets[nearest] = "nearest, and where they were before"
         elif back >= 0 and model.part_of(back)[0] is part:
             targets[back] = "where they were before"
     by_act, by_silence = rule.asked_between(near)
+    rest_days = rule.rest_days(model.populations.features, vector[None])
+    rests_ms = 0 if rest_days is None else now_ms + math.ceil(float(rest_days[0]) * DAY_MS)
     after_acts, after_silence = acted(row, table, model, now_ms), silence(row, table, now_ms)
     return {
         "population": {"name": declared.name, "when": limits(declared)},
         "margin": border,
         "margin_needed": by_act,
         "silence_margin_needed": by_silence,
+        "rests_until": _until(rests_ms, now_ms),
         "evidence": _evidence(row),
         "moves": [
             {
                 **segment_facts(model, int(model.ids[target])),
                 "is": relation,
+                "acts_only_until": _until(returns_ms if target == back else 0, now_ms),
                 "changes": proposals(vector, model, table.features, own, target, rule)[:PROPOSALS],
             }
             for target, relation in targets.items()
@@ -70,6 +78,11 @@ def why(reader: Reader, name: str) -> WhyFacts | None:
         "unusual": foretold.why_unusual(model, vector, table),
         "levels": level_facts.why(model, row, position.levels, table, after_silence, after_acts),
     }
+
+
+def _until(time_ms: int, now_ms: int) -> str | None:
+    """A time to come; None for one that is over."""
+    return iso(time_ms) if time_ms > now_ms else None
 
 
 def _evidence(row: Rows) -> Evidence | None:

@@ -18,7 +18,9 @@ from stream.scores.model import Scores
 ROUNDING = 1e-6
 """Share of a limit by which the log may come to another value than the owner."""
 ORDERED = 0.5
+"""Orders above which somebody has ordered."""
 REACH, MOST_LOG_ODDS, MOST_LOG_BASKETS, SHRINK_ORDERS = 4.0, 12.0, 2.5, 3.0
+"""As the definition of a score has them (`stream.scores.model`), written down again to hold it to them."""
 
 Values = Mapping[str, float | None]
 
@@ -29,8 +31,10 @@ def values(scores: Scores | None, features: Mapping[str, float]) -> dict[str, fl
     How unusual somebody is is left out.
     """
     found: dict[str, float | None] = dict(features)
-    for score in () if scores is None else scores.learned:
-        if scores is None or score.of == "unusual":
+    if scores is None:
+        return found
+    for score in scores.learned:
+        if score.of == "unusual":
             continue
         if features["orders_total"] <= ORDERED:
             found[score.name] = None

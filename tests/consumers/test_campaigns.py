@@ -473,6 +473,15 @@ def test_of_a_user_of_whom_nothing_is_said_that_matters_nothing_is_kept() -> Non
     assert len(role) == 0
 
 
+def test_who_is_not_known_by_name_yet_is_no_record_that_nobody_can_obey() -> None:
+    role, before = Kept().start(declare([campaign()], mode="live")), passed_over()
+    anonymous = {"type": "identify", "anonymousId": "a1", "traits": {"unsubscribed": True}}
+    role.decide([told(**anonymous), told(**anonymous, userId=None)], BEGIN_MS)
+    assert passed_over() == before
+    role.decide([told(anonymousId="a1")], BEGIN_MS)
+    assert passed_over() == before + 1
+
+
 def test_more_traits_than_a_row_has_bits_for_refuse_to_start() -> None:
     kept = Kept()
     for first in (0, 8):

@@ -225,6 +225,9 @@ function pick(user) {
   return fill("story", () => story(user));
 }
 
+/** So many days from now, if nothing happens. */
+const after = (days) => (days === 0 ? "at the next look" : days === 1 ? "in a day of silence" : `in ${days} days of silence`);
+
 async function story(user) {
   const path = `/v1/users/${encodeURIComponent(user)}`;
   const [facts, why, { changes }] = await Promise.all([ask(path), ask(`${path}/why`), ask(`${path}/changes?limit=50`)]);
@@ -238,8 +241,9 @@ async function story(user) {
     (facts.levels ?? []).length ? h("p", { class: "meta" }, facts.levels.map((one) => [`${words(safe(one.level))}: `, h("b", {}, one.step === null ? "no step" : words(safe(one.step))), ". "]).flat()) : null,
     (facts.scores ?? []).length ? h("dl", { class: "strip" }, facts.scores.map((one) => h("div", {}, h("dt", {}, words(one.score)), h("dd", {}, one.unit === "money" ? money(one.value) : share(one.value))))) : null,
     h("h4", {}, "What comes next"),
-    h("p", {}, next ? `If nothing happens: ${safe(next.name)} in ${next.days} ${next.days === 1 ? "day" : "days"} (${words(next.kind)}).` : "Silence alone moves them nowhere soon."),
-    ...(why?.levels ?? []).filter((one) => one.silence.length).map((one) => h("p", {}, `${words(safe(one.level))}: ${one.silence[0].step === null ? "no step" : words(safe(one.silence[0].step))} in ${one.silence[0].days} days of silence.`)),
+    h("p", {}, next ? `If nothing happens: ${safe(next.name)} ${after(next.days)} (${words(next.kind)}).` : "Silence alone moves them nowhere soon."),
+    why?.rests_until ? h("p", {}, `Their silence is usual for them: until ${why.rests_until.slice(0, 10)} only what they do moves them.`) : null,
+    ...(why?.levels ?? []).filter((one) => one.silence.length).map((one) => h("p", {}, `${words(safe(one.level))}: ${one.silence[0].step === null ? "no step" : words(safe(one.silence[0].step))} ${after(one.silence[0].days)}.`)),
     told.length ? h("ul", {}, told.slice(0, 4).map((act) => h("li", {}, `${act.times} \u00d7 ${act.event}${act.value ? ` of ${amount(act.value)}` : ""} now: ${safe(act.name)}`))) : null,
     why?.margin ? [h("h4", {}, "Why they are there"), scroll("What holds this shopper", pulls(why.margin, safe(names.get(why.margin.other) ?? `segment ${why.margin.other}`)))] : null,
     h("h4", {}, "What happened"),

@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from consumers.audit.chains import Chains, Step
 from consumers.audit.levels import LevelsCheck
 from consumers.audit.snapshot import Snapshot, Snapshots
 from stream.config import Settings
@@ -16,7 +17,7 @@ from stream.learning.state import TrainerState
 from stream.levels.declare import USUAL_LEVELS
 from stream.oracle import Reading
 from stream.store.memory import MemoryStore
-from stream.units import DAY_MS
+from stream.units import DAY_MS, iso
 from tests.strategies import START_MS
 from tests.stream.levels.making import TABLE, Shop, model, order, view
 
@@ -58,12 +59,13 @@ class Scene:
         store.lead("trainer")
         packed = TrainerState(model=model()).pack(TABLE)
         assert store.put_model("trainer", packed, AT_MS)
+        self.chains = Chains()
         self.check = LevelsCheck(self.settings, self.snapshots)
         self.check.read(store)
 
     def compare(self) -> list[str]:
         self.snapshot.rows = {name: row.tobytes() for name, row in self.rows.items()}
-        self.check.compare(0, self.snapshot, self.log)
+        self.check.compare(0, self.snapshot, self.log, self.chains)
         return self.check.check.offenders
 
     def put(self, user: str, level: str, step: str) -> None:
@@ -108,6 +110,20 @@ def test_who_was_not_taken_over_a_limit_by_time_is_named() -> None:
     early = START_MS + DAY_MS
     scene.snapshot.position = msgspec.structs.replace(scene.snapshot.position, levels_ms=early)
     assert scene.compare() == [], "she may have been looked at then"
+
+
+@pytest.mark.parametrize(
+    ("version", "at_ms", "judged"), [(9, AT_MS, False), (1, AT_MS + 1, False), (1, AT_MS, True)]
+)
+def test_who_goes_where_delivered_changes_led_before_the_store_lost_commits_is_not_judged(
+    version: int, at_ms: int, judged: bool
+) -> None:
+    scene = Scene("watermark")
+    scene.put("ann", "churn_risk", "low")
+    chain = (0, "ann", scene.snapshot.position.incarnation)
+    scene.chains.take(chain, Step(version, None, 3, iso(at_ms), "here"))
+    assert bool(scene.compare()) is judged
+    assert scene.check.check.unjudged == (0 if judged else 1)
 
 
 @pytest.mark.parametrize("other", [{"model": "0.9"}, {"levels_by": "others"}])

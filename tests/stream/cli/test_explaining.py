@@ -19,8 +19,10 @@ from stream.cli import main
 from stream.cli.invocation import invocation
 from stream.config import Settings
 from stream.learning.state import TrainerState
+from stream.segments import PublishRule
 from stream.store.memory import MemoryStore
 from stream.store.state import Commit, Position
+from stream.units import DAY_MS, iso
 from stream.wiring import roles
 from tests.stream.test_partition import TABLE, history, models, steady
 
@@ -31,11 +33,12 @@ def now_ms() -> int:
     return history()[-1].now_ms
 
 
-def running(held: Mapping[str, int] | None = None) -> MemoryStore:
+def running(held: Mapping[str, int] | None = None, left: int = 0) -> MemoryStore:
     """A store with the users of a small shop's history, and the model they are in.
 
     Args:
         held: users by name who are in another segment than the one they were put in.
+        left: the segment that these have left just now, if any.
     """
     store = MemoryStore()
     store.create(0, "owner", Position([0, 0], TABLE.schema))
@@ -46,6 +49,8 @@ def running(held: Mapping[str, int] | None = None) -> MemoryStore:
     for user, segment in (held or {}).items():
         row = np.frombuffer(rows[user.encode()], TABLE.dtype).copy()
         row["segment"] = segment
+        if left:
+            row["previous"], row["since"] = left, now_ms()
         rows[user.encode()] = row.tobytes()
     store.commit(0, "owner", Commit(0, position, list(rows), b"".join(rows.values())))
     store.lead("trainer")
@@ -161,6 +166,29 @@ def test_why_of_a_user_who_is_due_already(
     _, _, told = said.partition("What alone would move them")
     assert told.split("\n")[1].startswith("  nothing has to: that move is due already")
     assert "If they act now" not in said
+    assert (facts["rests_until"], facts["moves"][0]["acts_only_until"]) == (None, None)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            PublishRule, "rest_days", lambda _rule, _names, vectors: np.full(len(vectors), 3.5)
+        )
+        facts, said = why(who), command("user", who, "--why")[1]
+    assert facts["rests_until"] == iso(now_ms() + int(3.5 * DAY_MS))
+    assert facts["margin"]["z"] > facts["margin_needed"]
+    assert facts["silence"] == [], "who rests is moved by acts only"
+    assert f"they rest until {facts['rests_until']}" in said
+    assert "due" not in said
+
+    @contextmanager
+    def opened_lately(_: Settings) -> Iterator[MemoryStore]:
+        yield running({who: settled["other"]}, left=settled["own"])
+
+    monkeypatch.setattr(roles, "open_store", opened_lately)
+    facts, said = why(who), command("user", who, "--why")[1]
+    until = facts["moves"][0]["acts_only_until"]
+    assert until == iso(now_ms() + Settings().publish.rule().return_ms)
+    assert f"until {until} only acts" in said
+    assert "due" not in said
 
 
 def test_why_nobody_is_asked_for(command: Command) -> None:

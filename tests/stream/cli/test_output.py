@@ -155,7 +155,8 @@ def why() -> dict[str, Any]:
         "population": {"name": EVIL, "when": {FEATURE: {"max": 1.0}}},
         "margin": {"own": 1, "other": 2, "difference": -0.1, "z": -0.1, "parts": [part]},
         "margin_needed": 0.2, "silence_margin_needed": 0.1, "evidence": {"segment": 2, "z": 0.1},
-        "moves": [{**to, "is": "nearest", "changes": [proposal]}],
+        "rests_until": EVIL,
+        "moves": [{**to, "is": "nearest", "acts_only_until": EVIL, "changes": [proposal]}],
         "acts": [{**to, "event": EVIL, "times": 2, "value": None, "quantity": None}],
         "silence": [{**to, "days": 3, "at": EVIL}],
         "scores": [score() | {"value": 0.5, "log_odds": 0.0, "average": 0.5, "parts": [
