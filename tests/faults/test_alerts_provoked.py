@@ -274,8 +274,6 @@ def test_what_is_done_to_a_pipeline_wakes_somebody(
         ("SegstreamRejectsHigh", "critical"),
         ("SegstreamStoreFull", "critical"),
         ("SegstreamRoleAbsent", "critical"),
-        # A full store takes no lease.
-        ("SegstreamNobodyLeads", "critical"),
         ("SegstreamStateLost", "critical"),
         ("SegstreamStoreEvicting", "critical"),
     } <= names_and_severities
