@@ -7,7 +7,6 @@ whoever shows them.
 from __future__ import annotations
 
 import signal
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
@@ -34,11 +33,12 @@ from stream.features import FeatureTable
 from stream.insight import campaign_facts
 from stream.insight.facts import EffectBesideTruth, MomentFacts, RunFacts
 from stream.insight.run import Audited, Run
-from stream.servers import LocalBroker, LocalStore, free_port
+from stream.servers import free_port
 from stream.store.promises import ReaderStore
 from stream.units import DAY_MS, milliseconds
 from stream.wiring import api, campaigns
 from stream.wiring.auditing import audit
+from stream.wiring.own_servers import own_servers
 from stream.wiring.processes import Processes
 from stream.wiring.roles import ROLES, mark_signer, open_store, outlets, wanted
 
@@ -205,14 +205,12 @@ def run(seconds: float, *, keep: bool, serve: bool, stop: Event, screen: Screen)
     if serve:
         api.see_that_it_is_installed()
     with ExitStack() as stack:
-        directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="segstream-")))
-        with screen.doing("starting a broker and a store"):
-            broker = stack.enter_context(LocalBroker())
-            store_server = stack.enter_context(LocalStore())
+        servers = stack.enter_context(own_servers(screen))
+        directory = servers.directory
         file = directory / "demo.toml"
         file.write_text(
             SETTINGS.format(
-                bootstrap=broker.bootstrap, url=store_server.url, mark_hours=mark_hours(seconds)
+                bootstrap=servers.bootstrap, url=servers.store_url, mark_hours=mark_hours(seconds)
             )
         )
         settings = config_layers.load(file, environment={})[0]

@@ -6,11 +6,9 @@ machine, with servers and roles of its own, that takes the files in as a history
 
 from __future__ import annotations
 
-import tempfile
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack
-from pathlib import Path
 from threading import Event
 from typing import Any, Protocol
 
@@ -22,9 +20,10 @@ from producers.replay import Progress, ReplayReport, replay
 from stream.config import Settings
 from stream.config_layers import as_file
 from stream.insight.waiting import CaughtUp, wait_until_caught_up
-from stream.servers import LocalBroker, LocalStore, free_port
+from stream.servers import free_port
 from stream.units import DAY_MS
 from stream.wiring import api
+from stream.wiring.own_servers import own_servers
 from stream.wiring.processes import Processes
 from stream.wiring.roles import ROLES, mark_signer, open_store
 
@@ -98,15 +97,13 @@ def show_files(
     """
     api.see_that_it_is_installed()
     with ExitStack() as stack:
-        directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="segstream-")))
-        with screen.doing("starting a broker and a store"):
-            broker = stack.enter_context(LocalBroker())
-            store_server = stack.enter_context(LocalStore())
-        own = own_settings(settings, broker.bootstrap, store_server.url, free_port())
+        servers = stack.enter_context(own_servers(screen))
+        own = own_settings(settings, servers.bootstrap, servers.store_url, free_port())
         topic_plans.apply(own, create=True)
-        file = directory / "shop.toml"
+        file = servers.directory / "shop.toml"
         file.write_text(as_file(own))
-        processes = stack.enter_context(Processes(file, directory, [ROLES[name] for name in SHOWN]))
+        shown = [ROLES[name] for name in SHOWN]
+        processes = stack.enter_context(Processes(file, servers.directory, shown))
         screen.serving(api.address_of(own))
         stopped = _Watch(processes, stop)
         report = _send(own, sources, stopped, screen)

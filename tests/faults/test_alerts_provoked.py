@@ -164,21 +164,27 @@ def _junk(settings: Settings, messages: int) -> None:
     assert producer.flush(30) == 0
 
 
-def _misplaced(settings: Settings, messages: int) -> None:
-    """Orders of new users in partitions that are not theirs."""
-    producer = Producer(producer_options(settings.broker))
-    for _ in range(messages):
+def _new_orders(number: int) -> Iterator[tuple[bytes, bytes]]:
+    """An order, and its key, of each of so many new users."""
+    for place in range(number):
         user = secrets.token_hex(4)
         order = encoded(
             time_ms=time.time_ns() // 1_000_000,
             event=ORDER,
             userId=user,
             messageId=user,
-            properties={"revenue": 5.0},
+            properties={"revenue": 5.0 + place % 90},
         )
-        (home,) = partitions_of([user.encode()], settings.topics.partitions).tolist()
+        yield order, user.encode()
+
+
+def _misplaced(settings: Settings, messages: int) -> None:
+    """Orders of new users in partitions that are not theirs."""
+    producer = Producer(producer_options(settings.broker))
+    for order, user in _new_orders(messages):
+        (home,) = partitions_of([user], settings.topics.partitions).tolist()
         elsewhere = (home + 1) % settings.topics.partitions
-        producer.produce(settings.topics.purchases, order, user.encode(), elsewhere)
+        producer.produce(settings.topics.purchases, order, user, elsewhere)
     assert producer.flush(30) == 0
 
 
@@ -334,16 +340,8 @@ def test_a_store_that_hangs_while_customers_go_on_and_a_clock_that_jumps_wake_so
 def _orders(settings: Settings, users: int) -> None:
     """An order of each of so many new users."""
     producer = Producer(producer_options(settings.broker))
-    for number in range(users):
-        user = secrets.token_hex(4)
-        order = encoded(
-            time_ms=time.time_ns() // 1_000_000,
-            event=ORDER,
-            userId=user,
-            messageId=user,
-            properties={"revenue": 5.0 + number % 90},
-        )
-        producer.produce(settings.topics.purchases, order, user.encode())
+    for order, user in _new_orders(users):
+        producer.produce(settings.topics.purchases, order, user)
     assert producer.flush(30) == 0
 
 
