@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 .DEFAULT_GOAL := help
 
-.PHONY: help setup demo test check fast fuzz chaos lint types bench bench-learning bench-year bench-shops bench-shoppers bench-unusual bench-reviews bench-campaigns bench-webhooks bench-effect bench-api lock schemas dashboards examples up clean
+.PHONY: help setup demo test check fast fuzz chaos lint types bench bench-learning bench-year bench-shops bench-shoppers bench-unusual bench-levels bench-reviews bench-campaigns bench-webhooks bench-effect bench-api lock schemas dashboards examples up clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -66,6 +66,9 @@ bench-shoppers: setup ## who buys again: scores against what shoppers did, and a
 
 bench-unusual: setup ## who is unusual: injected bots and others, and the first of a real shop
 	@$(BIN)/python -m ops.bench.unusual $(ARGS)
+
+bench-levels: setup ## what levels add to a sweep of the owner
+	@$(BIN)/python -m ops.bench.levels_cost $(ARGS)
 
 bench-reviews: setup ## sentiment of reviews, learned in one pass: are bad ones ranked below good ones?
 	@$(BIN)/python -m ops.bench.reviews $(ARGS)
