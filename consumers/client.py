@@ -70,11 +70,18 @@ def activity_options(broker: Broker, protocol: Protocol, name: str = "segstream"
     return options | broker.properties
 
 
-def reader_options(broker: Broker) -> Options:
+FEW_KIB = 256
+"""What is read ahead of a partition by who wants its first records only."""
+
+
+def reader_options(broker: Broker, *, few: bool = False) -> Options:
     """Options for reading partitions given by `assign`, without a group.
 
     librdkafka asks for a group id all the same; this one is never joined nor committed to. The
     end of a partition is reported as ``_PARTITION_EOF``.
+
+    Args:
+        few: a few records are wanted; otherwise up to 64 MiB are read ahead.
     """
     options = _common(broker) | {
         "group.id": f"{broker.group}-reader-{secrets.token_hex(8)}",
@@ -82,6 +89,8 @@ def reader_options(broker: Broker) -> Options:
         "queued.min.messages": 20_000,
         "fetch.queue.backoff.ms": 5,
     }
+    if few:
+        options |= {"queued.max.messages.kbytes": FEW_KIB, "fetch.message.max.bytes": FEW_KIB << 10}
     return options | broker.properties
 
 
@@ -171,6 +180,7 @@ def read_to_end(
     nearest: bool = False,
     last: int | None = None,
     short: list[int] | None = None,
+    few: bool = False,
     stall_seconds: float = 15.0,
 ) -> Iterator[Message]:
     """Read partitions of a topic up to their ends as of this call, or a little further.
@@ -185,6 +195,7 @@ def read_to_end(
             that is later, or only its end.
         last: of each partition, only about so many records before its end.
         short: takes in the partitions that end before the offset in `start`.
+        few: the caller stops after a few records.
         stall_seconds: give up when nothing arrives for this long.
 
     Raises:
@@ -192,7 +203,7 @@ def read_to_end(
         TopicMissingError: the topic or a partition is not there.
         OffsetOutOfRangeError: a partition does not have the offset in `start`.
     """
-    options = reader_options(broker)
+    options = reader_options(broker, few=few)
     if nearest or last is not None:
         # Retention may pass an offset while we ask where the partition begins.
         options["auto.offset.reset"] = "earliest"

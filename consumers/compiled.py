@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, TypeVar, cast
+from typing import Any, cast
 
 import numba
 import numpy as np
@@ -33,6 +33,7 @@ from consumers.plain import (
     Parsed,
     PlainParser,
 )
+from stream.compiling import Function, compiled_for
 from stream.events import Floats, Hashes, Ints
 from stream.features import FeatureTable
 from stream.hashing import MULTIPLIERS
@@ -40,7 +41,6 @@ from stream.placeholders import LONGEST_FOLDED
 from stream.times import EARLIEST_MS, LATEST_MS
 
 Letters = npt.NDArray[np.uint8]
-Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 class CompiledParser:
@@ -176,19 +176,6 @@ def _compiled(function: Function) -> Function:
 def _inlined(function: Function) -> Function:
     """Compiled as if it stood where it is called: to hand arrays over would cost more than it does."""
     return cast("Function", numba.njit(error_model="numpy", inline="always")(function))
-
-
-def _compiled_for(*arguments: Any) -> Callable[[Function], Function]:
-    """Compiled at once for arguments of these types, or taken from the cache on disk."""
-
-    def compile_now(function: Function) -> Function:
-        try:
-            found = numba.njit([arguments], error_model="numpy", cache=True)(function)
-        except RuntimeError:  # no folder for the cache can be written
-            found = numba.njit([arguments], error_model="numpy")(function)
-        return cast("Function", found)
-
-    return compile_now
 
 
 # -- letters -------------------------------------------------------------------------------------
@@ -923,7 +910,7 @@ _LONGEST = 8 * len(MULTIPLIERS)
 """A longer text is digested before it is hashed."""
 
 
-@_compiled_for(
+@compiled_for(
     types.Array(types.uint8, 1, "C", readonly=True), types.int64[::1], types.uint64[::1],
     types.uint64[::1], types.boolean[:, ::1], types.uint64[::1],
     types.uint64[::1], types.uint64[::1], types.float64[::1], types.uint64[::1],

@@ -43,7 +43,12 @@ def first_currency(settings: Settings) -> str:
         topic, number = place
         try:
             records = read_to_end(
-                settings.broker, topic, [number], nearest=True, stall_seconds=STALL_SECONDS
+                settings.broker,
+                topic,
+                [number],
+                nearest=True,
+                few=True,
+                stall_seconds=STALL_SECONDS,
             )
         except TopicMissingError:
             return None

@@ -119,7 +119,7 @@ class GroupMember:
             failure, self._failure = self._failure, None
             raise failure
         errors = [message.error() for message in messages]
-        if any(error is not None for error in errors):
+        if any(errors):
             messages = [m for m, error in zip(messages, errors, strict=True) if error is None]
             for error in errors:
                 if error is not None:

@@ -58,6 +58,7 @@ class Intake:
         self._guard = RejectGuard(settings.worker, settings.topics, time.monotonic)
         self._placement = Placement(settings.topics.partitions, settings.worker.misplaced)
         self._held: list[Any] = []
+        self._waits_until = 0.0
         self._unfiled: list[Reject] = []
 
     def hold(self, messages: list[Any]) -> int:
@@ -137,13 +138,14 @@ class Intake:
             if owned is not None:
                 wait_until = self._guard.wait_for(letters)
                 owned.reading.read_on[self._topics.index(topic)] = wait_until
+                self._waits_until = max(self._waits_until, wait_until)
 
     # -- back-pressure ------------------------------------------------------------------------
 
     def are_letters_too_fast(self) -> bool:
         """Whether a topic is being read that should not be, because letters came too fast."""
         now = self._time.monotonic()
-        return any(
+        return self._waits_until > now and any(
             until > now and topic not in owned.reading.paused
             for owned in self._partitions.served.values()
             for topic, until in enumerate(owned.reading.read_on)

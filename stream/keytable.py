@@ -2,21 +2,53 @@
 
 Comes in: columns of keys that are hashes. Goes out: where each stands; `remembered` and `orders` keep
 a number there. It is a hash table with open addressing and linear probing (Knuth, 6.4), whose
-steps are taken for all keys of a batch at once.
+steps are taken for all keys of a batch at once; or by `probing`, where that is installed.
 """
 
 from __future__ import annotations
+
+from functools import cache
+from typing import Protocol, cast
 
 import numpy as np
 import numpy.typing as npt
 
 from stream.events import Bools, Hashes, Ints
 
+Numbers = npt.NDArray[np.uint32]
 LOAD = 0.5
 """Places in use at the most: with more, a batch takes more and more rounds of probing."""
 GROWTH = 2.0
 """Of the room that is needed, when a table is full: so each key is moved about once on average."""
 LEAST = 1_024
+
+
+class Probing(Protocol):
+    """What `stream.probing` does."""
+
+    def put(
+        self, keys: Hashes, lanes: Numbers, wanted: Hashes, whose: Numbers, places: Ints
+    ) -> int: ...
+
+    def lay(
+        self,
+        keys: Hashes,
+        numbers: Numbers,
+        lanes: Numbers,
+        wanted: Hashes,
+        kept: Numbers,
+        whose: Numbers,
+    ) -> int: ...
+
+
+@cache
+def compiled() -> Probing | None:
+    """The compiled one; None without the extra ``segstream[fast]``."""
+    try:
+        from stream import probing  # noqa: PLC0415 - an extra
+    except ImportError:
+        return None
+    return cast("Probing", probing)
 
 
 class KeyTable:
@@ -35,6 +67,7 @@ class KeyTable:
     """
 
     def __init__(self, room: int = 0) -> None:
+        self._probing = compiled()
         self._reset(max(LEAST, int(room * GROWTH / LOAD)))
 
     def _reset(self, places: int) -> None:
@@ -42,8 +75,8 @@ class KeyTable:
         cells = np.zeros((places, 2), np.uint64)
         halves = cells.view(np.uint32)
         self.keys: Hashes = cells[:, 0]
-        self.numbers: npt.NDArray[np.uint32] = halves[:, 2]
-        self.lanes: npt.NDArray[np.uint32] = halves[:, 3]
+        self.numbers: Numbers = halves[:, 2]
+        self.lanes: Numbers = halves[:, 3]
         self.used = 0
 
     def has_room(self, more: int) -> bool:
@@ -66,15 +99,16 @@ class KeyTable:
         self._reset(size if needed <= 0.8 * size <= 3 * roomy else max(roomy, LEAST))
         self._lay(keys, numbers, lanes)
 
-    def _lay(
-        self, keys: Hashes, numbers: npt.NDArray[np.uint32], lanes: npt.NDArray[np.uint32]
-    ) -> None:
+    def _lay(self, keys: Hashes, numbers: Numbers, lanes: Numbers) -> None:
         """Put distinct keys into the empty table, in the order of their homes.
 
         Each stands at its home, or behind the one before: where `put` would have led it or another
         one. They come almost in that order from the table before, so nearly nothing is sorted, and
-        memory is written from one end to the other. To put in so many by probing takes five times as long.
+        memory is written from one end to the other. To put in so many by `put` takes five times as long.
         """
+        if self._probing is not None:
+            self.used = self._probing.lay(self.keys, self.numbers, self.lanes, keys, numbers, lanes)
+            return
         homes = self._homes(keys)
         order = np.argsort(homes, kind="stable")
         count = np.arange(len(keys))
@@ -101,11 +135,17 @@ class KeyTable:
             self._step(places, active)
         return places
 
-    def put(self, keys: Hashes, lanes: npt.NDArray[np.uint32]) -> Ints:
+    def put(self, keys: Hashes, lanes: Numbers) -> Ints:
         """Place of each key, which is put in if it is not there; equal keys share one.
 
         There must be room.
         """
+        if self._probing is not None:
+            found = np.empty(len(keys), np.int64)
+            # Columns of packed rows are not aligned, and numba would take them for another type.
+            wanted, whose = np.require(keys, np.uint64, "A"), np.require(lanes, np.uint32, "A")
+            self.used += self._probing.put(self.keys, self.lanes, wanted, whose, found)
+            return found
         places = self._homes(keys)
         left = self._claim(places, keys, lanes)
         while len(left):
@@ -113,7 +153,7 @@ class KeyTable:
             left = left[self._claim(places[left], keys[left], lanes[left])]
         return places
 
-    def _claim(self, at: Ints, keys: Hashes, lanes: npt.NDArray[np.uint32]) -> Ints:
+    def _claim(self, at: Ints, keys: Hashes, lanes: Numbers) -> Ints:
         """Take places for keys, where they are free; which of the keys have to go on."""
         here = self.keys[at]
         free = np.flatnonzero(here == 0)

@@ -5,8 +5,6 @@ from __future__ import annotations
 import importlib
 import sys
 from collections.abc import Sequence
-from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
 import pytest
@@ -31,7 +29,7 @@ from tests.strategies import (
     encoded,
 )
 
-numba = pytest.importorskip("numba", reason="needs the extra segstream[fast]")
+pytest.importorskip("numba", reason="needs the extra segstream[fast]")
 compiled = importlib.import_module("consumers.compiled")
 
 MESSAGE_BYTES = 1_024
@@ -403,21 +401,3 @@ def test_a_worker_that_shall_be_compiled_and_cannot_does_not_start(
     without_numba(monkeypatch)
     with pytest.raises(ConfigError, match=r"worker\.decoder = 'compiled'.*segstream\[fast\]"):
         Decoder(TABLES[0], Worker(decoder="compiled"))
-
-
-def test_without_a_folder_for_the_cache_it_is_compiled_anew(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    asked = []
-
-    def njit(*arguments: Any, cache: bool = False, **options: Any) -> Any:
-        asked.append(cache)
-        if cache:
-            raise RuntimeError("cannot cache function: no locator available")
-        return numba.njit(*arguments, **options)
-
-    monkeypatch.setattr(compiled, "numba", SimpleNamespace(njit=njit))
-
-    following = compiled._compiled_for(numba.types.int64)(lambda number: number + 1)
-    assert following(1) == 2
-    assert asked == [True, False]

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from stream import keytable
 from stream.events import EventColumns
 from stream.features import DEFAULT_FEATURES, FeatureTable
 from stream.keytable import LOAD, KeyTable
@@ -183,10 +184,20 @@ def test_what_is_remembered_does_not_depend_on_the_batches(
     assert all_repeats(cuts) == all_repeats(list(range(len(said))))
 
 
-@given(st.lists(st.lists(st.integers(1, 500), max_size=300), max_size=12))
+WAYS = (None, keytable.compiled()) if keytable.compiled() else (None,)
+
+
+def table_by(way: keytable.Probing | None) -> KeyTable:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(keytable, "compiled", lambda: way)
+        return KeyTable()
+
+
+@pytest.mark.parametrize("way", WAYS)
+@given(batches=st.lists(st.lists(st.integers(1, 500), max_size=300), max_size=12))
 @settings(max_examples=40, deadline=None)
-def test_a_table_is_a_dict(batches: list[list[int]]) -> None:
-    table, known = KeyTable(), dict[int, int]()
+def test_a_table_is_a_dict(way: keytable.Probing | None, batches: list[list[int]]) -> None:
+    table, known = table_by(way), dict[int, int]()
     scattered = (np.arange(1, 401, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)).tolist()
     # All of these belong to the last place: they go on from the first.
     scattered += [2**64 - 1 - number for number in range(100)]
@@ -207,8 +218,22 @@ def test_a_table_is_a_dict(batches: list[list[int]]) -> None:
     assert table.used <= LOAD * len(table.keys)
 
 
-def test_a_table_grows_and_shrinks_with_what_is_in_it() -> None:
-    table = KeyTable()
+@pytest.mark.parametrize("way", WAYS)
+def test_a_table_takes_keys_as_they_lie_in_packed_rows_and_in_bytes(
+    way: keytable.Probing | None,
+) -> None:
+    packed = np.zeros(3, np.dtype([("odd", np.uint8), ("key", np.uint64), ("lane", np.int64)]))
+    packed["key"] = 5, 1 << 40, 5
+    table = table_by(way)
+    first, second, again = table.put(packed["key"], packed["lane"]).tolist()
+    assert first == again != second
+    read = np.frombuffer(packed["key"].tobytes(), np.uint64)
+    assert table.put(read, np.zeros(3, np.uint32)).tolist() == [first, second, first]
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_table_grows_and_shrinks_with_what_is_in_it(way: keytable.Probing | None) -> None:
+    table = table_by(way)
     keys = np.random.default_rng(1).integers(1, 1 << 63, 200_000).astype(np.uint64)
     keys = keys * np.uint64(2) + np.uint64(1)
     for part in np.split(keys, 100):
