@@ -34,7 +34,7 @@ from consumers.plain import (
     PlainParser,
 )
 from stream.compiling import Function, compiled_for
-from stream.events import Floats, Hashes, Ints
+from stream.events import Codes, Floats, Hashes, Ints
 from stream.features import FeatureTable
 from stream.hashing import MULTIPLIERS
 from stream.placeholders import LONGEST_FOLDED
@@ -69,26 +69,29 @@ class CompiledParser:
         self._placeholders = _table(dict.fromkeys(fields.placeholders.short, 0))
         self._long_placeholders = _table({one.encode(): 0 for one in fields.placeholders.long})
         self._known: Mapping[bytes, float] = {}
-        self._currencies, self._rates = self._money()
+        self._currencies, self._rates, self._codes = self._money()
         # What other modules decide is an argument: the cache on disk does not see it change.
         self._limits = np.array(
             [message_bytes, LONGEST_USER, EARLIEST_MS, LATEST_MS, int(LARGEST_NUMBER)], np.int64
         )
 
-    def _money(self) -> tuple[Hashes, Floats]:
-        """Table of the currencies that are known, and their rates; see `_parse`."""
+    def _money(self) -> tuple[Hashes, Floats, Codes]:
+        """Table of the currencies that are known, their rates and what stands for them; see `_parse`."""
         fields = self._plain.fields
         self._known = fields.rates
         rates = [*fields.rates.values(), fields.unnamed]
         if fields.reads_currency and not fields.rates:
             # Whoever names one has it judged: until one is known, none is in the table.
             rates.append(fields.unnamed)
-        return _table({code: place for place, code in enumerate(fields.rates)}), np.array(rates)
+        codes = [fields.currencies.get(code, 0) for code in fields.rates]
+        codes += [fields.usual_currency] * (len(rates) - len(codes))
+        table = _table({code: place for place, code in enumerate(fields.rates)})
+        return table, np.array(rates), np.array(codes, np.uint32)
 
     def parse(self, values: Sequence[Any]) -> Parsed:
         """Columns of messages, each bytes or None, in the order they come."""
         if self._known is not self._plain.fields.rates:
-            self._currencies, self._rates = self._money()
+            self._currencies, self._rates, self._codes = self._money()
         values = self._plain.unwrap(values)
         try:
             text, lengths = _joined(values)
@@ -99,7 +102,7 @@ class CompiledParser:
             return self._plain.parse_unwrapped(values)
         left, lines, *columns = _parse(
             np.frombuffer(text, np.uint8), lengths, self._names, self._folds, self._uses,
-            self._placeholders, self._long_placeholders, self._currencies, self._rates,
+            self._placeholders, self._long_placeholders, self._currencies, self._rates, self._codes,
             MULTIPLIERS, self._limits,
         )  # fmt: skip
         users = str(lines, "utf-8").split("\n")
@@ -877,11 +880,11 @@ _NUMBERS_READ = sum(1 << which for which in range(15) if which not in (_CATEGORY
 
 
 @_inlined
-def _rate(at: int, end: int, currencies: int, rates: Floats) -> float:
-    """What a unit of a currency is worth, NaN if that is not known; of none, the last of the rates."""
+def _money(at: int, end: int, currencies: int, rates: Floats, codes: Codes) -> tuple[float, int]:
+    """What a unit of a currency is worth, NaN if that is not known, and its code; of none, the last ones."""
     which = _find_folded(at, end, currencies) if end > at else len(rates) - 1
     rate: float = rates[which] if which >= 0 else np.nan
-    return rate
+    return rate, codes[which]
 
 
 @_compiled
@@ -913,7 +916,7 @@ _LONGEST = 8 * len(MULTIPLIERS)
 @compiled_for(
     types.Array(types.uint8, 1, "C", readonly=True), types.int64[::1], types.uint64[::1],
     types.uint64[::1], types.boolean[:, ::1], types.uint64[::1],
-    types.uint64[::1], types.uint64[::1], types.float64[::1], types.uint64[::1],
+    types.uint64[::1], types.uint64[::1], types.float64[::1], types.uint32[::1], types.uint64[::1],
     types.int64[::1],
 )  # fmt: skip
 def _parse(
@@ -926,6 +929,7 @@ def _parse(
     long_placeholders: Hashes,
     currencies: Hashes,
     rates: Floats,
+    codes: Codes,
     multipliers: Hashes,
     limits: Ints,
 ) -> tuple[Any, ...]:
@@ -943,6 +947,7 @@ def _parse(
         long_placeholders: table of those that are not folded.
         currencies: table of the known ones, folded; empty where nobody looks at them.
         rates: of each, and of a message that names none, see `Fields.unnamed`.
+        codes: what stands for each, and for the one that is meant by none.
         multipliers: of the hash.
         limits: most bytes of a message and of a user, earliest time and end of times, largest number.
 
@@ -959,6 +964,7 @@ def _parse(
     order = np.empty(count, np.uint64)
     whole = np.empty(count, np.bool_)
     rate = np.empty(count)
+    currency = np.empty(count, np.uint32)
     left = np.empty(count, np.int64)
     lines = np.empty(len(text), np.uint8)
     lefts = filled = 0
@@ -991,7 +997,7 @@ def _parse(
             pieces = _quantity(amounts, uses[4, code])
             worth = _value(amounts, pieces)
             kind[i], value[i], quantity[i], order[i] = code, 0.0, 1.0, 0
-            rate[i] = rates[-1]
+            rate[i], currency[i] = rates[-1], codes[-1]
             tells = uses_order and uses_value and not takes_back
             whole[i] = np.isnan(worth) and (
                 tells or uses[3, code] or (takes_back and amounts[_LINES] == 0)
@@ -1000,7 +1006,8 @@ def _parse(
                 worth = 0.0
             elif uses_value and len(rates) > 1:
                 plain = plain and not unusual >> _CURRENCY & 1 and amounts[_CURRENCIES] == 0
-                rate[i] = _rate(starts[_CURRENCY_TEXT], ends[_CURRENCY_TEXT], known, rates)
+                first, last = starts[_CURRENCY_TEXT], ends[_CURRENCY_TEXT]
+                rate[i], currency[i] = _money(first, last, known, rates, codes)
                 worth *= abs(rate[i])
             if uses_value:
                 whole[i] = whole[i] or (uses[3, code] and worth == 0.0)
@@ -1047,5 +1054,5 @@ def _parse(
         filled += 1
     return (
         left[:lefts], lines[: filled - 1],
-        kind, time_ms, ids, value, quantity, category, order, whole, rate,
+        kind, time_ms, ids, value, quantity, category, order, whole, rate, currency,
     )  # fmt: skip

@@ -29,6 +29,7 @@ from stream.errors import BrokerUnavailableError
 from stream.events import (
     NO_EVENTS,
     Bools,
+    Codes,
     Counts,
     EventColumns,
     Floats,
@@ -91,6 +92,7 @@ class Batch:
     order: npt.NDArray[np.uint64]
     whole: Bools
     rate: Floats
+    currency: Codes
     recorded_ms: Ints
     reviews: Reviews | None
     counts: Counts
@@ -120,6 +122,7 @@ class Batch:
             self.order,
             self.whole,
             self.rate,
+            self.currency,
             self.recorded_ms,
             self.reviews,
         )
@@ -158,6 +161,7 @@ class Block:
     order: npt.NDArray[np.uint64]
     whole: Bools
     rate: Floats
+    currency: Codes
     reviews: Reviews | None
     fate: npt.NDArray[np.uint8]
     appended_ms: Ints
@@ -218,7 +222,8 @@ class Block:
         return Batch(
             topic, users, self.slots[keep], self.kind[keep], self.time_ms[keep], self.id[keep],
             self.value[keep], self.quantity[keep], self.category[keep], self.order[keep],
-            self.whole[keep], self.rate[keep], self.appended_ms[keep], reviews, counts, rejects,
+            self.whole[keep], self.rate[keep], self.currency[keep], self.appended_ms[keep], reviews,
+            counts, rejects,
             [self.marks[place] for place in sorted(self.marks) if start <= place < end],
             self.messages[end - 1].offset() + 1,
             int(self.appended_ms[keep].min()) if applied else 0,
@@ -255,7 +260,7 @@ def _unreadable(error: Exception) -> Parsed:
     return Parsed(
         [""], Odd(refused, {}, set()), nothing.astype(np.uint8), nothing.astype(np.int64),
         nothing.astype(np.uint64), nothing, nothing, nothing.astype(np.uint64),
-        nothing.astype(np.uint64), nothing.astype(np.bool_), np.ones(1),
+        nothing.astype(np.uint64), nothing.astype(np.bool_), np.ones(1), nothing.astype(np.uint32),
     )  # fmt: skip
 
 
@@ -359,6 +364,7 @@ class Decoder:
             order=parsed.order,
             whole=parsed.whole,
             rate=parsed.rate,
+            currency=parsed.currency,
             reviews=parsed.reviews,
             fate=fate,
             appended_ms=timed.recorded_ms,

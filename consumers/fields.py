@@ -26,6 +26,7 @@ from stream.events import (
     Product,
     Properties,
     Reason,
+    code_of_currency,
 )
 from stream.features import FeatureTable
 from stream.hashing import hash_text, hash_texts
@@ -45,9 +46,9 @@ class RefusedError(Exception):
         self.detail = detail
 
 
-Amounts: TypeAlias = tuple[float, float, bool, float]
+Amounts: TypeAlias = tuple[float, float, bool, float, int]
 """Value and quantity of an event, whether something is missing (it takes back an order and says no amount
-at all, or tells of an order and says no value), and the rate of its money, see `EventColumns`."""
+at all, or tells of an order and says no value), and rate and currency of its money, see `EventColumns`."""
 
 
 class NoList(NamedTuple):
@@ -109,7 +110,9 @@ class Fields:
         unwrap: in which field of a message the one is that is read.
         reads_currency: whether anybody looks at currencies.
         rates: what a unit of each currency is worth, by its folded code; empty until one is known.
+        currencies: what stands for each of them, see `EventColumns`.
         usual_rate: of a message that names no currency.
+        usual_currency: what stands for the one that is meant then.
         unnamed: the same as `EventColumns` has it: negative, unless there is one currency only.
 
     Args:
@@ -144,6 +147,11 @@ class Fields:
         self.rates = {folded(currency): rate for currency, rate in rates.items()}
         self.usual_rate = rates.get(money.default or money.currency, 1.0)
         self.unnamed = -self.usual_rate if len(self.rates) > 1 else 1.0
+        several = len(self.rates) > 1
+        self.currencies = {
+            folded(currency): code_of_currency(currency) if several else 0 for currency in rates
+        }
+        self.usual_currency = self.currencies.get(folded(money.default or money.currency), 0)
         self._agree = None if money.currency else agree
         self._agreed = ""
         self.reads_currency = bool(rates) or self._agree is not None
@@ -220,7 +228,7 @@ class Fields:
         raw, name = _amount(properties, takes_back)
         amount_alone = self._refunds[code] and raw is not None
         quantity = _quantity(properties, products, 0.0 if amount_alone else 1.0)
-        said, rate = self._worth(properties, products, raw, name, quantity)
+        said, rate, currency = self._worth(properties, products, raw, name, quantity)
         value = said or 0.0
         if takes_back:
             value, quantity = abs(value), abs(quantity)
@@ -235,11 +243,11 @@ class Fields:
         is_part = takes_back and bool(products) and not self._cancels[code]
         # A cancelled order is worth nothing any more, and some tell it so.
         silent = (said is None and not is_part) or (self._cancels[code] and value == 0.0)
-        return value, quantity, self._uses_order[code] and silent, rate
+        return value, quantity, self._uses_order[code] and silent, rate, currency
 
     def no_amounts(self, *, whole: bool) -> Amounts:
         """Of an event whose amounts nobody reads; `whole` of one that takes back all of its order."""
-        return 0.0, 1.0, whole, self.unnamed
+        return 0.0, 1.0, whole, self.unnamed, self.usual_currency
 
     def _worth(
         self,
@@ -248,40 +256,44 @@ class Fields:
         raw: Any,
         name: str,
         quantity: float,
-    ) -> tuple[float | None, float]:
-        """What a message says in money, in the reporting currency; None if it says nothing. And its rate.
+    ) -> tuple[float | None, float, int]:
+        """What a message says in money, in the reporting currency; None if it says nothing.
 
-        A line may name its own currency. Where the order names none, an amount of the whole order
-        is in that of its lines. The rate of lines in several currencies is that of their sum.
+        And its rate and currency. A line may name its own. Where the order names none, an amount of the
+        whole order is in that of its lines. The rate of lines in several currencies is that of their sum.
         """
+        unnamed = self.unnamed, self.usual_currency
         currency = properties.currency
         by_line = self.reads_currency and any(
             not is_absent(product.currency) for product in products
         )
         if raw is None and any(not is_absent(product.price) for product in products):
             value = converted = 0.0
+            codes = set()
             for product in products:
                 if not is_absent(product.price):
                     worth = number(product.price, "products.price") * _pieces(product)
                     value += worth
                     if by_line:
-                        own = product.currency
-                        converted += worth * self._rate(currency if is_absent(own) else own)
+                        own = currency if is_absent(product.currency) else product.currency
+                        converted += worth * self._rate(own)
+                        codes.add(self._code(own))
             if by_line:
                 rate = converted / value if value else 0.0
-                return converted, rate if rate > 0.0 > self.unnamed else self.unnamed
+                code = codes.pop() if len(codes) == 1 else 0
+                return converted, *((rate, code) if rate > 0.0 > self.unnamed else unnamed)
         elif raw is not None:
             value = number(raw, name)
         elif not is_absent(properties.price):
             value = number(properties.price, "price") * quantity
         else:
-            return None, self.unnamed
+            return None, *unnamed
         if by_line and is_absent(currency):
             currency = _only_currency(products)
         if not self.reads_currency:
-            return value, 1.0
+            return value, 1.0, 0
         rate = self._rate(currency)
-        return value * rate, self.unnamed if is_absent(currency) else rate
+        return value * rate, self.unnamed if is_absent(currency) else rate, self._code(currency)
 
     def says_no_amount(self, code: int, properties: Properties) -> bool:
         """Whether what takes back an order names nothing that it takes back."""
@@ -292,6 +304,12 @@ class Fields:
         if self._cancels[code]:
             return all(is_absent(product.price) for product in products)
         return not products
+
+    def _code(self, currency: Any) -> int:
+        """What stands for a currency that has a rate."""
+        if is_absent(currency):
+            return self.usual_currency
+        return self.currencies.get(folded(currency), 0) if isinstance(currency, str) else 0
 
     def _rate(self, currency: Any) -> float:
         if is_absent(currency):

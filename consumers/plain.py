@@ -35,6 +35,7 @@ from stream.config import Money, Worker
 from stream.events import (
     NO_PROPERTIES,
     Bools,
+    Codes,
     Floats,
     Hashes,
     Ints,
@@ -95,6 +96,7 @@ class Parsed(NamedTuple):
     order: Hashes
     whole: Bools
     rate: Floats
+    currency: Codes
     reviews: Reviews | None = None
 
 
@@ -196,12 +198,14 @@ class PlainParser:
         value, quantity = np.zeros(count), np.ones(count)
         order, whole = np.zeros(count, np.uint64), np.zeros(count, np.bool_)
         rate = np.full(count, self.fields.unnamed)
+        currency = np.full(count, self.fields.usual_currency, np.uint32)
         properties = [track.properties or NO_PROPERTIES for track in tracks]
         looked_at = np.flatnonzero(self._looked_at[kind])
         if len(looked_at):
             orders, amounts = self._amounts(looked_at, kind, properties, odd)
             order[looked_at] = self.fields.ids(orders)
-            for column, said in zip((value, quantity, whole, rate), amounts, strict=True):
+            columns: list[npt.NDArray[Any]] = [value, quantity, whole, rate, currency]
+            for column, said in zip(columns, amounts, strict=True):
                 column[looked_at] = said
         ids = self.fields.ids([track.messageId or "" for track in tracks])
         reviews = None if self._uses_review is None else self._reviews(values, kind, odd, ids)
@@ -217,6 +221,7 @@ class PlainParser:
             order=order,
             whole=whole,
             rate=rate,
+            currency=currency,
             reviews=reviews,
         )
         return parsed, tracks

@@ -55,6 +55,7 @@ class PurchaseReader:
             block.whole[said],
             ~placed,
             block.rate[said],
+            block.currency[said],
         )
         return Read([block.users[place] for place in said.tolist()], purchases, self._until(block))
 

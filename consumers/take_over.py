@@ -41,6 +41,7 @@ from stream.hashing import key_print
 from stream.health import Pulse
 from stream.memory import Memory
 from stream.partition import Partition
+from stream.priced import Priced, priced
 from stream.store.promises import OwnerStore
 from stream.store.state import Position
 
@@ -184,6 +185,7 @@ class TakeOver:
                 store_run=run,
                 secret=key_print(self._store.namespace_key()),
                 known_to=_known_to(position, ids),
+                priced=self._priced(position),
             )
             self._loading[number] = _Loading(
                 self._partition(sequence, number, here),
@@ -277,8 +279,18 @@ class TakeOver:
         return self._partition(
             sequence,
             number,
-            msgspec.structs.replace(begun, topics=position.topics, store_run=position.store_run),
+            msgspec.structs.replace(
+                begun,
+                topics=position.topics,
+                store_run=position.store_run,
+                priced=self._priced(begun),
+            ),
         )
+
+    def _priced(self, position: Position) -> list[Priced]:
+        """By which rates amounts of a partition were converted, and are from here on."""
+        first = position.first or [0] * len(position.offsets)
+        return priced(position.priced, position.offsets, first, self._settings.money)
 
     def _partition(self, sequence: int, number: int, position: Position) -> Partition:
         return Partition(

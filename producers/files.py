@@ -101,7 +101,7 @@ def stage(
                     undecided.append(number)
                 else:
                     refuse_row(mapped)
-            sorter.add(events, mapping.order_rows)
+            sorter.add(events, mapping.order_rows, reviews=mapping.tells_reviews)
             rows += len(batch)
             if read is not None:
                 read(rows)
@@ -126,7 +126,7 @@ def stage(
                         events.append(mapped if place == 0 else mapped._replace(file=place))
                     else:
                         refuse_row(mapped)
-                sorter.add(events, mapping.order_rows)
+                sorter.add(events, mapping.order_rows, reviews=mapping.tells_reviews)
     return rows + unreadable
 
 

@@ -63,6 +63,14 @@ class _Declared(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+def _zone_of(name: str) -> ZoneInfo:
+    """The zone of a name; a `ValueError` that pydantic tells, if there is none."""
+    try:
+        return ZoneInfo(name)
+    except (LookupError, ValueError, OSError):
+        raise ValueError("expected an IANA time zone such as Europe/London") from None
+
+
 class Time(_Declared):
     """Where the time stands and how it is written."""
 
@@ -83,6 +91,11 @@ class Time(_Declared):
     zone: str | None = Field(
         None, description="IANA zone of times that name none; else UTC, and told"
     )
+    zones: dict[str, str] = Field(
+        {},
+        description='IANA zones by the names that stand behind times, such as IST = "Asia/Kolkata"; names '
+        "of IANA themselves (Europe/Paris) and offsets (UTC+2) are read in any case",
+    )
 
     @field_validator("format")
     @classmethod
@@ -94,10 +107,16 @@ class Time(_Declared):
     @field_validator("zone")
     @classmethod
     def _is_a_zone(cls, value: str | None) -> str | None:
-        try:
-            ZoneInfo(value or "UTC")
-        except (LookupError, ValueError, OSError):
-            raise ValueError("expected an IANA time zone such as Europe/London") from None
+        _zone_of(value or "UTC")
+        return value
+
+    @field_validator("zones")
+    @classmethod
+    def _are_zones(cls, value: dict[str, str]) -> dict[str, str]:
+        for name, zone in value.items():
+            if not name.strip():
+                raise ValueError("expected a name of a zone, and its IANA time zone")
+            _zone_of(zone)
         return value
 
     def places(self, key: str) -> list[tuple[str, Columns]]:
@@ -299,6 +318,11 @@ class Mapping(_Declared):
                 "shift_jis"
             ) from None
         return value
+
+    @property
+    def tells_reviews(self) -> bool:
+        """Whether rows say what reviews say."""
+        return bool(self.rating or self.review or self.review_id)
 
     @property
     def columns(self) -> tuple[str, ...]:

@@ -45,7 +45,8 @@ review_id of reviews (as `--mapping reviews` has them), optional (columns a file
 encoding, delimiter, header (names, where a file has none), each (a list in every object of
 JSON), minor_units (amounts are in cents), refund_numbers. time.format is auto, iso, seconds,
 milliseconds, microseconds, nanoseconds, excel (serial dates), or a strptime format as above; what
-does not fit is refused with the one that does. A rule tests one column with equals, not_equals,
+does not fit is refused with the one that does. time.zones says what names of zones behind times
+mean. A rule tests one column with equals, not_equals,
 one_of, starts_with, ends_with, matches, less_than, more_than or empty, and says event = "..." or
 reject = "a_reason"; the first that holds decides.
 refund = {{ column = "Status", equals = "refunded" }} tells of orders that were given back

@@ -116,7 +116,11 @@ class RowMapper:
             return joined([reader(time.column), *(reader((name,)) for name in time.clock)])
 
         self._time = time_reader(mapping.time)
-        self._times = TimeColumn(mapping.time.format, mapping.time.zone, latest_ms)
+
+        def time_column(time: Time) -> TimeColumn:
+            return TimeColumn(time.format, time.zone, latest_ms, time.zones)
+
+        self._times = time_column(mapping.time)
         self._order = first_id(mapping.order)
         self._id = first_id(mapping.message_id)
         self._category = ids.reader(reader(mapping.category))
@@ -127,7 +131,7 @@ class RowMapper:
         self._rating = (reader(mapping.rating), number_column(mapping.rating), "rating")
         self._review = together([reader((name,)) for name in mapping.review])
         self._review_id = first_id(mapping.review_id)
-        self._tells_reviews = bool(mapping.rating or mapping.review or mapping.review_id)
+        self._tells_reviews = mapping.tells_reviews
         currency = mapping.currency
         self._currency = reader(() if currency is None else currency.column)
         self._currency_constant = None if currency is None else currency.constant
@@ -139,10 +143,7 @@ class RowMapper:
                 (reader(refund.amount), number_column(refund.amount), "refund.amount"),
                 None
                 if refund.time is None
-                else (
-                    time_reader(refund.time),
-                    TimeColumn(refund.time.format, refund.time.zone, latest_ms),
-                ),
+                else (time_reader(refund.time), time_column(refund.time)),
             )
             for refund in mapping.refund
         ]

@@ -10,7 +10,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
 import numpy as np
 
@@ -23,7 +23,10 @@ from stream.units import DAY_MS, iso
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-_STAGED = (
+_Columns: TypeAlias = tuple[tuple[str, str, Any], ...]
+"""Columns of a table: name, type there, and type of a batch's array."""
+
+_STAGED: _Columns = (
     ("time_ms", "BIGINT", np.int64),
     ("row", "BIGINT", np.int64),
     ("user", "VARCHAR", object),
@@ -44,16 +47,18 @@ _STAGED = (
     ("part", "BIGINT", np.int64),
     ("file", "BIGINT", np.int64),
     ("raw", "VARCHAR", object),
+)
+_REVIEWED: _Columns = (
     ("rating", "DOUBLE", np.float64),
     ("review", "VARCHAR", object),
     ("review_id", "VARCHAR", object),
 )
-_NAMES = ", ".join(quoted(name) for name in Event._fields)
+"""Columns of reviews, the last of an event: few files have any, and those have no such columns."""
 
 # Sums in row order: floating point addition depends on order, and a replay must not.
-_WHOLE = f"""
+_WHOLE = """
 CREATE TABLE whole AS
-SELECT {_NAMES}, 1 AS currencies, order_rows, 1 AS amounts, false AS alike
+SELECT {names}, 1 AS currencies, order_rows, 1 AS amounts, false AS alike
 FROM staged WHERE "order" IS NULL
 UNION ALL
 SELECT min(time_ms), min("row"), "user", event, "order", arg_min(id, "row"),
@@ -64,11 +69,11 @@ SELECT min(time_ms), min("row"), "user", event, "order", arg_min(id, "row"),
   CASE order_rows WHEN 'repeats' THEN arg_min(worth, "row") ELSE sum(worth ORDER BY "row") END,
   arg_min(currency, "row"), bool_or(refunded), arg_min(refund_amount, "row"),
   arg_min(refund_ms, "row"), bool_and(names_order), 0, file, NULL,
-  arg_min(rating, "row"), arg_min(review, "row"), arg_min(review_id, "row"),
+  {first_review}
   count(DISTINCT currency), order_rows, count(amount),
   count(amount) = count(*) AND min(amount) = max(amount)
 FROM staged WHERE "order" IS NOT NULL GROUP BY file, order_rows, "user", "order", event
-"""  # noqa: S608 - names of our own
+"""
 
 _MONEY = "coalesce(amount, worth)"
 
@@ -98,13 +103,13 @@ CREATE TABLE sorted AS
 SELECT * FROM (
   SELECT time_ms, "row", "user", event, "order", id, category, session, quantity, price,
     {_MONEY} AS amount, NULL::DOUBLE AS worth, currency, refunded, refund_amount, refund_ms,
-    names_order, part, file, raw, rating, review, review_id
+    names_order, part, file, raw {{reviews}}
   FROM whole WHERE currencies <= 1
   UNION ALL
   SELECT coalesce(refund_ms, time_ms), "row", "user", 'Order Refunded', "order", id, category,
     session, CASE WHEN refund_amount IS NULL THEN quantity END, NULL,
-    coalesce(refund_amount, {_MONEY}), NULL, currency, false, NULL, NULL, true, 1, file, NULL,
-    NULL, NULL, NULL
+    coalesce(refund_amount, {_MONEY}), NULL, currency, false, NULL, NULL, true, 1, file, NULL
+    {{no_reviews}}
   FROM whole WHERE currencies <= 1 AND refunded
 ) ORDER BY time_ms, file, "row", part
 """  # noqa: S608 - names of our own
@@ -141,6 +146,7 @@ class EventSorter:
         with ExitStack() as opened:
             folder = opened.enter_context(tempfile.TemporaryDirectory(prefix="segstream-"))
             self._database = opened.enter_context(database_of(folder))
+            self._columns: _Columns = _STAGED
             columns = ", ".join(f"{quoted(name)} {kind}" for name, kind, _ in _STAGED)
             self._database.execute(f"CREATE TABLE staged ({columns}, order_rows VARCHAR)")
             self._opened = opened.pop_all()
@@ -149,17 +155,41 @@ class EventSorter:
     def __exit__(self, *_: object) -> None:
         self._opened.close()
 
-    def add(self, events: Sequence[Event], order_rows: str = "lines") -> None:
+    def add(
+        self, events: Sequence[Event], order_rows: str = "lines", *, reviews: bool = False
+    ) -> None:
+        """Take events in.
+
+        Args:
+            events: in any order.
+            order_rows: see `Mapping.order_rows`.
+            reviews: whether they may say what reviews say; else that is left out.
+        """
         if not events:
             return
-        columns = zip(_STAGED, zip(*events, strict=True), strict=True)
+        if reviews and not self._has_reviews:
+            for name, kind, _ in _REVIEWED:
+                self._database.execute(f"ALTER TABLE staged ADD COLUMN {quoted(name)} {kind}")
+            self._columns = _STAGED + _REVIEWED
+        # Whatever stands behind the last column is left where it is.
+        columns = zip(self._columns, zip(*events, strict=True), strict=False)
         batch = {name: _column(values, kind) for (name, _, kind), values in columns}
         self._database.register("batch", batch)
         self._database.execute(
-            f"INSERT INTO staged SELECT {_NAMES}, $rows FROM batch",  # noqa: S608
+            f"INSERT INTO staged ({self._names}, order_rows) "  # noqa: S608
+            f"SELECT {self._names}, $rows FROM batch",
             {"rows": order_rows},
         )
         self._database.unregister("batch")
+
+    @property
+    def _has_reviews(self) -> bool:
+        return len(self._columns) > len(_STAGED)
+
+    @property
+    def _names(self) -> str:
+        """The columns that events have here."""
+        return ", ".join(quoted(name) for name, _, _ in self._columns)
 
     def sort(
         self, refuse: Callable[[Event, str, str], None] | None = None, *, keep_outliers: bool = True
@@ -172,16 +202,23 @@ class EventSorter:
             keep_outliers: whether the latter stay in.
         """
         run = self._database.execute
-        run(_WHOLE)
+        reviews = [quoted(name) for name, _, _ in self._columns[len(_STAGED) :]]
+        first_review = "".join(f'arg_min({name}, "row"), ' for name in reviews)
+        run(_WHOLE.format(names=self._names, first_review=first_review))
         run("DROP TABLE staged")
-        for row in run(f"SELECT {_NAMES} FROM whole WHERE currencies > 1").fetchall():  # noqa: S608
+        for row in run(f"SELECT {self._names} FROM whole WHERE currencies > 1").fetchall():  # noqa: S608
             if refuse is not None:
                 refuse(Event(*row), BAD_CURRENCY, "the rows of the order are in two currencies")
         self._join_what_files_split()
         self._look_for_totals()
         self._look_for_lost_orders()
         self._look_for_letter_cases()
-        run(_SORTED)
+        run(
+            _SORTED.format(
+                reviews="".join(f", {name}" for name in reviews),
+                no_reviews=", NULL" * len(reviews),
+            )
+        )
         self._look_for_repeated_ids()
         run("DROP TABLE whole")
         if refuse is not None and not keep_outliers:
@@ -209,6 +246,8 @@ class EventSorter:
 
     def ratings_beyond(self, worst: float, best: float) -> tuple[int, float]:
         """How many ratings are not within two of them, and one of these, after `sort`."""
+        if not self._has_reviews:
+            return 0, 0.0
         query = (
             "SELECT count(*), coalesce(max(rating), 0) FROM sorted "
             "WHERE rating NOT BETWEEN $worst AND $best"

@@ -7,16 +7,15 @@ would have read it. `row_mapper` is next.
 from __future__ import annotations
 
 import re
-import string
-from collections.abc import Callable
-from datetime import UTC, datetime, timedelta, timezone
-from functools import lru_cache
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime, timedelta, timezone, tzinfo
+from functools import lru_cache, partial
 from zoneinfo import ZoneInfo
 
 from stream.times import EARLIEST_MS, LATEST_MS
 from stream.units import iso
 
-Parse = Callable[[str, ZoneInfo], int]
+Parse = Callable[[str, tzinfo], int]
 
 PER_MILLISECOND = {
     "seconds": 0.001,
@@ -26,7 +25,6 @@ PER_MILLISECOND = {
 }
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MILLISECOND = timedelta(milliseconds=1)
-_NO_ZONE = ZoneInfo("UTC")
 _SERIAL_ZERO = {
     # Excel takes 1900 for a leap year: counted from here, every day after that February is right.
     "excel": datetime(1899, 12, 30),  # noqa: DTZ001 - the zone is the column's
@@ -47,8 +45,23 @@ _ZONE_HOURS = {
     "UTC": 0, "GMT": 0, "EST": -5, "EDT": -4, "CST": -6, "CDT": -5, "MST": -7, "MDT": -6,
     "PST": -8, "PDT": -7, "CET": 1, "CEST": 2,
 }  # fmt: skip
-"""What %Z reads: the zones of RFC 2822 and Central Europe's. Python's own knows UTC and the zone of
-the machine, and forgets both again."""
+"""Abbreviations that %Z reads: the zones of RFC 2822 and Central Europe's. Python's own knows UTC and the
+zone of the machine, and forgets both again. Without %Z in its format nobody has said that a column has
+them; names of IANA and offsets from UTC mean one thing only, and are read in any case."""
+
+_IANA = r"[A-Z][A-Za-z]+(?:/[A-Za-z0-9_+-]+)+"
+_FROM_UTC = r"(?:UTC|GMT)(?:(?P<sign>[+\-\u2212])(?P<hours>\d\d?)(?::?(?P<minutes>[0-5]\d))?)?"
+_COMMENT = r"(?: \([^()]*\))?"
+"""A name in words behind an offset, as browsers write it."""
+_NAMED = re.compile(
+    rf"(?P<bare>.*(?:\d|[AaPp][Mm])) ?"
+    rf"(?P<zone>(?P<open>\[)?(?P<iana>{_IANA})(?(open)\])|{_FROM_UTC}|[A-Z]{{2,5}}){_COMMENT}",
+    re.ASCII,
+)
+_COMMENTED = re.compile(r"(.*[+-]\d\d:?\d\d) \([^()]*\)", re.ASCII)
+_OTHER_NAME = re.compile(
+    r"(?P<bare>.*:\d\d(?:[.,]\d+)?(?: ?[AaPp]\.?[Mm]\.?)?) ?(?P<zone>[^\W\d]\D*)"
+)
 
 _DATES = (
     "%Y-%m-%d", "%b-%d-%y", "%b-%d-%Y", "%A, %B %d, %Y", "%d.%m.%Y", "%d.%m.%y", "%d/%m/%Y", "%m/%d/%Y", "%d/%m/%y", "%m/%d/%y", "%d-%m-%Y", "%m-%d-%Y",
@@ -57,8 +70,8 @@ _DATES = (
 )  # fmt: skip
 _CLOCKS = (
     "", " %H:%M", " %H:%M:%S", " %H:%M:%S.%f", " %I:%M %p", " %I:%M:%S %p", ", %H:%M", ", %H:%M:%S",
-    ", %I:%M %p", ", %I:%M:%S %p", " at %I:%M %p", " at %I:%M:%S %p", " %H:%M:%S %z", " %H:%M:%S %Z",
-    " %I:%M:%S %p %Z", "T%H:%M:%S",
+    ", %I:%M %p", ", %I:%M:%S %p", " at %I:%M %p", " at %I:%M:%S %p", " %H:%M %z", " %H:%M:%S %z",
+    " %H:%M %Z", " %H:%M:%S %Z", " %H:%M:%S.%f %Z", " %I:%M %p %Z", " %I:%M:%S %p %Z", "T%H:%M:%S",
 )  # fmt: skip
 _CANDIDATES = (
     "iso", "excel", "excel-1904", *PER_MILLISECOND, "%Y%m%d%H%M%S",
@@ -77,13 +90,20 @@ _ZONES_LOOKED_AT = 1_000
 class TimeColumn:
     """The times of one column, as it is declared to be written."""
 
-    def __init__(self, form: str, zone: str | None, latest_ms: int = LATEST_MS) -> None:
+    def __init__(
+        self,
+        form: str,
+        zone: str | None,
+        latest_ms: int = LATEST_MS,
+        zones: Mapping[str, str] | None = None,
+    ) -> None:
         """Prepare.
 
         Args:
             form: one of `NAMED_FORMATS`, or a strptime format.
             zone: IANA zone of times that name none; None takes UTC and tells of it.
             latest_ms: later times have not come yet.
+            zones: IANA zones by the names that stand behind times.
         """
         self._form = form
         self._latest_ms = min(latest_ms, LATEST_MS)
@@ -91,9 +111,10 @@ class TimeColumn:
         self._other_zone = ZoneInfo("Etc/GMT+12") if zone is None else None
         self._without_zone = ""
         self._zones_looked_at = 0
-        self._parse = _parser(form)
+        named = {name: ZoneInfo(meant) for name, meant in (zones or {}).items()}
+        self._parse = _named_or(named, form)
         swapped = _swapped(form)
-        self._swapped = None if swapped is None else _parser(swapped)
+        self._swapped = None if swapped is None else _named_or(named, swapped)
         self._only_swapped = ""
         self._read_any = False
         self._proposals = _PROPOSALS
@@ -145,18 +166,39 @@ class TimeColumn:
         if self._proposals == 0:
             return ""
         self._proposals -= 1
-        read = {
-            form: iso(time_ms)
-            for form in _CANDIDATES
-            if (time_ms := self._sane(_parser(form), text)) is not None
-        }
+        read = self._candidates(text)
         if not read:
-            return ""
+            return self._zone_proposed(text)
         # Of two names for the same reading the first will do.
         by_time = {moment: form for form, moment in reversed(read.items())}
         said = " or ".join(f"{by_time[m]!r} ({m})" for m in dict.fromkeys(read.values()))
         several = "; only you know which" if len(by_time) > 1 else ""
         return f"; time.format can be {said}{several}"
+
+    def _candidates(self, text: str) -> dict[str, str]:
+        """What formats make of a text, by format."""
+        return {
+            form: iso(time_ms)
+            for form in _CANDIDATES
+            if (time_ms := self._sane(_parser(form), text)) is not None
+        }
+
+    def _zone_proposed(self, text: str) -> str:
+        """What to say of a text that is a time but for the name of a zone behind it."""
+        found = _OTHER_NAME.fullmatch(text)
+        if found is None:
+            return ""
+        bare, name = found["bare"], found["zone"]
+        form = ""
+        if self._sane(_parser(_without_zone(self._form)), bare) is None:
+            read = self._candidates(bare)
+            if not read:
+                return ""
+            form = f", and time.format can be {' or '.join(map(repr, read))}"
+        return (
+            f'; time.zones can say which zone of IANA that is: zones = {{ "{name}" = "Area/City" }}'
+            f"{form}"
+        )
 
     def note(self) -> str | None:
         """What to tell of the times once all are read."""
@@ -210,13 +252,30 @@ _LONGEST = 100
 """Letters of a time. Beyond that, to find out that a text is none takes the square of its length."""
 
 
-def _moment(parse: Parse, text: str, zone: ZoneInfo) -> int | None:
+def _moment(parse: Parse, text: str, zone: tzinfo) -> int | None:
     if len(text) > _LONGEST:
         return None
     try:
         return parse(text, zone)
     except (ValueError, OverflowError):
         return None
+
+
+def _named_or(zones: Mapping[str, ZoneInfo], form: str) -> Parse:
+    """Reads a format, and times that have the name of a declared zone behind them."""
+    plain = _parser(form)
+    if not zones:
+        return plain
+    bare = _parser(_without_zone(form))
+    by_length = sorted(zones, key=len, reverse=True)
+
+    def read(text: str, zone: tzinfo) -> int:
+        for name in by_length:
+            if text.endswith(name) and not (head := text[: -len(name)])[-1:].isalpha():
+                return bare(head.rstrip(), zones[name])
+        return plain(text, zone)
+
+    return read
 
 
 def _parser(form: str) -> Parse:
@@ -230,19 +289,61 @@ def _parser(form: str) -> Parse:
         return lambda text, zone: _from_serial(text, zone, _SERIAL_ZERO[form])
     if form.endswith("%Z"):
         return lambda text, _zone: _with_zone_name(text, form)
+    if form.endswith("%z"):
+        bare = partial(_COMMENTED.sub, r"\1")
+        return lambda text, zone: _milliseconds(datetime.strptime(bare(text), form), zone)  # noqa: DTZ007
     return lambda text, zone: _milliseconds(datetime.strptime(text, form), zone)  # noqa: DTZ007
 
 
 def _with_zone_name(text: str, form: str) -> int:
-    bare = text.rstrip(string.ascii_uppercase)
-    hours = _ZONE_HOURS.get(text[len(bare) :])
-    if hours is None:
+    found = _NAMED.fullmatch(text)
+    if found is None:
         raise ValueError(text)
-    moment = datetime.strptime(bare.rstrip(), form.removesuffix("%Z").rstrip())  # noqa: DTZ007
-    return _milliseconds(moment.replace(tzinfo=timezone(timedelta(hours=hours))), _NO_ZONE)
+    zone = _sure_zone(found)
+    if zone is None:
+        hours = _ZONE_HOURS.get(found["zone"])
+        if hours is None:
+            raise ValueError(text)
+        zone = timezone(timedelta(hours=hours))
+    moment = datetime.strptime(found["bare"], _without_zone(form))  # noqa: DTZ007
+    return _milliseconds(moment, zone)
 
 
-def _parse_auto(text: str, zone: ZoneInfo) -> int:
+def _without_zone(form: str) -> str:
+    return form.removesuffix("%Z").rstrip()
+
+
+def _sure_zone(found: re.Match[str]) -> tzinfo | None:
+    """The zone that a match of `_NAMED` names, whatever the format says; None for an abbreviation.
+
+    Raises:
+        ValueError: there is none of that name, or none so far from UTC.
+    """
+    if found["iana"] is not None:
+        return _iana(found["iana"])
+    if not found["zone"].startswith(("UTC", "GMT")):
+        return None
+    hours, minutes = int(found["hours"] or 0), int(found["minutes"] or 0)
+    if hours > 14:  # no clock is further from UTC
+        raise ValueError(found["zone"])
+    ahead = timedelta(hours=hours, minutes=minutes)
+    return timezone(ahead if found["sign"] == "+" else -ahead)
+
+
+@lru_cache
+def _iana(name: str) -> tzinfo:
+    """The zone of a name.
+
+    Raises:
+        ValueError: there is none.
+    """
+    try:
+        return ZoneInfo(name)
+    except (LookupError, OSError):
+        raise ValueError(name) from None
+
+
+def _parse_auto(text: str, zone: tzinfo) -> int:
     if _COMPACT_DATE.fullmatch(text) or _NUMBER.fullmatch(text) is None:
         return _parse_iso(text, zone)
     size = _float(text)
@@ -253,23 +354,30 @@ def _parse_auto(text: str, zone: ZoneInfo) -> int:
     raise ValueError(text)
 
 
-def _parse_iso(text: str, zone: ZoneInfo) -> int:
+def _parse_iso(text: str, zone: tzinfo) -> int:
     try:
         return _parse_usual_iso(text, zone)
     except ValueError:
+        named = _NAMED.fullmatch(text)
+        sure = None if named is None else _sure_zone(named)
+        if named is not None and sure is not None:
+            # An offset before the name says more: the hour may come twice in that zone.
+            text, zone = named["bare"], sure
         mended = _mended(text)
         if mended is None:
-            raise
+            if sure is None:
+                raise
+            return _parse_usual_iso(text, zone)
         return _parse_usual_iso(mended[0], zone) + mended[1]
 
 
 def _mended(text: str) -> tuple[str, int] | None:
     """A time without what ISO 8601 allows or programs add and Python does not read; and what it lacks now.
 
-    A day ends at 24:00, and some minutes have a second 60: both are the moment after. Java names the zone
-    in brackets, and a minus may be the sign of printers.
+    A day ends at 24:00, and some minutes have a second 60: both are the moment after. A zone in brackets
+    may have any name behind an offset, and a minus may be the sign of printers.
     """
-    bare = _NAMED_ZONE.sub("", text).replace("\u2212", "-")
+    bare = _NAMED_ZONE.sub(r"\1", text).replace("\u2212", "-")
     found = _MOMENT_AFTER.fullmatch(bare)
     if found is not None:
         hours, rest = ("23", ":00") if found["midnight"] else (found["hours"], found["minutes"])
@@ -279,7 +387,7 @@ def _mended(text: str) -> tuple[str, int] | None:
     return None if bare == text else (bare, 0)
 
 
-_NAMED_ZONE = re.compile(r"\[[^\[\]]+\]$")
+_NAMED_ZONE = re.compile(r"([+\-\u2212]\d\d:?\d\d|[Zz])\[[^\[\]]+\]$")
 _MOMENT_AFTER = re.compile(
     r"(?P<day>\d{4}-\d\d-\d\d[T ])"
     r"(?:(?P<midnight>24:00(?::00(?:[.,]0+)?)?)|(?P<hours>\d\d)(?P<minutes>:\d\d):60(?:[.,]0+)?)"
@@ -288,7 +396,7 @@ _MOMENT_AFTER = re.compile(
 )
 
 
-def _parse_usual_iso(text: str, zone: ZoneInfo) -> int:
+def _parse_usual_iso(text: str, zone: tzinfo) -> int:
     if text.endswith((" UTC", " GMT")):
         text = text[:-4].rstrip()
         if _LOOSE_OFFSET.fullmatch(text) is None or ":" not in text:
@@ -307,7 +415,7 @@ def _from_number(text: str, per_millisecond: float) -> int:
     return round(_float(text) / per_millisecond)
 
 
-def _from_serial(text: str, zone: ZoneInfo, zero: datetime) -> int:
+def _from_serial(text: str, zone: tzinfo, zero: datetime) -> int:
     """Days since Excel's beginning, to the millisecond that a cell shows."""
     days = _float(text.replace(",", ".", 1))
     return _milliseconds(zero + timedelta(milliseconds=round(days * 86_400_000)), zone)
@@ -323,7 +431,7 @@ _CUT = re.compile(r"\d[.,]\d{1,5}[eE]\+\d\d", re.ASCII)
 """A number as Excel writes one of many digits: six of them are left, so the time would be hours off."""
 
 
-def _milliseconds(moment: datetime, zone: ZoneInfo) -> int:
+def _milliseconds(moment: datetime, zone: tzinfo) -> int:
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=zone)
     return (moment - _EPOCH) // _MILLISECOND

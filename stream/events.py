@@ -24,6 +24,7 @@ Floats: TypeAlias = npt.NDArray[np.float64]
 Ints: TypeAlias = npt.NDArray[np.int64]
 Hashes: TypeAlias = npt.NDArray[np.uint64]
 Bools: TypeAlias = npt.NDArray[np.bool_]
+Codes: TypeAlias = npt.NDArray[np.uint32]
 Rows: TypeAlias = npt.NDArray[np.void]
 """Users, one structured row each; `FeatureTable.dtype` declares the fields."""
 
@@ -251,6 +252,11 @@ class Reviews:
         )
 
 
+def code_of_currency(code: str) -> int:
+    """What stands for a currency in a column: the letters of its ISO 4217 code."""
+    return int.from_bytes(code.encode())
+
+
 @dataclass(frozen=True)
 class EventColumns:
     """A batch of events of one partition, a column a field, all of one length.
@@ -263,6 +269,8 @@ class EventColumns:
     order that it says no value: where the order is known, it corrects none.
     `rate` is what a unit of the event's money is worth in the reporting currency, and less than 0 where it
     names no currency: then its money is in that of its order. It is 1 where there is one currency only.
+    `currency` stands for the one that `rate` is of (see `code_of_currency`), 0 where it is of a sum in
+    several, or where there is one only.
     `recorded_ms` is the time of the record in the log. Of a refund or a cancellation, `value` and
     `quantity` are never negative. `reviews` is no column: few events have any.
     """
@@ -278,6 +286,7 @@ class EventColumns:
     order: Hashes
     whole: Bools
     rate: Floats
+    currency: Codes
     recorded_ms: Ints
     reviews: Reviews | None = None
 
@@ -317,6 +326,7 @@ NO_EVENTS = EventColumns(
     np.empty(0, np.uint64),
     np.empty(0, np.bool_),
     np.empty(0, np.float64),
+    np.empty(0, np.uint32),
     np.empty(0, np.int64),
 )
 

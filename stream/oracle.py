@@ -108,6 +108,7 @@ class Event(NamedTuple):
         whole: whether it takes back what is left of its order.
         rate: what a unit of its money is worth in the reporting currency.
         in_own: whether its money is in the currency of its order, whichever that is.
+        currency: that it is in, as far as it says; empty for a sum in several, or where there is one only.
         recorded_ms: time of its record; 0 if that has none.
         rating: of a review, from -1 to 1; None for none.
         words: of the text of a review, as buckets.
@@ -126,6 +127,7 @@ class Event(NamedTuple):
     whole: bool = False
     rate: float = 1.0
     in_own: bool = False
+    currency: str = ""
     recorded_ms: int = 0
     rating: float | None = None
     words: tuple[int, ...] = ()
@@ -194,6 +196,10 @@ class Judge:
         )  # fmt: skip
         self._worker = worker
 
+    def convert_by(self, money: Money) -> None:
+        """From here on currencies are worth what these settings say."""
+        self._reader.convert_by(money)
+
     def judge(self, message: Message) -> Outcome:
         """What becomes of a message; a duplicate is still *applied* here, see `Oracle`."""
         try:
@@ -236,6 +242,7 @@ class Judge:
             whole=said.whole,
             rate=said.rate,
             in_own=said.in_own,
+            currency=said.currency,
             recorded_ms=recorded_ms,
             rating=said.rating,
             words=said.words,
@@ -340,15 +347,17 @@ class Statement(NamedTuple):
 
     Attributes:
         amounts: value and quantity, in the currency it was said in; None if it changes neither.
-        currency: worth of a unit of the currency that it names; None if it names none.
+        unit: worth of a unit of the currency that it names; None if it names none.
         otherwise: the same of the currency that is meant where no message names one.
+        currency: that it names, or that is meant where no message names one.
         late: whether the order itself came only now, after an update of it.
     """
 
     time_ms: int
     amounts: tuple[float, float] | None
-    currency: float | None
+    unit: float | None
     otherwise: float
+    currency: str
     late: bool = False
 
 
@@ -361,6 +370,7 @@ class OracleOrder:
         step: of the topic's clock at its first message.
         said: by every message that places or corrects it.
         refunds: (value, quantity, whether the value is in the order's currency) of each.
+        heard: first currency that a refund named before there was an order, and what it was worth.
         all_back: whether a refund without an amount has taken all of it back.
         past: what it counted before it was corrected.
         amounts: what it counts; None as long as nobody has said that there is such an order.
@@ -371,6 +381,7 @@ class OracleOrder:
     said: list[Statement] = field(default_factory=list)
     placed: bool = False
     refunds: list[tuple[float, float, bool]] = field(default_factory=list)
+    heard: tuple[str, float] = ("", 1.0)
     all_back: bool = False
     past: list[Amounts] = field(default_factory=list)
     amounts: Amounts | None = None
@@ -380,13 +391,22 @@ class OracleOrder:
         return self.identity is not None and self.identity[0] == "order"
 
     @property
-    def rate(self) -> float:
-        """What a unit of its currency is worth: the one that was named last."""
-        named = [one for one in self.said if one.currency is not None]
+    def money(self) -> tuple[str, float]:
+        """Its currency, the one that was named last, and what a unit of it is worth."""
+        named = [one for one in self.said if one.unit is not None]
         for one in [one for one in reversed(named) if not one.late] + named[:1]:
-            assert one.currency is not None
-            return one.currency
-        return self.said[0].otherwise if self.said else 1.0
+            assert one.unit is not None
+            return one.currency, one.unit
+        return (self.said[0].currency, self.said[0].otherwise) if self.said else self.heard
+
+    @property
+    def rate(self) -> float:
+        return self.money[1]
+
+    def unit_of(self, event: Event) -> float:
+        """What a unit of a message's money is worth here: of the order's own currency what it first was."""
+        currency, unit = self.money
+        return unit if currency and event.currency == currency else event.rate
 
     def _counted(self) -> Amounts | None:
         """What it counts by everything that was said and taken back."""
@@ -395,7 +415,7 @@ class OracleOrder:
         time, rate = min(one.time_ms for one in self.said), self.rate
         last = [one for one in self.said if one.amounts is not None][-1]
         assert last.amounts is not None
-        value = last.amounts[0] * (rate if last.currency is None else last.currency)
+        value = last.amounts[0] * (rate if last.unit is None else last.unit)
         quantity = last.amounts[1]
         back = sum(value * rate if own else value for value, _, own in self.refunds)
         pieces = sum(pieces for _, pieces, _ in self.refunds)
@@ -413,8 +433,9 @@ class OracleOrder:
             late = first and before.value > 0
             late = late and all(event.time_ms < one.time_ms for one in self.said)
         amounts = None if silent or late else (event.value / event.rate, event.quantity)
-        currency = None if event.in_own else event.rate
-        self.said.append(Statement(event.time_ms, amounts, currency, event.rate, late))
+        unit = self.unit_of(event)
+        named = None if event.in_own else unit
+        self.said.append(Statement(event.time_ms, amounts, named, unit, event.currency, late))
         self.placed = self.placed or placed
         now = self._counted()
         if before is not None and now is not None and not first and _is_same(now, before):
@@ -422,6 +443,12 @@ class OracleOrder:
             return False
         self._becomes(now)
         return True
+
+    def hear(self, event: Event) -> float:
+        """A refund says something of the order's currency; what a unit of its money is worth here."""
+        if not self.said and not self.heard[0] and event.currency and not event.in_own:
+            self.heard = event.currency, event.rate
+        return self.unit_of(event)
 
     def take_back(self, value: float, quantity: float, whole: bool, *, own: bool = False) -> None:
         self.refunds.append((value, quantity, own))
@@ -580,8 +607,8 @@ class OracleUser:
         first, new = placed and not order.placed, not order.said
         if not order.say(event, placed):
             return False
-        if event.in_own:
-            event = event._replace(value=event.value / event.rate * order.rate)
+        unit = order.rate if event.in_own else order.unit_of(event)
+        event = event._replace(value=event.value * (unit / event.rate))
         if first:
             self._happen(event, acts, is_order=True)
         if not placed:
@@ -614,13 +641,17 @@ class OracleUser:
     def _refund(self, event: Event, step: int) -> float:
         """Take back what a refund says; what that is worth, in the reporting currency."""
         # In the currency of whichever order gives it, if the refund names none.
-        value = event.value / event.rate if event.in_own else event.value
+        value = event.value / event.rate
         quantity, whole, worth = event.quantity, event.whole, 0.0
         order = self._find(event, step) if event.order else None
         if order is not None:
-            order.take_back(value, quantity, whole, own=event.in_own)
-            known = event.in_own and order.amounts is not None
-            return value * order.rate if known else event.value
+            unit = order.hear(event)
+            order.take_back(
+                value if event.in_own else value * unit, quantity, whole, own=event.in_own
+            )
+            if order.amounts is None:
+                return event.value
+            return value * (order.rate if event.in_own else unit)
         for other in reversed(self.orders[event.topic]):
             amounts = other.amounts
             if amounts is None or other.step < step - EIGHTHS or (event.order and other.has_name):
@@ -631,7 +662,7 @@ class OracleUser:
                 other.take_back(0.0, 0.0, whole=True)
                 return event.value
             if value > 0 and amounts.value_left > 0:
-                unit = other.rate if event.in_own else 1.0
+                unit = other.rate if event.in_own else other.unit_of(event)
                 taken = min(amounts.value_left, value * unit)
                 pieces = min(max(amounts.quantity_left, 0.0), quantity)
                 other.take_back(taken, pieces, whole=False)
@@ -641,8 +672,9 @@ class OracleUser:
         if event.order and (whole or value > 0 or (event.value <= 0 and event.quantity > 0)):
             held = OracleOrder(("order", event.order), step)
             self.orders[event.topic].append(held)
-            held.take_back(value, quantity, whole, own=event.in_own)
-        return worth + value * event.rate if event.in_own else event.value
+            unit = 1.0 if event.in_own else held.hear(event)
+            held.take_back(value * unit, quantity, whole, own=event.in_own)
+        return event.value if whole else worth + value * event.rate
 
     def _browse(self, time_ms: int) -> tuple[bool, float]:
         """Whether a click opens a session, and the seconds since the newest click before it."""
@@ -973,6 +1005,10 @@ class Oracle:
         self._rules = Rules(PLACED in names_of(features), frozenset(worker.shop_events))
         self._most = worker.remembered_ids
         self._order_step_ms = round(worker.remember_orders_seconds * 1_000) // EIGHTHS
+
+    def convert_by(self, money: Money) -> None:
+        """From here on currencies are worth what these settings say."""
+        self._judge.convert_by(money)
 
     def take(self, message: Message) -> Outcome:
         """Count a message, and say what became of it."""

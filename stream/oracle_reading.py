@@ -60,6 +60,7 @@ class Said(NamedTuple):
         whole: whether it takes back an order and names no amount, or is one and names no value.
         rate: what a unit of its money is worth in the reporting currency.
         in_own: whether its amount names no currency, where there are several: it is in its order's.
+        currency: where there are several, the one that it names or that is meant by none; else empty.
         rating: from -1 to 1; None for none.
         words: of the text of a review, as buckets.
     """
@@ -75,6 +76,7 @@ class Said(NamedTuple):
     whole: bool
     rate: float = 1.0
     in_own: bool = False
+    currency: str = ""
     rating: float | None = None
     words: tuple[int, ...] = ()
 
@@ -110,15 +112,20 @@ class Reader:
         self._watched = frozenset(watched)
         self._worth = frozenset(worth)
         self._refunds = _REFUNDS.union(*(feature.minus for feature in features))
-        self._money = money
-        self._agreed = "" if money.currency else agreed
-        self._reads_currency = bool(money.currency or self._agreed)
+        self._first_named = agreed
+        self.convert_by(money)
         self._none_short, self._none_long = set(), set()
         for placeholder in ("", *worker.placeholder_ids):
             if len(placeholder.encode()) > LONGEST_FOLDED_BYTES:
                 self._none_long.add(placeholder)
             else:
                 self._none_short.add(_folded(placeholder))
+
+    def convert_by(self, money: Money) -> None:
+        """From here on currencies are worth what these settings say."""
+        self._money = money
+        self._agreed = "" if money.currency else self._first_named
+        self._reads_currency = bool(money.currency or self._agreed)
 
     def read(self, track: Mapping[str, Any]) -> Said | None:
         """What the object in a message says; None of an event that nobody watches.
@@ -144,7 +151,7 @@ class Reader:
             if name in self._worth or is_order or name in self._reviews:
                 raise RefusedError(Reason.WRONG_TYPE)
             properties = {}
-        value, quantity, whole, rate, in_own = self._worth_of(name, properties)
+        value, quantity, whole, rate, in_own, currency = self._worth_of(name, properties)
         rating: float | None = None
         words: tuple[int, ...] = ()
         message = self._hash(_id(track.get("messageId")))
@@ -166,6 +173,7 @@ class Reader:
             whole=whole,
             rate=rate,
             in_own=in_own,
+            currency=currency,
             rating=rating,
             words=words,
         )
@@ -212,8 +220,8 @@ class Reader:
 
     def _worth_of(
         self, name: str, properties: Mapping[str, Any]
-    ) -> tuple[float, float, bool, float, bool]:
-        """Value, quantity, whether all of an order is taken back; and `rate` and `in_own` of `Said`.
+    ) -> tuple[float, float, bool, float, bool, str]:
+        """Value, quantity, whether all of an order is taken back; `rate`, `in_own` and `currency` of `Said`.
 
         Where no feature reads them: 0 and 1, whatever the message says.
         """
@@ -244,7 +252,7 @@ class Reader:
             quantity = 0.0 if alone else 1.0
         if amount is None and unread:
             raise RefusedError(Reason.WRONG_TYPE)
-        value, rate, in_own = self._money_of(properties, products, amount, quantity)
+        value, rate, in_own, currency = self._money_of(properties, products, amount, quantity)
         whole = value is None and (not listed if refund else name in _ORDERS)
         whole = whole or (name == _CANCELLED and value == 0.0)
         value = value or 0.0
@@ -254,12 +262,12 @@ class Reader:
             raise RefusedError(Reason.OUT_OF_RANGE)
         if not (abs(value) <= LARGEST_NUMBER and abs(quantity) <= LARGEST_NUMBER):
             raise RefusedError(Reason.OUT_OF_RANGE)
-        return value, quantity, whole, rate, in_own
+        return value, quantity, whole, rate, in_own, currency
 
     def _money_of(
         self, properties: Mapping[str, Any], products: Sequence[Any], amount: Any, quantity: float
-    ) -> tuple[float | None, float, bool]:
-        """The amount in the reporting currency, None if nothing says one; `rate` and `in_own` of `Said`."""
+    ) -> tuple[float | None, float, bool, str]:
+        """The amount in the reporting currency, None if nothing says one; and the rest as above."""
         lines = [[_field(line, name, None) for name in ("price", "currency")] for line in products]
         pieces = [_field(line, "quantity", 1.0) for line in products]
         own = [code for _, code in lines if code is not None] if self._reads_currency else []
@@ -277,7 +285,8 @@ class Reader:
                 face = _total(worth for worth, _ in worths)
                 if not self._money.rates or not face or in_all / face <= 0.0:
                     return in_all, *self._usual()
-                return in_all, in_all / face, False
+                meant = {self._meant(code) for _, code in worths}
+                return in_all, in_all / face, False, meant.pop() if len(meant) == 1 else ""
             value = _total(worth for worth, _ in worths)
         elif not _is_blank(properties.get("price")):
             value = _number(properties["price"]) * quantity
@@ -289,13 +298,24 @@ class Reader:
                 raise RefusedError(Reason.UNKNOWN_CURRENCY)
             order_currency = own[0]
         if not self._reads_currency:
-            return value, 1.0, False
+            return value, 1.0, False, ""
         rate = self._rate(order_currency)
-        return value * rate, rate, bool(self._money.rates) and _is_blank(order_currency)
+        if not self._money.rates or _is_blank(order_currency):
+            return value * rate, *self._usual()
+        return value * rate, rate, False, self._meant(order_currency)
 
-    def _usual(self) -> tuple[float, bool]:
-        """`rate` and `in_own` of a message that says no amount."""
-        return (self._rate(None), True) if self._money.rates else (1.0, False)
+    def _usual(self) -> tuple[float, bool, str]:
+        """`rate`, `in_own` and `currency` of a message that says no amount."""
+        money = self._money
+        if not money.rates:
+            return 1.0, False, ""
+        return self._rate(None), True, money.default or money.currency
+
+    def _meant(self, currency: Any) -> str:
+        """The code of a currency that has a rate; of none, that of the usual one."""
+        if not isinstance(currency, str) or _is_blank(currency):
+            return self._money.default or self._money.currency
+        return _folded(currency).decode().upper()
 
     def _rate(self, currency: Any) -> float:
         """What a unit of a currency is worth in the reporting one."""

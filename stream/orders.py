@@ -8,6 +8,8 @@ function of it:
   message of the same order corrects it, and one that says nothing new is a repeat. The order itself, come
   after an update that happened later, corrects nothing;
 - what names no currency is in that of its order, whichever message names it;
+- an order's money is worth what it was when its currency was first said: rates that change later change
+  neither the order nor what its refunds take back;
 - refunds and cancellations add up. What is left of the order counts at the order's own time, in
   every decayed sum and window: nothing, once they come to its value, or one takes back all;
 - a refund of an order that is not known (yet) is held, and takes effect when its order comes;
@@ -66,11 +68,13 @@ PACKED = np.dtype(
         ("refunded_quantity", "<f8"),
         ("rate", "<f8"),
         ("refunded_own", "<f8"),
+        ("currency", "<u4"),
     ]
 )
 """An order as a store keeps it.
 
-`rate` is what a unit of its money is worth, 1 as long as that is not known. `value` and `refunded` are in the
+`rate` is what a unit of its money is worth, 1 as long as that is not known, and `currency` which that is,
+as in `EventColumns`; of an order of which only refunds are known, of the first that named one. `value` and `refunded` are in the
 reporting currency. `refunded_own` was given back by refunds that name no currency, in that of the order.
 
 `user` is a hash of user and topic, `serial` tells which of a user's orders came first.
@@ -106,6 +110,7 @@ class _Order:
     refunded_quantity: float
     rate: float
     refunded_own: float
+    currency: int
     lane: int
     step: int
 
@@ -119,9 +124,11 @@ class _Order:
         """What refunds come to, in the reporting currency."""
         return self.refunded + self.refunded_own * self.rate
 
-    def worth_of(self, value: float, rate: float) -> float:
-        """An amount that was said of this order, in the reporting currency; see `EventColumns.rate`."""
-        return value if rate > 0.0 else value * (self.rate / -rate)
+    def worth_of(self, value: float, said: _Said) -> float:
+        """An amount that a message says of this order, in the reporting currency."""
+        if said.rate < 0.0 or said.currency == self.currency > 0:
+            return value * (self.rate / abs(said.rate))
+        return value
 
     def left(self) -> tuple[float, float]:
         """Value and quantity that nothing has taken back yet."""
@@ -149,6 +156,7 @@ class _Said(NamedTuple):
     quantity: float
     whole: bool
     rate: float
+    currency: int
 
 
 class Correction(NamedTuple):
@@ -167,8 +175,8 @@ class Correction(NamedTuple):
 class Orders:
     """The orders that a worker remembers, of all its lanes.
 
-    Takes 85 bytes an order in the columns, of which up to a third are free, and 16 a place of the table:
-    125 to 190 bytes an order.
+    Takes 89 bytes an order in the columns, of which up to a third are free, and 16 a place of the table:
+    130 to 195 bytes an order.
     """
 
     def __init__(self) -> None:
@@ -313,7 +321,7 @@ class Orders:
             rows["step"], rows["time_ms"] = steps[fresh], events.time_ms[chosen]
             rows["value"], rows["quantity"] = events.value[chosen], events.quantity[chosen]
             rate = events.rate[chosen]
-            rows["rate"] = np.abs(rate)
+            rows["rate"], rows["currency"] = np.abs(rate), events.currency[chosen]
             rows["flags"] = KNOWN | PLACED | (NAMED * named[fresh]) | (PRICED * (rate > 0.0))
             self._number(rows, lanes)
             self.append_new(rows, lanes)
@@ -545,6 +553,7 @@ class _OneByOne:
             quantity,
             whole,
             rate,
+            currency,
             key,
             owner,
             lane,
@@ -558,6 +567,7 @@ class _OneByOne:
             events.quantity[which].tolist(),
             events.whole[which].tolist(),
             events.rate[which].tolist(),
+            events.currency[which].tolist(),
             keys.tolist(),
             owners.tolist(),
             number.tolist(),
@@ -565,7 +575,7 @@ class _OneByOne:
             named.tolist(),
             strict=True,
         ):
-            said = _Said(message, time_ms, value, quantity, whole, rate)
+            said = _Said(message, time_ms, value, quantity, whole, rate, currency)
             order = self._known.get(key)
             if order is not None and order.step < step - STEPS:
                 order = None
@@ -607,7 +617,7 @@ class _OneByOne:
         """An order of which this message is the first."""
         here = self._lanes[lane]
         order = _Order(
-            -1, key, owner, here.serial, flags, 0, 0.0, 0.0, 0.0, 0.0, 1.0, 0.0, lane, step
+            -1, key, owner, here.serial, flags, 0, 0.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0, lane, step
         )  # fmt: skip
         here.serial += 1
         self._known[key] = order
@@ -616,14 +626,14 @@ class _OneByOne:
     def _say(self, order: _Order, said: _Said, *, placed: bool) -> None:
         """An order is placed, or said again, or corrected."""
         before, message = order.effect(), said.message
-        flags, rate = order.flags, order.rate
+        flags, rate, currency = order.flags, order.rate, order.currency
         acts = placed and not order.flags & PLACED
         # An update has overtaken the order on the way: what it said is newer.
         overtaken = (
             before is not None and acts and said.time_ms < order.time_ms and order.value > 0.0
         )
-        self._see_currency(order, said.rate, is_first=before is None, is_old=overtaken)
-        value = order.worth_of(said.value, said.rate)
+        self._see_currency(order, said, is_first=before is None, is_old=overtaken)
+        value = order.worth_of(said.value, said)
         if isclose(value, order.value, rel_tol=ROUNDED):
             value = order.value
         if before is None:
@@ -636,7 +646,7 @@ class _OneByOne:
         after = order.effect()
         assert after is not None
         if after == before and not acts:
-            order.flags, order.rate = flags, rate
+            order.flags, order.rate, order.currency = flags, rate, currency
             self.repeats.append(message)
             return
         self._changed[id(order)] = order
@@ -650,20 +660,22 @@ class _OneByOne:
         self._correct(message, before, after)
 
     @staticmethod
-    def _see_currency(order: _Order, rate: float, *, is_first: bool, is_old: bool) -> None:
+    def _see_currency(order: _Order, said: _Said, *, is_first: bool, is_old: bool) -> None:
         """Take in what a message says of the currency of its order; the last that names one counts.
 
         Args:
             is_old: the message does not count for what others have said already.
         """
-        if rate < 0.0:
-            if is_first:
-                order.rate = -rate
+        known = said.currency == order.currency > 0
+        if said.rate < 0.0:
+            if is_first and not known:
+                order.rate, order.currency = -said.rate, said.currency
         elif not (is_old and order.flags & PRICED):
-            if is_old:
-                # What was said before was said in this currency, which nobody had named.
-                order.value *= rate / order.rate
-            order.rate = rate
+            if not known:
+                if is_old:
+                    # What was said before was said in this currency, which nobody had named.
+                    order.value *= said.rate / order.rate
+                order.rate, order.currency = said.rate, said.currency
             order.flags |= PRICED
 
     def _take_back(self, order: _Order, said: _Said) -> None:
@@ -671,10 +683,12 @@ class _OneByOne:
         before = order.effect()
         if said.rate < 0.0:
             order.refunded_own += said.value / -said.rate
-            if before is not None:
-                self._worth[said.message] = order.worth_of(said.value, said.rate)
         else:
-            order.refunded += said.value
+            if before is None and order.currency == 0 < said.currency:
+                order.rate, order.currency = said.rate, said.currency
+            order.refunded += order.worth_of(said.value, said)
+        if before is not None and (said.rate < 0.0 or said.currency):
+            self._worth[said.message] = order.worth_of(said.value, said)
         order.refunded_quantity += said.quantity
         if said.whole:
             order.flags |= ALL_BACK
@@ -698,17 +712,18 @@ class _OneByOne:
                 self._take_back(order, said._replace(value=0.0, quantity=0.0))
                 return said._replace(value=0.0, quantity=0.0, whole=False)
             left, pieces = order.left()
-            value = order.worth_of(said.value, said.rate)
+            value = order.worth_of(said.value, said)
             taken_pieces = min(max(pieces, 0.0), said.quantity)
             # Exactly up to its value, whatever rounding made of the parts.
             taken = value if value < left else order.value - order.given_back
-            self._take_back(order, said._replace(value=taken, quantity=taken_pieces, rate=1.0))
-            rest = said.value - left / order.worth_of(1.0, said.rate) if left < value else 0.0
+            part = said._replace(value=taken, quantity=taken_pieces, rate=1.0, currency=0)
+            self._take_back(order, part)
+            rest = said.value - left / order.worth_of(1.0, said) if left < value else 0.0
             said = said._replace(value=rest, quantity=said.quantity - taken_pieces)
             worth += taken
             if rest <= 0.0:
                 break
-        if said.rate < 0.0:
+        if said.rate < 0.0 or said.currency:
             self._worth[said.message] = worth + said.value
         return said
 

@@ -29,7 +29,7 @@ import numpy.typing as npt
 
 from stream.events import Ints, Rows
 
-ROW_FORMAT = 5
+ROW_FORMAT = 6
 """Of what stands here and of `orders.PACKED`; what features keep is told apart by `FeatureTable.schema`."""
 Group: TypeAlias = Literal["identity", "published", "told", "folded"]
 Layout: TypeAlias = tuple[str, str, tuple[int, ...]]

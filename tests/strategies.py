@@ -17,7 +17,7 @@ import numpy as np
 from hypothesis import strategies as st
 
 from stream.clustering import FeatureMap
-from stream.events import EventColumns, Floats, Reason, Reviews
+from stream.events import EventColumns, Floats, Reason, Reviews, code_of_currency
 from stream.features import BROWSE, DEFAULT_FEATURES, SESSION_GAP_MS, Feature, FeatureTable
 from stream.hashing import hash_text
 from stream.model import Model, PopulationModel, Segment
@@ -157,8 +157,18 @@ _WHAT = st.tuples(
         st.lists(st.integers(0, 9), max_size=4, unique=True).map(sorted).map(tuple),
     ),  # rating, and words of the text
     st.sampled_from(
-        [1.0, 1.0, 1.0, 0.9, -2.0, -2.0]
-    ),  # what a unit of the money is worth, see `columns`
+        [
+            (1.0, "EUR"),
+            (1.0, "EUR"),
+            (0.9, "USD"),
+            (1.1, "USD"),
+            (0.5, ""),
+            (-2.0, "GBP"),
+            (-2.0, "GBP"),
+            (-2.5, "GBP"),
+            (2.25, "GBP"),
+        ]
+    ),  # what a unit of the money is worth, see `columns`, and which that is
 )
 
 
@@ -170,7 +180,7 @@ def histories(draw: st.DrawFn, max_events: int = 60) -> list[Event]:
     events: list[Event] = []
     for what in draw(st.lists(_WHAT, min_size=count, max_size=count)):
         user, topic, name, step, back, value, quantity, category, order, silent, *rest = what
-        later, said, rate = rest
+        later, said, (rate, currency) = rest
         rating, words = said if name == REVIEW else (None, ())
         time, recorded = max(time + step, START_MS), max(recorded + later, START_MS)
         message = hash_text(b"message %d" % len(events))
@@ -180,7 +190,7 @@ def histories(draw: st.DrawFn, max_events: int = 60) -> list[Event]:
         takes_back = name in (REFUND, CANCEL)
         whole = silent and (takes_back or name == UPDATE)
         # What says no amount says no currency.
-        rate = -2.0 if whole else rate
+        rate, currency = (-2.0, "GBP") if whole else (rate, currency)
         events.append(
             Event(
                 user=f"user-{user}",
@@ -195,6 +205,7 @@ def histories(draw: st.DrawFn, max_events: int = 60) -> list[Event]:
                 whole=whole,
                 rate=abs(rate),
                 in_own=rate < 0.0,
+                currency=currency,
                 recorded_ms=recorded,
                 rating=rating,
                 words=words,
@@ -236,6 +247,7 @@ def columns(table: FeatureTable, slots: dict[str, int], events: Sequence[Event])
         order=np.array([e.order for e in events], np.uint64),
         whole=np.array([e.whole for e in events], np.bool_),
         rate=np.array([-e.rate if e.in_own else e.rate for e in events], np.float64),
+        currency=np.array([code_of_currency(e.currency) for e in events], np.uint32),
         recorded_ms=np.array([e.recorded_ms or e.time_ms for e in events], np.int64),
         reviews=Reviews.of(
             np.array(reviews, np.int64),

@@ -20,6 +20,7 @@ from consumers.records import Record
 from stream.config import Settings
 from stream.events import LETTER_HEAD_BYTES, Counts, Reason
 from stream.oracle import Fate, Judge, Marks, Message, Oracle
+from stream.priced import Priced
 
 
 @dataclass(frozen=True)
@@ -97,6 +98,7 @@ class FoldedLog:
         declared = settings.features, settings.worker, marks
         told = settings.money, settings.reviews, agreed
         self._judge = Judge(*declared, self._now_ms, partitions, *told)
+        self._priced: dict[int, Priced] = {}
         self.oracles = {
             partition: Oracle(*declared, self._now_ms, partitions, *told) for partition in snapshots
         }
@@ -125,6 +127,7 @@ class FoldedLog:
             extent = self._extents.setdefault((index, partition), _Extent(offset, offset))
             extent.next = offset + 1
             extent.records += 1
+            self._convert(partition, snapshot.priced(index, offset))
             if self._sample.skips(value):
                 self.conservation.unjudged += 1
                 self.oracles[partition].pass_over(message)
@@ -136,6 +139,12 @@ class FoldedLog:
             if outcome.fate is Fate.REJECTED and outcome.reason is not None:
                 where = (topic, partition, offset)
                 self.refusals[where] = Refusal.of(outcome.reason, value)
+
+    def _convert(self, partition: int, priced: Priced | None) -> None:
+        """Have amounts converted as they were when the message was read."""
+        if priced is not None and self._priced.get(partition) is not priced:
+            self._priced[partition] = priced
+            self.oracles[partition].convert_by(priced.money)
 
     def proves(self, partition: int, snapshot: Snapshot) -> bool:
         """Whether the log still holds everything that the stored state stands for."""
@@ -161,6 +170,11 @@ class FoldedLog:
         if remember and remember != self._settings.worker.limits().told:
             self.complete.accuse(
                 f"partition {partition} remembers by other settings than there are"
+            )
+        if snapshot.forgets_rates:
+            self.complete.accuse(
+                f"partition {partition}: money.rates changed more often than is remembered, so it is not "
+                "known what the first amounts were worth"
             )
         if self.complete.wrong > before:
             self.complete.note = (

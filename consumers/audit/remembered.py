@@ -15,12 +15,13 @@ from consumers.audit.log import FoldedLog
 from consumers.audit.report import Check
 from consumers.audit.sample import Sample
 from consumers.audit.snapshot import Snapshot
+from stream.events import code_of_currency
 from stream.hashing import user_hashes
 from stream.limits import PLACES
 from stream.orders import ALL_BACK, KNOWN, NAMED, PACKED, PLACED, PRICED, owners_of
 from stream.remembered import MESSAGE, keys_of, salt_of
 
-_REFUNDED = ("refunded", "refunded_quantity", "rate", "refunded_own")
+_REFUNDED = ("refunded", "refunded_quantity", "rate", "refunded_own", "currency")
 """Of an order, what refunds have taken of it, and in which currency."""
 
 
@@ -117,13 +118,14 @@ class RememberedCheck:
             amounts = order.amounts
             flags = KNOWN * (amounts is not None) | PLACED * order.placed
             flags |= ALL_BACK * order.all_back | NAMED * order.has_name
-            flags |= PRICED * any(one.currency is not None for one in order.said)
+            flags |= PRICED * any(one.unit is not None for one in order.said)
             at = (0, 0.0, 0.0) if amounts is None else amounts[:3]
             back = (
                 sum(value for value, _, own in order.refunds if not own),
                 sum(pieces for _, pieces, _ in order.refunds),
                 order.rate,
                 sum(value for value, _, own in order.refunds if own),
+                code_of_currency(order.money[0]),
             )
             numbers = [round(float(one), 6) for one in (*at[1:], *back)]
             true[owner, flags, at[0], *numbers] += 1

@@ -8,6 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from consumers.audit.sample import Sample
+from stream.limits import TOPICS
+from stream.priced import Priced
 from stream.store.promises import ReaderStore
 from stream.store.state import OutboxEntry, Position
 
@@ -56,6 +58,21 @@ class Snapshot:
     def first(self, topic: int) -> int:
         """The offset of an input topic at which the state began."""
         return self.position.first[topic] if self.position.first else 0
+
+    def priced(self, topic: int, offset: int) -> Priced | None:
+        """The rates that the amounts of a message were converted by; None where there never were any.
+
+        Of messages before all that is known it is the oldest, see `forgets_rates`.
+        """
+        told = self.position.priced
+        begun = [one for one in told if one.offsets[topic] <= offset]
+        return begun[-1] if begun else told[0] if told else None
+
+    @property
+    def forgets_rates(self) -> bool:
+        """Whether rates changed so often that the first are not known any more."""
+        told = self.position.priced
+        return bool(told) and any(told[0].offsets[n] > self.first(n) for n in range(TOPICS))
 
 
 class Snapshots(dict[int, Snapshot]):

@@ -357,5 +357,6 @@ def columns(events: Events, table: FeatureTable, slots: Ints, first: int) -> Ite
             order=events.order[which].astype(np.uint64),
             whole=events.kind[which] == 3,
             rate=np.ones(len(which)),
+            currency=np.zeros(len(which), np.uint32),
             recorded_ms=events.time_ms[which],
         )

@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from stream.campaigns.state import NONE, Batch, Columns, of_chains, one_a_user
-from stream.events import Bools, Floats, Hashes, Ints
+from stream.events import Bools, Codes, Floats, Hashes, Ints
 
 BOUGHT = np.dtype(
     [
@@ -32,10 +32,11 @@ BOUGHT = np.dtype(
         ("refunded", "<f8"),
         ("rate", "<f8"),
         ("refunded_own", "<f8"),
+        ("currency", "<u4"),
         ("flags", "u1"),
     ]
 )
-"""An order in a row; `rate` and `refunded_own` as in `stream.orders.PACKED`."""
+"""An order in a row; `rate`, `refunded_own` and `currency` as in `stream.orders.PACKED`."""
 USED, PLACED, ALL_BACK, PRICED = 1, 2, 4, 8
 MOST = 100
 """Orders of a user that are kept, the newest: of whoever buys more in a window, some are not seen."""
@@ -52,7 +53,7 @@ class PurchaseColumns(Batch):
         message: hash of the message's id; 0 for none.
         whole: of a refund: it takes back all there is; of an order: its value is not said.
         given_back: whether it is a refund or a cancellation.
-        rate: as in `EventColumns`.
+        rate, currency: as in `EventColumns`.
     """
 
     order: Hashes
@@ -62,6 +63,7 @@ class PurchaseColumns(Batch):
     whole: Bools
     given_back: Bools
     rate: Floats
+    currency: Codes
 
 
 class Read(NamedTuple):
@@ -94,6 +96,7 @@ class Purchases(Columns):
     refunded: Floats
     rate: Floats
     refunded_own: Floats
+    currency: Codes
     flags: npt.NDArray[np.uint8]
     next: npt.NDArray[np.int32]
 
@@ -179,11 +182,11 @@ class Purchases(Columns):
         fresh = ~(known & self._is_repeat(place, said))
         place, said, known = place[fresh], said.where(fresh), known[fresh]
         flags, names = self.flags[place], said.rate > 0.0
-        self.rate[place] = np.where(
-            names | (~known & ((flags & PRICED) == 0)), np.abs(said.rate), self.rate[place]
-        )
+        anew = ~self._is_its_own(place, said) & (names | (~known & ((flags & PRICED) == 0)))
+        self.rate[place[anew]] = np.abs(said.rate[anew])
+        self.currency[place[anew]] = said.currency[anew]
         self.flags[place[names]] |= PRICED
-        value = np.where(names, said.value, said.value * (self.rate[place] / np.abs(said.rate)))
+        value = self._worth(place, said, said.value)
         self.value[place] = np.where(known & said.whole, self.value[place], value)
         # Of a refund that came first it is not known when its order was placed.
         earliest = np.minimum(self.at_ms[place], said.at_ms)
@@ -197,8 +200,23 @@ class Purchases(Columns):
         self.message[place] = said.message
         self.flags[place[said.whole]] |= ALL_BACK
         value, names = np.where(said.whole, 0.0, said.value), said.rate > 0.0
-        self.refunded[place] += np.where(names, value, 0.0)
+        first = names & (self.currency[place] == 0) & ((self.flags[place] & PLACED) == 0)
+        first &= said.currency > 0
+        self.rate[place[first]] = said.rate[first]
+        self.currency[place[first]] = said.currency[first]
+        self.refunded[place] += np.where(names, self._worth(place, said, value), 0.0)
         self.refunded_own[place] += np.where(names, 0.0, value / np.abs(said.rate))
+
+    def _is_its_own(self, place: Ints, said: PurchaseColumns) -> Bools:
+        """Whether what is said is in the currency that the order is in, as far as is known."""
+        own: Bools = (said.currency > 0) & (said.currency == self.currency[place])
+        return own
+
+    def _worth(self, place: Ints, said: PurchaseColumns, value: Floats) -> Floats:
+        """Amounts in the reporting currency; what is in that of its order is worth what the order is."""
+        own = (said.rate < 0.0) | self._is_its_own(place, said)
+        worth: Floats = np.where(own, value * (self.rate[place] / np.abs(said.rate)), value)
+        return worth
 
     def _is_repeat(self, place: Ints, said: PurchaseColumns) -> Bools:
         repeat: Bools = (said.message != 0) & (said.message == self.message[place])
@@ -264,7 +282,7 @@ class Purchases(Columns):
         self.order[places], self.at_ms[places] = keys, at_ms
         self.message[places], self.flags[places] = 0, USED
         self.value[places], self.refunded[places] = 0.0, 0.0
-        self.rate[places], self.refunded_own[places] = 1.0, 0.0
+        self.rate[places], self.refunded_own[places], self.currency[places] = 1.0, 0.0, 0
         self.next[places] = self._first[slots]
         self._first[slots] = places
         return places

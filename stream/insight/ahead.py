@@ -104,6 +104,7 @@ def acted(row: Rows, table: FeatureTable, model: Model, now_ms: int) -> Acted:
         order=np.zeros(len(slot), np.uint64),
         whole=np.zeros(len(slot), np.bool_),
         rate=np.ones(len(slot)),
+        currency=np.zeros(len(slot), np.uint32),
         recorded_ms=np.full(len(slot), now_ms, np.int64),
     )
     folded = table.fold(lambda slots: np.repeat(row, len(slots)), events).rows

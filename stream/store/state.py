@@ -19,6 +19,7 @@ import msgspec
 from stream.events import Counts
 from stream.flapping import Flapping
 from stream.limits import PLACES, TOPICS
+from stream.priced import Priced
 from stream.told import ToldError
 
 KEY_BYTES = 32
@@ -98,6 +99,7 @@ class Position(msgspec.Struct):
         levels_by: digest of the levels that they were looked at by.
         turned_ms: up to when telling users of turns is paid for, see `turns.allowed`.
         words: what rated texts have taught, by topic, see `Wording.told`; empty where there were none.
+        priced: by which rates amounts were converted, the oldest first; empty where there were none.
     """
 
     offsets: list[int]
@@ -126,6 +128,7 @@ class Position(msgspec.Struct):
     levels_by: str = ""
     turned_ms: int = 0
     words: list[list[float]] = []
+    priced: list[Priced] = []
 
     @property
     def unaccounted(self) -> int:

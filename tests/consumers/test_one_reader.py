@@ -27,7 +27,7 @@ from producers.mapping import load_mapping
 from producers.messages import encoded_message, topic_of
 from producers.sorting import EventSorter
 from stream.config import Money, Settings, Worker
-from stream.events import Reason
+from stream.events import Reason, code_of_currency
 from stream.features import DEFAULT_FEATURES, FeatureTable
 from stream.oracle import Judge, Message
 from stream.store.state import StoreUnavailableError
@@ -262,15 +262,19 @@ def test_what_names_no_currency_is_told_from_what_does(
         value = encoded(event=event, properties={"order_id": "o1", **said})
         batch = decoder.decode([FakeMessage(value)], NOW_MS).batch(1, 0, 1)
         assert batch.rate.tolist() == [expected]
+        meant = {0.5: "USD", 1.0: "EUR", 0.75: ""}[abs(expected)]
+        assert batch.currency.tolist() == [code_of_currency(meant)]
         judged = judge.judge(Message(value, START_MS, 1)).event
         assert judged is not None
         assert (judged.rate, judged.in_own) == (abs(expected), rate is None)
+        assert judged.currency == meant
         assert judged.value == batch.value[0]
     # Where there is one currency only, nobody has to tell.
     for one in (Money(), Money(currency="USD")):
         message = FakeMessage(encoded(properties={"revenue": 10}))
         alone = Decoder(TABLE, Worker(decoder=way), money=one).decode([message])
         assert alone.rate.tolist() == [1.0]
+        assert alone.currency.tolist() == [0]
 
 
 def worth_of_no_currency(default: str) -> float:

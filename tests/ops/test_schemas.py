@@ -53,6 +53,7 @@ def published() -> tuple[Model, list[dict[str, Any]]]:
             order=np.zeros(events, np.uint64),
             whole=np.zeros(events, np.bool_),
             rate=np.ones(events),
+            currency=np.zeros(events, np.uint32),
             recorded_ms=np.full(events, START_MS, np.int64),
         )
     )

@@ -28,6 +28,7 @@ from tests.producers.test_row_mapper import RULE, event, mapping, message
         ('user = "u"\ntime = "t"\nevent = 5', "event = 5: Input should be a valid table"),
         ('user = "u"\ntime = "t"\nevent = {}', "expected an event name"),
         ('user = "u"\nevent = "e"\ntime = {column = "t", zone = "Mars/Base"}', "'Mars/Base'"),
+        ('user = "u"\nevent = "e"\ntime = {column = "t", zones = {IST = "India"}}', "time.zones"),
         ('user = "u"\nevent = "e"\ntime = {column = "t", format = "DD.MM"}', "strptime"),
         ('user = "u"\nevent = "e"\ntime = {column = "t", format = "%Q"}', "time.format = '%Q'"),
         (f'{RULE}event = "e"', "rules.1: expected a test"),

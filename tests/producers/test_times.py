@@ -64,6 +64,24 @@ def test_serial_dates_are_of_the_declared_zone() -> None:
         ("2024-03-01 10:61:60", None),
         ("2024-03-01T10:22:61Z", None),
         ("2024-03-01[Europe/Paris", None),
+        # Names of IANA and offsets from UTC mean one thing only.
+        ("2024-03-01 10:00 America/New_York", "2024-03-01T15:00:00.000Z"),
+        ("2024-07-01T10:00:00.5 America/New_York", "2024-07-01T14:00:00.500Z"),
+        ("2024-03-01T10:00[Europe/Paris]", "2024-03-01T09:00:00.000Z"),
+        ("2024-03-01 10:00 America/Argentina/Buenos_Aires", "2024-03-01T13:00:00.000Z"),
+        ("2024-03-01 10:00 Etc/GMT+5", "2024-03-01T15:00:00.000Z"),
+        ("2024-03-01 Asia/Tokyo", "2024-02-29T15:00:00.000Z"),
+        ("2024-10-27T02:30:00+01:00 Europe/Berlin", "2024-10-27T01:30:00.000Z"),
+        ("2024-03-01 10:00 UTC+2", "2024-03-01T08:00:00.000Z"),
+        ("2024-03-01 10:00 GMT-5", "2024-03-01T15:00:00.000Z"),
+        ("2024-03-01T10:00:00 UTC+05:30", "2024-03-01T04:30:00.000Z"),
+        ("2024-03-01 10:00:00 GMT\u22120330", "2024-03-01T13:30:00.000Z"),
+        ("2024-03-01 24:00 UTC+2", "2024-03-01T22:00:00.000Z"),
+        ("2024-03-01 10:00 GMT+0100 (Central European Standard Time)", "2024-03-01T09:00:00.000Z"),
+        ("2024-03-01 10:00 UTC+15", None),
+        ("2024-03-01 10:00 Europe/Atlantis", None),
+        ("2024-03-01 10:00 CET", None),
+        ("2024-03-01 10:00 PST", None),
     ],
 )
 def test_how_programs_write_iso_times(text: str, expected: str | None) -> None:
@@ -86,6 +104,18 @@ def test_how_programs_write_iso_times(text: str, expected: str | None) -> None:
         ("2024-03-01 10:22:11 CET", ["'%Y-%m-%d %H:%M:%S %Z' (2024-03-01T09:22:11.000Z)"]),
         ("Fri, 01 Mar 2024 10:22:11 GMT", ["%a, %d %b %Y %H:%M:%S %Z"]),
         ("03/14/2024, 10:22 PM", ["'%m/%d/%Y, %I:%M %p' (2024-03-14T22:22"]),
+        ("2024-03-01 10:00 CET", ["'%Y-%m-%d %H:%M %Z' (2024-03-01T09:00:00.000Z)"]),
+        ("01.03.2024 10:00 Europe/Berlin", ["'%d.%m.%Y %H:%M %Z' (2024-03-01T09:00:00.000Z)"]),
+        ("13/03/2024 10:00:00 GMT-5", ["'%d/%m/%Y %H:%M:%S %Z' (2024-03-13T15:00:00.000Z)"]),
+        ("Mar 1, 2024 10:22 AM PST", ["'%b %d, %Y %I:%M %p %Z' (2024-03-01T18:22:00.000Z)"]),
+        (
+            "Fri Mar 01 2024 10:22:11 GMT+0100 (CET)",
+            ["'%a %b %d %Y %H:%M:%S %Z' (2024-03-01T09:22:11.000Z)"],
+        ),
+        (
+            "Fri, 01 Mar 2024 10:22:11 +0100 (CET)",
+            ["'%a, %d %b %Y %H:%M:%S %z' (2024-03-01T09:22:11.000Z)"],
+        ),
         ("soon", []),
     ],
 )
@@ -103,6 +133,45 @@ def test_a_time_that_is_none_proposes_the_format_that_reads_it(
     # What is proposed is right.
     for form in why.split("time.format can be ")[1:]:
         assert read(text, form.split("'")[1]) is not None
+
+
+@pytest.mark.parametrize(
+    ("text", "form", "name", "zone", "expected"),
+    [
+        ("2024-03-01 10:00 IST", "auto", "IST", "Asia/Kolkata", "2024-03-01T04:30:00.000Z"),
+        ("2024-07-01 10:00:00 CET", "auto", "CET", "Europe/Berlin", "2024-07-01T08:00:00.000Z"),
+        ("01.03.2024 10:00 MEZ", "%d.%m.%Y %H:%M", "MEZ", "Europe/Vienna", "2024-03-01T09:00:00.000Z"),
+        ("1 Mar 2024 10:22:15 IST", "%d %b %Y %H:%M:%S %Z", "IST", "Asia/Kolkata", "2024-03-01T04:52:15.000Z"),
+        (
+            "2024-07-01 10:22:15 Eastern Time (US & Canada)", "auto", "Eastern Time (US & Canada)",
+            "America/New_York", "2024-07-01T14:22:15.000Z",
+        ),
+        ("2024-03-01 10:00\u65e5\u672c\u6642\u9593", "auto", "\u65e5\u672c\u6642\u9593", "Asia/Tokyo", "2024-03-01T01:00:00.000Z"),
+    ],
+)  # fmt: skip
+def test_what_the_name_of_a_zone_means_can_be_declared(
+    text: str, form: str, name: str, zone: str, expected: str
+) -> None:
+    times = column(form)
+    assert times.read(text) is None
+    why = times.why(text)
+    assert f'zones = {{ "{name}" = "Area/City" }}' in why or "time.format can be" in why
+    declared = TimeColumn(form, None, NOW_MS, {name: zone})
+    time_ms = declared.read(text)
+    assert time_ms is not None
+    assert iso(time_ms) == expected
+    assert declared.note() is None, "it names its zone"
+
+
+def test_a_name_of_a_zone_behind_another_format_proposes_both() -> None:
+    times = column("%d.%m.%Y %H:%M")
+    why = times.why("2024-03-13 10:00 MSK")
+    assert 'zones = { "MSK" = "Area/City" }' in why
+    assert "time.format can be '" in why
+    form = why.split("time.format can be ")[1].split("'")[1]
+    assert TimeColumn(form, None, NOW_MS, {"MSK": "Europe/Moscow"}).read("2024-03-13 10:00 MSK")
+    for text in ("2024-03-01 10:00 soon 7", "soon: 10:00 IST"):
+        assert "zones" not in times.why(text)
 
 
 def test_times_that_cannot_be_are_told_as_such() -> None:

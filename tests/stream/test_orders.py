@@ -70,6 +70,7 @@ def said(name: str, day: float = 0.0, order: str = "", **rest: Any) -> Event:
         whole="value" not in rest and name in (REFUND, CANCEL, UPDATE),
         rate=rest.get("rate", 1.0),
         in_own=rest.get("in_own", False),
+        currency=rest.get("currency", ""),
         recorded_ms=START_MS + round(rest.get("recorded", day) * DAY_MS),
     )
 
@@ -261,6 +262,60 @@ def test_an_order_corrected_without_a_currency_stays_in_its_own() -> None:
     assert close(both_ways(placed, refund, named)["net"], 10.0), "the last that is named counts"
     again = said(ORDER, 0, "o", value=1_000.0, in_own=True)
     assert Shop().fold(placed, again).duplicates == 1, "it says nothing new"
+
+
+def dollars(name: str, day: float, order: str, face: float, rate: float, **rest: Any) -> Event:
+    """An event of an amount in dollars, of which one is worth this much on that day."""
+    said_by = {"in_own": rest.pop("in_own", False), **rest}
+    return said(name, day, order, value=face * rate, rate=rate, currency="USD", **said_by)
+
+
+@pytest.mark.parametrize("later", [0.5, 0.9, 1.0, 1.1, 2.0])
+@pytest.mark.parametrize("in_own", [False, True])
+def test_a_refund_takes_back_what_its_order_brought_whatever_the_rate_is_by_then(
+    later: float, in_own: bool
+) -> None:
+    bought = dollars(ORDER, 0, "o", 100.0, 0.9, in_own=in_own)
+    for face, left in ((50.0, 45.0), (99.0, 0.9), (100.0, 0.0), (130.0, 0.0)):
+        found = both_ways(bought, dollars(REFUND, 30, "o", face, later))
+        assert close(found["gross"], 90.0)
+        assert close(found["net"], left), face
+        assert close(found["kept"], float(left > 0.0))
+        # It names no order: it takes from the newest.
+        assert close(both_ways(bought, dollars(REFUND, 30, "", face, later))["net"], left), face
+    parts = [
+        dollars(REFUND, 1 + n, "o", 25.0, rate) for n, rate in enumerate((0.9, later, 2.0, 1.0))
+    ]
+    assert close(both_ways(bought, *parts[:3])["net"], 22.5)
+    assert close(both_ways(bought, *parts)["net"], 0.0)
+
+
+@pytest.mark.parametrize("later", [0.5, 1.1])
+def test_an_order_is_worth_what_it_was_when_it_was_first_said(later: float) -> None:
+    bought = dollars(ORDER, 0, "o", 100.0, 0.9)
+    again = dollars(ORDER, 0, "o", 100.0, later)
+    assert Shop().fold(bought, again).duplicates == 1, "the rate alone is nothing new"
+    updated = dollars(UPDATE, 1, "o", 120.0, later)
+    assert close(both_ways(bought, updated)["net"], 108.0)
+    assert close(both_ways(bought, updated, dollars(REFUND, 2, "o", 60.0, 2.0))["net"], 54.0)
+    # In another currency it is another amount.
+    in_euros = said(UPDATE, 1, "o", value=80.0, currency="EUR")
+    assert close(both_ways(bought, in_euros)["net"], 80.0)
+    assert close(both_ways(bought, said(REFUND, 1, "o", value=40.0, currency="EUR"))["net"], 50.0)
+    # What a refund has said before its order is of the same rate, too.
+    refund = dollars(REFUND, 1, "o", 100.0, later)
+    assert close(both_ways(refund, bought)["net"], 0.0)
+    assert close(both_ways(refund, bought)["gross"], 100.0 * later)
+
+
+def test_a_refund_is_worth_what_it_takes_back() -> None:
+    table = FeatureTable(
+        [*FEATURES, feature("given", "sum", on=(REFUND,), of="value", half_life="36500d")]
+    )
+    for order in ("o", ""):
+        shop = Shop(table)
+        shop.fold(dollars(ORDER, 0, "o", 100.0, 0.9), dollars(REFUND, 3, order, 50.0, 2.0))
+        assert close(shop.at(5)["given"], 45.0)
 
 
 def test_a_refund_without_order_and_currency_is_in_that_of_the_orders_it_takes() -> None:

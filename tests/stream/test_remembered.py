@@ -39,6 +39,7 @@ def clicks(ids: list[int], at_ms: int = 0, topic: int = 0) -> EventColumns:
         order=np.zeros(count, np.uint64),
         whole=np.zeros(count, np.bool_),
         rate=np.ones(count),
+        currency=np.zeros(count, np.uint32),
         recorded_ms=np.full(count, START_MS + at_ms, np.int64),
     )
 

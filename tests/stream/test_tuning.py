@@ -142,7 +142,8 @@ def an_order(partition: Partition) -> EventColumns:
     return EventColumns(
         slot, np.ones(1, np.uint8), np.array([code], np.uint8), np.ones(1, np.int64),
         np.ones(1, np.uint64), np.full(1, 20.0), np.ones(1), np.zeros(1, np.uint64),
-        np.zeros(1, np.uint64), np.zeros(1, np.bool_), np.ones(1), np.ones(1, np.int64),
+        np.zeros(1, np.uint64), np.zeros(1, np.bool_), np.ones(1),
+        np.zeros(1, np.uint32), np.ones(1, np.int64),
     )  # fmt: skip
 
 

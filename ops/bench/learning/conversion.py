@@ -221,6 +221,7 @@ def _columns(shop: Shop, some: slice, table: FeatureTable) -> Callable[[Partitio
             order=np.zeros(users, np.uint64),
             whole=np.zeros(users, np.bool_),
             rate=np.ones(users),
+            currency=np.zeros(users, np.uint32),
             recorded_ms=time_ms,
         )
 

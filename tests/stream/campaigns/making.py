@@ -264,10 +264,13 @@ def _any_crossing(draw: st.DrawFn, user: str, now: int, number: int) -> dict[str
 
 
 def bought(
-    *said: tuple[int, int, int, int, float, bool, bool, float],
+    *said: tuple[int, int, int, int, float, bool, bool, float, int],
 ) -> tuple[Ints, PurchaseColumns]:
     """Places of users, and what is said of their orders: the columns of `PurchaseColumns`."""
-    kinds = (np.int64, np.uint64, np.uint64, np.int64, np.float64, np.bool_, np.bool_, np.float64)
+    kinds = (
+        np.int64, np.uint64, np.uint64, np.int64, np.float64, np.bool_, np.bool_, np.float64,
+        np.uint32,
+    )  # fmt: skip
     columns: list[Any] = [
         np.array([one[place] for one in said], kind) for place, kind in enumerate(kinds)
     ]

@@ -28,6 +28,7 @@ class Said(NamedTuple):
     whole: bool
     given_back: bool
     rate: float = 1.0
+    currency: int = 0
 
 
 def said(order: int = 1, message: int = 0, at_ms: int = DAY, **fields: Any) -> Said:
@@ -85,6 +86,13 @@ def refund(order: int = 1, message: int = 0, **fields: Any) -> Said:
         ([said(rate=0.5), refund(value=20.0, rate=-1.0)], (0, 0.0)),
         ([said(rate=0.5), refund(value=8.0)], (1, 2.0)),
         ([said(rate=0.5), said(value=16.0, rate=-1.0)], (1, 8.0)),
+        # The rate has changed since: it is that of the order all the same.
+        ([said(rate=0.5, currency=7), refund(value=8.0, rate=2.0, currency=7)], (1, 8.0)),
+        ([said(rate=0.5, currency=7), refund(value=20.0, rate=1.0, currency=7)], (0, 0.0)),
+        ([said(rate=0.5, currency=7), said(value=40.0, rate=2.0, currency=7)], (1, 10.0)),
+        ([said(rate=-0.5, currency=7), refund(value=8.0, rate=2.0, currency=7)], (1, 8.0)),
+        ([refund(value=8.0, rate=2.0, currency=7), said(rate=0.5, currency=7)], (1, 32.0)),
+        ([said(rate=0.5, currency=7), refund(value=8.0, rate=2.0, currency=8)], (1, 2.0)),
     ],
 )
 def test_what_is_left(purchases: list[Said], left: tuple[int, float]) -> None:
@@ -159,6 +167,7 @@ class Order:
     message: int = 0
     value: float = 0.0
     rate: float = 1.0
+    currency: int = 0
     named: bool = False
     refunds: list[tuple[float, bool]] = field(default_factory=list)
     placed: bool = False
@@ -195,18 +204,25 @@ class Slow:
             return
         found.message = one.message
         if not one.given_back:
-            if one.rate > 0.0 or not (found.placed or found.named):
-                found.rate, found.named = abs(one.rate), found.named or one.rate > 0.0
-            value = one.value if one.rate > 0.0 else one.value / -one.rate * found.rate
+            same = one.currency == found.currency > 0
+            if not same and (one.rate > 0.0 or not (found.placed or found.named)):
+                found.rate, found.currency = abs(one.rate), one.currency
+            found.named = found.named or one.rate > 0.0
+            is_own = one.rate < 0.0 or one.currency == found.currency > 0
+            value = one.value * (found.rate / abs(one.rate)) if is_own else one.value
             found.value = found.value if found.placed and one.whole else value
             found.at_ms = min(found.at_ms, one.at_ms) if found.placed else one.at_ms
             found.placed = True
-        elif one.whole:
+            return
+        if one.rate > 0.0 and not found.placed and found.currency == 0 < one.currency:
+            found.rate, found.currency = one.rate, one.currency
+        if one.whole:
             found.all_back = True
         else:
-            found.refunds.append(
-                (one.value / abs(one.rate), True) if one.rate < 0 else (one.value, False)
-            )
+            worth = one.value
+            if one.currency == found.currency > 0:
+                worth *= found.rate / abs(one.rate)
+            found.refunds.append((one.value / -one.rate, True) if one.rate < 0 else (worth, False))
 
     def within(self, slot: int, begin_ms: int, end_ms: int) -> tuple[int, float]:
         left = [
@@ -229,6 +245,7 @@ PURCHASES = st.lists(
             whole=st.booleans(),
             given_back=st.booleans(),
             rate=st.sampled_from([1.0, 0.5, -2.0]),
+            currency=st.sampled_from([0, 1, 1, 2]),
         ),
     ),
     max_size=30,

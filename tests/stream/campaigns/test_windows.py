@@ -34,7 +34,7 @@ class Scene:
         self.windows.opened(version, arm, at_ms)
 
     def buy(self, user: int, at_ms: int, value: float, order: int) -> None:
-        self.purchases.take(*bought((user, order, 0, at_ms, value, False, False, 1.0)))
+        self.purchases.take(*bought((user, order, 0, at_ms, value, False, False, 1.0, 0)))
 
 
 def test_a_purchase_counts_in_every_window_that_it_lies_in() -> None:
@@ -59,7 +59,7 @@ def test_what_is_given_back_before_the_window_is_over_is_taken_back() -> None:
     scene.open((1, 0, 2, 0), (2, 0, 2, 0))
     scene.buy(1, 5, 10.0, 1)
     scene.buy(2, 5, 10.0, 2)
-    scene.purchases.take(*bought((1, 1, 0, 6, 0.0, True, True, 1.0)))
+    scene.purchases.take(*bought((1, 1, 0, 6, 0.0, True, True, 1.0, 0)))
     scene.windows.close(DAY)
     assert scene.windows.sums == {(0, 2): Sums(2, 1, 2, 10.0, 100.0)}
 

@@ -72,7 +72,7 @@ def orders(table: FeatureTable, slots: list[int], values: list[float]) -> EventC
     return EventColumns(
         np.array(slots), np.ones(n, np.uint8), np.full(n, table.codes["Order Completed"], np.uint8),
         np.arange(n) + 1_700_000_000_000, nothing, np.array(values), np.ones(n), nothing, nothing,
-        np.zeros(n, np.bool_), np.ones(n), np.zeros(n, np.int64),
+        np.zeros(n, np.bool_), np.ones(n), np.zeros(n, np.uint32), np.zeros(n, np.int64),
     )  # fmt: skip
 
 
