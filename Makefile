@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 .DEFAULT_GOAL := help
 
-.PHONY: help setup demo test check fast fuzz chaos lint types bench bench-learning bench-year bench-shops bench-shoppers bench-unusual bench-levels bench-reviews bench-campaigns bench-webhooks bench-effect bench-api lock schemas dashboards examples up clean
+.PHONY: help setup demo test check fast fuzz chaos lint types bench bench-learning bench-year bench-shops bench-shoppers bench-unusual bench-levels bench-reviews bench-campaigns bench-webhooks bench-effect bench-api bench-readers lock schemas dashboards examples up clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -78,6 +78,9 @@ bench-shops: setup ## names and kinds in shops of many rhythms: are they true?
 
 bench-api: setup ## looking users up over HTTP: how long it takes, and how many a second on one core
 	@$(BIN)/python -m ops.bench.api $(ARGS)
+
+bench-readers: setup ## what a hundred readers of the event stream cost the owners
+	@$(BIN)/python -m ops.bench.readers $(ARGS)
 
 lock: ## write requirements.lock anew from pyproject.toml (needs uv)
 	uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-annotate \

@@ -256,9 +256,10 @@ def _lead(
     pulse = health.alive(role, SILENCE_SECONDS)
 
     def work() -> None:
-        with opened() as store, closing(connect_store(settings.store)) as client:
-            see_topics()
-            measured = -MEASURE_SECONDS
+        with closing(connect_store(settings.store)) as client:
+            # Before anything is written: a full store refuses that, and then this alone tells why.
+            measure(client)
+            measured = time.monotonic()
 
             def alive() -> None:
                 nonlocal measured
@@ -268,7 +269,9 @@ def _lead(
                     measured = time.monotonic()
                     measure(client)
 
-            lead(build(store), stop, alive, idle_seconds)
+            with opened() as store:
+                see_topics()
+                lead(build(store), stop, alive, idle_seconds)
 
     keep_going(role, work, stop, health, pulse)
 

@@ -20,14 +20,18 @@ from confluent_kafka import Producer
 
 from consumers.client import read_to_end
 from ops.bench.members import PARTITIONS, a_state, fill
+from ops.bench.readers import Crowd
 from ops.bench.takeover import NOW_MS
 from producers import topics
+from producers.client import producer_options
 from stream.config import ConfigError, Settings
 from stream.health import Health
 from stream.servers import LocalBroker, LocalStore, free_port
 from stream.wiring import roles
 from stream.wiring.api import bound
 from tests.conftest import SettingsFor
+from tests.harness import Pipeline, assert_clean
+from tests.strategies import ORDER, encoded
 from tests.stream.api.serving import CAMPAIGN, SECONDS, change
 
 TOKEN = "a-token-of-some-length-for-tests"  # noqa: S105 - of this test alone
@@ -179,6 +183,60 @@ def test_users_are_told_while_the_broker_is_away_and_the_store_is_waited_for(
             until("it says so", lambda: client.status("/v1/users/user-7") == 503)
             store.start()
             until("it comes back", lambda: client.status("/v1/users/user-7") == 200)
+
+
+READERS, SHOPPERS = 100, 200
+
+
+def _shop(settings: Settings, first: int) -> None:
+    """Each of so many new shoppers buys something."""
+    producer = Producer(producer_options(settings.broker))
+    for number in range(first, first + SHOPPERS):
+        user = f"shopper {number}"
+        order = encoded(
+            time_ms=time.time_ns() // 1_000_000,
+            event=ORDER,
+            userId=user,
+            messageId=user,
+            properties={"revenue": 5.0 + number % 90},
+        )
+        producer.produce(settings.topics.purchases, order, user.encode())
+    assert producer.flush(SECONDS) == 0
+
+
+@pytest.mark.servers
+@pytest.mark.slow
+def test_owners_wait_neither_for_the_api_nor_for_who_reads_from_it(
+    local_broker: LocalBroker, redis_url: str, settings_for: SettingsFor, tmp_path: Path
+) -> None:
+    """A hundred follow and one does not read; then the API itself stands still, with all of them."""
+    settings = settings_for(
+        local_broker.bootstrap,
+        redis_url,
+        api={"port": free_port()},
+        worker={"sweep_seconds": 0.5, "decoder": "plain"},
+        learning={"first_model_users": 100, "segments": 3},
+        publisher={"lease_seconds": 1.0},
+    )
+    client = Client(settings.api.port)
+    with Pipeline(settings, tmp_path) as pipeline:
+        pipeline.create_topics()
+        *_, api = pipeline.start("activity", "trainer", "publisher", "api")
+        pipeline.wait("the API", lambda: client.status("/v1/standing") == 200)
+        with Crowd(settings.api.port, READERS) as crowd:
+            _shop(settings, 0)
+            pipeline.wait("all to read of all", lambda: min(crowd.read) >= SHOPPERS)
+            api.freeze()
+            _shop(settings, SHOPPERS)
+            pipeline.wait("their changes", lambda: len(pipeline.changes()) >= 2 * SHOPPERS)
+            pipeline.wait("delivery", lambda: not any(pipeline.store.outbox_sizes(range(4))))
+            counted = [one.counts.applied for one in pipeline.positions() if one is not None]
+            assert sum(counted) == 2 * SHOPPERS
+            assert max(crowd.read) < 2 * SHOPPERS, "the API does not stand still"
+            api.thaw()
+            pipeline.wait("the rest", lambda: min(crowd.read) >= 2 * SHOPPERS)
+        pipeline.end()
+        assert_clean(pipeline.audit())
 
 
 def test_an_address_that_is_taken_ends_it(settings_for: SettingsFor) -> None:
