@@ -547,7 +547,6 @@ class Partition:
         due = np.flatnonzero(silent) + first
         if self._lost.foretold:
             due = due[~np.isin(due, self._lost.slots(self._slots))]
-        ahead_ms = levels.ahead_ms(now_ms)
         for start in range(0, len(due), CHUNK):
             slots = due[start : start + CHUNK]
             rows = rows_at(self._rows, slots)
@@ -558,10 +557,7 @@ class Partition:
                 levels.recount(before[crossed], rows[FIELD][crossed])
                 put_rows(self._rows, slots, rows)
                 self._dirty[slots[crossed]] = True
-            if ahead_ms:
-                later = self._table.vectors(rows, now_ms + ahead_ms)
-                stay = levels.stay(model, rows, vectors, later, names)
-                until[slots] = np.where(stay, now_ms + ahead_ms, 0)
+            until[slots] = levels.look_ahead(model, rows, self._table.vectors, now_ms, names)
 
     def _hold(self, slots: Ints, now_ms: int) -> Ints:
         """Places of users whom nothing moves at a time, because it is known where they go.

@@ -42,7 +42,6 @@ class LevelsCheck:
         self._snapshots = snapshots
         self._table = settings.table()
         self._model: Model | None = None
-        self._levels: list[KnownLevel] = []
 
     def read(self, store: ReaderStore) -> None:
         """Take in the stored model, if it is of these features and has levels."""
@@ -51,16 +50,14 @@ class LevelsCheck:
         if model is None or model.schema != self._table.schema or not model.levels.known:
             return
         self._model = model
-        scores = model.levels.scores
-        learned = () if scores is None else scores.learned
-        unusual = {one.name for one in learned if one.of == "unusual"}
-        self._levels = [one for one in model.levels.known if not unusual.intersection(one.inputs)]
-        if len(self._levels) < len(model.levels.known):
-            self.check.note = "levels of how unusual somebody is are not found anew"
+
+    @property
+    def _known(self) -> tuple[KnownLevel, ...]:
+        return () if self._model is None else self._model.levels.known
 
     def take(self, partition: int, change: Mapping[str, Any], where: str) -> None:
         """Judge a crossing by what it tells: its value lies on the side of the limit that it leads to."""
-        level = next((one for one in self._levels if one.name == change["level"]), None)
+        level = next((one for one in self._known if one.name == change["level"]), None)
         value, names = change["value"], () if level is None else level.names
         steps = change["step_from"], change["step_to"]
         if level is None or value is None or level.rules or not {*steps} <= {*names}:
@@ -136,8 +133,8 @@ class LevelsCheck:
             if any(one.undecided for one in readings.values()):
                 return ""
             features = {name: one.value for name, one in readings.items()}
-            told.append(values(model.levels.scores, features))
-        for level in self._levels:
+            told += values(model.levels.scores, features)
+        for level in model.levels.known:
             code = codes[list(names).index(level.name)]
             step = names[level.name][code - 1] if code else level.rest or None
             if step is not None and step not in level.names:

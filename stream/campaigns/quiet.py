@@ -13,9 +13,8 @@ import numpy as np
 
 from stream.campaigns.declare import zone
 from stream.events import Bools, Ints
-from stream.units import DAY_MS, milliseconds
+from stream.units import DAY_MS, MINUTE_MS, milliseconds
 
-MINUTE_MS = 60_000
 _DAY_MINUTES = DAY_MS // MINUTE_MS
 _YEARS_AROUND = 1
 """Looked up before and after the times that are asked for, so that a year is not looked up daily."""

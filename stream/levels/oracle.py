@@ -10,34 +10,38 @@ reached by an act only. So several steps may be right; this knows which are not.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
 
 from stream.levels.steps import KnownLevel, KnownRule, KnownStep
 from stream.scores.model import Scores
+from stream.scores.unusual import Habits, Usual
 
 ROUNDING = 1e-6
 """Share of a limit by which the log may come to another value than the owner."""
 ORDERED = 0.5
 """Orders above which somebody has ordered."""
 REACH, MOST_LOG_ODDS, MOST_LOG_BASKETS, SHRINK_ORDERS = 4.0, 12.0, 2.5, 3.0
-"""As the definition of a score has them (`stream.scores.model`), written down again to hold it to them."""
+NOT_DONE = 1e-3
+"""As the definitions of scores have them (`stream.scores.model`, `stream.scores.unusual`), written down again to hold
+them to it."""
 
 Values = Mapping[str, float | None]
 
 
-def values(scores: Scores | None, features: Mapping[str, float]) -> dict[str, float | None]:
+def values(scores: Scores | None, features: Mapping[str, float]) -> list[Values]:
     """Features, and scores computed from them; None for a score that the user does not have.
 
-    How unusual somebody is is left out.
+    More than one answer where rounding decides among which people somebody is.
     """
-    found: dict[str, float | None] = dict(features)
+    told: dict[str, float | None] = dict(features)
     if scores is None:
-        return found
+        return [told]
     for score in scores.learned:
         if score.of == "unusual":
             continue
         if features["orders_total"] <= ORDERED:
-            found[score.name] = None
+            told[score.name] = None
             continue
         terms = _terms(scores, features)
         odds = _cut(math.fsum(map(_product, zip(score.buy, terms, strict=True))), MOST_LOG_ODDS)
@@ -47,16 +51,66 @@ def values(scores: Scores | None, features: Mapping[str, float]) -> dict[str, fl
             basket = (money + SHRINK_ORDERS * scores.usual) / (orders + SHRINK_ORDERS)
             more = math.fsum(map(_product, zip(score.worth, terms, strict=True)))
             value *= basket * math.exp(_cut(more, MOST_LOG_BASKETS))
-        found[score.name] = value
+        told[score.name] = value
+    found: list[Values] = [told]
+    for name in (score.name for score in scores.learned if score.of == "unusual"):
+        assert scores.people is not None
+        among = _unusual(scores.people, features)
+        found = [{**one, name: value} for one in found for value in among]
     return found
+
+
+def _unusual(people: Usual, features: Mapping[str, float]) -> list[float]:
+    """How unusual somebody is among the people who are nearest; of several that are as near, among each."""
+    logs = [_log(features[name]) for name in people.inputs]
+    squared = [math.fsum(one * one for one in _away(logs, habits)) for habits in people.habits]
+    nearest = min(squared) + ROUNDING * max(min(squared), 1.0)
+    return [
+        _share_below(people, _distance(people, logs, habits))
+        for habits, one in zip(people.habits, squared, strict=True)
+        if one <= nearest
+    ]
+
+
+def _away(logs: Sequence[float], habits: Habits) -> list[float]:
+    return [
+        (log - centre) / spread
+        for log, centre, spread in zip(logs, habits.centre, habits.spread, strict=True)
+    ]
+
+
+def _distance(people: Usual, logs: Sequence[float], habits: Habits) -> float:
+    away = [
+        0.0 if abs(log) <= NOT_DONE else one
+        for log, one in zip(logs, _away(logs, habits), strict=True)
+    ]
+    apart = [math.fsum(map(_product, zip(row, away, strict=True))) for row in people.whitening]
+    return math.sqrt(math.fsum(one * one for one in apart) / len(logs))
+
+
+def _share_below(people: Usual, distance: float) -> float:
+    """Share of users who are less far: on a straight line from mark to mark, and by the tail beyond the last."""
+    marks = list(zip(people.distances, people.shares, strict=True))
+    last, share = marks[-1]
+    if distance > last:
+        return 1.0 - (1.0 - share) * (distance / last) ** (-1.0 / people.tail)
+    if distance <= marks[0][0]:
+        return marks[0][1]
+    for (near, less), (far, more) in pairwise(marks):
+        if distance <= far:
+            return less + (more - less) * (distance - near) / (far - near)
+    return share
 
 
 def _terms(scores: Scores, features: Mapping[str, float]) -> list[float]:
     own = []
     for name, centre, spread in zip(scores.inputs, scores.centre, scores.spread, strict=True):
-        log = math.copysign(math.log1p(abs(features[name])), features[name])
-        own.append(_cut((log - centre) / spread, REACH))
+        own.append(_cut((_log(features[name]) - centre) / spread, REACH))
     return [1.0, *own, *((one * one - 1.0) / math.sqrt(2.0) for one in own)]
+
+
+def _log(value: float) -> float:
+    return math.copysign(math.log1p(abs(value)), value)
 
 
 def _cut(value: float, most: float) -> float:
@@ -72,7 +126,7 @@ def fault_of(level: KnownLevel, step: str | None, told: Values) -> str:
 
     Args:
         step: None for none.
-        told: see `values`; what the level looks at has to be there.
+        told: one answer of `values`; what the level looks at has to be there.
     """
     learned = [told[one.of] for one in level.steps[:-1] if one.learned]
     if None in learned or step is None:

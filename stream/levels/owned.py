@@ -6,19 +6,26 @@ many users are on each step. `partition` writes the records.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from stream.events import CAUSES, Bools, Cause, Floats, Ints, Rows
 from stream.levels.book import FIELD, Codes, LevelBook, count_codes, none_told
+from stream.levels.steps import Values
 from stream.levels.told import NONE, Crossings, crossings
 from stream.model import Model
+from stream.rows import rows_at
 from stream.store.state import Position
-from stream.units import HOUR_MS
+from stream.units import HOUR_MS, MINUTE_MS
 
+VectorsAt: TypeAlias = Callable[[Rows, int], Floats]
 NOBODY = np.empty(0, np.int64)
+AHEAD_MS = (HOUR_MS, 10 * MINUTE_MS, MINUTE_MS)
+"""For how long somebody may be left alone, the longest first. Without the shorter two, whoever is near a limit is
+looked at in each sweep for hours, and as good as each sweep has somebody: that costs a sixth of a sweep."""
 
 
 class OwnedLevels:
@@ -82,25 +89,39 @@ class OwnedLevels:
 
     # -- the silent ---------------------------------------------------------------------------
 
-    def ahead_ms(self, now_ms: int) -> int:
-        """How far ahead it is worth to look, at a sweep: not at all where the next one is long after."""
-        return HOUR_MS if now_ms - self.looked_ms < HOUR_MS else 0
+    def look_ahead(
+        self, model: Model, rows: Rows, vectors_at: VectorsAt, now_ms: int, names: Sequence[str]
+    ) -> Ints:
+        """Until when each user is sure to cross nothing by time alone, ``(n,)``; 0 for who has to be looked at.
 
-    def stay(
-        self, model: Model, rows: Rows, vectors: Floats, later: Floats, names: Sequence[str]
-    ) -> Bools:
-        """Who is sure to cross nothing by time alone from one time to another.
+        Nothing is looked for beyond the next sweep, if sweeps are as far apart as they were last.
 
         Args:
-            vectors, later: ``(n, features)`` of both times.
+            vectors_at: gives the vectors of rows at a time.
             names: of the features.
         """
-        values = model.levels.values(vectors, names)
-        then = model.levels.values(later, names)
-        found = np.ones(len(rows), np.bool_)
+        until = np.zeros(len(rows), np.int64)
+        left = np.arange(len(rows))
+        for ahead_ms in AHEAD_MS:
+            if len(left) == 0 or now_ms - self.looked_ms >= ahead_ms:
+                break
+            theirs = rows_at(rows, left)
+            now, then = (
+                model.levels.values(vectors_at(theirs, at_ms), names)
+                for at_ms in (now_ms, now_ms + ahead_ms)
+            )
+            stay = self._stay(model, theirs[FIELD], now, then, ahead_ms)
+            until[left[stay]] = now_ms + ahead_ms
+            left = left[~stay]
+        return until
+
+    def _stay(
+        self, model: Model, codes: Codes, values: Values, then: Values, ahead_ms: int
+    ) -> Bools:
+        found = np.ones(len(codes), np.bool_)
         for level in model.levels.known:
-            told = rows[FIELD][:, self.book.place(level.name)]
-            found &= level.stays(values, then, self.book.places_of(level)[told])
+            before = self.book.places_of(level)[codes[:, self.book.place(level.name)]]
+            found &= level.stays(values, then, before, ahead_ms)
         return found
 
     # -- a look -------------------------------------------------------------------------------

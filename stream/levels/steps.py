@@ -22,11 +22,12 @@ import numpy.typing as npt
 
 from stream.events import Bools, Floats
 from stream.scores.model import Scores
+from stream.units import HOUR_MS
 
 ROUNDING = 1e-9
 """A count of orders may be off a whole number by this much of it."""
-NEAR = 1e-3
-"""Share of a limit that counts as being at it, see `KnownLevel.stays`."""
+NEAR_AN_HOUR, NEAREST = 1e-3, 1e-6
+"""Share of a limit that counts as being at it, see `KnownLevel.stays`: of an hour, and however short the time is."""
 NOWHERE = -1
 """On no step: a score that a user has not."""
 Places = npt.NDArray[np.int8]
@@ -157,7 +158,7 @@ class KnownLevel:
             np.copyto(found, NOWHERE, where=np.isnan(values[name]))
         return found
 
-    def stays(self, values: Values, later: Values, before: Places) -> Bools:
+    def stays(self, values: Values, later: Values, before: Places, ahead_ms: int) -> Bools:
         """Who is sure to go over no limit by time alone, from one time to another that is near.
 
         What is looked at goes nearly straight in between: whoever is farther from every limit at both times
@@ -167,8 +168,11 @@ class KnownLevel:
         Args:
             values, later: as `now` takes them, of both times.
             before: as `now` takes it.
+            ahead_ms: from the one time to the other.
         """
         found = np.ones(len(before), np.bool_)
+        # How far it can be from straight grows with the time, if not with its square.
+        share = max(NEAR_AN_HOUR * ahead_ms / HOUR_MS, NEAREST)
         by_time = (before.astype(np.intp) + 1) * 3 + 1
         limits = [
             (step.of, self._edges[place].take(by_time))
@@ -179,7 +183,7 @@ class KnownLevel:
             limits += rule.edges(there, self.slack)
         for name, edge in limits:
             value, then = values[name], later[name]
-            way = np.abs(then - value) + NEAR * np.abs(edge)
+            way = np.abs(then - value) + share * np.abs(edge)
             near = np.minimum(np.abs(value - edge), np.abs(then - edge)) <= way
             found &= ~near | np.isinf(edge) | (then == value)
         return found

@@ -15,11 +15,12 @@ from stream.config import Settings
 from stream.events import Rows
 from stream.learning.state import TrainerState
 from stream.levels.declare import USUAL_LEVELS
+from stream.model import Model
 from stream.oracle import Reading
 from stream.store.memory import MemoryStore
 from stream.units import DAY_MS, iso
 from tests.strategies import START_MS
-from tests.stream.levels.making import TABLE, Shop, model, order, view
+from tests.stream.levels.making import TABLE, Shop, model, order, view, with_odd
 
 AT_MS = START_MS + 100 * DAY_MS
 
@@ -39,12 +40,13 @@ class Shopper:
 class Scene:
     """A partition that was looked at, its snapshot, and its log."""
 
-    def __init__(self, mode: str) -> None:
+    def __init__(self, mode: str, made: Model | None = None) -> None:
+        made = made or model()
         clock = {"mode": mode, "mark_seconds": 86_400}
         self.settings = Settings.model_validate({"clock": clock, "levels": USUAL_LEVELS})
         shop = Shop()
         shop.act([order("ann", START_MS, 1), view("bob", START_MS, 2)], START_MS)
-        shop.adopt(model(), START_MS)
+        shop.adopt(made, START_MS)
         shop.sweep(AT_MS)
         shop.commit(AT_MS)
         (part,) = shop.parts
@@ -57,7 +59,7 @@ class Scene:
         self.snapshots: Any = Snapshots(MemoryStore(), 1, SimpleNamespace(has=lambda _: True))  # type: ignore[arg-type]
         store = MemoryStore()
         store.lead("trainer")
-        packed = TrainerState(model=model()).pack(TABLE)
+        packed = TrainerState(model=made).pack(TABLE)
         assert store.put_model("trainer", packed, AT_MS)
         self.chains = Chains()
         self.check = LevelsCheck(self.settings, self.snapshots)
@@ -98,6 +100,16 @@ def test_a_step_that_cannot_be_is_named(
     (found,) = scene.compare()
     assert told in found
     assert user in found
+
+
+@pytest.mark.parametrize("mode", ["watermark", "live"])
+def test_how_unusual_somebody_is_is_found_anew(mode: str) -> None:
+    scene = Scene(mode, model(levels=with_odd()))
+    assert scene.compare() == []
+    scene.put("ann", "oddness", "unusual")
+    (found,) = scene.compare()
+    assert "ann" in found
+    assert "is on unusual of oddness, and is below it" in found
 
 
 def test_who_was_not_taken_over_a_limit_by_time_is_named() -> None:

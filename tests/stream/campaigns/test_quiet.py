@@ -10,7 +10,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from stream.campaigns.quiet import MINUTE_MS, ZoneClock, not_quiet_from
+from stream.campaigns.quiet import ZoneClock, not_quiet_from
+from stream.units import MINUTE_MS
 
 CLOCKS = {
     name: ZoneClock(name)

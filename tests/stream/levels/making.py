@@ -20,6 +20,7 @@ from stream.levels.steps import KnownLevel, KnownStep, Levels
 from stream.model import Model, Segment
 from stream.oracle import Event
 from stream.partition import Partition
+from stream.scores import unusual
 from stream.scores.model import LearnedScore, Scores
 from stream.segments import PublishRule
 from stream.store.state import Position
@@ -61,6 +62,26 @@ STAGE = KnownLevel(
     START_MS,
 )
 LEVELS = Levels.of((RISK, STAGE), SCORES)
+ODD = KnownLevel(
+    "oddness",
+    (KnownStep("unusual", "unusual", 0.99, learned=True), KnownStep("usual")),
+    0.005,
+    "",
+    "declared",
+    START_MS,
+)
+
+
+def with_odd() -> Levels:
+    """The same, and how unusual somebody is among two kinds of people."""
+    random = np.random.default_rng(9)
+    vectors = np.exp(random.normal(0.5, 1.0, (600, len(TABLE.names))))
+    segments = np.arange(600) % 2 + 1
+    vectors[segments == 2] *= 6.0
+    habits = ("orders_total", "revenue_total", "views_7d")
+    people = unusual.learn(vectors, TABLE.names, segments, np.ones(600), habits)
+    assert people is not None
+    return Levels.of((RISK, STAGE, ODD), SCORES.with_unusual("unusual", people))
 
 
 def model(version: int = 0, levels: Levels = LEVELS) -> Model:
@@ -74,7 +95,7 @@ def model(version: int = 0, levels: Levels = LEVELS) -> Model:
         FeatureMap.learn(vectors, TABLE.weights),
         on_grid(np.zeros((1, len(TABLE.names)))),
         (Segment(1, "all", "browsing", 1, "1.0"),),
-        scores=SCORES,
+        scores=levels.scores or SCORES,
     )
     return replace(made, levels=levels)
 

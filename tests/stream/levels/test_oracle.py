@@ -22,6 +22,7 @@ from tests.stream.levels.making import (
     model,
     order,
     view,
+    with_odd,
 )
 
 MONEY = LearnedScore("money", "spend", 90.0, (0.3, -1.2, 0.5, 0.1, 0.0), (0.2, 0.1, 0.3, 0.0, 0.1))
@@ -48,10 +49,38 @@ def test_scores_are_those_of_the_columns() -> None:
     vectors = TABLE.vectors(rows, at_ms)
     expected = BOTH.evaluate(vectors, TABLE.names)
     for vector, scores in zip(vectors.tolist(), expected.tolist(), strict=True):
-        told = values(BOTH, dict(zip(TABLE.names, vector, strict=True)))
+        (told,) = values(BOTH, dict(zip(TABLE.names, vector, strict=True)))
         for name, value in zip(BOTH.names, scores, strict=True):
             found = told[name]
             assert found is None if np.isnan(value) else found == pytest.approx(value, rel=1e-9)
+
+
+def test_how_unusual_somebody_is_is_that_of_the_columns() -> None:
+    scores = with_odd().scores
+    assert scores is not None
+    vectors = np.exp(np.random.default_rng(4).normal(1.5, 1.5, (300, len(TABLE.names))))
+    vectors[::7, TABLE.names.index("orders_total")] = 0.0
+    vectors[::5] = 0.0
+    column = scores.names.index("unusual")
+    expected = scores.evaluate(vectors, TABLE.names)[:, column].tolist()
+    assert min(expected) == 0.0
+    assert max(expected) > 0.99, "beyond the last mark, too"
+    for vector, value in zip(vectors.tolist(), expected, strict=True):
+        (told,) = values(scores, dict(zip(TABLE.names, vector, strict=True)))
+        assert told["unusual"] == pytest.approx(value, rel=1e-9)
+
+
+def test_who_is_as_near_to_two_kinds_of_people_may_be_unusual_among_either() -> None:
+    scores = with_odd().scores
+    assert scores is not None
+    assert scores.people is not None
+    low, high = scores.people.habits
+    between = replace(low, spread=(1.0, 1.0, 1.0))
+    mirrored = replace(high, centre=tuple(-one for one in low.centre), spread=between.spread)
+    people = replace(scores.people, habits=(between, mirrored), whitening=scores.people.whitening)
+    features = dict.fromkeys(TABLE.names, 0.0)
+    assert len(values(replace(scores, people=people), features)) == 2
+    assert len(values(scores, features)) == 1
 
 
 def test_every_step_that_an_owner_has_told_is_right_and_others_are_named() -> None:
@@ -63,7 +92,7 @@ def test_every_step_that_an_owner_has_told_is_right_and_others_are_named() -> No
         shop.commit(at_ms)
         vectors = TABLE.vectors(shop.parts[0].rows, at_ms)
         for user, vector in zip(shop.parts[0].names, vectors.tolist(), strict=True):
-            told = values(SCORES, dict(zip(TABLE.names, vector, strict=True)))
+            (told,) = values(SCORES, dict(zip(TABLE.names, vector, strict=True)))
             steps = shop.steps()[user.decode()]
             for level in LEVELS.known:
                 step = steps.get(level.name) or level.rest or None

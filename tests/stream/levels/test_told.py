@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -464,9 +465,20 @@ def test_values_are_those_of_the_scores() -> None:
 # -- when the silent are looked at -------------------------------------------------------------------
 
 
-def test_the_silent_are_told_at_the_first_sweep_behind_a_limit() -> None:
-    """Whoever is left alone for a while is told nothing later than if everyone were looked at, nor otherwise."""
-    minutes, count = 5, 40
+@pytest.mark.parametrize(
+    ("sweep_ms", "sweeps", "looking", "share"),
+    [(300_000, 12 * 8, 1.0, 0.4), (20_000, 3 * 90, 0.5, 0.15)],
+)
+def test_the_silent_are_told_at_the_first_sweep_behind_a_limit(
+    sweep_ms: int, sweeps: int, looking: float, share: float
+) -> None:
+    """Whoever is left alone for a while is told nothing later than if everyone were looked at, nor otherwise.
+
+    Args:
+        looking: share of the sweeps that may look at anybody; somebody is near a limit at any time.
+        share: of users, at the most, whose levels are evaluated in a sweep.
+    """
+    count = 40
     users = [f"user{number}" for number in range(count)]
     first = START_MS
     watched, naive = Shop(), Shop()
@@ -484,15 +496,15 @@ def test_the_silent_are_told_at_the_first_sweep_behind_a_limit() -> None:
         assert crossed == len(of_levels(naive.commit(begin)))
         if crossed:
             break
-    looked, found = [], []
+    looked, found = Counter[int](), []
     values = Levels.values
 
     def counted(self: Levels, vectors: Floats, features: Sequence[str]) -> Values:
-        looked.append(len(vectors))
+        looked[now_ms] += len(vectors)
         return values(self, vectors, features)
 
-    for step in range(1, 12 * 8):
-        now_ms = begin + step * minutes * 60_000
+    for step in range(1, sweeps):
+        now_ms = begin + step * sweep_ms
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(Levels, "values", counted)
             watched.sweep(now_ms)
@@ -503,7 +515,8 @@ def test_the_silent_are_told_at_the_first_sweep_behind_a_limit() -> None:
         found += told
     assert {one["cause"] for one in found} == {"time_passed"}
     assert len({one["at"] for one in found}) > 5, "each at their own time"
-    assert sum(looked) < 0.4 * count * 12 * 8, "few of them were looked at"
+    assert len(looked) < looking * sweeps
+    assert looked.total() < share * count * sweeps, "few of them were looked at"
 
 
 def test_who_acts_is_looked_at_again_at_the_next_sweep() -> None:
