@@ -93,7 +93,7 @@ def _share_below(people: Usual, distance: float) -> float:
     marks = list(zip(people.distances, people.shares, strict=True))
     last, share = marks[-1]
     if distance > last:
-        return 1.0 - (1.0 - share) * (distance / last) ** (-1.0 / people.tail)
+        return 1.0 - (1.0 - share) * math.pow(distance / last, -1.0 / people.tail)
     if distance <= marks[0][0]:
         return marks[0][1]
     for (near, less), (far, more) in pairwise(marks):
