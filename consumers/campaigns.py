@@ -10,7 +10,7 @@ changes, and what was put off is decided a mark later, because the changes of on
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -24,15 +24,17 @@ from consumers.purchases import PurchaseReader
 from consumers.role import NOTHING, Decided, Decision, OwningRole
 from stream import metrics
 from stream.campaigns.arms import arm_names
+from stream.campaigns.changes import REFUSED
 from stream.campaigns.control import Told, read_told
 from stream.campaigns.decide import LAST, Decisions
 from stream.campaigns.keep import Keeper
 from stream.campaigns.triggers import ROLE, encoded, triggers, triggers_outlet
 from stream.campaigns.windows import Sums
 from stream.config import Settings
-from stream.events import Ints
+from stream.events import Bools, Ints
 from stream.hashing import partitions_of
 from stream.levels.declare import step_names
+from stream.records import is_of
 from stream.times import EARLIEST_MS, LATEST_MS
 from stream.unreadable import UNREADABLE
 
@@ -46,12 +48,15 @@ class _Sent(msgspec.Struct):
     id: str
     user: str
     campaign: str
+    change: str
     at: str
 
 
 class _Dated(msgspec.Struct):
-    """The fields by which it is known when a change happened."""
+    """The fields by which it is known when a change happened, and whether it is one."""
 
+    id: str
+    user: str
     at: str
     to: int | None = None
     level: str | None = None
@@ -65,12 +70,15 @@ class Campaigns(Decision):
     """Campaigns on one partition of the changes.
 
     Args:
+        number: of the partition.
         secret: of the namespace; it puts users into arms.
     """
 
-    def __init__(self, settings: Settings, secret: bytes) -> None:
-        self._settings, self._secret = settings, secret
+    def __init__(self, settings: Settings, number: int, secret: bytes) -> None:
+        self._settings, self._number, self._secret = settings, number, secret
+        self._is_here = None if settings.worker.misplaced == "accept" else self._are_here
         self._by_marks = settings.clock.mode == "watermark"
+        self._ahead_ms = round(min(settings.worker.future_seconds * 1_000, LATEST_MS))
         self._behind_ms = round(settings.clock.mark_seconds * 1_000) if self._by_marks else 0
         self._loaded: dict[bytes, bytes] = {}
         self._keeper: Keeper | None = None
@@ -89,25 +97,52 @@ class Campaigns(Decision):
         settings = self._settings
         self._keeper = Keeper(
             settings.campaigns, settings.campaign_limits, self._secret, own, self._loaded,
-            step_names(settings.levels),
+            step_names(settings.levels), verified=True,
         )  # fmt: skip
         self._loaded = {}
         for record in delivered:
-            try:
-                sent = _read_sent(record)
-            except UNREADABLE:
-                # Ours can be read.
+            sent = self._own_trigger(record)
+            if sent is None:
                 continue
             self._delivered.add(sent.id)
             slot = self._keeper.sent(sent.user, sent.campaign, parse_time(sent.at))
             if slot is not None:
                 self._corrected.append(slot)
 
+    def _own_trigger(self, record: bytes) -> _Sent | None:
+        """A trigger that the role has sent; None for what anybody else has put on its topic."""
+        try:
+            sent = _read_sent(record)
+        except UNREADABLE:
+            return None
+        whole = sent.id.startswith(f"{sent.campaign}-") and sent.id.endswith(f"-{sent.change}")
+        if not whole or not is_of(sent.change, sent.user, self._secret):
+            return None
+        return sent if EARLIEST_MS <= parse_time(sent.at) < LATEST_MS else None
+
+    def time_ms(self, message: Message) -> int:
+        """When a change happened; 0 for what is no change, which must not move the shop's clock.
+
+        A purchase is none: it may be read long before the changes of its time.
+        """
+        try:
+            told = _read_dated(message.value() or b"")
+        except UNREADABLE:
+            return 0
+        is_change = told.to is not None or told.level is not None
+        if not is_change or not is_of(told.id, told.user, self._secret):
+            return 0
+        at_ms = parse_time(told.at)
+        return at_ms if EARLIEST_MS <= at_ms < LATEST_MS else 0
+
     def decide(self, messages: Sequence[Message], now_ms: int) -> Decided:
         keeper = self._keeper
         assert keeper is not None
         decider, windows = keeper.decider, keeper.windows
-        before = _Before(decider.counts.copy(), decider.pairs_seen.copy(), dict(windows.sums))
+        before = _Before(
+            decider.counts.copy(), decider.pairs_seen.copy(), dict(windows.sums),
+            Counter(decider.reader.counts),
+        )  # fmt: skip
         wall_ms = None if self._by_marks else now_ms
         by_topic: dict[str, list[Message]] = defaultdict(list)
         for message in messages:
@@ -115,8 +150,10 @@ class Campaigns(Decision):
         topics = self._settings.topics
         told, obeyed = self._obey(by_topic[topics.control])
         bought = self._take_purchases(by_topic[topics.purchases], now_ms)
-        changes = decider.reader.decode(one.value() or b"" for one in by_topic[topics.changes])
-        changes = changes.where(keeper.fresh(changes.slot, changes.incarnation, changes.version))
+        # By marks the past is played, and nobody knows what its last moment is.
+        latest_ms = LATEST_MS if wall_ms is None else min(wall_ms + self._ahead_ms + 1, LATEST_MS)
+        records = (one.value() or b"" for one in by_topic[topics.changes])
+        changes = keeper.read(records, latest_ms, self._is_here)
         decisions = Decisions.concatenate(
             [
                 decider.decide(changes, wall_ms),
@@ -133,17 +170,19 @@ class Campaigns(Decision):
             np.concatenate([changes.slot, decisions.slot, corrected, told, bought, closed])
         )
         if not len(touched) and not obeyed:
-            # That a mark has passed is kept, for it does not come again.
+            # That a mark has passed is kept, for it does not come again; and how many records came to what.
             passed = self._by_marks and by_topic[topics.purchases]
-            return Decided(own=keeper.own()) if passed else NOTHING
+            if passed or before.records != decider.reader.counts:
+                return Decided(own=keeper.own(), tell=before.teller(keeper))
+            return NOTHING
         self._corrected = []
         packed = keeper.pack(touched, known_ms)
-        records = [
+        sent = [
             encoded(record)
             for record in triggers(decider, decisions, self._secret)
             if record["id"] not in self._delivered
         ]
-        return Decided(packed.users, packed.rows, (), keeper.own(), records, before.teller(keeper))
+        return Decided(packed.users, packed.rows, (), keeper.own(), sent, before.teller(keeper))
 
     # -- steps -----------------------------------------------------------------------------------
 
@@ -178,6 +217,10 @@ class Campaigns(Decision):
                     except ValueError:
                         metrics.campaign_control_unreadable()
         return np.array(slots, np.int64), obeyed
+
+    def _are_here(self, users: Sequence[bytes]) -> Bools:
+        here: Bools = partitions_of(users, self._settings.topics.partitions) == self._number
+        return here
 
     def _zone_of(self, told: Told) -> str | UnsetType | None:
         """The zone that is told of a user, by itself or as a trait."""
@@ -220,12 +263,14 @@ class _Before:
     counts: Ints
     seen: Ints
     sums: Mapping[tuple[int, int], Sums]
+    records: Counter[str]
 
     def teller(self, keeper: Keeper) -> Callable[[], None]:
         """Tells what a step has counted, once it is committed."""
         decider = keeper.decider
         seen, counts = decider.pairs_seen - self.seen, decider.counts - self.counts
         names = [campaign.name for campaign in decider.campaigns]
+        records = decider.reader.counts - self.records
         sums = {
             key: (of, self.sums.get(key, Sums()))
             for key, of in keeper.windows.sums.items()
@@ -233,6 +278,8 @@ class _Before:
         }
 
         def tell() -> None:
+            for reason in REFUSED:
+                metrics.campaign_record_refused(reason.value, records[reason])
             for number, name in enumerate(names):
                 ended = {outcome.name.lower(): int(counts[number, outcome]) for outcome in LAST}
                 metrics.campaign_decided(name, int(seen[number]), ended)
@@ -250,20 +297,6 @@ class _Before:
         return tell
 
 
-def change_time(message: Message) -> int:
-    """When a change happened; 0 for what is no change, which must not move the shop's clock.
-
-    A purchase is none: it may be read long before the changes of its time.
-    """
-    try:
-        told = _read_dated(message.value() or b"")
-        is_change = told.to is not None or told.level is not None
-        at_ms = parse_time(told.at) if is_change else 0
-    except UNREADABLE:
-        return 0
-    return at_ms if EARLIEST_MS <= at_ms < LATEST_MS else 0
-
-
 CAMPAIGNS = OwningRole(
     ROLE,
     "Campaigns: decides what becomes of changes, and sends triggers.",
@@ -272,9 +305,8 @@ CAMPAIGNS = OwningRole(
         settings.topics.purchases,
         settings.topics.control,
     ],
-    decision=lambda settings, _number, secret: Campaigns(settings, secret),
+    decision=Campaigns,
     outlet=triggers_outlet,
     # Rows have orders, zones and flags since 2, traits since 3.
     version="3",
-    time_ms=change_time,
 )

@@ -74,6 +74,25 @@ class Decided:
 NOTHING = Decided()
 
 
+class _Dated(msgspec.Struct):
+    at: str = ""
+
+
+_dated = msgspec.json.Decoder(_Dated).decode
+
+
+def event_time(message: Message) -> int:
+    """When that happened which a message tells of: its field ``at``, or the time of its record.
+
+    A change that was made by a replay was sent today, and happened when the shop's clock said so.
+    """
+    try:
+        time_ms = parse_time(_dated(message.value() or b"").at)
+    except UNREADABLE:
+        time_ms = -1
+    return time_ms if time_ms >= 0 else message.timestamp()[1]
+
+
 class Decision(Protocol):
     """What a role decides in one partition. It holds the rows in memory, in whatever form it likes."""
 
@@ -99,35 +118,20 @@ class Decision(Protocol):
         """The partition is served here no more; whoever only decides need not care."""
         return
 
+    def time_ms(self, message: Message) -> int:
+        """When that happened which a message tells of; 0 for what must not move the clock."""
+        return event_time(message)
+
     def decide(self, messages: Sequence[Message], now_ms: int) -> Decided:
         """Take in messages, in order within each topic, and do what is due by now.
 
         Args:
             messages: none, if it is only time that has passed.
             now_ms: never goes back. Live the wall clock's; from mark to mark that of the newest
-                message (`OwningRole.time_ms`), so that a year replayed decides what the year would
+                message (`time_ms`), so that a year replayed decides what the year would
                 have decided.
         """
         ...
-
-
-class _Dated(msgspec.Struct):
-    at: str = ""
-
-
-_dated = msgspec.json.Decoder(_Dated).decode
-
-
-def event_time(message: Message) -> int:
-    """When that happened which a message tells of: its field ``at``, or the time of its record.
-
-    A change that was made by a replay was sent today, and happened when the shop's clock said so.
-    """
-    try:
-        time_ms = parse_time(_dated(message.value() or b"").at)
-    except UNREADABLE:
-        time_ms = -1
-    return time_ms if time_ms >= 0 else message.timestamp()[1]
 
 
 @dataclass(frozen=True)
@@ -142,7 +146,6 @@ class OwningRole:
         outlet: where its records go; None if it sends none.
         version: of its rows; those of another version are refused.
         tick_seconds: so often at least it is asked what is due.
-        time_ms: when that happened which a message tells of.
         wall_clock: whether it goes by the wall clock, whatever clock the pipeline has.
     """
 
@@ -153,7 +156,6 @@ class OwningRole:
     outlet: Callable[[Settings], Outlet] | None = None
     version: str = "1"
     tick_seconds: float = 1.0
-    time_ms: Callable[[Message], int] = event_time
     wall_clock: bool = False
 
 
@@ -303,7 +305,7 @@ class RoleWorker:
         owned.stepped = now
         messages, offsets = self._unread(owned.held, owned.owner.offsets)
         owned.held = []
-        clock_ms = self._clock(owned.position, messages)
+        clock_ms = self._clock(owned, messages)
         decided = owned.decision.decide(messages, clock_ms)
         if not messages and decided == NOTHING:
             return
@@ -353,10 +355,11 @@ class RoleWorker:
                 fresh.append(message)
         return fresh, next_offsets
 
-    def _clock(self, position: RolePosition, messages: Sequence[Any]) -> int:
+    def _clock(self, owned: _Owned, messages: Sequence[Any]) -> int:
+        before_ms = owned.position.clock_ms
         if not self._by_marks:
-            return max(position.clock_ms, self._now.now_ms())
-        return max(position.clock_ms, max(map(self._role.time_ms, messages), default=0))
+            return max(before_ms, self._now.now_ms())
+        return max(before_ms, max(map(owned.decision.time_ms, messages), default=0))
 
     def _entries(
         self, records: Sequence[bytes], messages: Sequence[Any], incarnation: int

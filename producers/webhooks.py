@@ -41,6 +41,8 @@ ANSWER_BYTES = 65_536
 """Of an answer's body that are read; the connection of one that goes on is closed."""
 KEEP_SECONDS = 30.0
 """A connection that nobody has used for this long is closed."""
+MOST_SAID = 200
+"""Letters of an error that are told: it may quote what the endpoint has said."""
 MOST_ADDRESSES = 3
 """Of a name, which are tried until one can be connected to."""
 
@@ -80,7 +82,7 @@ class _Target:
         name = None if url.scheme == "http" or is_address else host.rstrip(".")
         headers = {
             # The address in the URL of a request is the one that was looked at.
-            "host": url.authority,
+            "host": url.host_port_subcomponent or host,
             "user-agent": "segstream",
             "accept-encoding": "identity",
         }
@@ -191,7 +193,7 @@ class Sender:
         except (aiohttp.ClientError, OSError, RefusedAddressError) as error:
             # By itself the first tells the whole URL, in which some receivers want a token.
             whole = error.message if isinstance(error, aiohttp.ClientResponseError) else str(error)
-            said = masking.mask(whole)
+            said = " ".join(masking.mask(whole).split())[:MOST_SAID]
             answer = Answer(None, error=f"{type(error).__name__}: {said}" if said else "no answer")
         except Exception as error:
             # Without an answer the delivery would be under way for ever.

@@ -71,7 +71,22 @@ def load(
         raise ConfigError(_explain(error, origins)) from None
     for key in _truths_taken_for_numbers(merged, settings):
         raise ConfigError(f"{key}: expected a number, not true or false")
+    for key in _empty_conditions(merged):
+        raise ConfigError(
+            f"{key}: give one at least, or leave it out; an empty list would mean everybody"
+        )
     return settings, origins
+
+
+def _empty_conditions(told: Layer) -> Iterator[str]:
+    """Keys at which nothing is named of which any would do: whoever writes it means nobody."""
+    for name, part in (("campaigns", "when"), ("endpoints", "")):
+        tables = told.get(name)
+        for place, table in enumerate(tables if isinstance(tables, (list, tuple)) else ()):
+            conditions = table.get(part, {}) if part else {"campaigns": table.get("campaigns")}
+            for key, value in conditions.items():
+                if value in ([], {}):
+                    yield ".".join(filter(None, (name, str(place), part, key)))
 
 
 def _truths_taken_for_numbers(told: Any, made: Any, key: str = "") -> Iterator[str]:

@@ -399,6 +399,12 @@ _campaign_unreadable = _counter(
     "campaign_control_unreadable_total",
     "Records of campaign-control that cannot be obeyed, or lie in another partition than their user's.",
 )
+_campaign_refused = _counter(
+    "campaign_records_refused_total",
+    "Records of segment-changes that no campaign is offered: unreadable, of a time that no change can have, "
+    "or foreign, with an id that is not their user's.",
+    "reason",
+)
 # What this process last found out about campaigns.
 _effects = Effects({}, {})
 
@@ -795,6 +801,11 @@ def campaign_effects(effects: Effects) -> None:
 def campaign_control_unreadable() -> None:
     """A record was passed over."""
     _campaign_unreadable.inc()
+
+
+def campaign_record_refused(reason: str, count: int) -> None:
+    """So many records of changes were refused."""
+    _campaign_refused.labels(reason).inc(count)
 
 
 def webhook_declared(endpoint: str, outcomes: Iterable[str]) -> None:

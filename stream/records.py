@@ -95,6 +95,11 @@ def change_id(user: bytes, key: bytes, incarnation: int, version: int) -> str:
     return f"{change_identity(user, key)}-{incarnation}-{version}"
 
 
+def is_of(name: str, user: str, key: bytes) -> bool:
+    """Whether a change of this identity is of a user of this namespace."""
+    return name.rsplit("-", 2)[0] == change_identity(user.encode(), key)
+
+
 def lineage_records(model: Model) -> list[LineageRecord]:
     """What became of segments with a model, one record each for all users it concerns."""
     return [

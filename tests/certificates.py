@@ -38,8 +38,12 @@ class Authority:
             *("-keyout", self._key, "-out", self.certificate),
         )
 
-    def sign(self, name: str) -> Certificate:
-        """A certificate of a name, good for a server of that name or on loopback, and for a client."""
+    def sign(self, name: str, days: int = 2) -> Certificate:
+        """A certificate of a name, good for a server of that name or on loopback, and for a client.
+
+        Args:
+            days: that it is valid; one of none has expired when it is shown.
+        """
         certificate, key, request, both, more = (
             self._folder / f"{name}.{end}" for end in ("pem", "key", "csr", "both", "ext")
         )
@@ -47,7 +51,7 @@ class Authority:
         _openssl("req", *KEY, "-subj", f"/CN={name}", "-keyout", key, "-out", request)
         _openssl(
             *("x509", "-req", "-in", request, "-CA", self.certificate, "-CAkey", self._key),
-            *("-CAcreateserial", "-days", "2", "-extfile", more, "-out", certificate),
+            *("-CAcreateserial", "-days", str(days), "-extfile", more, "-out", certificate),
         )
         both.write_text(key.read_text() + certificate.read_text())
         return Certificate(certificate, key, both)

@@ -155,6 +155,14 @@ class Child:
         fields = text.rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / TICKS
 
+    def waited_seconds(self) -> float | None:
+        """How long its threads had something to do and no core, so far; None where no system tells."""
+        told = Path(f"/proc/{self._process.pid}/task").glob("*/schedstat")
+        try:
+            return sum(int(one.read_text(encoding="ascii").split()[1]) for one in told) / 1e9
+        except OSError:
+            return None
+
 
 class Stage:
     """A broker, and what is needed to run things beside it; a context manager.

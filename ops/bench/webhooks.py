@@ -40,7 +40,8 @@ HEADER = """\
 # Delivery to endpoints, measured
 
 Each section is one run of `python -m ops.bench.webhooks` (`make bench-webhooks`): the role of webhooks on one core,
-broker, store and endpoints on the others. Only proportions mean anything from one machine or day to another.
+broker, store and endpoints on the others. Beside other work, what counts is the processor time: by the clock, a role
+that waits for a core is slow, and so is an endpoint. Only proportions mean anything from one machine or day to another.
 """
 WELL, DEAD = "/well", "/dead"
 ANSWER_SECONDS = 0.05
@@ -172,12 +173,17 @@ def speed(stage: Stage, triggers: int) -> dict[str, Any]:
         sent.flush()
         with stage.role("webhooks", settings, stage.cores.measured) as role:
             await_that(lambda: scene.count(WELL) >= triggers, PATIENCE_SECONDS, role, poll=0.5)
-            worked = role.cpu_seconds()
+            worked, waited = role.cpu_seconds(), role.waited_seconds()
+            others = scene.server.cpu_seconds()
         at = sorted(at for _, at in scene.received()[WELL])
     return {
         "webhooks": triggers,
         "webhooks_per_second": (triggers - 1) / (at[-1] - at[0]),
         "role_cpu_seconds_per_thousand": 1_000 * worked / triggers,
+        "role_webhooks_per_cpu_second": triggers / worked,
+        "role_waited_for_core_seconds": waited,
+        "endpoint_cpu_seconds_per_thousand": 1_000 * others / triggers,
+        "seconds": at[-1] - at[0],
     }
 
 
@@ -233,6 +239,8 @@ def section(report: dict[str, Any], at: datetime) -> str:
         half, most = (1e3 * report[f"wait_{name}_p{percent}_seconds"] for percent in (50, 99))
         return f"{half:,.0f} / {most:,.0f} ms"
 
+    waited = report["role_waited_for_core_seconds"]
+    waited = "not known" if waited is None else f"{waited:,.1f} s"
     lines = [
         f"## {at:%Y-%m-%d %H:%M} UTC",
         "",
@@ -242,8 +250,11 @@ def section(report: dict[str, Any], at: datetime) -> str:
         "",
         "| | |",
         "|---|---|",
-        f"| webhooks a second, one core | {report['webhooks_per_second']:,.0f} |",
+        f"| webhooks in each second of the role's processor time | {report['role_webhooks_per_cpu_second']:,.0f} |",
         f"| processor time of the role for 1,000 | {report['role_cpu_seconds_per_thousand']:.2f} s |",
+        f"| the same of the endpoint, which shares its core with broker and store | {report['endpoint_cpu_seconds_per_thousand']:.2f} s |",
+        f"| webhooks a second, by the clock | {report['webhooks_per_second']:,.0f} |",
+        f"| of {report['seconds']:,.1f} s, the role had something to do and no core for | {waited} |",
         "",
         (
             f"Two endpoints, {report['triggers_per_second']:,} triggers a second; one of them answers nothing "

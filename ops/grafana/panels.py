@@ -707,6 +707,16 @@ SEGMENTS = Dashboard(
                         "records",
                     ),
                 ),
+                lines(
+                    "Records of segment-changes refused",
+                    "Somebody else writes to the topic: what cannot be read, has a time that nobody can mean,"
+                    " or an id that is not its user's.",
+                    "cpm",
+                    (
+                        f"60 * sum by (reason) (rate(segstream_campaign_records_refused_total{RATE}))",
+                        "{{reason}}",
+                    ),
+                ),
             ),
         ),
         Row(

@@ -193,6 +193,7 @@ class Decider:
         earlier: declarations that were in force before and that users are still in, oldest first. What
             is under way goes on as they say; of a campaign that is declared no more, it ends.
         levels: names of the steps of each level that is declared.
+        verified: changes whose id is not one of their user in this namespace are refused.
 
     Attributes:
         campaigns: those declared, then those that were; only the first ones are offered changes.
@@ -212,6 +213,8 @@ class Decider:
         key: bytes = b"",
         earlier: Sequence[Campaign] = (),
         levels: Mapping[str, Sequence[str]] | None = None,
+        *,
+        verified: bool = False,
     ) -> None:
         levels = levels or {}
         declared = {one.name for one in campaigns}
@@ -229,7 +232,9 @@ class Decider:
         self._standing = [_standing(campaign.when, levels) for campaign in campaigns]
         watched = list(dict.fromkeys(f for c in campaigns for f in c.when.reasons))
         scores = list(dict.fromkeys(name for c in versions for name in c.when.scores))
-        self.reader = ChangeReader(self.users, self.moves, watched, scores)
+        self.reader = ChangeReader(
+            self.users, self.moves, watched, scores, key if verified else None
+        )
         self._score_limits = [
             [(scores.index(name), limits) for name, limits in c.when.scores.items()]
             for c in versions

@@ -91,6 +91,10 @@ def _as_moment(value: Any) -> Any:
 Moment = Annotated[datetime, BeforeValidator(_as_moment)]
 
 
+_OF_THE_MACHINE = ("localtime", "posixrules")
+"""Files beside those of zones: another zone on another machine."""
+
+
 def _is_zone(name: str) -> str:
     zone(name)
     return name
@@ -103,6 +107,8 @@ def zone(name: str) -> ZoneInfo:
         ValueError: there is no such zone.
     """
     try:
+        if name in _OF_THE_MACHINE:
+            raise ValueError(name)
         return ZoneInfo(name)
     except (ValueError, OSError, LookupError):
         raise ValueError(

@@ -11,7 +11,7 @@ many came to each outcome.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Any, TypeVar
@@ -22,6 +22,7 @@ import numpy.typing as npt
 
 from stream.campaigns import state
 from stream.campaigns.arms import arm_names
+from stream.campaigns.changes import Came, ChangeColumns
 from stream.campaigns.decide import Decider, Outcome
 from stream.campaigns.declare import Campaign, Limits
 from stream.campaigns.match import Move
@@ -36,6 +37,8 @@ _T = TypeVar("_T")
 
 LOOK_BACK_MS = DAY_MS
 """Orders are kept for so much longer than the longest window, for changes that come late."""
+MOST_REMEMBERED = 64
+"""Of rules and holdouts that were in force: they are written with each commit."""
 MOST_NAMES = 256
 """Campaigns of which users have state, declared or not: a pair has a byte for their number."""
 
@@ -92,7 +95,7 @@ class Own(msgspec.Struct):
 
     Attributes:
         versions: declarations as JSON, oldest first.
-        moves: by number.
+        moves: of changes under way, by number; None where nothing under way has the number.
         seen: by campaign, changes looked at.
         counts: by campaign and outcome.
         zones: of users.
@@ -101,10 +104,13 @@ class Own(msgspec.Struct):
         sums: of users whose window is over, by campaign, version and arm.
         still_open: users whose window is not, likewise.
         bought_ms: purchases up to here are known.
+        records: of the change topic, how many came to what; None where not all of them were counted.
+        rules: digests of what was in force, the newest last: declarations in their order, and limits.
+        holdouts: global ones that were in force, the newest last.
     """
 
     versions: list[str] = []
-    moves: list[Move] = []
+    moves: list[Move | None] = []
     seen: dict[str, int] = {}
     counts: dict[str, dict[str, int]] = {}
     zones: list[str] = []
@@ -113,6 +119,9 @@ class Own(msgspec.Struct):
     still_open: dict[str, dict[str, dict[str, int]]] = {}
     bought_ms: int = 0
     traits: list[str] = []
+    records: dict[str, int] | None = None
+    rules: list[str] = []
+    holdouts: list[float] = []
 
 
 read_own = msgspec.json.Decoder(Own).decode
@@ -206,7 +215,7 @@ class Keeper:
     """A decider, and what is kept of it.
 
     Args:
-        campaigns, limits, key, levels: see `Decider`.
+        campaigns, limits, key, levels, verified: see `Decider`.
         own: what was kept of the partition; empty if nothing was.
         rows: of users, by name.
 
@@ -227,13 +236,15 @@ class Keeper:
         own: bytes = b"",
         rows: Mapping[bytes, bytes] | None = None,
         levels: Mapping[str, Sequence[str]] | None = None,
+        *,
+        verified: bool = False,
     ) -> None:
         self._stood = _step_digests(levels or {})
-        kept = read_own(own) if own else Own()
+        kept = read_own(own) if own else Own(records={})
         tables = _tables(rows or {})
         summed = {(name, version) for name, of in kept.sums.items() for version in of}
         earlier = _still_used(map(Campaign.model_validate_json, kept.versions), tables, summed)
-        self.decider = Decider(campaigns, limits, key, earlier, levels)
+        self.decider = Decider(campaigns, limits, key, earlier, levels, verified=verified)
         if len(self.decider.campaigns) > MOST_NAMES:
             raise ValueError(
                 f"campaigns: users have state of {len(self.decider.campaigns)} that are or were "
@@ -267,8 +278,11 @@ class Keeper:
         self._gone_counts = {name: n for name, n in kept.counts.items() if name not in numbers}
         self._take_counts(kept, numbers)
         self._take_sums(kept.sums)
-        for move in kept.moves if _any_under_way(tables) else ():
-            self.decider.moves.code(move)
+        decider.moves.restore(kept.moves)
+        decider.reader.counts.update(kept.records or {})
+        self._all_counted = kept.records is not None
+        self._rules = _with_newest(kept.rules, rules_in_force(campaigns, limits))
+        self._holdouts = _with_newest(kept.holdouts, limits.global_holdout)
         for names, table in tables:
             self._take(names, table)
         self.windows.begin()
@@ -332,7 +346,31 @@ class Keeper:
                     there = (stood == step).any(axis=1)
                     self.decider.users.steps[slots[there], place] = code
 
-    def fresh(self, slots: Ints, incarnations: Ints, numbers: Ints) -> Bools:
+    def read(
+        self,
+        values: Iterable[bytes],
+        latest_ms: int,
+        is_here: Callable[[Sequence[bytes]], Bools] | None = None,
+    ) -> ChangeColumns:
+        """Changes that are newer than all of their user before them; see `ChangeReader.decode`.
+
+        Args:
+            is_here: says of users whether they belong into this partition; None takes them all.
+        """
+        reader = self.decider.reader
+        changes = reader.decode(values, latest_ms)
+        if is_here is not None and len(changes):
+            names = self.decider.users.names
+            here = is_here([names[slot].encode() for slot in changes.slot.tolist()])
+            reader.counts[Came.MISPLACED] += len(here) - int(here.sum())
+            changes = changes.where(here)
+        fresh = self._fresh(changes.slot, changes.incarnation, changes.version)
+        count = int(fresh.sum())
+        reader.counts[Came.CHANGE] += count
+        reader.counts[Came.REPEATED] += len(fresh) - count
+        return changes.where(fresh)
+
+    def _fresh(self, slots: Ints, incarnations: Ints, numbers: Ints) -> Bools:
         """Which changes are newer than all of their user before them: a topic may repeat one."""
         last = self._last
         last.reach(self.decider.users.size)
@@ -429,12 +467,13 @@ class Keeper:
 
     def own(self) -> bytes:
         """What is to be kept of the partition itself."""
-        decider = self.decider
+        decider, pairs = self.decider, self.decider.pairs
         names = [one.name for one in decider.campaigns]
+        under_way = pairs.stage[: pairs.size] != state.IDLE
         return _write(
             Own(
                 self._versions,
-                [decider.moves[code] for code in range(len(decider.moves))],
+                decider.moves.some(pairs.move[: pairs.size][under_way]),
                 self._gone_seen | dict(zip(names, decider.pairs_seen.tolist(), strict=True)),
                 self._gone_counts | decider.tally(),
                 decider.zones,
@@ -444,6 +483,10 @@ class Keeper:
                 self._by_name(self.windows.still_open),
                 self.bought_ms,
                 decider.traits,
+                # What came to nothing yet has no entry.
+                dict(+decider.reader.counts) if self._all_counted else None,
+                self._rules,
+                self._holdouts,
             )
         )
 
@@ -487,5 +530,13 @@ def _still_used(
     ]
 
 
-def _any_under_way(tables: Sequence[Table]) -> bool:
-    return any((table["pairs"]["stage"] != state.IDLE).any() for _, table in tables)
+def rules_in_force(campaigns: Sequence[Campaign], limits: Limits) -> str:
+    """A digest of what decisions hang on beside changes: declarations in their order, and limits."""
+    told = [f"{one.name}-{one.version}" for one in campaigns] + [limits.model_dump_json()]
+    digest = blake2b("\n".join(told).encode(), digest_size=4, person=b"segstream rules")
+    return digest.hexdigest()
+
+
+def _with_newest(before: Sequence[_T], now: _T) -> list[_T]:
+    """Values that were in force, each once, the one that is now behind the others."""
+    return [*(one for one in before if one != now), now][-MOST_REMEMBERED:]

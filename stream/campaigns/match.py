@@ -96,7 +96,8 @@ class Moves:
         self._book = list(book)
         self._levels = {name: list(steps) for name, steps in (levels or {}).items()}
         self._codes: dict[tuple[Any, ...], int] = {}
-        self._moves: list[Move] = []
+        self._moves: list[Move | None] = []
+        self._free: list[int] = []
         self.concerned: Bools = np.zeros((len(self._book), _FIRST_ROOM), np.bool_)
         """``(versions, moves)``: the move fulfils the conditions."""
         self.still: Bools = np.zeros_like(self.concerned)
@@ -115,7 +116,10 @@ class Moves:
         """``(moves,)``: the step of the level that the user is on now, see `step_code`."""
 
     def __getitem__(self, code: int) -> Move:
-        return self._moves[code]
+        move = self._moves[code]
+        if move is None:
+            raise KeyError(f"no move has the number {code}")
+        return move
 
     def __len__(self) -> int:
         return len(self._moves)
@@ -127,24 +131,55 @@ class Moves:
             fields: of a `Move`, or the move itself.
         """
         code = self._codes.get(fields)
-        if code is None:
-            move = Move(*fields)
-            code = self._codes[move] = len(self._moves)
+        return self._take(Move(*fields)) if code is None else code
+
+    def restore(self, moves: Sequence[Move | None]) -> None:
+        """Give moves the numbers that they had, before any other; what has None is given to others."""
+        for code, move in enumerate(moves):
             self._moves.append(move)
-            if code == len(self.erased):
-                wider = ((0, 0), (0, code))
-                for name in ("concerned", "still", "heard"):
-                    setattr(self, name, np.pad(getattr(self, name), wider))
-                for name in ("erased", "at_risk", "of_segment", "level", "step"):
-                    setattr(self, name, np.pad(getattr(self, name), wider[1]))
-            self.concerned[:, code] = [concerns(when, move) for when in self._book]
-            self.still[:, code] = [leaves_true(when, move) for when in self._book]
-            self.heard[:, code] = [when.level == move.level for when in self._book]
-            self.erased[code] = move.cause == Cause.ERASED
-            self.at_risk[code] = move.kind_to in CHURN_RISK_KINDS
-            self.of_segment[code] = move.level is None
-            self.level[code] = NONE
-            if move.level in self._levels:
-                self.level[code] = list(self._levels).index(move.level)
-                self.step[code] = step_code(self._levels[move.level], move.step_to)
+            self._make_room()
+            if move is None:
+                self._free.append(code)
+            else:
+                self._learn(move, code)
+
+    def some(self, codes: Codes) -> list[Move | None]:
+        """Moves by number, as `restore` takes them: those with these numbers, None for all others."""
+        found: list[Move | None] = [None] * (int(codes.max(initial=NONE)) + 1)
+        for code in np.unique(codes).tolist():
+            found[code] = self._moves[code]
+        return found
+
+    def _take(self, move: Move) -> int:
+        if self._free:
+            code = self._free.pop()
+            self._moves[code] = move
+        else:
+            code = len(self._moves)
+            self._moves.append(move)
+            self._make_room()
+        self._learn(move, code)
         return code
+
+    def _make_room(self) -> None:
+        room = len(self.erased)
+        if len(self._moves) <= room:
+            return
+        wider = ((0, 0), (0, room))
+        for name in ("concerned", "still", "heard"):
+            setattr(self, name, np.pad(getattr(self, name), wider))
+        for name in ("erased", "at_risk", "of_segment", "level", "step"):
+            setattr(self, name, np.pad(getattr(self, name), wider[1]))
+
+    def _learn(self, move: Move, code: int) -> None:
+        self._codes[move] = code
+        self.concerned[:, code] = [concerns(when, move) for when in self._book]
+        self.still[:, code] = [leaves_true(when, move) for when in self._book]
+        self.heard[:, code] = [when.level == move.level for when in self._book]
+        self.erased[code] = move.cause == Cause.ERASED
+        self.at_risk[code] = move.kind_to in CHURN_RISK_KINDS
+        self.of_segment[code] = move.level is None
+        self.level[code] = NONE
+        if move.level in self._levels:
+            self.level[code] = list(self._levels).index(move.level)
+            self.step[code] = step_code(self._levels[move.level], move.step_to)

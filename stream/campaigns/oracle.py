@@ -284,6 +284,78 @@ class Oracle:
         return ((mixed >> 12) + 0.5) / 2**52
 
 
+def came_to(value: bytes, key: bytes, *, scored: bool) -> str:
+    """What a record of the change topic is: `change`, `of_segments`, or why it is neither.
+
+    Args:
+        scored: a campaign looks at scores, so those must be numbers.
+    """
+    try:
+        told = json.loads(value.decode())
+    except (ValueError, RecursionError):
+        return "unreadable"
+    if not isinstance(told, dict):
+        return "unreadable"
+    if not _is_whole(told, scored=scored):
+        of_segments = isinstance(told.get("event"), str) and _is_number(told.get("segment"))
+        return "of_segments" if of_segments else "unreadable"
+    if (
+        not datetime(1995, 1, 1, tzinfo=UTC)
+        <= _moment(told["at"])
+        < datetime(2100, 1, 1, tzinfo=UTC)
+    ):
+        return "time"
+    digest = blake2b(told["user"].encode(), digest_size=16, key=key, person=b"segstream change")
+    parts = told["id"].split("-")
+    if len(parts) != 3 or parts[0] != digest.hexdigest():
+        return "foreign"
+    numbers = [int(part) if part.isdecimal() and len(part) < 20 else -1 for part in parts[1:]]
+    return "change" if 0 <= numbers[0] <= 1 << 62 and 0 <= numbers[1] < 1 << 31 else "foreign"
+
+
+_SEGMENT, _TEXT = ("from", "to"), ("name_from", "name_to", "kind_from", "kind_to")
+_TEXTS = (*_TEXT, "level", "step_from", "step_to", "population_from", "population_to")
+
+
+def _is_whole(told: Mapping[str, Any], *, scored: bool) -> bool:
+    """Whether all fields of a change are there, each of its kind."""
+    why, scores = told.get("why"), told.get("scores", {})
+    kinds = [
+        *(isinstance(told.get(name), str) for name in ("id", "user", "cause", "at")),
+        _is_number(told.get("version")),
+        *(told.get(n) is None or isinstance(told[n], str) for n in _TEXTS),
+        *(
+            told.get(n) is None or (_is_number(told[n]) and 0 <= told[n] < 1 << 31)
+            for n in _SEGMENT
+        ),
+        told.get("provisional") is None or isinstance(told["provisional"], bool),
+        isinstance(why, list)
+        and all(isinstance(one, dict) and isinstance(one.get("feature"), str) for one in why),
+        not scored
+        or (
+            isinstance(scores, dict)
+            and all(type(value) in (int, float) for value in scores.values())
+        ),
+    ]
+    if not all(kinds):
+        return False
+    try:
+        zoned = _moment(told["at"]).tzinfo is not None
+        told["user"].encode()
+    except (ValueError, OverflowError):
+        return False
+    given = [told.get(name) is not None for name in ("to", "name_to", "kind_to", "provisional")]
+    return zoned and (all(given) if told.get("level") is None else not any(given))
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) is int
+
+
+def _moment(text: str) -> datetime:
+    return datetime.fromisoformat(text)
+
+
 def _scramble(value: int) -> int:
     """The finaliser of SplitMix64."""
     value = ((value ^ (value >> 30)) * 0xBF58476D1CE4E5B9) & _MASK

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from stream.campaigns.arms import arm_names
+from stream.campaigns.changes import REFUSED
 from stream.campaigns.decide import Decider, Decisions, Outcome
 from stream.campaigns.declare import Campaign
 from stream.config import ConfigError, Settings
@@ -23,6 +24,7 @@ from stream.insight.history import BY_DAYS, OpenHistory, rehearse
 from stream.levels.declare import step_names
 from stream.records import change_id
 from stream.rehearsal import Marked
+from stream.store.state import key_of
 from stream.units import iso
 
 BATCH = 2_000
@@ -77,14 +79,18 @@ class Trial:
     Args:
         key: the secret that puts users into arms.
         examples: kept of each campaign and outcome at the most.
+        verified: see `Decider`.
     """
 
-    def __init__(self, settings: Settings, key: bytes, examples: int = 3) -> None:
+    def __init__(
+        self, settings: Settings, key: bytes, examples: int = 3, *, verified: bool = False
+    ) -> None:
         self._settings = settings
         self._key, self._most = key, examples
         self._decider = Decider(
-            settings.campaigns, settings.campaign_limits, key, levels=step_names(settings.levels)
-        )
+            settings.campaigns, settings.campaign_limits, key,
+            levels=step_names(settings.levels), verified=verified,
+        )  # fmt: skip
         self._arms: dict[tuple[int, int], int] = defaultdict(int)
         self._examples: dict[tuple[int, int], list[DecisionExample]] = defaultdict(list)
         self._changes = 0
@@ -148,9 +154,10 @@ class Trial:
     def facts(self, source: str, notes: Sequence[str] = ()) -> TrialFacts:
         """What was decided so far."""
         decider = self._decider
-        unreadable = decider.reader.unreadable
-        if unreadable:
-            notes = [*notes, f"{unreadable:,} records could not be read"]
+        counts = decider.reader.counts
+        told = [f"{counts[reason]:,} {reason.value}" for reason in REFUSED if counts[reason]]
+        if told:
+            notes = [*notes, f"records refused, as the role refuses them: {', '.join(told)}"]
         return {
             "source": source,
             "changes": self._changes,
@@ -190,7 +197,8 @@ def on_history(
     Raises:
         Exception: whatever opening the history raises.
     """
-    trial = Trial(settings, settings.store.namespace_key.encode())
+    # As a store derives it from the setting: users are in the arms that they will have.
+    trial = Trial(settings, key_of(settings.store.namespace_key))
 
     def at_mark(marked: Marked) -> None:
         # A user's changes and crossings go on in one count.
@@ -210,7 +218,7 @@ def on_history(
 
 def on_changes(settings: Settings, key: bytes, records: Iterable[Any], source: str) -> TrialFacts:
     """Decide about changes that were published, up to the last one."""
-    trial = Trial(settings, key)
+    trial = Trial(settings, key, verified=True)
     trial.take(records)
     trial.catch_up()
     return trial.facts(source)

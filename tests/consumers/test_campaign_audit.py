@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from operator import itemgetter
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ import pytest
 from consumers.campaign_audit import KeptPartition, audit_campaigns
 from consumers.campaigns import Campaigns
 from producers.cloudevents import cloud_event
+from stream.campaigns.declare import Limits
 from stream.campaigns.keep import read_own
 from stream.campaigns.triggers import TRIGGERED
 from stream.config import Settings
@@ -66,7 +68,7 @@ class Scene:
 
     def _read(self, _: Any, topic: str) -> Sequence[FakeMessage]:
         of_changes = topic == "segment-changes"
-        found = [FakeMessage(b"of somebody else", topic_name=topic)]
+        found = [] if of_changes else [FakeMessage(b"of somebody else", topic_name=topic)]
         for place, one in enumerate(self.changes if of_changes else self.triggers):
             kind = (LEVEL_CHANGED if "level" in one else CHANGED) if of_changes else TRIGGERED
             headers = cloud_event("", "", kind, "", "")
@@ -169,6 +171,64 @@ def test_what_no_log_tells_is_not_judged(other: dict[str, Any], why: str) -> Non
     check = scene.audit()["the log comes to the same triggers"]
     assert (check.ok, check.counted) == (True, 0)
     assert why in check.note
+
+
+def _by_others(scene: Scene) -> list[dict[str, Any]]:
+    """Records that somebody else puts on the change topic, each of another kind."""
+    own = dict(scene.changes[0])
+    later = own | {"id": change_id(own["user"].encode(), KEY, 1, 10_000)}
+    return [
+        {"id": "1.0-1", "event": "born", "segment": 3},
+        {"id": own["id"]},
+        own,
+        own | {"id": f"{'0' * 32}-1-10000"},
+        later | {"at": "2101-01-01T00:00:00Z"},
+        later | {"to": 2**80},
+    ]
+
+
+def test_what_anybody_else_has_put_on_the_changes_is_told_and_accuses_nobody() -> None:
+    quiet, disturbed = Scene(), Scene()
+    others = _by_others(disturbed)
+    disturbed.changes[60:60] = others
+    disturbed.kept = Kept()
+    role = disturbed.kept.start(disturbed.settings)
+    for at in range(0, len(disturbed.changes), 9):
+        some = disturbed.changes[at : at + 9]
+        messages = [FakeMessage(one, topic_name="segment-changes") for one in encoded(some)]
+        now_ms = max(map(role.time_ms, messages), default=0)
+        disturbed.kept.commit(role, role.decide(messages, now_ms))
+    by_id = itemgetter("id")
+    assert sorted(disturbed.kept.triggers, key=by_id) == sorted(quiet.triggers, key=by_id)
+    disturbed.triggers = disturbed.kept.triggers
+    own = read_own(disturbed.kept.own)
+    disturbed.part = KeptPartition(0, len(disturbed.changes), 0, disturbed.clock_ms, 0, own)
+    for check in disturbed.audit().values():
+        assert (check.ok, check.unjudged, check.offenders) == (True, 0, []), check.name
+    (check,) = [c for name, c in disturbed.audit().items() if name.startswith("every record")]
+    assert check.note.startswith("refused: 1 foreign, 1 time, 2 unreadable; somebody else writes")
+    own.records = {**(own.records or {}), "change": 119}
+    (check,) = [c for name, c in disturbed.audit().items() if name.startswith("every record")]
+    assert not check.ok
+
+
+def test_other_limits_and_another_order_are_no_fault_of_what_was_decided_before() -> None:
+    """A campaign's version says nothing of the limits, and arms hang on the global holdout."""
+    wider = Limits.model_validate({"global_holdout": 0.4, "per_user": {"day": 1}})
+    for settings in (declare(DECLARED, wider), declare(DECLARED[::-1])):
+        scene = Scene()
+        role = scene.kept.start(settings)
+        late = change("z", scene.clock_ms, 1)
+        late["id"] = change_id(b"z", KEY, 1, 1)
+        scene.changes.append(late)
+        messages = [FakeMessage(one, topic_name="segment-changes") for one in encoded([late])]
+        scene.kept.commit(role, role.decide(messages, scene.clock_ms))
+        scene.settings, scene.triggers = settings, list(scene.kept.triggers)
+        own = read_own(scene.kept.own)
+        scene.part = KeptPartition(0, 121, 0, scene.clock_ms, 0, own)
+        found = scene.audit()
+        assert all(check.ok for check in found.values()), found
+        assert "order or limits have changed" in found["the log comes to the same triggers"].note
 
 
 def test_live_it_is_not_known_when_the_role_was_awake() -> None:

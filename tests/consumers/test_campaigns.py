@@ -13,32 +13,32 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
 
-from consumers.campaigns import CAMPAIGNS, Campaigns, change_time
+from consumers.campaigns import CAMPAIGNS, Campaigns
 from consumers.role import Decided
 from stream.campaigns.declare import Campaign, Limits
-from stream.campaigns.oracle import Oracle
+from stream.campaigns.oracle import Oracle, came_to
 from stream.campaigns.triggers import CAMPAIGN_TRIGGER
 from stream.config import Settings
 from stream.hashing import partition_of
 from stream.marks import MarkSigner
 from stream.metrics import REGISTRY
+from stream.records import change_id
 from stream.units import iso
-from tests.consumers.test_role import EVERYTHING, START_MS, TOPIC, Scene
+from tests.consumers.test_role import EVERYTHING, SECRET, START_MS, TOPIC, Scene
 from tests.fakes import FakeMessage, mark_value
+from tests.stream.campaigns import making
 from tests.stream.campaigns.making import (
     HOUR_MS,
     campaign,
     campaigns,
-    change,
-    crossing,
     declared_levels,
     encoded,
     histories,
 )
 from tests.stream.campaigns.making import START_MS as BEGIN_MS
 
-SECRET = b"secret of the namespace"
 DEEP = b"[" * 100_000 + b"]" * 100_000
 MARKS = {"mode": "watermark", "mark_seconds": 3_600}
 END_MS = BEGIN_MS + 90 * 24 * HOUR_MS
@@ -48,13 +48,29 @@ def declare(
     declared: Sequence[Campaign], limits: Limits | None = None, mode: str = "watermark"
 ) -> Settings:
     return Settings.model_construct(
-        **Settings.model_validate({"clock": MARKS | {"mode": mode}}).__dict__
+        **Settings.model_validate(
+            {"clock": MARKS | {"mode": mode}, "worker": {"misplaced": "accept"}}
+        ).__dict__
         | {
             "campaigns": tuple(declared),
             "campaign_limits": limits or Limits(),
             "levels": declared_levels(),
         }
     )
+
+
+def signed(record: dict[str, Any]) -> dict[str, Any]:
+    """With the id that the namespace gives it."""
+    incarnation, number = map(int, record["id"].split("-")[-2:])
+    return record | {"id": change_id(record["user"].encode(), SECRET, incarnation, number)}
+
+
+def change(*told: Any, **fields: Any) -> dict[str, Any]:
+    return signed(making.change(*told, **fields))
+
+
+def crossing(*told: Any, **fields: Any) -> dict[str, Any]:
+    return signed(making.crossing(*told, **fields))
 
 
 class Kept:
@@ -67,7 +83,7 @@ class Kept:
         self.count = 0
 
     def start(self, settings: Settings, delivered: Sequence[bytes] = ()) -> Campaigns:
-        role = Campaigns(settings, SECRET)
+        role = Campaigns(settings, 0, SECRET)
         role.load(self.rows.items())
         role.load(list(self.rows.items())[:1])
         assert len(role) == len(self.rows)
@@ -115,6 +131,7 @@ def test_a_restart_between_any_two_steps_changes_nothing(
     role = once.start(settings)
     oracle = Oracle(declared, limits, SECRET)
     told = []
+    history = [signed(record) for record in history]
     for number, (record, value) in enumerate(zip(history, encoded(history), strict=True)):
         now = max(map(at, history[: number + 1]))
         once.step(role, [value], now)
@@ -226,8 +243,10 @@ def test_live_nothing_is_sent_too_late() -> None:
 def test_what_is_no_change_is_passed_over() -> None:
     kept = Kept()
     role = kept.start(declare([campaign()]))
-    kept.step(role, [b"", b"\xff", b"{}", b'{"id": "1", "event": "born"}'], BEGIN_MS)
-    assert (kept.rows, kept.own, kept.triggers) == ({}, b"", [])
+    born = b'{"id": "1.0-1", "event": "born", "segment": 3}'
+    kept.step(role, [b"", b"\xff", b"{}", b'{"event": "born"}', born], BEGIN_MS)
+    assert (kept.rows, kept.triggers) == ({}, [])
+    assert kept.told["records"] == {"unreadable": 4, "of_segments": 1}
 
 
 def in_memory(monkeypatch: pytest.MonkeyPatch) -> Scene:
@@ -259,7 +278,9 @@ def sent_by(scene: Scene) -> list[bytes]:
 def test_what_is_no_change_takes_no_clock_along(monkeypatch: pytest.MonkeyPatch) -> None:
     expected = sent_by(in_memory(monkeypatch).run())
     mixed = in_memory(monkeypatch)
-    for value in (b"", b"{", b'{"at": "2099-01-01T00:00:00.000Z", "event": "born"}', b"\xff"):
+    later = making.change("u0", number=99, at="2099-01-01T00:00:00.000Z")
+    born = b'{"at": "2099-01-01T00:00:00.000Z", "event": "born"}'
+    for value in (b"", b"{", born, b"\xff", *encoded([later])):
         for number in range(len(EVERYTHING)):
             mixed.consumer.append(TOPIC, number, value, START_MS + 10**10)
     mixed.run()
@@ -559,10 +580,128 @@ def test_what_is_no_change_of_any_time_is_passed_over() -> None:
             for year in ("0001", "1969", "2101", "9999")
         ]
         records = [FakeMessage(one, topic_name=TOPIC) for one in [deep, DEEP, *encoded(absurd)]]
-        assert [change_time(one) for one in records] == [0] * len(records)
+        assert [role.time_ms(one) for one in records] == [0] * len(records)
         kept.commit(role, role.decide([*records, *moved(change("u1"))], BEGIN_MS))
         kept.commit(role, role.decide([], BEGIN_MS + 24 * HOUR_MS))
         assert kept.told["seen"] == {"win-back": 1}
+
+
+@st.composite
+def records_of_anybody(draw: st.DrawFn) -> bytes:
+    """A change, or one that somebody has spoilt: a field more, less or another, or other bytes."""
+    number = draw(st.integers(0, 3))
+    make = draw(st.sampled_from([change, crossing]))
+    record = make(draw(st.sampled_from(["u", "v"])), BEGIN_MS + number * HOUR_MS, number)
+    odd: Any = st.sampled_from(
+        [
+            None, True, -1, 0, 1, 2**31, 2**63, 10**40, 0.5, "", "x", "u", "\u0000", "at_risk", [], {}, [{}],
+            [{"feature": "orders_30d"}], [{"feature": 1}], {"buy": 0.5}, {"buy": None}, {"buy": True},
+            "1994-12-31T23:59:59.999Z", "2100-01-01T00:00:00Z", "2099-12-31T23:59:59Z",
+            "2025-11-01T01:00:00+01:00", "2025-11-01T00:00:00", "9999-12-31T23:59:59-12:00",
+            "0001-01-01T00:00:00+12:00", "2025-11-01", "u-1-1", "-1-1", f"{'0' * 32}-1-1",
+        ]
+    )  # fmt: skip
+    for _ in range(draw(st.integers(0, 2))):
+        field = draw(st.sampled_from([*record, "scores", "level", "to", "event", "segment"]))
+        if draw(st.booleans()):
+            record[field] = draw(odd)
+        else:
+            record.pop(field, None)
+    if draw(st.booleans()):
+        name = record.get("id")
+        ends = ("", "-1", "-1-1-1", f"-{2**62 + 1}-1", f"-1-{2**31}", "-x-1", f"-1-{'9' * 5_000}")
+        end = draw(st.sampled_from(["-1-1", *ends]))
+        record["id"] = f"{name[:32]}{end}" if isinstance(name, str) else name
+    value = msgspec.json.encode(record)
+    if draw(st.integers(0, 9)) == 0:
+        value = draw(
+            st.sampled_from([value[:-1], b"[" + value + b"]", value + b"\xff", b"null", DEEP])
+        )
+    return value
+
+
+@given(st.lists(records_of_anybody(), max_size=8), st.booleans())
+@hypothesis_settings(max_examples=300, deadline=None)
+def test_what_anybody_writes_to_the_changes_is_told_apart_as_the_oracle_does(
+    values: list[bytes], scored: bool
+) -> None:
+    when = {"kind_to": ["at_risk"]} | ({"scores": {"buy": {"min": 0}}} if scored else {})
+    kept, declared = Kept(), declare([campaign(when=when)])
+    kept.step(kept.start(declared), values, BEGIN_MS)
+    told = Counter(came_to(value, SECRET, scored=scored) for value in values)
+    found = Counter(kept.told["records"]) if kept.own else Counter()
+    found["change"] += found.pop("repeated", 0)
+    assert +found == told
+    assert kept.conserves() if kept.own else not values
+
+
+def test_live_a_change_of_the_future_is_refused() -> None:
+    """An owner's clock may be ahead by as much as any other's; who is further ahead takes nobody along."""
+    kept, declared = Kept(), declare([campaign()], mode="live")
+    ahead_ms = BEGIN_MS + round(declared.worker.future_seconds * 1_000)
+    before = refused("time")
+    role = kept.start(declared)
+    decided = role.decide(moved(change("u", ahead_ms + 1), change("v", ahead_ms)), BEGIN_MS)
+    kept.commit(role, decided)
+    assert decided.tell is not None
+    decided.tell()
+    assert [one["user"] for one in kept.triggers] == ["v"]
+    assert kept.told["records"] == {"time": 1, "change": 1}
+    assert refused("time") == before + 1
+
+
+def test_a_change_in_another_partition_than_its_users_is_refused() -> None:
+    """There another worker decides about the user, and knows nothing of caps and cooldowns here."""
+    settings = Settings.model_validate({"campaigns": [campaign().model_dump()]})
+    home = partition_of(b"u", settings.topics.partitions)
+    for number, came in ((home, "change"), ((home + 1) % settings.topics.partitions, "misplaced")):
+        kept, role = Kept(), Campaigns(settings, number, SECRET)
+        role.begin(b"", ())
+        kept.commit(role, role.decide(moved(change("u")), BEGIN_MS))
+        assert kept.told["records"] == {came: 1}
+        assert len(kept.triggers) == (came == "change")
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"at": "soon"}, {"at": "9999-12-31T00:00:00Z"}, {"at": "0001-01-01T00:00:00Z"}, {"at": 7},
+        {"change": f"{'0' * 32}-1-1"}, {"user": "v"}, {"id": "x"}, {"id": None}, {"campaign": "other"},
+    ],
+)  # fmt: skip
+def test_a_trigger_that_the_role_has_not_sent_holds_nobody_back(odd: dict[str, Any]) -> None:
+    """Else whoever writes to the topic could cap anybody for ever."""
+    limits = Limits.model_validate({"per_user": {"day": 1}})
+    declared = declare([campaign(cooldown="30d")], limits)
+    kept, other = Kept(), Kept()
+    kept.step(kept.start(declared), encoded([change("u")]), BEGIN_MS)
+    (sent,) = kept.triggers
+    role = other.start(declared, [json.dumps(sent | odd).encode()])
+    other.step(role, encoded([change("u")]), BEGIN_MS)
+    assert other.triggers == [sent]
+
+
+def test_only_moves_under_way_are_kept_and_their_numbers_are_given_again() -> None:
+    """A shop has thousands of moves, and the state is written with each commit."""
+    kept, declared = Kept(), declare([campaign(settle="10h")])
+    for turn in range(4):
+        now_ms = BEGIN_MS + turn * HOUR_MS
+        role = kept.start(declared)
+        others = [
+            change(f"v{n}", now_ms, turn + 1, name_to=f"{turn}.{n}", kind_to="loyal")
+            for n in range(30)
+        ]
+        kept.step(role, encoded([*others, change(f"u{turn}", now_ms)]), now_ms)
+        assert len([move for move in kept.told["moves"] if move]) == 1
+        assert len(kept.told["moves"]) <= 31
+    kept.step(kept.start(declared), [], BEGIN_MS + 14 * HOUR_MS)
+    assert [one["name_to"] for one in kept.triggers] == ["At risk"] * 4
+    assert kept.told["moves"] == []
+
+
+def refused(reason: str) -> float:
+    name = "segstream_campaign_records_refused_total"
+    return REGISTRY.get_sample_value(name, {"reason": reason}) or 0.0
 
 
 def test_what_nobody_can_obey_is_passed_over() -> None:
@@ -622,4 +761,5 @@ def test_a_trigger_tells_the_crossing_that_it_is_about() -> None:
     )
     assert (found["from"], found["to"], found["kind_to"]) == (None, None, None)
     CAMPAIGN_TRIGGER.validate_python(found)
-    assert change_time(FakeMessage(encoded([record])[0], topic_name=TOPIC)) == BEGIN_MS
+    role = kept.start(declare([risk]))
+    assert role.time_ms(FakeMessage(encoded([record])[0], topic_name=TOPIC)) == BEGIN_MS

@@ -105,6 +105,9 @@ class FakeOutlet:
         return [self.ids.get(name, name) for name in names]
 
 
+SECRET = b"secret of the namespace"
+
+
 class Scene:
     """A log, a store, and a role's worker between them."""
 
@@ -153,7 +156,7 @@ class Scene:
         health = Health(self.clock.monotonic)
         pulse = health.alive("adding", 1_000.0)
         worker = RoleWorker(
-            self.role, self.settings, self.store, self.output, health, pulse, self.clock
+            self.role, self.settings, self.store, self.output, health, pulse, self.clock, SECRET
         )
         worker.run(lambda: until() or self.consumer.idle > idle)
         return self

@@ -18,6 +18,7 @@ from producers.cloudevents import cloud_event
 from stream.campaigns.declare import Limits
 from stream.campaigns.oracle import Oracle, Told
 from stream.events import CHANGED
+from stream.hashing import partition_of
 from stream.records import change_id
 from stream.store.state import key_of
 from stream.units import iso
@@ -52,6 +53,17 @@ def measured(owns: list[dict[str, Any]], version: str) -> dict[str, list[float]]
             for place, name in enumerate(("users", "converted", "revenue")):
                 before[place] += of[name]
     return found
+
+
+def one_in_each_partition() -> list[str]:
+    """Users who are in nothing else, each in another partition."""
+    found: dict[int, str] = {}
+    number = USERS
+    while len(found) < PARTITIONS:
+        user = f"u{number}"
+        found.setdefault(partition_of(user.encode(), PARTITIONS), user)
+        number += 1
+    return list(found.values())
 
 
 def expected_effect(told: list[Told], bought: list[tuple[str, int]]) -> dict[str, list[float]]:
@@ -103,7 +115,7 @@ def test_each_trigger_is_sent_once_whoever_is_killed_or_frozen(
         )
         # A record that is sent twice counts once.
         for _ in range(1 + len(bought) % 2):
-            partition = int(user[1:]) % PARTITIONS
+            partition = partition_of(user.encode(), PARTITIONS)
             producer.produce(settings.topics.purchases, value, partition=partition, timestamp=at_ms)
 
     def send(user: str, at_ms: int, number: int, kind: int) -> None:
@@ -112,7 +124,7 @@ def test_each_trigger_is_sent_once_whoever_is_killed_or_frozen(
         one["id"] = change_id(user.encode(), key, 1, number)
         told.extend(oracle.change(one))
         value = msgspec.json.encode(one)
-        partition = int(user[1:]) % PARTITIONS
+        partition = partition_of(user.encode(), PARTITIONS)
         told_of: Any = cloud_event(one["id"], "", CHANGED, one["at"], user)
         producer.produce(settings.topics.changes, value, partition=partition, headers=told_of)
         sent_changes += 1
@@ -156,9 +168,9 @@ def test_each_trigger_is_sent_once_whoever_is_killed_or_frozen(
         pipeline.wait("all after it", lambda: records() == sent())
         assert "Traceback" not in frozen.said() + other.said()
         end_ms = START_MS + 30 * 24 * HOUR_MS
-        for partition in numbers:
-            send(f"u{USERS + partition}", end_ms, 1, 1)
-            buy(f"u{USERS + partition}", end_ms)
+        for user in one_in_each_partition():
+            send(user, end_ms, 1, 1)
+            buy(user, end_ms)
         assert producer.flush() == 0
         pipeline.wait("all", lambda: records() == sent() and not any(store.outbox_sizes(numbers)))
         pipeline.end()
@@ -223,7 +235,7 @@ def test_live_a_worker_frozen_past_its_session_sends_nothing_over_a_cap(
                 number = len(changes) + 1
                 one["id"] = change_id(user.encode(), key, 1, number)
                 changes[one["id"]] = one
-                partition = int(user[1:]) % PARTITIONS
+                partition = partition_of(user.encode(), PARTITIONS)
                 told_of: Any = cloud_event(one["id"], "", CHANGED, one["at"], user)
                 value = msgspec.json.encode(one)
                 producer.produce(

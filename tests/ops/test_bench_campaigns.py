@@ -32,6 +32,8 @@ def test_every_change_has_an_outcome_for_each_campaign(capsys: pytest.CaptureFix
 def test_a_section_of_webhooks_tells_what_was_measured() -> None:
     report = {
         "webhooks": 20_000, "webhooks_per_second": 1_234.5, "role_cpu_seconds_per_thousand": 0.75,
+        "role_webhooks_per_cpu_second": 1_333.3, "role_waited_for_core_seconds": 7.8, "seconds": 16.2,
+        "endpoint_cpu_seconds_per_thousand": 0.31,
         "dead_seconds": 60, "triggers_per_second": 100, "lost": 1, "answered_twice": 2, "strangers": 3,
         "caught_up_after_seconds": 45.6, "wait_before_p50_seconds": 0.03,
         "wait_before_p99_seconds": 0.05, "wait_meanwhile_p50_seconds": 0.031,
@@ -41,6 +43,10 @@ def test_a_section_of_webhooks_tells_what_was_measured() -> None:
     for number in (
         "1,234",
         "0.75 s",
+        "1,333",
+        "0.31 s",
+        "of 16.2 s",
+        "7.8 s",
         "30 / 50 ms",
         "31 / 60 ms",
         "46 s",

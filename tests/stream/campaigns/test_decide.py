@@ -167,7 +167,7 @@ def test_scores_have_limits_and_who_has_none_is_within_none() -> None:
     decider = Decider([rich], Limits(), KEY)
     found = told(decider, decider.decide(decider.reader.decode(encoded(changes))))
     assert [one.user for one in found] == ["u0"]
-    assert decider.reader.unreadable == 0
+    assert decider.reader.refused == 0
 
 
 def test_what_settles_ends_with_a_score_that_is_no_longer_within_its_limits() -> None:
@@ -372,7 +372,7 @@ def test_what_is_no_change_is_counted_and_left_out() -> None:
     ids = ("x", "u-1", "u--1", f"u-{1 << 63}-1", f"u-1-{1 << 31}", f"u-1-{'9' * 5_000}")
     values += encoded([change(id=one) for one in ids])
     assert len(decider.reader.decode(values)) == 1
-    assert decider.reader.unreadable == len(values) - 1
+    assert decider.reader.refused == len(values) - 1
 
 
 def test_a_pair_takes_64_bytes() -> None:
@@ -401,7 +401,7 @@ def test_a_crossing_of_a_level_triggers_whoever_asks_for_it() -> None:
     decider = Decider([campaign(when=RISK)], Limits(), KEY, levels=LEVELS)
     decider.decide(decider.reader.decode(encoded(changes)))
     assert decider.pairs_seen.tolist() == [6]
-    assert decider.reader.unreadable == 0
+    assert decider.reader.refused == 0
 
 
 def test_what_settles_is_undone_by_the_same_level_and_by_no_other_change() -> None:
@@ -471,4 +471,4 @@ def test_half_a_change_is_none(missing: str) -> None:
     decider = Decider([campaign(when=RISK)], Limits(), KEY, levels=LEVELS)
     record = {name: value for name, value in change().items() if name != missing}
     assert len(decider.reader.decode(encoded([record, change() | crossing()]))) == 0
-    assert decider.reader.unreadable == 2
+    assert decider.reader.refused == 2

@@ -72,6 +72,7 @@ def test_a_campaign_is_declared_in_ten_lines_and_written_back_the_same(tmp_path:
         ("Europe/London", "Europe/Londn", "campaigns.0.quiet.zone"),
         ("Europe/London", "../../etc/passwd", "campaigns.0.quiet.zone"),
         ("21:00", "24:00", "campaigns.0.quiet.from"),
+        ("Europe/London", "localtime", "campaigns.0.quiet.zone"),
         ('"21:00"', '"21:00\\n"', "campaigns.0.quiet.from"),
         ('"08:00"', '"21:00"', "campaigns.0.quiet"),
         ("2026-11-26", '"some day"', "campaigns.0.start"),
@@ -103,6 +104,11 @@ def test_a_campaign_is_declared_in_ten_lines_and_written_back_the_same(tmp_path:
             "campaign_limits.suppress.a",
         ),
         ("global_holdout =", 'suppress = { "" = 1 }\nglobal_holdout =', "campaign_limits.suppress"),
+        # Whoever writes an empty list means nobody, and would get everybody.
+        ('kind_to = ["at_risk"]', "kind_to = []", "campaigns.0.when.kind_to: give one at least"),
+        ("kind_from", "reasons = [], kind_from", "campaigns.0.when.reasons: give one at least"),
+        ("kind_from", "scores = {}, kind_from", "campaigns.0.when.scores: give one at least"),
+        ("kind_from", "segment_from = [], kind_from", "campaigns.0.when.segment_from: give"),
         # To Python, true is 1.
         ("day = 1", "day = true", "campaign_limits.per_user.day: expected a number, not true"),
         ('settle = "2h"', "settle = true", "campaigns.0.settle: expected a number"),

@@ -17,13 +17,15 @@ from rich.console import Console
 
 from consumers.change_log import ChangeLog
 from producers import control
-from stream.campaigns.declare import Campaign
+from stream.campaigns.declare import Campaign, Limits
 from stream.campaigns.keep import Own
+from stream.campaigns.oracle import Oracle
 from stream.campaigns.windows import Sums
 from stream.cli import main
 from stream.cli.invocation import invocation
 from stream.config import Settings
 from stream.insight.trial import Trial
+from stream.records import change_id
 from stream.store.memory import MemoryStore
 from stream.units import DAY_MS
 from stream.wiring import campaigns, roles
@@ -143,6 +145,24 @@ def test_try_on_a_file_plays_it_and_sends_nothing(
     assert "sent by arm: coupon" in said
 
 
+def test_try_on_a_file_has_the_arms_that_the_pipeline_will_have(
+    tmp_path: Path, orders: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """However long the secret is."""
+    file, secret = tmp_path / "shop.toml", "the pipeline's, which is no short one" * 3
+    file.write_text(f'{SHOP}[store]\nnamespace_key = "{secret}"\n', encoding="utf-8")
+    code, said, told = run(capfd, "try", str(file), str(orders), "--mapping", "simple", "--json")
+    assert code == 0, told
+    (found,) = json.loads(said.splitlines()[-1])["campaigns"]
+    oracle = Oracle((), Limits(), MemoryStore(namespace_key=secret).namespace_key())
+    declared = campaign(holdout=0.3, arms={"coupon": 1, "letter": 1})
+    examples = found["examples"]["sent"] + found["examples"]["holdout"]
+    assert len(examples) == 6
+    assert [oracle.arm(declared, one["user"]) for one in examples] == [
+        one["arm"] for one in examples
+    ]
+
+
 def test_try_on_the_change_topic_has_the_pipelines_arms(
     settings_file: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -150,12 +170,22 @@ def test_try_on_the_change_topic_has_the_pipelines_arms(
     def opened(_: Settings) -> Iterator[MemoryStore]:
         yield MemoryStore(namespace_key="the pipeline's")
 
+    key = MemoryStore(namespace_key="the pipeline's").namespace_key()
     changes = [change(f"u{n}", START_MS + n, cause="user_moved") for n in range(300)]
+    for one in changes:
+        one["id"] = change_id(one["user"].encode(), key, 1, one["version"])
+    # Of another namespace: no arm of this one's is theirs.
+    changes.append(change("x", START_MS))
     monkeypatch.setattr(roles, "open_store", opened)
     monkeypatch.setattr(ChangeLog, "read", lambda *_, **__: iter(changes))
     code, said, told = run(capfd, "try", str(settings_file), "--live", "--json")
     assert code == 0, told
-    (found,) = json.loads(said.splitlines()[-1])["campaigns"]
+    facts = json.loads(said.splitlines()[-1])
+    assert (facts["changes"], facts["notes"]) == (
+        300,
+        ["records refused, as the role refuses them: 1 foreign"],
+    )
+    (found,) = facts["campaigns"]
     settings = Settings.model_validate(
         {
             "campaigns": [
@@ -168,7 +198,7 @@ def test_try_on_the_change_topic_has_the_pipelines_arms(
             ]
         }
     )
-    trial = Trial(settings, MemoryStore(namespace_key="the pipeline's").namespace_key())
+    trial = Trial(settings, key, verified=True)
     trial.take(changes)
     assert trial.facts("x")["campaigns"][0]["outcomes"] == found["outcomes"]
     other = Trial(settings, b"another")
@@ -187,7 +217,7 @@ def test_a_trial_keeps_a_few_examples_and_tells_what_it_could_not_read() -> None
     assert (found["outcomes"]["sent"], len(found["examples"]["sent"])) == (9, 2)
     assert found["outcomes"]["settling"] == 0
     assert found["outcomes"]["unmatched"] == 1
-    assert facts["notes"] == ["1 records could not be read"]
+    assert facts["notes"] == ["records refused, as the role refuses them: 1 unreadable"]
 
 
 def test_a_trial_shows_crossings_of_levels(

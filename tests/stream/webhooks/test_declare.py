@@ -9,7 +9,7 @@ import pytest
 from pydantic import ValidationError
 
 from stream import masking
-from stream.config import Settings
+from stream.config import ConfigError, Settings
 from stream.config_layers import as_file, effective, load
 from stream.webhooks.declare import secrets_of
 from tests.stream.webhooks.making import OTHER_SECRET, SECRET, endpoint
@@ -117,6 +117,17 @@ def test_no_secret_stands_among_the_settings(monkeypatch: pytest.MonkeyPatch) ->
     for shown in (str(effective(settings, {})), as_file(settings), repr(settings)):
         assert "env:CRM" in shown
         assert SECRET not in shown
+
+
+def test_an_endpoint_that_names_no_campaign_in_a_list_is_refused(tmp_path: Path) -> None:
+    """An empty list would mean all of them."""
+    file = tmp_path / "shop.toml"
+    file.write_text(as_file(Settings.model_validate(declared())), encoding="utf-8")
+    text = file.read_text(encoding="utf-8")
+    assert 'name = "crm"' in text
+    file.write_text(text.replace('name = "crm"', 'campaigns = [], name = "crm"'), encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"endpoints\.0\.campaigns: give one at least"):
+        load(file, {})
 
 
 def test_an_endpoint_wants_the_campaigns_it_names_or_all() -> None:
