@@ -63,10 +63,12 @@ class LevelsCheck:
         if level is None or value is None or level.rules or not {*steps} <= {*names}:
             return
         before, after = map(names.index, steps)
-        step = level.steps[min(before, after)]
-        if (change["of"], change["limit"]) != (step.of, step.least):
+        limits = [one for one in level.steps if one.name == names[min(before, after)]]
+        found = [one for one in limits if (change["of"], change["limit"]) == (one.of, one.least)]
+        if not found:
             # By limits of before, or past several at once.
             return
+        step = found[0]
         self.check.counted += 1
         if before == after or (value >= step.least) != (after < before):
             user = user_name(partition, change["user"])

@@ -162,7 +162,10 @@ class PopulationFacts(TypedDict):
 
 
 class LevelStep(TypedDict):
-    """A step of a level: from which value of what on, None for the last, and the users on it."""
+    """A step of a level: from which value of what on, None for the last, and the users on it.
+
+    A step that either of two limits leads to is there for each, with the same users.
+    """
 
     level: str
     step: str

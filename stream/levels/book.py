@@ -92,7 +92,7 @@ class LevelBook:
                 else:
                     self.steps[level.name] = []
             known = self.steps[level.name]
-            known += [name for name in level.names if name not in known]
+            known += [name for name in dict.fromkeys(level.names) if name not in known]
             if len(known) > MOST_CODES:
                 raise ValueError(
                     f"levels: {level.name!r} has had {len(known)} steps; give it a new name"

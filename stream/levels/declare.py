@@ -6,6 +6,7 @@ Comes in: values of `[[levels]]`. Goes out: levels, each with its steps; `limits
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import groupby
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -18,7 +19,10 @@ NAME = r"^[a-z][a-z0-9_]*$"
 
 
 class Step(BaseModel):
-    """One step: who is on it, unless they are on one declared before it."""
+    """One step: who is on it, unless they are on one declared before it.
+
+    A step may be declared twice, one behind the other: whoever reaches either limit is on it.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -99,10 +103,15 @@ class Level(BaseModel):
     @model_validator(mode="after")
     def _has_limits(self) -> Level:
         names = [step.name for step in self.steps]
-        for step in self.steps:
-            if names.count(step.name) > 1:
-                raise ValueError(f"{self.name}: the step {step.name!r} is there twice")
+        apart = [name for name, _ in groupby(names)]
+        for name in names:
+            if apart.count(name) > 1:
+                raise ValueError(
+                    f"{self.name}: the step {name!r} is there twice, and not one behind the other"
+                )
         *limited, last = self.steps
+        if last.name in names[:-1]:
+            raise ValueError(f"{self.name}: the last step, {last.name!r}, is there twice")
         for step in limited:
             if step.limits != 1:
                 raise ValueError(
@@ -142,8 +151,8 @@ class Level(BaseModel):
 
 
 def step_names(levels: Sequence[Level]) -> dict[str, tuple[str, ...]]:
-    """Of each level the names of its steps, from the highest down."""
-    return {level.name: tuple(step.name for step in level.steps) for level in levels}
+    """Of each level the names of its steps, from the highest down, each once."""
+    return {level.name: tuple(dict.fromkeys(step.name for step in level.steps)) for level in levels}
 
 
 def check(levels: Sequence[Level], features: Sequence[str], scores: Mapping[str, str]) -> None:
@@ -185,7 +194,8 @@ USUAL_LEVELS: tuple[Level, ...] = (
         of="buy_probability_90d",
         steps=(
             Step(name="low", least_of_base=1.1),
-            Step(name="medium", least_of_base=0.75),
+            Step(name="medium", least_of_base=0.77),
+            Step(name="medium", of="buy_probability_30d", least_of_base=1.0),
             Step(name="high"),
         ),
         rules=(

@@ -144,12 +144,13 @@ def fault_of(level: KnownLevel, step: str | None, told: Values) -> str:
     for higher in level.steps[:place]:
         if not higher.learned and _is_reached(higher, told, 1.0 + _part(higher, level.slack)):
             return f"on {step} of {level.name}, and has reached {higher.name}"
-    here = level.steps[place]
-    if place < len(level.steps) - 1:
-        # A model alone takes a limit of a score away at twice the slack only.
-        slack = 2.0 * level.slack if here.learned else level.slack
-        if not _is_reached(here, told, 1.0 - _part(here, slack), lenient=True):
-            return f"on {step} of {level.name}, and is below it"
+    here = [one for one in level.steps[:-1] if one.name == step]
+    # A model alone takes a limit of a score away at twice the slack only.
+    if here and not any(
+        _is_reached(one, told, 1.0 - _part(one, (1.0 + one.learned) * level.slack), lenient=True)
+        for one in here
+    ):
+        return f"on {step} of {level.name}, and is below it"
     return ""
 
 

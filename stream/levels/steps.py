@@ -97,7 +97,8 @@ class KnownLevel:
     """A level with its limits in this shop.
 
     Attributes:
-        steps: the highest first; the last one has no limit.
+        steps: the highest first; the last one has no limit. One that is there twice, one behind the other, is
+            reached by either limit; its place is the first.
         rules: that come before them, the first that holds.
         rest: name of the step of whoever has done nothing, where all begin; empty for none.
         declared: digest of the declaration that the limits were found by.
@@ -116,6 +117,11 @@ class KnownLevel:
     def names(self) -> tuple[str, ...]:
         """Of the steps."""
         return tuple(step.name for step in self.steps)
+
+    @cached_property
+    def _places(self) -> Places:
+        """Place of each step; of one that is there twice, the first."""
+        return np.array([self.names.index(name) for name in self.names], np.int8)
 
     @cached_property
     def resting(self) -> int:
@@ -150,7 +156,7 @@ class KnownLevel:
         case += ~(acted | models)
         for place in range(len(self.steps) - 2, -1, -1):
             value = values[self.steps[place].of]
-            np.copyto(found, place, where=value >= self._edges[place].take(case))
+            np.copyto(found, self._places[place], where=value >= self._edges[place].take(case))
         for rule in reversed(self.rules):
             place = self.names.index(rule.step)
             found[rule.holds(values, before == place, self.slack)] = place
@@ -220,12 +226,23 @@ class KnownLevel:
         rises = (before == NOWHERE) | (before > after)
         which = np.where(rises, np.minimum(after, len(by) - 1), before).astype(np.intp)
         which[after == NOWHERE] = 0
+        for place in np.flatnonzero(np.diff(self._places) == 0).tolist():
+            # Of a step that either of two limits leads to, the one that is reached by more, or lost by less.
+            first = int(self._places[place])
+            other = self._beyond(place + 1, values) > self._beyond(first, values)
+            which[other & (which == first)] = place + 1
         for rule in reversed(self.rules):
             name, least, most = rule.limits[-1]
             held = rule.holds(values, np.zeros(len(after), np.bool_), 0.0)
             which[held & (after == self.names.index(rule.step))] = len(by)
             by.append(Deciding(name, (least if least is not None else most) or 0.0))
         return [by[place] for place in which.tolist()]
+
+    def _beyond(self, place: int, values: Values) -> Floats:
+        """By how much of a step's limit each value is beyond it."""
+        step = self.steps[place]
+        found: Floats = (values[step.of] - step.least) / max(abs(step.least), ROUNDING)
+        return found
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from stream.config import Settings
 from stream.features import DEFAULT_FEATURES, Feature
-from stream.levels.declare import MOST_LEVELS, USUAL_LEVELS, Level
+from stream.levels.declare import MOST_LEVELS, USUAL_LEVELS, Level, step_names
 
 STAGE: dict[str, Any] = {
     "name": "stage",
@@ -24,6 +24,8 @@ RISK: dict[str, Any] = {
     "of": "buy_probability_90d",
     "steps": [{"name": "low", "least_of_base": 0.8}, {"name": "high"}],
 }
+
+STEP: dict[str, Any] = {"least": 1}
 
 
 def declared(*levels: dict[str, Any], **rest: Any) -> Settings:
@@ -71,6 +73,10 @@ def ruled(name: str, **when: dict[str, float]) -> dict[str, Any]:
         ([step(least_of_base=1)], "which is no probability"),
         ([RISK | {"of": "expected_spend_90d"}], "which is no probability"),
         ([STAGE | {"steps": [*STAGE["steps"][:1], {"name": "customer"}]}], "is there twice"),
+        (
+            [STAGE | {"steps": [*(STEP | {"name": n} for n in "aba"), {"name": "c"}]}],
+            "not one behind the other",
+        ),
         ([STAGE | {"steps": [*STAGE["steps"][:1], {"name": "b", "least": 0}]}], "has no limit"),
         ([STAGE | {"steps": [*STAGE["steps"][:1], {"name": "b", "of": "x"}]}], "has no limit"),
         ([STAGE | {"steps": [{"name": "prospect"}]}], "at least 2 items"),
@@ -86,6 +92,10 @@ def ruled(name: str, **when: dict[str, float]) -> dict[str, Any]:
 def test_what_cannot_be_is_refused(levels: list[dict[str, Any]], told: str) -> None:
     with pytest.raises(ValidationError, match=told):
         declared(*levels)
+
+
+def test_a_step_may_be_there_twice_and_is_named_once() -> None:
+    assert step_names(USUAL_LEVELS)["churn_risk"] == ("low", "medium", "high")
 
 
 def test_a_score_that_is_not_declared_is_none() -> None:

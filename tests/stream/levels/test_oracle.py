@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from stream.levels.oracle import fault_of, values
-from stream.levels.steps import KnownRule
+from stream.levels.steps import KnownRule, KnownStep
 from stream.scores.model import LearnedScore
 from stream.units import DAY_MS
 from tests.strategies import START_MS
@@ -126,6 +126,21 @@ def test_within_the_band_both_steps_are_right(orders: float, step: str, fault: s
     level = replace(STAGE, slack=0.1)
     found = fault_of(level, step, {"orders_total": orders})
     assert found.endswith(fault) if fault else not found
+
+
+def test_of_a_step_that_is_there_twice_either_limit_is_enough() -> None:
+    more = KnownStep("first_time", "revenue_total", 50.0)
+    level = replace(STAGE, steps=(STAGE.steps[0], STAGE.steps[1], more, STAGE.steps[2]))
+    spent, ordered = (
+        {"orders_total": 0.0, "revenue_total": 60.0},
+        {"orders_total": 1.0, "revenue_total": 20.0},
+    )
+    assert fault_of(level, "first_time", spent) == ""
+    assert fault_of(level, "first_time", ordered) == ""
+    assert "has reached first_time" in fault_of(level, "prospect", spent)
+    neither = {"orders_total": 0.0, "revenue_total": 20.0}
+    assert "is below it" in fault_of(level, "first_time", neither)
+    assert fault_of(level, "prospect", neither) == ""
 
 
 def test_a_rule_comes_before_all_steps() -> None:

@@ -12,13 +12,13 @@ import pytest
 
 from stream.delivered import Delivered
 from stream.events import LEVEL_CHANGE, Cause, Floats
-from stream.levels.book import LevelBook
+from stream.levels.book import LevelBook, count_codes, none_told
 from stream.levels.steps import KnownLevel, KnownRule, KnownStep, Levels, Values
 from stream.levels.told import crossings, reasons
 from stream.oracle import Event
 from stream.scores.model import NOTHING_FORETOLD
 from stream.scores.unusual import learn
-from stream.units import DAY_MS
+from stream.units import DAY_MS, HOUR_MS
 from tests.strategies import START_MS
 from tests.stream.levels.making import (
     BACK,
@@ -127,6 +127,45 @@ def test_whoever_stays_within_the_slack_is_told_nothing() -> None:
     assert on_medium.tolist() == [1, 1, 2, 1]
     on_high = RISK.now(values, places(2, 2, 2, 2), yes(4), no(4))
     assert on_high.tolist() == [1, 2, 2, 1]
+
+
+SOON = "likely_soon"
+EITHER = replace(
+    RISK,
+    steps=(*RISK.steps[:2], KnownStep("medium", SOON, 0.2, learned=True), RISK.steps[-1]),
+)
+"""Medium by either of two scores."""
+
+
+def test_a_step_that_is_there_twice_is_reached_by_either_limit_and_lost_with_both() -> None:
+    likely, soon = np.array([0.4, 0.1, 0.1, 0.7]), np.array([0.1, 0.3, 0.1, 0.1])
+    values = {BACK: likely, SOON: soon}
+    assert EITHER.now(values, places(-1, -1, -1, -1), yes(4), no(4)).tolist() == [1, 1, 3, 0]
+    within = {BACK: np.full(3, 0.26), SOON: np.array([0.19, 0.17, 0.21])}
+    assert EITHER.now(within, places(1, 1, 1), no(3), no(3)).tolist() == [1, 3, 1]
+    assert EITHER.now(within, places(3, 3, 3), yes(3), no(3)).tolist() == [3, 3, 3]
+    later = {BACK: np.array([0.26]), SOON: np.array([0.17])}
+    now = {name: value[:1] for name, value in within.items()}
+    assert not EITHER.stays(now, later, places(1), HOUR_MS)[0]
+
+
+def test_a_crossing_tells_the_limit_that_was_reached_by_more_or_lost_by_less() -> None:
+    values = {BACK: np.array([0.4, 0.1, 0.25, 0.1]), SOON: np.array([0.1, 0.3, 0.1, 0.17])}
+    before, after = places(3, 3, 1, 1), places(1, 1, 3, 3)
+    found = EITHER.decided(before, after, values)
+    assert [one.of for one in found] == [BACK, SOON, BACK, SOON]
+    assert [one.limit for one in found] == [0.3, 0.2, 0.3, 0.2]
+
+
+def test_a_book_has_one_code_for_a_step_that_is_there_twice() -> None:
+    book = LevelBook({})
+    book.take_in([EITHER])
+    assert book.steps == {"churn_risk": ["low", "medium", "high"]}
+    assert book.codes_of(EITHER).tolist() == [1, 2, 2, 3, 0]
+    assert book.places_of(EITHER)[[1, 2, 3]].tolist() == [0, 1, 3]
+    counts = none_told()
+    count_codes(np.array([[2], [2], [3]], np.uint8), 1, counts)
+    assert book.users([EITHER], counts) == {"churn_risk": {"low": 0, "medium": 2, "high": 1}}
 
 
 def test_time_and_a_model_take_nobody_up_by_a_score_and_a_model_down_at_twice_the_slack() -> None:
