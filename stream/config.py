@@ -566,6 +566,12 @@ class Publish(Section):
         ge=0,
         le=100,
     )
+    rest_seconds: Seconds = setting(
+        0.0,
+        "who was seen less than this ago, customer or not, is moved by acts and by a population's rule "
+        "only, whatever is known of their gaps: for a shop that knows what silence means nothing in it; 0 "
+        "holds nobody",
+    )
     sign_gap_seconds: Seconds = setting(
         1_800.0,
         "acts within this of one whose margin was added are the same sign, and add nothing more",
@@ -599,6 +605,7 @@ class Publish(Section):
             self.apart,
             int(self.return_seconds * 1_000),
             self.usual_gaps,
+            int(self.rest_seconds * 1_000),
         )
 
 

@@ -29,6 +29,7 @@ ORDERS, LIFETIME, SILENCE, KNOWN = "orders_180d", "orders_total", "days_since_or
 CUSTOMERS_NEED = (ORDERS, SILENCE, KNOWN)
 GAP = "order_gap_days"
 """Mean days between a customer's own orders; 0 of who has not ordered twice."""
+SEEN = "days_since_seen"
 HALF_LIFE_DAYS = 180.0
 BANDS = np.array([0.0, 3, 7, 14, 21, 30, 45, 60, 90, 120, 180, 270, 365, 545])
 """Days of silence at which another hazard begins."""

@@ -123,7 +123,7 @@ class Segmenter:
     as such a date. Everything that is a time is in its unit: `forget_after` and `drop_after`, and
     `learning.refit_seconds`, `publish.dwell_seconds`, `publish.revert_seconds` and
     `publish.sign_gap_seconds` (1,800 in a `publish` of one's own that does not say) and
-    `publish.return_seconds` (30 days in such a one) too, whatever they are called.
+    `publish.return_seconds` (45 days in such a one) too, whatever they are called.
 
     Args:
         features: a name for each feature, or how many there are.

@@ -39,6 +39,7 @@ class PublishRule:
     apart: float = 0.0
     return_ms: int = 0
     usual_gaps: float = 0.0
+    rest_ms: int = 0
 
     def asked(self, nearness: Floats) -> tuple[Floats, Floats]:
         """The margins that an act and that silence needs.
@@ -59,7 +60,7 @@ class PublishRule:
         return float(by_act[0]), float(by_silence[0])
 
     def resting(self, names: Sequence[str], vectors: Floats) -> Bools | None:
-        """Who is silent for no longer than is usual for them, so that only acts move them.
+        """Who is silent for no longer than is usual for them, or in the shop, so that only acts move them.
 
         Args:
             names: of the vectors' features. None is the answer where they do not tell, or nobody rests.
@@ -69,9 +70,13 @@ class PublishRule:
 
     def rest_days(self, names: Sequence[str], vectors: Floats) -> Floats | None:
         """How many days longer they rest if they stay silent; of `resting`."""
-        if not self.usual_gaps or not rhythm.tells_gaps(names):
-            return None
-        return rhythm.rest_days(vectors, names, self.usual_gaps, self.return_ms / DAY_MS)
+        found: Floats | None = None
+        if self.usual_gaps and rhythm.tells_gaps(names):
+            found = rhythm.rest_days(vectors, names, self.usual_gaps, self.return_ms / DAY_MS)
+        if self.rest_ms and rhythm.SEEN in names:
+            left = self.rest_ms / DAY_MS - vectors[:, names.index(rhythm.SEEN)]
+            found = left if found is None else np.maximum(found, left)
+        return found
 
     @property
     def by_silence(self) -> float:

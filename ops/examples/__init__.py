@@ -38,7 +38,7 @@ ROOT = Path(__file__).parent.parent.parent
 PAGES = {"change": ROOT / "README.md", "why": ROOT / "ops" / "guide" / "changes.md"}
 """Where each example stands."""
 SEED, SHOPPERS, DAYS = 7, 700, 42
-WHO = "shopper-000114"
+WHO = "shopper-000626"
 """Of whom there is much to say: one feature would move them, acts lead elsewhere, silence too."""
 COLUMNS = 100
 """What stands on a page without being folded."""
@@ -109,6 +109,8 @@ def _change() -> str:
         for change in shop().changes
         if (change["cause"], change["kind_to"]) == ("time_passed", "at_risk")
         and not change["provisional"]
+        # Who was told another kind than their segment's, because nobody rises by time, is an example of that.
+        and (change["name_from"] or "").casefold().startswith(change["kind_from"] or "none")
         and change["why"][0]["feature"] == "days_since_seen"
     )
     return "```json\n" + "\n".join(_folded(dict(found))) + "\n```"

@@ -54,7 +54,7 @@ def show_why(console: Console, facts: WhyFacts | None, table: FeatureTable) -> N
         _show_margin(console, facts, border, known, due=due)
     if rest := facts["rests_until"]:
         console.print(
-            f"they rest until {rest}: so long a silence is usual for them, and until then only acts, or a "
+            f"they rest until {rest}: so long a silence says nothing of them, and until then only acts, or a "
             "population's rule, move them"
         )
     if leaning := facts["evidence"]:

@@ -78,15 +78,18 @@ refit_seconds = "3d"
 alarm_share = 1           # weeks go by in seconds: a refit is never far
 move_threshold = 0.15
 
+[publish]
+rest_seconds = "10d"      # shoppers look in once a week or two, by chance
+
 [[kinds]]
 kind = "dormant"
 rank = 1
-when = {{ days_since_seen = {{ min = 18 }} }}
+when = {{ days_since_seen = {{ min = 21 }} }}
 
 [[kinds]]
 kind = "at_risk"
 rank = 2
-when = {{ days_since_seen = {{ min = 7 }} }}
+when = {{ days_since_seen = {{ min = 10 }} }}
 
 [[kinds]]
 kind = "champion"

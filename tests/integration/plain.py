@@ -481,7 +481,12 @@ def _walk(
 
 
 def _rests(user: Mapping[str, float], rule: Publish) -> bool:
-    """Whether a silence is usual for somebody with four orders or more, and no longer than a return takes."""
+    """Whether a silence is shorter than any that tells, or usual for somebody with four orders or more.
+
+    No silence is that is longer than a return takes.
+    """
+    if user["days_since_seen"] * DAY_MS < rule.rest_seconds * 1_000:
+        return True
     silence_days = user["days_since_order"]
     usual = user["orders_total"] > 3 and silence_days < rule.usual_gaps * user["order_gap_days"]
     return usual and silence_days * DAY_MS < rule.return_seconds * 1_000

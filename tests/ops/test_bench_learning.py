@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -19,10 +20,12 @@ from ops.bench.learning import __main__ as bench
 from ops.bench.learning import arena
 from ops.bench.learning.arena import (
     NEVER_FORGETS,
+    ONE_MARGIN,
     OURS,
     STREAM_FACTS,
     BenchError,
     Course,
+    K,
     contestants,
     run,
     workers_difference,
@@ -30,6 +33,7 @@ from ops.bench.learning.arena import (
 from ops.bench.learning.generator import (
     CORRELATED,
     MAIN,
+    NEAR,
     STATIONARY,
     Abrupt,
     Gradual,
@@ -37,7 +41,7 @@ from ops.bench.learning.generator import (
     Stream,
     play,
 )
-from ops.bench.learning.ours import Segstream
+from ops.bench.learning.ours import Segstream, segstream
 from ops.bench.learning.report import HEADER, ROWS, over_seeds, section, summary
 from ops.bench.learning.rivals import RIVALS, Flink, MiniBatch, Scale, Spark
 from ops.bench.learning.scores import (
@@ -166,6 +170,30 @@ def test_centres_drift_jump_or_stay() -> None:
     assert moved(1, start, middle) < 1
     assert moved(1, middle, end) > 4
     assert moved(2, start, end) < 1
+
+
+def test_groups_of_the_normal_shop_are_near_and_users_move_between_them() -> None:
+    def apart(scenario: Scenario) -> float:
+        stream = small(Scenario("any", separation=scenario.separation, exponent=0.0))
+        centres = [_centre(stream, slice(0, 40), group) for group in range(5)]
+        return float(np.mean([np.linalg.norm(a - b) for a, b in combinations(centres, 2)]))
+
+    assert 0.3 < apart(NEAR) / apart(STATIONARY) < 0.5
+    truth: dict[int, set[int]] = {}
+    for batch in small(NEAR).batches:
+        for user, group in zip(batch.users.tolist(), batch.truth.tolist(), strict=True):
+            truth.setdefault(user, set()).add(group)
+    assert sum(len(groups) > 1 for groups in truth.values()) > 10
+
+
+def test_near_segments_ask_for_more_so_fewer_changes_are_told_for_nothing() -> None:
+    stream = play(NEAR, 4, users=1_000, updates=10_000, features=8)
+    course = Course(stream, 4)
+    ours, one_margin = (
+        run(segstream(stream, K, 4, one_margin=one), course)["spurious_changes_per_1000"]
+        for one in (False, True)
+    )
+    assert ours < 0.75 * one_margin
 
 
 def test_activity_is_skewed_and_bound_to_features_where_declared() -> None:
@@ -360,7 +388,7 @@ def test_the_last_of_a_users_updates_is_published() -> None:
     assert method.labels(ints(2)) == method.labels(ints(1)) != method.labels(ints(0))
 
 
-@pytest.mark.parametrize("name", [OURS, NEVER_FORGETS, *RIVALS])
+@pytest.mark.parametrize("name", [OURS, NEVER_FORGETS, ONE_MARGIN, *RIVALS])
 def test_every_method_keeps_its_promises(name: str) -> None:
     stream = play(STATIONARY, 1, users=700, updates=1_500, features=6, batch=500)
     method = next(c for c in contestants(list(RIVALS)) if c.name == name).make(stream, 1)
@@ -473,6 +501,7 @@ def test_the_report_has_a_column_a_method_and_a_row_a_number() -> None:
     found = {
         OURS: numbers,
         NEVER_FORGETS: {"settled_share": 0.75},
+        ONE_MARGIN: {"settled_share": 0.8},
         "spark": {"settled_share": 0.5},
         STREAM_FACTS: {"main_batch_ari": 0.9},
     }
@@ -481,12 +510,16 @@ def test_the_report_has_a_column_a_method_and_a_row_a_number() -> None:
     assert set(WANTED) <= set(report)
     assert report["rivals"] == {"spark": {"settled_share": 0.5}}
     assert report[NEVER_FORGETS] == {"settled_share": 0.75}
+    assert report[ONE_MARGIN] == {"settled_share": 0.8}
     assert json.loads(json.dumps(report))["by_seed"]["102"][OURS]["settled_share"] == 1.0
     text = section(report, datetime(2026, 11, 21, 9, 0, tzinfo=UTC))
     assert text.startswith("## 2026-11-21 09:00 UTC\n")
-    assert "| | to reach | segstream | segstream, never forgets | spark |" in text
     assert (
-        "| users who settle on the right segment, eight acts | .96 | 1.000 | 0.750 | 0.500 |"
+        "| | to reach | segstream | segstream, never forgets | segstream, one margin | spark |"
+        in text
+    )
+    assert (
+        "| users who settle on the right segment, eight acts | .96 | 1.000 | 0.750 | 0.800 | 0.500 |"
         in text
     )
 
@@ -535,7 +568,9 @@ def test_what_cannot_be_written_is_told_in_a_line(
     (tmp_path / "file").touch()
     monkeypatch.setattr(bench, "RESULTS", tmp_path / "file" / "learning.md")
     monkeypatch.setattr(
-        bench, "contest", lambda *_: {OURS: {}, NEVER_FORGETS: {}, STREAM_FACTS: {}}
+        bench,
+        "contest",
+        lambda *_: {OURS: {}, NEVER_FORGETS: {}, ONE_MARGIN: {}, STREAM_FACTS: {}},
     )
     assert bench.main(["--seeds", "1", "--no-conversion"]) == 1
     assert capsys.readouterr().err.startswith("bench-learning: ")

@@ -14,6 +14,7 @@ from sklearn.metrics import roc_auc_score
 
 from ops.bench import shoppers, shops
 from ops.bench.shops import (
+    DEMO_DAYS,
     FEWEST,
     HORIZON_MS,
     PLAIN_SENSE,
@@ -24,6 +25,7 @@ from ops.bench.shops import (
     by_share,
     crossed_share,
     foretold,
+    of_demo,
     of_made,
     settings_of,
     too_few,
@@ -31,6 +33,7 @@ from ops.bench.shops import (
     wilson,
 )
 from ops.bench.shops_made import JUDGED, MADE, START_MS, Made, made_events
+from producers.traffic import simulate
 from stream.config import Settings
 from stream.events import EventColumns
 from stream.features import DEFAULT_FEATURES
@@ -186,6 +189,17 @@ def test_regulars_are_not_moved_back_and_forth_between_their_orders() -> None:
     # In the brackets of the table: a cell of the grid changes at the second and the fifth order, and
     # when somebody is silent for thirty days.
     assert seen.of_customers < 2 * seen.in_grid
+
+
+@pytest.mark.slow
+def test_in_the_demo_a_short_silence_moves_nobody_to_and_fro() -> None:
+    seen = watch(of_demo(3, simulate(3, 1_500, DEMO_DAYS)))
+    taken_back = seen.changes.reverted.total() / seen.changes.total
+    assert 0 < taken_back < 0.1, "one in six was, while two days of silence moved people"
+    assert seen.words > 0
+    assert seen.wrong == []
+    assert 1 <= seen.dormant <= 2
+    assert min(seen.changes.silences) >= 10, "silence under ten days puts nobody at risk"
 
 
 @pytest.mark.slow

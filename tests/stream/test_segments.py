@@ -539,6 +539,25 @@ def test_rest_is_a_silence_that_is_usual_for_somebody() -> None:
     assert replace(rule, usual_gaps=0.0).resting(names, np.array(people)) is None
 
 
+def test_a_shop_may_say_how_short_a_silence_means_nothing() -> None:
+    names = ("days_since_order", "order_gap_days", "orders_total", "days_since_seen")
+    by_both = replace(RULE, usual_gaps=1.5, return_ms=45 * DAY_MS, rest_ms=10 * DAY_MS)
+    people = np.array([
+        (14.0, 10.0, 4, 14.0),  # a regular, within their gaps
+        (16.0, 10.0, 4, 16.0),
+        (400.0, 0.0, 0, 9.9),  # never ordered, was here
+        (16.0, 10.0, 4, 9.9),
+        (400.0, 0.0, 0, 10.0),
+    ])  # fmt: skip
+    days = by_both.rest_days(names, people)
+    assert days is not None
+    assert days.tolist() == pytest.approx([1.0, -1.0, 0.1, 0.1, 0.0])
+    by_seen = replace(by_both, usual_gaps=0.0).resting(names, people)
+    assert by_seen is not None
+    assert by_seen.tolist() == [False, False, True, True, False]
+    assert by_both.resting(names[1:3], people[:, 1:3]) is None, "no feature tells"
+
+
 def test_columns_are_found_whatever_the_order_of_ids() -> None:
     segments = np.array([4, 9, 0, 7, 100], np.int32)
     assert columns_of(segments, np.array([9, 4, 7], np.int32)).tolist() == [1, 0, -1, 2, -1]

@@ -21,6 +21,7 @@ from ops.bench.learning.generator import (
     CONTINUUM,
     CORRELATED,
     MAIN,
+    NEAR,
     SHARES,
     STATIONARY,
     Stream,
@@ -239,8 +240,10 @@ def rescore_mapped_seconds(course: Course) -> float:
 OURS = "segstream"
 NEVER_FORGETS = "segstream_never_forgets"
 """The same, told nothing of the window within which the judge calls a user active."""
+ONE_MARGIN = "segstream_one_margin"
+"""The same, but near segments ask for no greater margin than others (`publish.apart`)."""
 STREAM_FACTS = "streams"
-STREAMS = (MAIN, STATIONARY, CORRELATED, CONTINUUM)
+STREAMS = (MAIN, STATIONARY, CORRELATED, CONTINUUM, NEAR)
 
 
 @dataclass(frozen=True)
@@ -272,17 +275,18 @@ class Contestant:
 
 
 def contestants(rivals: Sequence[str]) -> list[Contestant]:
-    """Ours, the same that never forgets, and the rivals of these names."""
+    """Ours, the same that never forgets, the same with one margin, and the rivals of these names."""
 
     def of(make: Callable[[int, int, int], Method]) -> Callable[[Stream, int], Method]:
         return lambda stream, seed: make(stream.users, K, seed)
 
-    def ours(workers: int, *, forgets: bool = True) -> Callable[[Stream, int], Method]:
-        return lambda stream, seed: segstream(stream, K, seed, workers, forgets=forgets)
+    def ours(workers: int, **told: bool) -> Callable[[Stream, int], Method]:
+        return lambda stream, seed: segstream(stream, K, seed, workers, **told)
 
     found = [
         Contestant(OURS, ours(1), parallel=ours(4)),
         Contestant(NEVER_FORGETS, ours(1, forgets=False)),
+        Contestant(ONE_MARGIN, ours(1, one_margin=True)),
     ]
     for name in rivals:
         entry = RIVALS[name]
@@ -344,6 +348,9 @@ def headline(stream: str, told: dict[str, float]) -> dict[str, float]:
         return {name: value for name, value in told.items() if name != "centroid_bias_sd"}
     if stream == CORRELATED.name:
         return {"centroid_bias_sd": told["centroid_bias_sd"]}
+    if stream == NEAR.name:
+        near = ("spurious_changes_per_1000", "settled_share", "settled_early_share")
+        return {f"{stream}_{name}": told[name] for name in near}
     wanted = (
         "inertia_ratio_mean",
         "spurious_changes_per_1000",

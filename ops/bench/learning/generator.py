@@ -135,6 +135,8 @@ CORRELATED = Scenario("correlated", separation=7.0, correlation=0.5)
 the users find them, so that what is off is off for one reason."""
 CONTINUUM = Scenario("continuum", separation=1.5)
 """Groups that overlap for the most part: there is little to find, and nothing to announce."""
+NEAR = Scenario("near", separation=1.8, moves=0.006)
+"""Groups at .4 of the usual distance, and users who do move between them: the normal shop."""
 
 
 @dataclass(frozen=True)

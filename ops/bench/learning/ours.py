@@ -1,8 +1,8 @@
 """Decides how segstream itself stands in the benchmark, and nothing about how it learns.
 
 `Segstream` makes a `Method` of anything that is `SegmenterLike`; `segstream` says which: the library's
-class. It stands twice: told the window within which the judge calls a user active, which is the one
-setting that matters, and told nothing, so that nobody is ever forgotten.
+class. It stands three times: told the window within which the judge calls a user active, which is the one
+setting that matters; told nothing, so that nobody is ever forgotten; and with one margin between all segments.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numpy as np
 
 from ops.bench.learning.generator import Stream
 from stream.events import Floats, Ints
-from stream.segmenter import LEARNING, Segmenter
+from stream.segmenter import LEARNING, PUBLISH, Segmenter
 
 
 class SegmenterLike(Protocol):
@@ -58,12 +58,19 @@ class Segstream:
 
 
 def segstream(
-    stream: Stream, k: int, seed: int, workers: int = 1, *, forgets: bool = True
+    stream: Stream,
+    k: int,
+    seed: int,
+    workers: int = 1,
+    *,
+    forgets: bool = True,
+    one_margin: bool = False,
 ) -> Segstream:
     """Ours, left to its defaults but for the seed.
 
     Args:
         forgets: whether it is told for how long a silent user counts as active.
+        one_margin: whether near segments ask for no greater margin than others.
     """
     learning = LEARNING.model_copy(update={"seed": seed})
     return Segstream(
@@ -72,6 +79,7 @@ def segstream(
             k,
             forget_after=stream.active_seconds if forgets else None,
             learning=learning,
+            publish=PUBLISH.model_copy(update={"apart": 0.0}) if one_margin else PUBLISH,
             workers=workers,
         )
     )
