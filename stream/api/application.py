@@ -138,7 +138,8 @@ class Api:
 
     async def user_changes(self, call: Call) -> ASGIApp:
         arguments = call.arguments
-        return self._changes(self.feed.recent.of_user(arguments["user"], arguments["limit"]))
+        found = self.feed.recent.of_user(arguments["user"], arguments["limit"], crossings=True)
+        return self._changes(found)
 
     async def segments(self, _: Call) -> ASGIApp:
         return _json(await self._find(self.facts.segments))
@@ -429,7 +430,7 @@ class _Events:
         self._last_id = last_id
 
     def _wants(self, kept: Kept) -> bool:
-        return bool(kept.user) and self._kind in (None, kept.kind)
+        return kept.tells == "change" and self._kind in (None, kept.kind)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         reader = self._feed.join(self._wants)

@@ -230,7 +230,7 @@ OPERATIONS: tuple[Operation, ...] = (
         "user_changes",
         "GET",
         "/v1/users/{user}/changes",
-        "The changes of a user that the API has in memory.",
+        "The changes of a user that the API has in memory, and their crossings of levels.",
         Changes,
         parameters=(USER, LATEST),
     ),

@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
 from threading import Lock
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import msgspec
 
@@ -24,6 +24,8 @@ from stream.insight.flows import Flows
 from stream.units import iso, milliseconds
 
 _BATCH = 500
+Tells: TypeAlias = Literal["change", "crossing", "lineage"]
+"""That a user changed, that they crossed a limit of a level, or what became of a segment."""
 
 
 class Kept(msgspec.Struct, frozen=True, gc=False):
@@ -32,11 +34,12 @@ class Kept(msgspec.Struct, frozen=True, gc=False):
     Attributes:
         number: counted through since the start.
         user: empty for what became of a segment.
-        kind: the one that it tells of: into it, or of the segment.
+        kind: the one that it tells of: into it, or of the segment; empty for a crossing.
         data: the record as JSON, on one line.
     """
 
     number: int
+    tells: Tells
     id: str
     user: str
     kind: str
@@ -46,10 +49,15 @@ class Kept(msgspec.Struct, frozen=True, gc=False):
 
 def _read(number: int, record: dict[str, Any]) -> Kept | None:
     """A record to keep; None for one that is not as ours are."""
-    is_change = "kind_to" in record
-    name, user = record.get("id"), record.get("user") if is_change else ""
-    kind, at = record.get("kind_to" if is_change else "kind"), record.get("at")
-    if not all(isinstance(one, str) for one in (name, user, kind, at)) or is_change > bool(user):
+    tells: Tells = (
+        "change" if "kind_to" in record else "crossing" if "step_to" in record else "lineage"
+    )
+    name, at = record.get("id"), record.get("at")
+    user = "" if tells == "lineage" else record.get("user")
+    kind = {"change": record.get("kind_to"), "crossing": "", "lineage": record.get("kind")}[tells]
+    if not all(isinstance(one, str) for one in (name, user, kind, at)):
+        return None
+    if not user and tells != "lineage":
         return None
     try:
         at_ms = milliseconds(datetime.fromisoformat(str(at)))
@@ -58,7 +66,7 @@ def _read(number: int, record: dict[str, Any]) -> Kept | None:
     if at_ms < 0:
         return None
     data = msgspec.json.encode(record)
-    return Kept(number, str(name), str(user), str(kind), at_ms, data)
+    return Kept(number, tells, str(name), str(user), str(kind), at_ms, data)
 
 
 class Recent:
@@ -95,6 +103,7 @@ class Recent:
         self._by_id[kept.id] = kept
         if kept.user:
             self._by_user.setdefault(kept.user, deque()).append(kept)
+        if kept.tells == "change":
             self._flows.take(record, kept.at_ms)
             self._latest_ms = max(kept.at_ms, self._latest_ms or 0)
         if len(self._records) > self._most:
@@ -108,10 +117,11 @@ class Recent:
             if not theirs:
                 del self._by_user[kept.user]
 
-    def of_user(self, user: str, last: int) -> list[Kept]:
-        """The latest changes of a user, oldest first."""
+    def of_user(self, user: str, last: int, *, crossings: bool = False) -> list[Kept]:
+        """The latest changes of a user, oldest first; crossings of levels, too, if wanted."""
         with self._lock:
-            return list(self._by_user.get(user, ()))[-last:]
+            theirs = list(self._by_user.get(user, ()))
+        return [kept for kept in theirs if crossings or kept.tells == "change"][-last:]
 
     def changes(
         self, last: int, kind: str | None = None, since_ms: int | None = None
@@ -120,7 +130,9 @@ class Recent:
         found: list[Kept] = []
         with self._lock:
             for kept in reversed(self._records):
-                if kept.user and kind in (None, kept.kind) and kept.at_ms >= (since_ms or 0):
+                if not (kept.tells == "change" and kind in (None, kept.kind)):
+                    continue
+                if kept.at_ms >= (since_ms or 0):
                     found.append(kept)
                     if len(found) == last:
                         break
@@ -129,7 +141,7 @@ class Recent:
     def lineage(self) -> list[Kept]:
         """What became of segments, oldest first."""
         with self._lock:
-            return [kept for kept in self._records if not kept.user]
+            return [kept for kept in self._records if kept.tells == "lineage"]
 
     def after(self, name: str) -> list[Kept] | None:
         """What came after a record; None if it is not there, or not any more."""

@@ -286,12 +286,12 @@ def _follow(settings: Settings, feed: Feed, stop: Event) -> None:
             if not place.ends:
                 # What breaks off has told nothing, and is read again from its beginning.
                 begin = Place(seen=LatestIds(REMEMBERED))
-                there = changes.read(lineage=True, place=begin, last=each)
+                there = changes.read(lineage=True, levels=True, place=begin, last=each)
                 # Partitions come one beside the other; the feed is one, by time.
                 feed.tell(sorted(there, key=lambda one: str(one.get("at", ""))))
                 place = begin
             heard = time.monotonic()
-            for some in changes.follow_in_batches(stop.is_set, place, lineage=True):
+            for some in changes.follow_in_batches(stop.is_set, place, lineage=True, levels=True):
                 feed.state = "up"
                 feed.tell(some)
                 if some:

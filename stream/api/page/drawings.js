@@ -1,6 +1,6 @@
 // Draws flows, the map and intervals. Facts come in, drawings with words for those who do not see them go out.
 
-import { amount, badge, colour, count, empty, h, s, safe, scroll, share, signed, valued, words } from "/page/parts.js";
+import { amount, badge, caused, colour, count, empty, feature, h, s, safe, scroll, share, signed, valued, words } from "/page/parts.js";
 
 /** Flows between kinds: kinds before on the left, after on the right. */
 export function flows(facts, room) {
@@ -46,7 +46,7 @@ export function flows(facts, room) {
     links, nodes(before, margin - 8, "end", margin - 12), nodes(after, right, "start", right + 12));
   const rows = told.map((one) => h("tr", {},
     h("td", {}, badge(one.kind_from)), h("td", {}, badge(one.kind_to)), h("td", { class: "number" }, count(one.changes)),
-    h("td", {}, Object.entries(one.by_cause).map(([cause, n]) => `${words(cause)} ${count(n)}`).join(", "))));
+    h("td", {}, Object.entries(one.by_cause).map(([cause, n]) => `${caused(cause)} ${count(n)}`).join(", "))));
   return [drawing, note, h("details", {}, h("summary", {}, "The numbers"), scroll("The flows in numbers", h("table", {},
     h("thead", {}, h("tr", {}, ["From", "To", "Shoppers", "Why"].map((text) => h("th", { scope: "col", class: text === "Shoppers" ? "number" : null }, text)))),
     h("tbody", {}, rows))))];
@@ -119,8 +119,8 @@ export class ShopperMap {
       return dot;
     }, (one) => `centroid ${colour(known.get(one.segment)?.kind)}`);
     for (const one of facts.segments) this.middles.get(one.segment).firstChild.textContent = safe(known.get(one.segment)?.name ?? one.segment);
-    this.note.textContent = `Rings are the middles of segments. Right and left: ${facts.axes[0].features.map(words).join(", ")}. `
-      + `Up and down: ${facts.axes[1].features.map(words).join(", ")}. ${share(facts.shown)} of what sets the segments apart is seen here.`;
+    this.note.textContent = `Rings are the middles of segments. Right and left: ${facts.axes[0].features.map(feature).join(", ")}. `
+      + `Up and down: ${facts.axes[1].features.map(feature).join(", ")}. ${share(facts.shown)} of what sets the segments apart is seen here.`;
   }
 
   begin() {
@@ -146,20 +146,18 @@ export class ShopperMap {
   }
 }
 
-/** A difference with its interval, and 0. */
+/** A difference with its interval, and where 0 is. */
 export function interval(difference) {
-  const [low, high] = difference.sequence ?? [null, null];
-  const text = low === null ? "too few shoppers for an interval" : `${signed(100 * low)} to ${signed(100 * high)} points`;
-  if (low === null) return h("span", { class: "hint" }, text);
-  const reach = Math.max(Math.abs(low), Math.abs(high), 1e-6) * 1.15;
-  const x = (value) => 110 + (100 * value) / reach;
+  if (difference.sequence === null) return h("p", { class: "hint" }, "Too few shoppers for an interval.");
+  const [low, high] = difference.sequence, text = `${signed(100 * low)} to ${signed(100 * high)} points`;
+  const reach = Math.max(Math.abs(low), Math.abs(high), 1e-6) * 1.15, x = (value) => 110 + (100 * value) / reach;
   const tone = low > 0 ? "k1" : high < 0 ? "k4" : "k5";
-  return s("svg", { viewBox: "0 0 220 30", role: "img", "aria-label": `Difference ${signed(100 * difference.difference)} points, ${text}` },
-    s("line", { class: "axis", x1: 110, x2: 110, y1: 0, y2: 22 }),
+  return [s("svg", { class: "effect", viewBox: "0 0 220 20", role: "img", "aria-label": `Difference ${signed(100 * difference.difference)} points, ${text}` },
+    s("line", { class: "axis", x1: 110, x2: 110, y1: 0, y2: 20 }),
     s("g", { class: tone },
-      s("line", { class: "interval", x1: x(low), x2: x(high), y1: 11, y2: 11 }),
-      s("circle", { class: "point", cx: x(difference.difference), cy: 11, r: 5 })),
-    s("text", { class: "soft", x: 110, y: 30, "text-anchor": "middle" }, "0"));
+      s("line", { class: "interval", x1: x(low), x2: x(high), y1: 10, y2: 10 }),
+      s("circle", { class: "point", cx: x(difference.difference), cy: 10, r: 4 }))),
+  h("p", { class: "hint" }, `Between ${text}; the line in the middle is no difference.`)];
 }
 
 /** What holds a shopper (left) and what pulls them away (right). */
@@ -170,7 +168,7 @@ export function pulls(margin, name) {
     h("thead", {}, h("tr", {}, h("th", { scope: "col" }, "Feature"), h("th", { scope: "col", class: "number" }, "Value"), h("th", { scope: "col" }, "Holds, or pulls away"))),
     h("tbody", {}, parts.map((one) => {
       const width = (50 * Math.abs(one.contribution)) / most, holds = one.contribution < 0;
-      return h("tr", {}, h("td", {}, words(one.feature)), h("td", { class: "number" }, valued(one)),
+      return h("tr", {}, h("td", {}, feature(one.feature)), h("td", { class: "number" }, valued(one)),
         h("td", {}, s("svg", { viewBox: "0 0 100 10", role: "img", "aria-label": `${holds ? "holds" : "pulls away"}, ${amount(Math.abs(one.contribution))}` },
           s("line", { class: "axis", x1: 50, x2: 50, y1: 0, y2: 10 }),
           s("rect", { class: `node ${holds ? "k1" : "k4"}`, x: holds ? 50 - width : 50, y: 2, width, height: 6 }))));

@@ -1,12 +1,12 @@
 // The page: asks the API for facts, shows them, and follows the changes.
 
-import { ago, amount, badge, colour, count, empty, h, money, safe, scroll, share, signed, valued, when, words } from "/page/parts.js";
+import { ago, amount, badge, caused, colour, count, empty, feature, grow, h, money, safe, scroll, share, signed, valued, when, words } from "/page/parts.js";
 import { bar, flows, interval, part, pulls, ShopperMap } from "/page/drawings.js";
 
 const EVERY_MS = 5_000;
 const SHOWN = 60;
 const byId = (id) => document.getElementById(id);
-const state = { now: null, segments: [], features: new Map(), held: false, waiting: [], user: null, lastId: null };
+const state = { now: null, segments: [], units: new Map(), held: false, waiting: [], user: null, lastId: null };
 
 // -- asking -----------------------------------------------------------------------------------
 
@@ -95,6 +95,7 @@ async function attention() {
 async function segments(moves) {
   const facts = await ask("/v1/segments");
   state.segments = facts.segments;
+  for (const segment of facts.segments) for (const entry of segment.profile) state.units.set(entry.feature, entry.unit);
   kinds(facts.segments);
   const of = new Map(moves.segments.map((one) => [one.segment, one]));
   const sizes = new Map();
@@ -112,14 +113,22 @@ async function segments(moves) {
       h("h3", {}, safe(one.name)),
       h("div", { class: "size" }, count(one.size), h("small", {}, `shoppers, ${share(facts.users ? one.size / facts.users : 0)}`)),
       part(facts.users ? one.size / facts.users : 0),
-      h("p", { class: "meta" }, h("b", {}, signed(move.came - move.left, count)), ` net: ${count(move.came)} came, ${count(move.left)} left`),
+      trend(move),
       move.came_back ? h("p", { class: "meta" }, h("b", {}, count(move.came_back)), " came back") : null,
       spend ? h("p", { class: "meta" }, "expected to spend ", h("b", {}, money(spend.total)), `, ${money(spend.mean)} each`)
-        : earned ? h("p", { class: "meta" }, "typically spent ", h("b", {}, money(earned.value))) : null,
+        : earned ? h("p", { class: "meta" }, "typically spent ", h("b", {}, earned.value < 0.5 ? "nothing" : money(earned.value))) : null,
       buy ? h("p", { class: "meta" }, "will buy again: ", h("b", {}, share(buy.mean))) : null,
       past ? h("p", { class: "meta" }, "of ", count(past.looks), " looked at before, ", h("b", {}, share(past.came)), ` came back (${share(past.foretold)} foretold)`) : null,
-      h("ul", { class: "marks", "aria-label": "What marks it" }, marks.map((mark) => h("li", {}, [h("span", {}, words(mark.feature)), h("b", {}, valued(mark))]))));
+      h("ul", { class: "marks", "aria-label": "What marks it" }, marks.map((mark) => h("li", {}, [h("span", {}, feature(mark.feature)), h("b", {}, valued(mark))]))));
   });
+}
+
+/** Whether a segment grows, in the time that is compared with. */
+function trend(move) {
+  const net = move.came - move.left, within = byId("within").selectedOptions[0].textContent.replace("the last", "in the last");
+  if (!move.came && !move.left) return h("p", { class: "meta" }, `nobody came or left ${within}`);
+  return h("p", { class: "meta" }, h("span", { "aria-hidden": "true" }, net > 0 ? "\u25b2 " : net < 0 ? "\u25bc " : ""), h("b", {}, signed(net, count)),
+    ` ${within}: ${count(move.came)} came, ${count(move.left)} left`);
 }
 
 /** How many are on each step, the highest first; nothing where no levels are declared. */
@@ -127,7 +136,7 @@ function levels(steps) {
   const names = [...new Set(steps.map((one) => one.level))];
   return names.map((name) => h("div", { class: "level" }, h("h3", { class: "small" }, `Level: ${words(safe(name))}`),
     h("dl", { class: "strip" }, steps.filter((one) => one.level === name).map((one) => h("div", {},
-      h("dt", {}, words(safe(one.step)), one.of && one.least !== null ? ` (from ${amount(one.least)}, ${words(one.of)})` : ""),
+      h("dt", {}, words(safe(one.step)), one.of && one.least !== null ? ` (from ${amount(one.least)}, ${feature(one.of)})` : ""),
       h("dd", {}, count(one.users)))))));
 }
 
@@ -140,18 +149,13 @@ function kinds(known) {
 
 // -- the feed ------------------------------------------------------------------------------------
 
-const CAUSES = {
-  user_moved: "acted", time_passed: "fell silent", model_moved: "the model moved", segment_retired: "the segment ended",
-  identity_merged: "two ids are one", erased: "erased", segment_turned: "the segment turned",
-};
-
 function change(one) {
-  const why = (one.why ?? []).slice(0, 2).map((one) => `${words(one.feature)} ${amount(one.value)}`).join(", ");
+  const why = (one.why ?? []).slice(0, 2).map((one) => `${feature(one.feature)} ${valued({ ...one, unit: state.units.get(one.feature) })}`).join(", ");
   return h("li", {},
     h("button", { type: "button", class: "plain", onclick: () => pick(one.user) }, safe(one.user)), " ",
     one.kind_from && one.kind_from !== one.kind_to ? [badge(one.kind_from), " to "] : null, badge(one.kind_to), " ",
     h("span", {}, safe(one.name_to ?? "")), " ", when(one.at, later(one.at)),
-    h("div", { class: "why" }, CAUSES[one.cause] ?? words(one.cause ?? ""), why ? `; ${why}` : ""));
+    h("div", { class: "why" }, one.kind_from ? caused(one.cause) : "for the first time", why ? `; ${why}` : ""));
 }
 
 function show(changes) {
@@ -182,6 +186,7 @@ async function follow() {
         if (mine.signal.aborted) return;
         state.lastId = changes.at(-1)?.id ?? "";
         show(changes);
+        if (changes.length && state.user === null) pick(changes.at(-1).user, false);
         if (!changes.length) byId("feed").replaceChildren(h("li", { class: "empty" }, "No changes yet."));
       }
       const more = state.lastId ? { "Last-Event-ID": state.lastId } : {};
@@ -218,9 +223,9 @@ async function read(reader) {
 
 // -- one shopper ---------------------------------------------------------------------------------
 
-function pick(user) {
+function pick(user, named = true) {
   state.user = user;
-  byId("user").value = user;
+  if (named) byId("user").value = user;
   byId("story").replaceChildren(empty("Looking ..."));
   return fill("story", () => story(user));
 }
@@ -244,34 +249,49 @@ async function story(user) {
     h("p", {}, next ? `If nothing happens: ${safe(next.name)} ${after(next.days)} (${words(next.kind)}).` : "Silence alone moves them nowhere soon."),
     why?.rests_until ? h("p", {}, `Their silence is usual for them: until ${why.rests_until.slice(0, 10)} only what they do moves them.`) : null,
     ...(why?.levels ?? []).filter((one) => one.silence.length).map((one) => h("p", {}, `${words(safe(one.level))}: ${one.silence[0].step === null ? "no step" : words(safe(one.silence[0].step))} ${after(one.silence[0].days)}.`)),
-    told.length ? h("ul", {}, told.slice(0, 4).map((act) => h("li", {}, `${act.times} \u00d7 ${act.event}${act.value ? ` of ${amount(act.value)}` : ""} now: ${safe(act.name)}`))) : null,
+    told.length ? h("ul", {}, told.slice(0, 4).map((act) => h("li", {}, `${act.event}${act.value ? ` of ${amount(act.value)}` : ""}, ${act.times === 1 ? "once" : `${act.times} times`} now: `, h("b", {}, safe(act.name))))) : null,
     why?.margin ? [h("h4", {}, "Why they are there"), scroll("What holds this shopper", pulls(why.margin, safe(names.get(why.margin.other) ?? `segment ${why.margin.other}`)))] : null,
     h("h4", {}, "What happened"),
     changes.length ? h("ol", { class: "timeline" }, [...changes].reverse().map((one) => h("li", {},
-      when(one.at), " ", badge(one.kind_to), ` ${safe(one.name_to ?? "")}: ${CAUSES[one.cause] ?? words(one.cause ?? "")}`))) : empty("No change of theirs is in memory."),
+      when(one.at), " ", happened(one)))) : empty("No change of theirs is in memory."),
     h("details", {}, h("summary", {}, `All ${facts.features.length} features`), scroll("All features", h("table", {},
-      h("tbody", {}, facts.features.map((one) => h("tr", {}, h("th", { scope: "row" }, words(one.feature)), h("td", { class: "number" }, valued(one)))))))),
+      h("tbody", {}, facts.features.map((one) => h("tr", {}, h("th", { scope: "row" }, feature(one.feature)), h("td", { class: "number" }, valued(one)))))))),
   ].flat().filter(Boolean);
+}
+
+/** A change of segment, or a crossing from a step of a level to another. */
+function happened(one) {
+  if ("step_to" in one) return [`${words(safe(one.level))}: `, h("b", {}, one.step_to === null ? "no step" : words(safe(one.step_to))), one.step_from ? ` after ${words(safe(one.step_from))}` : "", ` (${caused(one.cause)})`];
+  return [badge(one.kind_to), " ", h("b", {}, safe(one.name_to ?? "")), ` (${one.kind_from ? caused(one.cause) : "for the first time"})`];
 }
 
 // -- campaigns and the model ---------------------------------------------------------------------
 
-const VERDICTS = { helps: "It helps", harms: "It does harm", unclear: "Not known yet" };
+const VERDICTS = { helps: "It helps", harms: "It does harm", not_enough_yet: "Not known yet" };
 
 async function campaigns() {
   const { campaigns: all } = await ask("/v1/campaigns");
   if (!all.length) return empty("No campaigns are declared.");
-  const rows = all.flatMap((campaign) => {
-    const sent = campaign.outcomes.sent ?? 0, name = [safe(campaign.name), campaign.paused ? " (paused)" : ""].join("");
-    const compared = campaign.effects.filter((one) => one.declared).flatMap((one) => one.comparisons);
-    if (!compared.length) return [h("tr", {}, h("th", { scope: "row" }, name), h("td", { class: "number" }, count(campaign.looked_at)), h("td", { class: "number" }, count(sent)), h("td", { colspan: 3 }, "Nothing measured yet."))];
-    return compared.map((one) => h("tr", {}, h("th", { scope: "row" }, name), h("td", { class: "number" }, count(campaign.looked_at)), h("td", { class: "number" }, count(sent)),
-      h("td", {}, `${VERDICTS[one.verdict] ?? words(one.verdict)}${one.missing ? `; ${count(one.missing)} more shoppers needed` : ""}`),
-      h("td", { class: "number" }, `${share(one.conversion.treated)} against ${share(one.conversion.held_out)}`), h("td", {}, interval(one.conversion))));
-  });
-  return scroll("Campaigns and their effect", h("table", {}, h("caption", {}, "Buyers among those treated and those held out; intervals may be looked at every day"),
-    h("thead", {}, h("tr", {}, [["Campaign"], ["Changes seen", 1], ["Sent", 1], ["Does it help?"], ["Bought", 1], ["Difference in points"]].map(([text, number]) => h("th", { scope: "col", class: number ? "number" : null }, text)))),
-    h("tbody", {}, rows)));
+  return [h("ul", { class: "cards wide" }, all.map(campaign)),
+    h("p", { class: "hint" }, "Buyers among those treated, less those held out, in points. The intervals hold however often one looks.")];
+}
+
+function campaign(one) {
+  const effects = one.effects.filter((effect) => effect.declared), compared = effects.flatMap((effect) => effect.comparisons);
+  return h("li", { class: "card" },
+    h("h3", {}, safe(one.name), one.paused ? " (paused)" : ""),
+    h("p", { class: "meta" }, h("b", {}, count(one.outcomes.sent ?? 0)), " sent, of ", h("b", {}, count(one.looked_at)), " changes seen"),
+    effects.some((effect) => !effect.as_declared) ? h("p", { class: "error" }, "Its arms are not as large as declared: what is measured is not to be believed.") : null,
+    compared.length ? compared.map((arm) => armOf(arm, compared.length > 1)) : h("p", { class: "meta" }, "Nothing is measured of it."));
+}
+
+function armOf(arm, named) {
+  const bought = arm.conversion;
+  return h("div", { class: "arm" },
+    h("p", { class: `verdict ${arm.verdict}` }, named ? `${safe(arm.arm)}: ` : "", VERDICTS[arm.verdict] ?? words(arm.verdict),
+      arm.missing ? h("span", { class: "hint" }, `, about ${count(arm.missing)} shoppers more`) : null),
+    ...(arm.users && arm.held_out_users ? [h("p", { class: "meta" }, h("b", {}, share(bought.treated)), ` of ${count(arm.users)} treated bought, `,
+      h("b", {}, share(bought.held_out)), ` of ${count(arm.held_out_users)} held out`), interval(bought)] : [h("p", { class: "meta" }, "Nobody's time to buy is over yet.")]));
 }
 
 async function model() {
@@ -305,13 +325,13 @@ function became(one, name) {
   const turn = /^kind:(.*)->(.*)$/.exec(one.event);
   if (turn) return [" was ", badge(turn[1]), " and is now ", badge(turn[2])];
   const others = one.others.map(name).join(", ");
-  return [" ", h("b", {}, BECAME[one.event] ?? words(one.event)), others ? ` ${others}` : ""];
+  return [` ${BECAME[one.event] ?? words(one.event)}`, others ? ` ${others}` : ""];
 }
 
 /** The newest few; the older ones can be opened. */
 function timeline(events, name) {
-  const list = (some) => h("ol", { class: "timeline" }, some.map((one) => h("li", {}, when(one.at), " ", h("span", {}, one.name ? safe(one.name) : name(one.segment)),
-    became(one, name), h("span", { class: "hint" }, ` model ${one.model}`))));
+  const list = (some) => h("ol", { class: "timeline" }, some.map((one) => h("li", {}, when(one.at), " ", h("b", {}, one.name ? safe(one.name) : name(one.segment)),
+    became(one, name), h("span", { class: "hint" }, ` (model ${one.model})`))));
   const older = events.slice(8, 40);
   return [list(events.slice(0, 8)), older.length ? h("details", { id: "older", open: byId("older")?.open ?? false }, h("summary", {}, `${older.length} before`), list(older)) : null].filter(Boolean);
 }
@@ -334,7 +354,9 @@ async function refresh() {
   });
   await fill("segments", () => segments(moves));
   await fill("map", async () => { map.show(await ask("/v1/map?limit=400"), state.segments); });
-  if (slow++ % 3 === 0) {
+  grow(state.now);
+  // Whoever waits for the first model sees it when it is there.
+  if (slow++ % 3 === 0 || !byId("model").querySelector("dl")) {
     await fill("campaigns", campaigns);
     await fill("model", model);
   }

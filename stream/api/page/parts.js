@@ -29,29 +29,49 @@ export function safe(text) {
 
 const whole = new Intl.NumberFormat("en", { maximumFractionDigits: 0 });
 const short = new Intl.NumberFormat("en", { notation: "compact", maximumFractionDigits: 1 });
-const precise = new Intl.NumberFormat("en", { maximumSignificantDigits: 3 });
+const few = new Intl.NumberFormat("en", { maximumSignificantDigits: 2 });
 
 export const count = (n) => (Math.abs(n) >= 100_000 ? short.format(n) : whole.format(n));
 export const money = (n) => (Math.abs(n) >= 10_000 ? short.format(n) : whole.format(n));
 /** Less than a hundredth is what is left of something that fades: nothing, to whoever reads it. */
-export const amount = (n) => (Math.abs(n) >= 1_000 ? count(n) : Math.abs(n) < 0.01 ? "0" : precise.format(n));
+export const amount = (n) => (Math.abs(n) >= 1_000 ? count(n) : Math.abs(n) < 0.01 ? "0" : (Math.abs(n) >= 10 ? whole : few).format(n));
 export const signed = (n, format = amount) => (n > 0 ? `+${format(n)}` : n < 0 ? `\u2212${format(-n)}` : "0");
 export const share = (n) => `${new Intl.NumberFormat("en", { maximumFractionDigits: n && Math.abs(n) < 0.1 ? 1 : 0 }).format(100 * n)} %`;
 const SPANS = { h: "hours", d: "days" };
-/** A name as people say it: orders_30d is orders in 30 days. */
-export const words = (text) => String(text)
+/** A name as people say it: at_risk is at risk. */
+export const words = (text) => String(text).replaceAll("_", " ");
+/** That of a feature: orders_30d is orders in 30 days; days and seconds are told with the value. */
+export const feature = (name) => words(String(name)
   .replace(/_1h$/, " in an hour").replace(/_1d$/, " in a day")
-  .replace(/_(\d+)([hd])$/, (_, n, unit) => ` in ${n} ${SPANS[unit]}`).replaceAll("_", " ");
-/** A value of a feature; its unit only where the name does not say it, and money has no name here. */
-export const valued = (one, name = one.feature) =>
-  amount(one.value) + (one.unit && one.unit !== "money" && !name.includes(one.unit) ? ` ${one.unit}` : "");
+  .replace(/_(\d+)([hd])$/, (_, n, unit) => ` in ${n} ${SPANS[unit]}`)
+  .replace(/^days_since_/, "last ").replace(/_(days|seconds)(?= |$)/, ""));
+const UNITS = [["day", 86400], ["hour", 3600], ["minute", 60], ["second", 1]];
+/** Days and seconds, in the unit in which they are read. */
+function span(seconds) {
+  const [unit, size] = UNITS.find(([, one]) => Math.abs(seconds) >= 2 * one) ?? UNITS.at(-1);
+  const n = amount(seconds / size);
+  return `${n} ${unit}${n === "1" ? "" : "s"}`;
+}
+/** A value of a feature with its unit, where the name does not say it; money has no name here. */
+export function valued(one, name = one.feature) {
+  const seconds = { days: 86400, seconds: 1 }[one.unit];
+  if (seconds) return `${span(seconds * one.value)}${name.startsWith("days_since_") ? " ago" : ""}`;
+  return amount(one.value) + (one.unit && one.unit !== "money" && !name.includes(one.unit) ? ` ${one.unit}` : "");
+}
+
+const CAUSES = {
+  user_moved: "acted", time_passed: "fell silent", model_moved: "the model moved", segment_retired: "the segment ended",
+  identity_merged: "two ids are one", erased: "erased", segment_turned: "the segment turned",
+};
+/** Why somebody changed. */
+export const caused = (cause) => CAUSES[cause] ?? words(cause ?? "");
 
 /** How long ago, or ahead, by the pipeline's clock. */
 export function ago(at, now) {
   const seconds = (Date.parse(now) - Date.parse(at)) / 1000;
   if (!Number.isFinite(seconds)) return "";
   const far = Math.abs(seconds);
-  const [unit, size] = [["day", 86400], ["hour", 3600], ["minute", 60]].find(([, one]) => far >= one) ?? ["second", 1];
+  const [unit, size] = UNITS.find(([, one]) => far >= one) ?? UNITS.at(-1);
   if (far < 5) return "just now";
   return new Intl.RelativeTimeFormat("en", { numeric: "always" }).format(-Math.round(seconds / size), unit);
 }
@@ -59,7 +79,12 @@ export function ago(at, now) {
 export const day = (at) => new Date(at).toLocaleString("en-GB", { dateStyle: "medium", timeStyle: "short", timeZone: "UTC" });
 
 export function when(at, now) {
-  return h("time", { datetime: at, title: `${day(at)} UTC` }, now ? ago(at, now) : day(at));
+  return h("time", { datetime: at, title: `${day(at)} UTC`, "data-ago": Boolean(now) }, now ? ago(at, now) : day(at));
+}
+
+/** Time goes on for what has been told already, too. */
+export function grow(now) {
+  for (const one of document.querySelectorAll("time[data-ago]")) one.textContent = ago(one.dateTime, now);
 }
 
 /** A colour for a kind, the same all over the page. */

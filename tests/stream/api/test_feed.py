@@ -16,6 +16,7 @@ from stream.api.recent import Feed, Kept, Reader, Recent, as_events
 from stream.store.memory import MemoryStore
 from stream.units import iso
 from tests.stream.api.serving import READS, SECONDS, Served, change, serving, settings_of
+from tests.stream.campaigns.making import crossing
 
 
 def ids(found: list[Kept] | None) -> list[str]:
@@ -48,11 +49,24 @@ def test_what_became_of_segments_is_nobodys_change() -> None:
     assert json.loads(recent.lineage()[0].data) == born
 
 
+def test_crossings_are_of_the_user_and_of_no_kind() -> None:
+    recent = Recent(10)
+    crossed = crossing("user-1", NOW_MS)
+    recent.take([change(1), crossed])
+    assert ids(recent.changes(10)) == ids(recent.of_user("user-1", 10)) == ["change-1"]
+    assert ids(recent.of_user("user-1", 10, crossings=True)) == ["change-1", crossed["id"]]
+    assert ids(recent.of_user("user-1", 1, crossings=True)) == [crossed["id"]]
+    assert recent.lineage() == []
+    assert recent.flows("1d", NOW_MS)["changes"] == 1
+    assert recent.latest() == iso(NOW_MS + 1_000)
+
+
 @pytest.mark.parametrize(
     "odd",
     [
         {}, {"id": "x"}, change(1, at="soon"), change(1, at=7), change(1) | {"user": None}, change(1, user=""),
         change(1, id=7), change(1, kind_to=None), change(1, at="0001-01-01T00:00:00+23:59"),
+        crossing("", NOW_MS), crossing("u", NOW_MS, at=None),
     ],
 )  # fmt: skip
 def test_a_record_that_is_not_ours_harms_nothing(odd: dict[str, Any]) -> None:

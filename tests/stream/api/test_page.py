@@ -20,6 +20,7 @@ from stream.units import iso
 from tests.conftest import unavailable
 from tests.stream.api.browser import Browser, why_unavailable
 from tests.stream.api.serving import READS, Served, change, filled, serving, settings_of
+from tests.stream.campaigns.making import crossing
 
 PAGE = {
     file.name: file.read_text(encoding="utf-8")
@@ -111,6 +112,42 @@ def with_levels(api: Api, patch: pytest.MonkeyPatch) -> None:
     )
 
 
+def with_campaigns(api: Api, patch: pytest.MonkeyPatch) -> None:
+    """As if they had been at work: one helps, one harms with arms that are not as declared, one begins."""
+
+    def compared(arm: str, verdict: str, users: int, low: float, high: float) -> Any:
+        between = (low + high) / 2
+        nothing = {
+            "treated": 0.0, "held_out": 0.0, "difference": 0.0, "sequence": None, "plain": None,
+        }  # fmt: skip
+        bought = nothing | {"treated": 0.2 + between, "held_out": 0.2, "difference": between}
+        seen = {"sequence": [low, high], "plain": [low, high]} if users else {}
+        return {
+            "arm": arm, "users": users, "held_out_users": users // 4, "verdict": verdict,
+            "missing": None if users else 4_321, "conversion": bought | seen, "revenue": nothing, "active": nothing,
+        }  # fmt: skip
+
+    def campaign(name: str, comparisons: list[Any], *, as_declared: bool = True) -> Any:
+        effect = {
+            "version": "v", "declared": True, "within_seconds": 604_800.0, "hope": 0.02, "arms": [],
+            "comparisons": comparisons, "as_declared": as_declared, "ratio_evidence": 1.0,
+        }  # fmt: skip
+        outcomes = {"sent": 812, "holdout": 203}
+        return {
+            "name": name, "version": "v", "paused": not as_declared, "looked_at": 12_345, "outcomes": outcomes,
+            "effects": [effect] if comparisons else [],
+        }  # fmt: skip
+
+    told = [
+        campaign("win-back", [compared("coupon", "helps", 812, 0.012, 0.064),
+                              compared("letter", "not_enough_yet", 790, -0.021, 0.034)]),
+        campaign("spam", [compared("sent", "harms", 640, -0.081, -0.013)], as_declared=False),
+        campaign("welcome", [compared("sent", "not_enough_yet", 0, 0.0, 0.0)]),
+        campaign("without a goal", []),
+    ]  # fmt: skip
+    patch.setattr(api.facts, "campaigns", lambda: {"campaigns": told})
+
+
 @pytest.fixture(scope="module")
 def shown(api_store: MemoryStore) -> Iterator[Served]:
     """Without clients, so that no token is asked for."""
@@ -119,6 +156,7 @@ def shown(api_store: MemoryStore) -> Iterator[Served]:
         pytest.MonkeyPatch.context() as patch,
     ):
         with_levels(running.api, patch)
+        with_campaigns(running.api, patch)
         segments = running.get("/v1/segments", token=None)["segments"]
         changes = []
         for number in range(60):
@@ -135,6 +173,14 @@ def shown(api_store: MemoryStore) -> Iterator[Served]:
                     **{"from": before["id"], "to": after["id"]},
                 )
             )
+        crossed = {
+            "level": "standing",
+            "step_from": "rest",
+            "step_to": "gold",
+            "cause": "user_moved",
+        }
+        at_ms = NOW_MS - 30 * 600_000
+        changes.insert(30, crossing("user-5", at_ms, 1_000, **crossed))
         running.feed.tell(changes)
         running.feed.state = "up"
         yield running
@@ -166,8 +212,12 @@ def test_all_of_it_is_shown_and_axe_finds_nothing(
 ) -> None:
     opened(browser, shown, width, scheme)
     browser.until("document.querySelector('#feed button')")
-    browser.run("document.querySelector('#feed button').click()")
-    browser.until("document.querySelector('#story h3')")
+    first = browser.run("return document.querySelector('#feed button').innerText")
+    browser.until(f"document.querySelector('#story h3')?.innerText === '{first}'")
+    browser.run(
+        "[...document.querySelectorAll('#feed button')].find((one) => one.innerText === 'user-5').click()"
+    )
+    browser.until("document.querySelector('#story h3')?.innerText === 'user-5'")
     browser.until("document.querySelector('#model dl')")
     browser.until("document.querySelector('#map circle')")
     count = len(shown.get("/v1/segments", token=None)["segments"])
@@ -177,8 +227,19 @@ def test_all_of_it_is_shown_and_axe_finds_nothing(
     for words in (
         *("All is well", "Who goes where", "What comes next", "win-back", "Populations"),
         *("Level: standing", "gold (from 250, revenue in 180 days)", "rest in 12 days of silence"),
+        *(
+            "standing: gold after rest (acted)",
+            "last seen 12 days ago",
+            " in the last day: ",
+        ),
+        *(
+            "coupon: It helps",
+            "letter: Not known yet",
+            "24 % of 812 treated bought, 20 % of 203 held out",
+        ),
+        *("It does harm", "arms are not as large as declared", "about 4,321 shoppers more"),
     ):
-        assert words in text
+        assert words in text, words
     for nonsense in ("undefined", "NaN", "[object", "null", "Invalid Date"):
         assert nonsense not in text
     assert browser.run("return document.documentElement.scrollWidth") <= width
