@@ -57,3 +57,25 @@ def test_what_is_neither_is_told(text: str) -> None:
 def test_only_changes_since_a_time_are_wanted() -> None:
     since = "2026-01-03T00:00:00.000Z"
     assert [one["version"] for one in MOVES if queries.wanted(one, None, None, since)] == [3, 2, 2]
+
+
+KINDS_TOLD: dict[str, tuple[dict[str, Any], bool]] = {
+    "a first kind": ({"kind_from": None, "kind_to": "new"}, True),
+    "another kind": ({"kind_from": "new", "kind_to": "loyal"}, True),
+    "the same kind elsewhere": ({"kind_from": "loyal", "kind_to": "loyal"}, False),
+    "a turn of a segment, told to a member": (
+        {"from": 3, "to": 3, "kind_from": "at_risk", "kind_to": "dormant"},
+        True,
+    ),
+    "a turn of a segment, told of it": ({"event": "kind:at_risk->dormant", "segment": 3}, True),
+    "another name": ({"event": "renamed", "segment": 3}, False),
+    "a level": ({"level": "stage", "step_from": "low", "step_to": "high"}, False),
+}
+
+
+@pytest.mark.parametrize("what", KINDS_TOLD)
+def test_only_what_tells_another_kind_may_be_wanted(what: str) -> None:
+    told, another = KINDS_TOLD[what]
+    record = {"at": "2026-01-01T00:00:00.000Z", "user": "a"} | told
+    assert queries.wanted(record, None, None)
+    assert queries.wanted(record, None, None, kinds_only=True) == another
