@@ -8,7 +8,7 @@ export function flows(facts, room) {
   const fresh = facts.flows.filter((one) => one.kind_from === null).reduce((sum, one) => sum + one.changes, 0);
   const later = facts.known_since === null || facts.known_since > facts.since;
   const note = h("p", { class: "hint" },
-    `${count(facts.changes)} moves between kinds, ${count(facts.came_back)} of them back from drifting away. `,
+    told.length ? `${count(facts.changes)} moves between kinds, ${count(facts.came_back)} of them back from drifting away. ` : "",
     fresh ? `${count(fresh)} shoppers were told a kind for the first time. ` : "",
     later ? "Only what the API remembers: less than was asked for." : "");
   if (!told.length) return [empty("Nobody went from one kind to another in this time."), note];

@@ -102,12 +102,15 @@ async function segments(moves) {
   for (const one of facts.segments) sizes.set(one.kind, (sizes.get(one.kind) ?? 0) + one.size);
   byId("kinds").replaceChildren(...[bar([...sizes].sort((a, b) => b[1] - a[1]))].filter(Boolean));
   byId("levels").replaceChildren(...levels(facts.levels ?? []));
+  const profiled = (segment, name) => segment.profile.find((entry) => entry.feature === name);
+  // What reads the same on every card marks none of them.
+  const differs = (name) => new Set(facts.segments.map((segment) => valued(profiled(segment, name)))).size > 1;
   return [...facts.segments].sort((a, b) => b.size - a.size).map((one) => {
     const move = of.get(one.id) ?? { came: 0, left: 0, came_back: 0 };
     const spend = one.scores.find((score) => score.unit === "money"), chances = one.scores.filter((score) => score.unit === "probability");
     const buy = chances[0], past = chances.findLast((score) => score.came !== null);
     const earned = one.profile.find((entry) => entry.feature.startsWith("revenue"));
-    const marks = one.marks.slice(0, 3).map((name) => one.profile.find((entry) => entry.feature === name));
+    const marks = one.marks.filter(differs).slice(0, 3).map((name) => profiled(one, name));
     return h("li", { class: `card ${colour(one.kind)}` },
       badge(one.kind),
       h("h3", {}, safe(one.name)),

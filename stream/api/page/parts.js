@@ -33,8 +33,8 @@ const few = new Intl.NumberFormat("en", { maximumSignificantDigits: 2 });
 
 export const count = (n) => (Math.abs(n) >= 100_000 ? short.format(n) : whole.format(n));
 export const money = (n) => (Math.abs(n) >= 10_000 ? short.format(n) : whole.format(n));
-/** Less than a hundredth is what is left of something that fades: nothing, to whoever reads it. */
-export const amount = (n) => (Math.abs(n) >= 1_000 ? count(n) : Math.abs(n) < 0.01 ? "0" : (Math.abs(n) >= 10 ? whole : few).format(n));
+/** Less than a twentieth is what is left of something that fades: nothing, to whoever reads it. */
+export const amount = (n) => (Math.abs(n) >= 1_000 ? count(n) : Math.abs(n) < 0.05 ? "0" : (Math.abs(n) >= 10 ? whole : few).format(n));
 export const signed = (n, format = amount) => (n > 0 ? `+${format(n)}` : n < 0 ? `\u2212${format(-n)}` : "0");
 export const share = (n) => `${new Intl.NumberFormat("en", { maximumFractionDigits: n && Math.abs(n) < 0.1 ? 1 : 0 }).format(100 * n)} %`;
 const SPANS = { h: "hours", d: "days" };
