@@ -17,7 +17,7 @@ from sklearn.cluster import KMeans
 from threadpoolctl import threadpool_limits
 
 from ops.bench.learning import __main__ as bench
-from ops.bench.learning import arena
+from ops.bench.learning import arena, conversion
 from ops.bench.learning.arena import (
     NEVER_FORGETS,
     ONE_MARGIN,
@@ -550,6 +550,8 @@ def test_a_small_benchmark_runs_to_its_end(
     monkeypatch.setattr(bench, "RESULTS", results)
     monkeypatch.setattr(bench, "LEAST_USERS", 600)
     monkeypatch.setattr(bench, "LEAST_UPDATES", 8_000)
+    # The other rates are those of `test_bench_conversion`.
+    monkeypatch.setattr(conversion, "RATES", (0.1,))
     small_run = "--json --seeds 1 --users 600 --updates 8000 --rivals flink"
     assert bench.main(small_run.split()) == 0
     report = json.loads(capsys.readouterr().out.splitlines()[-1])
