@@ -17,6 +17,7 @@ from stream.store.state import Answer
 from stream.webhooks.queue import Reason as GivenUp
 from stream.wiring.roles import OTHER_ERROR, ROLES
 from tests.command import whole_command
+from tests.faults.test_alerts_provoked import PROVOKED
 from tests.ops.queries import (
     ROOT,
     RULES,
@@ -99,6 +100,10 @@ def test_promtool_finds_nothing_to_say() -> None:
 
 
 # -- pages ------------------------------------------------------------------------------------
+
+
+def test_every_alert_is_provoked_against_a_running_pipeline() -> None:
+    assert {(rule["alert"], rule["labels"]["severity"]) for rule in ALERTS} == PROVOKED
 
 
 def test_every_alert_has_its_page_and_the_other_way_round() -> None:
