@@ -21,10 +21,10 @@ demo: setup ## a simulated shop on a local broker and store, all roles as real p
 	@$(BIN)/segstream demo $(ARGS)
 
 test: setup ## every test; real Kafka and Redis are started by the tests
-	@# Two runs, for those with servers stay with their file: the tests of a file share its servers.
+	@# Two runs, for those with servers stay together: they share servers, and runs that are looked at.
 	@# 5 says that ARGS chose none of a kind. ARGS="-n 0" runs one test at a time.
 	@$(BIN)/python -m pytest -n 2 -m "not servers" $(ARGS) || [ $$? -eq 5 ]
-	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m servers $(ARGS) || [ $$? -eq 5 ]
+	@$(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder -m servers $(ARGS) || [ $$? -eq 5 ]
 
 check: lint types fast ## what every change is held to before the servers are started
 

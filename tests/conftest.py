@@ -28,8 +28,17 @@ hypothesis.settings.register_profile("segstream", deadline=None)
 hypothesis.settings.load_profile("segstream")
 
 BrokerServer: TypeAlias = RealKafka | LocalBroker
+ROOT = Path(__file__).parent
 NOWHERE = "127.0.0.1:1"
 """A loopback port at which nobody listens."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """With ``--dist loadgroup`` a file's tests stay together, and so do files that look at one long run."""
+    looking = {item.path for item in items if "spring" in getattr(item, "fixturenames", ())}
+    for item in items:
+        group = "spring" if item.path in looking else str(item.path.relative_to(ROOT))
+        item.add_marker(pytest.mark.xdist_group(group))
 
 
 @pytest.fixture(autouse=True)
