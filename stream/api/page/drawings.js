@@ -6,7 +6,7 @@ import { amount, badge, caused, colour, count, empty, feature, h, s, safe, scrol
 export function flows(facts, room) {
   const told = facts.flows.filter((one) => one.kind_from !== null);
   const fresh = facts.flows.filter((one) => one.kind_from === null).reduce((sum, one) => sum + one.changes, 0);
-  const later = facts.known_since === null || facts.known_since > facts.since;
+  const later = facts.known_since !== null && facts.known_since > facts.since;
   const note = h("p", { class: "hint" },
     told.length ? `${count(facts.changes)} moves between kinds, ${count(facts.came_back)} of them back from drifting away. ` : "",
     fresh ? `${count(fresh)} shoppers were told a kind for the first time. ` : "",
