@@ -160,9 +160,10 @@ def _rule(conditions: tuple[Condition, ...], found: Bools, members: Bools) -> Ru
 def _as_read(vectors: Floats) -> Floats:
     """Values to three digits; 0 for what would be shown as next to nothing."""
     size = np.abs(vectors)
-    with np.errstate(divide="ignore"):
-        scale = 10.0 ** (2 - np.floor(np.log10(np.where(size > 0, size, 1.0))))
-    return np.where(size < NOTHING, 0.0, np.round(vectors * scale) / scale)
+    nothing = size < NOTHING
+    # What faded for weeks is so small that no power of ten would bring it to three digits.
+    scale = 10.0 ** (2 - np.floor(np.log10(np.where(nothing, 1.0, size))))
+    return np.where(nothing, 0.0, np.round(vectors * scale) / scale)
 
 
 def _shares(found: Bools, members: Bools) -> tuple[float | None, float | None]:

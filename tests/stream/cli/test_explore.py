@@ -117,6 +117,27 @@ def test_a_file(shop: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -
     assert not re.search(r"""(src|href)=["']?(https?:|//)|@import|url\(""", page)
 
 
+def test_each_population_of_a_file_is_told_beside_what_it_is_set_to(
+    shop: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    code, said, _ = run(
+        capfd, "explore", str(shop), "--mapping", "simple", "--out", str(tmp_path), "--json",
+        "--population", "customers", *FAST,
+    )  # fmt: skip
+    assert code == 0
+    facts = json.loads(said.splitlines()[-1])
+    told = {one["name"]: one for one in facts["populations"]}
+    assert {name: (one["users"], one["configured"]) for name, one in told.items()} == {
+        "customers": (160, 6), "lapsed": (80, 2), "visitors": (0, 3),
+    }  # fmt: skip
+    # Regulars and who came once, lately, are not six groups.
+    suggested = told["customers"]["suggested"]
+    assert (facts["population"], facts["suggested"]) == ("customers", suggested)
+    assert 2 <= suggested <= 3
+    assert told["lapsed"]["suggested"] is not None
+    assert told["visitors"]["suggested"] is None, "nobody is there"
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "more",

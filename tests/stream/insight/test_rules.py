@@ -158,3 +158,13 @@ def test_a_threshold_is_short(low: float, high: float, number: float) -> None:
     assert len(f"{shortest(low, high):g}") <= len(f"{number:g}") + 2
     with pytest.raises(ValueError, match="nothing lies"):
         shortest(high, low)
+
+
+def test_what_faded_to_next_to_nothing_is_nothing() -> None:
+    vectors, hashes, segments = sample(5)
+    vectors[:, 1] = np.where(vectors[:, 1] > 5, 5e-324, -1e-300)
+    found = find_rules(vectors, hashes, segments, [5, 7, 9])
+    assert found.fidelity is not None
+    assert found.fidelity > 0.9
+    features = {c.feature for one in found.segments for rule in one.rules for c in rule.conditions}
+    assert features == {0, 2}
