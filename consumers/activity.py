@@ -265,6 +265,10 @@ class ActivityWorker:
         owned = self._partitions.served.get(number)
         return None if owned is None else owned.owner.offsets
 
+    def will_read_from(self, number: int) -> Sequence[int] | None:
+        """See `group.Owners`."""
+        return self._take_over.will_read_from(number)
+
     def revoked(self, numbers: Iterable[int]) -> None:
         """See `group.Owners`."""
         self._intake.sort()

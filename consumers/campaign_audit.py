@@ -103,7 +103,7 @@ class _Audit:
         self._versions = {(one.name, one.version): one for one in settings.campaigns}
         for part in kept:
             for text in part.own.versions:
-                one = Campaign.model_validate_json(text)
+                one = Campaign.from_kept(text)
                 self._versions.setdefault((one.name, one.version), one)
 
     def checks(self) -> list[Check]:

@@ -28,7 +28,7 @@ from stream.campaigns.changes import REFUSED
 from stream.campaigns.control import Told, read_told
 from stream.campaigns.decide import LAST, Decisions
 from stream.campaigns.keep import Keeper
-from stream.campaigns.triggers import ROLE, encoded, triggers, triggers_outlet
+from stream.campaigns.triggers import ROLE, encoded, is_sent, triggers, triggers_outlet
 from stream.campaigns.windows import Sums
 from stream.config import Settings
 from stream.events import Bools, Ints
@@ -48,6 +48,7 @@ class _Sent(msgspec.Struct):
     id: str
     user: str
     campaign: str
+    version: str
     change: str
     at: str
 
@@ -115,8 +116,7 @@ class Campaigns(Decision):
             sent = _read_sent(record)
         except UNREADABLE:
             return None
-        whole = sent.id.startswith(f"{sent.campaign}-") and sent.id.endswith(f"-{sent.change}")
-        if not whole or not is_of(sent.change, sent.user, self._secret):
+        if not is_sent(sent.id, sent.campaign, sent.version, sent.change, sent.user, self._secret):
             return None
         return sent if EARLIEST_MS <= parse_time(sent.at) < LATEST_MS else None
 

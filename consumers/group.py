@@ -47,6 +47,10 @@ class Owners(Protocol):
         """Offsets to read a partition from, by topic; None while it is not served."""
         ...
 
+    def will_read_from(self, number: int) -> Sequence[int] | None:
+        """The same of a partition that is about to be served; None where it is not known yet."""
+        ...
+
     def revoked(self, numbers: Iterable[int]) -> None:
         """Commit what partitions have: they are taken away next."""
         ...
@@ -91,6 +95,9 @@ class GroupMember:
         self._incremental = options.get("group.protocol") == "consumer"
         self._consumer = kafka_client(Consumer, dict(options))
         self._assigned: set[tuple[str, int]] = set()
+        # Where reading was to go on, until the first message has shown that it did.
+        self._expected: dict[tuple[str, int], int] = {}
+        self._asked_again: set[tuple[str, int]] = set()
         self._failure: Exception | None = None
 
     def subscribe(self) -> None:
@@ -124,7 +131,31 @@ class GroupMember:
             for error in errors:
                 if error is not None:
                     _judge(error)
-        return messages
+        return self._from_where_asked(messages) if self._expected else messages
+
+    def _from_where_asked(self, messages: list[Any]) -> list[Any]:
+        """Messages, without those that librdkafka began to read behind where it was asked to.
+
+        A partition that waits is assigned at its end, which is looked up. Where the broker is slow, librdkafka goes
+        there even after a `seek` to somewhere else (issue 2256 of its own). Asked once more it stays; a
+        message that is further on then is the first there is.
+        """
+        found, again = [], set()
+        for message in messages:
+            place = message.topic(), message.partition()
+            expected = self._expected.get(place)
+            if expected is not None:
+                if message.offset() > expected and place not in self._asked_again:
+                    again.add(place)
+                    continue
+                del self._expected[place]
+                self._asked_again.discard(place)
+            found.append(message)
+        for place in again:
+            log.warning("%s/%d is read from offset %d again", *place, self._expected[place])
+            self._consumer.seek(TopicPartition(*place, self._expected[place]))
+        self._asked_again |= again
+        return found
 
     def close(self) -> None:
         """Leave the group."""
@@ -153,6 +184,8 @@ class GroupMember:
         """Read a partition that was assigned and not read, by topic from an offset on."""
         for topic, offset in zip(self._topics, offsets, strict=True):
             where = TopicPartition(topic, number, offset)
+            self._expected[topic, number] = offset
+            self._asked_again.discard((topic, number))
             self._consumer.seek(where)
             self._consumer.resume([where])
 
@@ -232,7 +265,9 @@ class GroupMember:
         starts, idle = [], []
         for where in partitions:
             offsets = self._owners.read_from(where.partition)
-            offset = OFFSET_END if offsets is None else offsets[self._topics.index(where.topic)]
+            # What need not be looked up by the broker cannot come in between a later `seek`.
+            known = self._owners.will_read_from(where.partition) if offsets is None else offsets
+            offset = OFFSET_END if known is None else known[self._topics.index(where.topic)]
             starts.append(TopicPartition(where.topic, where.partition, offset))
             if offsets is None:
                 idle.append(starts[-1])
@@ -257,6 +292,8 @@ class GroupMember:
         del consumer
         for where in partitions:
             self._assigned.discard((where.topic, where.partition))
+            self._expected.pop((where.topic, where.partition), None)
+            self._asked_again.discard((where.topic, where.partition))
         self._guarded(lambda: self._owners.lost([where.partition for where in partitions]))
 
     def _guarded(self, call: Callable[[], None]) -> None:

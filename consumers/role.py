@@ -406,6 +406,11 @@ class RoleWorker:
         owned = self._owned.get(number)
         return None if owned is None or self._is_loading(number) else owned.owner.offsets
 
+    def will_read_from(self, number: int) -> Sequence[int] | None:
+        """See `group.Owners`."""
+        owned = self._owned.get(number)
+        return None if owned is None else owned.owner.offsets
+
     def revoked(self, numbers: Iterable[int]) -> None:
         """See `group.Owners`."""
         deadline = self._time.monotonic() + self._settings.store.timeout_seconds

@@ -127,6 +127,11 @@ class TakeOver:
         """Partitions whose users are being loaded."""
         return self._loading.keys()
 
+    def will_read_from(self, number: int) -> Sequence[int] | None:
+        """Offsets from which a partition that is being loaded is read once it is served; None of any other."""
+        loading = self._loading.get(number)
+        return None if loading is None else loading.partition.position.offsets
+
     def now(self, numbers: Iterable[int]) -> None:
         """Take partitions over within a rebalance, and load what can be loaded in a moment."""
         together = set(numbers)

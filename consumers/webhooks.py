@@ -19,7 +19,7 @@ from consumers.plain import parse_time
 from consumers.role import NOTHING, Decided, Decision
 from stream import metrics
 from stream.campaigns.control import Told, erased_user, read_told
-from stream.campaigns.triggers import CampaignTrigger
+from stream.campaigns.triggers import CampaignTrigger, is_sent
 from stream.config import Settings
 from stream.headers import event_type
 from stream.unreadable import UNREADABLE
@@ -39,6 +39,13 @@ _read_replay = msgspec.json.Decoder(Replay).decode
 _read_enable = msgspec.json.Decoder(Enable).decode
 
 
+class _ForeignError(Exception):
+    """A record that is whole, and of somebody else."""
+
+
+_PASSED_OVER: tuple[type[Exception], ...] = (*UNREADABLE, _ForeignError)
+
+
 class Webhooks(Decision):
     """Deliveries of one partition of the triggers.
 
@@ -53,6 +60,7 @@ class Webhooks(Decision):
         self._triggers, self._control = topics.triggers, topics.control
         self._changes = topics.changes
         self._label = str(number)
+        self._key = key
         self._send = send
         rules = settings.webhooks.rules(topics.partitions)
         self._limits = settings.campaign_limits
@@ -108,7 +116,7 @@ class Webhooks(Decision):
         """Take in a message; one that cannot be read is passed over."""
         value = message.value() or b""
         if message.topic() == self._changes:
-            if (user := erased_user(value)) is not None:
+            if (user := erased_user(value, self._key)) is not None:
                 self._queue.suppress(user)
             return
         if message.topic() == self._control:
@@ -118,20 +126,30 @@ class Webhooks(Decision):
             return
         try:
             if message.topic() == self._triggers:
-                trigger = _read_trigger(value)
+                trigger = self._own(_read_trigger(value))
                 self._queue.take(trigger, parse_time(trigger["valid_until"]), now_ms)
                 return
             kind = event_type(message)
             if kind == REPLAY:
                 asked = _read_replay(value)
+                self._own(asked["letter"]["trigger"])
                 until = asked["letter"]["trigger"]["valid_until"]
                 until_ms = NEVER_LATE_MS if asked["late"] else parse_time(until)
                 self._queue.replay(asked["letter"], until_ms, now_ms)
             elif kind == ENABLE:
                 self._queue.enable(_read_enable(value)["endpoint"])
-        except UNREADABLE as error:
+        except _PASSED_OVER as error:
             metrics.webhook_unreadable(message.topic() or "")
             log.warning("a record on %s is passed over: %s", message.topic(), error)
+
+    def _own(self, trigger: CampaignTrigger) -> CampaignTrigger:
+        """A trigger that campaigns of this namespace have sent: no endpoint is told anything by anybody else."""
+        if not is_sent(
+            trigger["id"], trigger["campaign"], trigger["version"], trigger["change"],
+            trigger["user"], self._key,
+        ):  # fmt: skip
+            raise _ForeignError("no campaign of this namespace has sent it")
+        return trigger
 
     def _obey(self, told: Told) -> None:
         """Who gets nothing, because it is said so or by a trait, has each of these reasons by itself."""

@@ -445,7 +445,9 @@ _webhook_failed = _gauge(
     "partition",
 )
 _webhook_unreadable = _counter(
-    "webhook_unreadable_total", "Records passed over, for they cannot be read.", "topic"
+    "webhook_unreadable_total",
+    "Records passed over, for they cannot be read, or no campaign of this namespace has sent them.",
+    "topic",
 )
 _api_answers = _counter(
     "api_requests_total",

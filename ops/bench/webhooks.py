@@ -30,7 +30,9 @@ from ops.bench.stage import START_SECONDS, BenchError, Child, Stage, await_that,
 from producers import topics
 from stream.campaigns.triggers import CampaignTrigger
 from stream.config import ConfigError, Settings
+from stream.records import change_id
 from stream.servers import LocalStore, free_port, port_taken
+from stream.store.state import key_of
 from stream.told import ToldError
 from stream.units import DAY_MS, iso
 from stream.wiring.roles import outlets
@@ -83,6 +85,7 @@ class _Scene:
         ]
         told = self.stage.settings(self.store, name).model_dump()
         told["topics"] |= {"triggers": f"{name}-triggers", "control": f"{name}-control"}
+        told["store"]["namespace_key"] = SECRET
         settings = Settings.model_validate(
             told
             | {"campaigns": [{"name": "win-back", "when": {"kind_to": ["at_risk"]}}]}
@@ -119,16 +122,22 @@ def _scene(stage: Stage) -> Iterator[_Scene]:
         yield _Scene(stage, store, port, dead, server, out)
 
 
+SECRET = "of the benchmark"  # noqa: S105 - of nothing that is kept
+_KEY = key_of(SECRET)
+"""Ids of triggers hang on it, and the role verifies them."""
+
+
 def trigger(number: int) -> CampaignTrigger:
     """One of its own for each number."""
     now_ms = time.time_ns() // 1_000_000
+    change = change_id(f"user-{number}".encode(), _KEY, 1, 1)
     return {
-        "id": f"win-back-1-{number:032x}-1-1",
+        "id": f"win-back-1-{change}",
         "campaign": "win-back",
         "version": "1",
         "arm": "coupon",
         "user": f"user-{number}",
-        "change": f"{number:032x}-1-1",
+        "change": change,
         "changed_at": iso(now_ms),
         "at": iso(now_ms),
         "valid_until": iso(now_ms + DAY_MS),

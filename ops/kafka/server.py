@@ -70,7 +70,7 @@ class RealKafka(Server):
     """
 
     name = "kafka"
-    start_seconds = 60.0
+    start_seconds = 180.0
     stop_seconds = 20.0
 
     def __init__(

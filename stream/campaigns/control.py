@@ -15,6 +15,7 @@ from pydantic import Field, TypeAdapter
 from typing_extensions import TypedDict
 
 from stream.events import Cause
+from stream.records import is_of
 from stream.unreadable import UNREADABLE
 
 
@@ -80,6 +81,7 @@ def read_told(value: bytes) -> Told | None:
 
 
 class _Change(msgspec.Struct):
+    id: str
     user: str
     cause: str
 
@@ -88,12 +90,17 @@ _read_change = msgspec.json.Decoder(_Change).decode
 _ERASED = Cause.ERASED.value.encode()
 
 
-def erased_user(value: bytes) -> str | None:
-    """The user whose erasure a change tells of; None for every other change."""
+def erased_user(value: bytes, key: bytes) -> str | None:
+    """The user whose erasure a change tells of; None for every other change, and for what somebody else wrote.
+
+    Args:
+        key: the namespace's secret.
+    """
     if _ERASED not in value:
         return None
     try:
         change = _read_change(value)
     except UNREADABLE:
         return None
-    return change.user if change.cause == Cause.ERASED else None
+    is_erased = change.cause == Cause.ERASED and is_of(change.id, change.user, key)
+    return change.user if is_erased else None

@@ -15,6 +15,7 @@ comes back after an hour sends nothing into quiet hours, over a cap, or too late
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from enum import IntEnum
@@ -33,7 +34,10 @@ from stream.events import Bools, Floats, Hashes, Ints
 from stream.levels.book import MOST_CODES
 from stream.units import DAY_MS
 
+log = logging.getLogger(__name__)
+
 WEEK_MS = 7 * DAY_MS
+_UTC = ZoneClock(None)
 
 
 class Outcome(IntEnum):
@@ -242,7 +246,7 @@ class Decider:
         self._reasons: Hashes = np.array(
             [sum(1 << watched.index(f) for f in set(c.when.reasons)) for c in campaigns], np.uint64
         )
-        self._clocks: dict[str, ZoneClock] = {}
+        self._clocks: dict[str, ZoneClock | None] = {}
         self.zones: list[str] = []
         self.traits: list[str] = []
         self._limits = limits
@@ -304,15 +308,27 @@ class Decider:
         Raises:
             ValueError: there is no such zone.
         """
-        self._clock(name)
+        self._clocks.setdefault(name, ZoneClock(name))
         if name not in self.zones:
             self.zones.append(name)
         return self.zones.index(name)
 
-    def _clock(self, name: str) -> ZoneClock:
-        if name not in self._clocks:
-            self._clocks[name] = ZoneClock(name)
-        return self._clocks[name]
+    def restore_zones(self, names: Iterable[str]) -> None:
+        """Give zones the numbers that they had; another machine may have known more of them than this one."""
+        self.zones = list(names)
+
+    def _clock(self, names: Iterable[str]) -> ZoneClock:
+        """The clock of the first zone that is known here; that of UTC if none is."""
+        for name in names:
+            if name not in self._clocks:
+                try:
+                    self._clocks[name] = ZoneClock(name)
+                except ValueError:
+                    log.warning("time zone %s is not known on this machine", name)
+                    self._clocks[name] = None
+            if (clock := self._clocks[name]) is not None:
+                return clock
+        return _UTC
 
     # -- what happens ----------------------------------------------------------------------------
 
@@ -598,9 +614,9 @@ class Decider:
                 continue
             of_it = left.version == version
             for number in np.unique(zones[of_it]).tolist():
-                name = quiet.zone if number == NONE else self.zones[number]
+                names = [] if number == NONE else [self.zones[number]]
                 there = of_it & (zones == number)
-                clock = self._clock(name)
+                clock = self._clock([*names, quiet.zone])
                 until[there] = not_quiet_from(clock, quiet.minutes, left.at_ms[there])
         return until
 

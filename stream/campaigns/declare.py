@@ -23,6 +23,7 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    ValidationInfo,
     field_validator,
     model_validator,
 )
@@ -95,8 +96,13 @@ _OF_THE_MACHINE = ("localtime", "posixrules")
 """Files beside those of zones: another zone on another machine."""
 
 
-def _is_zone(name: str) -> str:
-    zone(name)
+_KEPT = {"kept": True}
+"""Context of declarations that were in force: they were checked when they were declared."""
+
+
+def _is_zone(name: str, info: ValidationInfo) -> str:
+    if not info.context:
+        zone(name)
     return name
 
 
@@ -328,6 +334,11 @@ class Campaign(_Declared):
         if self.start is not None and self.end is not None and self.start >= self.end:
             raise ValueError("end: expected later than start")
         return self
+
+    @staticmethod
+    def from_kept(text: str) -> Campaign:
+        """A declaration from the JSON that was kept of it, even if its zone is not known on this machine."""
+        return Campaign.model_validate_json(text, context=_KEPT)
 
     @property
     def version(self) -> str:

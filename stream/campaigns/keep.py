@@ -243,7 +243,7 @@ class Keeper:
         kept = read_own(own) if own else Own(records={})
         tables = _tables(rows or {})
         summed = {(name, version) for name, of in kept.sums.items() for version in of}
-        earlier = _still_used(map(Campaign.model_validate_json, kept.versions), tables, summed)
+        earlier = _still_used(map(Campaign.from_kept, kept.versions), tables, summed)
         self.decider = Decider(campaigns, limits, key, earlier, levels, verified=verified)
         if len(self.decider.campaigns) > MOST_NAMES:
             raise ValueError(
@@ -252,8 +252,7 @@ class Keeper:
             )
         decider = self.decider
         decider.know_traits(kept.traits)
-        for zone in kept.zones:
-            decider.know_zone(zone)
+        decider.restore_zones(kept.zones)
         for name in kept.paused:
             decider.pause(name)
         self._gone_paused = [n for n in kept.paused if n not in {c.name for c in decider.campaigns}]

@@ -7,7 +7,7 @@ not quiet. The clock changes of a zone are looked up once and kept.
 from __future__ import annotations
 
 from bisect import bisect_left
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, tzinfo
 
 import numpy as np
 
@@ -24,11 +24,11 @@ class ZoneClock:
     """A zone's offsets from UTC.
 
     Args:
-        name: of the zone, such as Europe/London.
+        name: of the zone, such as Europe/London; None for UTC, which every machine knows.
     """
 
-    def __init__(self, name: str) -> None:
-        self._zone = zone(name)
+    def __init__(self, name: str | None) -> None:
+        self._zone: tzinfo = UTC if name is None else zone(name)
         self._first_year = self._last_year = 0
         self.changes_ms: Ints = np.empty(0, np.int64)
         self._offsets_ms: Ints = np.empty(0, np.int64)

@@ -17,7 +17,7 @@ from stream.campaigns.arms import arm_names
 from stream.campaigns.decide import Decider, Decisions, Outcome
 from stream.config import Settings
 from stream.headers import event_source, schema_uri
-from stream.records import change_id
+from stream.records import change_id, is_of
 from stream.roles.outlet import Outlet
 from stream.units import iso
 
@@ -133,6 +133,17 @@ def triggers(decider: Decider, decisions: Decisions, key: bytes) -> Iterable[Cam
             record["level"] = move.level
             record["step_from"], record["step_to"] = move.step_from, move.step_to
         yield record
+
+
+def is_sent(name: str, campaign: str, version: str, change: str, user: str, key: bytes) -> bool:
+    """Whether the role of campaigns in this namespace can have sent a trigger.
+
+    Args:
+        name: its id.
+        change: that it names.
+        key: the namespace's secret.
+    """
+    return name == f"{campaign}-{version}-{change}" and is_of(change, user, key)
 
 
 def encoded(record: CampaignTrigger) -> bytes:

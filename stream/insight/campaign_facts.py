@@ -77,7 +77,7 @@ def _versions(name: str, declared: Campaign | None, owns: Sequence[Own]) -> list
     found = {} if declared is None else {declared.version: declared}
     for own in owns:
         for text in reversed(own.versions):
-            one = Campaign.model_validate_json(text)
+            one = Campaign.from_kept(text)
             if one.name == name:
                 found.setdefault(one.version, one)
     return list(found.values())

@@ -29,6 +29,7 @@ from stream.units import iso
 
 BATCH = 2_000
 """Changes decided about at once; any number comes to the same decisions."""
+DAY_MINUTES = 1_440
 UNSEEN_ARM = {Outcome.ENDED, Outcome.PAUSED, Outcome.SUPPRESSED}
 """Outcomes that are found before it is known which arm the user is in."""
 
@@ -65,6 +66,14 @@ def _notes(campaign: Campaign) -> list[str]:
         notes.append("a holdout, but no goal: nothing is measured of them")
     if not campaign.cooldown:
         notes.append("no cooldown: a user who goes back and forth is sent to each time")
+    if campaign.quiet is not None and campaign.quiet.then == "wait":
+        begin, end = campaign.quiet.minutes
+        if campaign.valid_for < 60 * ((end - begin) % DAY_MINUTES):
+            notes.append(
+                "valid_for is shorter than the quiet hours: who changes early in them gets nothing"
+            )
+    if {*campaign.when.step_to} == {*campaign.when.step_from} and len(campaign.when.step_to) == 1:
+        notes.append("step_from and step_to are the same step: no crossing is one")
     if campaign.when.segment_to or campaign.when.segment_from:
         notes.append(
             "bound to ids of segments: one that splits keeps its id for a part of its users, and one "

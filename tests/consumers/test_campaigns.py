@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from operator import itemgetter
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import msgspec
 import numpy as np
@@ -547,6 +548,37 @@ def test_a_users_own_zone_is_kept() -> None:
     kept.commit(role, role.decide(moved(*(change(user, evening) for user in zones)), evening))
     assert [one["user"] for one in kept.triggers] == ["u1"]
     assert kept.told["zones"] == ["America/New_York", "Asia/Tokyo"]
+
+
+def test_a_zone_that_is_not_known_on_another_machine_stops_nobody(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A partition moves to a machine that knows fewer zones: neither the user's nor an earlier declaration's."""
+
+    def quiet(zone: str) -> dict[str, Any]:
+        return {"from": "20:00", "to": "08:00", "zone": zone, "then": "wait"}
+
+    kept, evening = Kept(), BEGIN_MS + 21 * HOUR_MS
+    role = kept.start(declare([campaign(quiet=quiet("Asia/Tokyo"))], mode="live"))
+    kept.commit(role, role.decide([told(user="u", zone="Europe/London")], BEGIN_MS))
+    kept.commit(role, role.decide(moved(change("u", evening)), evening))
+    assert kept.told["counts"]["win-back"]["waiting"] == 1
+
+    def unknown(name: str) -> ZoneInfo:
+        if name in {"Asia/Tokyo", "Europe/London"}:
+            raise ValueError(name)
+        return ZoneInfo(name)
+
+    monkeypatch.setattr("stream.campaigns.quiet.zone", unknown)
+    monkeypatch.setattr("stream.campaigns.declare.zone", unknown)
+    role = kept.start(declare([campaign(quiet=quiet("America/New_York"))], mode="live"))
+    # Eight o'clock of London has come, and by UTC it is no quiet hour either.
+    kept.commit(role, role.decide([], evening + 11 * HOUR_MS))
+    assert [one["user"] for one in kept.triggers] == ["u"]
+    kept.commit(role, role.decide(moved(change("u", evening + 12 * HOUR_MS, 2)), evening))
+    assert kept.told["zones"] == ["Europe/London"]
+    assert "Europe/London is not known on this machine" in caplog.text
+    assert kept.conserves()
 
 
 def passed_over() -> float:

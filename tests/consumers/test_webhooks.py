@@ -13,19 +13,29 @@ from consumers.parked import parked
 from consumers.role import NOTHING, Decided
 from consumers.webhooks import Webhooks
 from producers.cloudevents import cloud_event
+from stream.campaigns.triggers import CampaignTrigger
 from stream.config import ConfigError, Settings
 from stream.masking import MASK
 from stream.metrics import REGISTRY
+from stream.records import change_id
 from stream.units import iso
 from stream.webhooks.letters import ENABLE, PARKED, REPLAY, topic_of
 from stream.webhooks.queue import Attempt, Reason
 from stream.webhooks.schedule import Answer
 from stream.wiring.parked import parked_facts, replay
 from tests.fakes import FakeMessage
-from tests.stream.webhooks.making import NOW_MS, trigger
+from tests.stream.webhooks import making
+from tests.stream.webhooks.making import NOW_MS
 
 CAMPAIGN = {"name": "win-back", "when": {"kind_to": ["at_risk"]}}
 Done = Callable[[str, Answer], None]
+
+
+KEY = b"secret of the namespace"
+
+
+def trigger(number: int = 1, **fields: Any) -> CampaignTrigger:
+    return making.trigger(number, KEY, **fields)
 
 
 def declared(*names: str, **webhooks: Any) -> Settings:
@@ -65,7 +75,7 @@ class Scene:
 
     def start(self) -> None:
         self.sender = Sender()
-        self.role = Webhooks(self.settings, 3, self.sender.send)
+        self.role = Webhooks(self.settings, 3, self.sender.send, KEY)
         self.role.load(self.rows.items())
         self.role.begin(self.own, [])
 
@@ -172,12 +182,26 @@ def test_what_cannot_be_read_is_passed_over_and_counted() -> None:
     before = passed_over()
     deep = b"[" * 100_000 + b"]" * 100_000
     strangers = [b"", b"{", b"\xff", b"[]", b'{"id": 7}', b'{"campaign": "win-back"}', deep]
+    # Nobody but campaigns of this namespace tells an endpoint anything.
+    foreign = [
+        making.trigger(),
+        making.trigger(key=b"another namespace"),
+        trigger() | {"user": "u2"},
+        trigger() | {"campaign": "other"},
+        trigger() | {"id": f"{trigger()['id']}\nx: y"},
+    ]
+    strangers += map(msgspec.json.encode, foreign)
     for topic in (scene.settings.topics.control, scene.settings.topics.changes):
         said = b'{"user": "u1", "cause": "erased", "traits": {"a": %b}}' % deep
         scene.step(FakeMessage(said, topic_name=topic))
     scene.step(*[FakeMessage(one, topic_name=scene.settings.topics.triggers) for one in strangers])
     assert passed_over() - before == len(strangers)
     scene.step(*[scene.asked(kind, {"id": 1}) for kind in (REPLAY, ENABLE, PARKED, "other")])
+    letter = {
+        "id": "crm/x/0", "endpoint": "crm", "reason": "gone", "detail": "", "attempts": 1, "round": 0,
+        "at": iso(NOW_MS), "user": "u1", "campaign": "win-back", "trigger": making.trigger(),
+    }  # fmt: skip
+    scene.step(scene.asked(REPLAY, {"id": "r", "at": iso(NOW_MS), "letter": letter, "late": True}))
     assert (scene.rows, scene.letters, scene.sender.under_way) == ({}, [], [])
 
 
@@ -195,8 +219,11 @@ def test_an_erased_user_gets_nothing_even_of_what_comes_behind() -> None:
     topics = scene.settings.topics
     scene.step(scene.trigger(1), scene.trigger(2))
     scene.sender.under_way.clear()
-    erased = msgspec.json.encode({"user": "u1", "cause": "erased"})
-    others = [b"{", b'"erased"', msgspec.json.encode({"user": "erased", "cause": "user_moved"})]
+    gone = {"id": change_id(b"u1", KEY, 1, 7), "user": "u1", "cause": "erased"}
+    erased = msgspec.json.encode(gone)
+    # Somebody else's word erases nobody.
+    others = [msgspec.json.encode({"id": "u2-1-1", "user": "u2", "cause": "erased"})]
+    others += [b"{", b'"erased"', msgspec.json.encode({"user": "erased", "cause": "user_moved"})]
     scene.step(*[FakeMessage(one, topic_name=topics.changes) for one in [*others, erased]])
     scene.start()
     scene.step(scene.trigger(3, user="u1"), scene.trigger(4, user="erased"))

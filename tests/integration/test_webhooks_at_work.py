@@ -19,6 +19,7 @@ from ops.kafka.server import RealKafka
 from producers import topics
 from stream.config import Settings
 from stream.roles.redis import RedisRoleStore
+from stream.store.state import key_of
 from stream.units import iso
 from stream.webhooks.letters import topic_of
 from stream.wiring.parked import parked_facts, replay
@@ -89,12 +90,13 @@ class Triggers:
     def __init__(self, settings: Settings) -> None:
         self._producer = Producer({"bootstrap.servers": settings.broker.bootstrap})
         self._topic = settings.topics.triggers
+        self._key = key_of(settings.store.namespace_key)
         self.ids: list[str] = []
 
     def send(self, count: int) -> None:
         until = iso(time.time_ns() // 1_000_000 + 3_600_000)
         for _ in range(count):
-            one = trigger(len(self.ids), valid_until=until)
+            one = trigger(len(self.ids), self._key, valid_until=until)
             self.ids.append(one["id"])
             partition = len(self.ids) % PARTITIONS
             self._producer.produce(self._topic, msgspec.json.encode(one), partition=partition)

@@ -108,6 +108,34 @@ def test_check_shows_what_was_understood(
 
 
 @pytest.mark.parametrize(
+    ("shop", "before", "after", "note"),
+    [
+        (
+            SHOP,
+            "goal = {}",
+            'quiet = { from = "21:00", to = "08:00", zone = "UTC" }\nvalid_for = "10h"',
+            "valid_for is shorter than the quiet hours",
+        ),
+        (
+            STAGES,
+            'step_from = ["repeat"], step_to = ["loyal"]',
+            'step_from = ["loyal"], step_to = ["loyal"]',
+            "no crossing is one",
+        ),
+    ],
+)
+def test_check_notes_what_is_seldom_meant(
+    tmp_path: Path, shop: str, before: str, after: str, note: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "shop.toml"
+    for text in (shop, shop.replace(before, after)):
+        file.write_text(text, encoding="utf-8")
+        code, said, _ = run(capfd, "check", str(file))
+        assert code == 0
+        assert (note in said) == (text != shop)
+
+
+@pytest.mark.parametrize(
     ("text", "told"),
     [
         ("", "none are declared"),

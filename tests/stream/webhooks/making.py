@@ -6,6 +6,7 @@ import base64
 from typing import Any
 
 from stream.campaigns.triggers import CampaignTrigger
+from stream.records import change_id
 from stream.units import iso
 from stream.webhooks.declare import Endpoint
 from stream.webhooks.rules import Rules
@@ -24,8 +25,12 @@ def endpoint(name: str = "crm", **fields: Any) -> Endpoint:
     return Endpoint.model_validate(told | fields)
 
 
-def trigger(number: int = 1, **fields: Any) -> CampaignTrigger:
-    """A trigger of its own user for each number, unless something else is said."""
+def trigger(number: int = 1, key: bytes | None = None, **fields: Any) -> CampaignTrigger:
+    """A trigger of its own user for each number, unless something else is said.
+
+    Args:
+        key: of the namespace, by which its ids are; None takes plain ones, which only the role minds.
+    """
     told: Any = {
         "id": f"win-back-0a1b2c3d-{number:016x}-1-1",
         "campaign": "win-back",
@@ -44,5 +49,8 @@ def trigger(number: int = 1, **fields: Any) -> CampaignTrigger:
         "kind_to": "at_risk",
         "cause": "time_passed",
     } | fields
+    if key is not None:
+        told["change"] = change_id(told["user"].encode(), key, 1, number)
+        told["id"] = f"{told['campaign']}-{told['version']}-{told['change']}"
     made: CampaignTrigger = told
     return made
