@@ -67,7 +67,7 @@ bench-shoppers: setup ## who buys again: scores against what shoppers did, and a
 bench-unusual: setup ## who is unusual: injected bots and others, and the first of a real shop
 	@$(BIN)/python -m ops.bench.unusual $(ARGS)
 
-bench-levels: setup ## what levels add to a sweep of the owner
+bench-levels: setup ## what levels and scores add to a sweep of the owner
 	@$(BIN)/python -m ops.bench.levels_cost $(ARGS)
 
 bench-reviews: setup ## sentiment of reviews, learned in one pass: are bad ones ranked below good ones?

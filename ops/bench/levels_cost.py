@@ -1,8 +1,10 @@
-"""Measures what levels add to a sweep of the owner.
+"""Measures what levels and scores add to a sweep of the owner.
 
 ``python -m ops.bench.levels_cost`` plays the demo's shop and, where it is there, the shared shop with purchases: once
 with levels, once without. Then both owners sweep everyone again and again, in turns, as by the wall clock: every
 five seconds of an hour. The numbers are processor time of this process. The first sweep looks at levels of everyone.
+Scores are evaluated with a sample only: sweeps that send one are taken with scores and without, in turns, and what they
+add is told of all sweeps, too, of which every sixth sends a sample by default.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -19,15 +22,22 @@ import numpy as np
 from ops.bench import command
 from ops.bench.report import measured_on
 from ops.bench.shops import FILES, Shop, of_demo, of_file
+from stream.config import Settings
 from stream.events import Counts
 from stream.levels.declare import USUAL_LEVELS
 from stream.rehearsal import Rehearsal
+from stream.sweeps import SampleRequest
 from stream.units import HOUR_MS
 
 RESULTS = Path(__file__).parent / "results" / "levels_cost.md"
 SWEEP_MS = 5_000
+SAMPLED = 100
+"""Sweeps that send a sample."""
+_LEARNING = Settings().learning
+EVERY = round(_LEARNING.refit_seconds * _LEARNING.alarm_share * 1_000 / SWEEP_MS)
+"""Sweeps from one that sends a sample to the next, by default and by the clock."""
 HEADER = """\
-# What levels add to a sweep
+# What levels and scores add to a sweep
 
 Each section is one run of `make bench-levels`. Only proportions mean anything from one machine to another.
 """
@@ -44,13 +54,29 @@ class _Owner:
             rehearsal.mark(self.last_ms)
         self.partition = rehearsal.partition
 
-    def sweep(self, now_ms: int) -> float:
+    def sweep(self, now_ms: int, sample: SampleRequest | None = None) -> float:
         """Seconds of processor time."""
         begun = time.process_time()
-        self.partition.sweep(now_ms, now_ms)
+        self.partition.sweep(now_ms, now_ms, sample=sample)
         took = time.process_time() - begun
         self.partition.committed(self.partition.commit([0, 0], Counts(), now_ms))
         return took
+
+
+def scores_add(owner: _Owner, begin_ms: int, sweeps: int) -> float:
+    """Seconds that scores add to a sweep that sends a sample."""
+    model = owner.partition.model
+    assert model is not None
+    request = SampleRequest(_LEARNING.sample_users, {})
+    taken = []
+    for number in range(1, sweeps + 1):
+        both = []
+        for one in (replace(model, scores=None), model):
+            owner.partition.model = one
+            both.append(owner.sweep(begin_ms + number * SWEEP_MS, request))
+        taken.append(both)
+    without, with_scores = np.array(taken).T
+    return float(np.median(with_scores) - np.median(without))
 
 
 def cost(shop: Shop, sweeps: int) -> dict[str, Any]:
@@ -66,6 +92,7 @@ def cost(shop: Shop, sweeps: int) -> dict[str, Any]:
     usual = float(np.median(without))
     orders = plain.partition.table.vectors(plain.partition.rows, plain.last_ms)
     ordered = orders[:, plain.partition.table.names.index("orders_total")] > 0
+    scored = scores_add(plain, plain.last_ms + (sweeps + 1) * SWEEP_MS, min(sweeps, SAMPLED))
     return {
         "shop": shop.name,
         "users": len(plain.partition),
@@ -75,6 +102,8 @@ def cost(shop: Shop, sweeps: int) -> dict[str, Any]:
         "more": float(np.median(with_levels)) / usual - 1.0,
         "first_times": float(with_levels[0]) / usual,
         "more_an_hour": float(with_levels.sum() / without.sum()) - 1.0,
+        "scores": scored / usual,
+        "scores_of_all": scored / usual / EVERY,
     }
 
 
@@ -82,13 +111,15 @@ def section(report: dict[str, Any], at: datetime) -> str:
     """A dated section of the results."""
     rows = "\n".join(
         f"| {one['shop']} | {one['users']:,} | {one['customers']:.0%} | {one['sweep_ms']:.1f} ms | "
-        f"{one['more']:.1%} | {one['first_times']:.1f} | {one['more_an_hour']:.1%} |"
+        f"{one['more']:.1%} | {one['first_times']:.1f} | {one['more_an_hour']:.1%} | {one['scores']:.1%} | "
+        f"{one['scores_of_all']:.1%} |"
         for one in report["shops"]
     )
     return (
         f"## {at:%Y-%m-%d %H:%M} UTC\n\n{measured_on()}; {report['sweeps']} sweeps of each.\n\n"
         "| shop | users | customers | a sweep without levels | levels add, median | the first takes times "
-        f"as long | levels add, all sweeps |\n|---|---|---|---|---|---|---|\n{rows}\n"
+        "as long | levels add, all sweeps | scores add where a sample is sent | scores add, all sweeps "
+        f"|\n|---|---|---|---|---|---|---|---|---|\n{rows}\n"
     )
 
 
