@@ -38,8 +38,7 @@ from producers.replay import ReplayReport, replay
 from stream import config_layers
 from stream.config import Settings
 from stream.errors import BrokerUnavailableError
-from stream.events import CHANGED, LINEAGE
-from stream.features import FeatureTable
+from stream.events import CHANGED, LEVEL_CHANGED, LINEAGE
 from stream.learning.state import TrainerState
 from stream.marks import MarkSigner
 from stream.servers import freeze
@@ -60,7 +59,8 @@ LAST_WORDS = 2_000
 WIDE = {"COLUMNS": "1000", "NO_COLOR": "1"}
 """Messages on one line, whatever terminal the tests run in."""
 
-Sections: TypeAlias = dict[str, dict[str, Any]]
+Sections: TypeAlias = dict[str, Any]
+"""Sections, each with its settings; or what is declared in a list, such as levels."""
 COMPILED: Sections = {"worker": {"decoder": "auto"}}
 """The compiled decoder, where it is installed."""
 
@@ -105,7 +105,7 @@ def watermark_settings(
     }
     for layer in layers:
         for name, section in layer.items():
-            merged[name] = merged.get(name, {}) | section
+            merged[name] = merged.get(name, {}) | section if isinstance(section, dict) else section
     return Settings.model_validate(merged)
 
 
@@ -202,12 +202,14 @@ class Outcome:
         models: by epoch.version, the published record.
         changes: the records, by user and version.
         counts: what became of the messages, all partitions together.
+        crossings: of limits of levels, as changes are.
     """
 
     users: dict[str, dict[str, bytes]]
     models: dict[str, dict[str, Any]]
     changes: list[dict[str, Any]]
     counts: dict[str, int]
+    crossings: list[dict[str, Any]]
 
     def differences(self, other: Outcome) -> list[str]:
         """In words, the first of each sort; empty if the two are the same."""
@@ -216,6 +218,7 @@ class Outcome:
             ("users", self.users, other.users),
             ("models", self.models, other.models),
             ("changes", _by_id(self.changes), _by_id(other.changes)),
+            ("crossings", _by_id(self.crossings), _by_id(other.crossings)),
         ):
             unlike = [key for key in here if key in there and here[key] != there[key]]
             alone = sorted(set(here) ^ set(there))
@@ -249,7 +252,7 @@ class Pipeline:
 
     def __init__(self, settings: Settings, directory: Path) -> None:
         self.settings = settings
-        self.table = FeatureTable(settings.features)
+        self.table = settings.table()
         self.roles: list[Role] = []
         directory.mkdir(parents=True, exist_ok=True)
         self.config = directory / "shop.toml"
@@ -366,22 +369,23 @@ class Pipeline:
 
     def changes(self) -> list[dict[str, Any]]:
         """Change records in topic order, as often as they were delivered."""
+        return self._told(CHANGED)
+
+    def crossings(self) -> list[dict[str, Any]]:
+        """Records of levels, likewise."""
+        return self._told(LEVEL_CHANGED)
+
+    def lineage(self) -> list[dict[str, Any]]:
+        """What became of segments, each once."""
+        return list({record["id"]: record for record in self._told(LINEAGE)}.values())
+
+    def _told(self, sort: str) -> list[dict[str, Any]]:
         topic = self.settings.topics.changes
         return [
             json.loads(value(message))
             for message in read_to_end(self.settings.broker, topic)
-            if headers(message)["ce_type"] == CHANGED
+            if headers(message)["ce_type"] == sort
         ]
-
-    def lineage(self) -> list[dict[str, Any]]:
-        """What became of segments, each once."""
-        topic = self.settings.topics.changes
-        told = [
-            json.loads(value(message))
-            for message in read_to_end(self.settings.broker, topic)
-            if headers(message)["ce_type"] == LINEAGE
-        ]
-        return list({record["id"]: record for record in told}.values())
 
     def outcome(self) -> Outcome:
         """Everything that came out, read back.
@@ -403,8 +407,11 @@ class Pipeline:
             model = json.loads(value(message))
             known = models.setdefault(model["model"], model)
             assert known == model, f"model {model['model']} was announced as two"
-        changes = sorted(self.changes(), key=lambda c: (c["user"], c["version"]))
-        return Outcome(users, models, changes, dict(counts))
+        changes, crossings = (
+            sorted(told, key=lambda c: (c["user"], c["version"]))
+            for told in (self.changes(), self.crossings())
+        )
+        return Outcome(users, models, changes, dict(counts), crossings)
 
 
 _COUNTED = ("applied", "duplicate", "late", "ignored", "rejected", "clamped")
