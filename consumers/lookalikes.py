@@ -59,6 +59,7 @@ _NAMES = {
 }
 """Names that events have elsewhere, by what the specification calls them."""
 _TYPES = frozenset({"track", "identify", "page", "screen", "group", "alias"})
+_NO_NAMES = _TYPES | {"event", "events", "metric", "profile", "custom", "record"}
 _SEGMENT = frozenset(
     {"userId", "anonymousId", "timestamp", "originalTimestamp", "sentAt", "messageId", "properties"}
 )
@@ -79,7 +80,9 @@ def no_event(message: dict[str, Any]) -> str:
     for name in ("batch", "events", "Records", "records"):
         several = message.get(name)
         if isinstance(several, list) and all(isinstance(one, dict) for one in several):
-            return f"the message is a {name} of {len(several)}: each must be a message of its own"
+            return (
+                f"{name!r} of the message holds {len(several)}: each must be a message of its own"
+            )
     return wrapped(message) or "the message names no event" + _hint(
         message, _EVENTS, _is_name, "event", "event"
     )
@@ -191,4 +194,5 @@ def _is_id(value: Any) -> bool:
 
 
 def _is_name(value: Any) -> bool:
-    return isinstance(value, str) and value.strip() != "" and value.lower() not in _TYPES
+    """Whether this may be the name of an event: kinds of messages and resources are none."""
+    return isinstance(value, str) and value.strip() != "" and value.lower() not in _NO_NAMES

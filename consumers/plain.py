@@ -473,7 +473,7 @@ class PlainParser:
         if timestamp is None:
             return Reason.MISSING_FIELD, lookalikes.no_time(parsed, ", ".join(TIME_FIELDS))
         if not isinstance(timestamp, str):
-            return Reason.WRONG_TYPE, f"the time is {shown(timestamp)}, and no text"
+            return Reason.WRONG_TYPE, f"the time is {shown(timestamp)}, and no text in ISO 8601"
         if not EARLIEST_MS <= parse_time(timestamp) < LATEST_MS:
             return Reason.BAD_TIME, _why_no_time(timestamp)
         properties = parsed.get("properties")

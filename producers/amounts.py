@@ -31,9 +31,16 @@ _ONE_CURRENCY = {
     "HK$": "HKD", "S$": "SGD", "NT$": "TWD", "R$": "BRL", "MX$": "MXN", "CN¥": "CNY", "JP¥": "JPY",
     "円": "JPY", "元": "CNY", "₹": "INR", "₽": "RUB", "\u0440\u0443\u0431.": "RUB", "\u0440\u0443\u0431": "RUB", "₩": "KRW",
     "₺": "TRY", "TL": "TRY", "zł": "PLN", "Kč": "CZK", "Ft": "HUF", "lei": "RON", "₫": "VND",
-    "฿": "THB", "₴": "UAH", "₪": "ILS", "₦": "NGN", "₱": "PHP", "Rp": "IDR", "Rp.": "IDR", "S/": "PEN",
+    "฿": "THB", "บาท": "THB", "원": "KRW", "đ": "VND", "VNĐ": "VND", "₴": "UAH", "₪": "ILS", "₦": "NGN", "₱": "PHP", "Rp": "IDR", "Rp.": "IDR", "S/": "PEN",
     "S/.": "PEN", "\u043b\u0432": "BGN", "\u043b\u0432.": "BGN",
 }  # fmt: skip
+_WITH_DOTS = {
+    "\u0631.\u0633": "SAR", "\u062f.\u0625": "AED", "\u062f.\u0643": "KWD", "\u062c.\u0645": "EGP",
+    "\u0631.\u0642": "QAR", "\u062f.\u0628": "BHD", "\u0631.\u0639": "OMR", "\u062f.\u0623": "JOD",
+    "\u062f.\u0645": "MAD", "\u062f.\u062a": "TND", "\u062f.\u062c": "DZD", "\u0639.\u062f": "IQD",
+    "\u0644.\u0644": "LBP",
+}  # fmt: skip
+"""Arabic abbreviations, which have a full stop within."""
 _SEVERAL_CURRENCIES = {
     "$": "USD", "£": "GBP", "¥": "JPY", "￥": "JPY", "Fr.": "CHF", "SFr.": "CHF", "Rs.": "INR",
     "Rs": "INR", "R": "ZAR", "kr": None, "kr.": None,
@@ -54,12 +61,12 @@ _WORD = r"[^\d\s.,'\u2019()+\-\u2212\u2013]{1,4}\.?"
 _NUMBER = re.compile(
     rf"(?P<open>\()?\s*(?P<before>[+{_NEGATIVE}])?\s*(?P<left>{_WORD})?\s*(?P<between>[+{_NEGATIVE}])?\s*"
     rf"(?P<digits>[0-9][0-9.,'\u2019{_SPACES}]*|[.,][0-9]+)(?P<power>[eE][+-]?[0-9]{{1,3}})?"
-    rf"(?P<after>[{_NEGATIVE}]{{1,2}})?\s*(?P<right>{_WORD})?\s*(?P<last>[{_NEGATIVE}])?\s*(?P<close>\))?"
+    rf"(?P<after>[\u2014{_NEGATIVE}]{{1,2}})?\s*(?P<right>{_WORD})?\s*(?P<last>[{_NEGATIVE}])?\s*(?P<close>\))?"
 )
 _INVISIBLE = re.compile("[\u200b-\u200f\u202a-\u202e\u2060-\u2069\ufeff]")
 """Marks of direction and blanks without width: spreadsheets and web pages hand them on with a number."""
 _SIGNS_IN_ASCII = str.maketrans(
-    "\uff0c\uff0e\uff0b\uff0d\uff08\uff09\u066b\u066c\u3000", ",.+-().,\u00a0"
+    "\uff0c\uff0e\uff0b\uff0d\uff08\uff09\uff0f\uff1a\u066b\u066c\u3000", ",.+-()/:.,\u00a0"
 )
 _COUNTRY_OF_DOLLAR = re.compile(r"\b([A-Z]{1,2}) \$")
 _DASH = re.compile(rf"\W*[\u2014{_NEGATIVE}]\W*")
@@ -97,8 +104,8 @@ def read_number(text: str) -> Written | None:
         return None
     if not text.isascii():
         text = _in_ascii(text)
-    # India ends amounts with `/-`; eBay sets the dollar's country apart: `US $20.00`.
-    bare = text.strip().removesuffix("/-").removesuffix("/=")
+    # India ends amounts with `/-`, Sweden with `:-`; eBay sets the dollar's country apart: `US $20.00`.
+    bare = text.strip().removesuffix("/-").removesuffix("/=").removesuffix(":-")
     match = _NUMBER.fullmatch(_COUNTRY_OF_DOLLAR.sub(r"\1$", bare))
     if match is None:
         return None
@@ -108,6 +115,8 @@ def read_number(text: str) -> Written | None:
         return None
     if dashes and digits[-1] in ".,":
         dashes = ""  # `20,-` is twenty and no cents
+    if "\u2014" in dashes:
+        return None  # the long dash is no minus
     signs = [match["before"], match["between"], dashes or None, match["last"], match["open"]]
     said = [sign for sign in signs if sign]
     if len(said) > 1 or len(dashes) > 1 or (match["open"] is None) != (match["close"] is None):
@@ -138,6 +147,14 @@ def read_number(text: str) -> Written | None:
 
 
 def _in_ascii(text: str) -> str:
+    """A text with digits of any script, full-width signs and Arabic currencies as those of ASCII."""
+    for sign, code in _WITH_DOTS.items():
+        if sign in text:
+            text = text.replace(sign + ".", code).replace(sign, code)
+    return in_ascii_digits(text)
+
+
+def in_ascii_digits(text: str) -> str:
     """A text with digits of any script and full-width signs as those of ASCII."""
     return "".join(
         letter if letter.isascii() else str(unicodedata.decimal(letter, letter))

@@ -27,7 +27,7 @@ from pydantic import (
 )
 
 from producers.amounts import Decimal, is_currency
-from producers.times import FORMATS_EXPECTED, is_format
+from producers.times import FORMATS_EXPECTED, Calendar, is_format
 from stream.told import WRONG, ToldError
 
 OrderRows = Literal["lines", "total", "repeats"]
@@ -95,6 +95,10 @@ class Time(_Declared):
         {},
         description='IANA zones by the names that stand behind times, such as IST = "Asia/Kolkata"; names '
         "of IANA themselves (Europe/Paris) and offsets (UTC+2) are read in any case",
+    )
+
+    calendar: Calendar = Field(
+        "gregorian", description="buddhist: years are those of Thailand, 2567 for 2024"
     )
 
     @field_validator("format")

@@ -40,7 +40,7 @@ from producers.row_readers import (
 from producers.texts import is_text
 from producers.times import TimeColumn
 from stream.config import PLACEHOLDER_IDS
-from stream.events import ORDER_COMPLETED, ORDER_REFUNDED
+from stream.events import ORDER_COMPLETED, ORDER_EVENTS, ORDER_REFUNDED
 from stream.times import LATEST_MS
 
 # What a worker would refuse is better refused here, where row and column are known.
@@ -118,7 +118,7 @@ class RowMapper:
         self._time = time_reader(mapping.time)
 
         def time_column(time: Time) -> TimeColumn:
-            return TimeColumn(time.format, time.zone, latest_ms, time.zones)
+            return TimeColumn(time.format, time.zone, latest_ms, time.zones, time.calendar)
 
         self._times = time_column(mapping.time)
         self._order = first_id(mapping.order)
@@ -215,9 +215,10 @@ class RowMapper:
         worth = None
         if bought:
             # Only money and pieces of an order add up over its rows, prices do not.
-            tells = event == ORDER_COMPLETED or amount is not None or price is not None
-            if quantity is None and tells:
-                quantity = 1.0  # else a refund that says nothing takes back what is left
+            if quantity is None and (
+                event in ORDER_EVENTS or (amount is None and price is not None)
+            ):
+                quantity = 1.0  # a refund of an amount alone takes back no piece
             worth = None if price is None else price * (quantity or 0.0)
             price = None
         else:

@@ -10,8 +10,10 @@ import re
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta, timezone, tzinfo
 from functools import lru_cache, partial
+from typing import Literal
 from zoneinfo import ZoneInfo
 
+from producers.amounts import in_ascii_digits
 from stream.times import EARLIEST_MS, LATEST_MS
 from stream.units import iso
 
@@ -66,17 +68,43 @@ _OTHER_NAME = re.compile(
 _DATES = (
     "%Y-%m-%d", "%b-%d-%y", "%b-%d-%Y", "%A, %B %d, %Y", "%d.%m.%Y", "%d.%m.%y", "%d/%m/%Y", "%m/%d/%Y", "%d/%m/%y", "%m/%d/%y", "%d-%m-%Y", "%m-%d-%Y",
     "%Y/%m/%d", "%Y.%m.%d", "%d %b %Y", "%d %B %Y", "%b %d, %Y", "%B %d, %Y", "%b %d %Y",
-    "%d-%b-%Y", "%d-%b-%y", "%a %b %d %Y", "%a, %d %b %Y",
+    "%d-%b-%Y", "%d-%b-%y", "%a %b %d %Y", "%a, %d %b %Y", "%Y-%j", "%A %d %B %Y", "%A, %d %B %Y", "%d%b%Y", "%d. %m. %Y", "%Y. %m. %d.",
+    "%Y.%m.%d.", "%Y\u5e74%m\u6708%d\u65e5",
 )  # fmt: skip
 _CLOCKS = (
     "", " %H:%M", " %H:%M:%S", " %H:%M:%S.%f", " %I:%M %p", " %I:%M:%S %p", ", %H:%M", ", %H:%M:%S",
     ", %I:%M %p", ", %I:%M:%S %p", " at %I:%M %p", " at %I:%M:%S %p", " %H:%M %z", " %H:%M:%S %z",
-    " %H:%M %Z", " %H:%M:%S %Z", " %H:%M:%S.%f %Z", " %I:%M %p %Z", " %I:%M:%S %p %Z", "T%H:%M:%S",
+    " %H:%M %Z", " %H.%M.%S", " %H\u6642%M\u5206", " %H:%M:%S %Z", " %H:%M:%S.%f %Z", " %I:%M %p %Z", " %I:%M:%S %p %Z", " %I:%M:%S %p %z", ":%H:%M:%S", "T%H:%M:%S",
 )  # fmt: skip
-_CANDIDATES = (
-    "iso", "excel", "excel-1904", *PER_MILLISECOND, "%Y%m%d%H%M%S",
+_FORMATS = (
+    "iso", "excel", "excel-1904", *PER_MILLISECOND, "%Y%m%d%H%M%S", "%a %b %d %H:%M:%S %Y",
+    "%a %b %d %H:%M:%S %Z %Y", "%d/%b/%Y:%H:%M:%S %z",
     *(date + clock for date in _DATES for clock in _CLOCKS),
 )  # fmt: skip
+
+
+_DIRECTIVE = re.compile(r"%.|\s")
+
+
+def _signs(form: str) -> frozenset[str]:
+    """The letters that a text must have to be read by a format: to look is faster than to try."""
+    return frozenset(_DIRECTIVE.sub("", form)) if "%" in form else frozenset()
+
+
+_CANDIDATES = {form: _signs(form) for form in _FORMATS}
+
+Calendar = Literal["gregorian", "buddhist"]
+_BLANKS = dict.fromkeys(map(ord, "\u00a0\u2007\u2009\u202f"), " ")
+_HALF_OF_DAY = re.compile(r"(?<=\d )([AaPp])\. ?[Mm]\.$")
+"""As Spanish writes it, and some write English."""
+_BUDDHIST_YEAR = re.compile(r"(?<!\d)(?<!:\d\d[.,])2[45]\d\d(?!\d)", re.ASCII)
+_BUDDHIST_YEARS = 543
+"""More than those of the usual calendar."""
+
+
+def _gregorian(text: str) -> str:
+    """A text with its year as the usual calendar has it."""
+    return _BUDDHIST_YEAR.sub(lambda year: str(int(year[0]) - _BUDDHIST_YEARS), text, count=1)
 
 
 _PROPOSALS = 50
@@ -96,6 +124,7 @@ class TimeColumn:
         zone: str | None,
         latest_ms: int = LATEST_MS,
         zones: Mapping[str, str] | None = None,
+        calendar: Calendar = "gregorian",
     ) -> None:
         """Prepare.
 
@@ -104,8 +133,10 @@ class TimeColumn:
             zone: IANA zone of times that name none; None takes UTC and tells of it.
             latest_ms: later times have not come yet.
             zones: IANA zones by the names that stand behind times.
+            calendar: whose years are written.
         """
         self._form = form
+        self._calendar = calendar
         self._latest_ms = min(latest_ms, LATEST_MS)
         self._zone = ZoneInfo(zone or "UTC")
         self._other_zone = ZoneInfo("Etc/GMT+12") if zone is None else None
@@ -138,21 +169,30 @@ class TimeColumn:
 
     def _look_for_zone(self, other: ZoneInfo, text: str, time_ms: int) -> None:
         """Whether a time is another one in another zone: then it names none, and nobody has."""
-        if _moment(self._parse, text, other) != time_ms:
+        if _moment(self._parse, self._plain(text), other) != time_ms:
             self._without_zone = text
         self._zones_looked_at += 1
         if self._without_zone or self._zones_looked_at == _ZONES_LOOKED_AT:
             self._other_zone = None
 
     def _sane(self, parse: Parse, text: str) -> int | None:
+        text = self._plain(text)
         time_ms = _moment(parse, text, self._zone)
         return time_ms if time_ms is not None and EARLIEST_MS <= time_ms < self._latest_ms else None
+
+    def _plain(self, text: str) -> str:
+        """A text in digits of ASCII, and in years of the usual calendar."""
+        if not text.isascii():
+            text = in_ascii_digits(text).translate(_BLANKS)
+        if text.endswith("."):
+            text = _HALF_OF_DAY.sub(r"\1M", text)
+        return _gregorian(text) if self._calendar == "buddhist" else text
 
     def _why(self, text: str) -> str:
         """What is wrong with a text that is no time here, and what the mapping can say."""
         if _CUT.fullmatch(text) is not None:
             return f"{text!r} is a number that has lost its last digits; format it as text"
-        far_ms = _moment(self._parse, text, self._zone)
+        far_ms = _moment(self._parse, self._plain(text), self._zone)
         if far_ms is not None and far_ms < EARLIEST_MS:
             proposed = self._proposed(text)
             return (
@@ -168,7 +208,7 @@ class TimeColumn:
         self._proposals -= 1
         read = self._candidates(text)
         if not read:
-            return self._zone_proposed(text)
+            return self._buddhist_proposed(text) or self._zone_proposed(text)
         # Of two names for the same reading the first will do.
         by_time = {moment: form for form, moment in reversed(read.items())}
         said = " or ".join(f"{by_time[m]!r} ({m})" for m in dict.fromkeys(read.values()))
@@ -177,16 +217,29 @@ class TimeColumn:
 
     def _candidates(self, text: str) -> dict[str, str]:
         """What formats make of a text, by format."""
+        letters = set(text)
         return {
             form: iso(time_ms)
-            for form in _CANDIDATES
-            if (time_ms := self._sane(_parser(form), text)) is not None
+            for form, signs in _CANDIDATES.items()
+            if signs <= letters and (time_ms := self._sane(_parser(form), text)) is not None
         }
+
+    def _buddhist_proposed(self, text: str) -> str:
+        """What to say of a text that is a time by the years of Thailand."""
+        here = _gregorian(text)
+        if here == text or self._calendar == "buddhist":
+            return ""
+        time_ms = self._sane(self._parse, here)
+        if time_ms is not None:
+            return f'; time.calendar = "buddhist" makes {iso(time_ms)} of it'
+        read = self._candidates(here)
+        forms = " or ".join(map(repr, read))
+        return f'; time.format can be {forms}, with time.calendar = "buddhist"' if read else ""
 
     def _zone_proposed(self, text: str) -> str:
         """What to say of a text that is a time but for the name of a zone behind it."""
         found = _OTHER_NAME.fullmatch(text)
-        if found is None:
+        if found is None or found["zone"] in ("Z", "z"):
             return ""
         bare, name = found["bare"], found["zone"]
         form = ""
@@ -287,7 +340,7 @@ def _parser(form: str) -> Parse:
         return lambda text, _zone: _from_number(text, PER_MILLISECOND[form])
     if form in _SERIAL_ZERO:
         return lambda text, zone: _from_serial(text, zone, _SERIAL_ZERO[form])
-    if form.endswith("%Z"):
+    if "%Z" in form:
         return lambda text, _zone: _with_zone_name(text, form)
     if form.endswith("%z"):
         bare = partial(_COMMENTED.sub, r"\1")
@@ -296,6 +349,9 @@ def _parser(form: str) -> Parse:
 
 
 def _with_zone_name(text: str, form: str) -> int:
+    """Reads a format with %Z, at its end or before further words: Python's own takes no notice of the zone."""
+    words = len(form.partition("%Z")[2].split())
+    text, *behind = text.rsplit(maxsplit=words) if words else [text]
     found = _NAMED.fullmatch(text)
     if found is None:
         raise ValueError(text)
@@ -305,12 +361,12 @@ def _with_zone_name(text: str, form: str) -> int:
         if hours is None:
             raise ValueError(text)
         zone = timezone(timedelta(hours=hours))
-    moment = datetime.strptime(found["bare"], _without_zone(form))  # noqa: DTZ007
+    moment = datetime.strptime(" ".join([found["bare"], *behind]), _without_zone(form))  # noqa: DTZ007
     return _milliseconds(moment, zone)
 
 
 def _without_zone(form: str) -> str:
-    return form.removesuffix("%Z").rstrip()
+    return " ".join(form.replace("%Z", " ").split()) if "%Z" in form else form
 
 
 def _sure_zone(found: re.Match[str]) -> tzinfo | None:
@@ -343,7 +399,13 @@ def _iana(name: str) -> tzinfo:
         raise ValueError(name) from None
 
 
+_DOTNET = re.compile(r"/Date\((-?\d+)(?:[+-]\d{4})?\)/", re.ASCII)
+"""Milliseconds as .NET writes them in JSON; the zone behind them changes no moment."""
+
+
 def _parse_auto(text: str, zone: tzinfo) -> int:
+    if (dotnet := _DOTNET.fullmatch(text)) is not None:
+        return int(dotnet[1])
     if _COMPACT_DATE.fullmatch(text) or _NUMBER.fullmatch(text) is None:
         return _parse_iso(text, zone)
     size = _float(text)
@@ -378,6 +440,8 @@ def _mended(text: str) -> tuple[str, int] | None:
     may have any name behind an offset, and a minus may be the sign of printers.
     """
     bare = _NAMED_ZONE.sub(r"\1", text).replace("\u2212", "-")
+    if bare.endswith("z"):
+        bare = bare[:-1] + "Z"
     found = _MOMENT_AFTER.fullmatch(bare)
     if found is not None:
         hours, rest = ("23", ":00") if found["midnight"] else (found["hours"], found["minutes"])

@@ -8,13 +8,15 @@ from __future__ import annotations
 import csv
 import re
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
+from functools import partial
 from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from producers.mapped import UNREADABLE, Refusal, Row
 from producers.mapping import Mapping, MappingError
+from producers.tables.json_values import text_in
 from producers.tables.table import BATCH_ROWS, Numbered, Refuse, Table
 from producers.texts import FileError, advice, is_text
 
@@ -90,17 +92,7 @@ def read_delimited(file: Path, stream: Iterator[str], mapping: Mapping, refuse: 
         raise FileError(
             f"{file}: the names of its columns are not in {mapping.encoding}{advice(file)}"
         )
-    _check(mapping, names)
-    columns = tuple(name for name in mapping.columns if name in names)
-    for name in columns:
-        if names.count(name) > 1:
-            raise FileError(f"{file}: has {names.count(name)} columns {name!r}; rename one")
-    places = [names.index(name) for name in columns]
-    needed = [names.index(name) for name in columns if name not in mapping.optional]
-    shape = _Shape(len(names), 1 + max(needed, default=0))
-    pick: Callable[[list[str]], Row] = (
-        itemgetter(*places) if len(places) > 1 else lambda row: [row[places[0]]]
-    )
+    columns, shape, pick = _read_from(file, mapping, names)
     encoding_advice: list[str] = []
 
     def refuse_line(number: int, why: str) -> None:
@@ -132,6 +124,75 @@ def read_delimited(file: Path, stream: Iterator[str], mapping: Mapping, refuse: 
     if above:
         notes.append(f"the names of its columns were found in line {header_ends}")
     return Table(columns, batches(), "; ".join(notes) or None)
+
+
+def _read_from(
+    file: Path, mapping: Mapping, names: list[str]
+) -> tuple[tuple[str, ...], _Shape, Callable[[list[str]], Row]]:
+    """Columns of a table, the shape of the file's rows, and what makes a row of the table of one.
+
+    Raises:
+        FileError: a column stands in the file twice.
+        MappingError: it lacks one that the mapping needs.
+    """
+    inner = _inner_columns(mapping, names)
+    _check(mapping, _reachable(mapping, names))
+    columns = tuple(name for name in mapping.columns if name in names or name in inner)
+    read_from = [inner.get(name, name) for name in columns]
+    for name in dict.fromkeys(read_from):
+        if names.count(name) > 1:
+            raise FileError(f"{file}: has {names.count(name)} columns {name!r}; rename one")
+    places = [names.index(name) for name in read_from]
+    needed = [
+        place for place, name in zip(places, columns, strict=True) if name not in mapping.optional
+    ]
+    shape = _Shape(len(names), 1 + max(needed, default=0))
+    pick: Callable[[list[str]], Row] = (
+        itemgetter(*places) if len(places) > 1 else lambda row: [row[places[0]]]
+    )
+    if inner:
+        pick = partial(_reaching, pick, columns, read_from, mapping.number_columns)
+    return columns, shape, pick
+
+
+def _inner_columns(mapping: Mapping, names: Sequence[str]) -> dict[str, str]:
+    """Columns of a mapping that are paths into JSON, which another column holds; with that column each."""
+    found = {}
+    for name in mapping.columns:
+        outer = [name[:place] for place, sign in enumerate(name) if sign == "."]
+        holding = [one for one in outer if one in names]
+        if name not in names and holding:
+            found[name] = holding[-1]
+    return found
+
+
+def _reachable(mapping: Mapping, names: Sequence[str]) -> list[str]:
+    """Columns of a table, and those of the mapping that are in the JSON of one."""
+    return [*names, *_inner_columns(mapping, names)]
+
+
+def _reaching(
+    pick: Callable[[list[str]], Row],
+    columns: Sequence[str],
+    outer: Sequence[str],
+    numbers: Collection[str],
+    row: list[str],
+) -> Row:
+    """A row, with what stands inside the JSON of its cells.
+
+    Args:
+        columns: of the row.
+        outer: the column of the file that each is read from.
+        numbers: columns of which numbers are read.
+    """
+    cells = list(pick(row))
+    for place, name in enumerate(columns):
+        cell = cells[place]
+        if name != outer[place] and cell is not None:
+            cells[place] = text_in(
+                cell, name.removeprefix(outer[place] + ".").split("."), name in numbers
+            )
+    return cells
 
 
 def _check(mapping: Mapping, names: list[str]) -> None:
@@ -282,7 +343,7 @@ def _find_header(
         first = next(_records(lines, sign), "")
         lines.give_back()
         names = [] if isinstance(first, str) else _header(first, mapping.columns).names
-        if len(names) == len(mapping.header) and not mapping.fits(names):
+        if len(names) == len(mapping.header) and not mapping.fits(_reachable(mapping, names)):
             return sign, _Header(list(mapping.header), [])
     wanted = set(mapping.columns)
     best: tuple[str, _Header | str] | None = None
@@ -293,10 +354,11 @@ def _find_header(
         if row is None:
             break
         header = row if isinstance(row, str) else _header(row, mapping.columns)
-        found = 0 if isinstance(header, str) else len(wanted.intersection(header.names))
+        names = [] if isinstance(header, str) else [name for name in header.names if name]
+        found = len(wanted.intersection(_reachable(mapping, names)))
         if best is None or found > most:
             best, most = (sign, header), found
-        if isinstance(header, _Header) and mapping.fits([name for name in header.names if name]):
+        if isinstance(header, _Header) and mapping.fits(_reachable(mapping, names)):
             lines.above = above
             return sign, header
     return best or (delimiter or ",", "")
@@ -324,7 +386,8 @@ def _delimiter_of_width(lines: _Lines, width: int) -> str:
         lines.give_back()
         return abs(width - (1 if isinstance(row, str) else len(row)))
 
-    return min(_DELIMITERS, key=distance)
+    # Of two that fit alike the tab: it stands in no value.
+    return min("\t" + _DELIMITERS, key=distance)
 
 
 def _find_delimiter(lines: _Lines, mapping: Mapping) -> str:
@@ -335,6 +398,6 @@ def _find_delimiter(lines: _Lines, mapping: Mapping) -> str:
         header = next(_records(lines, delimiter), "")
         lines.give_back()
         names = [] if isinstance(header, str) else _header(header, mapping.columns).names
-        return len(wanted.intersection(names)), len(names)
+        return len(wanted.intersection(_reachable(mapping, names))), len(names)
 
     return max(_DELIMITERS, key=fit)

@@ -4,7 +4,7 @@ Comes in: an object and a column's name, maybe a dotted path. Goes out: text, as
 
 A part of a path is a key of an object or a place in a list. In a list of entries that have a `key` (or a
 `name`) and a `value`, as Google Analytics has its parameters, it is such a key. ``*`` is every entry of
-a list: numbers there add up.
+a list: numbers there add up. A text of JSON is what it says.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from producers.mapped import NoText
@@ -50,8 +51,35 @@ def text_at(content: dict[str, Any], name: str, path: Sequence[str], is_number: 
     return text + "e0" if is_number and isinstance(value, float) and "e" not in text else text
 
 
+def text_in(cell: str, path: Sequence[str], is_number: bool) -> str | None:
+    """What stands along a path in a text of JSON, as text; None for nothing.
+
+    Where the text is no object and no list of JSON, it stands there itself in quotes, as what is no text.
+    """
+    if not cell.strip():
+        return None
+    content = _content_of(cell)
+    if not isinstance(content, dict | list):
+        return NoText(json.dumps(cell, ensure_ascii=False))  # in quotes even 7 is no number
+    return text_at({_CELL: content}, "", [_CELL, *path], is_number)
+
+
+_CELL = "cell"
+
+
+@lru_cache(maxsize=16)
+def _content_of(cell: str) -> Any:
+    """What a text of JSON says; None if it is none. Several columns are read from one cell."""
+    try:
+        return json.loads(cell)
+    except (ValueError, RecursionError):
+        return None
+
+
 def _reach(value: Any, path: Sequence[str]) -> Any:
     for part in path:
+        if isinstance(value, str) and value.lstrip()[:1] in ("{", "["):
+            value = _content_of(value)
         if isinstance(value, dict):
             value = value.get(part)
         elif not isinstance(value, list):

@@ -81,6 +81,8 @@ def test_the_field_that_looks_like_it_is_told(
         without("userId", total=7),
         without("timestamp"),
         without("event"),
+        # Of what kind a resource is, and no event's name.
+        without("event", data={"type": "event", "attributes": {"metric": {"type": "metric"}}}),
         without("userId", **{f"field{n}": {"more": n} for n in range(600)}, user_id="late"),
     ],
 )
@@ -113,8 +115,11 @@ INNER = json.dumps(GOOD)
         ({"Type": "Notification", "Message": "hello"}, "by SNS"),
         ({"detail-type": "x", "detail": {"id": 1}}, "by EventBridge"),
         ({"specversion": "1.0", "data": {"id": 1}}, "by CloudEvents"),
-        ({"batch": [GOOD, GOOD]}, "a batch of 2: each must be a message of its own"),
-        ({"Records": [{"body": INNER}]}, "a Records of 1"),
+        (
+            {"batch": [GOOD, GOOD]},
+            "'batch' of the message holds 2: each must be a message of its own",
+        ),
+        ({"Records": [{"body": INNER}]}, "'Records' of the message holds 1"),
     ],
 )
 def test_what_is_wrapped_is_told_with_what_to_set(message: dict[str, Any], told: str) -> None:

@@ -110,7 +110,7 @@ def test_a_column_of_both_kinds_leaves_what_is_ambiguous() -> None:
         ("1,25", ",", 1.25), ("1.250,00", ".", None), ("1,25", ".", None), ("1,250", ".", 1250.0),
         ("12.50e0", ",", 12.5), ("1,25E+05", ",", 125_000.0), ("0,125", ".", None),
         ("0.125", ",", None), ("1.250.000", ",", 1_250_000.0), ("20,-", ",", 20.0),
-        ("20.--", ".", 20.0),
+        ("20.--", ".", 20.0), ("20,\u2014", ",", 20.0), ("1\u2019250.\u2014", ".", 1250.0), ("20:-", ",", 20.0),
     ],
 )  # fmt: skip
 def test_a_declared_sign_is_kept_to(text: str, decimal: str, expected: float | None) -> None:
@@ -126,7 +126,7 @@ def test_a_declared_sign_is_kept_to(text: str, decimal: str, expected: float | N
     "text",
     ["", "-", "$", "EUR", "20 PCS", "1,2,3", "1..2", "1,250.00.00", "--5", "-(5)", "(5", "5)", "1 25",
      "1,2 50", "12.34.56,78", "20%", "twenty", "1_000", "0x10", "nan", "inf", "1²", "½", "1e13", "5 5",
-     "20 USD 20", "USD 20 EUR", "9" * 100, " " * 5_000 + "x"],
+     "20 USD 20", "USD 20 EUR", "20\u2014", "20 \u2014 USD", "9" * 100, " " * 5_000 + "x"],
 )  # fmt: skip
 def test_what_nobody_reads_as_one_number_is_none(text: str) -> None:
     assert read_number(text) is None
@@ -178,6 +178,8 @@ def test_what_nobody_writes_parts_of_is_never_ambiguous(text: str, value: float)
         ("€20", "EUR", True), ("20 usd", "USD", True), ("$20", "USD", False), ("$20 CAD", "CAD", True),
         ("C$20", "CAD", True), ("¥2000", "JPY", False), ("20 kr", None, False), ("₹1,00,000", "INR", True),
         ("US $20.00", "USD", True), ("AU $20", "AUD", True), ("C $20", "CAD", True), ("20 Euro", "EUR", True),
+        ("12,500원", "KRW", True), ("1.250.000đ", "VND", True), ("250.000 VNĐ", "VND", True), ("99 บาท", "THB", True),
+        ("\u0661\u0662\u066c\u0665\u0660\u0660\u066b\u0665\u0660 \u0631.\u0633.", "SAR", True), ("12,500.50 د.إ", "AED", True), ("د.ك 12.5", "KWD", True), ("1 250:-", None, False),
         ("₹500/-", "INR", True), ("Rs. 1,500/-", "INR", False), ("R$ 1.250,00", "BRL", True), ("20 zł", "PLN", True), ("20", None, False),
     ],
 )  # fmt: skip

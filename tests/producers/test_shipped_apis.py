@@ -285,7 +285,7 @@ def test_snowplow_ecommerce_actions(tmp_path: Path) -> None:
     assert messages[0]["context"] == {"sessionId": "s1"}
     assert brief(messages[1:]) == [
         ("Completed", "d1", "T1", 53.91, 3.0),
-        ("Refunded", "d1", "T1", 3.91, 1.0),
+        ("Refunded", "d1", "T1", 3.91, None),
     ]
     assert [one["messageId"] for one in messages] == ["e1", "e2", "e4"]
     assert [one.reason for one in refused] == ["ignored_event", "ignored_event"]

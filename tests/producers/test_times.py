@@ -82,6 +82,17 @@ def test_serial_dates_are_of_the_declared_zone() -> None:
         ("2024-03-01 10:00 Europe/Atlantis", None),
         ("2024-03-01 10:00 CET", None),
         ("2024-03-01 10:00 PST", None),
+        ("2024-03-01t10:22:11z", "2024-03-01T10:22:11.000Z"),
+        ("/Date(1709288531000)/", "2024-03-01T10:22:11.000Z"),
+        ("/Date(1709288531000+0200)/", "2024-03-01T10:22:11.000Z"),
+        # Digits of any script, full-width signs, marks of direction.
+        ("\u0662\u0660\u0662\u0664-\u0660\u0663-\u0660\u0661", "2024-03-01T00:00:00.000Z"),
+        (
+            "\uff12\uff10\uff12\uff14-\uff10\uff13-\uff10\uff11 \uff11\uff10\uff1a\uff12\uff12",
+            "2024-03-01T10:22:00.000Z",
+        ),
+        ("\u200f2024-03-01\u200f", "2024-03-01T00:00:00.000Z"),
+        ("2567-03-01", None),
     ],
 )
 def test_how_programs_write_iso_times(text: str, expected: str | None) -> None:
@@ -116,6 +127,20 @@ def test_how_programs_write_iso_times(text: str, expected: str | None) -> None:
             "Fri, 01 Mar 2024 10:22:11 +0100 (CET)",
             ["'%a, %d %b %Y %H:%M:%S %z' (2024-03-01T09:22:11.000Z)"],
         ),
+        (
+            "2024\u5e743\u67081\u65e5 10:22",
+            ["'%Y\u5e74%m\u6708%d\u65e5 %H:%M' (2024-03-01T10:22:00.000Z)"],
+        ),
+        ("3/14/2024, 10:22:15\u202fAM", ["'%m/%d/%Y, %I:%M:%S %p' (2024-03-14T10:22:15.000Z)"]),
+        ("14\u200f/03\u200f/2024", ["'%d/%m/%Y' (2024-03-14T00:00:00.000Z)"]),
+        ("2024-03-01 10:22:15 p. m.", ["'%Y-%m-%d %I:%M:%S %p' (2024-03-01T22:22:15.000Z)"]),
+        ("2024. 03. 01. 10:22", ["'%Y. %m. %d. %H:%M'"]),
+        ("1. 3. 2024 10:22", ["'%d. %m. %Y %H:%M'"]),
+        ("2024-061", ["'%Y-%j' (2024-03-01T00:00:00.000Z)"]),
+        ("Fri Mar 01 10:22:11 2024", ["'%a %b %d %H:%M:%S %Y'"]),
+        ("Fri Mar 01 10:22:11 CET 2024", ["'%a %b %d %H:%M:%S %Z %Y' (2024-03-01T09:22:11.000Z)"]),
+        ("01/Mar/2024:10:22:11 +0100", ["'%d/%b/%Y:%H:%M:%S %z' (2024-03-01T09:22:11.000Z)"]),
+        ("2024-03-01T10:22:11+00:00Z", []),
         ("soon", []),
     ],
 )
@@ -219,6 +244,43 @@ def test_day_and_month_that_may_be_exchanged_are_told() -> None:
         times.read("2023-032")
         times.read("01.02.2023")
         assert times.note() is None
+
+
+def test_years_of_thailand_are_proposed_and_read() -> None:
+    for text, form, expected in (
+        ("2567-02-29", "auto", "2024-02-29T00:00:00.000Z"),
+        ("2567-02-29 10:22:00", "auto", "2024-02-29T10:22:00.000Z"),
+        ("29/02/2567", "%d/%m/%Y", "2024-02-29T00:00:00.000Z"),
+        ("\u0e52\u0e55\u0e56\u0e57-\u0e50\u0e53-\u0e50\u0e51", "auto", "2024-03-01T00:00:00.000Z"),
+    ):
+        times = column(form)
+        assert times.read(text) is None
+        if text.isascii():
+            assert 'time.calendar = "buddhist"' in times.why(text)
+        declared = TimeColumn(form, "UTC", NOW_MS, calendar="buddhist")
+        time_ms = declared.read(text)
+        assert time_ms is not None
+        assert iso(time_ms) == expected
+    # The format is proposed along with it.
+    why = column().why("14/03/2567 10:22")
+    assert "'%d/%m/%Y %H:%M', with time.calendar" in why
+    # Nothing else is taken for such a year.
+    for text in ("1709288531", "2024-03-01", "2024-03-01T10:22:00.2567"):
+        declared = TimeColumn("auto", "UTC", NOW_MS, calendar="buddhist")
+        assert declared.read(text) == column().read(text)
+    assert "calendar" not in column().why("2035-01-01")
+
+
+@pytest.mark.parametrize("zone", ["UTC", "Europe/Berlin", "America/New_York"])
+def test_a_zone_within_a_format_counts_and_not_the_columns_zone(zone: str) -> None:
+    """Python's own %Z reads UTC, and takes no notice of it."""
+    for form, text, expected in (
+        ("%a %b %d %H:%M:%S %Z %Y", "Fri Mar 01 10:22:11 UTC 2024", "2024-03-01T10:22:11.000Z"),
+        ("%a %b %d %H:%M:%S %Z %Y", "Fri Mar 01 10:22:11 GMT-5 2024", "2024-03-01T15:22:11.000Z"),
+        ("%H:%M %Z %d.%m.%Y", "10:22 CET 01.03.2024", "2024-03-01T09:22:00.000Z"),
+        ("%H:%M %Z %d.%m.%Y", "10:22 01.03.2024", None),
+    ):
+        assert read(text, form, zone) == expected
 
 
 @pytest.mark.parametrize("zone", ["UTC", "Europe/Berlin", "America/New_York"])

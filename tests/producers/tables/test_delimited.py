@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import json
+from typing import TYPE_CHECKING, Any
 
 import duckdb
 import pytest
@@ -313,3 +314,65 @@ def test_names_that_a_mapping_says_are_not_forced_on_another_table(tmp_path: Pat
     file = write(tmp_path / "orders.csv", b"who,when\nann,2026-03-01\n")
     with pytest.raises(MappingError, match="it has when, who"):
         read(file, mapping)
+
+
+def cell(**said: Any) -> str:
+    """An object of JSON as a cell of CSV."""
+    return '"' + json.dumps(said).replace('"', '""') + '"'
+
+
+def test_paths_reach_into_json_that_a_cell_holds(tmp_path: Path) -> None:
+    mapping = parse_mapping(
+        'user = "who"\ntime = "at"\nevent = "Order Completed"\norder = "said.id"\n'
+        'amount = "said.revenue"\nquantity = "said.lines.*.pieces"\n'
+        'optional = ["said.id", "said.lines.*.pieces"]',
+        "m", "m.toml",
+    )  # fmt: skip
+    day = "2026-03-01"
+    lines = [
+        f"ann,{day}," + cell(id=7, revenue=20.5, lines=[{"pieces": 1}, {"pieces": 2}]),
+        f"bob,{day}," + cell(revenue="1,250.00"),
+        f"cid,{day},",
+        f"dan,{day},\"{{'revenue': 3}}\"",
+        f"eve,{day},7",
+    ]
+    file = write(tmp_path / "a.csv", ("who,at,said\n" + "\n".join(lines)).encode())
+    events, refused, _ = read(file, mapping)
+    found = [(e.user, e.order, e.amount, e.quantity) for e in events]
+    assert sorted(found) == [
+        ("ann", "7", 20.5, 3.0), ("bob", None, 1250.0, 1.0), ("cid", None, None, 1.0),
+    ]  # fmt: skip
+    # What is no JSON is told, and no amount is lost silently.
+    assert [(one.row, one.reason) for one in refused] == [(4, "bad_number"), (5, "bad_number")]
+    assert "revenue" in refused[0].why
+    # A column of that name counts before what is in another one.
+    file = write(tmp_path / "b.csv", f"who,at,said,said.revenue\nann,{day},x,4\n".encode())
+    without = mapping.model_copy(update={"order": (), "quantity": ()})
+    events, refused, _ = read(file, without)
+    assert [e.amount for e in events] == [4.0]
+    file = write(tmp_path / "c.csv", b"who,at,more\n")
+    with pytest.raises(MappingError, match=r"has no column 'said\.revenue'"):
+        read(file, mapping)
+
+
+def test_json_within_a_text_of_json_is_reached(tmp_path: Path) -> None:
+    mapping = parse_mapping(
+        'user = "who"\ntime = "at"\nevent = "Order Completed"\namount = "said.revenue"',
+        "m",
+        "m.toml",
+    )
+    said = {"who": "ann", "at": "2026-03-01", "said": json.dumps({"revenue": 20})}
+    events, refused, _ = read(write(tmp_path / "a.jsonl", json.dumps(said).encode()), mapping)
+    assert not refused
+    assert [e.amount for e in events] == [20.0]
+
+
+def test_of_two_delimiters_that_fit_alike_the_tab_is_the_one(tmp_path: Path) -> None:
+    mapping = parse_mapping(
+        'user = "who"\ntime = "at"\nevent = "Order Completed"\ncategory = "list"\n'
+        'header = ["at", "who", "order", "list"]',
+        "m", "m.toml",
+    )  # fmt: skip
+    file = write(tmp_path / "a.tsv", b"1772323200\tann\to1\t;sku;2;39.98\n")
+    events, _, _ = read(file, mapping)
+    assert [(e.user, e.category) for e in events] == [("ann", ";sku;2;39.98")]
