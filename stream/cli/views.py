@@ -17,6 +17,7 @@ from stream.features import FeatureTable
 from stream.insight import foretold
 from stream.insight.facts import (
     LevelFacts,
+    LevelStep,
     Record,
     ScoreFacts,
     SegmentFacts,
@@ -205,15 +206,16 @@ def show_segments(console: Console, facts: SegmentsFacts, table: FeatureTable) -
     for score in facts["scores"]:
         console.print(f"  {score_line(score)}")
     for level in dict.fromkeys(one["level"] for one in facts["levels"]):
-        told = [
-            f"{one['step']} {one['users']:,}"
-            + ("" if one["least"] is None else f" (from {one['of']} {natural(one['least'])} on)")
-            for one in facts["levels"]
-            if one["level"] == level
-        ]
+        told = [step_line(one) for one in facts["levels"] if one["level"] == level]
         console.print(f"  {level}: {', '.join(told)}")
     for event in facts["lineage"]:
         console.print(f"  lineage: {lineage_line(event)}")
+
+
+def step_line(step: LevelStep) -> str:
+    """A step of a level, how many are on it, and from where on."""
+    limits = " or ".join(f"{one['of']} {natural(one['least'])}" for one in step["limits"])
+    return f"{step['step']} {step['users']:,}" + (f" (from {limits} on)" if limits else "")
 
 
 def show_user(console: Console, facts: UserFacts, table: FeatureTable) -> None:

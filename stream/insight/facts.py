@@ -161,16 +161,19 @@ class PopulationFacts(TypedDict):
     silhouette: float | None
 
 
-class LevelStep(TypedDict):
-    """A step of a level: from which value of what on, None for the last, and the users on it.
+class LevelLimit(TypedDict):
+    """From which value of a feature or score on somebody is on a step."""
 
-    A step that either of two limits leads to is there for each, with the same users.
-    """
+    of: str
+    least: float
+
+
+class LevelStep(TypedDict):
+    """A step of a level, the users on it, and its limits in this shop: either leads to it; the last has none."""
 
     level: str
     step: str
-    of: str | None
-    least: float | None
+    limits: list[LevelLimit]
     users: int
 
 

@@ -53,17 +53,20 @@ def _told(level: KnownLevel, row: Rows, kept: Mapping[str, Sequence[str]]) -> st
 
 
 def declared(model: Model, users: Mapping[str, Mapping[str, int]]) -> list[LevelStep]:
-    """Every step of every level, with its limit in this shop and the users on it."""
+    """Every step of every level, with its limits in this shop and the users on it."""
     return [
         {
             "level": level.name,
-            "step": step.name,
-            "of": step.of or None,
-            "least": step.least if step.of else None,
-            "users": users.get(level.name, {}).get(step.name, 0),
+            "step": name,
+            "limits": [
+                {"of": step.of, "least": step.least}
+                for step in level.steps
+                if step.name == name and step.of
+            ],
+            "users": users.get(level.name, {}).get(name, 0),
         }
         for level in model.levels.known
-        for step in level.steps
+        for name in dict.fromkeys(step.name for step in level.steps)
     ]
 
 

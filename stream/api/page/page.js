@@ -139,7 +139,7 @@ function levels(steps) {
   const names = [...new Set(steps.map((one) => one.level))];
   return names.map((name) => h("div", { class: "level" }, h("h3", { class: "small" }, `Level: ${words(safe(name))}`),
     h("dl", { class: "strip" }, steps.filter((one) => one.level === name).map((one) => h("div", {},
-      h("dt", {}, words(safe(one.step)), one.of && one.least !== null ? ` (from ${amount(one.least)}, ${feature(one.of)})` : ""),
+      h("dt", {}, words(safe(one.step)), one.limits.length ? ` (from ${one.limits.map((limit) => `${amount(limit.least)}, ${feature(limit.of)}`).join("; or ")})` : ""),
       h("dd", {}, count(one.users)))))));
 }
 

@@ -91,10 +91,10 @@ def with_levels(api: Api, patch: pytest.MonkeyPatch) -> None:
     segments, why, users = api.facts.segments, api.facts.why, api._lookups._find
     stands = {"level": "standing", "step": "gold", "looks_at": {"revenue_180d": 320.0}}
     steps = [
-        {"level": "standing", "step": step, "of": of, "least": least, "users": number}
-        for step, of, least, number in (
-            ("gold", "revenue_180d", 250.0, 60),
-            ("rest", None, None, 540),
+        {"level": "standing", "step": step, "limits": limits, "users": number}
+        for step, limits, number in (
+            ("gold", [{"of": "revenue_180d", "least": 250.0}], 60),
+            ("rest", [], 540),
         )
     ]
     turn = {"days": 12, "at": iso(NOW_MS), "step": "rest"}

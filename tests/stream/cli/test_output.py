@@ -104,7 +104,9 @@ def segments() -> dict[str, Any]:
     return {
         "model": EVIL, "at": EVIL, "users": 3, "inertia": 1.0, "silhouette": 0.5,
         "segments": [one], "lineage": [LINEAGE], "populations": populations, "scores": [score()],
-        "levels": [{"level": EVIL, "step": EVIL, "of": EVIL, "least": 1.0, "users": 2}],
+        "levels": [
+            {"level": EVIL, "step": EVIL, "limits": [{"of": EVIL, "least": 1.0}], "users": 2}
+        ],
     }  # fmt: skip
 
 

@@ -13,15 +13,16 @@ from consumers.change_log import parse_record
 from stream.cli import explaining, views
 from stream.config import Settings
 from stream.events import Counts
-from stream.insight import queries, why
+from stream.insight import level_facts, queries, why
 from stream.insight.facts import SegmentsFacts, UserFacts, WhyFacts
 from stream.learning.state import TrainerState
+from stream.levels.steps import KnownLevel, KnownStep, Levels
 from stream.store.memory import MemoryStore
 from stream.store.state import Position
 from stream.units import DAY_MS
 from tests.strategies import START_MS
 from tests.stream.insight.test_facts import fits
-from tests.stream.levels.making import TABLE, Shop, model, of_levels, order, view
+from tests.stream.levels.making import SCORES, TABLE, Shop, model, of_levels, order, view
 
 SETTINGS = Settings.model_validate({"topics": {"partitions": 1}, "clock": {"mode": "watermark"}})
 
@@ -108,13 +109,35 @@ def test_an_act_does_what_was_said_of_it(shop: Shop) -> None:
 def test_segments_tell_every_step_with_its_limit_and_users(shop: Shop) -> None:
     found = queries.segments(queries.trainer_state(reader_of(shop).store), TABLE)
     assert fits(found, SegmentsFacts)
-    assert [(one["step"], one["of"], one["users"]) for one in found["levels"]][:3] == [
-        ("low", "likely_back", 1),
-        ("medium", "likely_back", 0),
-        ("high", None, 0),
+    levels = [
+        (one["step"], [limit["of"] for limit in one["limits"]], one["users"])
+        for one in found["levels"]
+    ]
+    assert levels[:3] == [
+        ("low", ["likely_back"], 1),
+        ("medium", ["likely_back"], 0),
+        ("high", [], 0),
     ]
     text = shown(views.show_segments, found, TABLE)
     assert "purchase_stage: loyal 0 (from orders_total 3 on), first_time 1" in text
+
+
+def test_a_step_with_two_limits_is_told_once() -> None:
+    steps = (
+        KnownStep("much", "orders_total", 3.0),
+        KnownStep("much", "revenue_total", 200.0),
+        KnownStep("little"),
+    )
+    levels = Levels.of(
+        (KnownLevel("standing", steps, 0.0, "little", "declared", START_MS),), SCORES
+    )
+    (much, little) = level_facts.declared(model(levels=levels), {"standing": {"much": 7}})
+    assert much["limits"] == [
+        {"of": "orders_total", "least": 3.0}, {"of": "revenue_total", "least": 200.0},
+    ]  # fmt: skip
+    assert (much["users"], little["users"], little["limits"]) == (7, 0, [])
+    assert views.step_line(much) == "much 7 (from orders_total 3 or revenue_total 200 on)"
+    assert views.step_line(little) == "little 0"
 
 
 def test_a_crossing_is_read_when_asked_for_and_told_in_a_line(shop: Shop) -> None:
