@@ -504,6 +504,11 @@ class Learning(Section):
         le=1,
     )
 
+    @property
+    def named_again_days(self) -> float:
+        """Days until names are looked at again, at the most: as long as samples are apart."""
+        return self.refit_seconds * self.alarm_share / 86_400.0
+
 
 class Scoring(Section):
     inputs: tuple[str, ...] = setting(

@@ -52,11 +52,14 @@ class Truth:
 
     Args:
         share: of the members, for whom a word has to hold; see `config.Learning.word_share`.
+        again_days: until names are looked at again. What time alone makes false before then is not said: of
+            who was here today it is not known tomorrow.
     """
 
     axes: Axes
     members: Members
     share: float
+    again_days: float = 0.0
 
     @cached_property
     def claims(self) -> dict[str, list[Limits]]:
@@ -65,8 +68,17 @@ class Truth:
         for words, limits in zip(self.axes.words, self.axes.limits, strict=True):
             for word, declared in zip(words, limits, strict=True):
                 if word:
-                    found.setdefault(word.casefold(), []).append(declared)
+                    known = found.setdefault(word.casefold(), [])
+                    known += [] if self._passes(declared) else [declared]
         return found
+
+    def _passes(self, limits: Limits) -> bool:
+        """Whether time alone takes everyone over a limit before names are looked at again."""
+        units = dict(zip(self.axes.names, self.axes.units, strict=True))
+        return any(
+            units[name] == "days" and bounds.max is not None and bounds.max < self.again_days
+            for name, bounds in limits.items()
+        )
 
     def holds(self, word: str, column: int, *, kept: bool) -> bool:
         """Whether a word may be said of a segment, or stay in its name."""

@@ -637,7 +637,8 @@ def _named(
     rules, table = by.settings.kinds, by.table
     members = Members(people.vectors[some], ranked[some], table.names, len(centroids), by.seen)
     kind_list = kinds(members, rules, [None] * len(centroids))
-    truth = Truth(table, members, by.settings.learning.word_share)
+    learning = by.settings.learning
+    truth = Truth(table, members, learning.word_share, learning.named_again_days)
     names = propose_names(centroids, feature_map.weights, truth, kind_list, rules=rules)
     return Shown(
         labels=ranked,

@@ -610,7 +610,7 @@ def _segments(
     state, axes, weights = given.state, given.axes, given.map.weights
     known = {} if given.part is None else {s.id: s for s in given.part.segments}
     was = [known.get(i) for i in identified.ids]
-    truth = Truth(axes, members, given.settings.word_share)
+    truth = Truth(axes, members, given.settings.word_share, given.settings.named_again_days)
     names = [state.given.get(segment) for segment in identified.ids]
     now = called(was, names, truth, centroids, weights, given.rules, given.others)
     sampled = max(len(members.labels), 1)

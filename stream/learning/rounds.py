@@ -388,7 +388,7 @@ def _called_in(
     members = Members(
         sample.vectors, labels, by.axes.names, len(part.segments), state.customers_seen
     )
-    truth = Truth(by.axes, members, by.learning.word_share)
+    truth = Truth(by.axes, members, by.learning.word_share, by.learning.named_again_days)
     given = [state.given.get(segment.id) for segment in part.segments]
     called_now = called(
         part.segments, given, truth, part.centroids, part.map.weights, by.rules, others

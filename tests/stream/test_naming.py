@@ -81,6 +81,19 @@ def test_a_word_is_not_said_of_whom_its_limits_do_not_hold() -> None:
     assert names_of(truth, ["loyal", "loyal"]) == ["Loyal", "Loyal (2)"]
 
 
+def test_what_time_makes_false_before_the_next_look_is_not_said() -> None:
+    truth = alike(SILENT, RECENT)
+    was = [None, Segment(2, "Loyal: recent", "loyal", 1, "1.0")]
+    for again_days, name in ((7.0, "Loyal: recent"), (7.1, "Loyal")):
+        later = replace(truth, again_days=again_days)
+        assert names_of(later, ["browsing", "loyal"]) == ["Browsing: silent", name]
+        assert belied(was, later, ["browsing", "loyal"]) == [False, name == "Loyal"]
+
+
+def test_names_are_looked_at_as_often_as_there_are_samples() -> None:
+    assert Learning(refit_seconds=3 * 86_400.0, alarm_share=0.5).named_again_days == 1.5
+
+
 def test_a_word_has_to_hold_of_nearly_all_members() -> None:
     least = SHARE + (1 - SHARE) * SAID_AT + FEW / 10
     few, enough = ceil(100 * least) - 1, ceil(100 * least)
