@@ -387,7 +387,7 @@ ONE = json.loads(encoded())
 @pytest.mark.parametrize(
     ("message", "reason", "detail"),
     [
-        ({"batch": [ONE] * 3, "sentAt": "2026-11-26T09:00:00Z"}, Reason.MISSING_FIELD, "a batch of 3: each"),
+        ({"batch": [ONE] * 3, "sentAt": "2026-11-26T09:00:00Z"}, Reason.MISSING_FIELD, "'batch' of the message holds 3: each"),
         ({"schema": {"type": "struct"}, "payload": ONE}, Reason.MISSING_FIELD, "field 'payload' does: set worker.unwrap = 'payload', or send"),
         ({"specversion": "1.0", "data": ONE}, Reason.MISSING_FIELD, "field 'data' does: set worker.unwrap = 'data', or send"),
         ({"properties": {"event": "x"}}, Reason.MISSING_FIELD, "names no event"),
