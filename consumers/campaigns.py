@@ -307,6 +307,6 @@ CAMPAIGNS = OwningRole(
     ],
     decision=Campaigns,
     outlet=triggers_outlet,
-    # Rows have orders, zones and flags since 2, traits since 3.
-    version="3",
+    # Rows have orders, zones and flags since 2, traits since 3, currencies of orders since 4.
+    version="4",
 )

@@ -14,7 +14,6 @@ from difflib import get_close_matches
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
-from zoneinfo import ZoneInfo
 
 from pydantic import (
     BaseModel,
@@ -29,6 +28,7 @@ from pydantic import (
 from producers.amounts import Decimal, is_currency
 from producers.times import FORMATS_EXPECTED, Calendar, is_format
 from stream.told import WRONG, ToldError
+from stream.zones import zone as known_zone
 
 OrderRows = Literal["lines", "total", "repeats"]
 
@@ -61,14 +61,6 @@ _Text = Annotated[str, BeforeValidator(_as_text)]
 
 class _Declared(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-def _zone_of(name: str) -> ZoneInfo:
-    """The zone of a name; a `ValueError` that pydantic tells, if there is none."""
-    try:
-        return ZoneInfo(name)
-    except (LookupError, ValueError, OSError):
-        raise ValueError("expected an IANA time zone such as Europe/London") from None
 
 
 class Time(_Declared):
@@ -111,7 +103,7 @@ class Time(_Declared):
     @field_validator("zone")
     @classmethod
     def _is_a_zone(cls, value: str | None) -> str | None:
-        _zone_of(value or "UTC")
+        known_zone(value or "UTC")
         return value
 
     @field_validator("zones")
@@ -120,7 +112,7 @@ class Time(_Declared):
         for name, zone in value.items():
             if not name.strip():
                 raise ValueError("expected a name of a zone, and its IANA time zone")
-            _zone_of(zone)
+            known_zone(zone)
         return value
 
     def places(self, key: str) -> list[tuple[str, Columns]]:

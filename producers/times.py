@@ -16,6 +16,7 @@ from zoneinfo import ZoneInfo
 from producers.amounts import in_ascii_digits
 from stream.times import EARLIEST_MS, LATEST_MS
 from stream.units import iso
+from stream.zones import zone as known_zone
 
 Parse = Callable[[str, tzinfo], int]
 
@@ -376,7 +377,7 @@ def _sure_zone(found: re.Match[str]) -> tzinfo | None:
         ValueError: there is none of that name, or none so far from UTC.
     """
     if found["iana"] is not None:
-        return _iana(found["iana"])
+        return known_zone(found["iana"])
     if not found["zone"].startswith(("UTC", "GMT")):
         return None
     hours, minutes = int(found["hours"] or 0), int(found["minutes"] or 0)
@@ -384,19 +385,6 @@ def _sure_zone(found: re.Match[str]) -> tzinfo | None:
         raise ValueError(found["zone"])
     ahead = timedelta(hours=hours, minutes=minutes)
     return timezone(ahead if found["sign"] == "+" else -ahead)
-
-
-@lru_cache
-def _iana(name: str) -> tzinfo:
-    """The zone of a name.
-
-    Raises:
-        ValueError: there is none.
-    """
-    try:
-        return ZoneInfo(name)
-    except (LookupError, OSError):
-        raise ValueError(name) from None
 
 
 _DOTNET = re.compile(r"/Date\((-?\d+)(?:[+-]\d{4})?\)/", re.ASCII)

@@ -79,7 +79,10 @@ def load(
 
 
 def _empty_conditions(told: Layer) -> Iterator[str]:
-    """Keys at which nothing is named of which any would do: whoever writes it means nobody."""
+    """Keys at which nothing is named of which any would do: whoever writes it means nobody.
+
+    The fields cannot say so themselves: declarations that were in force are kept with what was left out as empty.
+    """
     for name, part in (("campaigns", "when"), ("endpoints", "")):
         tables = told.get(name)
         for place, table in enumerate(tables if isinstance(tables, (list, tuple)) else ()):

@@ -402,7 +402,7 @@ _campaign_unreadable = _counter(
 _campaign_refused = _counter(
     "campaign_records_refused_total",
     "Records of segment-changes that no campaign is offered: unreadable, of a time that no change can have, "
-    "or foreign, with an id that is not their user's.",
+    "foreign, with an id that is not their user's, or in another partition than their user's.",
     "reason",
 )
 # What this process last found out about campaigns.

@@ -15,7 +15,6 @@ from datetime import UTC, date, datetime
 from enum import StrEnum
 from hashlib import blake2b
 from typing import Annotated, Any, Literal
-from zoneinfo import ZoneInfo
 
 from pydantic import (
     AfterValidator,
@@ -32,6 +31,7 @@ from stream.events import Cause
 from stream.kinds import FALLBACK_KIND
 from stream.populations import EVERYONE
 from stream.units import milliseconds, parse_duration
+from stream.zones import zone
 
 CONTROL = "holdout"
 EVERYWHERE = "global_holdout"
@@ -92,10 +92,6 @@ def _as_moment(value: Any) -> Any:
 Moment = Annotated[datetime, BeforeValidator(_as_moment)]
 
 
-_OF_THE_MACHINE = ("localtime", "posixrules")
-"""Files beside those of zones: another zone on another machine."""
-
-
 _KEPT = {"kept": True}
 """Context of declarations that were in force: they were checked when they were declared."""
 
@@ -104,22 +100,6 @@ def _is_zone(name: str, info: ValidationInfo) -> str:
     if not info.context:
         zone(name)
     return name
-
-
-def zone(name: str) -> ZoneInfo:
-    """A time zone by its name.
-
-    Raises:
-        ValueError: there is no such zone.
-    """
-    try:
-        if name in _OF_THE_MACHINE:
-            raise ValueError(name)
-        return ZoneInfo(name)
-    except (ValueError, OSError, LookupError):
-        raise ValueError(
-            f"there is no time zone {name!r}; expected one such as Europe/London or UTC"
-        ) from None
 
 
 ZoneName = Annotated[str, AfterValidator(_is_zone)]

@@ -299,11 +299,7 @@ def came_to(value: bytes, key: bytes, *, scored: bool) -> str:
     if not _is_whole(told, scored=scored):
         of_segments = isinstance(told.get("event"), str) and _is_number(told.get("segment"))
         return "of_segments" if of_segments else "unreadable"
-    if (
-        not datetime(1995, 1, 1, tzinfo=UTC)
-        <= _moment(told["at"])
-        < datetime(2100, 1, 1, tzinfo=UTC)
-    ):
+    if not _EARLIEST <= _moment(told["at"]) < _LATEST:
         return "time"
     digest = blake2b(told["user"].encode(), digest_size=16, key=key, person=b"segstream change")
     parts = told["id"].split("-")
@@ -313,6 +309,7 @@ def came_to(value: bytes, key: bytes, *, scored: bool) -> str:
     return "change" if 0 <= numbers[0] <= 1 << 62 and 0 <= numbers[1] < 1 << 31 else "foreign"
 
 
+_EARLIEST, _LATEST = datetime(1995, 1, 1, tzinfo=UTC), datetime(2100, 1, 1, tzinfo=UTC)
 _SEGMENT, _TEXT = ("from", "to"), ("name_from", "name_to", "kind_from", "kind_to")
 _TEXTS = (*_TEXT, "level", "step_from", "step_to", "population_from", "population_to")
 

@@ -11,11 +11,10 @@ from datetime import UTC, datetime, timedelta, tzinfo
 
 import numpy as np
 
-from stream.campaigns.declare import zone
 from stream.events import Bools, Ints
-from stream.units import DAY_MS, MINUTE_MS, milliseconds
+from stream.units import DAY_MINUTES, DAY_MS, MINUTE_MS, milliseconds
+from stream.zones import zone
 
-_DAY_MINUTES = DAY_MS // MINUTE_MS
 _YEARS_AROUND = 1
 """Looked up before and after the times that are asked for, so that a year is not looked up daily."""
 
@@ -69,7 +68,7 @@ class ZoneClock:
         """To the minute: no zone changes within one."""
         old = self._offset(before)
         minutes = bisect_left(
-            range(_DAY_MINUTES),
+            range(DAY_MINUTES),
             True,
             key=lambda minute: self._offset(before + timedelta(minutes=minute)) != old,
         )

@@ -25,11 +25,10 @@ from stream.levels.declare import step_names
 from stream.records import change_id
 from stream.rehearsal import Marked
 from stream.store.state import key_of
-from stream.units import iso
+from stream.units import DAY_MINUTES, iso
 
 BATCH = 2_000
 """Changes decided about at once; any number comes to the same decisions."""
-DAY_MINUTES = 1_440
 UNSEEN_ARM = {Outcome.ENDED, Outcome.PAUSED, Outcome.SUPPRESSED}
 """Outcomes that are found before it is known which arm the user is in."""
 
