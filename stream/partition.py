@@ -405,7 +405,10 @@ class Partition:
         """From now on, `sweep_on` looks at everyone who is there, because time has passed."""
         divided = self.populations
         sampling = None if sample is None else sample.sampling(divided, len(self._table.names))
-        self._sweep = Sweep.over(len(self), Cause.TIME_PASSED, sampling, len(divided))
+        totals = sample is not None and sample.totals
+        self._sweep = Sweep.over(
+            len(self), Cause.TIME_PASSED, len(divided), sampling, totals=totals
+        )
         self._levels.begin_sweep()
 
     def begin_adoption(self, model: Model) -> None:
@@ -414,7 +417,7 @@ class Partition:
         Until it is through, commits tell the model before: who takes over begins again.
         """
         self.model = model
-        self._sweep = Sweep.over(len(self), Cause.MODEL_MOVED, None, len(model.populations))
+        self._sweep = Sweep.over(len(self), Cause.MODEL_MOVED, len(model.populations))
         self._levels.begin_sweep()
         if model.levels.known and self._levels.are_new(model):
             self._level_until[:] = 0

@@ -27,17 +27,19 @@ class SampleRequest:
     Attributes:
         users: of each population.
         thresholds: the highest hash that is wanted of a population; all, of one that is not here.
+        totals: whether it wants to know, too, what scores of everyone come to.
     """
 
     users: int
     thresholds: Mapping[str, int] = field(default_factory=dict)
+    totals: bool = False
 
     @staticmethod
     def of(trainer: OwnerView, at_ms: int, users: int) -> SampleRequest | None:
         """What the trainer wants with statistics of a time; None for no sample."""
         if at_ms < trainer.sample_due_ms:
             return None
-        return SampleRequest(users, trainer.sample_thresholds)
+        return SampleRequest(users, trainer.sample_thresholds, trainer.totals_in == 0)
 
     def sampling(self, populations: Populations, features: int) -> Sampling:
         """What gathers such a sample."""
@@ -55,8 +57,9 @@ class Sweep:
         in_each: users of each population so far.
         next: the first user not yet looked at.
         total: of those looked at.
+        totals: whether scores of everyone are wanted.
         scored: what scores come to in each segment, see `Scores.totals`; None for no scores, or
-            no sample.
+            where they are not wanted.
         untold: slots of users who are to be told of a turn, and did not act, some at a time.
     """
 
@@ -64,15 +67,23 @@ class Sweep:
     causes: npt.NDArray[np.uint8]
     sampling: Sampling | None
     in_each: Ints
+    totals: bool = False
     next: int = 0
     total: Statistics | None = None
     scored: Floats | None = None
     untold: list[Ints] = field(default_factory=list)
 
     @staticmethod
-    def over(users: int, cause: Cause, sampling: Sampling | None, populations: int) -> Sweep:
+    def over(
+        users: int,
+        cause: Cause,
+        populations: int,
+        sampling: Sampling | None = None,
+        *,
+        totals: bool = False,
+    ) -> Sweep:
         causes = np.full(users, CAUSES.index(cause), np.uint8)
-        return Sweep(cause, causes, sampling, np.zeros(populations, np.int64))
+        return Sweep(cause, causes, sampling, np.zeros(populations, np.int64), totals)
 
     def sample(
         self,
@@ -97,8 +108,8 @@ class Sweep:
         """
         counted = _counted(model, placed, columns)
         self.total = counted if self.total is None else self.total + counted
-        if self.sampling is not None and model.scores is not None:
-            # As seldom as a sample: it costs a sixth of a look.
+        if self.totals and model.scores is not None:
+            # More seldom than a sample: it costs half a look.
             scored = model.scores.totals(vectors, names, columns, len(model.ids))
             self.scored = scored if self.scored is None else self.scored + scored
 

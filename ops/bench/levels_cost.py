@@ -1,10 +1,11 @@
 """Measures what levels and scores add to a sweep of the owner.
 
-``python -m ops.bench.levels_cost`` plays the demo's shop and, where it is there, the shared shop with purchases: once
-with levels, once without. Then both owners sweep everyone again and again, in turns, as by the wall clock: every
+``python -m ops.bench.levels_cost`` plays the demo's shop, small and large, and, where it is there, the shared shop with
+purchases: once with levels, once without. Then both owners sweep everyone again and again, in turns, as by the wall clock: every
 five seconds of an hour. The numbers are processor time of this process. The first sweep looks at levels of everyone.
-Scores are evaluated with a sample only: sweeps that send one are taken with scores and without, in turns, and what they
-add is told of all sweeps, too, of which every sixth sends a sample by default.
+Scores of everyone are evaluated with a sample only, and not with each: sweeps that send one are taken with scores and
+without, in turns, and what they add is told of all sweeps, too, of which by default every sixth sends a sample, and
+every tenth of these what scores come to.
 """
 
 from __future__ import annotations
@@ -21,9 +22,11 @@ import numpy as np
 
 from ops.bench import command
 from ops.bench.report import measured_on
-from ops.bench.shops import FILES, Shop, of_demo, of_file
+from ops.bench.shops import DEMO_DAYS, FILES, Shop, of_demo, of_file
+from producers.traffic import simulate
 from stream.config import Settings
 from stream.events import Counts
+from stream.learning.rounds import SAMPLES_A_TOTAL
 from stream.levels.declare import USUAL_LEVELS
 from stream.rehearsal import Rehearsal
 from stream.sweeps import SampleRequest
@@ -31,11 +34,12 @@ from stream.units import HOUR_MS
 
 RESULTS = Path(__file__).parent / "results" / "levels_cost.md"
 SWEEP_MS = 5_000
+SEED, MANY_USERS = 11, 30_000
 SAMPLED = 100
 """Sweeps that send a sample."""
 _LEARNING = Settings().learning
-EVERY = round(_LEARNING.refit_seconds * _LEARNING.alarm_share * 1_000 / SWEEP_MS)
-"""Sweeps from one that sends a sample to the next, by default and by the clock."""
+EVERY = SAMPLES_A_TOTAL * round(_LEARNING.refit_seconds * _LEARNING.alarm_share * 1_000 / SWEEP_MS)
+"""Sweeps from one for which scores of everyone are evaluated to the next, by default and by the clock."""
 HEADER = """\
 # What levels and scores add to a sweep
 
@@ -64,10 +68,10 @@ class _Owner:
 
 
 def scores_add(owner: _Owner, begin_ms: int, sweeps: int) -> float:
-    """Seconds that scores add to a sweep that sends a sample."""
+    """Seconds that scores add to a sweep that sends a sample and what they come to."""
     model = owner.partition.model
     assert model is not None
-    request = SampleRequest(_LEARNING.sample_users, {})
+    request = SampleRequest(_LEARNING.sample_users, {}, totals=True)
     taken = []
     for number in range(1, sweeps + 1):
         both = []
@@ -118,13 +122,15 @@ def section(report: dict[str, Any], at: datetime) -> str:
     return (
         f"## {at:%Y-%m-%d %H:%M} UTC\n\n{measured_on()}; {report['sweeps']} sweeps of each.\n\n"
         "| shop | users | customers | a sweep without levels | levels add, median | the first takes times "
-        "as long | levels add, all sweeps | scores add where a sample is sent | scores add, all sweeps "
+        "as long | levels add, all sweeps | scores add where they are evaluated | scores add, all sweeps "
         f"|\n|---|---|---|---|---|---|---|---|---|\n{rows}\n"
     )
 
 
 def measure(sweeps: int) -> dict[str, Any]:
-    shops = [of_demo(11)]
+    shops = [of_demo(SEED)]
+    many = of_demo(SEED, list(simulate(SEED, MANY_USERS, DEMO_DAYS)))
+    shops.append(many._replace(name=f"{many.name}, larger"))
     shops += [of_file(*one) for one in FILES if one[0] == "Online Retail" and one[1].exists()]
     return {"sweeps": sweeps, "shops": [cost(shop, sweeps) for shop in shops]}
 

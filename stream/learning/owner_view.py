@@ -1,7 +1,7 @@
 """What the owner of a partition reads of the trainer's state, and nothing else of it.
 
-Comes in: the state, as the trainer has stored it. Goes out: the model to put in force, and which users the
-trainer wants to see. What the trainer keeps for its own next round is skipped unread, so it may change, and
+Comes in: the state, as the trainer has stored it. Goes out: the model to put in force, and what the
+trainer wants to be told. What the trainer keeps for its own next round is skipped unread, so it may change, and
 grow, without the owners.
 """
 
@@ -26,12 +26,14 @@ class OwnerView:
         sample_due_ms: statistics of this time and later ones bring a sample of users.
         sample_thresholds: by population, the highest hash of users who are wanted in it.
         announced: name of the newest model that is on its topic for certain; told in live mode only.
+        totals_in: samples to come before one that brings what scores come to in each segment.
     """
 
     model: Model | None = None
     sample_due_ms: int = 0
     sample_thresholds: Mapping[str, int] = field(default_factory=dict)
     announced: str = ""
+    totals_in: int = 0
 
     @property
     def is_announced(self) -> bool:
@@ -47,6 +49,7 @@ class OwnerView:
             stored.sample_due_ms,
             {name: one.sample_threshold for name, one in stored.learned.items()},
             stored.announced,
+            stored.totals_in,
         )
 
 
@@ -61,3 +64,4 @@ class _Stored(msgspec.Struct):
     sample_due_ms: int
     learned: dict[str, _StoredPopulation] = {}
     announced: str = ""
+    totals_in: int = 0

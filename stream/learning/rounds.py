@@ -58,6 +58,8 @@ LIBRARIES = (
 NEVER = (1 << 63) - 1
 CUSTOMERS_SEEN = 2_048
 """Customers of the sample that are followed from look to look; the state tells of each in 13 bytes."""
+SAMPLES_A_TOTAL = 10
+"""Of so many samples one brings what scores of everyone come to, which costs half a look."""
 
 
 def warm_up() -> None:
@@ -143,7 +145,7 @@ def learn(
     merged = _everyone(model, parts)
     if merged is not None:
         state = replace(state, sizes=tuple(merged.sizes.tolist()))
-    state = replace(state, scored=_scored(state, parts), on_steps=_on_steps(parts))
+    state = replace(_with_totals(state, parts), on_steps=_on_steps(parts))
     found = _Foretold.by(model)
 
     if wanted is not None and not wanted.new_to(state.tuning, axes.schema):
@@ -228,21 +230,24 @@ def _usual(
     return unusual.learn(sample.vectors[order], divided.features, segments, each, wanted.habits)
 
 
-def _scored(state: TrainerState, parts: Sequence[PartitionStatistics]) -> Mapping[int, list[float]]:
-    """What scores come to in each segment, by all owners; as before until all have told it anew."""
+def _with_totals(state: TrainerState, parts: Sequence[PartitionStatistics]) -> TrainerState:
+    """With what scores come to in each segment, by all owners; as before until all have told it anew."""
     model = state.model
     if model is None or model.scores is None:
-        return {}
+        return replace(state, scored={}, totals_in=0)
+    columns = 2 + len(model.scores.learned)
     peopled = [part for part in parts if part.users]
     # An owner of another version tells it in another form.
-    size = 8 * len(model.ids) * (2 + len(model.scores.learned))
+    size = 8 * len(model.ids) * columns
     told = [
         part.scored for part in peopled if part.model == model.name and len(part.scored) == size
     ]
     if not told or len(told) < len(peopled):
-        return state.scored
+        of_these = all(len(state.scored.get(one, ())) == columns for one in model.ids.tolist())
+        return state if of_these else replace(state, totals_in=0)
     sums = np.sum([np.frombuffer(one) for one in told], axis=0).reshape(len(model.ids), -1)
-    return dict(zip(model.ids.tolist(), sums.tolist(), strict=True))
+    scored = dict(zip(model.ids.tolist(), sums.tolist(), strict=True))
+    return replace(state, scored=scored, totals_in=SAMPLES_A_TOTAL)
 
 
 def _on_steps(parts: Sequence[PartitionStatistics]) -> Mapping[str, Mapping[str, int]]:
@@ -571,6 +576,7 @@ def _looked(state: TrainerState, sample: Sample, settings: Learning) -> TrainerS
     known = [] if state.model is None else [state.of(part.population) for part in state.model.parts]
     return replace(
         state,
+        totals_in=max(state.totals_in - 1, 0),
         sample_due_ms=min(
             (_next(sample.at_ms, one.refit_ms, every_ms, share) for one in known), default=0
         ),

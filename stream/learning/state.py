@@ -70,6 +70,7 @@ class TrainerState:
         scorer: what was learned of scores; the model has what it came to.
         scored: what scores come to in each segment, by its id: customers, users, and the sum of each
             score over those of them who have it, in the order of the model's.
+        totals_in: samples to come before one that tells it anew.
         came: what came of looks at the people of each segment, by horizon.
         on_steps: of each level, users on each step.
         looks: what scores are yet to be learned from; it is large, and is stored beside the rest.
@@ -94,6 +95,7 @@ class TrainerState:
     customers_seen: Seen = NOTHING_SEEN
     scorer: Learner = NOTHING_LEARNED
     scored: Mapping[int, list[float]] = field(default_factory=dict)
+    totals_in: int = 0
     came: tuple[Horizon, ...] = ()
     on_steps: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     looks: Looks = NO_LOOKS
@@ -111,7 +113,7 @@ class TrainerState:
     def owner_view(self) -> OwnerView:
         """What owners read when this state is stored."""
         thresholds = {name: known.sample_threshold for name, known in self.learned.items()}
-        return OwnerView(self.model, self.sample_due_ms, thresholds, self.announced)
+        return OwnerView(self.model, self.sample_due_ms, thresholds, self.announced, self.totals_in)
 
     def pack(self, axes: Axes) -> bytes:
         told = {name: getattr(self, name) for name in _PLAIN}
@@ -142,6 +144,7 @@ class _Packed(msgspec.Struct):
     customers_seen: Seen = NOTHING_SEEN
     scorer: Learner = NOTHING_LEARNED
     scored: dict[int, list[float]] = {}
+    totals_in: int = 0
     came: tuple[Horizon, ...] = ()
     on_steps: dict[str, dict[str, int]] = {}
     tuning: Tuning | None = None

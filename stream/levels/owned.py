@@ -111,7 +111,8 @@ class OwnedLevels:
                 for at_ms in (now_ms, now_ms + ahead_ms)
             )
             stay = self._stay(model, theirs[FIELD], now, then, ahead_ms)
-            until[left[stay]] = now_ms + ahead_ms
+            # At the full minute, so that those who are looked at in a minute are in one sweep.
+            until[left[stay]] = (now_ms + ahead_ms) // MINUTE_MS * MINUTE_MS
             left = left[~stay]
         return until
 

@@ -17,7 +17,7 @@ def test_what_levels_cost_is_told_of_a_shop_that_has_some(monkeypatch: pytest.Mo
     assert found["users"] > 100
     assert "purchase_stage" in found["levels"]
     assert min(found["sweep_ms"], found["first_times"]) > 0
-    assert found["scores_of_all"] == pytest.approx(found["scores"] / 6)
+    assert found["scores_of_all"] == pytest.approx(found["scores"] / 60)
     told = section({"sweeps": 3, "shops": [found]}, datetime(2026, 11, 26, tzinfo=UTC))
     assert f"| {found['users']:,} |" in told
     assert "3 sweeps" in told

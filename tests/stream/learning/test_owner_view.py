@@ -14,15 +14,15 @@ from stream.learning.state import Learned, TrainerState
 from tests.stream.test_trainer import TABLE, a_shop, first_state
 
 SAMPLED = replace(
-    first_state(a_shop()), sample_due_ms=70_000, sample_due_updates=5, announced="1.0"
+    first_state(a_shop()), sample_due_ms=70_000, sample_due_updates=5, announced="1.0", totals_in=3
 )
-OWNERS_READ = {"model", "sample_due_ms", "learned", "announced"}
+OWNERS_READ = {"model", "sample_due_ms", "learned", "announced", "totals_in"}
 
 
-def as_told(view: OwnerView) -> tuple[Any, int, dict[str, int], str]:
+def as_told(view: OwnerView) -> tuple[Any, int, dict[str, int], str, int]:
     """A view as something to compare."""
     model = None if view.model is None else view.model.published(TABLE)
-    return model, view.sample_due_ms, dict(view.sample_thresholds), view.announced
+    return model, view.sample_due_ms, dict(view.sample_thresholds), view.announced, view.totals_in
 
 
 @pytest.mark.parametrize("state", [TrainerState(), SAMPLED], ids=["nothing yet", "a model"])
@@ -33,6 +33,7 @@ def test_owners_read_from_the_store_what_the_trainer_has(state: TrainerState) ->
         state.sample_due_ms,
         {name: known.sample_threshold for name, known in state.learned.items()},
         state.announced,
+        state.totals_in,
     )
     assert (stored.model is None) == (state.model is None)
 

@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 
 from stream.config import Learning
-from stream.learning.rounds import learn
+from stream.learning.rounds import SAMPLES_A_TOTAL, learn
 from stream.learning.state import TrainerState
 from stream.learning.statistics import PartitionStatistics, Sample
 from stream.model import GivenAxes, Model
 from stream.scores.declare import Score, Wanted
 from stream.scores.looks import Looks
 from stream.scores.step import came_back
+from stream.sweeps import SampleRequest
 from stream.units import DAY_MS
 from tests.stream.scores.making import FEATURES, START_MS, WANTED, Crowd
 
@@ -208,6 +209,37 @@ def test_as_long_as_an_owner_has_not_told_it_is_as_it_was(
         parts[1].scored = of_another_version
         later = learn(learned, parts, sample.at_ms, AXES, LEARNING, (), scores=WANTED)
         assert later.scored == learned.scored
+
+
+def test_they_are_added_up_with_some_samples_only_but_at_once_where_nothing_is_known(
+    crowd: Crowd, learned: TrainerState
+) -> None:
+    """What they come to costs owners half a look."""
+    sample = crowd.sample(LAST)
+
+    def looked(state: TrainerState, *totals: bool) -> TrainerState:
+        """After a sample of two owners, each with what scores come to or without."""
+        parts = told(sample, state.model, len(totals))
+        for part, brings in zip(parts, totals, strict=True):
+            part.scored = part.scored if brings else b""
+        due = replace(state, sample_due_ms=0)
+        return learn(due, parts, sample.at_ms, AXES, LEARNING, (), scores=WANTED)
+
+    def wants_totals(state: TrainerState) -> bool:
+        request = SampleRequest.of(state.owner_view, sample.at_ms + DAY_MS, 9)
+        return request is not None and request.totals
+
+    state = looked(learned, True, True)
+    assert state.totals_in == SAMPLES_A_TOTAL - 1
+    for _ in range(SAMPLES_A_TOTAL - 1):
+        assert not wants_totals(state)
+        state = looked(state, False, False)
+    assert wants_totals(state)
+    assert wants_totals(looked(state, True, False)), "all have to tell it"
+    assert not wants_totals(looked(state, True, True))
+    first, *_ = learned.scored
+    fewer = {segment: sums for segment, sums in learned.scored.items() if segment != first}
+    assert wants_totals(looked(replace(learned, scored=fewer, totals_in=5), False, False))
 
 
 def test_a_table_that_cannot_tell_has_none(crowd: Crowd) -> None:
