@@ -31,6 +31,7 @@ from stream.features import (
     SHOP_EVENTS,
     Feature,
     FeatureTable,
+    over_time,
 )
 from stream.kinds import DEFAULT_KINDS, DERIVED, FALLBACK_KIND, KindRule
 from stream.levels.book import layout
@@ -533,6 +534,11 @@ class Scoring(Section):
     labels: int = setting(
         400, "looks of which all is known, before a horizon has scores", "looks", ge=50
     )
+    falls: bool = setting(
+        True,
+        "what is foretold of whoever does nothing falls with time, whatever was learned; without it, it "
+        "may rise, as in a shop of yearly gifts",
+    )
 
 
 class Publish(Section):
@@ -805,7 +811,7 @@ class Settings(Section):
         absent = {feature.name: feature.absent for feature in self.features}
         return Wanted(
             self.scores, inputs, told.users, told.look_days, told.labels, habits, self.levels,
-            absent,
+            absent, over_time(self.features), told.falls,
         )  # fmt: skip
 
     @model_validator(mode="before")

@@ -26,7 +26,7 @@ import numpy.typing as npt
 from stream.clustering import smallest_hashes
 from stream.delivered import Delivered, LostChanges, newest_of, put_where_told
 from stream.events import CAUSES, Bools, Cause, Counts, EventColumns, Floats, Hashes, Ints, Rows
-from stream.features import FeatureTable
+from stream.features import FeatureTable, over_time
 from stream.hashing import user_hashes
 from stream.learning.statistics import PartitionStatistics
 from stream.levels.book import FIELD
@@ -147,7 +147,7 @@ class Partition:
         self._known_to = position.known_to
         self._lost = LostChanges()
         self._kinds = KindBook(position.kinds)
-        self._levels = OwnedLevels(position)
+        self._levels = OwnedLevels(position, over_time(table.features))
         self._recorder = Recorder(
             self._slots,
             self._kinds,
@@ -560,7 +560,9 @@ class Partition:
                 levels.recount(before[crossed], rows[FIELD][crossed])
                 put_rows(self._rows, slots, rows)
                 self._dirty[slots[crossed]] = True
-            until[slots] = levels.look_ahead(model, rows, self._table.vectors, now_ms, names)
+            until[slots] = levels.look_ahead(
+                model, rows, vectors, self._table.vectors, now_ms, names
+            )
 
     def _hold(self, slots: Ints, now_ms: int) -> Ints:
         """Places of users whom nothing moves at a time, because it is known where they go.

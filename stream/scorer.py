@@ -7,7 +7,7 @@ around it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,9 @@ import numpy.typing as npt
 from stream.clustering import smallest_hashes
 from stream.config import Scoring
 from stream.events import Floats
+from stream.features import DEFAULT_FEATURES
+from stream.features import over_time as of_features
+from stream.features.terms import OverTime
 from stream.hashing import hash_texts
 from stream.learning.statistics import Sample
 from stream.saving import replaced
@@ -28,7 +31,7 @@ from stream.scores.model import NOTHING_FORETOLD, Explained, Scores
 from stream.scores.step import NO_LOOKS, advance, due, published
 from stream.scores.unusual import Farness, Usual, learn
 
-FORMAT = 2
+FORMAT = 3
 
 
 class Scorer:
@@ -44,6 +47,8 @@ class Scorer:
         habits: features in which somebody may be unusual; if None, those of the settings that there are.
         scoring: the settings of the pipeline; its `inputs` are not looked at.
         sample_users: followed are users with the smallest hashes, up to so many.
+        over_time: how each feature goes on for somebody who does nothing; if None, as the default feature of
+            that name does. What is not here stays.
 
     Raises:
         ValueError: a feature that is not there.
@@ -58,6 +63,7 @@ class Scorer:
         habits: Sequence[str] | None = None,
         scoring: Scoring | None = None,
         sample_users: int = 4_096,
+        over_time: Mapping[str, OverTime] | None = None,
     ) -> None:
         names = tuple(features)
         scoring = scoring or Scoring()
@@ -71,7 +77,14 @@ class Scorer:
         self._features = names
         self._sample_users = sample_users
         self._wanted = Wanted(
-            tuple(scores), chosen, scoring.users, scoring.look_days, scoring.labels, tuple(unusual)
+            tuple(scores),
+            chosen,
+            scoring.users,
+            scoring.look_days,
+            scoring.labels,
+            tuple(unusual),
+            over_time=of_features(DEFAULT_FEATURES) if over_time is None else over_time,
+            falls=scoring.falls,
         )
         self._known: Learner = NOTHING_LEARNED
         self._looks: Looks = NO_LOOKS
@@ -178,6 +191,8 @@ class Scorer:
             "users": self._wanted.users,
             "look_days": self._wanted.look_days,
             "labels": self._wanted.least,
+            "falls": self._wanted.falls,
+            "over_time": dict(zip(self._wanted.inputs, self._wanted.turns, strict=True)),
             "habits": self._wanted.habits,
             "sample_users": self._sample_users,
             "at_ms": self._at_ms,
@@ -200,7 +215,10 @@ class Scorer:
             if told["format"] != FORMAT:
                 raise ValueError(f"format {told['format']}, {FORMAT} was expected")
             scoring = Scoring(
-                users=told["users"], look_days=told["look_days"], labels=told["labels"]
+                users=told["users"],
+                look_days=told["look_days"],
+                labels=told["labels"],
+                falls=told["falls"],
             )
             made = cls(
                 told["features"],
@@ -209,6 +227,7 @@ class Scorer:
                 habits=told["habits"],
                 scoring=scoring,
                 sample_users=told["sample_users"],
+                over_time=told["over_time"],
             )
             made._known = msgspec.convert(told["known"], Learner)
             made._looks = Looks.unpack(told["looks"])

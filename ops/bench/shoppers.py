@@ -11,7 +11,7 @@ numbers mean:
   distance of prediction and share over 15 quantile bins, which ``results/calibration-*.svg`` shows.
 - *levels*: whoever will not order for 100 days, from an order on when levels were there already, and how long they had been
   silent when they were told that their churn risk is high (the median; `levels_told`); who orders within 30 days of being
-  told; crossings a customer and year. `--levels` plays for these alone, without rivals.
+  told; crossings a customer and year.
 - *capture*: of all money spent within 90 days, the share that the tenth with the highest predictions
   spent; *total*: all that was predicted over all that was spent. *ms a step* is the processor's time.
 """
@@ -175,13 +175,15 @@ def looks_of(seen: Watched, wanted: Wanted, days: float) -> Iterator[tuple[Week,
         )  # fmt: skip
 
 
-def judged(seen: Watched, wanted: Wanted, days: float) -> dict[str, Any] | None:
+def judged(
+    seen: Watched, wanted: Wanted, days: float, *, rivals: bool = True
+) -> dict[str, Any] | None:
     """Every method, on the looks for which each had something to say; None where there are none."""
     pairs = list(looks_of(seen, wanted, days))
     name = f"buy_probability_{days:.0f}d"
     predicted = {OURS: [week.scores.get(name) for week, _ in pairs]}
     looks = [one for _, one in pairs]
-    for title, rival in RIVALS.items():
+    for title, rival in RIVALS.items() if rivals else ():
         predicted[title] = rival(looks, days)
     both = [
         place
@@ -241,13 +243,14 @@ def report_of(shop: Shop, *, rivals: bool = True) -> dict[str, Any]:
     began = time.perf_counter()
     seen = watch(shop)
     wanted = shop.settings.foretold()
-    days_judged = DAYS if rivals else ()
     assert seen.levels is not None
     slots, times = (np.concatenate(column) for column in zip(*seen.orders, strict=True))
     return {
         "shop": shop.name,
         "horizons": {
-            f"{days:.0f}": found for days in days_judged if (found := judged(seen, wanted, days))
+            f"{days:.0f}": found
+            for days in DAYS
+            if (found := judged(seen, wanted, days, rivals=rivals))
         },
         "levels": judged_levels(seen.levels, slots, times, seen.last_ms),
         "money": money(seen, DAYS[-1]),
@@ -346,13 +349,19 @@ def shops(wanted: argparse.Namespace) -> list[Shop]:
     found += [
         of_made(one.scaled(wanted.scale), wanted.seed) for one in MADE if one.name in MADE_SHOPS
     ]
+    told = [one.settings.scoring.model_copy(update={"falls": wanted.falls}) for one in found]
+    found = [
+        one._replace(settings=one.settings.model_copy(update={"scoring": scoring}))
+        for one, scoring in zip(found, told, strict=True)
+    ]
     return chosen(found, wanted)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run it; 0 done, 1 it could not be done, 2 wrong use."""
     wanted = parse(arguments)
-    what = asked_for(wanted) + (" --levels" if wanted.levels else "")
+    what = asked_for(wanted) + ("" if wanted.rivals else " --no-rivals")
+    what += "" if wanted.falls else " --no-falls"
     if wanted.file is not None:
         what = f"--file {wanted.file.name} --mapping {wanted.mapping}"
     told = f"python -m ops.bench.shoppers {what}"
@@ -360,8 +369,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     def measure() -> dict[str, Any]:
         reports = []
         for shop in shops(wanted):
-            reports.append(report_of(shop, rivals=not wanted.levels))
-            if wanted.append:
+            reports.append(report_of(shop, rivals=wanted.rivals))
+            if wanted.append and wanted.rivals and wanted.falls:
                 calibration.write(RESULTS.parent, reports[-1])
             command.say(f"{shop.name}: {reports[-1]['seconds']} s")
         return {"shops": reports}
@@ -389,7 +398,14 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     add = parser.add_argument
     add("--file", type=Path, help="a file of events, instead of the shops")
     add("--mapping", default="segment", help="of that file")
-    add("--levels", action="store_true", help="scores are not held against rivals")
+    add(
+        "--rivals", action=argparse.BooleanOptionalAction, default=True,
+        help="hold scores against rivals, which takes nearly all of the time",
+    )  # fmt: skip
+    add(
+        "--falls", action=argparse.BooleanOptionalAction, default=True,
+        help="scores fall with silence, whatever was learned",
+    )  # fmt: skip
     ask_for_shops(parser)
     return parser.parse_args(arguments)
 

@@ -9,7 +9,7 @@ What the shop does (refund, cancel, ship) is folded, and is no sign of life: it 
 seen*, opens no session, and makes nobody known.
 """
 
-from stream.features.aggregates import BUCKETS, SAME_OCCASION_DAYS
+from stream.features.aggregates import BUCKETS, SAME_OCCASION_DAYS, over_time
 from stream.features.batch import SESSION_GAP_MS, OrderKinds, Shares, starts_of
 from stream.features.declare import DEFAULT_FEATURES, REVIEW_FEATURES, Feature
 from stream.features.table import FeatureTable
@@ -27,5 +27,6 @@ __all__ = [
     "FeatureTable",
     "OrderKinds",
     "Shares",
+    "over_time",
     "starts_of",
 ]

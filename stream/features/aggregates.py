@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 import numpy as np
@@ -19,7 +19,7 @@ from stream.events import Floats, Ints
 from stream.features.batch import Batch, newest_before, starts_of
 from stream.features.part import Part, Parts, Read, Reading, index_of
 from stream.features.sums import OPINIONS, Measure, Sums, Windows, timed
-from stream.features.terms import ORDER_FAMILY, Declared
+from stream.features.terms import ORDER_FAMILY, Declared, OverTime
 from stream.units import DAY_MS
 
 SAME_OCCASION_DAYS = 0.5
@@ -35,10 +35,12 @@ class Aggregate(ABC):
     Attributes:
         name: in declarations.
         of_features: whether it is read from other features, and so after them.
+        turn: how it goes on for somebody who does nothing, if that does not depend on the declaration.
     """
 
     name: ClassVar[str]
     of_features: ClassVar[bool] = False
+    turn: ClassVar[OverTime] = "moves"
 
     @classmethod
     def validate(cls, feature: Declared) -> None:
@@ -54,6 +56,16 @@ class Aggregate(ABC):
     @abstractmethod
     def allot(cls, feature: Declared, parts: Parts) -> Read:
         """Give a feature its place among the parts of the row; returns how to read it."""
+
+    @classmethod
+    def over_time(cls, feature: Declared, others: Mapping[str, OverTime]) -> OverTime:
+        """How it goes on for somebody who does nothing; `moves` where that is not known.
+
+        Args:
+            others: how others do, by name, of which it is read.
+        """
+        del feature, others
+        return cls.turn
 
 
 # -- sums of events ----------------------------------------------------------------------------
@@ -73,6 +85,11 @@ class Count(Aggregate):
     @classmethod
     def allot(cls, feature: Declared, parts: Parts) -> Read:
         return timed(feature, Measure.declared(feature), parts.of(Sums), parts.of(Windows))
+
+    @classmethod
+    def over_time(cls, feature: Declared, others: Mapping[str, OverTime]) -> OverTime:
+        del others
+        return _forgets(feature)
 
 
 class Sum(Aggregate):
@@ -98,6 +115,11 @@ class Sum(Aggregate):
     def allot(cls, feature: Declared, parts: Parts) -> Read:
         return timed(feature, Measure.declared(feature), parts.of(Sums), parts.of(Windows))
 
+    @classmethod
+    def over_time(cls, feature: Declared, others: Mapping[str, OverTime]) -> OverTime:
+        del others
+        return _forgets(feature)
+
 
 class Mean(Sum):
     """The same by event."""
@@ -113,6 +135,12 @@ class Mean(Sum):
         )
         return lambda reading: _divide(top(reading), bottom(reading), feature.absent)
 
+    @classmethod
+    def over_time(cls, feature: Declared, others: Mapping[str, OverTime]) -> OverTime:
+        del others
+        # Until what it is of has all but decayed away.
+        return "stays" if feature.window is None else "moves"
+
 
 # -- times -------------------------------------------------------------------------------------
 
@@ -121,6 +149,7 @@ class Last(Part, Aggregate):
     """Days since an event."""
 
     name = "last"
+    turn = "rises"
     field = "last"
 
     def __init__(self) -> None:
@@ -160,6 +189,7 @@ class First(Aggregate):
     """Days since a user was first seen."""
 
     name = "first"
+    turn = "ages"
 
     @classmethod
     def validate(cls, feature: Declared) -> None:
@@ -233,6 +263,7 @@ class Gap(Aggregate):
     """Mean of the days from one event to the next, the later ones counting for more."""
 
     name = "gap"
+    turn = "stays"
 
     @classmethod
     def validate(cls, feature: Declared) -> None:
@@ -261,6 +292,7 @@ class Distinct(Part, Aggregate):
     """How many categories, each fading since it was last seen."""
 
     name = "distinct"
+    turn = "falls"
     field = "distinct"
 
     def __init__(self) -> None:
@@ -321,12 +353,39 @@ class Ratio(Aggregate):
 
         return read
 
+    @classmethod
+    def over_time(cls, feature: Declared, others: Mapping[str, OverTime]) -> OverTime:
+        top, bottom = (others[part] for part in feature.ratio_parts)
+        if bottom != "stays":
+            return "moves"
+        return "rises" if top == "ages" else top
+
 
 AGGREGATES: Mapping[str, type[Aggregate]] = {
     one.name: one for one in (Count, Sum, Mean, Distinct, Last, First, Gap, Ratio)
 }
+
+
+def over_time(features: Sequence[Declared]) -> dict[str, OverTime]:
+    """How each goes on for somebody who does nothing, by name."""
+    found: dict[str, OverTime] = {}
+    # What is read from other features is read behind them.
+    for feature in sorted(features, key=lambda one: AGGREGATES[one.aggregate].of_features):
+        found[feature.name] = AGGREGATES[feature.aggregate].over_time(feature, found)
+    return found
+
+
 PARTS: tuple[type[Part], ...] = (Sums, Last, Distinct, Windows, Gaps)
 """What every row has, whatever features there are, in this order; further parts come behind them."""
+
+
+def _forgets(feature: Declared) -> OverTime:
+    """Of what is added up. What leaves a window may have been less than nothing."""
+    if feature.half_life is not None:
+        return "falls"
+    if feature.window is None:
+        return "stays"
+    return "moves" if feature.minus or feature.of in {"value", "sentiment"} else "falls"
 
 
 def _days_since(times: npt.NDArray[np.int64], now_ms: int, absent: float) -> Floats:

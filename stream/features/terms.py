@@ -39,6 +39,10 @@ SHOP_EVENTS = (
 REVIEWED = "Product Reviewed"
 ORDER_FAMILY = frozenset((PLACED, UPDATED, REFUNDED, CANCELLED))
 
+OverTime = Literal["stays", "rises", "falls", "ages", "moves"]
+"""How a feature goes on for somebody who does nothing: `ages` rises as the days of silence do, `falls` fades to
+nothing, and `moves` goes either way."""
+
 _Duration = Annotated[float, BeforeValidator(parse_duration), Field(gt=0)]
 
 

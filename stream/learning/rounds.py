@@ -205,7 +205,8 @@ def _learned_scores(
             state.scorer, state.looks, sample, divided.features, wanted, settings.sample_users
         )
         # What was published goes on to be told while it is learned anew, unless it means something else.
-        kept = told if told is not None and told.inputs == wanted.inputs else None
+        same = told is not None and (told.inputs, told.turns) == (wanted.inputs, wanted.turns)
+        kept = told if same else None
         told = published(known, looks, wanted) or kept
     else:
         known, looks, told = Learner(wanted.meaning, sample.at_ms // DAY_MS), NO_LOOKS, None

@@ -194,7 +194,7 @@ USUAL_LEVELS: tuple[Level, ...] = (
         of="buy_probability_90d",
         steps=(
             Step(name="low", least_of_base=1.1),
-            Step(name="medium", least_of_base=0.77),
+            Step(name="medium", least_of_base=0.9),
             Step(name="medium", of="buy_probability_30d", least_of_base=1.0),
             Step(name="high"),
         ),

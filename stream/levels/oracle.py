@@ -104,9 +104,18 @@ def _share_below(people: Usual, distance: float) -> float:
 
 def _terms(scores: Scores, features: Mapping[str, float]) -> list[float]:
     own = []
-    for name, centre, spread in zip(scores.inputs, scores.centre, scores.spread, strict=True):
-        own.append(_cut((_log(features[name]) - centre) / spread, REACH))
-    return [1.0, *own, *((one * one - 1.0) / math.sqrt(2.0) for one in own)]
+    for name, turn, centre, spread in zip(
+        scores.inputs, scores.turns, scores.centre, scores.spread, strict=True
+    ):
+        value = features[name]
+        if turn == "ages":
+            value -= features["days_since_order"]
+        if turn in {"ages", "falls"}:
+            value = max(value, 0.0)
+        own.append(_cut((_log(value) - centre) / spread, REACH))
+    above = [(max(one, 0.0) ** 2 - 0.5) / math.sqrt(1.25) for one in own]
+    below = [(0.5 - min(one, 0.0) ** 2) / math.sqrt(1.25) for one in own]
+    return [1.0, *own, *above, *below]
 
 
 def _log(value: float) -> float:

@@ -6,13 +6,14 @@ many users are on each step. `partition` writes the records.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from stream.events import CAUSES, Bools, Cause, Floats, Ints, Rows
+from stream.features.terms import OverTime
 from stream.levels.book import FIELD, Codes, LevelBook, count_codes, none_told
 from stream.levels.steps import Values
 from stream.levels.told import NONE, Crossings, crossings
@@ -34,9 +35,13 @@ class OwnedLevels:
     Attributes:
         book: codes of its rows.
         looked_ms, looked_by: when the last sweep began, and by which levels everyone was looked at in it.
+
+    Args:
+        turns: how each feature goes on for somebody who does nothing.
     """
 
-    def __init__(self, position: Position) -> None:
+    def __init__(self, position: Position, turns: Mapping[str, OverTime]) -> None:
+        self._one_way = {name for name, turn in turns.items() if turn != "moves"}
         self.book = LevelBook(position.levels)
         self.looked_ms, self.looked_by = position.levels_ms, position.levels_by
         self._of: Model | None = None
@@ -90,27 +95,34 @@ class OwnedLevels:
     # -- the silent ---------------------------------------------------------------------------
 
     def look_ahead(
-        self, model: Model, rows: Rows, vectors_at: VectorsAt, now_ms: int, names: Sequence[str]
+        self,
+        model: Model,
+        rows: Rows,
+        vectors: Floats,
+        vectors_at: VectorsAt,
+        now_ms: int,
+        names: Sequence[str],
     ) -> Ints:
         """Until when each user is sure to cross nothing by time alone, ``(n,)``; 0 for who has to be looked at.
 
         Nothing is looked for beyond the next sweep, if sweeps are as far apart as they were last.
 
         Args:
+            vectors: of the rows, now.
             vectors_at: gives the vectors of rows at a time.
             names: of the features.
         """
         until = np.zeros(len(rows), np.int64)
-        left = np.arange(len(rows))
+        if now_ms - self.looked_ms >= AHEAD_MS[0]:
+            return until
+        left, now = np.arange(len(rows)), model.levels.values(vectors, names)
         for ahead_ms in AHEAD_MS:
             if len(left) == 0 or now_ms - self.looked_ms >= ahead_ms:
                 break
             theirs = rows_at(rows, left)
-            now, then = (
-                model.levels.values(vectors_at(theirs, at_ms), names)
-                for at_ms in (now_ms, now_ms + ahead_ms)
-            )
-            stay = self._stay(model, theirs[FIELD], now, then, ahead_ms)
+            here = {name: values[left] for name, values in now.items()}
+            then = model.levels.values(vectors_at(theirs, now_ms + ahead_ms), names)
+            stay = self._stay(model, theirs[FIELD], here, then, ahead_ms)
             # At the full minute, so that those who are looked at in a minute are in one sweep.
             until[left[stay]] = (now_ms + ahead_ms) // MINUTE_MS * MINUTE_MS
             left = left[~stay]
@@ -120,9 +132,11 @@ class OwnedLevels:
         self, model: Model, codes: Codes, values: Values, then: Values, ahead_ms: int
     ) -> Bools:
         found = np.ones(len(codes), np.bool_)
+        scores = model.levels.scores
+        one_way = self._one_way if scores is None else self._one_way | scores.falling
         for level in model.levels.known:
             before = self.book.places_of(level)[codes[:, self.book.place(level.name)]]
-            found &= level.stays(values, then, before, ahead_ms)
+            found &= level.stays(values, then, before, ahead_ms, one_way)
         return found
 
     # -- a look -------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ where they are.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from hashlib import blake2b
@@ -164,17 +164,20 @@ class KnownLevel:
             np.copyto(found, NOWHERE, where=np.isnan(values[name]))
         return found
 
-    def stays(self, values: Values, later: Values, before: Places, ahead_ms: int) -> Bools:
+    def stays(
+        self, values: Values, later: Values, before: Places, ahead_ms: int, one_way: Collection[str]
+    ) -> Bools:
         """Who is sure to go over no limit by time alone, from one time to another that is near.
 
-        What is looked at goes nearly straight in between: whoever is farther from every limit at both times
-        than the way from one to the other, and a little more, does not reach it. What is the same at both does
-        not move.
+        What goes one way does not reach a limit that it is on the same side of at both times. All else goes
+        nearly straight in between: whoever is farther from every limit at both times than the way from one to the
+        other, and a little more, does not reach it. What is the same at both does not move.
 
         Args:
             values, later: as `now` takes them, of both times.
             before: as `now` takes it.
             ahead_ms: from the one time to the other.
+            one_way: what is known to only rise, or only fall.
         """
         found = np.ones(len(before), np.bool_)
         # How far it can be from straight grows with the time, if not with its square.
@@ -189,6 +192,13 @@ class KnownLevel:
             limits += rule.edges(there, self.slack)
         for name, edge in limits:
             value, then = values[name], later[name]
+            if name in one_way:
+                rounding = ROUNDING * np.abs(edge)
+                beside = np.abs(value - edge) <= rounding
+                beside |= np.abs(then - edge) <= rounding
+                beside |= (value < edge) != (then < edge)
+                found &= ~beside | np.isinf(edge) | (then == value)
+                continue
             way = np.abs(then - value) + share * np.abs(edge)
             near = np.minimum(np.abs(value - edge), np.abs(then - edge)) <= way
             found &= ~near | np.isinf(edge) | (then == value)

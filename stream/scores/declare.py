@@ -14,6 +14,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from stream.features.terms import OverTime
 from stream.levels.declare import Level
 
 ORDERS, REVENUE, SILENCE = "orders_total", "revenue_total", "days_since_order"
@@ -97,6 +98,8 @@ class Wanted:
         habits: features that unusual is computed from.
         levels: that are to be made of scores and features.
         absent: of each feature, the value of whoever has done nothing; levels begin there.
+        over_time: how each feature goes on for somebody who does nothing; `stays` where it is not told.
+        falls: whether scores of such a one are bound to fall.
     """
 
     scores: tuple[Score, ...]
@@ -107,6 +110,13 @@ class Wanted:
     habits: tuple[str, ...] = ()
     levels: tuple[Level, ...] = ()
     absent: Mapping[str, float] = field(default_factory=dict)
+    over_time: Mapping[str, OverTime] = field(default_factory=dict)
+    falls: bool = True
+
+    @cached_property
+    def turns(self) -> tuple[OverTime, ...]:
+        """How each input goes on for somebody who does nothing."""
+        return tuple(self.over_time.get(name, "stays") for name in self.inputs)
 
     @cached_property
     def days(self) -> tuple[float, ...]:
@@ -121,7 +131,7 @@ class Wanted:
     @cached_property
     def meaning(self) -> str:
         """The same for the same inputs and horizons: what was learned holds for no others."""
-        told = repr((self.inputs, self.days)).encode()
+        told = repr((self.inputs, self.days, self.turns, self.falls)).encode()
         return blake2b(told, digest_size=8).hexdigest()
 
     def readable(self, features: Sequence[str]) -> bool:

@@ -2,7 +2,8 @@
 
 Comes in: terms of looks (see `model.Scale`) and what came of them. Goes out: a `Learner` that knows more.
 Weights follow AdaGrad (Duchi, Hazan and Singer 2011): of an input that is often there each step is
-smaller. Inputs are standardised by a running mean and variance (Chan, Golub and LeVeque 1983).
+smaller. Inputs are standardised by a running mean and variance (Chan, Golub and LeVeque 1983). A weight that may have one sign only is put back to nothing where a step
+gives it the other.
 """
 
 from __future__ import annotations
@@ -77,11 +78,18 @@ class Linear(msgspec.Struct, frozen=True):
     squares: tuple[float, ...] = ()
 
     def after(
-        self, terms: Floats, labels: Floats, misses: Misses, rate: float, belief: float
+        self,
+        terms: Floats,
+        labels: Floats,
+        misses: Misses,
+        rate: float,
+        belief: float,
+        signs: Floats,
     ) -> Linear:
         """With some more labels, in this order.
 
         Args:
+            signs: see `model.signs_of`; a weight that would have another is nothing.
             belief: curvature that speaks for a level of nothing, before the first labels.
         """
         if len(labels) == 0:
@@ -97,6 +105,7 @@ class Linear(msgspec.Struct, frozen=True):
             step = rate * gradient / np.sqrt(squares)
             step[0] = wrong.sum() / level
             weights -= step
+            weights[weights * signs < 0.0] = 0.0
         return Linear(tuple(weights.tolist()), tuple(squares.tolist()))
 
     def _begun(self, terms: int, belief: float) -> tuple[Floats, Floats]:
@@ -134,10 +143,11 @@ class Ahead(msgspec.Struct, frozen=True):
     buy: Linear = Linear()
     worth: Linear = Linear()
 
-    def after(self, terms: Floats, bought: Floats, worth: Floats) -> Ahead:
+    def after(self, terms: Floats, bought: Floats, worth: Floats, signs: Floats) -> Ahead:
         """With what came of some looks.
 
         Args:
+            signs: see `model.signs_of`.
             bought: 1 for an order within the horizon, else 0.
             worth: baskets taken home within it.
         """
@@ -155,9 +165,9 @@ class Ahead(msgspec.Struct, frozen=True):
             self.labels + n,
             self.bought + int(buyers.sum()),
             base,
-            self.buy.after(terms, bought, missed_odds, RATE, 1.0),
+            self.buy.after(terms, bought, missed_odds, RATE, 1.0, signs),
             self.worth.after(
-                terms[buyers], worth[buyers], missed_baskets, WORTH_RATE, WORTH_BELIEF
+                terms[buyers], worth[buyers], missed_baskets, WORTH_RATE, WORTH_BELIEF, signs
             ),
         )
 

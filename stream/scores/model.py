@@ -4,14 +4,15 @@ Comes in: feature vectors in natural units. Goes out: a column a score, NaN for 
 user's score as a sum of what each input adds. It is published with the model, and read back to the bit.
 
 A user's inputs are mapped to logs, held against the mean and spread of customers, and each counts by
-itself and by its square. The sum of these terms is the *log-odds* of an order within the horizon. Money
-is the probability, times the user's usual basket, times e to another such sum: how many baskets whoever
+itself and by its squares above and below the mean. The sum of these terms is the *log-odds* of an order within
+the horizon. All three rise with the input, so the signs of their weights say which way a score goes with it
+(`learner`). Money is the probability, times the user's usual basket, times e to another such sum: how many baskets whoever
 buys at all takes home. How unusual somebody is comes from `unusual`, and is a column like the others.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import Any, Literal, NamedTuple
@@ -20,7 +21,8 @@ import msgspec
 import numpy as np
 
 from stream.events import Bools, Floats, Ints
-from stream.scores.declare import ORDERS, REVENUE
+from stream.features.terms import OverTime
+from stream.scores.declare import ORDERS, REVENUE, SILENCE
 from stream.scores.logs import logs_of
 from stream.scores.unusual import Farness, Usual
 
@@ -32,6 +34,8 @@ MOST_LOG_BASKETS = 2.5
 SHRINK_ORDERS = 3.0
 """A user's own mean order counts as much as the shop's when they have so many orders."""
 LEAST_SPREAD = 1e-6
+HALF, OF_SQUARES = 0.5, 1.25**-0.5
+"""Mean of a normal variable's square above its mean, and one over the standard deviation of that."""
 SHARE_GRID, MONEY_GRID = 2.0**20, 2.0**10
 """What is added up over users is rounded to parts of these: sums of billions of users, or of money up
 to 2^43, are exact."""
@@ -47,18 +51,59 @@ class Scale:
     spread: Floats
 
     def terms(self, logs: Floats) -> Floats:
-        """What weights are of, ``(n, 1 + 2 k)``: one, each input, each square."""
+        """What weights are of, ``(n, 1 + 3 k)``: one, each input, its square above the mean and below it."""
         n, k = logs.shape
-        found = np.empty((n, 1 + 2 * k))
+        found = np.empty((n, 1 + 3 * k))
         found[:, 0] = 1.0
-        own, squares = found[:, 1 : 1 + k], found[:, 1 + k :]
+        own, above, below = (found[:, 1 + place * k : 1 + (place + 1) * k] for place in range(3))
         np.subtract(logs, self.centre, out=own)
         own /= self.spread
         np.clip(own, -REACH, REACH, out=own)
-        np.multiply(own, own, out=squares)
-        squares -= 1.0
-        squares *= np.sqrt(0.5)
+        np.maximum(own, 0.0, out=above)
+        np.minimum(own, 0.0, out=below)
+        np.square(above, out=above)
+        above -= HALF
+        np.square(below, out=below)
+        np.subtract(HALF, below, out=below)
+        found[:, 1 + k :] *= OF_SQUARES
         return found
+
+
+SIGNS: Mapping[OverTime, float] = {
+    "stays": 0.0, "ages": 0.0, "moves": 0.0, "rises": -1.0, "falls": 1.0,
+}  # fmt: skip
+"""Of the weights of an input that goes on so in silence, if a score is to fall with it."""
+
+
+def signs_of(turns: Sequence[OverTime], *, falls: bool = True) -> Floats:
+    """Which sign each weight may have, ``(1 + 3 k,)``: 1, -1, or 0 for either.
+
+    Args:
+        turns: how each input goes on for somebody who does nothing.
+        falls: whether a score is to fall with that.
+    """
+    signs = [SIGNS[turn] * falls for turn in turns]
+    return np.array([0.0, *signs, *signs, *signs])
+
+
+def read(
+    vectors: Floats, features: Sequence[str], inputs: Sequence[str], turns: Sequence[OverTime]
+) -> Floats:
+    """Inputs in natural units, ``(n, k)``, such that the silence of somebody moves each one way or not at all.
+
+    An age is taken as of the last order, and what fades is at least nothing.
+
+    Args:
+        vectors: ``(n, features)`` in natural units.
+        turns: how each input goes on for somebody who does nothing.
+    """
+    found: Floats = vectors.take([features.index(name) for name in inputs], axis=1)
+    for column, turn in enumerate(turns):
+        if turn == "ages":
+            found[:, column] -= vectors[:, features.index(SILENCE)]
+        if turn in {"ages", "falls"}:
+            np.maximum(found[:, column], 0.0, out=found[:, column])
+    return found
 
 
 def summed(terms: Floats, weights: Floats) -> Floats:
@@ -141,12 +186,14 @@ class Scores:
 
     Attributes:
         inputs: features, by column of the scale.
+        turns: how each goes on for somebody who does nothing.
         usual: money of an order in the shop.
         learned: at least one.
         people: what is usual, where one of them is unusual.
     """
 
     inputs: tuple[str, ...]
+    turns: tuple[OverTime, ...]
     centre: tuple[float, ...]
     spread: tuple[float, ...]
     usual: float
@@ -174,6 +221,21 @@ class Scores:
         return tuple(at for at, score in enumerate(self.learned) if score.of != "unusual")
 
     @cached_property
+    def falling(self) -> frozenset[str]:
+        """Names of scores that are bound to fall for whoever does nothing."""
+        if "moves" in self.turns:
+            return frozenset()
+        signs = signs_of(self.turns)
+        return frozenset(
+            self.names[column]
+            for column in self._of_orders
+            if all(
+                weights is None or bool((weights * signs >= 0.0).all())
+                for weights in self._weights[column]
+            )
+        )
+
+    @cached_property
     def _of_everyone(self) -> tuple[tuple[int, Usual], ...]:
         """Columns of what everybody has."""
         people = self.people
@@ -189,7 +251,7 @@ class Scores:
 
     def readable(self, features: Sequence[str]) -> bool:
         """Whether a feature table has what the scores are computed from."""
-        orders = {*self.inputs, ORDERS, REVENUE} if self._of_orders else set()
+        orders = {*self.inputs, ORDERS, REVENUE, SILENCE} if self._of_orders else set()
         habits = self.people.inputs if self._of_everyone and self.people is not None else ()
         return {*orders, *habits} <= set(features)
 
@@ -226,8 +288,7 @@ class Scores:
         return found
 
     def _terms(self, vectors: Floats, features: Sequence[str]) -> Floats:
-        columns = [features.index(name) for name in self.inputs]
-        return self._scale.terms(logs_of(vectors.take(columns, axis=1)))
+        return self._scale.terms(logs_of(read(vectors, features, self.inputs, self.turns)))
 
     def totals(
         self, vectors: Floats, features: Sequence[str], columns: Ints, segments: int
@@ -283,11 +344,10 @@ class Scores:
         """
         terms, k = self._terms(vectors, features), len(self.inputs)
         buy, _ = self._weights[self.names.index(name)]
-        # An input at the mean has a square of nothing, and so a term for it.
-        level = np.sqrt(0.5)
-        own = buy[1 : 1 + k] * terms[:, 1 : 1 + k]
-        square = buy[1 + k :] * (terms[:, 1 + k :] + level)
-        return own + square, float(buy[0] - level * buy[1 + k :].sum())
+        # An input at the mean has squares of nothing, and so terms for them.
+        at_mean = self._scale.terms(self._scale.centre[None, :])[0]
+        carried = (buy * (terms - at_mean))[:, 1:]
+        return carried.reshape(-1, 3, k).sum(axis=1), float(buy @ at_mean)
 
     def how_unusual(self, vector: Floats, features: Sequence[str]) -> Farness | None:
         """How unusual one user is, and what makes it; None if that is no score here."""
@@ -315,7 +375,7 @@ class Scores:
         return msgspec.convert(data, Scores)
 
 
-NOTHING_FORETOLD = Scores((), (), (), 0.0, ())
+NOTHING_FORETOLD = Scores((), (), (), (), 0.0, ())
 """Has no score yet."""
 
 

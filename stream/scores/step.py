@@ -26,6 +26,8 @@ from stream.scores.model import (
     baskets,
     have_ordered,
     probability,
+    read,
+    signs_of,
     summed,
     usual_basket,
 )
@@ -64,13 +66,13 @@ def advance(
     hashes, vectors = sample.hashes[order], sample.vectors[order]
     silence, revenue = (vectors[:, features.index(name)] for name in (SILENCE, REVENUE))
     looks, over = seen(looks, Sight(sample.at_ms, hashes, silence, revenue), wanted.days)
-    known = _learned(known, over)
+    known = _learned(known, over, signs_of(wanted.turns, falls=wanted.falls))
     limit = _known_up_to(sample, have_ordered(sample.vectors, features), sample_users)
     followed = np.flatnonzero(have_ordered(vectors, features) & (hashes <= limit))[: wanted.users]
     known = _with_usual(known, vectors[followed], features)
     today = sample.at_ms // DAY_MS
     who = followed[_turn(hashes[followed], known.step, today, wanted.look_days)]
-    inputs = vectors[who][:, [features.index(name) for name in wanted.inputs]]
+    inputs = read(vectors[who], features, wanted.inputs, wanted.turns)
     logs = logs_of(inputs).astype(np.float32)
     moments = known.moments.after(logs.astype(float))
     known = msgspec.structs.replace(known, step=today, moments=moments)
@@ -105,12 +107,12 @@ def _turn(hashes: Hashes, before: int, today: int, every: int) -> Ints:
     return np.flatnonzero(turn)
 
 
-def _learned(known: Learner, over: Sequence[Over]) -> Learner:
+def _learned(known: Learner, over: Sequence[Over], signs: Floats) -> Learner:
     if not known.moments.count:
         return known
     scale = known.moments.scale()
     ahead = tuple(
-        one.after(scale.terms(came.logs), came.bought, came.worth)
+        one.after(scale.terms(came.logs), came.bought, came.worth, signs)
         for one, came in zip(known.ahead, over, strict=True)
     )
     return msgspec.structs.replace(known, ahead=ahead)
@@ -212,6 +214,6 @@ def published(known: Learner, looks: Looks, wanted: Wanted) -> Scores | None:
         return None
     scale = known.moments.scale()
     return Scores(
-        wanted.inputs, tuple(scale.centre.tolist()), tuple(scale.spread.tolist()), known.usual,
-        tuple(learned),
+        wanted.inputs, wanted.turns, tuple(scale.centre.tolist()), tuple(scale.spread.tolist()),
+        known.usual, tuple(learned),
     )  # fmt: skip

@@ -54,7 +54,7 @@ class Largest(Part, Aggregate):
 def registered(monkeypatch: pytest.MonkeyPatch) -> Mapping[str, type[Aggregate]]:
     """As if the class stood in `AGGREGATES`."""
     listed = dict(AGGREGATES) | {Largest.name: Largest}
-    for module in ("declare", "table"):
+    for module in ("aggregates", "declare", "table"):
         monkeypatch.setattr(f"stream.features.{module}.AGGREGATES", listed)
     return listed
 

@@ -6,19 +6,25 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from stream.config import Publish, Worker
 from stream.events import Counts, Rows
-from stream.features import DEFAULT_FEATURES, SESSION_GAP_MS, Feature, FeatureTable
+from stream.features import (
+    DEFAULT_FEATURES,
+    SESSION_GAP_MS,
+    Feature,
+    FeatureTable,
+    over_time,
+)
 from stream.hashing import hash_text
 from stream.memory import Memory
 from stream.oracle import Event, Oracle, OracleUser
 from stream.partition import Partition
 from stream.store.memory import MemoryStore
 from stream.store.state import Position
-from stream.units import DAY_MS
+from stream.units import DAY_MS, HOUR_MS
 from tests.strategies import (
     CANCEL,
     CART,
@@ -52,6 +58,39 @@ def partition_of(
 ) -> Partition:
     position = position or Position([0, 0], table.schema)
     return Partition(0, table, Publish().rule(), position, 0, memory=Memory(worker.limits()))
+
+
+SILENT_MS = (0, HOUR_MS, DAY_MS, 8 * DAY_MS, 40 * DAY_MS, 400 * DAY_MS)
+
+
+@given(history=histories())
+def test_it_is_known_how_each_feature_goes_on_for_whoever_does_nothing(
+    history: list[Event],
+) -> None:
+    table = table_of(EVERY_AGGREGATE)
+    partition = partition_of(table, WORKER)
+    fold_in(partition, history)
+    last_ms = max(event.time_ms for event in history)
+    rows = partition.rows[partition.rows["seen"] > 0]
+    assume(len(rows))
+    then = np.array([table.vectors(rows, last_ms + silent_ms) for silent_ms in SILENT_MS])
+    turns = over_time(EVERY_AGGREGATE)
+    assert set(turns.values()) == {"stays", "rises", "falls", "ages", "moves"}
+    for column, one in enumerate(table.features):
+        name, values = one.name, then[:, :, column]
+        slack = 1e-9 * np.abs(values).max()
+        match turns[name]:
+            case "rises":
+                assert (np.diff(values, axis=0) >= -slack).all(), name
+            case "falls":
+                assert (np.diff(np.maximum(values, 0.0), axis=0) <= slack).all(), name
+            case "ages":
+                silent = np.array(SILENT_MS)[:, None] / DAY_MS
+                assert np.allclose(values - silent, values[:1]), name
+            case "stays":
+                # Until a mean is of nothing any more.
+                gone = (one.aggregate == "mean") & (values == one.absent)
+                assert (gone | np.isclose(values, values[:1])).all(), name
 
 
 def fold_in(partition: Partition, batch: Sequence[Event]) -> int:

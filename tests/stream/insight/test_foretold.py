@@ -28,13 +28,14 @@ from tests.stream.test_partition import TABLE, history, models, steady
 NOW_MS = history()[-1].now_ms
 SETTINGS = Settings.model_validate({"topics": {"partitions": 1}, "clock": {"mode": "watermark"}})
 K = len(INPUTS)
-BUY = (-0.5, *(0.1 * (-1) ** place for place in range(K)), *(0.05 for _ in range(K)))
+TURNS = Settings().foretold().turns
+BUY = (-0.5, *(0.1 * (-1) ** place for place in range(K)), *(0.05 for _ in range(2 * K)))
 SCORES = Scores(
-    INPUTS, (2.0,) * K, (1.0,) * K, 30.0,
+    INPUTS, TURNS, (2.0,) * K, (1.0,) * K, 30.0,
     (
         LearnedScore("buy_probability_90d", "buy", 90.0, BUY, (), 0.4, 812, 0.79, 0.51, 0.02),
         LearnedScore(
-            "expected_spend_90d", "spend", 90.0, BUY, (0.2, *(0.0,) * (2 * K)), 0.4, 812,
+            "expected_spend_90d", "spend", 90.0, BUY, (0.2, *(0.0,) * (3 * K)), 0.4, 812,
             captured=0.55, total=1.02,
         ),
     ),

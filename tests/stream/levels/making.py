@@ -32,10 +32,15 @@ INPUTS = ("days_since_order", "orders_total")
 BACK = "likely_back"
 SCORES = Scores(
     INPUTS,
+    ("rises", "stays"),
     (2.0, 0.7),
     (1.0, 0.5),
     20.0,
-    (LearnedScore(BACK, "buy", 90.0, (0.3, -1.2, 0.5, 0.1, 0.0), base=0.4, labels=1_000),),
+    (
+        LearnedScore(
+            BACK, "buy", 90.0, (0.3, -1.2, 0.5, 0.08, 0.0, -0.08, 0.0), base=0.4, labels=1_000
+        ),
+    ),
 )
 RISK = KnownLevel(
     "churn_risk",

@@ -9,7 +9,7 @@ import pytest
 
 from stream.levels.oracle import fault_of, values
 from stream.levels.steps import KnownRule, KnownStep
-from stream.scores.model import LearnedScore
+from stream.scores.model import LearnedScore, Scores
 from stream.units import DAY_MS
 from tests.strategies import START_MS
 from tests.stream.levels.making import (
@@ -25,8 +25,18 @@ from tests.stream.levels.making import (
     with_odd,
 )
 
-MONEY = LearnedScore("money", "spend", 90.0, (0.3, -1.2, 0.5, 0.1, 0.0), (0.2, 0.1, 0.3, 0.0, 0.1))
-BOTH = replace(SCORES, learned=(*SCORES.learned, MONEY))
+WEIGHTS = tuple(0.1 * (place - 6) for place in range(13))
+OF_EVERY_TURN = Scores(
+    ("days_since_order", "orders_total", "tenure_days", "revenue_180d"),
+    ("rises", "stays", "ages", "falls"),
+    (2.0, 0.7, 3.0, 3.0),
+    (1.0, 0.5, 0.5, 1.0),
+    20.0,
+    (
+        LearnedScore("likely", "buy", 30.0, WEIGHTS),
+        LearnedScore("money", "spend", 90.0, WEIGHTS, WEIGHTS[::-1]),
+    ),
+)
 
 
 def played() -> Shop:
@@ -47,10 +57,11 @@ def played() -> Shop:
 def test_scores_are_those_of_the_columns() -> None:
     rows, at_ms = played().parts[0].rows, START_MS + 70 * DAY_MS
     vectors = TABLE.vectors(rows, at_ms)
-    expected = BOTH.evaluate(vectors, TABLE.names)
+    vectors[::5, TABLE.names.index("revenue_180d")] = -40.0
+    expected = OF_EVERY_TURN.evaluate(vectors, TABLE.names)
     for vector, scores in zip(vectors.tolist(), expected.tolist(), strict=True):
-        (told,) = values(BOTH, dict(zip(TABLE.names, vector, strict=True)))
-        for name, value in zip(BOTH.names, scores, strict=True):
+        (told,) = values(OF_EVERY_TURN, dict(zip(TABLE.names, vector, strict=True)))
+        for name, value in zip(OF_EVERY_TURN.names, scores, strict=True):
             found = told[name]
             assert found is None if np.isnan(value) else found == pytest.approx(value, rel=1e-9)
 

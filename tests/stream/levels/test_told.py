@@ -16,7 +16,7 @@ from stream.levels.book import LevelBook, count_codes, none_told
 from stream.levels.steps import KnownLevel, KnownRule, KnownStep, Levels, Values
 from stream.levels.told import crossings, reasons
 from stream.oracle import Event
-from stream.scores.model import NOTHING_FORETOLD
+from stream.scores.model import NOTHING_FORETOLD, Scores
 from stream.scores.unusual import learn
 from stream.units import DAY_MS, HOUR_MS
 from tests.strategies import START_MS
@@ -146,7 +146,7 @@ def test_a_step_that_is_there_twice_is_reached_by_either_limit_and_lost_with_bot
     assert EITHER.now(within, places(3, 3, 3), yes(3), no(3)).tolist() == [3, 3, 3]
     later = {BACK: np.array([0.26]), SOON: np.array([0.17])}
     now = {name: value[:1] for name, value in within.items()}
-    assert not EITHER.stays(now, later, places(1), HOUR_MS)[0]
+    assert not EITHER.stays(now, later, places(1), HOUR_MS, ())[0]
 
 
 def test_a_crossing_tells_the_limit_that_was_reached_by_more_or_lost_by_less() -> None:
@@ -341,8 +341,9 @@ def value_of(of: str, vector: dict[str, float], levels: Levels) -> float | None:
         )
     ]
     z = np.clip(z, -4, 4)
-    squares = (z**2 - 1) * np.sqrt(0.5)
-    log_odds = score.buy[0] + np.dot(score.buy[1:3], z) + np.dot(score.buy[3:], squares)
+    above = (np.maximum(z, 0) ** 2 - 0.5) / np.sqrt(1.25)
+    below = (0.5 - np.minimum(z, 0) ** 2) / np.sqrt(1.25)
+    log_odds = score.buy[0] + np.dot(score.buy[1:], np.concatenate([z, above, below]))
     return float(1 / (1 + np.exp(-log_odds)))
 
 
@@ -504,12 +505,23 @@ def test_values_are_those_of_the_scores() -> None:
 # -- when the silent are looked at -------------------------------------------------------------------
 
 
+FALLING = replace(
+    SCORES,
+    learned=(replace(SCORES.learned[0], buy=(0.3, -1.2, 0.5, -0.08, 0.0, -0.08, 0.0)),),
+)
+
+
 @pytest.mark.parametrize(
-    ("sweep_ms", "sweeps", "looking", "share"),
-    [(300_000, 12 * 8, 1.0, 0.4), (20_000, 3 * 90, 0.5, 0.15)],
+    ("scores", "sweep_ms", "sweeps", "looking", "share"),
+    [
+        (SCORES, 300_000, 12 * 8, 1.0, 0.6),
+        (SCORES, 20_000, 3 * 90, 0.6, 0.25),
+        (FALLING, 300_000, 12 * 8, 1.0, 0.4),
+        (FALLING, 20_000, 3 * 90, 0.5, 0.1),
+    ],
 )
 def test_the_silent_are_told_at_the_first_sweep_behind_a_limit(
-    sweep_ms: int, sweeps: int, looking: float, share: float
+    scores: Scores, sweep_ms: int, sweeps: int, looking: float, share: float
 ) -> None:
     """Whoever is left alone for a while is told nothing later than if everyone were looked at, nor otherwise.
 
@@ -523,11 +535,12 @@ def test_the_silent_are_told_at_the_first_sweep_behind_a_limit(
     watched, naive = Shop(), Shop()
     for shop in (watched, naive):
         shop.act([order(one, first + n * 600_000, n) for n, one in enumerate(users)], first)
-        shop.adopt(model(), first + count * 600_000)
+        shop.adopt(model(levels=Levels.of(LEVELS.known, scores)), first + count * 600_000)
         shop.commit(first)
+    assert bool(scores.falling) == (scores is FALLING)
     crossed = 0
-    for day in range(1, 80):
-        begin = first + day * DAY_MS
+    for turn in range(1, 80 * 6):
+        begin = first + turn * 4 * HOUR_MS
         watched.sweep(begin)
         naive.kill()
         naive.sweep(begin)

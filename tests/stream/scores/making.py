@@ -24,6 +24,7 @@ WANTED = Wanted(
     users=500,
     look_days=5,
     least=100,
+    over_time={"days_since_order": "rises"},
 )
 
 

@@ -14,13 +14,20 @@ from stream.scores.model import LearnedScore, Scores
 FEATURES = ("days_since_order", "orders_total", "revenue_total", "other")
 SCORES = Scores(
     inputs=("days_since_order", "revenue_total"),
+    turns=("rises", "stays"),
     centre=(3.0, 4.0),
     spread=(1.5, 0.5),
     usual=30.0,
     learned=(
-        LearnedScore("likely", "buy", 30.0, (-1.0, -0.7, 0.3, 0.1, 0.2), base=0.2, labels=900),
         LearnedScore(
-            "money", "spend", 90.0, (-0.5, -0.4, 0.2, 0.0, 0.1), (0.3, 0.0, 0.5, 0.1, 0.0)
+            "likely", "buy", 30.0, (-1.0, -0.7, 0.3, 0.1, 0.2, 0.3, -0.1), base=0.2, labels=900
+        ),
+        LearnedScore(
+            "money",
+            "spend",
+            90.0,
+            (-0.5, -0.4, 0.2, 0.0, 0.1, 0.2, 0.0),
+            (0.3, 0.0, 0.5, 0.1, 0.0, -0.2, 0.1),
         ),
     ),
 )
@@ -41,8 +48,9 @@ def people(users: int) -> Floats:
 def test_it_is_what_the_weights_say() -> None:
     vector = np.array([[10.0, 4.0, 80.0, 0.0]])
     z = [(math.log(11) - 3.0) / 1.5, (math.log(81) - 4.0) / 0.5]
-    squares = [(one * one - 1) / math.sqrt(2) for one in z]
-    terms = [1.0, *z, *squares]
+    above = [(max(one, 0) ** 2 - 0.5) / math.sqrt(1.25) for one in z]
+    below = [(0.5 - min(one, 0) ** 2) / math.sqrt(1.25) for one in z]
+    terms = [1.0, *z, *above, *below]
     odds, worth = (
         sum(w * t for w, t in zip(weights, terms, strict=True))
         for weights in (SCORES.learned[1].buy, SCORES.learned[1].worth)

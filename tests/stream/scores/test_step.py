@@ -8,13 +8,15 @@ import msgspec
 import numpy as np
 import pytest
 
+from stream.config import Settings
 from stream.scores.declare import Score
 from stream.scores.learner import Ahead, Learner, Moments
 from stream.scores.looks import Looks
-from stream.scores.model import Scores
+from stream.scores.model import LearnedScore, Scores, signs_of
 from stream.scores.step import NO_LOOKS, advance, came_back, due, published
 from stream.units import DAY_MS
 from tests.stream.scores.making import FEATURES, START_MS, WANTED, Crowd
+from tests.stream.test_partition import TABLE, history, steady
 
 LAST = 110
 
@@ -254,6 +256,63 @@ def test_silence_lowers_a_score(learned: tuple[Learner, Looks, Scores]) -> None:
     assert (np.diff(soon) < 0).all()
 
 
+@pytest.mark.parametrize("falls", [True, False])
+def test_it_falls_in_a_shop_where_the_silent_come_back_unless_that_is_wanted(
+    falls: bool,
+) -> None:
+    """Everybody orders every 40 days: the longer somebody is silent, the sooner they order."""
+    days = [(begin + np.arange(40) * 40.0).tolist() for begin in np.linspace(0.5, 40, 200)]
+    yearly = Crowd(days, np.zeros(200))
+    wanted = replace(WANTED, falls=falls)
+    known, looks = Learner(), NO_LOOKS
+    for day in range(45, 300):
+        known, looks = advance(known, looks, yearly.sample(day), FEATURES, wanted, 10_000)
+    scores = published(known, looks, wanted)
+    assert scores is not None
+    silent = np.array([[silence, 5.0, 100.0, 0.0] for silence in np.linspace(0, 400, 300)])
+    for column in scores.evaluate(silent, FEATURES).T:
+        assert falls == (np.diff(column) <= 1e-9 * column[0]).all()
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_whatever_was_learned_and_of_whom_falls_with_silence(seed: int) -> None:
+    """Labels by chance, weights large, and the features of a shop as time moves them."""
+    random = np.random.default_rng(seed)
+    wanted = Settings().foretold()
+    k, users = len(wanted.inputs), 400
+    assert set(wanted.turns) == {"stays", "rises", "falls", "ages"}
+    signs = signs_of(wanted.turns, falls=True)
+    known = Learner(moments=Moments().after(random.normal(1.0, 0.5, (users, k))))
+    terms = known.moments.scale().terms(random.normal(1.0, 2.0, (users, k)))
+    ahead = Ahead(90.0).after(
+        terms, random.integers(0, 2, users).astype(float), random.exponential(1.0, users), signs
+    )
+    assert np.count_nonzero(ahead.buy.weights) > k
+    scores = Scores(
+        wanted.inputs,
+        wanted.turns,
+        (1.0,) * k,
+        (0.5,) * k,
+        30.0,
+        (
+            LearnedScore("buys", "buy", 90.0, ahead.buy.weights),
+            LearnedScore("spends", "spend", 90.0, ahead.buy.weights, ahead.worth.weights),
+        ),
+    )
+    rows, last_ms = steady().partition.rows, history()[-1].now_ms
+    found = np.array(
+        [
+            scores.evaluate(TABLE.vectors(rows, last_ms + day * DAY_MS), TABLE.names)
+            for day in range(0, 800, 5)
+        ]
+    )
+    ordered = np.isfinite(found[0, :, 0])
+    assert ordered.sum() > len(rows) // 3
+    found = found[:, ordered]
+    assert (np.diff(found, axis=0) <= 1e-9 * found[:-1]).all()
+    assert (found[-1] < found[0]).mean() > 0.9
+
+
 def test_running_moments_are_those_of_all() -> None:
     logs = np.random.default_rng(4).normal(2.0, 3.0, (500, 3))
     found = Moments()
@@ -267,5 +326,5 @@ def test_running_moments_are_those_of_all() -> None:
 def test_a_wholesaler_does_not_teach_the_shop() -> None:
     terms, one = np.ones((160, 1)), np.ones(160)
     worth = np.where(np.arange(160) % 16 == 0, 10_000.0, 1.0)
-    weight = Ahead(30.0).after(terms, one, worth).worth.weights[0]
+    weight = Ahead(30.0).after(terms, one, worth, np.zeros(1)).worth.weights[0]
     assert weight < 2.0
