@@ -48,7 +48,7 @@ class Scorer:
         scoring: the settings of the pipeline; its `inputs` are not looked at.
         sample_users: followed are users with the smallest hashes, up to so many.
         over_time: how each feature goes on for somebody who does nothing; if None, as the default feature of
-            that name does. What is not here stays.
+            that name does. What is not here may go either way, and what is foretold by it, too.
 
     Raises:
         ValueError: a feature that is not there.

@@ -98,7 +98,7 @@ class Wanted:
         habits: features that unusual is computed from.
         levels: that are to be made of scores and features.
         absent: of each feature, the value of whoever has done nothing; levels begin there.
-        over_time: how each feature goes on for somebody who does nothing; `stays` where it is not told.
+        over_time: how each feature goes on for somebody who does nothing; `moves` where it is not told.
         falls: whether scores of such a one are bound to fall.
     """
 
@@ -116,7 +116,7 @@ class Wanted:
     @cached_property
     def turns(self) -> tuple[OverTime, ...]:
         """How each input goes on for somebody who does nothing."""
-        return tuple(self.over_time.get(name, "stays") for name in self.inputs)
+        return tuple(self.over_time.get(name, "moves") for name in self.inputs)
 
     @cached_property
     def days(self) -> tuple[float, ...]:
