@@ -96,7 +96,7 @@ def test_it_is_known_how_each_feature_goes_on_for_whoever_does_nothing(
 )
 def test_a_mean_that_is_forgotten_soon_does_not_stay(half_life: str | None, turn: str) -> None:
     """After twenty half-lives it is of nothing: a score with a weight below nothing would jump up."""
-    mean = Feature(name="basket", aggregate="mean", on=(ORDER,), of="value", half_life=half_life)
+    mean = feature("basket", "mean", on=(ORDER,), of="value", half_life=half_life)
     assert over_time([mean]) == {"basket": turn}
 
 
