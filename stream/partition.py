@@ -30,7 +30,7 @@ from stream.features import FeatureTable, over_time
 from stream.hashing import user_hashes
 from stream.learning.statistics import PartitionStatistics
 from stream.levels.book import FIELD
-from stream.levels.owned import NOBODY, OwnedLevels
+from stream.levels.owned import AHEAD_MS, NOBODY, OwnedLevels
 from stream.looking import look_under
 from stream.memory import Memory, Part
 from stream.model import Model, Placed
@@ -545,7 +545,10 @@ class Partition:
         as long as they are sure to be: it comes to the same as looking at everyone.
         """
         levels, until, names = self.owned_levels(model), self._level_until, self._table.names
-        silent = (until[first:last] <= now_ms) & (self._rows["seen"][first:last] > 0)
+        left = until[first:last]
+        # Nobody is left alone for longer than that but by a clock that was ahead, and is put back.
+        silent = (left <= now_ms) | (left > now_ms + AHEAD_MS[0])
+        silent &= self._rows["seen"][first:last] > 0
         silent &= causes[first:last] != CAUSES.index(Cause.USER_MOVED)
         due = np.flatnonzero(silent) + first
         if self._lost.foretold:

@@ -25,6 +25,9 @@ from stream.units import DAY_MS
 SAME_OCCASION_DAYS = 0.5
 """Events closer together are of one occasion, and make no gap: who orders again within hours has
 forgotten something."""
+LASTING_SECONDS = 90 * 86_400.0
+"""Half-life from which a mean stays in silence. After twenty of them, here five years, what it is of has all but
+decayed away, and it goes over to what is told where there is nothing."""
 BUCKETS = 32
 """Buckets of a distinct count: linear counting (Whang 1990) is within 10 % to about 60."""
 
@@ -138,8 +141,8 @@ class Mean(Sum):
     @classmethod
     def over_time(cls, feature: Declared, others: Mapping[str, OverTime]) -> OverTime:
         del others
-        # Until what it is of has all but decayed away.
-        return "stays" if feature.window is None else "moves"
+        lasts = feature.half_life is None or feature.half_life >= LASTING_SECONDS
+        return "stays" if lasts and feature.window is None else "moves"
 
 
 # -- times -------------------------------------------------------------------------------------

@@ -214,6 +214,9 @@ def _learned_scores(
     people = _usual(state, sample, divided, wanted)
     if wanted.unusual is not None and people is not None:
         told = (told or NOTHING_FORETOLD).with_unusual(wanted.unusual, people)
+    if now is not None and (told is None or told.names != now.names):
+        # Totals have no names of their own: those of other scores are unknown.
+        state = replace(state, scored={}, totals_in=0)
     return state, before.with_scores(told)
 
 

@@ -78,7 +78,7 @@ class KnownRule:
     def edges(self, there: Bools, slack: float) -> list[tuple[str, Floats]]:
         """Of each limit the feature, and ``(n,)`` where it lies for whoever is on the step or is not."""
         return [
-            (name, np.asarray(limit + sign * abs(limit) * slack * there, float))
+            (name, np.asarray(limit + sign * abs(limit) * (ROUNDING + slack * there), float))
             for name, least, most in self.limits
             for limit, sign in ((least, -1.0), (most, 1.0))
             if limit is not None
@@ -192,6 +192,7 @@ class KnownLevel:
             limits += rule.edges(there, self.slack)
         for name, edge in limits:
             value, then = values[name], later[name]
+            found &= np.isnan(value) == np.isnan(then)
             if name in one_way:
                 rounding = ROUNDING * np.abs(edge)
                 beside = np.abs(value - edge) <= rounding

@@ -2,8 +2,8 @@
 
 Comes in: terms of looks (see `model.Scale`) and what came of them. Goes out: a `Learner` that knows more.
 Weights follow AdaGrad (Duchi, Hazan and Singer 2011): of an input that is often there each step is
-smaller. Inputs are standardised by a running mean and variance (Chan, Golub and LeVeque 1983). A weight that may have one sign only is put back to nothing where a step
-gives it the other.
+smaller. Inputs are standardised by a running mean and variance (Chan, Golub and LeVeque 1983). A weight that may
+have one sign only is put back to nothing where a step gives it the other.
 """
 
 from __future__ import annotations

@@ -88,9 +88,16 @@ def test_it_is_known_how_each_feature_goes_on_for_whoever_does_nothing(
                 silent = np.array(SILENT_MS)[:, None] / DAY_MS
                 assert np.allclose(values - silent, values[:1]), name
             case "stays":
-                # Until a mean is of nothing any more.
-                gone = (one.aggregate == "mean") & (values == one.absent)
-                assert (gone | np.isclose(values, values[:1])).all(), name
+                assert np.isclose(values, values[:1]).all(), name
+
+
+@pytest.mark.parametrize(
+    ("half_life", "turn"), [("7d", "moves"), ("90d", "stays"), ("180d", "stays"), (None, "stays")]
+)
+def test_a_mean_that_is_forgotten_soon_does_not_stay(half_life: str | None, turn: str) -> None:
+    """After twenty half-lives it is of nothing: a score with a weight below nothing would jump up."""
+    mean = feature("basket", "mean", on=(ORDER,), of="value", half_life=half_life)
+    assert over_time([mean]) == {"basket": turn}
 
 
 def fold_in(partition: Partition, batch: Sequence[Event]) -> int:

@@ -242,6 +242,25 @@ def test_they_are_added_up_with_some_samples_only_but_at_once_where_nothing_is_k
     assert wants_totals(looked(replace(learned, scored=fewer, totals_in=5), False, False))
 
 
+def test_totals_of_other_scores_are_never_taken_for_those_of_these(
+    crowd: Crowd, learned: TrainerState
+) -> None:
+    """The same scores in another order: nothing is learned anew, but each has another column."""
+    wanted = replace(WANTED, scores=tuple(reversed(WANTED.scores)))
+    state = replace(learned, totals_in=9)
+    for day in (LAST, LAST + 1):
+        sample = crowd.sample(day)
+        parts = told(sample, state.model, 1)
+        parts[0].scored = b""
+        due = replace(state, sample_due_ms=0)
+        state = learn(due, parts, sample.at_ms, AXES, LEARNING, (), scores=wanted)
+    assert state.model is not None
+    assert state.model.scores is not None
+    assert state.model.scores.names == ("money", "later", "soon")
+    assert state.scored == {}
+    assert state.totals_in == 0
+
+
 def test_a_table_that_cannot_tell_has_none(crowd: Crowd) -> None:
     axes = GivenAxes(("a", "b", "c", "d"), *(getattr(AXES, name) for name in (
         "units", "words", "limits", "weights", "schema")))  # fmt: skip

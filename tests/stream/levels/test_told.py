@@ -149,6 +149,27 @@ def test_a_step_that_is_there_twice_is_reached_by_either_limit_and_lost_with_bot
     assert not EITHER.stays(now, later, places(1), HOUR_MS, ())[0]
 
 
+def test_whoever_goes_over_the_very_edge_of_a_rule_does_not_stay() -> None:
+    """What a rule forgives for rounding is a share of its limit, and not of the lower edge of its band."""
+    level = replace(RISK, rules=(KnownRule("high", (("orders_180d", 10.0, None),)),))
+    here, there = places(2), np.ones(1, np.bool_)
+    now, then = np.array([9.0 - 0.95e-8]), np.array([9.0 - 2e-8])
+    likely = {BACK: np.array([0.1])}
+    (rule,) = level.rules
+    assert rule.holds({"orders_180d": now}, there, level.slack)[0]
+    assert not rule.holds({"orders_180d": then}, there, level.slack)[0]
+    values, later = ({"orders_180d": one, **likely} for one in (now, then))
+    assert not level.stays(values, later, here, HOUR_MS, {"orders_180d"})[0]
+
+
+def test_whoever_loses_a_score_by_time_does_not_stay() -> None:
+    """As with `orders_total` of a window: behind it somebody is no customer any more."""
+    now, then = {BACK: np.array([0.5])}, {BACK: np.array([np.nan])}
+    for one_way in ((), (BACK,)):
+        assert not RISK.stays(now, then, places(1), HOUR_MS, one_way)[0]
+        assert RISK.stays(then, then, places(-1), HOUR_MS, one_way)[0]
+
+
 def test_a_crossing_tells_the_limit_that_was_reached_by_more_or_lost_by_less() -> None:
     values = {BACK: np.array([0.4, 0.1, 0.25, 0.1]), SOON: np.array([0.1, 0.3, 0.1, 0.17])}
     before, after = places(3, 3, 1, 1), places(1, 1, 3, 3)
@@ -590,6 +611,21 @@ def test_who_acts_is_looked_at_again_at_the_next_sweep() -> None:
     assert {one["user"] for one in of_levels(shop.commit(later))} == {"ann"}
     shop.sweep(later + 3_600_000 + 60_000)
     assert {one["user"] for one in of_levels(shop.commit(later))} == {"bob"}
+
+
+def test_a_clock_that_was_ahead_leaves_nobody_alone_when_it_is_put_back() -> None:
+    shop = Shop()
+    shop.act([order("ann", START_MS, 1)], START_MS)
+    seen = replace(
+        STAGE, steps=(KnownStep("gone", "days_since_seen", 5.0), KnownStep("here")), rest="here"
+    )
+    shop.adopt(model(levels=Levels.of((seen,), None)), START_MS)
+    ahead = START_MS + 30 * DAY_MS
+    for minute in range(3):
+        shop.sweep(ahead + minute * 60_000)
+    assert [one["step_to"] for one in of_levels(shop.commit(ahead))] == ["gone"]
+    shop.sweep(START_MS + DAY_MS)
+    assert [one["step_to"] for one in of_levels(shop.commit(START_MS + DAY_MS))] == ["here"]
 
 
 def test_sweeps_far_apart_look_at_everyone_once() -> None:
