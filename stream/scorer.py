@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import msgspec
 import numpy as np
@@ -51,7 +51,7 @@ class Scorer:
             that name does. What is not here may go either way, and what is foretold by it, too.
 
     Raises:
-        ValueError: a feature that is not there.
+        ValueError: a feature that is not there, or that goes on as none does.
     """
 
     def __init__(
@@ -74,6 +74,10 @@ class Scorer:
         for name in (*NEEDED, *chosen, *unusual):
             if name not in names:
                 raise ValueError(f"features: {name!r} is needed, and is not among them")
+        turns = of_features(DEFAULT_FEATURES) if over_time is None else over_time
+        for name, turn in turns.items():
+            if turn not in get_args(OverTime):
+                raise ValueError(f"over_time: {name} cannot be {turn!r}")
         self._features = names
         self._sample_users = sample_users
         self._wanted = Wanted(
@@ -83,7 +87,7 @@ class Scorer:
             scoring.look_days,
             scoring.labels,
             tuple(unusual),
-            over_time=of_features(DEFAULT_FEATURES) if over_time is None else over_time,
+            over_time=turns,
             falls=scoring.falls,
         )
         self._known: Learner = NOTHING_LEARNED

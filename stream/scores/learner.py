@@ -89,8 +89,8 @@ class Linear(msgspec.Struct, frozen=True):
         """With some more labels, in this order.
 
         Args:
-            signs: see `model.signs_of`; a weight that would have another is nothing.
             belief: curvature that speaks for a level of nothing, before the first labels.
+            signs: see `model.signs_of`; a weight that would have another is nothing.
         """
         if len(labels) == 0:
             return self
@@ -147,9 +147,9 @@ class Ahead(msgspec.Struct, frozen=True):
         """With what came of some looks.
 
         Args:
-            signs: see `model.signs_of`.
             bought: 1 for an order within the horizon, else 0.
             worth: baskets taken home within it.
+            signs: see `model.signs_of`.
         """
         n = len(bought)
         if n == 0:

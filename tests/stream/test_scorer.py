@@ -106,6 +106,8 @@ def test_it_is_kept_in_a_file_and_goes_on_to_the_bit(crowd: Crowd, tmp_path: Pat
 def test_wrong_use_is_told() -> None:
     with pytest.raises(ValueError, match="'revenue_total' is needed"):
         Scorer(["days_since_order", "orders_total"])
+    with pytest.raises(ValueError, match="over_time: days_since_order cannot be 'sinks'"):
+        Scorer(FEATURES, over_time={"days_since_order": "sinks"})  # type: ignore[dict-item]
     with pytest.raises(ValueError, match="'age' is needed"):
         Scorer(FEATURES, inputs=["age"])
     scorer = Scorer(FEATURES, [Score(name="soon", of="buy", days=7)])
