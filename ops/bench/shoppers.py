@@ -343,27 +343,31 @@ def _of_levels(found: LevelsJudged | None) -> str:
 
 def shops(wanted: argparse.Namespace) -> list[Shop]:
     """The file that was asked for; else all there are, or those whose name has a text in it."""
+    return [_with_falls(one, falls=wanted.falls) for one in _asked(wanted)]
+
+
+def _asked(wanted: argparse.Namespace) -> list[Shop]:
     if wanted.file is not None:
         return [of_file(wanted.file.name, wanted.file, wanted.mapping, "1d", "7d")]
     found = [of_file(*one) for one in FILES[:1] if one[1].exists()]
     found += [
         of_made(one.scaled(wanted.scale), wanted.seed) for one in MADE if one.name in MADE_SHOPS
     ]
-    told = [one.settings.scoring.model_copy(update={"falls": wanted.falls}) for one in found]
-    found = [
-        one._replace(settings=one.settings.model_copy(update={"scoring": scoring}))
-        for one, scoring in zip(found, told, strict=True)
-    ]
     return chosen(found, wanted)
+
+
+def _with_falls(shop: Shop, *, falls: bool) -> Shop:
+    scoring = shop.settings.scoring.model_copy(update={"falls": falls})
+    return shop._replace(settings=shop.settings.model_copy(update={"scoring": scoring}))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run it; 0 done, 1 it could not be done, 2 wrong use."""
     wanted = parse(arguments)
-    what = asked_for(wanted) + ("" if wanted.rivals else " --no-rivals")
-    what += "" if wanted.falls else " --no-falls"
+    what = asked_for(wanted)
     if wanted.file is not None:
         what = f"--file {wanted.file.name} --mapping {wanted.mapping}"
+    what += ("" if wanted.rivals else " --no-rivals") + ("" if wanted.falls else " --no-falls")
     told = f"python -m ops.bench.shoppers {what}"
 
     def measure() -> dict[str, Any]:

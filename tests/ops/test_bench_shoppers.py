@@ -12,7 +12,7 @@ import pytest
 from ops.bench import calibration
 from ops.bench.levels_told import Early, LevelsJudged, LevelsWatch, Told, judged
 from ops.bench.rivals_of_scores import RIVALS, Looks, bg_nbd, days_of_orders
-from ops.bench.shoppers import section
+from ops.bench.shoppers import parse, section, shops
 from stream.config import Settings
 from stream.events import Cause
 from stream.scores import progress
@@ -142,3 +142,13 @@ def test_what_was_told_is_held_against_the_orders_that_came() -> None:
     assert found.a_year == {"churn_risk": pytest.approx(2 / 3)}
     assert found.by_models == 0.5
     assert judged(LevelsWatch(Settings()), slots, times, 0) is None
+
+
+@pytest.mark.parametrize("falls", [True, False])
+def test_whether_scores_are_bound_to_fall_is_asked_of_every_shop(falls: bool) -> None:
+    option = "--falls" if falls else "--no-falls"
+    a_file = ["--file", "orders.csv", "--mapping", "simple"]
+    for more in (["--only", "grocer"], a_file):
+        (shop,) = shops(parse([option, *more]))
+        assert shop.settings.scoring.falls == falls
+        assert shop.settings.foretold().falls == falls
